@@ -1,0 +1,39 @@
+"""The device mesh: four named axes whose sizes come from `config.mesh`."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+AXES = ("data", "fsdp", "tensor", "sequence")
+
+
+def resolve(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
+    """Axis sizes in the order of `AXES`; a single -1 takes the devices that the other axes leave.
+
+    Raises ValueError when the sizes do not multiply to `num_devices`.
+    """
+    sizes = {axis: sizes[axis] for axis in AXES}
+    given = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    if any(size < 1 and size != -1 for size in sizes.values()):
+        raise ValueError(f"mesh ({given}): an axis size is 1 or more, or -1 for the devices that are left")
+    free = [axis for axis, size in sizes.items() if size == -1]
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(free) > 1:
+        raise ValueError(f"mesh ({given}): only one axis may be -1, not {' and '.join(free)}")
+    if free:
+        if num_devices % fixed:
+            raise ValueError(f"mesh ({given}): the fixed axes take {fixed} devices, which do not divide {num_devices}")
+        sizes[free[0]] = num_devices // fixed
+    elif fixed != num_devices:
+        raise ValueError(f"mesh ({given}) takes {fixed} devices, but there are {num_devices}; set mesh.data=-1")
+    return sizes
+
+
+def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over `devices` (default: all), which may also be the devices of a topology that is not attached."""
+    devices = jax.devices() if devices is None else devices
+    sizes = resolve(sizes, len(devices))
+    # Auto, because jax.make_mesh defaults to Explicit axes, under which every array type carries its sharding.
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
