@@ -105,7 +105,7 @@ def logical_axes(path: str, table: Table) -> Names:
     Raises ValueError when no pattern matches.
     """
     for pattern, names in table:
-        if re.search(f"(^|/){pattern}$", path):
+        if re.search(f"(?:^|/)(?:{pattern})$", path):
             return names
     raise ValueError(f"parameter {path!r} has no entry in its model's LOGICAL_AXES")
 

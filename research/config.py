@@ -1,0 +1,222 @@
+"""Configs: a file, a variant and overrides become one complete, checked and locked ConfigDict.
+
+A config file defines `get_config(variant="full")` and says only what matters there. Its experiment's `main.py` defines
+`defaults(config)`: every key that a config of the experiment may hold, with its default. So no key can be set that
+nothing knows, every key can be overridden on the command line, and a key added later changes no digest.
+"""
+
+import ast
+import copy
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# What may change in the middle of a run, and what a result does not depend on.
+_RUN_FIELDS = r"mesh\..*|train\.(log|eval|checkpoint)_every|train\.keep_(last|best)|data\.(dir|workers|prefetch)"
+_MAY_DIFFER_ON_RESUME = re.compile(_RUN_FIELDS + r"|train\.steps")
+_NOT_IN_DIGEST = re.compile(_RUN_FIELDS + r"|seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a config came from: enough to load it again and to write the command that did."""
+
+    file: str
+    variant: str
+    overrides: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, overrides: Sequence[str] = ()) -> "Source":
+        """`configs/image_classification/digits_vit.py:cpu`; without a variant it is `full`."""
+        file, _, variant = text.partition(":")
+        return cls(file, variant or "full", tuple(overrides))
+
+    @property
+    def experiment(self) -> str:
+        """The folder of the config file, which is the name of its experiment."""
+        return Path(self.file).resolve().parent.name
+
+
+def load_file(file: str) -> ModuleType:
+    """The module of a config file. Raises ValueError when there is none."""
+    path = Path(file)
+    if not path.is_file():
+        known = sorted(str(other) for other in Path("configs").glob("*/*.py"))
+        raise ValueError(f"config file {file!r} does not exist; known: {', '.join(known) or 'none below configs/'}")
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def experiment_module(source: Source) -> ModuleType:
+    """`experiments/<experiment>/main.py` of a config."""
+    name = f"experiments.{source.experiment}.main"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not name.startswith(error.name or "-"):
+            raise
+        raise ValueError(
+            f"config {source.file!r} lies in {source.experiment!r}, but there is no experiments/{source.experiment}/main.py"
+        ) from None
+
+
+def load(file: str, variant: str = "full", overrides: Sequence[str] = ()) -> ConfigDict:
+    """The complete, locked config of a file, with overrides such as `train.steps=100`.
+
+    Raises ValueError, in one line, for an unknown file, variant or field, and for a value of the wrong type.
+    """
+    source = Source(file, variant, tuple(overrides))
+    raw = plain(load_file(file).get_config(variant))
+    return complete(raw, experiment_module(source).defaults, overrides)
+
+
+def complete(raw: dict, defaults, overrides: Sequence[str] = ()) -> ConfigDict:
+    """`raw` with every missing key at its default and with the overrides applied; see `load`.
+
+    `defaults` is a function of the config, since a model's or an optimizer's keys depend on its name; a name given as
+    an override therefore acts before the other overrides.
+    """
+    parsed = [_parse_override(text) for text in overrides]
+    names = [override for override in parsed if override[0][-1] == "name"]
+    for path, text in names:
+        group = raw
+        for key in path[:-1]:
+            group = group.setdefault(key, {})
+        group[path[-1]] = text
+    known = defaults(ConfigDict(raw))
+    config = _fill(raw, known, "")
+    for path, text in parsed:
+        _override(config, path, text)
+    return ConfigDict(config).lock()
+
+
+def plain(config: ConfigDict | Mapping) -> dict:
+    """Nested plain dicts with tuples for lists, as JSON and comparisons want them."""
+    if isinstance(config, ConfigDict):
+        config = config.to_dict()
+    thaw = lambda value: plain(value) if isinstance(value, Mapping) else tuple(value) if isinstance(value, list) else value
+    return {key: thaw(value) for key, value in config.items()}
+
+
+def fields_of(callable_: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The keyword arguments of a dataclass, module or function that have a default, with their defaults."""
+    if dataclasses.is_dataclass(callable_):
+        fields = {f.name: f.default for f in dataclasses.fields(callable_) if f.default is not dataclasses.MISSING}
+    else:
+        parameters = inspect.signature(callable_).parameters.values()
+        fields = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    return {name: default for name, default in fields.items() if name not in leave_out}
+
+
+def choose(table: Mapping[str, Any], name: str, field: str) -> Any:
+    """`table[name]`, or a ValueError that names the field and what it accepts."""
+    if name not in table:
+        raise ValueError(f"config.{field}={name!r} is unknown; choose from {', '.join(sorted(table))}")
+    return table[name]
+
+
+def _fill(raw: Mapping, known: Mapping, where: str) -> dict:
+    for key in raw:
+        if key not in known:
+            raise ValueError(f"unknown config field {where + key!r}; known there: {', '.join(known)}")
+    result = {}
+    for key, default in known.items():
+        if key not in raw:
+            result[key] = copy.deepcopy(default)
+        elif isinstance(default, Mapping):
+            if not isinstance(raw[key], Mapping):
+                raise ValueError(f"config.{where}{key}={raw[key]!r} must be a group of fields: {', '.join(default)}")
+            result[key] = _fill(raw[key], default, f"{where}{key}.")
+        else:
+            result[key] = _cast(raw[key], default, where + key)
+    return result
+
+
+def _cast(value: Any, default: Any, field: str) -> Any:
+    """`value` in the type of `default`; an int may stand for a float, a list for a tuple."""
+    if isinstance(value, list):
+        value = tuple(value)
+    if default is None or (type(value) is type(default)):
+        return value
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f"config.{field}={value!r} is a {type(value).__name__}; it must be a {type(default).__name__}")
+
+
+def _parse_override(text: str) -> tuple[list[str], str]:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"override {text!r} has no value; write --config.{path}=VALUE")
+    return path.split("."), value
+
+
+def _override(config: dict, path: list[str], text: str) -> None:
+    group = config
+    for depth, key in enumerate(path):
+        if not isinstance(group, dict) or key not in group:
+            known = ", ".join(group) if isinstance(group, dict) else "no fields"
+            raise ValueError(f"unknown config field {'.'.join(path)!r}; known in {'.'.join(path[:depth]) or 'config'}: {known}")
+        if depth < len(path) - 1:
+            group = group[key]
+    key, field = path[-1], ".".join(path)
+    if isinstance(group[key], dict):
+        raise ValueError(f"config.{field} is a group; set one of its fields: {', '.join(group[key])}")
+    if isinstance(group[key], str):
+        group[key] = text
+        return
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        value = text
+    group[key] = _cast(value, group[key], field)
+
+
+def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:
+    """`{"train.steps": 100, ...}` of a nested config."""
+    result = {}
+    for key, value in plain(config).items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result
+
+
+def digest(config: Mapping, defaults: Mapping) -> str:
+    """12 hex digits over what a result depends on.
+
+    Left out: the seed (results over several seeds belong together), mesh, logging and checkpoint fields, and every
+    key at its default, so that a key added later does not make old results look stale.
+    """
+    default = flat(defaults)
+    said = {
+        key: value
+        for key, value in flat(config).items()
+        if not _NOT_IN_DIGEST.fullmatch(key) and (key not in default or default[key] != value)
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(old: Mapping, new: Mapping) -> tuple[list[str], list[str]]:
+    """Two lists of `field: old -> new` lines: those that a resumed run may show, and those that it must not."""
+    before, after = flat(json.loads(json.dumps(plain(old)))), flat(json.loads(json.dumps(plain(new))))
+    allowed, refused = [], []
+    for key in sorted(before.keys() | after.keys()):
+        if key not in before or key not in after or before[key] != after[key]:
+            line = f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+            (allowed if _MAY_DIFFER_ON_RESUME.fullmatch(key) else refused).append(line)
+    return allowed, refused
+
+
+def result_spec(file: str) -> dict[str, Any]:
+    """The `RESULT` of a config file: its main metric, the trivial floor and the published reference."""
+    return dict(load_file(file).RESULT)
