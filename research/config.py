@@ -206,6 +206,12 @@ def digest(config: Mapping, defaults: Mapping) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def current_digest(source: Source) -> str:
+    """The digest that a run of `source` would record today."""
+    config = load(source.file, source.variant, source.overrides)
+    return digest(config, experiment_module(source).defaults(config))
+
+
 def differences(old: Mapping, new: Mapping) -> tuple[list[str], list[str]]:
     """Two lists of `field: old -> new` lines: those that a resumed run may show, and those that it must not."""
     before, after = flat(json.loads(json.dumps(plain(old)))), flat(json.loads(json.dumps(plain(new))))

@@ -1,0 +1,123 @@
+"""Pictures to classes: softmax cross-entropy with label smoothing, mixup and cutmix."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from research.parallel.sharding import Table, constrain
+
+Batch = dict[str, jax.Array]
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Pure functions over a picture model.
+
+    A batch holds `image` uint8 [batch, height, width, channels], `label` int32 [batch], `index` int32 [batch] and
+    `weight` float32 [batch], which is 0 for padding. `mean` and `std` are per channel, in units of 0..255.
+    """
+
+    model: nn.Module
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    # What chooses among checkpoints: a metric of the evaluation, and whether more of it is better.
+    selection = ("accuracy", "max")
+
+    @property
+    def logical_axes(self) -> Table:
+        """From parameter path to logical axes."""
+        return self.model.logical_axes
+
+    def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes and dtypes of a batch, for compiling ahead of time."""
+        vector = lambda dtype: jax.ShapeDtypeStruct((batch_size,), dtype)
+        image = jax.ShapeDtypeStruct((batch_size, *self.image_shape), jnp.uint8)
+        return {"image": image, "label": vector(jnp.int32), "index": vector(jnp.int32), "weight": vector(jnp.float32)}
+
+    def init(self, rng: jax.Array) -> dict[str, Any]:
+        """Fresh variables: `params` and, for models with batch norm, `batch_stats`."""
+        return self.model.init(rng, jnp.zeros((1, *self.image_shape), jnp.float32))
+
+    def totals(self, batch: Batch) -> dict[str, jax.Array]:
+        """The normalisers of the loss, from the targets of the whole global batch."""
+        return {"examples": jnp.maximum(batch["weight"].sum(), 1)}
+
+    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
+        mix_rng, dropout_rng = jax.random.split(rng)
+        images, targets = self._mix(mix_rng, self._normalise(batch["image"]), self._targets(batch["label"]))
+        mutable = [name for name in variables if name != "params"]
+        logits, new = self.model.apply(variables, images, train=True, mutable=mutable, rngs={"dropout": dropout_rng})
+        losses = optax.losses.softmax_cross_entropy(logits, targets) * batch["weight"]
+        return losses.sum() / totals["examples"], (new, self._sums(losses, logits, batch))
+
+    def evaluate(self, variables, batch: Batch) -> Sums:
+        """Sums of plain cross-entropy and of correct answers, each with its weight."""
+        logits = self._logits(variables, batch)
+        losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch["label"]) * batch["weight"]
+        return self._sums(losses, logits, batch)
+
+    def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Class probabilities [batch, classes]."""
+        del rng
+        return {"probabilities": jax.nn.softmax(self._logits(variables, batch))}
+
+    def scorer(self) -> None:
+        """None: accuracy is a sum, so `evaluate` says all there is and nothing has to be scored on the host."""
+
+    def _logits(self, variables, batch: Batch) -> jax.Array:
+        return self.model.apply(variables, self._normalise(batch["image"]), train=False)
+
+    def _normalise(self, images: jax.Array) -> jax.Array:
+        images = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        return constrain(images, ("batch", "height", "width", None))
+
+    def _targets(self, labels: jax.Array) -> jax.Array:
+        return optax.losses.smooth_labels(jax.nn.one_hot(labels, self.model.num_classes), self.label_smoothing)
+
+    def _sums(self, losses: jax.Array, logits: jax.Array, batch: Batch) -> Sums:
+        weight = batch["weight"].sum()
+        correct = ((logits.argmax(-1) == batch["label"]) * batch["weight"]).sum()
+        return {"loss": (losses.sum(), weight), "accuracy": (correct, weight)}
+
+    def _mix(self, rng: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019), with a fair coin where both are on.
+
+        Each picture is mixed with its neighbour in the microbatch, with a share of its own.
+        """
+        if not self.mixup and not self.cutmix:
+            return images, targets
+        coin_rng, mixup_rng, cutmix_rng = jax.random.split(rng, 3)
+        count, height, width, _ = images.shape
+        other_images, other_targets = jnp.roll(images, 1, 0), jnp.roll(targets, 1, 0)
+        own = jnp.ones((count, 1, 1, 1))
+        if self.mixup:
+            own = jax.random.beta(mixup_rng, self.mixup, self.mixup, (count, 1, 1, 1))
+        if self.cutmix:
+            kept = ~_boxes(cutmix_rng, self.cutmix, count, height, width)[..., None]
+            use_cutmix = jax.random.bernoulli(coin_rng) if self.mixup else True
+            own = jnp.where(use_cutmix, kept.astype(images.dtype), own)
+        share = jnp.broadcast_to(own, (count, height, width, 1)).mean((1, 2))
+        return own * images + (1 - own) * other_images, share * targets + (1 - share) * other_targets
+
+
+def _boxes(rng: jax.Array, alpha: float, count: int, height: int, width: int) -> jax.Array:
+    """Masks [count, height, width] of boxes whose areas are Beta(alpha, alpha) shares before they are clipped."""
+    area_rng, y_rng, x_rng = jax.random.split(rng, 3)
+    side = jnp.sqrt(jax.random.beta(area_rng, alpha, alpha, (count, 1)))
+
+    def inside(rng, size):
+        centre = jax.random.uniform(rng, (count, 1)) * size
+        return jnp.abs(jnp.arange(size) + 0.5 - centre) < side * size / 2
+
+    return inside(y_rng, height)[:, :, None] & inside(x_rng, width)[:, None, :]
