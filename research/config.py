@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,8 +23,8 @@ from ml_collections import ConfigDict
 
 # What may change in the middle of a run, and what a result does not depend on.
 _RUN_FIELDS = r"mesh\..*|train\.(log|eval|checkpoint)_every|train\.keep_(last|best)|data\.(dir|workers|prefetch)"
-_MAY_DIFFER_ON_RESUME = re.compile(_RUN_FIELDS + r"|train\.steps")
-_NOT_IN_DIGEST = re.compile(_RUN_FIELDS + r"|seed")
+_MAY_DIFFER_ON_RESUME = re.compile(_RUN_FIELDS + r"|train\.steps|source\..*")
+_NOT_IN_DIGEST = re.compile(_RUN_FIELDS + r"|seed|source\..*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +79,19 @@ def load(file: str, variant: str = "full", overrides: Sequence[str] = ()) -> Con
     """
     source = Source(file, variant, tuple(overrides))
     raw = plain(load_file(file).get_config(variant))
-    return complete(raw, experiment_module(source).defaults, overrides)
+    config, defaults = complete(raw, experiment_module(source).defaults, overrides)
+    config["source"] = {
+        "experiment": source.experiment,
+        "file": file,
+        "variant": variant,
+        "overrides": tuple(overrides),
+        "digest": _digest(config, defaults),
+    }
+    return ConfigDict(config).lock()
 
 
-def complete(raw: dict, defaults, overrides: Sequence[str] = ()) -> ConfigDict:
-    """`raw` with every missing key at its default and with the overrides applied; see `load`.
+def complete(raw: dict, defaults: Callable[[ConfigDict], dict], overrides: Sequence[str] = ()) -> tuple[dict, dict]:
+    """`raw` with every missing key at its default and with the overrides applied (see `load`), and the defaults.
 
     `defaults` is a function of the config, since a model's or an optimizer's keys depend on its name; a name given as
     an override therefore acts before the other overrides.
@@ -99,7 +107,7 @@ def complete(raw: dict, defaults, overrides: Sequence[str] = ()) -> ConfigDict:
     config = _fill(raw, known, "")
     for path, text in parsed:
         _override(config, path, text)
-    return ConfigDict(config).lock()
+    return config, known
 
 
 def plain(config: ConfigDict | Mapping) -> dict:
@@ -191,7 +199,7 @@ def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def digest(config: Mapping, defaults: Mapping) -> str:
+def _digest(config: Mapping, defaults: Mapping) -> str:
     """12 hex digits over what a result depends on.
 
     Left out: the seed (results over several seeds belong together), mesh, logging and checkpoint fields, and every
@@ -204,12 +212,6 @@ def digest(config: Mapping, defaults: Mapping) -> str:
         if not _NOT_IN_DIGEST.fullmatch(key) and (key not in default or default[key] != value)
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def current_digest(source: Source) -> str:
-    """The digest that a run of `source` would record today."""
-    config = load(source.file, source.variant, source.overrides)
-    return digest(config, experiment_module(source).defaults(config))
 
 
 def differences(old: Mapping, new: Mapping) -> tuple[list[str], list[str]]:

@@ -25,13 +25,13 @@ DEFAULTS = {
     "schedule": "cosine",  # one of SCHEDULES
     "warmup_steps": 0,  # linear, from 0
     "final_fraction": 0.0,  # of the learning rate, where cosine and linear end
-    "weight_decay": 0.0,  # times the learning rate for adamw, lion, adafactor and lamb; added to the gradient for sgd
+    "weight_decay": 0.0,  # as optax applies it; for sgd it is added to the gradient
     "decay": ("kernel",),  # regexes, searched in a parameter's path: what is decayed
     "multipliers": (),  # (regex, factor) pairs: the first that is found in a path scales its learning rate
     "clip_norm": 0.0,  # global norm above which gradients are scaled down; 0 is off
 }
 # The decay and the learning rate are this module's business; all other arguments are the optimizer's own.
-_OURS = ("learning_rate", "weight_decay", "mask", "weight_decay_rate", "weight_decay_mask")
+_OURS = ("learning_rate", "weight_decay", "mask", "weight_decay_rate", "weight_decay_mask", "dtype_momentum")
 
 
 def defaults(name: str) -> dict[str, Any]:

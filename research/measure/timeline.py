@@ -1,0 +1,48 @@
+"""The time ledger of a run: where the seconds went."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+KINDS = ("start", "compile", "data", "step", "eval", "save", "lost")
+
+
+class Timeline:
+    """Appends `{"kind", "start", "seconds", "step"}` lines; `start` is unix time, `step` where the run stood after."""
+
+    def __init__(self, path: Path | None):
+        """With None nothing is written, as on the processes that keep no logs."""
+        self._file = path.open("a", buffering=1) if path else None
+
+    def add(self, kind: str, start: float, seconds: float, step: int) -> None:
+        """Enters one stretch of time."""
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of time {kind!r}; known: {', '.join(KINDS)}")
+        if self._file:
+            entry = {"kind": kind, "start": round(start, 3), "seconds": round(seconds, 6), "step": step}
+            self._file.write(json.dumps(entry) + "\n")
+
+    @contextlib.contextmanager
+    def measure(self, kind: str, step: int) -> Iterator[None]:
+        """Enters the time that the body takes."""
+        start = time.time()
+        yield
+        self.add(kind, start, time.time() - start, step)
+
+
+def read(path: Path) -> list[dict]:
+    """The entries of a ledger; a last line that a kill cut short is left out."""
+    entries = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            entries.append(json.loads(line))
+    return entries
+
+
+def lost_seconds(entries: list[dict], restored_step: int) -> float:
+    """Seconds of training and evaluation behind `restored_step` that a restart has to do again, if not yet entered."""
+    since = max((index + 1 for index, entry in enumerate(entries) if entry["kind"] == "lost"), default=0)
+    again = [e for e in entries[since:] if e["kind"] in ("data", "step", "eval") and e["step"] > restored_step]
+    return sum(entry["seconds"] for entry in again)

@@ -1,0 +1,180 @@
+"""The sharded program of a config on a mesh: init, train step, eval step, predict step.
+
+The trainer runs it, the planner compiles it ahead of time, the benchmark times it, the tests compare it across
+meshes. There is no second copy.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from research.parallel import sharding
+from research.train import optimizer
+
+
+@flax.struct.dataclass
+class State:
+    """Everything that a step changes. `mutable` holds collections such as batch statistics; `ema` averages of both."""
+
+    step: jax.Array
+    params: Any
+    mutable: Any
+    opt_state: Any
+    ema: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the task trains on."""
+        return {"params": self.params, **self.mutable}
+
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """What is evaluated: the average where there is one."""
+        return self.ema or self.variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Jitted functions with explicit shardings; each can also be lowered on the abstract `state` and a batch.
+
+    `init() -> state`, `train_step(state, batch) -> (state, metrics)` (the state is donated), `eval_step(variables,
+    batch) -> sums`, `predict_step(variables, batch, rng) -> outputs`, `checksums(state) -> uint32 [leaves]`.
+    """
+
+    mesh: Mesh
+    init: Any
+    train_step: Any
+    eval_step: Any
+    predict_step: Any
+    checksums: Any
+    state: State  # abstract: shapes, dtypes and shardings
+    batch_sharding: NamedSharding
+
+    @property
+    def num_params(self) -> int:
+        """How many parameters are trained."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+
+
+def build_program(config: Any, task: Any, mesh: Mesh) -> Program:
+    """The program of `config` and `task` on `mesh`; nothing is computed here, so the mesh need not be attached."""
+    train = config.train
+    transform = optimizer.build(config.optimizer, train.steps)
+    learning_rate = optimizer.schedule(config.optimizer, train.steps)
+    init = functools.partial(_init, task, transform, config.seed, bool(train.ema))
+    train_step = functools.partial(_train_step, task, transform, learning_rate, config.seed, train.microbatches, train.ema)
+
+    state = jax.eval_shape(init)
+    shardings = _state_shardings(state, task.logical_axes, mesh)
+    state = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), state, shardings)
+    variables = State.evaluated.fget(shardings)
+    batch, replicated = sharding.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+
+    def jit(function, in_shardings, out_shardings, **options):
+        @functools.wraps(function)
+        def traced(*args):
+            with sharding.constraints_for(mesh):
+                return function(*args)
+
+        return jax.jit(traced, in_shardings=in_shardings, out_shardings=out_shardings, **options)
+
+    return Program(
+        mesh=mesh,
+        init=jit(init, (), shardings),
+        train_step=jit(train_step, (shardings, batch), (shardings, replicated), donate_argnums=0),
+        eval_step=jit(task.evaluate, (variables, batch), replicated),
+        predict_step=jit(task.predict, (variables, batch, replicated), replicated),
+        checksums=jit(_checksums, (shardings,), replicated),
+        state=state,
+        batch_sharding=batch,
+    )
+
+
+def _init(task, transform, seed, with_ema) -> State:
+    variables = task.init(jax.random.key(seed))
+    params = variables["params"]
+    mutable = {name: tree for name, tree in variables.items() if name != "params"}
+    # Copies, since a buffer must not be donated twice.
+    ema = jax.tree.map(jnp.copy, dict(variables)) if with_ema else {}
+    return State(jnp.zeros((), jnp.int32), params, mutable, transform.init(params), ema)
+
+
+def _train_step(task, transform, learning_rate, seed, microbatches, ema_decay, state: State, batch):
+    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    totals = task.totals(batch)
+
+    def gradients(mutable, microbatch, index):
+        loss = lambda params: task.loss(
+            {"params": params, **mutable}, microbatch, totals, jax.random.fold_in(rng, index)
+        )
+        (_, (mutable, sums)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        return mutable, (grads, sums)
+
+    mutable, (grads, sums) = _accumulate(gradients, state.mutable, batch, microbatches)
+    updates, opt_state = transform.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema_decay:
+        # Warmed up as in Polyak averaging, so that a short run is not held back by its initial weights.
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), ema, {"params": params, **mutable})
+    metrics = {name: total / jnp.maximum(weight, 1) for name, (total, weight) in sums.items()}
+    metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(state.step)}
+    return State(state.step + 1, params, mutable, opt_state, ema), metrics
+
+
+def _accumulate(gradients, mutable, batch, microbatches: int):
+    """Sums of gradients and metrics over the microbatches, one after the other.
+
+    Microbatch m is rows m, m + M, ...: every device cuts its own rows, so nothing moves between devices.
+    """
+    if microbatches == 1:
+        return gradients(mutable, batch, 0)
+    split = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def body(carry, row):
+        mutable, total = carry
+        mutable, new = gradients(mutable, *row)
+        return (mutable, jax.tree.map(jnp.add, total, new)), None
+
+    first = jax.tree.map(lambda x: x[0], split)
+    shapes = jax.eval_shape(gradients, mutable, first, 0)[1]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    carry, _ = jax.lax.scan(body, (mutable, zeros), (split, jnp.arange(microbatches)))
+    return carry
+
+
+def _state_shardings(state: State, table, mesh: Mesh) -> State:
+    variables = lambda tree: sharding.parameter_shardings(tree, table, mesh)
+    collections = lambda trees: {name: variables(tree) for name, tree in trees.items()}
+    return State(
+        step=NamedSharding(mesh, PartitionSpec()),
+        params=variables(state.params),
+        mutable=collections(state.mutable),
+        opt_state=sharding.optimizer_shardings(state.opt_state, state.params, table, mesh),
+        ema=collections(state.ema),
+    )
+
+
+def _checksums(tree: Any) -> jax.Array:
+    """One uint32 a leaf: the sum of its 32-bit words, each times an odd number that depends on its place.
+
+    Integer sums wrap and do not depend on their order, so the checksum is the same on every mesh. An odd factor keeps
+    every flipped bit visible, and distinct factors make an exchange of words visible.
+    """
+
+    def checksum(leaf):
+        bits = jax.lax.bitcast_convert_type(leaf, {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32))
+        place, stride = jnp.zeros(bits.shape, jnp.uint32), 1
+        for axis in reversed(range(bits.ndim)):
+            place += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride & 0xFFFFFFFF)
+            stride *= bits.shape[axis]
+        return (bits.astype(jnp.uint32) * (2 * (place * jnp.uint32(0x9E3779B1)) + 1)).sum(dtype=jnp.uint32)
+
+    return jnp.stack([checksum(leaf) for leaf in jax.tree.leaves(tree)])

@@ -1,0 +1,76 @@
+"""`result.json`: what a run reached, and what somebody needs to run it again."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from research import config as config_lib
+from research.measure import timeline
+from research.train.program import Program
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def describe(config: Any, program: Program, data: Any, workdir: Path, step: int, metrics: dict[str, float]) -> dict[str, Any]:
+    """The content of `result.json`; `wall_s` sums every start of the run, also those that were killed."""
+    ledger = timeline.read(workdir / "timeline.jsonl")
+    commit, dirty = revision()
+    return {
+        "metrics": metrics,
+        "steps": config.train.steps,
+        "selected_step": step,
+        "wall_s": round(sum(entry["seconds"] for entry in ledger if entry["kind"] != "lost"), 1),
+        "params": program.num_params,
+        "config_digest": config.source.digest,
+        "commit": commit,
+        "dirty": dirty,
+        "seed": config.seed,
+        "mesh": dict(program.mesh.shape),
+        "hardware": hardware(),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        "data": {"name": data.name, "version": data.version, "counts": data.counts, "fingerprint": data.fingerprint},
+        "command": command(config, workdir),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def command(config: Any, workdir: Path) -> str:
+    """The command that makes this run again, from the root of the repository."""
+    source = config_lib.plain(config.source)
+    words = ["python", "-m", f"experiments.{source['experiment']}.main", f"--config={source['file']}:{source['variant']}"]
+    words += [f"--config.{override}" for override in source["overrides"]]
+    return shlex.join([*words, f"--workdir=runs/{workdir.name}"])
+
+
+def revision() -> tuple[str, bool]:
+    """The commit of this repository and whether tracked files differ from it; ("unknown", True) without git."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
+        status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", True
+    return commit.strip(), bool(status.strip())
+
+
+def hardware() -> str:
+    """`8 x TPU v5 lite` or, since a CPU's virtual devices say nothing, its model and core count."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{jax.device_count()} x {device.device_kind}"
+    return f"{_cpu_name()}, {len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count()} cores"
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
