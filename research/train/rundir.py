@@ -17,7 +17,7 @@ def claim(workdir: Path, config: Mapping[str, Any], write: bool) -> list[str]:
     path = workdir / "config.json"
     allowed: list[str] = []
     if path.exists():
-        allowed, refused = config_lib.differences(json.loads(path.read_text()), config)
+        allowed, refused = config_lib.differences(read_json(path), config)
         if refused:
             raise ValueError(
                 f"{workdir} belongs to another config ({'; '.join(refused)}); choose another --workdir or undo the change"
@@ -33,6 +33,11 @@ def write_json(path: Path, content: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(path.read_text())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

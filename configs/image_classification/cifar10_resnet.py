@@ -1,0 +1,74 @@
+"""ResNet on CIFAR-10 (JPEG copies of the pictures, 45k/5k/10k).
+
+    python -m research.data prepare cifar10_jpeg --manual_dir=../shared/data/cifar10
+
+`full`: ResNet-56 as in He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2: SGD with momentum 0.9,
+batch 128, 64k steps, learning rate 0.1 divided (here: cosine) to 0, weight decay 1e-4, pad 4, crop, flip. 93.03 % (table 6).
+`cpu`: the ResNet-20 of the same table (91.25 % after 64k steps) for 15 epochs with a faster schedule: within an hour
+on 2 CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+RESULT = {
+    "metric": "test/accuracy",
+    "floor": 0.10,
+    "floor_source": "chance",
+    "reference": 0.9125,
+    "reference_source": "ResNet-20, He et al. 2016, table 6 (64k steps)",
+}
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    """The config of a variant: full, cpu or smoke."""
+    if variant not in ("full", "cpu", "smoke"):
+        raise ValueError(f"unknown variant {variant!r} of cifar10_resnet; choose from full, cpu, smoke")
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "data": {
+                "name": "cifar10_jpeg",
+                "image_size": 32,
+                "crop": "pad",
+                "pad": 4,
+                "flip": True,
+                "mean": (125.3, 123.0, 113.9),
+                "std": (63.0, 62.1, 66.7),
+            },
+            "model": {
+                "name": "resnet",
+                "stage_sizes": (9, 9, 9),
+                "block": "basic",
+                "width": 16,
+                "stem": "cifar",
+            },
+            "task": {"label_smoothing": 0.0},
+            "optimizer": {
+                "name": "sgd",
+                "learning_rate": 0.1,
+                "momentum": 0.9,
+                "nesterov": True,
+                "schedule": "cosine",
+                "warmup_steps": 400,
+                "weight_decay": 1e-4,
+            },
+            "train": {
+                "steps": 64_000,
+                "batch_size": 128,
+                "eval_batch_size": 500,
+                "eval_every": 2000,
+                "checkpoint_every": 1000,
+                "log_every": 100,
+                "ema": 0.0,
+            },
+        }
+    )
+    if variant == "cpu":
+        config.model.stage_sizes = (3, 3, 3)
+        config.optimizer.update(learning_rate=0.2, warmup_steps=350, weight_decay=5e-4)
+        config.train.update(steps=5250, eval_every=1050, checkpoint_every=350, log_every=50, ema=0.995)
+    if variant == "smoke":
+        config.model.update(stage_sizes=(1, 1, 1), width=8)
+        config.optimizer.warmup_steps = 2
+        config.train.update(steps=6, batch_size=32, eval_batch_size=250, eval_every=3, checkpoint_every=3, log_every=1)
+    return config

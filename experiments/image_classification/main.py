@@ -1,0 +1,51 @@
+"""Image classification: train, evaluate or use a ViT or CNN on labelled pictures. See README.md."""
+
+from research.train import preemption
+
+if __name__ == "__main__":
+    preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+
+from collections.abc import Sequence
+from typing import Any
+
+from research import cli
+from research import config as config_lib
+from research.data import datasets
+from research.models import alexnet, convnext, resnet, vit
+from research.tasks import classification
+from research.train import trainer
+
+MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet, "convnext": convnext.ConvNeXt, "alexnet": alexnet.AlexNet}
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """Every field that a config of this experiment may set, with its default."""
+    model = config_lib.choose(MODELS, config.model.name, "model.name")
+    return trainer.defaults(config) | {
+        "data": datasets.DEFAULTS,
+        "model": {"name": "", **config_lib.fields_of(model, leave_out=("parent", "name", "dtype", "param_dtype"))},
+        "task": config_lib.fields_of(classification.Task),
+    }
+
+
+def build(config: Any) -> tuple[classification.Task, datasets.Dataset]:
+    """The task and the data of a config; nothing is read or computed yet."""
+    data = datasets.load(config.data)
+    settings = {key: value for key, value in config.model.items() if key != "name"}
+    model = MODELS[config.model.name](
+        num_classes=data.num_classes, dtype=config.precision.compute, param_dtype=config.precision.params, **settings
+    )
+    task = classification.Task(model, data.image_shape, data.mean, data.std, **config.task)
+    return task, data
+
+
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Runs one mode; `inputs` are the picture files of `predict`."""
+    task, data = build(config)
+    if mode == "predict":
+        return predict(config, task, data, workdir, inputs)
+    return trainer.run(mode, config, task, data, workdir)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,249 @@
+"""The one trainer: every experiment trains and evaluates through `run`."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from research import config as config_lib
+from research.measure.clock import Clock
+from research.measure.timeline import Timeline, lost_seconds, read
+from research.parallel import mesh as mesh_lib
+from research.parallel import processes
+from research.train import optimizer, preemption, result, rundir
+from research.train.checkpoint import Checkpoints
+from research.train.evaluation import evaluate
+from research.train.feed import check_batch, local_rows, to_mesh
+from research.train.program import Program, build_program
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """The config groups that every experiment shares, with their defaults."""
+    return {
+        "seed": 0,
+        "train": {
+            "steps": 1000,
+            "batch_size": 128,  # of the whole mesh
+            "microbatches": 1,  # a step adds up the gradients of so many parts of the batch
+            "eval_batch_size": 128,
+            "eval_every": 1000,  # steps; a checkpoint follows every evaluation
+            "checkpoint_every": 1000,  # steps
+            "log_every": 50,  # steps
+            "keep_last": 2,
+            "keep_best": 1,
+            "select": "last",  # which checkpoint is scored on the test split: "last" or "best" on validation
+            "ema": 0.0,  # decay of the average of the weights that is evaluated; 0 is off
+        },
+        "optimizer": optimizer.defaults(config.get("optimizer", {}).get("name", "adamw")),
+        "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1},
+        "precision": {"params": "float32", "compute": "float32"},
+    }
+
+
+def run(mode: str, config: Any, task: Any, data: Any, workdir: str) -> dict[str, Any]:
+    """Trains to the end, or evaluates a trained run; returns the content of `result.json`.
+
+    The same command continues a run that was killed, bit for bit. After SIGTERM the process saves and exits with 75.
+    Raises ValueError for what a user can mend, before anything is compiled or written.
+    """
+    training = Run(config, task, data, Path(workdir), write=mode == "train")
+    return training.train() if mode == "train" else training.evaluate()
+
+
+def build(config: Any, task: Any) -> Program:
+    """The program of a config on the devices that are attached, with the config's batch and mesh checked first."""
+    mesh = mesh_lib.make_mesh(config.mesh)
+    check_batch(config, mesh)
+    return build_program(config, task, mesh)
+
+
+class Run:
+    """One run directory and the program, data and logs that belong to it."""
+
+    def __init__(self, config: Any, task: Any, data: Any, workdir: Path, write: bool):
+        self.config, self.task, self.data, self.workdir = config, task, data, workdir.absolute()
+        self.settings = config.train
+        if self.settings.select not in ("last", "best"):
+            raise ValueError(f"config.train.select={self.settings.select!r} is unknown; choose 'last' or 'best'")
+        self.program = build(config, task)
+        data.counts  # noqa: B018  Raises, before anything is written, when the data set is not prepared.
+        if not write and not (self.workdir / "checkpoints").exists():
+            raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
+        main = processes.is_main() and write
+        self.changed = rundir.claim(self.workdir, config, write=main)
+        self.timeline = Timeline(self.workdir / "timeline.jsonl" if main else None)
+        self.metrics = rundir.Metrics(self.workdir, write=main)
+        mode = task.selection[1]
+        self.checkpoints = Checkpoints(
+            str(self.workdir / "checkpoints"), self.settings.keep_last, self.settings.keep_best, mode, warn=self.say
+        )
+        self.stop = preemption.Flag()
+
+    def say(self, line: str) -> None:
+        """One line to a person, on standard error, above the progress bar."""
+        if processes.is_main():
+            tqdm.write(line, file=sys.stderr)
+
+    # ---- training
+
+    def train(self) -> dict[str, Any]:
+        """See `run`."""
+        done = self.workdir / "result.json"
+        started = time.time()
+        state, step = self._start()
+        if done.exists():
+            if step == self.settings.steps:
+                self.say(f"{self.workdir} is finished; result.json stands")
+                return rundir.read_json(done)
+            done.unlink()
+        if step and self._evaluation_due(step) and not self.checkpoints.has_score(step):
+            self._evaluate_and_save(state, step)
+        self.timeline.add("start", started, time.time() - started, step)
+        with jax.transfer_guard("disallow"):
+            state = self._steps(state, step)
+        return self._finish(state)
+
+    def _start(self):
+        """The state to begin with: of the newest whole checkpoint, or fresh."""
+        preemption.exit_on_sigterm(self.metrics.flush)
+        for line in self.changed:
+            self.say(f"the config has changed since the run began: {line}")
+        restored = self.checkpoints.restore(self.program)
+        if restored is None:
+            self.metrics.resume(0, evaluated=False)
+            return self.program.init(), 0
+        step, state, meta = restored
+        if meta["data_fingerprint"] != self.data.fingerprint:
+            raise ValueError(
+                f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, now {self.data.fingerprint}"
+            )
+        if step > self.settings.steps:
+            raise ValueError(f"{self.workdir} is at step {step} already; config.train.steps={self.settings.steps} is less")
+        self.metrics.resume(step, evaluated=self.checkpoints.has_score(step))
+        lost = lost_seconds(read(self.workdir / "timeline.jsonl"), step)
+        self.timeline.add("lost", time.time(), lost, step)
+        self.say(f"continuing at step {step}")
+        return state, step
+
+    def _steps(self, state, step: int):
+        settings, program = self.settings, self.program
+        rows = local_rows(program.batch_sharding, settings.batch_size)
+        batches = self.data.train_batches(self.config.seed, settings.batch_size, start=step, rows=rows)
+        clock = Clock(self.timeline, step)
+        first, pending = step, None
+        bar = tqdm(total=settings.steps, initial=step, unit="step", disable=not processes.is_main(), dynamic_ncols=True)
+        if step < settings.steps:
+            batch = to_mesh(next(batches), program.batch_sharding)
+        while step < settings.steps:
+            if step == first:
+                bar.set_postfix_str("compiling")
+                with self.timeline.measure("compile", step):
+                    state, metrics = program.train_step(state, batch)
+                self.stop.watch()  # from here on there is something to save
+                clock.restart()
+            else:
+                state, metrics = program.train_step(state, batch)
+            step += 1
+            if step < settings.steps:
+                with clock.waiting():
+                    host = next(batches)
+                batch = to_mesh(host, program.batch_sharding)
+            # The metrics of the step before: they are there already, so fetching them does not hold up this one.
+            if pending:
+                self._log(*pending, bar, clock)
+            pending = (step, metrics)
+            due = self._evaluation_due(step)
+            if due or step % settings.checkpoint_every == 0 or self.stop:
+                self._log(*pending, bar, clock)
+                pending = None
+                clock.enter(step)
+                self._evaluate_and_save(state, step)
+                clock.restart()
+        bar.close()
+        return state
+
+    def _log(self, step: int, metrics: dict[str, jax.Array], bar: tqdm, clock: Clock) -> None:
+        """Checks the metrics of one step; shows and writes them every `log_every` steps."""
+        values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
+        for name, value in values.items():
+            if not np.isfinite(value):
+                last = self.checkpoints.latest_step()
+                good = f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet"
+                raise FloatingPointError(f"{name} is {value} at step {step}; {good} in {self.workdir / 'checkpoints'}")
+        bar.update(step - bar.n)
+        if step % self.settings.log_every == 0 or step == self.settings.steps:
+            rate = clock.enter(step)
+            bar.set_postfix_str(f"loss={values['train/loss']:.4f}, {rate:.2f} steps/s")
+            self.metrics.write(step, values | {"train/steps_per_s": rate})
+
+    def _evaluation_due(self, step: int) -> bool:
+        return step % self.settings.eval_every == 0 or step == self.settings.steps
+
+    def _evaluate_and_save(self, state, step: int) -> None:
+        """Evaluates if it is due, saves, and leaves the process if SIGTERM has come."""
+        score = None
+        with jax.transfer_guard("allow"):
+            if self._evaluation_due(step) and not self.stop:
+                with self.timeline.measure("eval", step):
+                    values = self._evaluate(state, "validation")
+                if values is not None:
+                    self.metrics.write(step, values)
+                    self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+                    score = values[f"validation/{self.task.selection[0]}"]
+            with self.timeline.measure("save", step):
+                self.metrics.flush()
+                meta = {"config": config_lib.plain(self.config), "data_fingerprint": self.data.fingerprint}
+                self.checkpoints.save(self.program, step, state, meta, score)
+            if self.stop:
+                self._leave(step)
+
+    def _evaluate(self, state, split: str):
+        return evaluate(
+            self.program, self.data, state.evaluated, split, self.settings.eval_batch_size, stop=lambda: bool(self.stop)
+        )
+
+    def _leave(self, step: int) -> None:
+        self.checkpoints.close()
+        self.metrics.close()
+        self.say(f"SIGTERM: saved step {step}; the same command continues")
+        sys.exit(preemption.EXIT_CODE)
+
+    # ---- the end
+
+    def _finish(self, state) -> dict[str, Any]:
+        """Scores the selected checkpoint on the test split and writes `result.json`."""
+        step = self.settings.steps
+        self.checkpoints.wait()
+        if self.settings.select == "best":
+            step, state, _ = self.checkpoints.restore(self.program, self.checkpoints.best_step())
+        with self.timeline.measure("eval", self.settings.steps):
+            values = self._evaluate(state, "test")
+        if values is None:
+            self._leave(self.settings.steps)
+        self.metrics.write(self.settings.steps, values)
+        self.metrics.close()
+        self.checkpoints.close()
+        validation = {
+            entry["name"]: entry["value"]
+            for entry in rundir.read_metrics(self.workdir / "metrics.jsonl")
+            if entry["step"] == step and entry["name"].startswith("validation/")
+        }
+        content = result.describe(self.config, self.program, self.data, self.workdir, step, validation | values)
+        if processes.is_main():
+            rundir.write_json(self.workdir / "result.json", content)
+        return content
+
+    def evaluate(self) -> dict[str, Any]:
+        """Scores the selected checkpoint of a trained run on validation and test, and writes nothing."""
+        best = self.settings.select == "best"
+        restored = self.checkpoints.restore(self.program, self.checkpoints.best_step() if best else None)
+        if restored is None:
+            raise ValueError(f"{self.workdir} holds no checkpoint that can be read; train it first with --mode=train")
+        step, state, _ = restored
+        values = self._evaluate(state, "validation") | self._evaluate(state, "test")
+        self.checkpoints.close()
+        return {"step": step, "metrics": values}
