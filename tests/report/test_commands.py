@@ -1,0 +1,157 @@
+"""`python -m research.report` as a person runs it, on a repository of its own."""
+
+import json
+
+import numpy as np
+import pytest
+
+from research.report import records, tables
+
+ACCURACIES = (0.981, 0.992, 0.9875)
+
+
+def rows_of(repository):
+    return [json.loads(line) for line in repository.results.read_text().splitlines()]
+
+
+def test_add_tables_check(repository):
+    runs = [repository.finished_run(seed, accuracy) for seed, accuracy in enumerate(ACCURACIES)]
+    assert repository.run("add", *runs).returncode == 0
+    again = repository.run("add", runs[1])
+    assert "replaced" in again.stdout
+    assert sorted(row["seed"] for row in rows_of(repository)) == [0, 1, 2]
+
+    assert repository.run("check").returncode == 1, "the table does not show the rows yet"
+    assert repository.run("tables").returncode == 0
+    text = repository.readme.read_text()
+    assert text.startswith("# Toy\n\nBefore.\n\n" + tables.BEGIN) and text.endswith(
+        tables.END + "\n\nAfter.\n"
+    )
+    assert f"{np.mean(ACCURACIES):.4f} ± {np.std(ACCURACIES, ddof=1):.4f} (3 seeds)" in text
+    for shown in (
+        "0.1 (chance)",
+        "0.9125 (He et al. 2016, table 6)",
+        "421.1k",
+        "data 2",
+        "`0123456`",
+        "f00d",
+    ):
+        assert shown in text
+    assert text.count("python -m experiments.toy.main") == 3
+
+    assert repository.run("tables").returncode == 0
+    assert repository.readme.read_text() == text, "a second run changes nothing"
+    assert repository.run("check").returncode == 0
+
+
+def test_check_notices_an_edited_table(repository):
+    repository.run("add", repository.finished_run(accuracy=0.981))
+    repository.run("tables")
+    honest = repository.readme.read_text()
+    repository.readme.write_text(honest.replace("0.9810", "0.9990"))
+    checked = repository.run("check")
+    assert checked.returncode == 1 and "experiments/toy/README.md" in checked.stdout
+    repository.readme.write_text(honest.replace("Before.", "Other words around the table."))
+    assert repository.run("check").returncode == 0
+
+
+def test_a_changed_config_makes_its_rows_stale(repository):
+    repository.run("add", repository.finished_run())
+    config = repository.config.read_text()
+    repository.run("tables")
+    assert tables.STALE not in repository.readme.read_text()
+
+    repository.config.write_text(config.replace('"steps": 40', '"steps": 50'))
+    assert repository.run("check").returncode == 0, "a changed config is no wrong table"
+    assert "1 stale" in repository.run("tables").stdout
+    assert tables.STALE in repository.readme.read_text()
+    assert repository.run("check").returncode == 0
+
+    # Keys that a result does not depend on, and keys at their default, change no digest.
+    same = '"train": {"steps": 40, "log_every": 7}, "data": {"fold": 0}, "mesh": {"data": 4}'
+    repository.config.write_text(config.replace('"train": {"steps": 40}', same))
+    assert "0 stale" in repository.run("tables").stdout
+    repository.config.unlink()
+    assert "1 stale" in repository.run("tables").stdout
+
+
+def test_stale_runs_are_not_averaged_with_fresh_ones(repository):
+    repository.run("add", repository.finished_run(0, 0.5))
+    repository.config.write_text(repository.config.read_text().replace('"steps": 40', '"steps": 50'))
+    repository.run("add", repository.finished_run(1, 0.9))
+    repository.run("tables")
+    shown = [line for line in repository.readme.read_text().splitlines() if line.startswith("| [`net:full`]")]
+    assert len(shown) == 2
+    assert [tables.STALE in line for line in shown] == ["0.5000" in line for line in shown]
+
+
+def break_nothing_but(name):
+    return lambda workdir: (workdir / name).unlink()
+
+
+def rename_experiment(workdir):
+    path = workdir / "config.json"
+    path.write_text(path.read_text().replace('"experiment": "toy"', '"experiment": "nowhere"'))
+
+
+def cut(workdir):
+    (workdir / "result.json").write_text('{"metrics": {')
+
+
+def rename_metric(workdir):
+    path = workdir / "result.json"
+    path.write_text(path.read_text().replace("test/loss", "test/lost"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        *[
+            (break_nothing_but(name), name)
+            for name in ("config.json", "metrics.jsonl", "timeline.jsonl", "result.json")
+        ],
+        (rename_experiment, "unknown experiment 'nowhere'; known in"),
+        (cut, "result.json is not JSON"),
+        (rename_metric, "'test/loss'"),
+    ],
+)
+def test_a_run_that_cannot_be_added_is_named_in_one_line(repository, damage, named):
+    good, bad = repository.finished_run(0), repository.finished_run(1)
+    damage(bad)
+    done = repository.run("add", good, bad)
+    assert done.returncode == 2
+    assert named in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
+    assert not repository.results.exists(), "nothing is written unless all can be"
+
+
+def test_readmes_without_a_place_for_the_table(repository):
+    repository.run("add", repository.finished_run())
+    repository.readme.write_text("# Toy\n")
+    for command in ("tables", "check"):
+        done = repository.run(command)
+        assert done.returncode == 2 and "README.md" in done.stderr and done.stderr.count("\n") == 1
+    assert repository.readme.read_text() == "# Toy\n"
+
+
+def test_show_prints_the_row(repository):
+    workdir = repository.finished_run(seed=3, accuracy=0.9842, overrides=["train.steps=30"], dirty=True)
+    text = repository.run("show", workdir).stdout
+    for shown in (
+        "test/accuracy 0.9842",
+        "train.steps=30",
+        "421,130 parameters",
+        "0123456*",
+        "seed 3",
+        "--config.seed=3",
+    ):
+        assert shown in text
+    assert "0.9125 (He et al. 2016, table 6)" in text
+
+
+def test_rows_hold_what_the_design_lists(repository):
+    row = records.read_run(repository.finished_run(seed=2, overrides=["train.steps=30"]), repository.root)
+    assert row["overrides"] == ["train.steps=30", "seed=2"]
+    assert (row["metric"], row["value"], row["also"]) == ("test/accuracy", 0.9, ["test/loss"])
+    listed = "experiment file variant config_digest commit dirty data params seed steps mesh hardware wall_s"
+    listed += " metrics signature floor floor_source reference reference_source command date"
+    assert set(listed.split()) <= row.keys()

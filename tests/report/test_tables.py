@@ -1,0 +1,142 @@
+"""Rows to Markdown: averages against numpy, and text that nobody chose carefully."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research.report import records, tables
+
+ROW = {
+    "experiment": "toy",
+    "file": "configs/toy/net.py",
+    "variant": "full",
+    "overrides": [],
+    "config_digest": "abc",
+    "group": "abc",
+    "over": "seed",
+    "commit": "0123456789ab",
+    "dirty": False,
+    "data": {"name": "toy", "version": "1.0.0", "counts": {"train": 3}, "fingerprint": "f00d"},
+    "params": 10,
+    "seed": 0,
+    "steps": 5,
+    "mesh": {"data": 1},
+    "hardware": "cpu",
+    "wall_s": 1.0,
+    "metric": "test/bleu",
+    "also": [],
+    "metrics": {"test/bleu": 30.0},
+    "signature": None,
+    "floor": None,
+    "floor_source": None,
+    "reference": None,
+    "reference_source": None,
+    "command": "python -m experiments.toy.main",
+    "date": "2025-11-24",
+}
+SUITE = {
+    "experiment": "performance",
+    "suite": "loop",
+    "config": "configs/toy/net.py:cpu",
+    "measurements": [
+        {"name": "loop / bare step", "value": 1.0134, "unit": "", "goal": "<= 1.02"},
+        {"name": "peak memory", "value": 412, "unit": "MB", "goal": None},
+    ],
+    "hardware": "cpu",
+    "commit": "0123456789ab",
+    "dirty": True,
+    "date": "2025-11-24",
+    "command": "python -m experiments.performance.main",
+}
+
+
+def cells(text):
+    """The cells of the first table, header and rule left out."""
+    table = text.split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=6))
+def test_mean_and_standard_deviation(values):
+    rows = [ROW | {"seed": seed, "metrics": {"test/bleu": value}} for seed, value in enumerate(values)]
+    (shown,) = cells(tables.render(rows))
+    mean, _, rest = shown[1].partition(" ± ")
+    deviation, _, runs = rest.partition(" ")
+    half_a_digit = 0.51 * 10.0 ** -len(mean.partition(".")[2])
+    assert abs(float(mean) - np.mean(values)) <= half_a_digit
+    assert abs(float(deviation) - np.std(values, ddof=1)) <= max(half_a_digit, 1e-3 * np.std(values))
+    assert runs == f"({len(values)} seeds)"
+
+
+written = st.text(st.characters(exclude_characters="\\"))
+
+
+@given(written, written)
+def test_no_text_breaks_the_table(hardware, source):
+    (shown,) = tables.render(
+        [ROW | {"hardware": hardware, "floor": 1.0, "floor_source": source}]
+    ).splitlines()[2:3]
+    assert shown.replace("\\|", "").count("|") == 11 and "\n" not in shown
+
+
+@given(st.permutations([("a", 1), ("b", 2), ("c", 3)]))
+def test_the_newest_run_of_a_seed_counts(order):
+    rows = [
+        ROW | {"commit": commit, "date": f"2025-11-0{day}", "metrics": {"test/bleu": float(day)}}
+        for commit, day in order
+    ]
+    (shown,) = cells(tables.render(rows))
+    assert shown[1] == "3.000" and shown[-1] == "`c`"
+
+
+def test_runs_on_other_hardware_or_other_data_stand_apart():
+    rows = [ROW, ROW | {"hardware": "tpu"}, ROW | {"data": ROW["data"] | {"fingerprint": "beef"}}]
+    assert len(cells(tables.render(rows))) == 3
+
+
+def test_several_metrics_are_columns_and_other_metrics_another_table():
+    both = ROW | {
+        "also": ["test/chrf"],
+        "metrics": {"test/bleu": 31.25, "test/chrf": 55.5},
+        "signature": "nrefs:1",
+    }
+    text = tables.render(
+        [both, ROW | {"file": "configs/toy/other.py", "metric": "test/f1", "metrics": {"test/f1": 0.5}}]
+    )
+    assert cells(text)[0][1:3] == ["31.25", "55.50"]
+    assert "| config | test bleu | test chrf |" in text and "| config | test f1 |" in text
+    assert "nrefs:1" in text
+
+
+def test_folds_are_averaged_and_seeds_of_folds_are_runs(repository):
+    spec = repository.config.read_text().replace('"also"', '"over": "data.fold", "also"')
+    repository.config.write_text(spec)
+    accuracies = (0.5, 0.6, 0.8)
+    runs = [repository.finished_run(0, accuracy, [f"data.fold={k}"]) for k, accuracy in enumerate(accuracies)]
+    rows = [records.read_run(run, repository.root) for run in runs]
+    assert len({row["config_digest"] for row in rows}) == 3
+    (shown,) = cells(tables.render(rows))
+    assert shown[1] == f"{np.mean(accuracies):.4f} ± {np.std(accuracies, ddof=1):.4f} (3 folds)"
+    assert "fold" not in shown[0]
+    other_seed = records.read_run(repository.finished_run(1, 0.7, ["data.fold=0"]), repository.root)
+    assert cells(tables.render([*rows, other_seed]))[0][1].endswith("(4 runs)")
+
+
+def test_overrides_that_all_seeds_share_are_shown():
+    rows = [ROW | {"seed": seed, "overrides": ["train.steps=5", f"seed={seed}"]} for seed in (0, 1)]
+    (shown,) = cells(tables.render(rows))
+    assert "`train.steps=5`" in shown[0] and "seed" not in shown[0]
+
+
+def test_suites_show_their_newest_measurements():
+    old = SUITE | {"commit": "fffffff", "date": "2025-11-01"}
+    lines = cells(tables.render([SUITE, old]))
+    assert [line[2:5] for line in lines] == [
+        ["loop / bare step", "1.013", "<= 1.02"],
+        ["peak memory", "412 MB", "–"],
+    ]
+    assert all(line[-1] == "`0123456*`" for line in lines)
+
+
+def test_no_rows():
+    assert tables.render([]) == "_No runs recorded yet._"
