@@ -33,7 +33,7 @@ def test_durations_are_right_to_the_units_they_show(seconds):
 
 @pytest.mark.parametrize(
     ("sizes", "text"),
-    [({"data": 1, "fsdp": 1}, "1 device"), ({"data": 8, "fsdp": 1, "tensor": 2}, "data 8 × tensor 2")],
+    [({"data": 1, "fsdp": 1}, "1 device"), ({"data": 8, "fsdp": 1, "tensor": 2}, "data 8 x tensor 2")],
 )
 def test_meshes(sizes, text):
     assert formats.mesh(sizes) == text

@@ -133,7 +133,7 @@ def test_suites_show_their_newest_measurements():
     lines = cells(tables.render([SUITE, old]))
     assert [line[2:5] for line in lines] == [
         ["loop / bare step", "1.013", "<= 1.02"],
-        ["peak memory", "412 MB", "–"],
+        ["peak memory", "412 MB", "-"],
     ]
     assert all(line[-1] == "`0123456*`" for line in lines)
 

@@ -1,0 +1,1 @@
+"""From run directories to results rows, README tables and plots."""

@@ -1,0 +1,74 @@
+"""`python -m research.report add|show WORKDIR...`, `... tables` and `... check`; see `--help`."""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+from research.report import records, tables
+
+
+def add(workdirs: list[Path], root: Path) -> int:
+    """Records finished runs; nothing is written unless all of them can be read."""
+    rows = [records.read_run(workdir, root) for workdir in workdirs]
+    for row in rows:
+        records.results_path(row["experiment"], root)
+    for workdir, row in zip(workdirs, rows, strict=True):
+        done = "replaced the row of" if records.record(row, root) else "added"
+        print(f"experiments/{row['experiment']}/results.jsonl: {done} {workdir}")
+    print("now run: python -m research.report tables")
+    return 0
+
+
+def show(workdirs: list[Path], root: Path) -> int:
+    """Prints the rows of runs."""
+    print("\n\n".join(records.summary(workdir, root) for workdir in workdirs))
+    return 0
+
+
+def write_tables(root: Path) -> int:
+    """Makes the table of every README anew from its rows."""
+    stale = functools.partial(records.is_stale, root=root)
+    pages = {readme: tables.updated(readme, stale) for readme in tables.readmes(root)}
+    for readme, text in pages.items():
+        done = "unchanged" if text == readme.read_text("utf-8") else "rewritten"
+        records.write_atomically(readme, text)
+        print(f"{readme.relative_to(root)}: {done}, {text.count(tables.STALE)} stale")
+    return 0
+
+
+def check(root: Path) -> int:
+    """1 when a table differs from its rows. Stale marks do not count: a changed config is no wrong table."""
+    wrong = [readme for readme in tables.readmes(root) if tables.differs(readme)]
+    for readme in wrong:
+        print(f"{readme.relative_to(root)} differs from results.jsonl; run: python -m research.report tables")
+    return 1 if wrong else 0
+
+
+def main() -> int:
+    """Runs one command; an error of the user becomes one line and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m research.report", description="Results rows and their tables."
+    )
+    commands = parser.add_subparsers(required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--root", type=Path, default=records.ROOT, help="the repository (default: this one)")
+    for name, function in {"add": add, "show": show}.items():
+        command = commands.add_parser(name, parents=[shared], help=function.__doc__)
+        command.add_argument("workdirs", metavar="WORKDIR", type=Path, nargs="+")
+        command.set_defaults(function=function)
+    for name, function in {"tables": write_tables, "check": check}.items():
+        commands.add_parser(name, parents=[shared], help=function.__doc__).set_defaults(function=function)
+    arguments = vars(parser.parse_args())
+    function, root = arguments.pop("function"), arguments.pop("root").resolve()
+    # The keys that a config may hold, and so its digest, come from the experiments of this root.
+    sys.path.insert(0, str(root))
+    try:
+        return function(**arguments, root=root)
+    except ValueError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

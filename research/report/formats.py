@@ -1,0 +1,78 @@
+"""Numbers as a person reads them in a table; all functions return short strings."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_DASH = "-"
+
+
+def number(value: Any, decimals: int | None = None) -> str:
+    """Four significant digits, at most four decimals for values of a usual size; other values as they are."""
+    if value is None:
+        return _DASH
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float) or not math.isfinite(value):
+        return str(value)
+    if value and abs(value) < 1e-3:
+        return f"{value:.3g}"
+    return f"{value:,.{_decimals(value) if decimals is None else decimals}f}"
+
+
+def mean_sd(values: Sequence[float]) -> str:
+    """`mean ± s.d.` with the sample standard deviation (divisor n - 1); a single value stands alone."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return number(mean)
+    return f"{number(mean)} ± {number(statistics.stdev(values), decimals=_decimals(mean))}"
+
+
+def count(value: int) -> str:
+    """`9,000`, `421.1k`, `86.6M`, `22.0B`."""
+    if value < 10_000:
+        return f"{value:,}"
+    size, suffix = (1e9, "B") if value >= 1e9 else (1e6, "M") if value >= 1e6 else (1e3, "k")
+    return f"{value / size:.1f}{suffix}"
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `1 min 12 s`, `3 h 05 min`, `2 d 4 h`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def mesh(sizes: Mapping[str, int]) -> str:
+    """`data 8 x fsdp 2`; axes of size 1 are left out."""
+    return " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size != 1) or "1 device"
+
+
+def commit(row: Mapping[str, Any]) -> str:
+    """The first seven digits, with a star when the tree held changes that were not committed."""
+    return str(row["commit"])[:7] + ("*" if row.get("dirty") else "")
+
+
+def sourced(value: Any, source: str | None) -> str:
+    """`0.9125 (He et al. 2016, table 6)`, the value as a person wrote it; a dash where there is none."""
+    if value is None:
+        return _DASH
+    return f"{value} ({source})" if source else str(value)
+
+
+def dataset(data: Mapping[str, Any]) -> str:
+    """`digits 1.0.0: 1,150 train, 287 validation, 360 test (fingerprint 0f3a…)`."""
+    counts = ", ".join(f"{size:,} {split}" for split, size in data["counts"].items())
+    return f"{data['name']} {data['version']}: {counts} (fingerprint {data['fingerprint'][:12]})"
+
+
+def _decimals(value: float) -> int:
+    if not value or not math.isfinite(value):
+        return 1
+    return min(4, max(0, 3 - math.floor(math.log10(abs(value)))))

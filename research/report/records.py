@@ -1,0 +1,184 @@
+"""Results rows: one JSON object for each recorded run, in `experiments/<experiment>/results.jsonl`.
+
+The row of a training run is made by `read_run` and holds a metric beside a floor and a published reference.
+The row of a performance suite holds `experiment, suite, config, measurements, hardware, commit, dirty, date,
+command`, where a measurement is `{"name", "value", "unit", "goal"}`; that experiment hands it to `record`.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research import config as configs
+from research.report import formats
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_RUN_FILES = ("config.json", "metrics.jsonl", "timeline.jsonl", "result.json")
+_FROM_SOURCE = ("experiment", "file", "variant", "overrides")
+_FROM_RESULT = ("config_digest", "commit", "dirty", "data", "params", "seed", "steps", "mesh", "hardware")
+_FROM_RESULT += ("wall_s", "versions", "command", "date", "metrics")
+_FROM_SPEC = ("floor", "floor_source", "reference", "reference_source")
+_IDENTITY = ("suite", "config", "file", "variant", "config_digest", "seed", "commit", "hardware")
+
+
+def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
+    """The results row of a finished run directory.
+
+    The config file's `RESULT` says which metric is the main one (`metric`), which ones stand beside it
+    (`also`), the floor and the reference with their sources, and optionally which field repeats a run as a
+    seed does (`over`, such as `data.fold`). Raises ValueError for a run that is unfinished or cannot be read.
+    """
+    workdir = Path(workdir)
+    _check_complete(workdir)
+    source, result = read_source(workdir), read_json(workdir / "result.json")
+    _check_keys(result, _FROM_RESULT, workdir / "result.json")
+    spec = configs.result_spec(str(root / source["file"]))
+    names = [spec["metric"], *spec.get("also", ())]
+    for name in names:
+        if name not in result["metrics"]:
+            known = ", ".join(sorted(result["metrics"]))
+            raise ValueError(
+                f"RESULT in {source['file']} names {name!r}, but the run in {workdir} has only {known}"
+            )
+    return {
+        **{key: source[key] for key in _FROM_SOURCE},
+        **{key: result[key] for key in _FROM_RESULT},
+        "group": _group(source, spec.get("over"), root),
+        "over": spec.get("over", "seed"),
+        "metric": names[0],
+        "value": result["metrics"][names[0]],
+        "signature": result.get("signatures", {}).get(names[0]),
+        "also": names[1:],
+        **{key: spec.get(key) for key in _FROM_SPEC},
+    }
+
+
+def summary(workdir: str | os.PathLike, root: Path = ROOT) -> str:
+    """The row of a finished run, one aligned `name  value` a line. Raises ValueError as `read_run` does."""
+    row = read_run(workdir, root)
+    others = sorted(name for name in row["metrics"] if name != row["metric"])
+    signature = f"  [{row['signature']}]" if row["signature"] else ""
+    lines = {
+        "experiment": row["experiment"],
+        "config": " ".join([f"{row['file']}:{row['variant']}", *row["overrides"]]),
+        "digest": row["config_digest"],
+        "result": f"{row['metric']} {formats.number(row['value'])}{signature}",
+        "floor": formats.sourced(row["floor"], row["floor_source"]),
+        "reference": formats.sourced(row["reference"], row["reference_source"]),
+        "also": ", ".join(f"{name} {formats.number(row['metrics'][name])}" for name in others) or "nothing",
+        "data": formats.dataset(row["data"]),
+        "model": f"{row['params']:,} parameters",
+        "training": f"{row['steps']:,} steps in {formats.duration(row['wall_s'])}, seed {row['seed']}",
+        "machine": f"{row['hardware']}; mesh: {formats.mesh(row['mesh'])}",
+        "versions": ", ".join(f"{name} {version}" for name, version in row["versions"].items()),
+        "commit": f"{formats.commit(row)}  ({row['date']})",
+        "command": row["command"],
+    }
+    width = max(map(len, lines))
+    return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
+
+
+def read_source(workdir: Path) -> dict[str, Any]:
+    """Where the config of a run came from: experiment, file, variant, overrides and digest."""
+    path = workdir / "config.json"
+    config = read_json(path)
+    _check_keys(config, ("source",), path)
+    _check_keys(config["source"], (*_FROM_SOURCE, "digest"), path)
+    return config["source"]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file. Raises ValueError when it is not one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); run the command of this run again") from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file. Raises ValueError with the line that is not one."""
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for line, text in enumerate(lines, start=1):
+            try:
+                rows.append(json.loads(text))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {line} is not JSON ({error.msg}); repair that line") from None
+    return rows
+
+
+def record(row: Mapping[str, Any], root: Path = ROOT) -> bool:
+    """Adds a row to its experiment's results.jsonl; True if it took the place of a row of the same run.
+
+    Raises ValueError when there is no such experiment.
+    """
+    path = results_path(row["experiment"], root)
+    rows = read_lines(path) if path.exists() else []
+    others = [other for other in rows if _identity(other) != _identity(row)]
+    lines = [json.dumps(other, ensure_ascii=False) + "\n" for other in (*others, row)]
+    write_atomically(path, "".join(lines))
+    return len(others) < len(rows)
+
+
+def results_path(experiment: str, root: Path = ROOT) -> Path:
+    """`experiments/<experiment>/results.jsonl`. Raises ValueError when there is no such experiment."""
+    folder = root / "experiments" / experiment
+    if not folder.is_dir():
+        known = sorted(path.parent.name for path in root.glob("experiments/*/README.md"))
+        raise ValueError(f"unknown experiment {experiment!r}; known in {root}: {', '.join(known) or 'none'}")
+    return folder / "results.jsonl"
+
+
+def is_stale(row: Mapping[str, Any], root: Path = ROOT) -> bool:
+    """Whether today's config of the row's file, variant and overrides is another one than the row's."""
+    return "suite" not in row and _digest_today(row, row["overrides"], root) != row["config_digest"]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """So that a kill in the middle leaves the old file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _group(source: Mapping[str, Any], over: str | None, root: Path) -> str:
+    """The digest that the runs of one table row share: that of the config without an override of `over`.
+
+    A run whose config has changed since stands alone, under its own digest.
+    """
+    if over is None or _digest_today(source, source["overrides"], root) != source["digest"]:
+        return source["digest"]
+    return _digest_today(
+        source, [text for text in source["overrides"] if not text.startswith(f"{over}=")], root
+    )
+
+
+def _digest_today(source: Mapping[str, Any], overrides: Sequence[str], root: Path) -> str | None:
+    """None when the file, the variant or a field that an override names is gone."""
+    try:
+        return configs.load(str(root / source["file"]), source["variant"], overrides).source.digest
+    except ValueError:
+        return None
+
+
+def _identity(row: Mapping[str, Any]) -> tuple:
+    return tuple(row.get(key) for key in _IDENTITY)
+
+
+def _check_complete(workdir: Path) -> None:
+    if not (workdir / "config.json").is_file():
+        raise ValueError(f"{workdir} is no run directory: it has no config.json; give the --workdir of a run")
+    missing = [name for name in _RUN_FILES if not (workdir / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"the run in {workdir} is unfinished: no {', '.join(missing)}; run its command again"
+        )
+
+
+def _check_keys(record: Mapping[str, Any], keys: Iterable[str], path: Path) -> None:
+    missing = [key for key in keys if key not in record]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; run the command of this run again")

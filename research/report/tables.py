@@ -1,0 +1,192 @@
+"""Results rows as Markdown tables, kept between two markers in each experiment's README.md.
+
+A table row stands for one (config file, variant, digest, hardware), with the newest run of each seed.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research.report import formats, records
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+STALE = " · **stale**"
+
+_LEGEND = (
+    "Mean ± sample standard deviation where there are several runs. \\*: uncommitted changes. "
+    "Stale: the config has changed since the run."
+)
+_SUITE_LEGEND = "The newest measurement of each suite, config and machine. \\*: uncommitted changes."
+
+Row = Mapping[str, Any]
+
+
+def readmes(root: Path) -> list[Path]:
+    """The README of every experiment that has results or a place for them."""
+    pages = sorted(root.glob("experiments/*/README.md"))
+    recorded = [path.with_name("README.md") for path in sorted(root.glob("experiments/*/results.jsonl"))]
+    for page in recorded:
+        if page not in pages:
+            raise ValueError(
+                f"{page} is missing beside results.jsonl; write one with the lines {BEGIN} and {END}"
+            )
+    return [page for page in pages if page in recorded or BEGIN in page.read_text("utf-8")]
+
+
+def updated(readme: Path, stale: Callable[[Row], bool]) -> str:
+    """A README with its table made anew from the rows beside it. Raises ValueError when it has no markers."""
+    text = readme.read_text("utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"{readme} must hold the line {BEGIN} once and, after it, the line {END} once")
+    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+    path = readme.parent / "results.jsonl"
+    rows = records.read_lines(path) if path.exists() else []
+    return f"{before}{BEGIN}\n{render(rows, stale)}\n{after}"
+
+
+def differs(readme: Path) -> bool:
+    """Whether a table differs from its rows; a stale mark is no difference, for the rows are as they were."""
+    expected = updated(readme, lambda row: False)
+    return expected.replace(STALE, "") != readme.read_text("utf-8").replace(STALE, "")
+
+
+def render(rows: Sequence[Row], stale: Callable[[Row], bool] = lambda row: False) -> str:
+    """The tables of an experiment: one for each choice of metrics, and one for its performance suites."""
+    if not rows:
+        return "_No runs recorded yet._"
+    rows = sorted(rows, key=lambda row: row["date"])
+    measured = [row for row in rows if "suite" in row]
+    suites = _newest(measured, lambda row: (row["suite"], row["config"], row["hardware"]))
+    tables: dict[tuple, list[list[Row]]] = {}
+    for runs in _table_rows([row for row in rows if "suite" not in row]):
+        tables.setdefault((runs[0]["metric"], *runs[0]["also"]), []).append(runs)
+    parts = [_metric_table(names, groups, stale) for names, groups in tables.items()]
+    return "\n\n".join(parts + ([_suite_table(suites)] if suites else []))
+
+
+def _table_rows(rows: Sequence[Row]) -> list[list[Row]]:
+    """Runs that differ in their seed only, together; sorted by config, the newest first within one config."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in _newest(rows, lambda row: (*_group_key(row), row["seed"], row["config_digest"])):
+        groups.setdefault(_group_key(row), []).append(row)
+    newest_first = sorted(groups.values(), key=lambda runs: max(run["date"] for run in runs), reverse=True)
+    return sorted(newest_first, key=lambda runs: (runs[0]["file"], runs[0]["variant"]))
+
+
+def _group_key(row: Row) -> tuple:
+    # The fingerprint, because runs on data that was prepared anew with another content are not one sample.
+    return row["file"], row["variant"], row["group"], row["hardware"], row["data"]["fingerprint"]
+
+
+def _newest(rows: Sequence[Row], key: Callable[[Row], tuple]) -> list[Row]:
+    """The last row of each key, in the order of `rows`, which is by date."""
+    last = {key(row): row for row in rows}
+    return [row for row in rows if last[key(row)] is row]
+
+
+def _metric_table(
+    names: tuple[str, ...], groups: Sequence[Sequence[Row]], stale: Callable[[Row], bool]
+) -> str:
+    header = ["config", *(name.replace("/", " ") for name in names)]
+    header += ["floor", "reference", "params", "steps", "mesh", "hardware", "time", "commit"]
+    lines = [_metric_cells(names, runs, stale) for runs in groups]
+    details = "\n\n".join(map(_details, groups))
+    details = _collapsed("Commands, seeds and data of these rows", details)
+    return f"{_table(header, lines)}\n\n{_LEGEND}\n\n{details}"
+
+
+def _metric_cells(names: tuple[str, ...], runs: Sequence[Row], stale: Callable[[Row], bool]) -> list[str]:
+    first = runs[0]
+    values = [formats.mean_sd([run["metrics"][name] for run in runs]) for name in names]
+    if len(runs) > 1:
+        values[0] += f" ({len(runs)} {_repeats(runs)})"
+    overrides = "".join(f" `{override}`" for override in _shared_overrides(runs))
+    label = f"[`{_label(first)}`](../../{first['file']}){overrides}"
+    return [
+        label + (STALE if any(stale(run) for run in runs) else ""),
+        *values,
+        formats.sourced(first["floor"], first["floor_source"]),
+        formats.sourced(first["reference"], first["reference_source"]),
+        formats.count(first["params"]),
+        _distinct(f"{run['steps']:,}" for run in runs),
+        _distinct(formats.mesh(run["mesh"]) for run in runs),
+        first["hardware"],
+        formats.duration(statistics.fmean(run["wall_s"] for run in runs)),
+        _distinct(f"`{formats.commit(run)}`" for run in runs),
+    ]
+
+
+def _details(runs: Sequence[Row]) -> str:
+    """What does not fit a column: seeds, date, digest, data, the metric's signature and the commands."""
+    first = runs[0]
+    dates = sorted({run["date"][:10] for run in runs})
+    facts = [
+        f"**{_label(first)}**",
+        f"seed {_distinct(str(run['seed']) for run in runs)}",
+        " to ".join(dict.fromkeys((dates[0], dates[-1]))),
+        f"config digest {_distinct(run['config_digest'] for run in runs)}",
+        f"data {formats.dataset(first['data'])}",
+    ]
+    if first["signature"]:
+        facts.append(f"{first['metric']} as `{first['signature']}`")
+    return f"{' · '.join(facts)}\n\n{_commands(runs)}"
+
+
+def _suite_table(rows: Sequence[Row]) -> str:
+    header = ["suite", "config", "measured", "value", "goal", "hardware", "date", "commit"]
+    lines = [
+        [
+            row["suite"],
+            f"`{row['config']}`",
+            each["name"],
+            f"{formats.number(each['value'])} {each['unit']}".rstrip(),
+            formats.number(each["goal"]),
+            row["hardware"],
+            row["date"][:10],
+            f"`{formats.commit(row)}`",
+        ]
+        for row in rows
+        for each in row["measurements"]
+    ]
+    commands = _collapsed("Commands of these rows", _commands(rows))
+    return f"{_table(header, lines)}\n\n{_SUITE_LEGEND}\n\n{commands}"
+
+
+def _label(row: Row) -> str:
+    return f"{Path(row['file']).stem}:{row['variant']}"
+
+
+def _shared_overrides(runs: Sequence[Row]) -> list[str]:
+    """The overrides that all runs of a table row have, without the field that tells the runs apart."""
+    apart = ("seed=", f"{runs[0]['over']}=")
+    shared = [text for text in runs[0]["overrides"] if all(text in run["overrides"] for run in runs)]
+    return [text for text in shared if not text.startswith(apart)]
+
+
+def _repeats(runs: Sequence[Row]) -> str:
+    """`seeds`; `folds` of one seed; `runs` when both differ."""
+    over = runs[0]["over"].rpartition(".")[2]
+    return f"{over}s" if over == "seed" or len({run["seed"] for run in runs}) == 1 else "runs"
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(texts))
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(header)
+    return "\n".join(f"| {' | '.join(_cell(text) for text in line)} |" for line in (header, rule, *lines))
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).replace("|", "\\|").split())
+
+
+def _commands(rows: Sequence[Row]) -> str:
+    commands = "\n".join(dict.fromkeys(row["command"] for row in rows))
+    return f"```sh\n{commands}\n```"
+
+
+def _collapsed(title: str, text: str) -> str:
+    return f"<details>\n<summary>{title}</summary>\n\n{text}\n\n</details>"
