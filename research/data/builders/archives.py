@@ -1,0 +1,37 @@
+"""Zip and tar archives that may be absent, truncated or damaged: found early, and named."""
+
+import contextlib
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+TAR_END = 1024  # bytes: two zero blocks
+
+
+def check(path: Path) -> None:
+    """Raises ValueError, naming the file, for an archive that is absent or whose end is missing."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    with damage_named(path):
+        if path.suffix == ".zip":
+            zipfile.ZipFile(path).close()  # its table of contents comes last
+        elif path.suffix == ".tar":
+            # Cut off between two members, a tar file would look whole but for its end mark.
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - TAR_END))
+                if file.read() != bytes(TAR_END):
+                    raise EOFError("no end mark")
+        else:
+            with tarfile.open(path) as archive:
+                archive.getmembers()
+
+
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turns what the readers of a damaged archive raise into one line that names the file."""
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+        raise ValueError(f"{path} is truncated or damaged ({error}); fetch it again") from error

@@ -1,0 +1,78 @@
+"""What our builders of labelled pictures share: they keep the bytes that the archive holds, and check each picture once."""
+
+import concurrent.futures
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import tensorflow_datasets as tfds
+import tqdm
+
+from research.data import images
+
+CHUNK = 256  # pictures that wait for the decoders at a time
+
+
+class Picture(NamedTuple):
+    """`path` names the picture to a person and is its key; `encoded` are its bytes as found."""
+
+    path: str
+    encoded: bytes
+    label: str
+
+
+class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A TFDS builder of (image, label) examples that are prepared without TensorFlow.
+
+    `archives` are the files that must lie in `manual_dir`, as MANUAL_DOWNLOAD_INSTRUCTIONS says. `skip_undecodable`
+    is set by `prepare`; the paths of the pictures that were left out are collected in `skipped`.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    archives: Sequence[str] = ()
+    skip_undecodable = False
+    channels = 3
+
+    def __init__(self, **kwargs):
+        self.skipped: list[str] = []
+        super().__init__(**kwargs)
+
+    def picture_info(self, description: str, shape: tuple, class_names: Sequence[str]) -> tfds.core.DatasetInfo:
+        """The TFDS metadata of labelled pictures of `shape` [height, width, channels] (None: it varies)."""
+        features = {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(names=class_names)}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=description,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+        )
+
+    def _generate_examples(self, split: str, pictures: Iterable[Picture]) -> Iterator[tuple[str, dict]]:
+        progress = tqdm.tqdm(pictures, desc=f"{self.name} {split}", unit=" pictures", mininterval=0.5)
+        for picture, problem in _checked(progress, self.channels):
+            if problem is None:
+                yield picture.path, {"image": picture.encoded, "label": picture.label}
+            elif self.skip_undecodable:
+                self.skipped.append(picture.path)
+            else:
+                raise ValueError(
+                    f"{picture.path} cannot be decoded ({problem}); mend or remove it, or leave such pictures out with "
+                    "--skip_undecodable"
+                )
+
+
+def _checked(pictures: Iterable[Picture], channels: int) -> Iterator[tuple[Picture, str | None]]:
+    """Every picture with None, or with what is wrong with it. Pillow decodes outside the interpreter lock: threads."""
+
+    def problem(picture: Picture) -> str | None:
+        try:
+            images.decode(picture.encoded, channels)
+        except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly anything on broken bytes.
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    pictures = iter(pictures)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        while chunk := list(itertools.islice(pictures, CHUNK)):
+            yield from zip(chunk, pool.map(problem, chunk), strict=True)

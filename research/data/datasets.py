@@ -1,0 +1,196 @@
+"""`load(config.data)`: labelled pictures as batches that are a function of (seed, step)."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from research.data import pipeline, sources
+
+CROPS = ("none", "pad", "random", "inception")  # images.Train says what they do
+
+DEFAULTS: dict[str, Any] = {
+    "name": "",  # see sources.py
+    "dir": "",  # where prepared data lie; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
+    "validation_fraction": 0.1,  # of train, held out where the data set has no validation split
+    # Geometry, in px. 0: image_size is that of the data set, if all its pictures share one; resize is image_size.
+    "image_size": 0,
+    "resize": 0,
+    # Augmentation while training, see images.Train.
+    "crop": "none",
+    "pad": 4,
+    "flip": False,
+    "rotate": 0.0,
+    "shift": 0.0,
+    "scale": 0.0,
+    "randaugment_layers": 0,
+    "randaugment_magnitude": 10.0,
+    # For the normalisation in the compiled step: per channel (or one for all), in units of 0..255.
+    "mean": (127.5,),
+    "std": (127.5,),
+    # Speed, never content.
+    "workers": 0,
+    "prefetch": 2,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Prepared splits and what is done to their examples; for any kind of data.
+
+    `train_transform(example, rng)` and `eval_transform(example)` return dicts of arrays of fixed shape (see pipeline).
+    """
+
+    prepared: sources.Prepared
+    train_transform: Callable[..., pipeline.Batch]
+    eval_transform: Callable[..., pipeline.Batch]
+    workers: int
+    prefetch: int
+
+    @property
+    def name(self) -> str:
+        """As in the config."""
+        return self.prepared.name
+
+    @property
+    def version(self) -> str:
+        """The version of the builder that prepares it."""
+        return self.prepared.version
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Examples in train, validation and test. Raises ValueError where the data set is not prepared."""
+        return self.prepared.counts
+
+    @property
+    def fingerprint(self) -> str:
+        """A hex digest of the content, see sources.Prepared. Raises ValueError where the data set is not prepared."""
+        return self.prepared.fingerprint
+
+    def train_batches(
+        self, seed: int, batch_size: int, start: int = 0, rows: slice | None = None
+    ) -> Iterator[pipeline.Batch]:
+        """Rows `rows` (None: all) of the batches `start`, `start + 1`, ... of the run `seed`, without end."""
+        source = self.prepared.source("train")
+        return pipeline.train_batches(
+            source, self.train_transform, seed, batch_size, start, rows, self.workers, self.prefetch
+        )
+
+    def eval_batches(self, split: str, batch_size: int, rows: slice | None = None) -> Iterator[pipeline.Batch]:
+        """Rows `rows` (None: all) of the batches of a whole split in order; padding has weight 0 and index -1."""
+        source = self.prepared.source(split)
+        return pipeline.eval_batches(source, self.eval_transform, batch_size, rows, self.workers, self.prefetch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures(Dataset):
+    """Labelled pictures. A batch holds, beside `index` and `weight`:
+
+    image  uint8 [batch, height, width, channels]
+    label  int32 [batch]
+    """
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]  # height, width, channels
+    mean: tuple[float, ...]  # per channel, in units of 0..255
+    std: tuple[float, ...]
+
+    @cached_property
+    def num_classes(self) -> int:
+        """How many classes the labels tell apart."""
+        return len(self.class_names)
+
+
+def load(config: Mapping[str, Any]) -> Pictures:
+    """The labelled pictures that `config` (see DEFAULTS) describes; no example is read yet.
+
+    A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
+    prepare it when its counts or its examples are asked for. Raises ValueError for an unknown name or a bad setting.
+    """
+    from research.data import images  # Pillow only where pictures are used
+
+    config = {**DEFAULTS, **config}
+    builder = _open(config)
+    image_key, label_key = _labelled_picture(builder, config["name"])
+    shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
+    size = _size(config, shape)
+    resize = config["resize"] or size
+    _check(config, size, resize)
+    geometry = {
+        "size": size,
+        "resize": resize,
+        "channels": 1 if shape[-1] == 1 else 3,
+        "image_key": image_key,
+        "label_key": label_key,
+    }
+    augmentation = {
+        key: config[key]
+        for key in ("crop", "pad", "flip", "rotate", "shift", "scale", "randaugment_layers", "randaugment_magnitude")
+    }
+    return Pictures(
+        prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
+        train_transform=images.Train(**geometry, **augmentation),
+        eval_transform=images.Evaluate(**geometry),
+        workers=config["workers"],
+        prefetch=config["prefetch"],
+        class_names=tuple(names),
+        image_shape=(size, size, geometry["channels"]),
+        mean=_per_channel(config["mean"], geometry["channels"], "mean"),
+        std=_per_channel(config["std"], geometry["channels"], "std"),
+    )
+
+
+def _open(config):
+    builder = sources.open_builder(config["name"], config["dir"])
+    if config["name"].startswith(sources.FOLDER) and not builder.is_prepared():
+        from research.data import prepare
+
+        prepare.prepare(config["name"], data_dir=config["dir"])
+        builder = sources.open_builder(config["name"], config["dir"])
+    return builder
+
+
+def _labelled_picture(builder, name):
+    """The keys of the one picture and the one class label in an example."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    of_type = lambda kind: [key for key, feature in features.items() if isinstance(feature, kind)]
+    pictures, labels = of_type(tfds.features.Image), of_type(tfds.features.ClassLabel)
+    if len(pictures) != 1 or len(labels) != 1:
+        raise ValueError(
+            f"config.data.name={name!r} has the features {', '.join(features)}; this needs one picture and one class label"
+        )
+    return pictures[0], labels[0]
+
+
+def _size(config, shape):
+    if config["image_size"]:
+        return config["image_size"]
+    height, width = shape[:2]
+    if height is None or height != width:
+        raise ValueError(
+            f"config.data.image_size is needed: the pictures of {config['name']!r} are not squares of one size"
+        )
+    return height
+
+
+def _check(config, size, resize):
+    if config["crop"] not in CROPS:
+        raise ValueError(f"config.data.crop={config['crop']!r} is unknown; choose from {', '.join(CROPS)}")
+    if not 1 <= size <= resize:
+        raise ValueError(f"config.data.resize={resize} px must be at least image_size={size}, which is at least 1")
+    if not 0 < config["validation_fraction"] < 0.5:
+        raise ValueError(
+            f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5"
+        )
+    for key in ("pad", "rotate", "shift", "scale", "randaugment_layers", "randaugment_magnitude", "workers", "prefetch"):
+        if config[key] < 0:
+            raise ValueError(f"config.data.{key}={config[key]} must not be negative")
+
+
+def _per_channel(values, channels, key):
+    values = tuple(float(value) for value in values)
+    if len(values) not in (1, channels):
+        raise ValueError(f"config.data.{key}={values} has {len(values)} values for {channels} channels; give 1 or {channels}")
+    return values * channels if len(values) == 1 else values

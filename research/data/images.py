@@ -1,0 +1,148 @@
+"""Pictures on the host: decoding, crops, flips and small affine moves, with Pillow.
+
+Everything works on `PIL.Image` and ends in uint8 [height, width, channels]; normalising, mixup and cutmix belong to
+the compiled step. Random choices come from the generator that is passed in and from nothing else.
+"""
+
+import dataclasses
+import io
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Decode, resize the shorter side to `resize` px, cut out the central `size` x `size` px."""
+
+    size: int
+    resize: int
+    channels: int
+    image_key: str = "image"
+    label_key: str = "label"
+
+    def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays `image` uint8 [size, size, channels] and `label` int32 of an example with an encoded picture."""
+        return _arrays(self.picture(decode(example[self.image_key], self.channels)), example[self.label_key])
+
+    def picture(self, image: Image.Image) -> Image.Image:
+        """`image` as evaluation sees it."""
+        return central_crop(resize_shorter(image, self.resize), self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Evaluate):
+    """Decode, random crop, affine move, flip, RandAugment: each only where it is asked for.
+
+    crop   "none": as in evaluation; "pad": as in evaluation, then zero-pad by `pad` px and crop at random (He et
+           al. 2016); "random": resize the shorter side to `resize` px and crop at random (Krizhevsky et al. 2012);
+           "inception": 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015)
+    flip   left-right with probability 1/2
+    rotate, shift, scale   uniform in +- degrees, +- px and 1 +- scale
+    randaugment_layers, randaugment_magnitude   see randaugment.py
+    """
+
+    crop: str = "none"
+    pad: int = 4
+    flip: bool = False
+    rotate: float = 0.0
+    shift: float = 0.0
+    scale: float = 0.0
+    randaugment_layers: int = 0
+    randaugment_magnitude: float = 10.0
+
+    def __call__(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """As in evaluation, with the random choices drawn from `rng`."""
+        image = self._crop(decode(example[self.image_key], self.channels), rng)
+        if self.rotate or self.shift or self.scale:
+            image = random_affine(image, self.rotate, self.shift, self.scale, rng)
+        if self.flip and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.randaugment_layers:
+            from research.data import randaugment
+
+            image = randaugment.apply(image, self.randaugment_layers, self.randaugment_magnitude, rng)
+        return _arrays(image, example[self.label_key])
+
+    def _crop(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        if self.crop == "inception":
+            return inception_crop(image, self.size, rng)
+        if self.crop == "random":
+            return random_crop(resize_shorter(image, self.resize), self.size, rng)
+        image = self.picture(image)
+        return random_crop(image, self.size, rng, self.pad) if self.crop == "pad" else image
+
+
+def decode(encoded: bytes, channels: int) -> Image.Image:
+    """The picture in `encoded` (any format that Pillow reads) with 1 (grey) or 3 (RGB) channels, fully read."""
+    image = Image.open(io.BytesIO(encoded))
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:
+        return image.convert(mode)
+    image.load()
+    return image
+
+
+def resize_shorter(image: Image.Image, size: int) -> Image.Image:
+    """`image` with its shorter side `size` px long and its aspect ratio kept."""
+    width, height = image.size
+    if min(width, height) == size:
+        return image
+    factor = size / min(width, height)
+    return image.resize((round(width * factor), round(height * factor)), Image.Resampling.BILINEAR)
+
+
+def central_crop(image: Image.Image, size: int) -> Image.Image:
+    """The central `size` x `size` px."""
+    width, height = image.size
+    if width == height == size:
+        return image
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def random_crop(image: Image.Image, size: int, rng: np.random.Generator, pad: int = 0) -> Image.Image:
+    """A `size` x `size` px window at a uniform position of the picture framed by `pad` px of zeros."""
+    width, height = image.size
+    left = int(rng.integers(-pad, width - size + pad, endpoint=True))
+    top = int(rng.integers(-pad, height - size + pad, endpoint=True))
+    return image.crop((left, top, left + size, top + size))  # Pillow reads zeros outside the picture
+
+
+def inception_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """A window of 8 to 100 % of the area and aspect ratio 3/4 to 4/3 (log-uniform), resized to `size` x `size` px.
+
+    After ten draws that do not fit into the picture, the central crop of evaluation.
+    """
+    width, height = image.size
+    for _ in range(10):
+        area = width * height * rng.uniform(0.08, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left = int(rng.integers(0, width - w, endpoint=True))
+            top = int(rng.integers(0, height - h, endpoint=True))
+            box = (left, top, left + w, top + h)
+            return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return central_crop(resize_shorter(image, size), size)
+
+
+def random_affine(
+    image: Image.Image, rotate: float, shift: float, scale: float, rng: np.random.Generator
+) -> Image.Image:
+    """Rotates by up to `rotate` degrees, moves by up to `shift` px, scales by 1 +- `scale`, all about the centre."""
+    angle = math.radians(rng.uniform(-rotate, rotate))
+    dx, dy = rng.uniform(-shift, shift, 2)
+    factor = rng.uniform(1 - scale, 1 + scale)
+    cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
+    x, y = image.width / 2, image.height / 2
+    # Pillow wants the map from the new picture's points to the old one's.
+    matrix = (cos, sin, x - cos * (x + dx) - sin * (y + dy), -sin, cos, y + sin * (x + dx) - cos * (y + dy))
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
+def _arrays(image: Image.Image, label: int) -> dict[str, np.ndarray]:
+    pixels = np.asarray(image)
+    return {"image": pixels if pixels.ndim == 3 else pixels[:, :, None], "label": np.int32(label)}

@@ -1,0 +1,176 @@
+"""Batches as a function of (seed, step), over any random-access source and any transform.
+
+A source is anything with `len(source)` and `source[i]`; a transform turns one example into a flat dict of NumPy
+arrays of fixed shape. Nothing here knows about pictures. To every example is added
+
+    index   int32     position in the source, or -1 for padding
+    weight  float32   1, or 0 for padding
+
+Batch k never depends on where the run started, on `workers`, `prefetch` or on how many processes share the batch.
+The order of one epoch is a permutation of the source; batches run on across the end of an epoch, so none is short.
+"""
+
+import dataclasses
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+Example = Mapping[str, Any]
+
+
+def train_batches(
+    source: Sequence[Example],
+    transform: Callable[[Example, np.random.Generator], Batch],
+    seed: int,
+    batch_size: int,
+    start: int = 0,
+    rows: slice | None = None,
+    workers: int = 0,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Yields the rows `rows` (None: all) of the shuffled batches `start`, `start + 1`, ... without end.
+
+    `transform(example, rng)` gets a generator that depends on (seed, example, epoch) alone. `workers` processes
+    (0: one thread of this process) each keep up to `prefetch` batches ready.
+    """
+    import grain
+
+    dataset = (
+        grain.MapDataset.source(_Indexed(source))
+        # Before the shuffle, so that its random numbers belong to the example and the epoch, not to the position.
+        .random_map(_Augment(transform), seed=derive_seed(seed, "augment"))
+        .shuffle(seed=derive_seed(seed, "shuffle"))
+        .repeat()
+    )
+    return _iterate(dataset, batch_size, start, rows, workers, prefetch)
+
+
+def eval_batches(
+    source: Sequence[Example],
+    transform: Callable[[Example], Batch],
+    batch_size: int,
+    rows: slice | None = None,
+    workers: int = 0,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Yields the rows `rows` (None: all) of the batches of the whole source in order.
+
+    The last batch is filled up with zeros of index -1 and weight 0.
+    """
+    import grain
+
+    dataset = grain.MapDataset.source(_Padded(source, transform, batch_size))
+    return _iterate(dataset, batch_size, 0, rows, workers, prefetch)
+
+
+def derive_seed(seed: int, purpose: str) -> int:
+    """A 32-bit seed for one purpose.
+
+    Grain shuffles epoch e with seed + e, so neighbouring seeds would repeat each other's epochs, and two steps given
+    one seed draw the same numbers: hashing keeps them apart.
+    """
+    return int.from_bytes(hashlib.sha256(f"{purpose}/{seed}".encode()).digest()[:4], "little")
+
+
+def _iterate(dataset, batch_size, start, rows, workers, prefetch) -> Iterator[Batch]:
+    import grain
+
+    selected = _Rows(dataset, batch_size, rows)
+    batches = grain.MapDataset.source(selected).batch(selected.per_batch, drop_remainder=True)[start:]
+    # One thread: more would only contend for the interpreter lock, and training wants the cores.
+    batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=max(1, prefetch)))
+    if workers:
+        _mark_absl_flags_parsed()
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(1, prefetch))
+        batches = batches.mp_prefetch(options, worker_init_fn=_init_worker)
+    return iter(batches)
+
+
+class _Indexed:
+    """(position, example) for every example of a source."""
+
+    def __init__(self, source):
+        self._source = source
+
+    def __len__(self):
+        return len(self._source)
+
+    def __getitem__(self, index):
+        return index, self._source[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Augment:
+    """The random transform of a (position, example) pair."""
+
+    transform: Callable[[Example, np.random.Generator], Batch]
+
+    def __call__(self, indexed, rng):
+        index, example = indexed
+        return _numbered(self.transform(example, rng), index, weight=1)
+
+
+class _Padded:
+    """The transformed examples of a source in order, filled up with zeros to a multiple of `batch_size`."""
+
+    def __init__(self, source, transform, batch_size):
+        self._source, self._transform = source, transform
+        self._length = -(-len(source) // batch_size) * batch_size
+
+    def __len__(self):
+        return self._length
+
+    def __getitem__(self, index):
+        if index < len(self._source):
+            return _numbered(self._transform(self._source[index]), index, weight=1)
+        blank = {name: np.zeros_like(value) for name, value in self._transform(self._source[0]).items()}
+        return _numbered(blank, index=-1, weight=0)
+
+
+class _Rows:
+    """The rows `rows` of every batch, one after another: other processes' rows are never decoded."""
+
+    def __init__(self, dataset, batch_size, rows):
+        first, stop, _ = (rows or slice(None)).indices(batch_size)
+        self._dataset, self._batch_size, self._first = dataset, batch_size, first
+        self.per_batch = stop - first
+
+    def __len__(self):
+        return len(self._dataset) // self._batch_size * self.per_batch
+
+    def __getitem__(self, index):
+        batch, row = divmod(index, self.per_batch)
+        return self._dataset[batch * self._batch_size + self._first + row]
+
+
+def _numbered(example, index, weight):
+    return {**example, "index": np.int32(index), "weight": np.float32(weight)}
+
+
+def _mark_absl_flags_parsed():
+    """Grain hands flag values to its workers, which fails where nobody parsed them: notebooks and tests."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+def _init_worker(index, count):
+    """Leaves signals to the parent process, which finishes its step and saves, and ends when the parent has ended."""
+    del index, count
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow_parent():
+        parent.join()
+        os._exit(1)  # the main thread may be blocked on a queue that nobody empties any more
+
+    threading.Thread(target=follow_parent, daemon=True).start()

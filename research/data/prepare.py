@@ -1,0 +1,70 @@
+"""Prepares a data set: reads its archives once, checks every picture, writes ArrayRecord files.
+
+It may be killed at any moment and run again: TFDS writes into a folder `incomplete.*` beside the final one and renames
+it at the end.
+"""
+
+import contextlib
+import fcntl
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from research.data import sources
+from research.data.builders import archives
+
+
+def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodable: bool = False) -> str:
+    """Prepares the data set `name` below `data_dir` (see sources) unless that is done; returns what to tell the user.
+
+    `manual_dir` holds the archives that are not downloaded. Raises ValueError, in one line, for an unknown name, an
+    absent or damaged archive, a picture that cannot be decoded (unless `skip_undecodable`), and a catalogue builder
+    that needs TensorFlow.
+    """
+    builder = sources.open_builder(name, data_dir)
+    if not builder.is_prepared():
+        _check_archives(builder, name, manual_dir)
+        with _locked(Path(builder.data_dir).parent):
+            if builder.is_prepared():
+                return f"{name}: prepared meanwhile by another process in {builder.data_dir}"
+            _write(builder, name, manual_dir, skip_undecodable)
+        splits = ", ".join(f"{split} {info.num_examples}" for split, info in builder.info.splits.items())
+        skipped = getattr(builder, "skipped", [])
+        note = f"; left out {len(skipped)} undecodable: {', '.join(skipped)}" if skipped else ""
+        return f"{name}: prepared in {builder.data_dir} ({splits}){note}"
+    return f"{name}: already prepared in {builder.data_dir}"
+
+
+def _check_archives(builder, name, manual_dir):
+    if not manual_dir and builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        raise ValueError(
+            f"{name} is not downloaded: --manual_dir=DIR must name a folder with {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        )
+    for archive in getattr(builder, "archives", ()):
+        archives.check(Path(manual_dir) / archive)
+
+
+def _write(builder, name, manual_dir, skip_undecodable):
+    import tensorflow_datasets as tfds
+
+    builder.skip_undecodable = skip_undecodable
+    for leftover in Path(builder.data_dir).parent.glob("incomplete.*"):
+        shutil.rmtree(leftover)
+    if name in sources.OWN or name.startswith(sources.FOLDER):
+        tfds.disable_progress_bar()  # ours show their own
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir or None, try_download_gcs=False)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS announces what `prepare` returns
+            builder.download_and_prepare(download_config=config)
+    except ImportError as error:
+        raise ValueError(f"the catalogue's builder of {name!r} cannot run here: {error}") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lets one process at a time prepare what lies in `folder`. The lock dies with its owner, so none is left behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

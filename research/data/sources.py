@@ -1,0 +1,143 @@
+"""From a data set's name to its prepared splits as random-access sources. Knows nothing of what the examples mean.
+
+A name is one of `OWN`, a name of the TFDS catalogue (`mnist`, `glue/sst2`), or `folder:PATH`. All are TFDS data sets in
+ArrayRecord files below `data_dir`.
+"""
+
+import hashlib
+import importlib
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+# Ours, because the catalogue has no such data set or needs TensorFlow to prepare it.
+OWN = {
+    "cifar10_jpeg": ("research.data.builders.cifar10_jpeg", "Cifar10Jpeg"),
+    "digits": ("research.data.builders.digits", "Digits"),
+    "imagenet2012": ("research.data.builders.imagenet2012", "Imagenet2012"),
+}
+FOLDER = "folder:"
+SPLITS = ("train", "validation", "test")
+FINGERPRINT_RECORDS = 64
+
+
+def resolve_dir(data_dir: str = "") -> Path:
+    """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
+
+
+def open_builder(name: str, data_dir: str = ""):
+    """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, where there is none that works."""
+    if name.startswith(FOLDER):
+        from research.data.builders.folder import Folder
+
+        return Folder.of(name.removeprefix(FOLDER), resolve_dir(data_dir))
+    if name in OWN:
+        module, builder_class = OWN[name]
+        builder_class = getattr(importlib.import_module(module), builder_class)
+        return builder_class(data_dir=resolve_dir(data_dir), file_format="array_record")
+    return _open_catalogue(name, data_dir)
+
+
+def _open_catalogue(name: str, data_dir: str):
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=resolve_dir(data_dir), file_format="array_record")
+    except tfds.core.DatasetNotFoundError:
+        raise ValueError(
+            f"unknown data set {name!r}; choose from {', '.join(OWN)}, {FOLDER}PATH, or a name of the TFDS catalogue "
+            "(tensorflow.org/datasets/catalog)"
+        ) from None
+    except ImportError as error:
+        raise ValueError(f"the catalogue's data set {name!r} cannot be used without a missing module: {error}") from error
+
+
+class Prepared:
+    """A prepared data set: random-access `source`s, their `counts`, and a `fingerprint` of the content.
+
+    Every data set has three splits. Where it comes without a test split, its validation split is the test split; what
+    is then missing is held out of the end of train, `validation_fraction` of it each (TFDS stores examples in an order
+    that hashes their keys, so the end is as good as a random choice, and never changes).
+    """
+
+    def __init__(self, builder, name: str, validation_fraction: float):
+        self._builder = builder
+        self.name = name
+        self.version = str(builder.version)
+        self._validation_fraction = validation_fraction
+
+    @cached_property
+    def _expressions(self) -> dict[str, str]:
+        """Split name -> TFDS split expression."""
+        if not self._builder.is_prepared():
+            raise ValueError(f"data set {self.name!r} is not prepared; run: {prepare_command(self.name, self._builder)}")
+        return split_expressions(
+            {name: split.num_examples for name, split in self._builder.info.splits.items()}, self._validation_fraction
+        )
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Examples in each of the splits train, validation and test."""
+        splits = self._builder.info.splits
+        return {name: splits[expression].num_examples for name, expression in self._expressions.items()}
+
+    def source(self, split: str) -> Sequence[Mapping[str, Any]]:
+        """The examples of a split in their stored order; pictures stay encoded bytes. It can be pickled."""
+        import tensorflow_datasets as tfds
+
+        features = self._builder.info.features
+        decoders = {
+            key: tfds.decode.SkipDecoding() for key, feature in features.items() if isinstance(feature, tfds.features.Image)
+        }
+        return self._builder.as_data_source(self._expressions[split], decoders=decoders)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over: name, version, every split's expression, length and file sizes, and the bytes of 64
+        records (or all, where there are fewer) spread evenly over it. A data set prepared again from the same archives
+        has the same fingerprint; an edit that touches none of these records and no file's size goes unseen.
+        """
+        import tensorflow_datasets as tfds
+
+        digest = hashlib.sha256(f"{self._builder.name} {self.version}".encode())
+        for split, expression in self._expressions.items():
+            info = self._builder.info.splits[expression]
+            sizes = [os.path.getsize(instruction.filename) for instruction in info.file_instructions]
+            digest.update(f"{split} {expression} {info.num_examples} {sizes}".encode())
+            raw = self._builder.as_data_source(
+                expression, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+            )
+            spread = min(FINGERPRINT_RECORDS, len(raw))
+            for record in range(spread):
+                digest.update(raw[record * len(raw) // spread])
+        return digest.hexdigest()[:16]
+
+
+def split_expressions(available: Mapping[str, int], validation_fraction: float) -> dict[str, str]:
+    """The TFDS expressions of train, validation and test, given the prepared splits and their lengths (see Prepared)."""
+    if "train" not in available:
+        raise ValueError(f"the data set has no train split, only {', '.join(available)}")
+    expressions = {split: split for split in SPLITS if split in available}
+    if "test" not in expressions and "validation" in expressions:
+        expressions["test"] = expressions.pop("validation")
+    end = total = available["train"]
+    for split in ("test", "validation"):
+        if split not in expressions:
+            held_out = max(1, round(total * validation_fraction))
+            expressions[split] = f"train[{end - held_out}:{end}]"
+            end -= held_out
+    if end < 1:
+        raise ValueError(f"{total} training examples are too few to hold out {validation_fraction:.0%} of them")
+    expressions["train"] = f"train[:{end}]" if end < total else "train"
+    return {split: expressions[split] for split in SPLITS}
+
+
+def prepare_command(name: str, builder) -> str:
+    """The command that prepares a data set."""
+    manual = " --manual_dir=DIR" if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ""
+    elsewhere = "" if builder.data_dir_root == resolve_dir() else f" --data_dir={shlex.quote(str(builder.data_dir_root))}"
+    return f"python -m research.data prepare {shlex.quote(name)}{manual}{elsewhere}"
