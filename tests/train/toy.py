@@ -19,7 +19,6 @@ class Net(nn.Module):
     width: int = 16
     logical_axes = (
         ("hidden/kernel", ("embed", "mlp")),
-        ("hidden/bias", ("mlp",)),
         ("norm/.*", (None,)),
         ("head/kernel", ("embed", "classes")),
         ("head/bias", ("classes",)),
@@ -28,7 +27,7 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, images, train=False):
         x = constrain(images.reshape(images.shape[0], -1), ("batch", "embed"))
-        x = nn.Dense(self.width, name="hidden")(x)
+        x = nn.Dense(self.width, use_bias=False, name="hidden")(x)  # batch norm would cancel a bias
         x = constrain(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x), ("batch", "mlp"))
         x = nn.Dropout(0.3, deterministic=not train)(nn.relu(x))
         return nn.Dense(self.num_classes, name="head")(x)

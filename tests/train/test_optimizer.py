@@ -1,0 +1,78 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research.train import optimizer
+
+PARAMS = {"body": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}, "head": {"kernel": jnp.array([3.0])}}
+GRADS = jax.tree.map(lambda x: 0.1 * jnp.ones_like(x), PARAMS)
+
+
+def make(name="sgd", **settings):
+    return optimizer.defaults(name) | {"name": name, "learning_rate": 0.1, "schedule": "constant"} | settings
+
+
+def one_update(config, steps=10):
+    transform = optimizer.build(config, steps)
+    return transform.update(GRADS, transform.init(PARAMS), PARAMS)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cosine", lambda k: 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * (k - 4) / 16))),
+        ("linear", lambda k: 1 - 0.9 * (k - 4) / 16),
+        ("constant", lambda k: 1.0),
+        ("rsqrt", lambda k: np.sqrt(4 / (k + 1))),
+    ],
+)
+def test_schedules_follow_their_formulas(name, expected):
+    rate = optimizer.schedule(make(schedule=name, warmup_steps=4, final_fraction=0.1, learning_rate=2.0), 20)
+    for k in range(4):
+        np.testing.assert_allclose(rate(k), 2.0 * (k + 1) / 4, rtol=1e-6)
+    for k in (4, 9, 19):
+        np.testing.assert_allclose(rate(k), 2.0 * expected(k), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
+def test_every_optimizer_decreases_a_quadratic(name):
+    transform = optimizer.build(make(name, learning_rate=0.05), 60)
+    loss = lambda params: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = transform.update(jax.grad(loss)(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    (params, _), _ = jax.lax.scan(step, (PARAMS, transform.init(PARAMS)), length=60)
+    assert loss(params) < 0.5 * loss(PARAMS)
+
+
+def test_decay_acts_on_the_paths_that_match():
+    updates = one_update(make(weight_decay=0.5, decay=("body/kernel",)))
+    np.testing.assert_allclose(updates["body"]["kernel"], -0.1 * (0.1 + 0.5 * PARAMS["body"]["kernel"]), rtol=1e-6)
+    np.testing.assert_allclose(updates["body"]["bias"], [-0.01], rtol=1e-6)
+    np.testing.assert_allclose(updates["head"]["kernel"], [-0.01], rtol=1e-6)
+
+
+def test_multipliers_scale_the_first_match():
+    updates = one_update(make(multipliers=(("head", 10.0), ("kernel", 0.0))))
+    np.testing.assert_allclose(updates["head"]["kernel"], [-0.1], rtol=1e-6)
+    np.testing.assert_allclose(updates["body"]["kernel"], [0.0, 0.0])
+    np.testing.assert_allclose(updates["body"]["bias"], [-0.01], rtol=1e-6)
+
+
+def test_clipping_bounds_the_global_norm():
+    updates = one_update(make(clip_norm=0.05))
+    np.testing.assert_allclose(optax.global_norm(updates), 0.1 * 0.05, rtol=1e-5)
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match=r"optimizer.name='adam' is unknown; choose from adafactor, adamw"):
+        optimizer.defaults("adam")
+    with pytest.raises(ValueError, match=r"optimizer.schedule='step' is unknown"):
+        optimizer.build(make(schedule="step"), 10)
+    with pytest.raises(ValueError, match=r"warmup_steps=10 must be less than config.train.steps=10"):
+        optimizer.build(make(warmup_steps=10), 10)
