@@ -142,7 +142,7 @@ def load(config: Mapping[str, Any]) -> Pictures:
 
 def _open(config):
     builder = sources.open_builder(config["name"], config["dir"])
-    if config["name"].startswith(sources.FOLDER) and not builder.is_prepared():
+    if config["name"].startswith(sources.FOLDER) and not sources.is_prepared(builder):
         from research.data import prepare
 
         prepare.prepare(config["name"], data_dir=config["dir"])

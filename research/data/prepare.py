@@ -6,8 +6,8 @@ it at the end.
 
 import contextlib
 import fcntl
+import io
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +23,10 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
     that needs TensorFlow.
     """
     builder = sources.open_builder(name, data_dir)
-    if not builder.is_prepared():
+    if not sources.is_prepared(builder):
         _check_archives(builder, name, manual_dir)
         with _locked(Path(builder.data_dir).parent):
-            if builder.is_prepared():
+            if sources.is_prepared(builder):
                 return f"{name}: prepared meanwhile by another process in {builder.data_dir}"
             _write(builder, name, manual_dir, skip_undecodable)
         splits = ", ".join(f"{split} {info.num_examples}" for split, info in builder.info.splits.items())
@@ -55,7 +55,7 @@ def _write(builder, name, manual_dir, skip_undecodable):
         tfds.disable_progress_bar()  # ours show their own
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None, try_download_gcs=False)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS announces what `prepare` returns
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces what `prepare` returns
             builder.download_and_prepare(download_config=config)
     except ImportError as error:
         raise ValueError(f"the catalogue's builder of {name!r} cannot run here: {error}") from error

@@ -8,10 +8,11 @@ import hashlib
 import importlib
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+
+from research.data import records
 
 # Ours, because the catalogue has no such data set or needs TensorFlow to prepare it.
 OWN = {
@@ -56,6 +57,11 @@ def _open_catalogue(name: str, data_dir: str):
         raise ValueError(f"the catalogue's data set {name!r} cannot be used without a missing module: {error}") from error
 
 
+def is_prepared(builder) -> bool:
+    """Whether the folder of the builder is complete (TFDS renames it when it is)."""
+    return (Path(builder.data_dir) / "dataset_info.json").is_file()
+
+
 class Prepared:
     """A prepared data set: random-access `source`s, their `counts`, and a `fingerprint` of the content.
 
@@ -73,7 +79,7 @@ class Prepared:
     @cached_property
     def _expressions(self) -> dict[str, str]:
         """Split name -> TFDS split expression."""
-        if not self._builder.is_prepared():
+        if not is_prepared(self._builder):
             raise ValueError(f"data set {self.name!r} is not prepared; run: {prepare_command(self.name, self._builder)}")
         return split_expressions(
             {name: split.num_examples for name, split in self._builder.info.splits.items()}, self._validation_fraction
@@ -85,15 +91,9 @@ class Prepared:
         splits = self._builder.info.splits
         return {name: splits[expression].num_examples for name, expression in self._expressions.items()}
 
-    def source(self, split: str) -> Sequence[Mapping[str, Any]]:
-        """The examples of a split in their stored order; pictures stay encoded bytes. It can be pickled."""
-        import tensorflow_datasets as tfds
-
-        features = self._builder.info.features
-        decoders = {
-            key: tfds.decode.SkipDecoding() for key, feature in features.items() if isinstance(feature, tfds.features.Image)
-        }
-        return self._builder.as_data_source(self._expressions[split], decoders=decoders)
+    def source(self, split: str) -> records.Records:
+        """The examples of a split in their stored order."""
+        return records.Records(self._builder, self._expressions[split])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -101,19 +101,14 @@ class Prepared:
         records (or all, where there are fewer) spread evenly over it. A data set prepared again from the same archives
         has the same fingerprint; an edit that touches none of these records and no file's size goes unseen.
         """
-        import tensorflow_datasets as tfds
-
         digest = hashlib.sha256(f"{self._builder.name} {self.version}".encode())
         for split, expression in self._expressions.items():
-            info = self._builder.info.splits[expression]
-            sizes = [os.path.getsize(instruction.filename) for instruction in info.file_instructions]
-            digest.update(f"{split} {expression} {info.num_examples} {sizes}".encode())
-            raw = self._builder.as_data_source(
-                expression, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-            )
-            spread = min(FINGERPRINT_RECORDS, len(raw))
-            for record in range(spread):
-                digest.update(raw[record * len(raw) // spread])
+            sizes = [os.path.getsize(path) for path in self._builder.info.splits[expression].filepaths]
+            source = self.source(split)
+            digest.update(f"{split} {expression} {len(source)} {sizes}".encode())
+            spread = min(FINGERPRINT_RECORDS, len(source))
+            for position in range(spread):
+                digest.update(source.raw(position * len(source) // spread))
         return digest.hexdigest()[:16]
 
 

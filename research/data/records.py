@@ -1,0 +1,60 @@
+"""The examples of a prepared split as a random-access source."""
+
+import bisect
+import itertools
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+
+class Records:
+    """`len(records)` and `records[i]`: example i as a dict. Pictures stay encoded bytes.
+
+    Every thread and process opens the files for itself, so an instance can be shared and pickled. This replaces TFDS's
+    own data source, which asks ArrayRecord for a list of one record: 160 us of set-up where a range takes 7.
+    """
+
+    def __init__(self, builder, split: str):
+        """Reads the TFDS expression `split`, such as "train[:90]", of a prepared builder."""
+        import tensorflow_datasets as tfds
+
+        self._features = builder.info.features
+        self._decoders = {
+            key: tfds.decode.SkipDecoding()
+            for key, feature in self._features.items()
+            if isinstance(feature, tfds.features.Image)
+        }
+        self._files = [(str(part.filename), part.skip) for part in builder.info.splits[split].file_instructions]
+        counts = [part.take for part in builder.info.splits[split].file_instructions]
+        self._ends = list(itertools.accumulate(counts))
+        self._open = threading.local()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self._features.deserialize_example_np(self.raw(index), decoders=self._decoders)
+
+    def raw(self, index: int) -> bytes:
+        """The bytes of record `index`."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        file = bisect.bisect_right(self._ends, index)
+        name, skip = self._files[file]
+        position = index - (self._ends[file - 1] if file else 0) + skip
+        return self._reader(name).read(position, position + 1)[0]
+
+    def _reader(self, name: str):
+        from array_record.python import array_record_module
+
+        readers = self._open.__dict__
+        if name not in readers:
+            # Without readahead, since neighbours in the file are not neighbours in a batch.
+            readers[name] = array_record_module.ArrayRecordReader(name, options="readahead_buffer_size:0")
+        return readers[name]
+
+    def __getstate__(self):
+        return {key: value for key, value in self.__dict__.items() if key != "_open"}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, _open=threading.local())
