@@ -1,0 +1,51 @@
+"""AlexNet (Krizhevsky et al., 2012) in the single-tower form of torchvision (Krizhevsky, 2014): 61.1M parameters."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.parallel.sharding import constrain
+
+LOGICAL_AXES = (
+    ("conv[0-9]/kernel", ("height", "width", "channels_in", "channels")),
+    ("conv[0-9]/bias", ("channels",)),
+    ("dense1/kernel", ("embed", "mlp")),
+    ("dense1/bias", ("mlp",)),
+    ("dense2/kernel", ("mlp", "embed")),
+    ("dense2/bias", ("embed",)),
+    ("head/kernel", ("embed", "classes")),
+    ("head/bias", ("classes",)),
+)
+
+PICTURE = ("batch", "height", "width", "channels")
+# features, kernel, stride, padding, and whether a 3x3 max-pool of stride 2 follows
+_CONVS = ((64, 11, 4, 2, True), (192, 5, 1, 2, True), (384, 3, 1, 1, False), (256, 3, 1, 1, False), (256, 3, 1, 1, True))
+
+
+class AlexNet(nn.Module):
+    """Pictures [batch, height, width, channels] of at least 63 px to logits [batch, num_classes] in float32."""
+
+    num_classes: int
+    dropout: float = 0.5
+    mlp_dim: int = 4096
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    logical_axes = LOGICAL_AXES
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        if min(images.shape[1:3]) < 63:
+            raise ValueError(f"AlexNet needs pictures of at least 63 px, not {images.shape[1]} x {images.shape[2]}")
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = images.astype(self.dtype)
+        for index, (features, kernel, stride, padding, pool) in enumerate(_CONVS, start=1):
+            x = nn.Conv(features, (kernel, kernel), stride, padding=padding, name=f"conv{index}", **dtypes)(x)
+            x = constrain(nn.relu(x), PICTURE)
+            if pool:
+                x = nn.max_pool(x, (3, 3), (2, 2))
+        x = constrain(x.reshape(x.shape[0], -1), ("batch", "embed"))
+        for index, axis in ((1, "mlp"), (2, "embed")):
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = constrain(nn.relu(nn.Dense(self.mlp_dim, name=f"dense{index}", **dtypes)(x)), ("batch", axis))
+        logits = nn.Dense(self.num_classes, name="head", **dtypes)(x)
+        return constrain(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), ("batch", "classes"))

@@ -1,0 +1,123 @@
+"""ResNet v1.5 (He et al., 2016): the stride of a bottleneck sits in its 3x3 convolution, as in torchvision.
+
+`stem="cifar"` with basic blocks and three stages is the family of the paper's section 4.2 (ResNet-20, -56, ...), with
+projections where the shape changes.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research import config as config_lib
+from research.parallel.sharding import constrain
+
+SIZES = {
+    "18": {"stage_sizes": (2, 2, 2, 2), "block": "basic"},
+    "50": {"stage_sizes": (3, 4, 6, 3), "block": "bottleneck"},
+    "cifar20": {"stage_sizes": (3, 3, 3), "block": "basic", "width": 16, "stem": "cifar"},
+}
+
+LOGICAL_AXES = (
+    (".*conv[0-9]*/kernel", ("height", "width", "channels_in", "channels")),
+    (".*norm[0-9]*/(scale|bias|mean|var)", ("channels",)),
+    ("head/kernel", ("embed", "classes")),
+    ("head/bias", ("classes",)),
+)
+
+PICTURE = ("batch", "height", "width", "channels")
+_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al., 2015
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    features: int
+    stride: int
+    conv: type[nn.Module]
+    norm: type[nn.Module]
+    last_scale: nn.initializers.Initializer
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv(self.features, (3, 3), self.stride, padding=1, name="conv1")(x)
+        y = nn.relu(self.norm(name="norm1")(y))
+        y = self.conv(self.features, (3, 3), padding=1, name="conv2")(y)
+        y = self.norm(name="norm2", scale_init=self.last_scale)(y)
+        return constrain(nn.relu(y + _shortcut(self, x, y)), PICTURE)
+
+
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3 with the stride, 1x1 up to four times the features, and a shortcut."""
+
+    features: int
+    stride: int
+    conv: type[nn.Module]
+    norm: type[nn.Module]
+    last_scale: nn.initializers.Initializer
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.relu(self.norm(name="norm1")(self.conv(self.features, (1, 1), name="conv1")(x)))
+        y = self.conv(self.features, (3, 3), self.stride, padding=1, name="conv2")(y)
+        y = nn.relu(self.norm(name="norm2")(y))
+        y = self.conv(self.features * self.expansion, (1, 1), name="conv3")(y)
+        y = self.norm(name="norm3", scale_init=self.last_scale)(y)
+        return constrain(nn.relu(y + _shortcut(self, x, y)), PICTURE)
+
+
+def _shortcut(block: Basic | Bottleneck, x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x`, projected where its shape is not that of the branch."""
+    if x.shape == y.shape:
+        return x
+    return block.norm(name="shortcut_norm")(block.conv(y.shape[-1], (1, 1), block.stride, name="shortcut_conv")(x))
+
+
+BLOCKS = {"basic": Basic, "bottleneck": Bottleneck}
+
+
+class ResNet(nn.Module):
+    """Pictures [batch, height, width, channels] to logits [batch, num_classes] in float32.
+
+    Batch norm sees the examples of one microbatch over the whole mesh; `momentum` is the share of the old statistics
+    that stays, `zero_init_residual` starts every block as the identity (Goyal et al., 2017).
+    """
+
+    num_classes: int
+    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
+    block: str = "bottleneck"
+    width: int = 64
+    stem: str = "imagenet"
+    zero_init_residual: bool = True
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    logical_axes = LOGICAL_AXES
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        block = config_lib.choose(BLOCKS, self.block, "model.block")
+        stem = config_lib.choose({"imagenet": (7, 2), "cifar": (3, 1)}, self.stem, "model.stem")
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_fan_out, **dtypes)
+        norm = functools.partial(
+            nn.BatchNorm, use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon, **dtypes
+        )
+        kernel, stride = stem
+        x = conv(self.width, (kernel, kernel), stride, padding=kernel // 2, name="conv1")(images.astype(self.dtype))
+        x = constrain(nn.relu(norm(name="norm1")(x)), PICTURE)
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        last_scale = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
+        for stage, blocks in enumerate(self.stage_sizes):
+            for index in range(blocks):
+                stride = 2 if stage and not index else 1
+                name = f"stage{stage + 1}_block{index + 1}"
+                x = block(self.width * 2**stage, stride, conv, norm, last_scale, name=name)(x)
+        x = constrain(x.mean((1, 2)), ("batch", "embed"))
+        logits = nn.Dense(self.num_classes, name="head", **dtypes)(x)
+        return constrain(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), ("batch", "classes"))
