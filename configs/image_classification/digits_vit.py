@@ -28,7 +28,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "data": {"name": "digits", "image_size": 8, "affine": True, "mean": (77.0,), "std": (96.0,)},
+            "data": {"name": "digits", "image_size": 8, "rotate": 10.0, "shift": 0.6, "scale": 0.1, "mean": (77.0,), "std": (96.0,)},
             "model": {
                 "name": "vit",
                 "image_size": 8,
