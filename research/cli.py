@@ -4,6 +4,7 @@
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ def run(main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None], a
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
         source = config_lib.Source.parse(arguments.config, overrides)
         config = config_lib.load(source.file, source.variant, source.overrides)
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about every checkpoint without a score
         processes.initialize()
         result = main(config, arguments.workdir, arguments.mode, arguments.inputs)
         if processes.is_main() and result is not None:

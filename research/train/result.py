@@ -19,14 +19,22 @@ from research.train.program import Program
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def describe(config: Any, program: Program, data: Any, workdir: Path, step: int, metrics: dict[str, float]) -> dict[str, Any]:
+def describe(
+    config: Any,
+    program: Program,
+    data: Any,
+    workdir: Path,
+    revision: tuple[str, bool],
+    selected_step: int,
+    metrics: dict[str, float],
+) -> dict[str, Any]:
     """The content of `result.json`; `wall_s` sums every start of the run, also those that were killed."""
     ledger = timeline.read(workdir / "timeline.jsonl")
-    commit, dirty = revision()
+    commit, dirty = revision
     return {
         "metrics": metrics,
         "steps": config.train.steps,
-        "selected_step": step,
+        "selected_step": selected_step,
         "wall_s": round(sum(entry["seconds"] for entry in ledger if entry["kind"] != "lost"), 1),
         "params": program.num_params,
         "config_digest": config.source.digest,

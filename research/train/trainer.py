@@ -69,6 +69,7 @@ class Run:
         self.settings = config.train
         if self.settings.select not in ("last", "best"):
             raise ValueError(f"config.train.select={self.settings.select!r} is unknown; choose 'last' or 'best'")
+        self.revision = result.revision()  # now, since the tree may change while the run goes on
         self.program = build(config, task)
         data.counts  # noqa: B018  Raises, before anything is written, when the data set is not prepared.
         if not write and not (self.workdir / "checkpoints").exists():
@@ -232,7 +233,9 @@ class Run:
             for entry in rundir.read_metrics(self.workdir / "metrics.jsonl")
             if entry["step"] == step and entry["name"].startswith("validation/")
         }
-        content = result.describe(self.config, self.program, self.data, self.workdir, step, validation | values)
+        content = result.describe(
+            self.config, self.program, self.data, self.workdir, self.revision, step, validation | values
+        )
         if processes.is_main():
             rundir.write_json(self.workdir / "result.json", content)
         return content
