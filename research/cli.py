@@ -1,6 +1,7 @@
 """The command line of an experiment.
 
-`python -m experiments.NAME.main --config=FILE[:VARIANT] [--config.FIELD=VALUE ...] --workdir=DIR [--mode=MODE] [INPUT ...]`
+    python -m experiments.NAME.main --config=FILE[:VARIANT] [--config.FIELD=VALUE ...] --workdir=DIR \\
+      [--mode=train|evaluate|predict] [INPUT ...]
 """
 
 import argparse
@@ -29,8 +30,15 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         description="Train, evaluate or use a model.",
         epilog="Any field of the config can be overridden: --config.train.steps=100",
     )
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/NAME/CONFIG.py:cpu; the variant is full unless given")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run directory: checkpoints, metrics, result")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:VARIANT]",
+        help="e.g. configs/NAME/CONFIG.py:cpu; the variant is full unless given",
+    )
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="the run directory: checkpoints, metrics, result"
+    )
     parser.add_argument("--mode", choices=MODES, default="train")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="what --mode=predict is given, e.g. picture files")
     overrides = [word.removeprefix(_OVERRIDE) for word in argv if word.startswith(_OVERRIDE)]
@@ -42,7 +50,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return arguments, overrides
 
 
-def run(main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None], argv: Sequence[str] | None = None) -> None:
+def run(
+    main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None], argv: Sequence[str] | None = None
+) -> None:
     """Runs `main(config, workdir, mode, inputs)`; leaves with 2 and one line on stderr for what a user can mend."""
     with one_line_errors():
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
@@ -58,7 +68,9 @@ def run(main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None], a
 def _close(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
     """What a person sees at the end of a run."""
     if arguments.mode == "evaluate":
-        print(f"step {result['step']}: " + ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items()))
+        print(
+            f"step {result['step']}: " + ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
+        )
         return
     from research.report import curves, records  # here, so that plotting does not delay the first step
 
@@ -90,7 +102,7 @@ class one_line_errors:  # noqa: N801  Reads as a statement: `with one_line_error
 
 
 def _raised_here(traceback) -> bool:
-    """Whether the error was raised by this repository on purpose; one from a library is a bug and keeps its traceback."""
+    """Whether this repository raised the error on purpose; one from a library is a bug and keeps its traceback."""
     while traceback.tb_next:
         traceback = traceback.tb_next
     return Path(__file__).parents[1] in Path(traceback.tb_frame.f_code.co_filename).resolve().parents and (

@@ -68,7 +68,8 @@ def experiment_module(source: Source) -> ModuleType:
         if not name.startswith(error.name or "-"):
             raise
         raise ValueError(
-            f"config {source.file!r} lies in {source.experiment!r}, but there is no experiments/{source.experiment}/main.py"
+            f"config {source.file!r} belongs to the experiment {source.experiment!r} by its folder, "
+            f"but there is no experiments/{source.experiment}/main.py"
         ) from None
 
 
@@ -114,8 +115,13 @@ def plain(config: ConfigDict | Mapping) -> dict:
     """Nested plain dicts with tuples for lists, as JSON and comparisons want them."""
     if isinstance(config, ConfigDict):
         config = config.to_dict()
-    thaw = lambda value: plain(value) if isinstance(value, Mapping) else tuple(value) if isinstance(value, list) else value
-    return {key: thaw(value) for key, value in config.items()}
+    return {key: _plain(value) for key, value in config.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return plain(value)
+    return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def fields_of(callable_: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
@@ -175,7 +181,9 @@ def _override(config: dict, path: list[str], text: str) -> None:
     for depth, key in enumerate(path):
         if not isinstance(group, dict) or key not in group:
             known = ", ".join(group) if isinstance(group, dict) else "no fields"
-            raise ValueError(f"unknown config field {'.'.join(path)!r}; known in {'.'.join(path[:depth]) or 'config'}: {known}")
+            raise ValueError(
+                f"unknown config field {'.'.join(path)!r}; known in {'.'.join(path[:depth]) or 'config'}: {known}"
+            )
         if depth < len(path) - 1:
             group = group[key]
     key, field = path[-1], ".".join(path)

@@ -2,10 +2,11 @@
 
     python -m research.data prepare cifar10_jpeg --manual_dir=../shared/data/cifar10
 
-`full`: ResNet-56 as in He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2: SGD with momentum 0.9,
-batch 128, 64k steps, learning rate 0.1 divided (here: cosine) to 0, weight decay 1e-4, pad 4, crop, flip. 93.03 % (table 6).
-`cpu`: the ResNet-20 of the same table (91.25 % after 64k steps, 180 epochs) for 10 epochs with a faster schedule: within
-an hour on 2 CPU cores.
+`full`: ResNet-56 as in He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2: SGD with
+momentum 0.9, batch 128, 64k steps, learning rate 0.1 (there in steps, here a cosine to 0), weight decay 1e-4, pad 4,
+crop, flip; 93.03 % in table 6. A few hours on one GPU.
+`cpu`: the ResNet-20 of the same table (91.25 % after 64k steps, 180 epochs) for 10 epochs with a faster schedule;
+within an hour on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,8 @@
 `full` and `cpu` are the same: the data fits a laptop. About a minute on 2 CPU cores.
 
     python -m research.data prepare digits
-    python -m experiments.image_classification.main --config=configs/image_classification/digits_vit.py:cpu --workdir=runs/digits_vit
+    python -m experiments.image_classification.main \\
+      --config=configs/image_classification/digits_vit.py:cpu --workdir=runs/digits_vit
 
 Reference: a support vector machine (RBF kernel, gamma 0.001) reaches 99.0 % on such a split, logistic regression
 96.9 % (scikit-learn's "Recognizing hand-written digits" example, its classifiers on the split of this data set).
@@ -28,7 +29,15 @@ def get_config(variant: str = "full") -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "data": {"name": "digits", "image_size": 8, "rotate": 10.0, "shift": 0.6, "scale": 0.1, "mean": (77.0,), "std": (96.0,)},
+            "data": {
+                "name": "digits",
+                "image_size": 8,
+                "rotate": 10.0,
+                "shift": 0.6,
+                "scale": 0.1,
+                "mean": (77.0,),
+                "std": (96.0,),
+            },
             "model": {
                 "name": "vit",
                 "image_size": 8,

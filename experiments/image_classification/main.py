@@ -8,6 +8,8 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from research import cli
 from research import config as config_lib
 from research.data import datasets
@@ -43,8 +45,19 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     """Runs one mode; `inputs` are the picture files of `predict`."""
     task, data = build(config)
     if mode == "predict":
-        return predict(config, task, data, workdir, inputs)
+        return show_predictions(config, task, data, workdir, inputs)
     return trainer.run(mode, config, task, data, workdir)
+
+
+def show_predictions(
+    config: Any, task: classification.Task, data: datasets.Dataset, workdir: str, files: Sequence[str]
+):
+    """Prints the likeliest classes of each picture file, with their probabilities."""
+    examples = classification.unlabelled(np.stack([data.read(file) for file in files]))
+    outputs = trainer.predict(config, task, data, workdir, examples)
+    for file, probabilities in zip(files, outputs["probabilities"], strict=True):
+        best = np.argsort(-probabilities)[:5]
+        print(f"{file}: " + ", ".join(f"{data.class_names[index]} {probabilities[index]:.1%}" for index in best))
 
 
 if __name__ == "__main__":

@@ -100,6 +100,17 @@ class Pictures(Dataset):
         """How many classes the labels tell apart."""
         return len(self.class_names)
 
+    def read(self, path: str) -> Any:
+        """The picture file at `path` as evaluation sees it: uint8 [height, width, channels]. Raises ValueError."""
+        from research.data import images
+
+        try:
+            with open(path, "rb") as file:
+                picture = images.decode(file.read(), self.image_shape[-1])
+        except OSError as error:  # Pillow's own errors are OSErrors too
+            raise ValueError(f"picture {path!r} cannot be read: {error}") from None
+        return images.to_array(self.eval_transform.picture(picture))
+
 
 def load(config: Mapping[str, Any]) -> Pictures:
     """The labelled pictures that `config` (see DEFAULTS) describes; no example is read yet.

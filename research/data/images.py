@@ -143,6 +143,11 @@ def random_affine(
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
 
-def _arrays(image: Image.Image, label: int) -> dict[str, np.ndarray]:
+def to_array(image: Image.Image) -> np.ndarray:
+    """uint8 [height, width, channels]."""
     pixels = np.asarray(image)
-    return {"image": pixels if pixels.ndim == 3 else pixels[:, :, None], "label": np.int32(label)}
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _arrays(image: Image.Image, label: int) -> dict[str, np.ndarray]:
+    return {"image": to_array(image), "label": np.int32(label)}

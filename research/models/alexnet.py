@@ -19,7 +19,13 @@ LOGICAL_AXES = (
 
 PICTURE = ("batch", "height", "width", "channels")
 # features, kernel, stride, padding, and whether a 3x3 max-pool of stride 2 follows
-_CONVS = ((64, 11, 4, 2, True), (192, 5, 1, 2, True), (384, 3, 1, 1, False), (256, 3, 1, 1, False), (256, 3, 1, 1, True))
+_CONVS = (
+    (64, 11, 4, 2, True),
+    (192, 5, 1, 2, True),
+    (384, 3, 1, 1, False),
+    (256, 3, 1, 1, False),
+    (256, 3, 1, 1, True),
+)
 
 
 class AlexNet(nn.Module):

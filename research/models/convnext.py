@@ -87,7 +87,14 @@ class ConvNeXt(nn.Module):
                 x = norm(name=f"downsample_norm{stage}")(x)
                 x = constrain(conv(width, (2, 2), 2, name=f"downsample{stage}")(x), PICTURE)
             for index in range(blocks):
-                block = Block(float(next(rates)), self.layer_scale, self.epsilon, self.gelu, dtypes, name=f"stage{stage + 1}_block{index + 1}")
+                block = Block(
+                    float(next(rates)),
+                    self.layer_scale,
+                    self.epsilon,
+                    self.gelu,
+                    dtypes,
+                    name=f"stage{stage + 1}_block{index + 1}",
+                )
                 x = block(x, train)
         x = constrain(norm(name="norm")(x.mean((1, 2))), ("batch", "embed"))
         logits = nn.Dense(self.num_classes, kernel_init=_init, name="head", **dtypes)(x)

@@ -202,14 +202,18 @@ class ViT(nn.Module):
     def _check(self, shape: tuple[int, ...]) -> None:
         if shape[1:3] != (self.image_size, self.image_size):
             raise ValueError(
-                f"config.model.image_size={self.image_size}, but the pictures are {shape[1]} x {shape[2]} (config.data.image_size)"
+                f"config.model.image_size={self.image_size}, but config.data.image_size gives {shape[1]} x {shape[2]}"
             )
         for field, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
             if getattr(self, field) % getattr(self, divisor):
-                raise ValueError(
-                    f"config.model.{field}={getattr(self, field)} must be a multiple of {divisor}={getattr(self, divisor)}"
-                )
-        for field, known in (("pool", ("cls", "mean")), ("positions", ("learned", "sincos")), ("stem", ("patch", "conv")), ("gelu", layers.GELU)):
+                given, part = getattr(self, field), getattr(self, divisor)
+                raise ValueError(f"config.model.{field}={given} must be a multiple of {divisor}={part}")
+        for field, known in (
+            ("pool", ("cls", "mean")),
+            ("positions", ("learned", "sincos")),
+            ("stem", ("patch", "conv")),
+            ("gelu", layers.GELU),
+        ):
             config_lib.choose(dict.fromkeys(known), getattr(self, field), f"model.{field}")
 
     def _patches(self, images: jax.Array, dtypes: dict[str, Any]) -> jax.Array:

@@ -91,7 +91,9 @@ def constrain(x: jax.Array, names: Names) -> jax.Array:
     mesh = _active_mesh.get()
     if mesh is None:
         return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, partition_spec(names, x.shape, ACTIVATION_RULES, mesh)))
+    return jax.lax.with_sharding_constraint(
+        x, NamedSharding(mesh, partition_spec(names, x.shape, ACTIVATION_RULES, mesh))
+    )
 
 
 def path_name(path: tuple[Any, ...]) -> str:

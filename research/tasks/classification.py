@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -109,6 +110,12 @@ class Task:
             own = jnp.where(use_cutmix, kept.astype(images.dtype), own)
         share = jnp.broadcast_to(own, (count, height, width, 1)).mean((1, 2))
         return own * images + (1 - own) * other_images, share * targets + (1 - share) * other_targets
+
+
+def unlabelled(images: np.ndarray) -> dict[str, np.ndarray]:
+    """A batch of pictures [batch, height, width, channels] whose classes are to be predicted."""
+    zeros = np.zeros(len(images), np.int32)
+    return {"image": images, "label": zeros, "index": zeros - 1, "weight": zeros.astype(np.float32)}
 
 
 def _boxes(rng: jax.Array, alpha: float, count: int, height: int, width: int) -> jax.Array:

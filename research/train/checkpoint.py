@@ -26,7 +26,9 @@ class Checkpoints:
         self._directory = epath.Path(directory)
         self._warn = warn
         score = lambda metrics: metrics["score"]
-        best = policies.BestN(get_metric_fn=score, reverse=mode == "min", n=keep_best, keep_checkpoints_without_metrics=False)
+        best = policies.BestN(
+            get_metric_fn=score, reverse=mode == "min", n=keep_best, keep_checkpoints_without_metrics=False
+        )
         # Keeping the best needs both the policy and `best_fn`: the policy alone finds no metrics to read.
         self._options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_last), best]),
@@ -40,7 +42,7 @@ class Checkpoints:
         while True:
             try:
                 return ocp.CheckpointManager(self._directory, options=self._options)
-            except Exception as error:  # noqa: BLE001  Damage surfaces as almost any type, here as well as below.
+            except Exception as error:
                 steps = _steps(self._directory)
                 if not steps:
                     raise
@@ -138,4 +140,6 @@ def _verify(saved: Mapping[str, list[Any]], state: State, sums: np.ndarray) -> N
     names = [name for name, _ in _describe(state)]
     wrong = [name for name, total in zip(names, sums, strict=True) if saved[name][2] != int(total)]
     if wrong:
-        raise ValueError(f"the checksum of {wrong[0]} differs" + (f" (and of {len(wrong) - 1} more)" if wrong[1:] else ""))
+        raise ValueError(
+            f"the checksum of {wrong[0]} differs" + (f" (and of {len(wrong) - 1} more)" if wrong[1:] else "")
+        )

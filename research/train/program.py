@@ -68,7 +68,9 @@ def build_program(config: Any, task: Any, mesh: Mesh) -> Program:
     transform = optimizer.build(config.optimizer, train.steps)
     learning_rate = optimizer.schedule(config.optimizer, train.steps)
     init = functools.partial(_init, task, transform, config.seed, bool(train.ema))
-    train_step = functools.partial(_train_step, task, transform, learning_rate, config.seed, train.microbatches, train.ema)
+    train_step = functools.partial(
+        _train_step, task, transform, learning_rate, config.seed, train.microbatches, train.ema
+    )
 
     state = jax.eval_shape(init)
     shardings = _state_shardings(state, task.logical_axes, mesh)
@@ -123,7 +125,9 @@ def _train_step(task, transform, learning_rate, seed, microbatches, ema_decay, s
     if ema_decay:
         # Warmed up as in Polyak averaging, so that a short run is not held back by its initial weights.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = jax.tree.map(lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), ema, {"params": params, **mutable})
+        ema = jax.tree.map(
+            lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), ema, {"params": params, **mutable}
+        )
     metrics = {name: total / jnp.maximum(weight, 1) for name, (total, weight) in sums.items()}
     metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(state.step)}
     return State(state.step + 1, params, mutable, opt_state, ema), metrics

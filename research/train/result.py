@@ -53,7 +53,12 @@ def describe(
 def command(config: Any, workdir: Path) -> str:
     """The command that makes this run again, from the root of the repository."""
     source = config_lib.plain(config.source)
-    words = ["python", "-m", f"experiments.{source['experiment']}.main", f"--config={source['file']}:{source['variant']}"]
+    words = [
+        "python",
+        "-m",
+        f"experiments.{source['experiment']}.main",
+        f"--config={source['file']}:{source['variant']}",
+    ]
     words += [f"--config.{override}" for override in source["overrides"]]
     return shlex.join([*words, f"--workdir=runs/{workdir.name}"])
 
@@ -62,8 +67,12 @@ def revision() -> tuple[str, bool]:
     """The commit of this repository and whether tracked files differ from it; ("unknown", True) without git."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout
-        status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown", True
     return commit.strip(), bool(status.strip())

@@ -20,7 +20,8 @@ def claim(workdir: Path, config: Mapping[str, Any], write: bool) -> list[str]:
         allowed, refused = config_lib.differences(read_json(path), config)
         if refused:
             raise ValueError(
-                f"{workdir} belongs to another config ({'; '.join(refused)}); choose another --workdir or undo the change"
+                f"{workdir} belongs to another config ({'; '.join(refused)}); "
+                "choose another --workdir or undo the change"
             )
     if write:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -13,12 +13,12 @@ from research import config as config_lib
 from research.measure.clock import Clock
 from research.measure.timeline import Timeline, lost_seconds, read
 from research.parallel import mesh as mesh_lib
-from research.parallel import processes
+from research.parallel import processes, sharding
 from research.train import optimizer, preemption, result, rundir
 from research.train.checkpoint import Checkpoints
 from research.train.evaluation import evaluate
 from research.train.feed import check_batch, local_rows, to_mesh
-from research.train.program import Program, build_program
+from research.train.program import Program, State, build_program
 
 
 def defaults(config: Any) -> dict[str, Any]:
@@ -54,6 +54,23 @@ def run(mode: str, config: Any, task: Any, data: Any, workdir: str) -> dict[str,
     return training.train() if mode == "train" else training.evaluate()
 
 
+def predict(config: Any, task: Any, data: Any, workdir: str, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the selected checkpoint of a run makes of `examples`: arrays [count, ...] in, arrays [count, ...] out."""
+    using = Run(config, task, data, Path(workdir), write=False)
+    _, state = using.restore_selected()
+    count, parts = len(next(iter(examples.values()))), sharding.batch_shards(using.program.mesh)
+    size = min(config.train.eval_batch_size, -(-count // parts) * parts)
+    outputs = []
+    for begin in range(0, count, size):
+        chunk = {name: array[begin : begin + size] for name, array in examples.items()}
+        fill = size - len(next(iter(chunk.values())))
+        chunk = {name: np.pad(array, [(0, fill)] + [(0, 0)] * (array.ndim - 1)) for name, array in chunk.items()}
+        batch = to_mesh(chunk, using.program.batch_sharding)
+        outputs.append(jax.device_get(using.program.predict_step(state.evaluated, batch, jax.random.key(config.seed))))
+    using.checkpoints.close()
+    return jax.tree.map(lambda *chunks: np.concatenate(chunks)[:count], *outputs)
+
+
 def build(config: Any, task: Any) -> Program:
     """The program of a config on the devices that are attached, with the config's batch and mesh checked first."""
     mesh = mesh_lib.make_mesh(config.mesh)
@@ -71,8 +88,9 @@ class Run:
             raise ValueError(f"config.train.select={self.settings.select!r} is unknown; choose 'last' or 'best'")
         self.revision = result.revision()  # now, since the tree may change while the run goes on
         self.program = build(config, task)
-        data.counts  # noqa: B018  Raises, before anything is written, when the data set is not prepared.
-        if not write and not (self.workdir / "checkpoints").exists():
+        if write:
+            data.counts  # noqa: B018  Raises, before anything is written, when the data set is not prepared.
+        elif not (self.workdir / "checkpoints").exists():
             raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
         main = processes.is_main() and write
         self.changed = rundir.claim(self.workdir, config, write=main)
@@ -120,10 +138,11 @@ class Run:
         step, state, meta = restored
         if meta["data_fingerprint"] != self.data.fingerprint:
             raise ValueError(
-                f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, now {self.data.fingerprint}"
+                f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, "
+                f"now {self.data.fingerprint}"
             )
         if step > self.settings.steps:
-            raise ValueError(f"{self.workdir} is at step {step} already; config.train.steps={self.settings.steps} is less")
+            raise ValueError(f"{self.workdir} is at step {step}; config.train.steps={self.settings.steps} is less")
         self.metrics.resume(step, evaluated=self.checkpoints.has_score(step))
         lost = lost_seconds(read(self.workdir / "timeline.jsonl"), step)
         self.timeline.add("lost", time.time(), lost, step)
@@ -145,6 +164,7 @@ class Run:
                 with self.timeline.measure("compile", step):
                     state, metrics = program.train_step(state, batch)
                 self.stop.watch()  # from here on there is something to save
+                bar.set_postfix_str("")
                 clock.restart()
             else:
                 state, metrics = program.train_step(state, batch)
@@ -220,7 +240,7 @@ class Run:
         step = self.settings.steps
         self.checkpoints.wait()
         if self.settings.select == "best":
-            step, state, _ = self.checkpoints.restore(self.program, self.checkpoints.best_step())
+            step, state = self.restore_selected()
         with self.timeline.measure("eval", self.settings.steps):
             values = self._evaluate(state, "test")
         if values is None:
@@ -242,11 +262,15 @@ class Run:
 
     def evaluate(self) -> dict[str, Any]:
         """Scores the selected checkpoint of a trained run on validation and test, and writes nothing."""
+        step, state = self.restore_selected()
+        values = self._evaluate(state, "validation") | self._evaluate(state, "test")
+        self.checkpoints.close()
+        return {"step": step, "metrics": values}
+
+    def restore_selected(self) -> tuple[int, State]:
+        """The step and the state of the checkpoint that `config.train.select` names."""
         best = self.settings.select == "best"
         restored = self.checkpoints.restore(self.program, self.checkpoints.best_step() if best else None)
         if restored is None:
             raise ValueError(f"{self.workdir} holds no checkpoint that can be read; train it first with --mode=train")
-        step, state, _ = restored
-        values = self._evaluate(state, "validation") | self._evaluate(state, "test")
-        self.checkpoints.close()
-        return {"step": step, "metrics": values}
+        return restored[:2]

@@ -103,7 +103,10 @@ def test_a_flipped_bit_that_orbax_reads_without_complaint_is_noticed(tmp_path):
 def test_a_checkpoint_of_another_model_is_refused_and_left_alone(workdir):
     config = toy.make_config()
     wider = build_program(config, wider_task(32), mesh_lib.make_mesh(config.mesh))
-    with pytest.raises(ValueError, match=r"does not fit this config: params/head/kernel is float32\[16, 4\] there, float32\[32, 4\] here"):
+    with pytest.raises(
+        ValueError,
+        match=r"does not fit this config: params/head/kernel is float32\[16, 4\] there, float32\[32, 4\] here",
+    ):
         open_checkpoints(workdir).restore(wider)
     assert (workdir / "checkpoints" / "12").exists()
 
@@ -143,5 +146,7 @@ def test_every_single_bit_changes_the_checksum():
     for place, bit in [(0, 0), (0, 31), (17, 12), (kernel.size - 1, 30)]:
         words = kernel.copy().view(np.uint32).ravel()
         words[place] ^= np.uint32(1 << bit)
-        params = dict(state.params) | {"head": state.params["head"] | {"kernel": words.view(np.float32).reshape(kernel.shape)}}
+        params = dict(state.params) | {
+            "head": state.params["head"] | {"kernel": words.view(np.float32).reshape(kernel.shape)}
+        }
         assert (np.asarray(build.checksums(state.replace(params=params))) != before).sum() == 1

@@ -72,7 +72,10 @@ class PlainNet(toy.Net):
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
 def test_any_mesh_takes_the_same_step(sizes):
-    one, many = build(), build(devices=8, mesh=dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)) | {"sequence": 1})
+    one, many = (
+        build(),
+        build(devices=8, mesh=dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)) | {"sequence": 1}),
+    )
     states = []
     for program in (one, many):
         state = program.init()
@@ -98,7 +101,9 @@ def test_padding_does_not_change_an_evaluation():
     assert padded["weight"].sum() == 4
     noise = np.random.default_rng(0).integers(0, 256, padded["image"].shape).astype(np.uint8)
     other = padded | {"image": np.where(padded["weight"][:, None, None, None] > 0, padded["image"], noise)}
-    sums = [jax.device_get(program.eval_step(variables, feed.to_mesh(b, program.batch_sharding))) for b in (padded, other)]
+    sums = [
+        jax.device_get(program.eval_step(variables, feed.to_mesh(b, program.batch_sharding))) for b in (padded, other)
+    ]
     assert sums[0] == sums[1]
     assert sums[0]["accuracy"][1] == 4
 

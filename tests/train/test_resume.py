@@ -12,9 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from research.train import rundir, trainer
-from research.train.checkpoint import Checkpoints
-from tests.train import toy
+from research.train import rundir
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +48,10 @@ def outcome(workdir):
     import orbax.checkpoint as ocp
 
     tree = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / "12" / "state").absolute())
-    state = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    state = {
+        jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
     assert len(state) > 20  # parameters, moments, batch statistics, averages
     entries = rundir.read_metrics(workdir / "metrics.jsonl")
     metrics = [e for e in entries if e["name"] != "train/steps_per_s"]
@@ -81,7 +82,14 @@ def after_step(workdir, step):
 def test_kill_9_anywhere_ends_in_the_same_bits(moment, reference, tmp_path):
     workdir = tmp_path / "run"
     process = start(workdir)
-    wait_for(process, {"in a save": in_a_save(workdir), "in training": after_step(workdir, 5), "in evaluation": after_step(workdir, 8)}[moment])
+    wait_for(
+        process,
+        {
+            "in a save": in_a_save(workdir),
+            "in training": after_step(workdir, 5),
+            "in evaluation": after_step(workdir, 8),
+        }[moment],
+    )
     process.kill()
     process.communicate()
     finish(workdir)

@@ -40,7 +40,10 @@ class Data:
     name: str = "toy"
     version: str = "1.0.0"
     fingerprint: str = "toy"
-    counts = {"train": 64, "validation": 20, "test": 22}
+
+    @property
+    def counts(self):
+        return {"train": 64, "validation": 20, "test": 22}
 
     def _examples(self, indices, weight=None):
         rows = [np.random.default_rng(int(i)).integers(0, 256, (4, 4, 1)) for i in indices]
@@ -84,4 +87,6 @@ def make_config(**overrides) -> ConfigDict:
 
 def make_task(**settings) -> classification.Task:
     """The task with label smoothing and mixup on."""
-    return classification.Task(Net(), (4, 4, 1), (128.0,), (74.0,), **({"label_smoothing": 0.1, "mixup": 0.4} | settings))
+    return classification.Task(
+        Net(), (4, 4, 1), (128.0,), (74.0,), **({"label_smoothing": 0.1, "mixup": 0.4} | settings)
+    )
