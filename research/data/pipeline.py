@@ -10,7 +10,6 @@ Batch k never depends on where the run started, on `workers`, `prefetch` or on h
 The order of one epoch is a permutation of the source; batches run on across the end of an epoch, so none is short.
 """
 
-import dataclasses
 import hashlib
 import multiprocessing
 import os
@@ -43,9 +42,9 @@ def train_batches(
     import grain
 
     dataset = (
-        grain.MapDataset.source(_Indexed(source))
+        grain.MapDataset.range(len(source))
         # Before the shuffle, so that its random numbers belong to the example and the epoch, not to the position.
-        .random_map(_Augment(transform), seed=derive_seed(seed, "augment"))
+        .random_map(_Augmented(source, transform), seed=derive_seed(seed, "augment"))
         .shuffle(seed=derive_seed(seed, "shuffle"))
         .repeat()
     )
@@ -64,10 +63,7 @@ def eval_batches(
 
     The last batch is filled up with zeros of index -1 and weight 0.
     """
-    import grain
-
-    dataset = grain.MapDataset.source(_Padded(source, transform, batch_size))
-    return _iterate(dataset, batch_size, 0, rows, workers, prefetch)
+    return _iterate(_Padded(source, transform, batch_size), batch_size, 0, rows, workers, prefetch)
 
 
 def derive_seed(seed: int, purpose: str) -> int:
@@ -82,8 +78,7 @@ def derive_seed(seed: int, purpose: str) -> int:
 def _iterate(dataset, batch_size, start, rows, workers, prefetch) -> Iterator[Batch]:
     import grain
 
-    selected = _Rows(dataset, batch_size, rows)
-    batches = grain.MapDataset.source(selected).batch(selected.per_batch, drop_remainder=True)[start:]
+    batches = grain.MapDataset.source(_Batches(dataset, batch_size, rows))[start:]
     # One thread: more would only contend for the interpreter lock, and training wants the cores.
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=max(1, prefetch)))
     if workers:
@@ -93,28 +88,14 @@ def _iterate(dataset, batch_size, start, rows, workers, prefetch) -> Iterator[Ba
     return iter(batches)
 
 
-class _Indexed:
-    """(position, example) for every example of a source."""
+class _Augmented:
+    """Position -> randomly transformed example."""
 
-    def __init__(self, source):
-        self._source = source
+    def __init__(self, source, transform):
+        self._source, self._transform = source, transform
 
-    def __len__(self):
-        return len(self._source)
-
-    def __getitem__(self, index):
-        return index, self._source[index]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Augment:
-    """The random transform of a (position, example) pair."""
-
-    transform: Callable[[Example, np.random.Generator], Batch]
-
-    def __call__(self, indexed, rng):
-        index, example = indexed
-        return _numbered(self.transform(example, rng), index, weight=1)
+    def __call__(self, index, rng):
+        return _numbered(self._transform(self._source[index], rng), index, weight=1)
 
 
 class _Padded:
@@ -134,20 +115,22 @@ class _Padded:
         return _numbered(blank, index=-1, weight=0)
 
 
-class _Rows:
-    """The rows `rows` of every batch, one after another: other processes' rows are never decoded."""
+class _Batches:
+    """The rows `rows` of consecutive batches; other processes' rows are never decoded.
+
+    Not grain's `batch` after a selection of rows: its bookkeeping per example costs as much as decoding a 32 px JPEG.
+    """
 
     def __init__(self, dataset, batch_size, rows):
-        first, stop, _ = (rows or slice(None)).indices(batch_size)
-        self._dataset, self._batch_size, self._first = dataset, batch_size, first
-        self.per_batch = stop - first
+        self._dataset, self._batch_size = dataset, batch_size
+        self._rows = range(batch_size)[rows or slice(None)]
 
     def __len__(self):
-        return len(self._dataset) // self._batch_size * self.per_batch
+        return len(self._dataset) // self._batch_size
 
     def __getitem__(self, index):
-        batch, row = divmod(index, self.per_batch)
-        return self._dataset[batch * self._batch_size + self._first + row]
+        examples = [self._dataset[index * self._batch_size + row] for row in self._rows]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
 
 def _numbered(example, index, weight):
