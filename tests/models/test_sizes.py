@@ -1,0 +1,63 @@
+"""Parameter counts of the papers, and a logical name for every axis of every parameter."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from research.models import alexnet, convnext, resnet, vit
+from research.parallel.sharding import logical_axes, path_name
+
+# The 22B model's block; its counts are for mean pooling, where the paper pools by attention.
+LARGE = {"parallel": True, "qk_norm": True, "qkv_bias": False, "norm_bias": False, "pool": "mean"}
+
+# At 224 px and 1000 classes. ViT: Dosovitskiy et al., Zhai et al., Dehghani et al.; the others as torchvision counts.
+COUNTS = {
+    "vit_ti16": (vit.ViT(1000, **vit.SIZES["Ti"]), 5_717_416),
+    "vit_s16": (vit.ViT(1000, **vit.SIZES["S"]), 22_050_664),
+    "vit_b16": (vit.ViT(1000, **vit.SIZES["B"]), 86_567_656),
+    "vit_l16": (vit.ViT(1000, **vit.SIZES["L"]), 304_326_632),
+    "vit_h14": (vit.ViT(1000, patch_size=14, **vit.SIZES["H"]), 632_045_800),
+    "resnet18": (resnet.ResNet(1000, **resnet.SIZES["18"]), 11_689_512),
+    "resnet50": (resnet.ResNet(1000, **resnet.SIZES["50"]), 25_557_032),
+    "alexnet": (alexnet.AlexNet(1000), 61_100_840),
+    "convnext_t": (convnext.ConvNeXt(1000, **convnext.SIZES["T"]), 28_589_128),
+    "convnext_s": (convnext.ConvNeXt(1000, **convnext.SIZES["S"]), 50_223_688),
+    "convnext_b": (convnext.ConvNeXt(1000, **convnext.SIZES["B"]), 88_591_464),
+}
+ABOUT = {
+    "vit_g14": (vit.ViT(1000, patch_size=14, **vit.SIZES["g"]), 1.01e9),
+    "vit_22b14": (vit.ViT(1000, patch_size=14, **vit.SIZES["22B"], **LARGE), 21.7e9),
+    "vit_s16_conv_sincos": (vit.ViT(1000, stem="conv", positions="sincos", **vit.SIZES["S"]), 22.0e6),
+}
+
+
+def variables(model):
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3))))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts_are_those_of_the_papers(name):
+    model, expected = COUNTS[name]
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables(model)["params"])) == expected
+
+
+@pytest.mark.parametrize("name", ABOUT)
+def test_large_and_modified_models_have_about_the_stated_size(name):
+    model, expected = ABOUT[name]
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables(model)["params"]))
+    assert abs(count / expected - 1) < 0.005
+
+
+@pytest.mark.parametrize("name", ["vit_b16", "vit_22b14", "vit_s16_conv_sincos", "resnet50", "alexnet", "convnext_t"])
+def test_every_leaf_has_one_name_for_each_axis(name):
+    model, _ = (COUNTS | ABOUT)[name]
+    for collection, tree in variables(model).items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            assert len(logical_axes(path_name(path), model.logical_axes)) == leaf.ndim, (collection, path_name(path))
+
+
+def test_large_matrices_of_a_vit_are_split_over_fsdp_and_tensor():
+    names = lambda path: logical_axes(path, vit.LOGICAL_AXES)
+    assert names("blocks/mlp/up/kernel") == ("layers", "embed", "mlp")
+    assert names("blocks/attention/query/kernel") == ("layers", "embed", "heads", "kv")
+    assert names("blocks/attention/out/kernel") == ("layers", "heads", "kv", "embed")

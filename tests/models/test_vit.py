@@ -1,0 +1,153 @@
+"""ViT against an implementation in NumPy, and its switches against each other."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.models import layers, vit
+
+SMALL = {"image_size": 8, "patch_size": 4, "width": 16, "depth": 3, "mlp_dim": 24, "num_heads": 2}
+
+
+def images(seed=0, count=2):
+    return np.random.default_rng(seed).normal(size=(count, 8, 8, 3)).astype(np.float32)
+
+
+def build(seed=0, **settings):
+    """A model and random variables: the head starts at zero, which would hide everything before it."""
+    model = vit.ViT(5, **(SMALL | settings))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images()))
+    rng = np.random.default_rng(seed)
+    return model, jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), shapes)
+
+
+def numpy_norm(x, p, epsilon=1e-6):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    return x * p["scale"] + p.get("bias", 0)
+
+
+def numpy_gelu(x):
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def numpy_attention(x, p, qk_norm):
+    q, k, v = (np.einsum("ble,ehd->bhld", x, p[n]["kernel"]) for n in ("query", "key", "value"))
+    q, k, v = (
+        a + p[n]["bias"][None, :, None] if "bias" in p[n] else a for a, n in ((q, "query"), (k, "key"), (v, "value"))
+    )
+    if qk_norm:
+        q, k = numpy_norm(q, p["query_norm"]), numpy_norm(k, p["key_norm"])
+    scores = np.einsum("bhld,bhmd->bhlm", q, k) / math.sqrt(q.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("bhlm,bhmd,hde->ble", weights, v, p["out"]["kernel"]) + p["out"]["bias"]
+
+
+def numpy_vit(pictures, params, parallel=False, qk_norm=False, pool="cls"):
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    kernel = p["patches"]["kernel"]
+    size, count = kernel.shape[0], len(pictures)
+    side = pictures.shape[1] // size
+    cut = pictures.reshape(count, side, size, side, size, 3).transpose(0, 1, 3, 2, 4, 5).reshape(count, side * side, -1)
+    x = cut @ kernel.reshape(-1, kernel.shape[-1]) + p["patches"]["bias"]
+    if pool == "cls":
+        x = np.concatenate([np.broadcast_to(p["cls"], (count, 1, x.shape[-1])), x], 1)
+    x = x + p["positions"]
+    for layer in range(p["blocks"]["norm1"]["scale"].shape[0]):
+        b = jax.tree.map(lambda leaf, layer=layer: leaf[layer], p["blocks"])
+        mlp = lambda y, b=b: (
+            numpy_gelu(y @ b["mlp"]["up"]["kernel"] + b["mlp"]["up"]["bias"]) @ b["mlp"]["down"]["kernel"]
+            + b["mlp"]["down"]["bias"]
+        )
+        y = numpy_norm(x, b["norm1"])
+        if parallel:
+            x = x + numpy_attention(y, b["attention"], qk_norm) + mlp(y)
+        else:
+            x = x + numpy_attention(y, b["attention"], qk_norm)
+            x = x + mlp(numpy_norm(x, b["norm2"]))
+    x = numpy_norm(x, p["norm"])
+    return (x[:, 0] if pool == "cls" else x.mean(1)) @ p["head"]["kernel"] + p["head"]["bias"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"pool": "mean"},
+        {"parallel": True, "qk_norm": True, "qkv_bias": False, "norm_bias": False},
+        {"key_bias": False},
+    ],
+)
+def test_forward_equals_numpy(settings):
+    model, variables = build(**settings)
+    options = {k: v for k, v in settings.items() if k in ("parallel", "qk_norm", "pool")}
+    expected = numpy_vit(images(), variables["params"], **options)
+    np.testing.assert_allclose(model.apply(variables, images()), expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("settings", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots"}])
+def test_unroll_and_remat_change_no_gradient(settings):
+    def gradients(model, variables):
+        loss = lambda v: (model.apply(v, images(), train=True, rngs={"dropout": jax.random.key(1)}) ** 2).sum()
+        return jax.jit(jax.grad(loss))(variables)
+
+    plain, variables = build(dropout=0.2, stochastic_depth=0.3)
+    other, _ = build(dropout=0.2, stochastic_depth=0.3, **settings)
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-3)
+    jax.tree.map(close, gradients(plain, variables), gradients(other, variables))
+
+
+def test_evaluation_ignores_dropout_and_training_does_not():
+    model, variables = build(dropout=0.5, stochastic_depth=0.5)
+    plain, _ = build()
+    np.testing.assert_array_equal(model.apply(variables, images()), plain.apply(variables, images()))
+    train = lambda key: model.apply(variables, images(), train=True, rngs={"dropout": jax.random.key(key)})
+    assert not np.allclose(train(0), train(1))
+    np.testing.assert_array_equal(train(0), train(0))
+
+
+def test_stochastic_depth_keeps_the_mean_and_drops_whole_examples():
+    x = jnp.ones((4000, 2, 3))
+    y = np.asarray(layers.StochasticDepth().apply({}, x, 0.25, True, rngs={"dropout": jax.random.key(0)}))
+    assert set(np.unique(y).round(4)) == {0.0, np.float32(1.3333)}
+    assert (y == y[:, :1, :1]).all()
+    assert abs((y[:, 0, 0] == 0).mean() - 0.25) < 0.025
+    assert layers.StochasticDepth().apply({}, x, 0.25, False) is x
+
+
+def test_sincos_positions_follow_their_formula():
+    table = layers.sincos_positions(3, 4, 8)
+    frequency = 10_000.0 ** -np.array([0.0, 1.0])
+    for row in range(3):
+        for column in range(4):
+            expected = [f(a * frequency) for a in (column, row) for f in (np.sin, np.cos)]
+            np.testing.assert_allclose(table[row * 4 + column], np.concatenate(expected))
+
+
+def test_dtypes():
+    model, variables = build(dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    logits = model.apply(variables, images())
+    assert logits.dtype == jnp.float32
+    full, _ = build()
+    np.testing.assert_allclose(logits, full.apply(variables, images()), rtol=0.2, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"patch_size": 3}, "image_size=8 must be a multiple of patch_size=3"),
+        ({"num_heads": 3}, "width=16 must be a multiple of num_heads=3"),
+        ({"pool": "max"}, "model.pool='max' is unknown; choose from cls, mean"),
+        ({"remat": "some"}, "model.remat='some' is unknown"),
+        ({"image_size": 16}, "image_size=16, but config.data.image_size gives 8 x 8"),
+        ({"patch_size": 1, "stem": "conv"}, "must be 2, 4, 8, 16"),
+    ],
+)
+def test_bad_settings_are_refused(settings, reason):
+    with pytest.raises(ValueError, match=reason):
+        build(**settings)
