@@ -74,7 +74,7 @@ def test_parameters_and_logits_stay_in_float32(model):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="model.block='wide' is unknown; choose from basic, bottleneck"):
+    with pytest.raises(ValueError, match=r"model.block=.wide. is unknown; choose from basic, bottleneck"):
         resnet.ResNet(5, block="wide").init(jax.random.key(0), images())
-    with pytest.raises(ValueError, match="at least 63 px, not 8 x 8"):
+    with pytest.raises(ValueError, match=r"at least 63 px, not 8 x 8"):
         alexnet.AlexNet(5).init(jax.random.key(0), images())

@@ -1,0 +1,124 @@
+"""The loop: exact evaluation, stopping on NaN, refusing what does not fit, no hidden transfers."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from research.measure import timeline
+from research.train import evaluation, rundir, trainer
+from research.train.checkpoint import Checkpoints
+from tests.train import toy
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    return workdir, trainer.run("train", toy.make_config(), toy.make_task(), toy.Data(), workdir)
+
+
+def test_a_run_leaves_what_the_design_lists(finished):
+    workdir, result = finished
+    assert json.loads((workdir / "result.json").read_text()) == json.loads(json.dumps(result))
+    names = {entry["name"] for entry in rundir.read_metrics(workdir / "metrics.jsonl")}
+    assert {"train/loss", "train/grad_norm", "train/learning_rate", "validation/accuracy", "test/loss"} <= names
+    steps = [e["step"] for e in rundir.read_metrics(workdir / "metrics.jsonl") if e["name"] == "train/loss"]
+    assert steps == list(range(1, 13))
+    assert {"compile", "data", "step", "eval", "save"} <= {e["kind"] for e in timeline.read(workdir / "timeline.jsonl")}
+    assert list((workdir / "events").iterdir())
+    assert 0 < result["wall_s"] < 600 and result["params"] == 356
+
+
+def test_scores_equal_a_loop_over_single_examples(finished):
+    workdir, result = finished
+    program = trainer.build(toy.make_config(), toy.make_task())
+    checkpoints = Checkpoints(str(workdir / "checkpoints"), 2, 1, "max")
+    _, state, _ = checkpoints.restore(program)
+    task, variables = toy.make_task(), jax.device_get(state.evaluated)
+    examples = [b for b in toy.Data().eval_batches("test", 1)]
+    assert len(examples) == 22
+    sums = [task.evaluate(variables, example) for example in examples]
+    np.testing.assert_allclose(result["metrics"]["test/accuracy"], np.mean([s["accuracy"][0] for s in sums]), rtol=1e-6)
+    np.testing.assert_allclose(result["metrics"]["test/loss"], np.mean([s["loss"][0] for s in sums]), rtol=1e-4)
+
+
+def test_evaluate_mode_repeats_the_result_and_writes_nothing(finished):
+    workdir, result = finished
+    before = (workdir / "metrics.jsonl").read_text()
+    again = trainer.run("evaluate", toy.make_config(), toy.make_task(), toy.Data(), workdir)
+    assert again["metrics"] == result["metrics"]
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_predict_does_not_depend_on_how_many_examples_come_together(finished):
+    workdir, _ = finished
+    batch = next(toy.Data().eval_batches("test", 22))
+    predict = lambda part: trainer.predict(toy.make_config(), toy.make_task(), toy.Data(), workdir, part)[
+        "probabilities"
+    ]
+    together = predict(batch)
+    assert together.shape == (22, 4)
+    np.testing.assert_allclose(predict({k: v[:3] for k, v in batch.items()}), together[:3], rtol=1e-5)
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    workdir, result = finished
+    written = (workdir / "result.json").stat().st_mtime_ns
+    assert trainer.run("train", toy.make_config(), toy.make_task(), toy.Data(), workdir)["metrics"] == result["metrics"]
+    assert (workdir / "result.json").stat().st_mtime_ns == written
+
+
+def test_nan_stops_the_run_and_names_step_metric_and_checkpoint(tmp_path):
+    task = dataclasses.replace(toy.make_task(), std=(0.0,))  # pixels become infinite
+    with pytest.raises(FloatingPointError, match=r"train/\w+ is nan at step 1; there is no checkpoint yet"):
+        trainer.run("train", toy.make_config(), task, toy.Data(), tmp_path / "run")
+    config = toy.make_config(
+        **{"optimizer": {"name": "sgd", "learning_rate": 1e30, "warmup_steps": 0}, "train.eval_every": 1}
+    )
+    with pytest.raises(
+        FloatingPointError, match=r"train/\w+ is (nan|inf) at step \d+; the last good checkpoint is step \d+"
+    ):
+        trainer.run("train", config, toy.make_task(), toy.Data(), tmp_path / "other")
+
+
+def test_a_workdir_of_another_config_is_refused_and_left_alone(finished):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.iterdir()}
+    with pytest.raises(ValueError, match=r"belongs to another config \(seed: 0 -> 1; train.ema: 0.9 -> 0.5\)"):
+        trainer.run("train", toy.make_config(seed=1, **{"train.ema": 0.5}), toy.make_task(), toy.Data(), workdir)
+    assert {path: path.stat().st_mtime_ns for path in workdir.iterdir()} == before
+
+
+def test_other_data_is_refused(tmp_path):
+    config = toy.make_config(**{"train.steps": 4})
+    trainer.run("train", config, toy.make_task(), toy.Data(), tmp_path / "run")
+    with pytest.raises(ValueError, match="trained on other data: fingerprint toy, now changed"):
+        trainer.run("train", config, toy.make_task(), toy.Data(fingerprint="changed"), tmp_path / "run")
+
+
+def test_a_run_can_be_made_longer_and_reads_any_mesh(tmp_path):
+    short = toy.make_config(**{"train.steps": 6, "mesh.data": 8})
+    trainer.run("train", short, toy.make_task(), toy.Data(), tmp_path / "run")
+    longer = toy.make_config(**{"train.steps": 8, "mesh.data": 4, "mesh.fsdp": 2})
+    result = trainer.run("train", longer, toy.make_task(), toy.Data(), tmp_path / "run")
+    assert result["steps"] == 8 and result["mesh"]["fsdp"] == 2
+    steps = [e["step"] for e in rundir.read_metrics(tmp_path / "run" / "metrics.jsonl") if e["name"] == "train/loss"]
+    assert steps == list(range(1, 9))
+
+
+def test_a_stopped_evaluation_returns_none(finished):
+    program = trainer.build(toy.make_config(), toy.make_task())
+    variables = program.init().evaluated
+    assert evaluation.evaluate(program, toy.Data(), variables, "test", 8, stop=lambda: True) is None
+
+
+def test_settings_are_checked(tmp_path):
+    with pytest.raises(ValueError, match=r"train.select='first' is unknown; choose 'last' or 'best'"):
+        trainer.run(
+            "train", toy.make_config(**{"train.select": "first"}), toy.make_task(), toy.Data(), tmp_path / "run"
+        )
+    with pytest.raises(ValueError, match="holds no checkpoint; train it first"):
+        trainer.run("evaluate", toy.make_config(), toy.make_task(), toy.Data(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
