@@ -1,0 +1,114 @@
+"""Performance: speed and memory of the library, measured. See README.md.
+
+python -m experiments.performance.main [--suite=NAME ...] [--out=FILE.json] [--record]
+"""
+
+import argparse
+import json
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.performance import compiling, input_pipeline, loop, memory, startup
+from experiments.performance.measurement import Measured, Measurement, say
+from research import cli
+from research.report import formats, records
+from research.train import result
+
+SUITES = {
+    "loop": loop.measure,
+    "input": input_pipeline.measure,
+    "startup": startup.measure,
+    "compile": compiling.measure,
+    "memory": memory.measure,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the suites, one after the other; a goal that is missed is said in the table and is no error."""
+    arguments = parse(argv)
+    disable_compilation_cache()
+    revision = result.revision()  # now, since recording changes the tree
+    measured: dict[str, Measured] = {}
+    for name in arguments.suite or SUITES:
+        say(f"{name}:")
+        measured[name] = SUITES[name]()
+        if arguments.record:
+            for row in rows({name: measured[name]}, revision):
+                records.record(row)
+    print(table(measured))
+    if arguments.out:
+        text = json.dumps(rows(measured, revision), indent=2, ensure_ascii=False) + "\n"
+        records.write_atomically(Path(arguments.out), text)
+    if arguments.record:
+        say("recorded; now run: python -m research.report tables")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments. Raises ValueError for a suite that is not known or a place that cannot be written to."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.performance.main", description="Measures speed.")
+    parser.add_argument("--suite", action="append", metavar="NAME", help=f"{', '.join(SUITES)}; may be repeated")
+    parser.add_argument("--out", metavar="FILE", help="writes the measurements as JSON")
+    parser.add_argument("--record", action="store_true", help="adds them to experiments/performance/results.jsonl")
+    arguments = parser.parse_args(argv)
+    for name in arguments.suite or ():
+        if name not in SUITES:
+            raise ValueError(f"--suite={name} is unknown; choose from {', '.join(SUITES)}")
+    if arguments.out and not Path(arguments.out).absolute().parent.is_dir():
+        raise ValueError(f"--out={arguments.out}: the folder does not exist; make it first")
+    return arguments
+
+
+def disable_compilation_cache() -> None:
+    """Here and in the processes that the suites start: what is compiled is compiled anew."""
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+def rows(measured: dict[str, Measured], revision: tuple[str, bool]) -> list[dict[str, Any]]:
+    """One results row for each suite and config, as research/report/records.py describes them."""
+    commit, dirty = revision
+    return [
+        {
+            "experiment": "performance",
+            "suite": suite,
+            "config": config,
+            "measurements": [
+                {"name": each.name, "value": each.value, "unit": each.unit, "goal": each.goal, "met": each.met}
+                for each in measurements
+            ],
+            "hardware": result.hardware(),
+            "commit": commit,
+            "dirty": dirty,
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "command": shlex.join(["python", "-m", "experiments.performance.main", f"--suite={suite}"]),
+        }
+        for suite, by_config in measured.items()
+        for config, measurements in by_config.items()
+    ]
+
+
+def table(measured: dict[str, Measured]) -> str:
+    """The measurements as an aligned table with a header."""
+    lines = [("suite", "config", "measured", "value", "unit", "goal", "met?")]
+    for suite, by_config in measured.items():
+        for config, measurements in by_config.items():
+            lines += [(suite, Path(config.split()[0]).name, *_cells(each)) for each in measurements]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in aligned)
+
+
+def _cells(measurement: Measurement) -> tuple[str, ...]:
+    met = {True: "yes", False: "no", None: "-"}[measurement.met]
+    return measurement.name, formats.number(measurement.value), measurement.unit, measurement.goal or "-", met
+
+
+if __name__ == "__main__":
+    with cli.one_line_errors():
+        main()
