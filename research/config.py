@@ -1,8 +1,9 @@
 """Configs: a file, a variant and overrides become one complete, checked and locked ConfigDict.
 
-A config file defines `get_config(variant="full")` and says only what matters there. Its experiment's `main.py` defines
-`defaults(config)`: every key that a config of the experiment may hold, with its default. So no key can be set that
-nothing knows, every key can be overridden on the command line, and a key added later changes no digest.
+A config file defines `VARIANTS`, `get_config(variant="full")` and `RESULT`, and says only what matters there. Its
+experiment's `main.py` defines `defaults(config)`: every key that a config of the experiment may hold, with its
+default. So no key can be set that nothing knows, every key can be overridden on the command line, and a key added
+later changes no digest.
 """
 
 import ast
@@ -79,7 +80,10 @@ def load(file: str, variant: str = "full", overrides: Sequence[str] = ()) -> Con
     Raises ValueError, in one line, for an unknown file, variant or field, and for a value of the wrong type.
     """
     source = Source(file, variant, tuple(overrides))
-    raw = plain(load_file(file).get_config(variant))
+    module = load_file(file)
+    if variant not in module.VARIANTS:
+        raise ValueError(f"unknown variant {variant!r} of {file}; choose from {', '.join(module.VARIANTS)}")
+    raw = plain(module.get_config(variant))
     config, defaults = complete(raw, experiment_module(source).defaults, overrides)
     config["source"] = {
         "experiment": source.experiment,

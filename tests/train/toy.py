@@ -71,7 +71,7 @@ class Data:
 def make_config(**overrides) -> ConfigDict:
     """A complete config of the toy; overrides by dotted name, e.g. **{"train.steps": 3}."""
     raw = {
-        "optimizer": {"name": "adamw", "learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.01, "clip_norm": 1.0},
+        "optimizer": {"learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.01, "clip_norm": 1.0},
         "train": {
             "steps": 12, "batch_size": 16, "microbatches": 2, "eval_batch_size": 8, "eval_every": 4,
             "checkpoint_every": 3, "log_every": 1, "ema": 0.9,
