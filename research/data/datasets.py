@@ -170,7 +170,7 @@ def _labelled_picture(builder, name):
     pictures, labels = of_type(tfds.features.Image), of_type(tfds.features.ClassLabel)
     if len(pictures) != 1 or len(labels) != 1:
         raise ValueError(
-            f"config.data.name={name!r} has the features {', '.join(features)}; this needs one picture and one class label"
+            f"config.data.name={name!r} has the features {', '.join(features)}; one picture and one class are needed"
         )
     return pictures[0], labels[0]
 
@@ -192,16 +192,14 @@ def _check(config, size, resize):
     if not 1 <= size <= resize:
         raise ValueError(f"config.data.resize={resize} px must be at least image_size={size}, which is at least 1")
     if not 0 < config["validation_fraction"] < 0.5:
-        raise ValueError(
-            f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5"
-        )
-    for key in ("pad", "rotate", "shift", "scale", "randaugment_layers", "randaugment_magnitude", "workers", "prefetch"):
-        if config[key] < 0:
-            raise ValueError(f"config.data.{key}={config[key]} must not be negative")
+        raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5")
+    for key, value in config.items():
+        if isinstance(value, int | float) and value < 0:
+            raise ValueError(f"config.data.{key}={value} must not be negative")
 
 
 def _per_channel(values, channels, key):
     values = tuple(float(value) for value in values)
     if len(values) not in (1, channels):
-        raise ValueError(f"config.data.{key}={values} has {len(values)} values for {channels} channels; give 1 or {channels}")
+        raise ValueError(f"config.data.{key}={values} has {len(values)} values; the pictures have {channels} channels")
     return values * channels if len(values) == 1 else values

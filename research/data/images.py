@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
     """Decode, resize the shorter side to `resize` px, cut out the central `size` x `size` px."""

@@ -26,14 +26,18 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
     if not sources.is_prepared(builder):
         _check_archives(builder, name, manual_dir)
         with _locked(Path(builder.data_dir).parent):
-            if sources.is_prepared(builder):
-                return f"{name}: prepared meanwhile by another process in {builder.data_dir}"
-            _write(builder, name, manual_dir, skip_undecodable)
-        splits = ", ".join(f"{split} {info.num_examples}" for split, info in builder.info.splits.items())
-        skipped = getattr(builder, "skipped", [])
-        note = f"; left out {len(skipped)} undecodable: {', '.join(skipped)}" if skipped else ""
-        return f"{name}: prepared in {builder.data_dir} ({splits}){note}"
+            if not sources.is_prepared(builder):  # by another process, meanwhile
+                _write(builder, name, manual_dir, skip_undecodable)
+                return f"{name}: prepared in {builder.data_dir} ({_summary(builder)})"
     return f"{name}: already prepared in {builder.data_dir}"
+
+
+def _summary(builder):
+    parts = [f"{split} {info.num_examples}" for split, info in builder.info.splits.items()]
+    skipped = getattr(builder, "skipped", [])
+    if skipped:
+        parts.append(f"{len(skipped)} undecodable left out: {' '.join(skipped)}")
+    return ", ".join(parts)
 
 
 def _check_archives(builder, name, manual_dir):
@@ -57,13 +61,13 @@ def _write(builder, name, manual_dir, skip_undecodable):
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces what `prepare` returns
             builder.download_and_prepare(download_config=config)
-    except ImportError as error:
-        raise ValueError(f"the catalogue's builder of {name!r} cannot run here: {error}") from error
+    except (ImportError, OSError) as error:  # no TensorFlow, no network, no space
+        raise ValueError(f"{name} cannot be prepared: {error}") from error
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lets one process at a time prepare what lies in `folder`. The lock dies with its owner, so none is left behind."""
+    """Lets one process at a time prepare what lies in `folder`. The lock dies with its owner."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -4,8 +4,10 @@ A name is one of `OWN`, a name of the TFDS catalogue (`mnist`, `glue/sst2`), or 
 ArrayRecord files below `data_dir`.
 """
 
+import contextlib
 import hashlib
 import importlib
+import io
 import os
 import shlex
 from collections.abc import Mapping
@@ -23,6 +25,10 @@ OWN = {
 FOLDER = "folder:"
 SPLITS = ("train", "validation", "test")
 FINGERPRINT_RECORDS = 64
+CATALOGUE_PARTS = (
+    "question_answering", "ranking", "recommendation", "structured", "summarization", "text", "text_simplification",
+    "time_series", "translate", "video", "vision_language",
+)  # fmt: skip
 
 
 def resolve_dir(data_dir: str = "") -> Path:
@@ -46,15 +52,28 @@ def open_builder(name: str, data_dir: str = ""):
 def _open_catalogue(name: str, data_dir: str):
     import tensorflow_datasets as tfds
 
+    build = lambda: tfds.builder(name, data_dir=resolve_dir(data_dir), file_format="array_record")
     try:
-        return tfds.builder(name, data_dir=resolve_dir(data_dir), file_format="array_record")
+        with contextlib.redirect_stdout(io.StringIO()):  # where TFDS says at length that it has no TensorFlow
+            try:
+                return build()
+            except tfds.core.DatasetNotFoundError:
+                _import_catalogue()
+                return build()
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
             f"unknown data set {name!r}; choose from {', '.join(OWN)}, {FOLDER}PATH, or a name of the TFDS catalogue "
             "(tensorflow.org/datasets/catalog)"
         ) from None
-    except ImportError as error:
-        raise ValueError(f"the catalogue's data set {name!r} cannot be used without a missing module: {error}") from error
+    except (ImportError, ValueError) as error:  # it needs TensorFlow; it was prepared in another file format
+        raise ValueError(f"the catalogue's data set {name!r} cannot be used here: {error}") from error
+
+
+def _import_catalogue() -> None:
+    """Imports the parts of the catalogue that TFDS 4.9.10 gives up on because a part before them needs h5py."""
+    for part in CATALOGUE_PARTS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"tensorflow_datasets.{part}")
 
 
 def is_prepared(builder) -> bool:
@@ -80,10 +99,9 @@ class Prepared:
     def _expressions(self) -> dict[str, str]:
         """Split name -> TFDS split expression."""
         if not is_prepared(self._builder):
-            raise ValueError(f"data set {self.name!r} is not prepared; run: {prepare_command(self.name, self._builder)}")
-        return split_expressions(
-            {name: split.num_examples for name, split in self._builder.info.splits.items()}, self._validation_fraction
-        )
+            raise ValueError(f"{self.name!r} is not prepared; run: {prepare_command(self.name, self._builder)}")
+        available = {name: split.num_examples for name, split in self._builder.info.splits.items()}
+        return split_expressions(available, self._validation_fraction)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -113,7 +131,7 @@ class Prepared:
 
 
 def split_expressions(available: Mapping[str, int], validation_fraction: float) -> dict[str, str]:
-    """The TFDS expressions of train, validation and test, given the prepared splits and their lengths (see Prepared)."""
+    """The TFDS expressions of train, validation and test, given the prepared splits and their lengths."""
     if "train" not in available:
         raise ValueError(f"the data set has no train split, only {', '.join(available)}")
     expressions = {split: split for split in SPLITS if split in available}
@@ -134,5 +152,6 @@ def split_expressions(available: Mapping[str, int], validation_fraction: float) 
 def prepare_command(name: str, builder) -> str:
     """The command that prepares a data set."""
     manual = " --manual_dir=DIR" if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ""
-    elsewhere = "" if builder.data_dir_root == resolve_dir() else f" --data_dir={shlex.quote(str(builder.data_dir_root))}"
+    data_dir = str(builder.data_dir_root)
+    elsewhere = "" if data_dir == str(resolve_dir()) else f" --data_dir={shlex.quote(data_dir)}"
     return f"python -m research.data prepare {shlex.quote(name)}{manual}{elsewhere}"

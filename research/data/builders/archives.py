@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 TAR_END = 1024  # bytes: two zero blocks
 
@@ -28,8 +29,20 @@ def check(path: Path) -> None:
                 archive.getmembers()
 
 
+def tar_members(file: Path | IO[bytes], name: str) -> Iterator[tuple[str, IO[bytes]]]:
+    """(name, open file) of every file in a tar archive that messages call `name`; a damaged one is a ValueError."""
+    with damage_named(name), tarfile.open(**{"name" if isinstance(file, Path) else "fileobj": file}) as archive:
+        for member in archive:
+            if member.isfile():
+                yield member.name, archive.extractfile(member)
+        # To tarfile a damaged header is an end like any other.
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"damaged header at byte {archive.offset}")
+
+
 @contextlib.contextmanager
-def damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Path | str) -> Iterator[None]:
     """Turns what the readers of a damaged archive raise into one line that names the file."""
     try:
         yield

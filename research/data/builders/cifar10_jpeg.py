@@ -40,4 +40,4 @@ def _pictures(archive: Path, wanted: Callable[[int], bool]) -> Iterator[Picture]
         for name in sorted(members.namelist()):
             path = PurePosixPath(name)
             if path.suffix == ".jpg" and wanted(int(path.stem)):
-                yield Picture(f"{archive}/{name}", members.read(name), path.parent.name)
+                yield Picture(archive, name, members.read(name), path.parent.name)

@@ -29,7 +29,9 @@ class Digits(PictureBuilder, skip_registration=True):
         from sklearn.model_selection import train_test_split
 
         scans, labels = load_digits(return_X_y=True)
-        split = lambda rows, part: train_test_split(rows, test_size=part, stratify=labels[rows], random_state=SPLIT_SEED)
+        split = lambda rows, size: train_test_split(
+            rows, test_size=size, stratify=labels[rows], random_state=SPLIT_SEED
+        )
         rest, test = split(np.arange(len(scans)), TEST_FRACTION)
         train, validation = split(rest, VALIDATION_FRACTION)
         parts = {"train": train, "validation": validation, "test": test}
@@ -42,4 +44,4 @@ def _pictures(scans, labels, rows) -> Iterator[Picture]:
         pixels = np.round(scans[row].reshape(8, 8) * (255 / 16)).astype(np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="PNG")
-        yield Picture(f"{row:04}.png", buffer.getvalue(), str(labels[row]))
+        yield Picture("digits", f"{row:04}.png", buffer.getvalue(), str(labels[row]))

@@ -1,9 +1,10 @@
-"""What our builders of labelled pictures share: they keep the bytes that the archive holds, and check each picture once."""
+"""What our builders of labelled pictures share: they keep the bytes as found, and check each picture once."""
 
 import concurrent.futures
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow_datasets as tfds
@@ -15,11 +16,17 @@ CHUNK = 256  # pictures that wait for the decoders at a time
 
 
 class Picture(NamedTuple):
-    """`path` names the picture to a person and is its key; `encoded` are its bytes as found."""
+    """The bytes of a picture as found. The stored order hashes `member`, whatever folder `archive` lies in."""
 
-    path: str
+    archive: Path | str
+    member: str
     encoded: bytes
     label: str
+
+    @property
+    def path(self) -> str:
+        """What names the picture to a person."""
+        return f"{self.archive}/{self.member}"
 
 
 class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -52,13 +59,12 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         progress = tqdm.tqdm(pictures, desc=f"{self.name} {split}", unit=" pictures", mininterval=0.5)
         for picture, problem in _checked(progress, self.channels):
             if problem is None:
-                yield picture.path, {"image": picture.encoded, "label": picture.label}
+                yield picture.member, {"image": picture.encoded, "label": picture.label}
             elif self.skip_undecodable:
                 self.skipped.append(picture.path)
             else:
                 raise ValueError(
-                    f"{picture.path} cannot be decoded ({problem}); mend or remove it, or leave such pictures out with "
-                    "--skip_undecodable"
+                    f"{picture.path} cannot be decoded ({problem}); mend it, or prepare with --skip_undecodable"
                 )
 
 
