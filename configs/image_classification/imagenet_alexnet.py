@@ -1,11 +1,15 @@
-"""AlexNet on ImageNet in its single-tower form: Krizhevsky, "One weird trick for parallelizing CNNs", 2014.
-
-90 epochs, batch 256, SGD with momentum 0.9, weight decay 5e-4, dropout 0.5, pictures of 256 px cropped to 224.
-Torchvision's weights of this form reach 56.5 % top-1. Mesh: data = all devices.
+"""AlexNet on ImageNet at 224 px.
 
     python -m research.data prepare imagenet2012 --manual_dir=ARCHIVES
     python -m experiments.image_classification.main \\
       --config=configs/image_classification/imagenet_alexnet.py --workdir=runs/imagenet_alexnet
+
+The single tower of Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014, with the recipe
+of torchvision's reference scripts: SGD with momentum 0.9, batch 256, learning rate 0.01, weight decay 1e-4 on all
+parameters, random resized crop, flip, 90 epochs; 56.522 % (torchvision, AlexNet_Weights.IMAGENET1K_V1). A cosine
+replaces their steps (a tenth every 30 epochs). The two towers of Krizhevsky et al., 2012, reached 59.3 %, averaged
+over ten crops.
+Hardware: one GPU, about a day, most of it decoding pictures. Mesh: data=-1. `smoke`: seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +21,7 @@ RESULT = {
     "floor": 0.001,
     "floor_source": "chance",
     "reference": 0.565,
-    "reference_source": "torchvision AlexNet_Weights.IMAGENET1K_V1",
+    "reference_source": "torchvision, AlexNet_Weights.IMAGENET1K_V1",
 }
 
 
@@ -30,41 +34,38 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "imagenet2012",
                 "image_size": 224,
                 "resize": 256,
-                "crop": "random",
+                "crop": "inception",
                 "flip": True,
-                "mean": (123.7, 116.3, 103.5),
-                "std": (58.4, 57.1, 57.4),
+                "mean": (123.675, 116.28, 103.53),
+                "std": (58.395, 57.12, 57.375),
+                "workers": 16,
             },
-            "model": {
-                "name": "alexnet",
-                "dropout": 0.5,
-            },
-            "task": {},
+            "model": {"name": "alexnet", "dropout": 0.5, "mlp_dim": 4096},
             "optimizer": {
                 "name": "sgd",
                 "learning_rate": 0.01,
                 "momentum": 0.9,
                 "schedule": "cosine",
                 "warmup_steps": 1000,
-                "weight_decay": 0.0005,
+                "weight_decay": 1e-4,
+                "decay": ("kernel", "bias"),
             },
             "train": {
-                "steps": 450_000,
+                "steps": 445_800,
                 "batch_size": 256,
                 "eval_batch_size": 1024,
-                "eval_every": 5000,
-                "checkpoint_every": 1000,
-                "log_every": 50,
+                "eval_every": 20_000,
+                "checkpoint_every": 20_000,
+                "log_every": 100,
+                "ema": 0.0,
             },
-            "precision": {
-                "compute": "bfloat16",
-            },
+            "precision": {"compute": "bfloat16"},
         }
     )
     if variant == "smoke":  # the digits of scikit-learn, enlarged, so that no ImageNet is needed
-        config.data.update(name="digits", image_size=64, resize=64, mean=(77.0,), std=(96.0,))
-        config.model.mlp_dim = 64
+        config.data.update(name="digits", image_size=64, resize=64, mean=(77.0,), std=(96.0,), workers=0)
+        config.model.mlp_dim = 32
         config.optimizer.warmup_steps = 1
-        config.train.update(steps=2, batch_size=16, microbatches=1, eval_batch_size=120, eval_every=2, log_every=1)
+        config.train.update(steps=2, batch_size=16, eval_batch_size=120, eval_every=2, log_every=1)
         config.precision.compute = "float32"
     return config

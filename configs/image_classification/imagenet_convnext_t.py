@@ -1,12 +1,14 @@
-"""ConvNeXt-T on ImageNet: Liu et al., "A ConvNet for the 2020s", 2022, appendix A.
-
-300 epochs, batch 4096, AdamW at 4e-3, 20 epochs of warm-up, weight decay 0.05, stochastic depth 0.1,
-RandAugment (2, 9), mixup 0.8, cutmix 1.0, label smoothing 0.1, EMA 0.9999: 82.1 % top-1. Random erasing is left out.
-Mesh: data = all devices.
+"""ConvNeXt-T on ImageNet at 224 px.
 
     python -m research.data prepare imagenet2012 --manual_dir=ARCHIVES
     python -m experiments.image_classification.main \\
       --config=configs/image_classification/imagenet_convnext_t.py --workdir=runs/imagenet_convnext_t
+
+Liu et al., "A ConvNet for the 2020s", 2022, table 5: AdamW, batch 4096, learning rate 4e-3, 20 epochs of warm-up,
+300 epochs, weight decay 0.05, RandAugment (2, 9), mixup 0.8, cutmix 1.0, label smoothing 0.1, stochastic depth 0.1,
+layer scale 1e-6, EMA 0.9999; 82.1 % (table 1). Two differences: they also erase random boxes, and their mixup draws one
+share for a batch, ours one for each picture.
+Hardware: 32 GPUs (theirs) or 32 TPU chips, 128 pictures on each. Mesh: data=-1. `smoke`: seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -33,48 +35,43 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "resize": 256,
                 "crop": "inception",
                 "flip": True,
-                "mean": (123.7, 116.3, 103.5),
-                "std": (58.4, 57.1, 57.4),
                 "randaugment_layers": 2,
                 "randaugment_magnitude": 9.0,
+                "mean": (123.675, 116.28, 103.53),
+                "std": (58.395, 57.12, 57.375),
+                "workers": 16,
             },
             "model": {
                 "name": "convnext",
                 "stage_sizes": (3, 3, 9, 3),
                 "widths": (96, 192, 384, 768),
                 "stochastic_depth": 0.1,
+                "layer_scale": 1e-6,
             },
-            "task": {
-                "label_smoothing": 0.1,
-                "mixup": 0.8,
-                "cutmix": 1.0,
-            },
+            "task": {"label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0},
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 0.004,
+                "learning_rate": 4e-3,
                 "schedule": "cosine",
-                "warmup_steps": 6250,
+                "warmup_steps": 6190,
                 "weight_decay": 0.05,
             },
             "train": {
-                "steps": 93_800,
+                "steps": 92_870,
                 "batch_size": 4096,
                 "eval_batch_size": 1024,
-                "eval_every": 5000,
-                "checkpoint_every": 1000,
-                "log_every": 50,
-                "microbatches": 2,
+                "eval_every": 3000,
+                "checkpoint_every": 3000,
+                "log_every": 100,
                 "ema": 0.9999,
             },
-            "precision": {
-                "compute": "bfloat16",
-            },
+            "precision": {"compute": "bfloat16"},
         }
     )
     if variant == "smoke":  # the digits of scikit-learn, enlarged, so that no ImageNet is needed
-        config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,))
-        config.model.update(stage_sizes=(1, 1, 1, 1), widths=(8, 16, 24, 32))
+        config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,), workers=0)
+        config.model.update(stage_sizes=(1, 1, 1, 1), widths=(8, 16, 32, 64))
         config.optimizer.warmup_steps = 1
-        config.train.update(steps=2, batch_size=16, microbatches=1, eval_batch_size=120, eval_every=2, log_every=1)
+        config.train.update(steps=2, batch_size=16, eval_batch_size=120, eval_every=2, log_every=1)
         config.precision.compute = "float32"
     return config

@@ -1,12 +1,14 @@
-"""ResNet-50 on ImageNet: Goyal et al., "Accurate, Large Minibatch SGD", 2017.
-
-90 epochs, batch 1024, learning rate 0.1 per 256 examples after 5 epochs of warm-up (there in steps, here a cosine),
-weight decay 1e-4, the last batch-norm scale of a block starts at 0: 76.4 % top-1 at batch 256 (table 1: 23.60 % error).
-Mesh: data = all devices.
+"""ResNet-50 (v1.5) on ImageNet at 224 px.
 
     python -m research.data prepare imagenet2012 --manual_dir=ARCHIVES
     python -m experiments.image_classification.main \\
       --config=configs/image_classification/imagenet_resnet50.py --workdir=runs/imagenet_resnet50
+
+Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017: Nesterov momentum 0.9, learning rate
+0.1 for each 256 of the batch after 5 epochs of warm-up, weight decay 1e-4 on kernels, the last batch norm of a block
+starts at 0, 90 epochs; 76.40 % with a batch of 256 (table 1) and as much up to 8192. Here the batch is 1024, batch norm
+sees all of it rather than 32 pictures, and a cosine replaces the three steps of the learning rate.
+Hardware: a TPU v3-8 or 8 GPUs, some hours. Mesh: data=-1. `smoke`: seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +20,7 @@ RESULT = {
     "floor": 0.001,
     "floor_source": "chance",
     "reference": 0.764,
-    "reference_source": "Goyal et al. 2017, table 1, batch 256",
+    "reference_source": "Goyal et al. 2017, table 1",
 }
 
 
@@ -33,8 +35,9 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "resize": 256,
                 "crop": "inception",
                 "flip": True,
-                "mean": (123.7, 116.3, 103.5),
-                "std": (58.4, 57.1, 57.4),
+                "mean": (123.675, 116.28, 103.53),
+                "std": (58.395, 57.12, 57.375),
+                "workers": 16,
             },
             "model": {
                 "name": "resnet",
@@ -42,34 +45,33 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "block": "bottleneck",
                 "width": 64,
                 "stem": "imagenet",
+                "zero_init_residual": True,
             },
-            "task": {},
             "optimizer": {
                 "name": "sgd",
                 "learning_rate": 0.4,
                 "momentum": 0.9,
                 "nesterov": True,
                 "schedule": "cosine",
-                "warmup_steps": 6250,
-                "weight_decay": 0.0001,
+                "warmup_steps": 6190,
+                "weight_decay": 1e-4,
             },
             "train": {
-                "steps": 112_600,
+                "steps": 111_450,
                 "batch_size": 1024,
                 "eval_batch_size": 1024,
                 "eval_every": 5000,
-                "checkpoint_every": 1000,
-                "log_every": 50,
+                "checkpoint_every": 5000,
+                "log_every": 100,
+                "ema": 0.0,
             },
-            "precision": {
-                "compute": "bfloat16",
-            },
+            "precision": {"compute": "bfloat16"},
         }
     )
     if variant == "smoke":  # the digits of scikit-learn, enlarged, so that no ImageNet is needed
-        config.data.update(name="digits", image_size=64, resize=64, mean=(77.0,), std=(96.0,))
+        config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,), workers=0)
         config.model.update(stage_sizes=(1, 1, 1, 1), width=8)
         config.optimizer.warmup_steps = 1
-        config.train.update(steps=2, batch_size=16, microbatches=1, eval_batch_size=120, eval_every=2, log_every=1)
+        config.train.update(steps=2, batch_size=16, eval_batch_size=120, eval_every=2, log_every=1)
         config.precision.compute = "float32"
     return config

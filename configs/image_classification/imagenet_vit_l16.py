@@ -1,12 +1,16 @@
-"""ViT-L/16 on ImageNet from scratch: the "DeiT III" recipe of Touvron et al., 2022, in our terms.
-
-400 epochs there (here too), batch 2048, LAMB at 3e-3, stochastic depth 0.45, mixup 0.8, cutmix 1.0, weight decay 0.02;
-84.5 % at 224 px (their table of 400-epoch ImageNet-1k results). What differs: RandAugment for their 3-Augment, softmax
-for their binary cross-entropy, no layer scale. Mesh: fsdp = all devices of a slice; remat "dots".
+"""ViT-L/16 on ImageNet at 224 px, from scratch.
 
     python -m research.data prepare imagenet2012 --manual_dir=ARCHIVES
     python -m experiments.image_classification.main \\
       --config=configs/image_classification/imagenet_vit_l16.py --workdir=runs/imagenet_vit_l16
+
+The supervised baseline of He et al., "Masked Autoencoders Are Scalable Vision Learners", 2021, appendix A.2: AdamW
+(0.9, 0.95), learning rate 1e-4 for each 256 of the batch of 4096, weight decay 0.3, 20 epochs of warm-up, 200 epochs,
+RandAugment (9), label smoothing, mixup 0.8, cutmix 1.0, stochastic depth 0.2, EMA 0.9999; 82.6 % (table 3). Chosen
+over AugReg, which pre-trains on ImageNet-21k, and DeiT III, which needs layer scale, another loss and a second stage.
+Their mixup draws one share for a batch, ours one for each picture.
+Hardware: 64 TPU chips of 16 GiB (v5e-64), 64 pictures on each. Mesh: data=-1; on fewer chips
+`--config.mesh.data=1 --config.mesh.fsdp=-1 --config.train.microbatches=4`. `smoke`: seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -17,8 +21,8 @@ RESULT = {
     "metric": "test/accuracy",
     "floor": 0.001,
     "floor_source": "chance",
-    "reference": 0.845,
-    "reference_source": "Touvron et al. 2022, DeiT III, 400 epochs",
+    "reference": 0.826,
+    "reference_source": "He et al. 2021 (MAE), table 3, from scratch",
 }
 
 
@@ -33,10 +37,11 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "resize": 256,
                 "crop": "inception",
                 "flip": True,
-                "mean": (123.7, 116.3, 103.5),
-                "std": (58.4, 57.1, 57.4),
                 "randaugment_layers": 2,
                 "randaugment_magnitude": 9.0,
+                "mean": (123.675, 116.28, 103.53),
+                "std": (58.395, 57.12, 57.375),
+                "workers": 16,
             },
             "model": {
                 "name": "vit",
@@ -47,43 +52,36 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "mlp_dim": 4096,
                 "num_heads": 16,
                 "pool": "cls",
-                "stochastic_depth": 0.45,
+                "positions": "sincos",
+                "stochastic_depth": 0.2,
                 "remat": "dots",
             },
-            "task": {
-                "mixup": 0.8,
-                "cutmix": 1.0,
-            },
+            "task": {"label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0},
             "optimizer": {
-                "name": "lamb",
-                "learning_rate": 0.003,
+                "name": "adamw",
+                "learning_rate": 1.6e-3,
                 "schedule": "cosine",
-                "warmup_steps": 3125,
-                "weight_decay": 0.02,
-                "clip_norm": 1.0,
+                "warmup_steps": 6190,
+                "b1": 0.9,
+                "b2": 0.95,
+                "weight_decay": 0.3,
             },
             "train": {
-                "steps": 250_000,
-                "batch_size": 2048,
+                "steps": 61_910,
+                "batch_size": 4096,
                 "eval_batch_size": 1024,
-                "eval_every": 5000,
-                "checkpoint_every": 1000,
-                "log_every": 50,
+                "eval_every": 3000,
+                "checkpoint_every": 3000,
+                "log_every": 100,
+                "ema": 0.9999,
             },
-            "mesh": {
-                "data": 1,
-                "fsdp": -1,
-            },
-            "precision": {
-                "compute": "bfloat16",
-            },
+            "precision": {"compute": "bfloat16"},
         }
     )
     if variant == "smoke":  # the digits of scikit-learn, enlarged, so that no ImageNet is needed
-        config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,))
-        config.model.update(image_size=32, patch_size=8, width=32, depth=2, mlp_dim=64, num_heads=2)
+        config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,), workers=0)
+        config.model.update(image_size=32, width=32, depth=2, mlp_dim=64, num_heads=2)
         config.optimizer.warmup_steps = 1
-        config.train.update(steps=2, batch_size=16, microbatches=1, eval_batch_size=120, eval_every=2, log_every=1)
-        config.mesh.update(data=-1, fsdp=1, tensor=1)
+        config.train.update(steps=2, batch_size=16, eval_batch_size=120, eval_every=2, log_every=1)
         config.precision.compute = "float32"
     return config

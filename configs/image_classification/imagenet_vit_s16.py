@@ -1,11 +1,14 @@
-"""ViT-S/16 on ImageNet: Beyer et al., "Better plain ViT baselines for ImageNet-1k", 2022.
-
-90 epochs, batch 1024, RandAugment (2, 10), mixup 0.2, sin-cos positions, mean pooling: 76.5 % top-1, as the report's
-table 1 gives it for 90 epochs. About 7 hours on 8 TPU v3 cores there. Mesh: data = all devices.
+"""ViT-S/16 on ImageNet at 224 px.
 
     python -m research.data prepare imagenet2012 --manual_dir=ARCHIVES
     python -m experiments.image_classification.main \\
       --config=configs/image_classification/imagenet_vit_s16.py --workdir=runs/imagenet_vit_s16
+
+Beyer, Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k", 2022: sin-cos positions, mean pool, a linear
+head, batch 1024, RandAugment (2, 10), mixup 0.2, 90 epochs, 76.5 % (table 1). They decouple the decay of 1e-4 from the
+peak learning rate, which is optax's 0.1 at a peak of 1e-3. Two differences: their crops begin at 5 % of the picture,
+ours at 8 %, and their mixup draws one share for a batch, ours one for each picture.
+The paper's hardware: under 7 hours on a TPU v3-8. Mesh: data=-1. `smoke`: seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -32,10 +35,9 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "resize": 256,
                 "crop": "inception",
                 "flip": True,
-                "mean": (123.7, 116.3, 103.5),
-                "std": (58.4, 57.1, 57.4),
                 "randaugment_layers": 2,
                 "randaugment_magnitude": 10.0,
+                "workers": 16,
             },
             "model": {
                 "name": "vit",
@@ -48,34 +50,31 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "pool": "mean",
                 "positions": "sincos",
             },
-            "task": {
-                "mixup": 0.2,
-            },
+            "task": {"mixup": 0.2},
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 0.001,
+                "learning_rate": 1e-3,
                 "schedule": "cosine",
                 "warmup_steps": 10_000,
                 "weight_decay": 0.1,
                 "clip_norm": 1.0,
             },
             "train": {
-                "steps": 112_600,
+                "steps": 111_450,
                 "batch_size": 1024,
                 "eval_batch_size": 1024,
                 "eval_every": 5000,
-                "checkpoint_every": 1000,
-                "log_every": 50,
+                "checkpoint_every": 5000,
+                "log_every": 100,
+                "ema": 0.0,
             },
-            "precision": {
-                "compute": "bfloat16",
-            },
+            "precision": {"compute": "bfloat16"},
         }
     )
     if variant == "smoke":  # the digits of scikit-learn, enlarged, so that no ImageNet is needed
-        config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,))
-        config.model.update(image_size=32, patch_size=8, width=32, depth=2, mlp_dim=64, num_heads=2)
+        config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,), workers=0)
+        config.model.update(image_size=32, width=32, depth=2, mlp_dim=64, num_heads=2)
         config.optimizer.warmup_steps = 1
-        config.train.update(steps=2, batch_size=16, microbatches=1, eval_batch_size=120, eval_every=2, log_every=1)
+        config.train.update(steps=2, batch_size=16, eval_batch_size=120, eval_every=2, log_every=1)
         config.precision.compute = "float32"
     return config
