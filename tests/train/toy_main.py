@@ -14,18 +14,22 @@ class SlowData(toy.Data):
     delay_s: float = 0.0
 
     def train_batches(self, *args, **kwargs):
-        for batch in super().train_batches(*args, **kwargs):
+        return self._slowly(super().train_batches(*args, **kwargs))
+
+    def eval_batches(self, *args, **kwargs):
+        return self._slowly(super().eval_batches(*args, **kwargs))
+
+    def _slowly(self, batches):
+        for batch in batches:
             time.sleep(self.delay_s)
             yield batch
 
-    def eval_batches(self, *args, **kwargs):
-        for batch in super().eval_batches(*args, **kwargs):
-            time.sleep(self.delay_s)
-            yield batch
+
+def main(workdir: str, delay_s: str = "0") -> None:
+    trainer.run("train", toy.make_config(), toy.make_task(), SlowData(delay_s=float(delay_s)), workdir)
 
 
 if __name__ == "__main__":
     preemption.exit_on_sigterm()
     with cli.one_line_errors():
-        config = toy.make_config(**{"mesh.data": int(sys.argv[3])} if len(sys.argv) > 3 else {})
-        trainer.run("train", config, toy.make_task(), SlowData(delay_s=float(sys.argv[2])), sys.argv[1])
+        main(*sys.argv[1:])

@@ -1,0 +1,61 @@
+"""The structure that DESIGN promises: floors, no TensorFlow, files that fit in a reader's head."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# From the ground up. `config` and `cli` are modules, the others packages.
+FLOORS = ("config", "parallel", "measure", "models", "tasks", "data", "train", "plan", "report", "interop", "cli")
+FILES = sorted(path for top in ("research", "experiments", "configs", "tests") for path in (ROOT / top).rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor(name):
+    """The floor of `research.train.loop` is that of `train`; None outside the library."""
+    parts = name.split(".")
+    return FLOORS.index(parts[1]) if parts[0] == "research" and len(parts) > 1 and parts[1] in FLOORS else None
+
+
+def test_lower_floors_never_import_higher_ones():
+    wrong = []
+    for path in FILES:
+        here = floor(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for name in imports(path):
+            there = floor(name)
+            if here is not None and (name.startswith(("experiments", "tests")) or (there is not None and there > here)):
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["research.train.trainer", "research.cli", "research.config"])
+def test_floors_are_recognised(name):
+    assert floor(name) == FLOORS.index(name.split(".")[1])
+
+
+def test_nothing_imports_tensorflow():
+    assert [path for path in FILES if any(name.split(".")[0] == "tensorflow" for name in imports(path))] == []
+
+
+def test_no_file_is_over_400_lines():
+    assert [path for path in FILES if len(path.read_text().splitlines()) > 400] == []
+
+
+def test_lock_file_holds_names_and_versions_only():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(line.count("==") == 1 and "://" not in line and "@" not in line for line in lines)
+
+
+def test_shell_scripts_parse():
+    for path in [ROOT / ".ci" / "run", *(ROOT / "tpu_scripts").glob("*.sh")]:
+        subprocess.run(["bash", "-n", path], check=True)
