@@ -1,0 +1,46 @@
+"""A copy of the repository in which commands may write what they like, with one folder of prepared data for all."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "runs", "data")
+
+NOT_INHERITED = ("MAKEFLAGS", "MAKELEVEL", "XLA_FLAGS")
+
+
+class House:
+    """The copy at `root`, and `run` for a command line in it."""
+
+    def __init__(self, root: Path, data_dir: Path):
+        self.root = root
+        # An ordinary run has no outer `make`, and not the 8 virtual devices of the other tests.
+        kept = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+        self.env = kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "TFDS_DATA_DIR": str(data_dir)}
+
+    def run(self, command: str) -> subprocess.CompletedProcess:
+        """The finished process of a bash command line, run in the root of the copy."""
+        return subprocess.run(
+            ["bash", "-c", command], cwd=self.root, env=self.env, capture_output=True, text=True, timeout=900
+        )
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("tensorflow_datasets")
+
+
+@pytest.fixture
+def house(tmp_path, data_dir):
+    root = tmp_path / "tessera"
+    top = lambda folder, names: NOT_COPIED(folder, names) - ({"data"} if Path(folder) != ROOT else set())
+    shutil.copytree(ROOT, root, ignore=top)
+    if (ROOT.parent / "shared").is_dir():
+        (tmp_path / "shared").symlink_to(ROOT.parent / "shared")
+    return House(root, data_dir)

@@ -1,0 +1,131 @@
+"""The performance suites at toy size: what they report, not how fast it is."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from experiments.performance import compiling, input_pipeline, loop, main, measurement
+from experiments.performance.measurement import Measurement
+from research import config as configs
+from research.data import prepare
+from research.report import records, tables
+from tests.experiments.conftest import ROOT
+
+
+@pytest.fixture
+def digits(data_dir, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    prepare.prepare("digits")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value", "goal", "met"),
+    [
+        ({"at_most": 1.02}, 1.02, "<= 1.02", True),
+        ({"at_most": 1.02}, 1.03, "<= 1.02", False),
+        ({"at_least": 3}, 3.1, ">= 3", True),
+        ({"at_least": 3}, 2.9, ">= 3", False),
+        ({}, 7.0, None, None),
+    ],
+)
+def test_goals(bounds, value, goal, met):
+    measured = Measurement("name", value, **bounds)
+    assert (measured.goal, measured.met) == (goal, met)
+
+
+def test_segments_alternate_and_leave_the_state_of_the_loop_alone():
+    """The fake step counts; the loop's own count must not see the bare steps, and its segments are timed in pairs."""
+    taken = []
+
+    def train_step(state, batch):
+        taken.append(int(state))
+        return state + 1, {}
+
+    step, state = loop.SegmentedStep(train_step, segment=4, pairs=3), jnp.zeros((), jnp.int32)
+    with pytest.raises(loop._Enough):
+        for _ in range(100):
+            state, _ = step(state, None)
+    assert int(state) == 1 + 3 * 4
+    # The compiling step, then a bare and a full segment from the same state, three times.
+    assert taken == [0, 1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8, 5, 6, 7, 8, 9, 10, 11, 12, 9, 10, 11, 12]
+    assert len(step.full_s) == len(step.bare_s) == 3
+    assert all(seconds > 0 for seconds in step.full_s + step.bare_s)
+
+
+def test_loop_and_input(digits):
+    """The ratios follow from the figures that stand beside them."""
+    for suite in (loop.measure, input_pipeline.measure):
+        name = "loop" if suite is loop.measure else "input"
+        ((config, measurements),) = suite(**main.QUICK[name]).items()
+        assert config == measurement.SMOKE
+        assert all(math.isfinite(each.value) and each.value > 0 for each in measurements)
+        if name == "input":
+            ratio, made, eaten = (each.value for each in measurements)
+            assert ratio == pytest.approx(made / eaten)
+
+
+def test_compile_takes_the_depth_that_it_reports(digits, monkeypatch):
+    depths = []
+    monkeypatch.setattr(compiling, "compile_seconds", lambda config, depth: depths.append(depth) or float(depth))
+    ((config, measurements),) = compiling.measure(measurement.SMOKE, depths=(12, 48), repeats=2).items()
+    assert depths == [12, 12, 48, 12, 48]
+    assert [each.value for each in measurements] == [4.0, 12.0, 48.0]
+    assert config.endswith("--config.model.unroll=1")
+
+
+def test_rows_are_those_that_the_tables_read():
+    measured = {"loop": {measurement.CIFAR10: [Measurement("full / bare", 1.0134, at_most=1.02)]}}
+    (row,) = main.rows(measured, ("0123456789ab", False))
+    table = tables.render([json.loads(json.dumps(row))])
+    assert "| loop |" in table and "| 1.013 | <= 1.02 |" in table and "`0123456`" in table
+    assert row["command"] in table
+    lines = main.table(measured).splitlines()
+    assert lines[0].split() == ["suite", "config", "measured", "value", "unit", "goal", "met?"]
+    assert lines[1].split() == "loop cifar10_resnet.py:cpu full / bare 1.013 <= 1.02 yes".split()
+
+
+def test_recorded_rows_stand_in_the_experiment_of_their_name(tmp_path):
+    (tmp_path / "experiments/performance").mkdir(parents=True)
+    measured = {"loop": {measurement.CIFAR10: [Measurement("full / bare", 1.0134, at_most=1.02)]}}
+    for row in main.rows(measured, ("0123456789ab", False)):
+        records.record(row, tmp_path)
+    (line,) = (tmp_path / "experiments/performance/results.jsonl").read_text().splitlines()
+    assert json.loads(line)["measurements"][0]["value"] == 1.0134
+
+
+@pytest.mark.parametrize("config", [measurement.DIGITS, measurement.CIFAR10, measurement.SMOKE])
+def test_the_configs_exist(config, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    source = configs.Source.parse(config)
+    configs.load(source.file, source.variant)
+
+
+@pytest.mark.parametrize(
+    "words", [["--suite=speed"], ["--sweet=loop"], ["--quick", "--record"], ["--out=absent/x.json"]]
+)
+def test_wrong_arguments(words):
+    with pytest.raises(ValueError, match="--"):
+        main.parse(words)
+
+
+@pytest.mark.long
+def test_the_command(digits, tmp_path):
+    """All suites in the way that a user runs them."""
+    out = tmp_path / "performance.json"
+    command = [sys.executable, "-m", "experiments.performance.main", "--quick", f"--out={out}"]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads(out.read_text())
+    assert [row["suite"] for row in rows] == list(main.SUITES)
+    values = {each["name"]: each["value"] for row in rows for each in row["measurements"]}
+    assert all(value > 0 for value in values.values())
+    assert values["of which compiling the step"] < values["process start to first step"]
+    assert values["peak resident after the imports"] < values["peak resident"]
+    assert len(finished.stdout.splitlines()) == 1 + sum(len(row["measurements"]) for row in rows)

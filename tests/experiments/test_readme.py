@@ -1,0 +1,96 @@
+"""Every command in a ```bash block of a README works, in the order of the page; at the smoke size where it trains.
+
+A command is run unless `NOT_RUN` names it, so a new one cannot be left out silently.
+"""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from research import config as configs
+from tests.experiments.conftest import BIN, ROOT
+
+PAGES = sorted([ROOT / "README.md", ROOT / "tpu_scripts/README.md", *ROOT.glob("experiments/*/README.md")])
+CONFIGS = sorted(ROOT.glob("configs/*/*.py"))
+
+_RUNS_THESE = "it runs this test"
+_INSTALLS = "it installs packages into the environment that runs this test"
+_IMAGENET = "it needs the ImageNet archives (144 GB)"
+NOT_RUN = {
+    "make test": _RUNS_THESE,
+    "make test-all": _RUNS_THESE,
+    "source .venv/bin/activate": "the environment of this test is active",
+    "python -m pip install -c constraints.txt -e '.[cuda]'": _INSTALLS,
+    "python -m pip install -c constraints.txt -e '.[tpu]'": _INSTALLS,
+    "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
+}
+CIFAR10_ARCHIVES = ROOT.parent / "shared/data/cifar10"
+FOLDER = "/path/to/pictures"
+
+
+def commands(page):
+    """The command lines of the ```bash blocks of a page: without comments, continuation lines joined."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    lines = (" ".join(re.sub(r"(^|\s)#.*", "", line).split()) for line in lines)
+    return [line for line in lines if line]
+
+
+def runs_here(command):
+    """Whether a command is one that this test runs on this machine."""
+    return command not in NOT_RUN and (CIFAR10_ARCHIVES.is_dir() or "cifar10" not in command)
+
+
+def small(command):
+    """A command as written, but at the smoke size and with the environment of this test for `make`."""
+    command = re.sub(r"(--config=\S+\.py)(:\w+)?(?=\s|$)", r"\1:smoke", command)
+    return re.sub(r"^make ", f"make -o .venv/installed BIN={BIN} ", command)
+
+
+def write_folder(path):
+    """Twenty pictures of each of two classes, as `class/picture.jpg`."""
+    rng = np.random.default_rng(0)
+    for name, level in {"dark": 60, "light": 190}.items():
+        (path / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(level - 50, level + 50, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path / name / f"{index}.jpg")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_works(page, house, tmp_path):
+    write_folder(tmp_path / "pictures")
+    makefile = house.root / "Makefile"
+    makefile.write_text(makefile.read_text().replace(".py:cpu", ".py:smoke"))
+    for command in filter(runs_here, commands(page)):
+        done = house.run(small(command).replace(FOLDER, str(tmp_path / "pictures")))
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_what_is_not_run_is_written_somewhere():
+    written = {command for page in PAGES for command in commands(page)}
+    assert NOT_RUN.keys() <= written
+
+
+def test_the_two_commands_and_the_modes_are_shown():
+    assert {"make train", "make test"} <= set(commands(ROOT / "README.md"))
+    shown = " ".join(commands(ROOT / "experiments/image_classification/README.md"))
+    assert "--mode=evaluate" in shown and "--mode=predict" in shown and FOLDER in shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\((?!\w+:)([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_every_config_is_in_the_table_with_its_reference(file):
+    page = ROOT / "experiments" / file.parent.name / "README.md"
+    row = re.search(rf"^\| .*`{file.stem}`.*$", page.read_text("utf-8"), flags=re.MULTILINE)
+    assert row, f"{page.relative_to(ROOT)} has no table row for `{file.stem}`"
+    reference = configs.load_file(str(file)).RESULT["reference"]
+    assert reference is None or str(reference) in row.group()
