@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from experiments.performance.measurement import (
     CIFAR10,
@@ -17,11 +17,9 @@ from experiments.performance.measurement import (
 from research.train import feed
 
 
-def measure(
-    config: str = CIFAR10, repeats: int = 3, batches: int = 100, steps: int = 12, overrides: Sequence[str] = ()
-) -> Measured:
+def measure(config: str = CIFAR10, repeats: int = 3, batches: int = 100, steps: int = 12) -> Measured:
     """Medians over `repeats` alternations of `batches` batches and `steps` steps."""
-    loaded, task, data = load(config, overrides)
+    loaded, task, data = load(config)
     program, pipeline = program_and_batches(loaded, task, data)
     state, batch = program.init(), feed.to_mesh(next(pipeline), program.batch_sharding)
     batch_seconds, step_seconds = [], []

@@ -11,7 +11,7 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,10 @@ class SegmentedStep:
         self.bare_s.append(time_steps(self._train_step, copied, batch, self._segment)[1])
 
 
-def measure(config: str = CIFAR10, segment: int = 25, pairs: int = 8, overrides: Sequence[str] = ()) -> Measured:
+def measure(config: str = CIFAR10, segment: int = 25, pairs: int = 8) -> Measured:
     """The median over pairs of segments of full loop / bare step, and what a step takes in both."""
     never = ("train.eval_every=1000000000", "train.checkpoint_every=1000000000")
-    loaded, task, data = load(config, (*overrides, *never, f"train.log_every={segment}"))
+    loaded, task, data = load(config, (*never, f"train.log_every={segment}"))
     say(f"  {pairs} pairs of segments of {segment} steps")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with tempfile.TemporaryDirectory() as workdir:

@@ -1,7 +1,4 @@
-"""Performance: speed and memory of the library, measured. See README.md.
-
-python -m experiments.performance.main [--suite=NAME ...] [--out=FILE.json] [--record]
-"""
+"""Performance: speed and memory of the library, measured. See README.md."""
 
 import argparse
 import json
@@ -15,7 +12,7 @@ from typing import Any
 import jax
 
 from experiments.performance import compiling, input_pipeline, loop, memory, startup
-from experiments.performance.measurement import Measured, Measurement, say
+from experiments.performance.measurement import SMOKE, Measured, Measurement, say
 from research import cli
 from research.report import formats, records
 from research.train import result
@@ -28,6 +25,15 @@ SUITES = {
     "memory": memory.measure,
 }
 
+# Settings that show in a minute whether all of it works; what they measure means nothing.
+QUICK = {
+    "loop": {"config": SMOKE, "segment": 5, "pairs": 2},
+    "input": {"config": SMOKE, "repeats": 1, "batches": 5, "steps": 5},
+    "startup": {"config": SMOKE, "imports": 1, "runs": 1},
+    "compile": {"config": SMOKE, "depths": (2, 4), "repeats": 1},
+    "memory": {"configs": (SMOKE,)},
+}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the suites, one after the other; a goal that is missed is said in the table and is no error."""
@@ -37,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     measured: dict[str, Measured] = {}
     for name in arguments.suite or SUITES:
         say(f"{name}:")
-        measured[name] = SUITES[name]()
+        measured[name] = SUITES[name](**(QUICK[name] if arguments.quick else {}))
         if arguments.record:
             for row in rows({name: measured[name]}, revision):
                 records.record(row)
@@ -50,12 +56,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments. Raises ValueError for a suite that is not known or a place that cannot be written to."""
+    """The arguments. Raises ValueError for those that are not known, do not fit together or name no folder."""
     parser = argparse.ArgumentParser(prog="python -m experiments.performance.main", description="Measures speed.")
     parser.add_argument("--suite", action="append", metavar="NAME", help=f"{', '.join(SUITES)}; may be repeated")
     parser.add_argument("--out", metavar="FILE", help="writes the measurements as JSON")
     parser.add_argument("--record", action="store_true", help="adds them to experiments/performance/results.jsonl")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--quick", action="store_true", help="tries the suites at toy size; the figures mean nothing")
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]!r}; see --help")
+    if arguments.quick and arguments.record:
+        raise ValueError("--quick measures nothing that is worth recording; leave out --quick or --record")
     for name in arguments.suite or ():
         if name not in SUITES:
             raise ValueError(f"--suite={name} is unknown; choose from {', '.join(SUITES)}")

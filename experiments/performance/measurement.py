@@ -16,6 +16,7 @@ from research.train.program import Program
 
 DIGITS = "configs/image_classification/digits_vit.py:cpu"
 CIFAR10 = "configs/image_classification/cifar10_resnet.py:cpu"
+SMOKE = "configs/image_classification/digits_vit.py:smoke"
 
 # Untimed steps before timed ones: the caches are warm by then, and so are the buffers of the input pipeline full.
 SETTLE_STEPS = 2

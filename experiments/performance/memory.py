@@ -29,9 +29,9 @@ def measure(configs: Sequence[str] = (DIGITS, CIFAR10)) -> Measured:
     return measured
 
 
-def step_process_bytes(config: str, steps: int = 3, overrides: Sequence[str] = ()) -> dict[str, int]:
+def step_process_bytes(config: str, steps: int = 3) -> dict[str, int]:
     """Takes `steps` steps in this process; returns bytes by what they are for."""
-    loaded, task, data = load(config, overrides)
+    loaded, task, data = load(config)
     imported = peak_resident_bytes()
     program, batches = program_and_batches(loaded, task, data)
     state = program.init()

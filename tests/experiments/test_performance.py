@@ -87,7 +87,7 @@ def test_rows_are_those_that_the_tables_read():
     assert row["command"] in table
     lines = main.table(measured).splitlines()
     assert lines[0].split() == ["suite", "config", "measured", "value", "unit", "goal", "met?"]
-    assert lines[1].split() == "loop cifar10_resnet.py:cpu full / bare 1.013 <= 1.02 yes".split()
+    assert lines[1].split() == ["loop", "cifar10_resnet.py:cpu", "full", "/", "bare", "1.013", "<=", "1.02", "yes"]
 
 
 def test_recorded_rows_stand_in_the_experiment_of_their_name(tmp_path):
