@@ -9,8 +9,9 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from research import command
 from research import config as config_lib
 from research.parallel import processes
 
@@ -18,14 +19,9 @@ MODES = ("train", "evaluate", "predict")
 _OVERRIDE = "--config."
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see --help")
-
-
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments and the overrides (`train.steps=100`). Raises ValueError for an argument that is not known."""
-    parser = _Parser(
+    parser = command.Parser(
         prog="python -m experiments.NAME.main",
         description="Train, evaluate or use a model.",
         epilog="Any field of the config can be overridden: --config.train.steps=100",
@@ -54,7 +50,7 @@ def run(
     main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None], argv: Sequence[str] | None = None
 ) -> None:
     """Runs `main(config, workdir, mode, inputs)`; leaves with 2 and one line on stderr for what a user can mend."""
-    with one_line_errors():
+    with command.one_line_errors():
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
         source = config_lib.Source.parse(arguments.config, overrides)
         config = config_lib.load(source.file, source.variant, source.overrides)
@@ -79,32 +75,3 @@ def _close(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
     print(records.summary(workdir))
     for name, what in (("curves.png", "curves"), ("events", "TensorBoard"), ("checkpoints", "checkpoints")):
         print(f"{what:12} {workdir / name}")
-
-
-class one_line_errors:  # noqa: N801  Reads as a statement: `with one_line_errors():`
-    """A context that turns a user's errors into one line on stderr and an exit code."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            self._leave("interrupted; the same command continues from the last checkpoint", 130)
-        if isinstance(error, FloatingPointError):
-            self._leave(str(error), 1)
-        if type(error) is ValueError and _raised_here(traceback):
-            self._leave(str(error), 2)
-
-    @staticmethod
-    def _leave(message: str, code: int) -> NoReturn:
-        print("error: " + " ".join(message.split()), file=sys.stderr)
-        sys.exit(code)
-
-
-def _raised_here(traceback) -> bool:
-    """Whether this repository raised the error on purpose; one from a library is a bug and keeps its traceback."""
-    while traceback.tb_next:
-        traceback = traceback.tb_next
-    return Path(__file__).parents[1] in Path(traceback.tb_frame.f_code.co_filename).resolve().parents and (
-        ".venv" not in traceback.tb_frame.f_code.co_filename
-    )

@@ -49,14 +49,19 @@ class Source:
 
 
 def load_file(file: str) -> ModuleType:
-    """The module of a config file. Raises ValueError when there is none."""
+    """The module of a config file. Raises ValueError when there is none, or when it is no config."""
     path = Path(file)
     if not path.is_file():
         known = sorted(str(other) for other in Path("configs").glob("*/*.py"))
         raise ValueError(f"config file {file!r} does not exist; known: {', '.join(known) or 'none below configs/'}")
+    if path.suffix != ".py":
+        raise ValueError(f"config file {file!r} is no Python file; a config ends in .py")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    for name in ("VARIANTS", "RESULT", "get_config"):
+        if not hasattr(module, name):
+            raise ValueError(f"config file {file!r} does not define {name}; see research/config.py")
     return module
 
 
@@ -103,11 +108,9 @@ def complete(raw: dict, defaults: Callable[[ConfigDict], dict], overrides: Seque
     """
     parsed = [_parse_override(text) for text in overrides]
     names = [override for override in parsed if override[0][-1] == "name"]
-    for path, text in names:
-        group = raw
-        for key in path[:-1]:
-            group = group.setdefault(key, {})
-        group[path[-1]] = text
+    for (group, *rest), text in names:
+        if rest == ["name"] and isinstance(raw.setdefault(group, {}), dict):
+            raw[group]["name"] = text
     known = defaults(ConfigDict(raw))
     config = _fill(raw, known, "")
     for path, text in parsed:
@@ -163,9 +166,11 @@ def _fill(raw: Mapping, known: Mapping, where: str) -> dict:
 
 
 def _cast(value: Any, default: Any, field: str) -> Any:
-    """`value` in the type of `default`; an int may stand for a float, a list for a tuple."""
+    """`value` in the type of `default`; an int may stand for a float, a list for a tuple. So for its items, if alike."""
     if isinstance(value, list):
         value = tuple(value)
+    if isinstance(value, tuple) and isinstance(default, tuple) and len({type(item) for item in default}) == 1:
+        return tuple(_cast(item, default[0], field) for item in value)
     if default is None or (type(value) is type(default)):
         return value
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):

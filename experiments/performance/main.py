@@ -13,7 +13,7 @@ import jax
 
 from experiments.performance import compiling, input_pipeline, loop, memory, startup
 from experiments.performance.measurement import SMOKE, Measured, Measurement, say
-from research import cli
+from research import command
 from research.report import formats, records
 from research.train import result
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments. Raises ValueError for those that are not known, do not fit together or name no folder."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.performance.main", description="Measures speed.")
+    parser = command.Parser(prog="python -m experiments.performance.main", description="Measures speed.")
     parser.add_argument("--suite", action="append", metavar="NAME", help=f"{', '.join(SUITES)}; may be repeated")
     parser.add_argument("--out", metavar="FILE", help="writes the measurements as JSON")
     parser.add_argument("--record", action="store_true", help="adds them to experiments/performance/results.jsonl")
@@ -121,5 +121,5 @@ def _cells(measurement: Measurement) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    with cli.one_line_errors():
+    with command.one_line_errors():
         main()

@@ -187,15 +187,15 @@ def _size(config, shape):
 
 
 def _check(config, size, resize):
+    for key, value in config.items():
+        if isinstance(value, int | float) and value < 0:
+            raise ValueError(f"config.data.{key}={value} must not be negative")
     if config["crop"] not in CROPS:
         raise ValueError(f"config.data.crop={config['crop']!r} is unknown; choose from {', '.join(CROPS)}")
     if not 1 <= size <= resize:
         raise ValueError(f"config.data.resize={resize} px must be at least image_size={size}, which is at least 1")
     if not 0 < config["validation_fraction"] < 0.5:
         raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5")
-    for key, value in config.items():
-        if isinstance(value, int | float) and value < 0:
-            raise ValueError(f"config.data.{key}={value} must not be negative")
 
 
 def _per_channel(values, channels, key):

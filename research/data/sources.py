@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import io
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from functools import cached_property
@@ -52,6 +53,12 @@ def open_builder(name: str, data_dir: str = ""):
 def _open_catalogue(name: str, data_dir: str):
     import tensorflow_datasets as tfds
 
+    unknown = ValueError(
+        f"unknown data set {name!r}; choose from {', '.join(OWN)}, {FOLDER}PATH, or a name of the TFDS catalogue "
+        "(tensorflow.org/datasets/catalog)"
+    )
+    if not re.fullmatch(r"\w+(/[\w.]+)?(:[\w.*]+)?", name):
+        raise unknown
     build = lambda: tfds.builder(name, data_dir=resolve_dir(data_dir), file_format="array_record")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where TFDS says at length that it has no TensorFlow
@@ -61,12 +68,11 @@ def _open_catalogue(name: str, data_dir: str):
                 _import_catalogue()
                 return build()
     except tfds.core.DatasetNotFoundError:
-        raise ValueError(
-            f"unknown data set {name!r}; choose from {', '.join(OWN)}, {FOLDER}PATH, or a name of the TFDS catalogue "
-            "(tensorflow.org/datasets/catalog)"
-        ) from None
+        raise unknown from None
     except (ImportError, ValueError) as error:  # it needs TensorFlow; it was prepared in another file format
-        raise ValueError(f"the catalogue's data set {name!r} cannot be used here: {error}") from error
+        raise ValueError(
+            f"the catalogue's data set {name!r} cannot be used here: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _import_catalogue() -> None:

@@ -1,10 +1,10 @@
 """`python -m research.report add|show WORKDIR...`, `... tables` and `... check`; see `--help`."""
 
-import argparse
 import functools
 import sys
 from pathlib import Path
 
+from research import command
 from research.report import records, tables
 
 
@@ -46,29 +46,24 @@ def check(root: Path) -> int:
 
 
 def main() -> int:
-    """Runs one command; an error of the user becomes one line and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m research.report", description="Results rows and their tables."
-    )
+    """Runs one command and returns its exit code. Raises ValueError for what the user can mend."""
+    parser = command.Parser(prog="python -m research.report", description="Results rows and their tables.")
     commands = parser.add_subparsers(required=True)
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = command.Parser(add_help=False)
     shared.add_argument("--root", type=Path, default=records.ROOT, help="the repository (default: this one)")
     for name, function in {"add": add, "show": show}.items():
-        command = commands.add_parser(name, parents=[shared], help=function.__doc__)
-        command.add_argument("workdirs", metavar="WORKDIR", type=Path, nargs="+")
-        command.set_defaults(function=function)
+        subparser = commands.add_parser(name, parents=[shared], help=function.__doc__)
+        subparser.add_argument("workdirs", metavar="WORKDIR", type=Path, nargs="+")
+        subparser.set_defaults(function=function)
     for name, function in {"tables": write_tables, "check": check}.items():
         commands.add_parser(name, parents=[shared], help=function.__doc__).set_defaults(function=function)
     arguments = vars(parser.parse_args())
     function, root = arguments.pop("function"), arguments.pop("root").resolve()
     # The keys that a config may hold, and so its digest, come from the experiments of this root.
     sys.path.insert(0, str(root))
-    try:
-        return function(**arguments, root=root)
-    except ValueError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
+    return function(**arguments, root=root)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with command.one_line_errors():
+        sys.exit(main())

@@ -40,9 +40,7 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
     for name in names:
         if name not in result["metrics"]:
             known = ", ".join(sorted(result["metrics"]))
-            raise ValueError(
-                f"RESULT in {source['file']} names {name!r}, but the run in {workdir} has only {known}"
-            )
+            raise ValueError(f"RESULT in {source['file']} names {name!r}, but the run in {workdir} has only {known}")
     return {
         **{key: source[key] for key in _FROM_SOURCE},
         **{key: result[key] for key in _FROM_RESULT},
@@ -151,9 +149,7 @@ def _group(source: Mapping[str, Any], over: str | None, root: Path) -> str:
     """
     if over is None or _digest_today(source, source["overrides"], root) != source["digest"]:
         return source["digest"]
-    return _digest_today(
-        source, [text for text in source["overrides"] if not text.startswith(f"{over}=")], root
-    )
+    return _digest_today(source, [text for text in source["overrides"] if not text.startswith(f"{over}=")], root)
 
 
 def _digest_today(source: Mapping[str, Any], overrides: Sequence[str], root: Path) -> str | None:
@@ -173,9 +169,7 @@ def _check_complete(workdir: Path) -> None:
         raise ValueError(f"{workdir} is no run directory: it has no config.json; give the --workdir of a run")
     missing = [name for name in _RUN_FILES if not (workdir / name).is_file()]
     if missing:
-        raise ValueError(
-            f"the run in {workdir} is unfinished: no {', '.join(missing)}; run its command again"
-        )
+        raise ValueError(f"the run in {workdir} is unfinished: no {', '.join(missing)}; run its command again")
 
 
 def _check_keys(record: Mapping[str, Any], keys: Iterable[str], path: Path) -> None:

@@ -28,9 +28,7 @@ def readmes(root: Path) -> list[Path]:
     recorded = [path.with_name("README.md") for path in sorted(root.glob("experiments/*/results.jsonl"))]
     for page in recorded:
         if page not in pages:
-            raise ValueError(
-                f"{page} is missing beside results.jsonl; write one with the lines {BEGIN} and {END}"
-            )
+            raise ValueError(f"{page} is missing beside results.jsonl; write one with the lines {BEGIN} and {END}")
     return [page for page in pages if page in recorded or BEGIN in page.read_text("utf-8")]
 
 
@@ -85,9 +83,7 @@ def _newest(rows: Sequence[Row], key: Callable[[Row], tuple]) -> list[Row]:
     return [row for row in rows if last[key(row)] is row]
 
 
-def _metric_table(
-    names: tuple[str, ...], groups: Sequence[Sequence[Row]], stale: Callable[[Row], bool]
-) -> str:
+def _metric_table(names: tuple[str, ...], groups: Sequence[Sequence[Row]], stale: Callable[[Row], bool]) -> str:
     header = ["config", *(name.replace("/", " ") for name in names)]
     header += ["floor", "reference", "params", "steps", "mesh", "hardware", "time", "commit"]
     lines = [_metric_cells(names, runs, stale) for runs in groups]

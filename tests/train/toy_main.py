@@ -4,7 +4,7 @@ import dataclasses
 import sys
 import time
 
-from research import cli
+from research import command
 from research.train import preemption, trainer
 from tests.train import toy
 
@@ -31,5 +31,5 @@ def main(workdir: str, delay_s: str = "0") -> None:
 
 if __name__ == "__main__":
     preemption.exit_on_sigterm()
-    with cli.one_line_errors():
+    with command.one_line_errors():
         main(*sys.argv[1:])
