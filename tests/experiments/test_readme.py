@@ -46,6 +46,7 @@ def runs_here(command):
 def small(command):
     """A command as written, but at the smoke size and with the environment of this test for `make`."""
     command = re.sub(r"(--config=\S+\.py)(:\w+)?(?=\s|$)", r"\1:smoke", command)
+    command = re.sub(r"(-m experiments\.performance\.main)(?! --quick)", r"\1 --quick", command)
     return re.sub(r"^make ", f"make -o .venv/installed BIN={BIN} ", command)
 
 
