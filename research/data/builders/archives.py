@@ -35,10 +35,10 @@ def tar_members(file: Path | IO[bytes], name: str) -> Iterator[tuple[str, IO[byt
         for member in archive:
             if member.isfile():
                 yield member.name, archive.extractfile(member)
-        # To tarfile a damaged header is an end like any other.
+        # To tarfile a damaged header and a file that just stops are ends like any other.
         archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise tarfile.ReadError(f"damaged header at byte {archive.offset}")
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"neither header nor end mark at byte {archive.offset}")
 
 
 @contextlib.contextmanager
