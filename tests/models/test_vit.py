@@ -119,6 +119,15 @@ def test_stochastic_depth_keeps_the_mean_and_drops_whole_examples():
     assert layers.StochasticDepth().apply({}, x, 0.25, False) is x
 
 
+def test_stochastic_depth_grows_linearly_over_the_layers():
+    """At a rate of nearly 1 the last layer is always dropped, the first never: what is left is a ViT of one layer."""
+    model, variables = build(depth=2, stochastic_depth=1 - 1e-6)
+    params = variables["params"] | {"blocks": jax.tree.map(lambda leaf: leaf[:1], variables["params"]["blocks"])}
+    one, _ = build(depth=1)
+    train = jax.jit(lambda v: model.apply(v, images(), train=True, rngs={"dropout": jax.random.key(0)}))
+    np.testing.assert_allclose(train(variables), one.apply({"params": params}, images()), rtol=1e-4, atol=1e-4)
+
+
 def test_sincos_positions_follow_their_formula():
     table = layers.sincos_positions(3, 4, 8)
     frequency = 10_000.0 ** -np.array([0.0, 1.0])
