@@ -60,6 +60,19 @@ def test_augmentation_differs_between_epochs_and_is_off_in_evaluation(data_dir):
         np.testing.assert_array_equal(left["image"], right["image"])
 
 
+def test_worker_processes_change_nothing(data_dir):
+    settings = {"name": "digits", "dir": data_dir, "rotate": 10.0, "crop": "pad", "pad": 1, "randaugment_layers": 2}
+    here, there = (
+        datasets.load({**settings, "workers": workers}).train_batches(seed=4, batch_size=32, start=7)
+        for workers in (0, 1)
+    )
+    for _ in range(3):
+        left, right = next(here), next(there)
+        for name in left:
+            np.testing.assert_array_equal(left[name], right[name])
+    there.close()
+
+
 def test_prepared_again_it_is_the_same(digits, tmp_path):
     prepare.prepare("digits", data_dir=str(tmp_path))
     again = datasets.load({"name": "digits", "dir": str(tmp_path)})
