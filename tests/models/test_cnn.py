@@ -16,22 +16,24 @@ def images(count=3, size=8, seed=0):
 
 def test_batch_norm_uses_the_batch_in_training_and_the_average_in_evaluation():
     model = resnet.ResNet(5, momentum=0.8, **TINY_RESNET)
-    variables = model.init(jax.random.key(0), images())
-    _, new = model.apply(variables, images(), train=True, mutable=["batch_stats"])
+    variables = jax.jit(model.init)(jax.random.key(0), images())
+    train = jax.jit(lambda v: model.apply(v, images(), train=True, mutable=["batch_stats"]))
+    _, new = train(variables)
     kernel = variables["params"]["conv1"]["kernel"]
     x = jax.lax.conv_general_dilated(images(), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     stats = new["batch_stats"]["norm1"]
     np.testing.assert_allclose(stats["mean"], 0.2 * x.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(stats["var"], 0.8 + 0.2 * x.var((0, 1, 2)), rtol=1e-4)
     # Evaluation of one picture does not depend on the others.
-    all_, one = model.apply(variables, images()), model.apply(variables, images()[:1])
+    evaluate = jax.jit(model.apply)
+    all_, one = evaluate(variables, images()), evaluate(variables, images()[:1])
     np.testing.assert_allclose(all_[:1], one, rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_start_as_the_identity():
     block = resnet.Basic
     model = resnet.ResNet(5, **TINY_RESNET)
-    params = model.init(jax.random.key(0), images())["params"]
+    params = jax.jit(model.init)(jax.random.key(0), images())["params"]
     assert (params["stage1_block1"]["norm2"]["scale"] == 0).all()
     assert "shortcut_conv" not in params["stage1_block1"] and "shortcut_conv" in params["stage2_block1"]
     assert block.expansion == 1
@@ -58,9 +60,9 @@ def test_feature_maps_have_the_published_sizes(model, size, paths):
 
 def test_convnext_starts_near_the_identity_and_layer_scale_can_be_left_out():
     model = convnext.ConvNeXt(5, (1,), (8,))
-    params = model.init(jax.random.key(0), images())["params"]
+    params = jax.jit(model.init)(jax.random.key(0), images())["params"]
     np.testing.assert_allclose(params["stage1_block1"]["layer_scale"], 1e-6)
-    without = convnext.ConvNeXt(5, (1,), (8,), layer_scale=0.0).init(jax.random.key(0), images())["params"]
+    without = jax.jit(convnext.ConvNeXt(5, (1,), (8,), layer_scale=0.0).init)(jax.random.key(0), images())["params"]
     assert "layer_scale" not in without["stage1_block1"]
 
 
@@ -68,9 +70,9 @@ def test_convnext_starts_near_the_identity_and_layer_scale_can_be_left_out():
     "model", [resnet.ResNet(5, dtype="bfloat16", **TINY_RESNET), convnext.ConvNeXt(5, (1,), (8,), dtype="bfloat16")]
 )
 def test_parameters_and_logits_stay_in_float32(model):
-    variables = model.init(jax.random.key(0), images())
+    variables = jax.jit(model.init)(jax.random.key(0), images())
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    assert model.apply(variables, images()).dtype == jnp.float32
+    assert jax.eval_shape(model.apply, variables, images()).dtype == jnp.float32
 
 
 def test_bad_settings_are_refused():

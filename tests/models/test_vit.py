@@ -86,7 +86,7 @@ def test_forward_equals_numpy(settings):
     model, variables = build(**settings)
     options = {k: v for k, v in settings.items() if k in ("parallel", "qk_norm", "pool")}
     expected = numpy_vit(images(), variables["params"], **options)
-    np.testing.assert_allclose(model.apply(variables, images()), expected, rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, images()), expected, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("settings", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots"}])
@@ -104,8 +104,9 @@ def test_unroll_and_remat_change_no_gradient(settings):
 def test_evaluation_ignores_dropout_and_training_does_not():
     model, variables = build(dropout=0.5, stochastic_depth=0.5)
     plain, _ = build()
-    np.testing.assert_array_equal(model.apply(variables, images()), plain.apply(variables, images()))
-    train = lambda key: model.apply(variables, images(), train=True, rngs={"dropout": jax.random.key(key)})
+    evaluate = lambda model: jax.jit(model.apply)(variables, images())
+    np.testing.assert_array_equal(evaluate(model), evaluate(plain))
+    train = jax.jit(lambda key: model.apply(variables, images(), train=True, rngs={"dropout": jax.random.key(key)}))
     assert not np.allclose(train(0), train(1))
     np.testing.assert_array_equal(train(0), train(0))
 
@@ -125,7 +126,7 @@ def test_stochastic_depth_grows_linearly_over_the_layers():
     params = variables["params"] | {"blocks": jax.tree.map(lambda leaf: leaf[:1], variables["params"]["blocks"])}
     one, _ = build(depth=1)
     train = jax.jit(lambda v: model.apply(v, images(), train=True, rngs={"dropout": jax.random.key(0)}))
-    np.testing.assert_allclose(train(variables), one.apply({"params": params}, images()), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(train(variables), jax.jit(one.apply)({"params": params}, images()), rtol=1e-4, atol=1e-4)
 
 
 def test_sincos_positions_follow_their_formula():
@@ -140,10 +141,10 @@ def test_sincos_positions_follow_their_formula():
 def test_dtypes():
     model, variables = build(dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
-    logits = model.apply(variables, images())
+    logits = jax.jit(model.apply)(variables, images())
     assert logits.dtype == jnp.float32
     full, _ = build()
-    np.testing.assert_allclose(logits, full.apply(variables, images()), rtol=0.2, atol=0.3)
+    np.testing.assert_allclose(logits, jax.jit(full.apply)(variables, images()), rtol=0.2, atol=0.3)
 
 
 @pytest.mark.parametrize(
