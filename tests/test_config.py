@@ -1,0 +1,244 @@
+"""Overrides, refusals, digests and the comparison of two configs."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research import config as config_lib
+from research.train import rundir, trainer
+
+DIGITS = "configs/image_classification/digits_vit.py"
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+BARE = {"seed": 0, "optimizer": {"learning_rate": 0.1}, "train": {"steps": 10}}
+
+
+def defaults(config):
+    """Those of every experiment, and a group with a flag and two tuples."""
+    return trainer.defaults(config) | {"data": {"name": "", "flip": False, "mean": (127.5,), "sizes": (1, 2)}}
+
+
+def complete(*overrides):
+    raw = json.loads(json.dumps(BARE))
+    return config_lib.complete(raw, defaults, overrides)[0]
+
+
+def refusal(*overrides):
+    """The one line that says why the overrides are refused."""
+    with pytest.raises(ValueError) as caught:
+        complete(*overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- Overrides
+
+
+@given(st.integers(-(10**9), 10**9))
+def test_an_int_stays_an_int_and_stands_for_a_float(value):
+    config = complete(f"train.steps={value}", f"optimizer.weight_decay={value}")
+    assert (config["train"]["steps"], type(config["train"]["steps"])) == (value, int)
+    assert (config["optimizer"]["weight_decay"], type(config["optimizer"]["weight_decay"])) == (float(value), float)
+
+
+@given(FLOATS)
+def test_a_float_is_read_back_exactly_and_never_becomes_an_int(value):
+    assert complete(f"optimizer.learning_rate={value!r}")["optimizer"]["learning_rate"] == value
+    assert refusal(f"train.steps={value!r}") == f"config.train.steps={value!r} is a float; it must be a int"
+
+
+@given(st.text())
+def test_a_string_is_taken_as_it_is(text):
+    assert complete(f"data.name={text}")["data"]["name"] == text
+
+
+@given(st.lists(st.one_of(FLOATS, st.integers(-1000, 1000))), st.sampled_from([tuple, list]))
+def test_a_list_is_a_tuple_whose_items_have_the_type_of_the_default(values, kind):
+    mean = complete(f"data.mean={kind(values)!r}")["data"]["mean"]
+    assert mean == tuple(values) and {type(item) for item in mean} <= {float}
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("false", False), ("False", False)])
+def test_a_flag_is_true_or_false(text, value):
+    assert complete(f"data.flip={text}")["data"]["flip"] is value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.steps=many", "config.train.steps='many' is a str; it must be a int"),
+        ("train.steps=true", "config.train.steps=True is a bool; it must be a int"),
+        ("optimizer.learning_rate=false", "config.optimizer.learning_rate=False is a bool; it must be a float"),
+        ("data.flip=1", "config.data.flip=1 is a int; it must be a bool"),
+        ("data.mean=1.0", "config.data.mean=1.0 is a float; it must be a tuple"),
+        ("data.mean=('red',)", "config.data.mean='red' is a str; it must be a float"),
+        ("data.sizes=(1, 2.5)", "config.data.sizes=2.5 is a float; it must be a int"),
+        ("train.stepz=3", "unknown config field 'train.stepz'; known in train: steps, batch_size"),
+        ("trian.steps=3", "unknown config field 'trian.steps'; known in config: seed, train"),
+        ("train.steps.more=3", "unknown config field 'train.steps.more'; known in train.steps: no fields"),
+        ("seed.name=3", "unknown config field 'seed.name'; known in seed: no fields"),
+        ("trian.name=3", "unknown config field 'trian'; known there: seed, train"),
+        ("name=3", "unknown config field 'name'; known in config: seed, train"),
+        ("train=3", "config.train is a group; set one of its fields: steps"),
+        ("train.steps", "override 'train.steps' has no value; write --config.train.steps=VALUE"),
+        ("optimizer.name=adam", "config.optimizer.name='adam' is unknown; choose from adafactor, adamw"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(override, message):
+    assert refusal(override).startswith(message)
+
+
+def test_the_last_override_of_a_field_wins():
+    assert complete("train.steps=3", "train.steps=4")["train"]["steps"] == 4
+
+
+def test_a_name_changes_which_fields_are_known_wherever_it_stands():
+    assert complete("optimizer.momentum=0.5", "optimizer.name=sgd")["optimizer"]["momentum"] == 0.5
+    assert refusal("optimizer.b1=0.5", "optimizer.name=sgd").startswith("unknown config field 'optimizer.b1'")
+
+
+def test_overrides_leave_the_defaults_alone():
+    complete("data.sizes=(3, 4)", "train.batch_size=7")
+    assert complete()["train"]["batch_size"] == 128 and complete()["data"]["sizes"] == (1, 2)
+
+
+# ---- Files
+
+
+def test_a_loaded_config_is_complete_locked_and_says_where_it_came_from():
+    config = config_lib.load(DIGITS, "smoke", ["train.steps=30"])
+    assert config.mesh.to_dict() == {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1}
+    assert config.source.to_dict() == {
+        "experiment": "image_classification",
+        "file": DIGITS,
+        "variant": "smoke",
+        "overrides": ("train.steps=30",),
+        "digest": config.source.digest,
+    }
+    with pytest.raises(AttributeError):
+        config.train.stepz = 3
+
+
+def write(tmp_path, text, name="other.py"):
+    folder = tmp_path / "image_classification"
+    folder.mkdir()
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+COPY = "from configs.image_classification.digits_vit import *\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"model": {"name": "vit", "widht": 3}}, "unknown config field 'model.widht'; known there: name, image_size"),
+        ({"model": {"name": "vgg"}}, "config.model.name='vgg' is unknown; choose from alexnet, convnext, resnet, vit"),
+        ({"train": {"steps": "many"}}, "config.train.steps='many' is a str; it must be a int"),
+        ({"train": 3}, "config.train=3 must be a group of fields: steps, batch_size"),
+    ],
+)
+def test_what_a_config_file_cannot_say(tmp_path, raw, message):
+    file = write(tmp_path, f"{COPY}get_config = lambda variant: {{'model': {{'name': 'vit'}}}} | {raw!r}")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config_lib.load(file)
+
+
+def test_files_that_are_no_configs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"config file 'configs/x.py' does not exist; known: .*digits_vit.py"):
+        config_lib.load("configs/x.py")
+    with pytest.raises(ValueError, match=r"unknown variant 'huge' of .*digits_vit.py; choose from full, cpu, smoke"):
+        config_lib.load(DIGITS, "huge")
+    with pytest.raises(ValueError, match=r"'pyproject.toml' is no Python file"):
+        config_lib.load("pyproject.toml")
+    with pytest.raises(ValueError, match=r"does not define get_config"):
+        config_lib.load(write(tmp_path, "RESULT, VARIANTS = {}, ('full',)"))
+
+
+def test_a_config_belongs_to_the_experiment_of_its_folder(tmp_path):
+    file = tmp_path / "sculpture" / "a.py"
+    file.parent.mkdir()
+    file.write_text(COPY)
+    with pytest.raises(ValueError, match=r"experiment 'sculpture' .* no experiments/sculpture/main.py"):
+        config_lib.load(str(file))
+
+
+# ---- Digests
+
+
+def digest(*overrides):
+    return config_lib.load(DIGITS, "smoke", overrides).source.digest
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=7",
+        "mesh.data=2",
+        "mesh.tensor=4",
+        "train.log_every=3",
+        "train.eval_every=3",
+        "train.checkpoint_every=3",
+        "train.keep_last=5",
+        "train.keep_best=0",
+        "data.dir=/elsewhere",
+        "data.workers=3",
+        "data.prefetch=9",
+        "train.microbatches=1",  # its default
+    ],
+)
+def test_the_digest_leaves_out_what_no_result_depends_on(override):
+    assert digest(override) == digest()
+
+
+def test_the_digest_depends_on_everything_else():
+    overrides = ["model.width=64", "data.shift=0.5", "task.mixup=0.1", "train.steps=21", "train.microbatches=2"]
+    overrides += ["optimizer.name=lion", "train.select=best", "precision.compute=bfloat16", "train.eval_batch_size=64"]
+    assert len({digest(), *map(digest, overrides)}) == len(overrides) + 1
+
+
+def test_a_key_added_later_with_its_default_changes_no_digest(monkeypatch):
+    before = digest()
+    module = config_lib.experiment_module(config_lib.Source(DIGITS, "smoke"))
+    known = module.defaults
+    monkeypatch.setattr(module, "defaults", lambda config: known(config) | {"task": known(config)["task"] | {"new": 1}})
+    assert digest() == before
+    assert digest("task.new=2") != before
+
+
+# ---- Resuming
+
+
+def test_differences_that_a_resumed_run_may_show():
+    old = config_lib.load(DIGITS, "smoke")
+    overrides = ["train.steps=40", "mesh.data=4", "mesh.fsdp=2", "train.log_every=1", "data.workers=2"]
+    allowed, refused = config_lib.differences(old, config_lib.load(DIGITS, "cpu", ["seed=0"]))
+    assert "train.steps: 20 -> 2000" in allowed and "model.width: 32 -> 96" in refused
+    allowed, refused = config_lib.differences(old, config_lib.load(DIGITS, "smoke", overrides))
+    assert refused == []
+    assert [line for line in allowed if not line.startswith("source.")] == [
+        "data.workers: 0 -> 2",
+        "mesh.data: -1 -> 4",
+        "mesh.fsdp: 1 -> 2",
+        "train.log_every: 5 -> 1",
+        "train.steps: 20 -> 40",
+    ]
+
+
+@pytest.mark.parametrize("override", ["seed=1", "model.width=64", "train.batch_size=64", "optimizer.name=lion"])
+def test_a_run_directory_of_another_config_is_refused_untouched(tmp_path, override):
+    rundir.claim(tmp_path, config_lib.load(DIGITS, "smoke"), write=True)
+    before = (tmp_path / "config.json").read_bytes()
+    field, value = override.split("=")
+    with pytest.raises(ValueError, match=rf"belongs to another config \(.*{field}: \S+ -> {value}.*choose another"):
+        rundir.claim(tmp_path, config_lib.load(DIGITS, "smoke", [override]), write=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_run_directory_of_the_same_config_says_what_changed(tmp_path):
+    assert rundir.claim(tmp_path / "run", config_lib.load(DIGITS, "smoke"), write=True) == []
+    again = config_lib.load(DIGITS, "smoke", ["train.steps=40"])
+    assert rundir.claim(tmp_path / "run", again, write=False) == ["train.steps: 20 -> 40"]
