@@ -166,7 +166,7 @@ def _fill(raw: Mapping, known: Mapping, where: str) -> dict:
 
 
 def _cast(value: Any, default: Any, field: str) -> Any:
-    """`value` in the type of `default`; an int may stand for a float, a list for a tuple. So for its items, if alike."""
+    """`value` in the type of `default`, items included; an int may stand for a float, a list for a tuple."""
     if isinstance(value, list):
         value = tuple(value)
     if isinstance(value, tuple) and isinstance(default, tuple) and len({type(item) for item in default}) == 1:
