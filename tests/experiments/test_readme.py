@@ -18,6 +18,7 @@ CONFIGS = sorted(ROOT.glob("configs/*/*.py"))
 _RUNS_THESE = "it runs this test"
 _INSTALLS = "it installs packages into the environment that runs this test"
 _IMAGENET = "it needs the ImageNet archives (144 GB)"
+_BENCHMARK = "it takes ten minutes on an idle machine; the same with --quick is run"
 NOT_RUN = {
     "make test": _RUNS_THESE,
     "make test-all": _RUNS_THESE,
@@ -25,6 +26,7 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[cuda]'": _INSTALLS,
     "python -m pip install -c constraints.txt -e '.[tpu]'": _INSTALLS,
     "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
+    "python -m experiments.performance.main": _BENCHMARK,
 }
 CIFAR10_ARCHIVES = ROOT.parent / "shared/data/cifar10"
 FOLDER = "/path/to/pictures"

@@ -1,5 +1,6 @@
 """A small repository of its own, with one experiment, and finished runs in it."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -20,6 +21,9 @@ RESULT = {
     "floor": 0.1, "floor_source": "chance",
     "reference": 0.9125, "reference_source": "He et al. 2016, table 6",
 }
+
+VARIANTS = ("full", "cpu", "smoke")
+
 
 def get_config(variant="full"):
     return {"train": {"steps": 40}}
@@ -99,6 +103,8 @@ class Repository:
 def repository(tmp_path, monkeypatch):
     created = Repository(tmp_path)
     # In this process `experiments` is the package of the real repository.
-    module = configs.load_file(str(tmp_path / "experiments/toy/main.py"))
+    spec = importlib.util.spec_from_file_location("toy_main", tmp_path / "experiments/toy/main.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     monkeypatch.setattr(configs, "experiment_module", lambda source: module)
     return created

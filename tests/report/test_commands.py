@@ -24,9 +24,7 @@ def test_add_tables_check(repository):
     assert repository.run("check").returncode == 1, "the table does not show the rows yet"
     assert repository.run("tables").returncode == 0
     text = repository.readme.read_text()
-    assert text.startswith("# Toy\n\nBefore.\n\n" + tables.BEGIN) and text.endswith(
-        tables.END + "\n\nAfter.\n"
-    )
+    assert text.startswith("# Toy\n\nBefore.\n\n" + tables.BEGIN) and text.endswith(tables.END + "\n\nAfter.\n")
     assert f"{np.mean(ACCURACIES):.4f} ± {np.std(ACCURACIES, ddof=1):.4f} (3 seeds)" in text
     for shown in (
         "0.1 (chance)",

@@ -26,9 +26,7 @@ def test_both_splits_and_the_time_are_drawn(repository):
     path = curves.draw(workdir)
     assert path == workdir / "curves.png"
     assert min(pixels(path, TRAIN), pixels(path, VALIDATION)) > 50
-    assert pixels(path, STEP_TIME) > 1000, (
-        "the bar of where the time went is green: all of it went into steps"
-    )
+    assert pixels(path, STEP_TIME) > 1000, "the bar of where the time went is green: all of it went into steps"
 
     losses = [{"step": k, "name": "train/loss", "value": 1 / k} for k in (1, 2, 3)]
     write_lines(workdir / "metrics.jsonl", losses)

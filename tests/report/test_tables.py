@@ -73,9 +73,7 @@ written = st.text(st.characters(exclude_characters="\\"))
 
 @given(written, written)
 def test_no_text_breaks_the_table(hardware, source):
-    (shown,) = tables.render(
-        [ROW | {"hardware": hardware, "floor": 1.0, "floor_source": source}]
-    ).splitlines()[2:3]
+    (shown,) = tables.render([ROW | {"hardware": hardware, "floor": 1.0, "floor_source": source}]).splitlines()[2:3]
     assert shown.replace("\\|", "").count("|") == 11 and "\n" not in shown
 
 
