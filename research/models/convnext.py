@@ -49,7 +49,7 @@ class Block(nn.Module):
         y = nn.Conv(
             width, (7, 7), padding=3, feature_group_count=width, kernel_init=_init, name="depthwise", **self.dtypes
         )(x)
-        y = constrain(nn.LayerNorm(self.epsilon, name="norm", **self.dtypes)(y), PICTURE)
+        y = constrain(layers.layer_norm(epsilon=self.epsilon, name="norm", **self.dtypes)(y), PICTURE)
         dense = functools.partial(nn.Dense, kernel_init=_init, **self.dtypes)
         y = constrain(layers.GELU[self.gelu](dense(4 * width, name="up")(y)), ("batch", "height", "width", "mlp"))
         y = constrain(dense(width, name="down")(y), PICTURE)
@@ -78,7 +78,7 @@ class ConvNeXt(nn.Module):
         config_lib.choose(layers.GELU, self.gelu, "model.gelu")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(nn.Conv, padding="VALID", kernel_init=_init, **dtypes)
-        norm = functools.partial(nn.LayerNorm, self.epsilon, **dtypes)
+        norm = functools.partial(layers.layer_norm, epsilon=self.epsilon, **dtypes)
         rates = iter(np.linspace(0, self.stochastic_depth, sum(self.stage_sizes)))
         x = conv(self.widths[0], (4, 4), 4, name="stem")(images.astype(self.dtype))
         x = constrain(norm(name="stem_norm")(x), PICTURE)

@@ -15,6 +15,9 @@ GELU: dict[str, Callable] = {
     "tanh": functools.partial(nn.gelu, approximate=True),
 }
 
+# Subtracting the mean before squaring: flax's faster E[x^2] - E[x]^2 loses digits where the mean is large.
+layer_norm = functools.partial(nn.LayerNorm, use_fast_variance=False)
+
 # What a layer keeps for its backward pass; the rest is computed again (Chen et al., 2016).
 REMAT: dict[str, Callable | None] = {
     "none": None,  # no remat at all

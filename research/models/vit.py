@@ -67,7 +67,7 @@ class Attention(nn.Module):
         key = project(use_bias=self.qkv_bias and self.key_bias, name="key")(x)
         value = project(use_bias=self.qkv_bias, name="value")(x)
         if self.qk_norm:
-            norm = functools.partial(nn.LayerNorm, epsilon=self.epsilon, use_bias=False, **self.dtypes)
+            norm = functools.partial(layers.layer_norm, epsilon=self.epsilon, use_bias=False, **self.dtypes)
             query, key = norm(name="query_norm")(query), norm(name="key_norm")(key)
         query, key, value = (constrain(part, ("batch", "length", "heads", "kv")) for part in (query, key, value))
         x = constrain(jax.nn.dot_product_attention(query, key, value), ("batch", "length", "heads", "kv"))
@@ -116,7 +116,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, drop_rate: jax.Array, train: bool) -> tuple[jax.Array, None]:
-        norm = functools.partial(nn.LayerNorm, epsilon=self.epsilon, use_bias=self.norm_bias, **self.dtypes)
+        norm = functools.partial(layers.layer_norm, epsilon=self.epsilon, use_bias=self.norm_bias, **self.dtypes)
         attention = Attention(
             self.num_heads, self.qkv_bias, self.key_bias, self.qk_norm, self.epsilon, self.dtypes, name="attention"
         )
@@ -151,7 +151,7 @@ class ConvStem(nn.Module):
         for index in range(halvings):
             features = self.width // 2 ** (halvings - index)
             conv = nn.Conv(features, (3, 3), 2, padding=1, use_bias=False, name=f"conv{index + 1}", **self.dtypes)
-            x = nn.relu(nn.LayerNorm(self.epsilon, name=f"norm{index + 1}", **self.dtypes)(conv(x)))
+            x = nn.relu(layers.layer_norm(epsilon=self.epsilon, name=f"norm{index + 1}", **self.dtypes)(conv(x)))
         return nn.Conv(self.width, (1, 1), name="project", **self.dtypes)(x)
 
 
@@ -193,7 +193,7 @@ class ViT(nn.Module):
         x = self._tokens(self._patches(images.astype(self.dtype), dtypes))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = self._encode(constrain(x, TOKENS), train, dtypes)
-        norm = nn.LayerNorm(self.layer_norm_epsilon, use_bias=self.norm_bias, name="norm", **dtypes)
+        norm = layers.layer_norm(epsilon=self.layer_norm_epsilon, use_bias=self.norm_bias, name="norm", **dtypes)
         x = constrain(norm(x), TOKENS)
         x = constrain(x[:, 0] if self.pool == "cls" else x.mean(1), ("batch", "embed"))
         logits = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head", **dtypes)(x)
