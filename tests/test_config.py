@@ -215,7 +215,7 @@ def test_differences_that_a_resumed_run_may_show():
     old = config_lib.load(DIGITS, "smoke")
     overrides = ["train.steps=40", "mesh.data=4", "mesh.fsdp=2", "train.log_every=1", "data.workers=2"]
     allowed, refused = config_lib.differences(old, config_lib.load(DIGITS, "cpu", ["seed=0"]))
-    assert "train.steps: 20 -> 2000" in allowed and "model.width: 32 -> 96" in refused
+    assert "train.steps: 20 -> 2500" in allowed and "model.width: 32 -> 64" in refused
     allowed, refused = config_lib.differences(old, config_lib.load(DIGITS, "smoke", overrides))
     assert refused == []
     assert [line for line in allowed if not line.startswith("source.")] == [
