@@ -119,6 +119,8 @@ class Run:
                 self.say(f"{self.workdir} is finished; result.json stands")
                 return rundir.read_json(done)
             done.unlink()
+        # Only now: a finished run keeps the test scores in its metrics.
+        self.metrics.resume(step, evaluated=step > 0 and self.checkpoints.has_score(step))
         if step and self._evaluation_due(step) and not self.checkpoints.has_score(step):
             self._evaluate_and_save(state, step)
         self.timeline.add("start", started, time.time() - started, step)
@@ -133,7 +135,6 @@ class Run:
             self.say(f"the config has changed since the run began: {line}")
         restored = self.checkpoints.restore(self.program)
         if restored is None:
-            self.metrics.resume(0, evaluated=False)
             return self.program.init(), 0
         step, state, meta = restored
         if meta["data_fingerprint"] != self.data.fingerprint:
@@ -143,7 +144,6 @@ class Run:
             )
         if step > self.settings.steps:
             raise ValueError(f"{self.workdir} is at step {step}; config.train.steps={self.settings.steps} is less")
-        self.metrics.resume(step, evaluated=self.checkpoints.has_score(step))
         lost = lost_seconds(read(self.workdir / "timeline.jsonl"), step)
         self.timeline.add("lost", time.time(), lost, step)
         self.say(f"continuing at step {step}")

@@ -68,6 +68,7 @@ def test_a_finished_run_is_not_run_again(finished):
     written = (workdir / "result.json").stat().st_mtime_ns
     assert trainer.run("train", toy.make_config(), toy.make_task(), toy.Data(), workdir)["metrics"] == result["metrics"]
     assert (workdir / "result.json").stat().st_mtime_ns == written
+    assert "test/loss" in {entry["name"] for entry in rundir.read_metrics(workdir / "metrics.jsonl")}
 
 
 def test_nan_stops_the_run_and_names_step_metric_and_checkpoint(tmp_path):
