@@ -5,7 +5,7 @@ WORKDIR ?= runs/digits_vit
 
 .PHONY: train test test-all lint install clean
 
-# A small ViT on the handwritten digits of scikit-learn: about a minute and a half on two CPU cores.
+# A small ViT on the handwritten digits of scikit-learn: a few minutes on two CPU cores.
 train: .venv/installed
 	$(BIN)/python -m research.data prepare digits
 	$(BIN)/python -m experiments.image_classification.main \
