@@ -84,6 +84,9 @@ class Run:
     def __init__(self, config: Any, task: Any, data: Any, workdir: Path, write: bool):
         self.config, self.task, self.data, self.workdir = config, task, data, workdir.absolute()
         self.settings = config.train
+        for field in ("log_every", "eval_every", "checkpoint_every", "steps"):
+            if self.settings[field] < 1:
+                raise ValueError(f"config.train.{field}={self.settings[field]} must be at least 1")
         if self.settings.select not in ("last", "best"):
             raise ValueError(f"config.train.select={self.settings.select!r} is unknown; choose 'last' or 'best'")
         self.revision = result.revision()  # now, since the tree may change while the run goes on

@@ -116,6 +116,8 @@ def test_a_stopped_evaluation_returns_none(finished):
 
 
 def test_settings_are_checked(tmp_path):
+    with pytest.raises(ValueError, match=r"train.log_every=0 must be at least 1"):
+        trainer.run("train", toy.make_config(**{"train.log_every": 0}), toy.make_task(), toy.Data(), tmp_path / "run")
     with pytest.raises(ValueError, match=r"train.select='first' is unknown; choose 'last' or 'best'"):
         trainer.run(
             "train", toy.make_config(**{"train.select": "first"}), toy.make_task(), toy.Data(), tmp_path / "run"
