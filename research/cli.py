@@ -1,7 +1,7 @@
 """The command line of an experiment.
 
     python -m experiments.NAME.main --config=FILE[:VARIANT] [--config.FIELD=VALUE ...] --workdir=DIR \\
-      [--mode=train|evaluate|predict] [INPUT ...]
+      [--mode=train|evaluate|predict] [--profile=STEP:COUNT] [INPUT ...]
 """
 
 import argparse
@@ -13,6 +13,7 @@ from typing import Any
 
 from research import command
 from research import config as config_lib
+from research.measure import profile
 from research.parallel import processes
 
 MODES = ("train", "evaluate", "predict")
@@ -36,13 +37,23 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--workdir", required=True, metavar="DIR", help="the run directory: checkpoints, metrics, result"
     )
     parser.add_argument("--mode", choices=MODES, default="train")
+    parser.add_argument(
+        "--profile",
+        metavar="STEP:COUNT",
+        help=f"trace COUNT steps after step STEP; short for {_OVERRIDE}{profile.FIELD}",
+    )
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="what --mode=predict is given, e.g. picture files")
     overrides = [word.removeprefix(_OVERRIDE) for word in argv if word.startswith(_OVERRIDE)]
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"{_OVERRIDE}{override} has no value; write {_OVERRIDE}{override}=VALUE")
     arguments = parser.parse_args([word for word in argv if not word.startswith(_OVERRIDE)])
     if arguments.inputs and arguments.mode != "predict":
         raise ValueError(f"--mode={arguments.mode} takes no inputs, but {arguments.inputs[0]!r} was given")
     if arguments.mode == "predict" and not arguments.inputs:
         raise ValueError("--mode=predict needs at least one input")
+    if arguments.profile:
+        overrides.append(f"{profile.FIELD}={arguments.profile}")
     return arguments, overrides
 
 
@@ -50,12 +61,14 @@ def run(
     main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None], argv: Sequence[str] | None = None
 ) -> None:
     """Runs `main(config, workdir, mode, inputs)`; leaves with 2 and one line on stderr for what a user can mend."""
-    with command.one_line_errors():
+    with processes.together(), command.one_line_errors():
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
         source = config_lib.Source.parse(arguments.config, overrides)
         config = config_lib.load(source.file, source.variant, source.overrides)
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about every checkpoint without a score
         processes.initialize()
+        given = {"--mode": arguments.mode, "--workdir": arguments.workdir, "inputs": arguments.inputs}
+        processes.agree(given | {f"config.{name}": value for name, value in config_lib.flat(config).items()})
         result = main(config, arguments.workdir, arguments.mode, arguments.inputs)
         if processes.is_main() and result is not None:
             _close(arguments, result)
@@ -69,9 +82,12 @@ def _close(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         )
         return
     from research.report import curves, records  # here, so that plotting does not delay the first step
+    from research.train import rundir
 
-    workdir = Path(arguments.workdir)
-    curves.draw(workdir)
-    print(records.summary(workdir))
+    folder = rundir.Folder(arguments.workdir)
+    curves.draw(folder.files)
+    print(records.summary(folder.files))
+    folder.push()
+    workdir = folder.root if "://" in arguments.workdir else Path(arguments.workdir)
     for name, what in (("curves.png", "curves"), ("events", "TensorBoard"), ("checkpoints", "checkpoints")):
         print(f"{what:12} {workdir / name}")

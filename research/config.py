@@ -23,7 +23,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 # What may change in the middle of a run, and what a result does not depend on.
-_RUN_FIELDS = r"mesh\..*|train\.(log|eval|checkpoint)_every|train\.keep_(last|best)|data\.(dir|workers|prefetch)"
+_RUN_FIELDS = (
+    r"mesh\..*|train\.(log|eval|checkpoint)_every|train\.(keep_(last|best)|profile)|data\.(dir|workers|prefetch)"
+)
 _MAY_DIFFER_ON_RESUME = re.compile(_RUN_FIELDS + r"|train\.steps|source\..*")
 _NOT_IN_DIGEST = re.compile(_RUN_FIELDS + r"|seed|source\..*")
 
@@ -242,6 +244,11 @@ def differences(old: Mapping, new: Mapping) -> tuple[list[str], list[str]]:
     return allowed, refused
 
 
-def result_spec(file: str) -> dict[str, Any]:
-    """The `RESULT` of a config file: its main metric, the trivial floor and the published reference."""
-    return dict(load_file(file).RESULT)
+def result_spec(file: str, variant: str = "full") -> dict[str, Any]:
+    """The `RESULT` of a config file for one variant: its main metric, the trivial floor and the published reference.
+
+    A key of `RESULT` that is a variant's name holds what differs for it.
+    """
+    module = load_file(file)
+    shared = {key: value for key, value in module.RESULT.items() if key not in module.VARIANTS}
+    return shared | module.RESULT.get(variant, {})

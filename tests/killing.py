@@ -57,9 +57,12 @@ def after_step(workdir: Path, step: int) -> Callable[[], bool]:
 
 def outcome(workdir: Path, step: int) -> tuple[dict[str, bytes], list[dict], dict[str, float]]:
     """Every bit of the final state, every logged value that is not a speed, and the scores."""
-    tree = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").absolute())
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    path, checkpointer = (workdir / "checkpoints" / str(step) / "state").absolute(), ocp.PyTreeCheckpointer()
+    # As NumPy arrays, since the devices of a run of several processes are not here.
+    tree = checkpointer.metadata(path).item_metadata.tree
+    numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    leaves = jax.tree_util.tree_leaves_with_path(checkpointer.restore(path, restore_args=numpy))
     state = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
     assert len(state) > 20  # parameters, moments, batch statistics, averages
-    metrics = [e for e in rundir.read_metrics(workdir / "metrics.jsonl") if e["name"] != "train/steps_per_s"]
+    metrics = [e for e in rundir.read_metrics(workdir / "metrics.jsonl") if not e["name"].startswith("speed/")]
     return state, metrics, json.loads((workdir / "result.json").read_text())["metrics"]

@@ -24,6 +24,10 @@ def test_arguments_and_overrides_are_told_apart():
     assert overrides == ["train.steps=3", "data.name=a=b"]
 
 
+def test_profile_is_a_field_of_the_config():
+    assert parse("--config=c --workdir=w --profile=10:5")[1] == ["train.profile=10:5"]
+
+
 def test_predict_takes_inputs_in_their_order():
     arguments, _ = parse(f"--config={DIGITS} --workdir w --mode=predict b.png a.png")
     assert (arguments.mode, arguments.inputs) == ("predict", ["b.png", "a.png"])
@@ -39,6 +43,7 @@ def test_predict_takes_inputs_in_their_order():
         ("--config=c --workdir=w a.png", "--mode=train takes no inputs, but 'a.png' was given"),
         ("--config=c --workdir=w --mode=evaluate a.png", "--mode=evaluate takes no inputs"),
         ("--config=c --workdir=w --mode=predict", "--mode=predict needs at least one input"),
+        ("--config=c --workdir=w --config.seed 3", "--config.seed has no value; write --config.seed=VALUE"),
     ],
 )
 def test_a_command_that_makes_no_sense_is_refused(line, message):
@@ -108,6 +113,7 @@ def command(*words):
     ("override", "message"),
     [
         ("train.stepz=3", "error: unknown config field 'train.stepz'"),
+        ("precision.compute=half", "error: config.precision.compute='half' is unknown; choose from bfloat16, float16"),
         ("mesh.tensor=3", "error: mesh (data=-1, fsdp=1, tensor=3, sequence=1): the fixed axes take 3 devices"),
     ],
 )

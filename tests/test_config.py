@@ -165,6 +165,17 @@ def test_a_config_belongs_to_the_experiment_of_its_folder(tmp_path):
         config_lib.load(str(file))
 
 
+def test_a_variant_may_have_a_reference_of_its_own(tmp_path):
+    file = write(
+        tmp_path,
+        "VARIANTS = ('full', 'cpu')\n"
+        "RESULT = {'metric': 'm', 'reference': 0.9, 'cpu': {'reference': 0.8}}\n"
+        "def get_config(variant='full'): return {}",
+    )
+    assert config_lib.result_spec(file) == {"metric": "m", "reference": 0.9}
+    assert config_lib.result_spec(file, "cpu") == {"metric": "m", "reference": 0.8}
+
+
 # ---- Digests
 
 

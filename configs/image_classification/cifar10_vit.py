@@ -5,8 +5,8 @@
       --config=configs/image_classification/cifar10_vit.py:cpu --workdir=runs/cifar10_vit
 
 `full`: width 384, depth 7, patch 4, 200 epochs with RandAugment, mixup and cutmix: a few hours on one GPU.
-`cpu`: width 96, depth 6 behind a convolutional stem, as many epochs as fit well under an hour on 2 CPU cores. A ViT has
-to learn from data what a CNN is given, so it needs far more epochs than that to catch up.
+`cpu`: width 96, depth 6, patch 8 behind a convolutional stem, 11 epochs: about 20 minutes on 2 CPU cores. A quarter of
+the tokens of patch 4 buys four times the epochs, which a ViT needs more: it has to learn what a CNN is given.
 
 Reference: there is no published result for this setting; ResNet-20, He et al. 2016, table 6, stands beside it.
 """
@@ -74,10 +74,12 @@ def get_config(variant: str = "full") -> ConfigDict:
     )
     if variant == "cpu":
         config.data.randaugment_layers = 0
-        config.model.update(stem="conv", width=96, depth=6, mlp_dim=192, num_heads=3, stochastic_depth=0.0, unroll=6)
+        config.model.update(
+            stem="conv", patch_size=8, width=96, depth=6, mlp_dim=192, num_heads=3, stochastic_depth=0.0, unroll=6
+        )
         config.task.update(mixup=0.0, cutmix=0.0)
-        config.optimizer.update(learning_rate=2e-3, warmup_steps=200)
-        config.train.update(steps=3500, eval_every=875, checkpoint_every=175, log_every=50, ema=0.995)
+        config.optimizer.update(learning_rate=1e-3, warmup_steps=800)
+        config.train.update(steps=8000, batch_size=64, eval_every=2000, checkpoint_every=1000, log_every=100, ema=0.999)
     if variant == "smoke":
         config.model.update(width=32, depth=2, mlp_dim=64, num_heads=2, unroll=1)
         config.optimizer.warmup_steps = 2

@@ -1,7 +1,7 @@
 """`load(config.data)`: labelled pictures as batches that are a function of (seed, step)."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -68,7 +68,7 @@ class Dataset:
         return self.prepared.fingerprint
 
     def train_batches(
-        self, seed: int, batch_size: int, start: int = 0, rows: slice | None = None
+        self, seed: int, batch_size: int, start: int = 0, rows: slice | Sequence[int] | None = None
     ) -> Iterator[pipeline.Batch]:
         """Rows `rows` (None: all) of the batches `start`, `start + 1`, ... of the run `seed`, without end."""
         source = self.prepared.source("train")
@@ -76,7 +76,9 @@ class Dataset:
             source, self.train_transform, seed, batch_size, start, rows, self.workers, self.prefetch
         )
 
-    def eval_batches(self, split: str, batch_size: int, rows: slice | None = None) -> Iterator[pipeline.Batch]:
+    def eval_batches(
+        self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None
+    ) -> Iterator[pipeline.Batch]:
         """Rows `rows` (None: all) of the batches of a whole split in order; padding has weight 0 and index -1."""
         source = self.prepared.source(split)
         return pipeline.eval_batches(source, self.eval_transform, batch_size, rows, self.workers, self.prefetch)

@@ -30,7 +30,7 @@ def train_batches(
     seed: int,
     batch_size: int,
     start: int = 0,
-    rows: slice | None = None,
+    rows: slice | Sequence[int] | None = None,
     workers: int = 0,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
@@ -55,7 +55,7 @@ def eval_batches(
     source: Sequence[Example],
     transform: Callable[[Example], Batch],
     batch_size: int,
-    rows: slice | None = None,
+    rows: slice | Sequence[int] | None = None,
     workers: int = 0,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
@@ -123,7 +123,7 @@ class _Batches:
 
     def __init__(self, dataset, batch_size, rows):
         self._dataset, self._batch_size = dataset, batch_size
-        self._rows = range(batch_size)[rows or slice(None)]
+        self._rows = np.arange(batch_size)[rows or slice(None)].tolist()
 
     def __len__(self):
         return len(self._dataset) // self._batch_size

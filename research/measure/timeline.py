@@ -46,3 +46,21 @@ def lost_seconds(entries: list[dict], restored_step: int) -> float:
     since = max((index + 1 for index, entry in enumerate(entries) if entry["kind"] == "lost"), default=0)
     again = [e for e in entries[since:] if e["kind"] in ("data", "step", "eval") and e["step"] > restored_step]
     return sum(entry["seconds"] for entry in again)
+
+
+def seconds_by_kind(entries: list[dict]) -> dict[str, float]:
+    """The sum of each kind, largest first."""
+    seconds: dict[str, float] = {}
+    for entry in entries:
+        seconds[entry["kind"]] = seconds.get(entry["kind"], 0.0) + entry["seconds"]
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
+def goodput(entries: list[dict]) -> float:
+    """The share of a run's time, over all its starts, that went into training steps whose result was kept.
+
+    What a restart lost is inside the steps before it; time between a kill and the next start is not in the ledger.
+    """
+    seconds = seconds_by_kind(entries)
+    lost = seconds.pop("lost", 0.0)
+    return max(0.0, seconds.get("step", 0.0) - lost) / max(sum(seconds.values()), 1e-9)

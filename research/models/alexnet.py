@@ -1,9 +1,9 @@
 """AlexNet (Krizhevsky et al., 2012) in the single-tower form of torchvision (Krizhevsky, 2014): 61.1M parameters."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from research.models import layers
 from research.parallel.sharding import constrain
 
 LOGICAL_AXES = (
@@ -53,5 +53,4 @@ class AlexNet(nn.Module):
         for index, axis in ((1, "mlp"), (2, "embed")):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = constrain(nn.relu(nn.Dense(self.mlp_dim, name=f"dense{index}", **dtypes)(x)), ("batch", axis))
-        logits = nn.Dense(self.num_classes, name="head", **dtypes)(x)
-        return constrain(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), ("batch", "classes"))
+        return layers.classify(x, self.num_classes, self.param_dtype)

@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -31,6 +30,9 @@ LOGICAL_AXES = (
 )
 
 PICTURE = ("batch", "height", "width", "channels")
+# Over `tensor`, a depthwise convolution is split by channels. Left to itself XLA computes it once on each device of the
+# axis and adds the gradients of the kernel up: twice too much with tensor=2.
+DEPTHWISE = ("batch", "height", "width", "depthwise")
 _init = nn.initializers.truncated_normal(0.02)
 
 
@@ -46,9 +48,10 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         width = x.shape[-1]
-        y = nn.Conv(
+        conv = nn.Conv(
             width, (7, 7), padding=3, feature_group_count=width, kernel_init=_init, name="depthwise", **self.dtypes
-        )(x)
+        )
+        y = constrain(conv(constrain(x, DEPTHWISE)), DEPTHWISE)
         y = constrain(layers.layer_norm(epsilon=self.epsilon, name="norm", **self.dtypes)(y), PICTURE)
         dense = functools.partial(nn.Dense, kernel_init=_init, **self.dtypes)
         y = constrain(layers.GELU[self.gelu](dense(4 * width, name="up")(y)), ("batch", "height", "width", "mlp"))
@@ -97,5 +100,4 @@ class ConvNeXt(nn.Module):
                 )
                 x = block(x, train)
         x = constrain(norm(name="norm")(x.mean((1, 2))), ("batch", "embed"))
-        logits = nn.Dense(self.num_classes, kernel_init=_init, name="head", **dtypes)(x)
-        return constrain(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), ("batch", "classes"))
+        return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=_init)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import numpy as np
 from flax import linen as nn
 
 from research import config as config_lib
+from research.parallel import mesh as mesh_lib
+from research.parallel.sharding import constrain, traced_mesh
 
 GELU: dict[str, Callable] = {
     "exact": functools.partial(nn.gelu, approximate=False),
@@ -17,6 +20,13 @@ GELU: dict[str, Callable] = {
 
 # Subtracting the mean before squaring: flax's faster E[x^2] - E[x]^2 loses digits where the mean is large.
 layer_norm = functools.partial(nn.LayerNorm, use_fast_variance=False)
+NORMS: dict[str, Callable] = {
+    "layer": layer_norm,
+    "rms": nn.RMSNorm,  # neither centred nor biased (Zhang and Sennrich, 2019)
+}
+
+ATTENTION = ("auto", "xla", "cudnn")
+
 
 # What a layer keeps for its backward pass; the rest is computed again (Chen et al., 2016).
 REMAT: dict[str, Callable | None] = {
@@ -26,12 +36,75 @@ REMAT: dict[str, Callable | None] = {
 }
 
 
-def remat(module: type[nn.Module], policy: str, static_argnums: tuple[int, ...]) -> type[nn.Module]:
-    """`module` with its activations computed again in the backward pass, as far as `policy` (see REMAT) says."""
+def remat(
+    module: type[nn.Module], policy: str, static_argnums: tuple[int, ...], in_loop: bool = True
+) -> type[nn.Module]:
+    """`module` with its activations computed again in the backward pass, as far as `policy` (see REMAT) says.
+
+    `in_loop`: the forward and the backward pass are loops of their own, so the compiler cannot merge the two
+    computations, and the barrier against it would only be a cost.
+    """
     if config_lib.choose(REMAT, policy, "model.remat") is None:
         return module
-    # Inside a scan the compiler cannot merge the two computations, so the barrier against it is only a cost.
-    return nn.remat(module, policy=REMAT[policy], prevent_cse=False, static_argnums=static_argnums)
+    return nn.remat(module, policy=REMAT[policy], prevent_cse=not in_loop, static_argnums=static_argnums)
+
+
+def at_least_float32(dtype: Any) -> jnp.dtype:
+    """The dtype of logits, losses and statistics: float32, or float64 where a test computes in it."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, implementation: str = "auto") -> jax.Array:
+    """softmax(query key^T / sqrt(depth)) value over [batch, length, heads, depth]; softmax in float32.
+
+    `auto` takes cuDNN's fused attention where it can be had, else XLA. Raises ValueError where `cudnn` cannot be had.
+    """
+    reason = _no_cudnn(query)
+    if implementation == "cudnn" and reason:
+        raise ValueError(f"config.model.attention='cudnn' {reason}; use 'auto' or 'xla'")
+    if query.dtype == jnp.float64:  # jax.nn.dot_product_attention would round its softmax to float32
+        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(query.shape[-1]))
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+    use_cudnn = implementation == "cudnn" or (implementation == "auto" and not reason)
+    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn" if use_cudnn else "xla")
+
+
+def _no_cudnn(query: jax.Array) -> str:
+    """Why cuDNN's attention cannot be had for `query` where the program will run; empty when it can."""
+    mesh = traced_mesh()
+    platform = mesh_lib.platform(mesh) if mesh else jax.default_backend()
+    heads, depth = query.shape[2:]
+    if platform not in ("gpu", "cuda"):
+        return f"needs an NVIDIA GPU, not {platform}"
+    if query.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"needs precision.compute='bfloat16' or 'float16', not '{query.dtype}'"
+    if depth % 8 or depth > 128:
+        return f"needs heads of a multiple of 8 and at most 128 features, not {depth}"
+    if mesh and (mesh.shape["sequence"] > 1 or heads % mesh.shape["tensor"]):
+        return f"needs mesh.sequence=1 and a mesh.tensor that divides {heads} heads"
+    return ""
+
+
+def batch_norm(param_dtype: Any, **settings) -> Callable:
+    """A constructor of batch norms whose statistics are in float32, or in float64 with the parameters."""
+    # flax keeps statistics in float32 but averages them in the dtype of the batch: under float64 they would change it.
+    return functools.partial(
+        nn.BatchNorm,
+        use_fast_variance=False,
+        force_float32_reductions=param_dtype != "float64",
+        param_dtype=param_dtype,
+        **settings,
+    )
+
+
+def classify(x: jax.Array, num_classes: int, param_dtype: Any, **settings) -> jax.Array:
+    """Features [batch, embed] to logits [batch, classes] in float32, by a dense layer called `head`.
+
+    The layer itself is in float32, since logits rounded to bfloat16 differ by up to 1 %. To be called in a module.
+    """
+    dtype = at_least_float32(x.dtype)
+    logits = nn.Dense(num_classes, name="head", dtype=dtype, param_dtype=param_dtype, **settings)(x)
+    return constrain(logits, ("batch", "classes"))
 
 
 class StochasticDepth(nn.Module):

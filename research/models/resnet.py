@@ -7,10 +7,10 @@ projections where the shape changes.
 import functools
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from research import config as config_lib
+from research.models import layers
 from research.parallel.sharding import constrain
 
 SIZES = {
@@ -104,9 +104,7 @@ class ResNet(nn.Module):
         stem = config_lib.choose({"imagenet": (7, 2), "cifar": (3, 1)}, self.stem, "model.stem")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_fan_out, **dtypes)
-        norm = functools.partial(
-            nn.BatchNorm, use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon, **dtypes
-        )
+        norm = layers.batch_norm(use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon, **dtypes)
         kernel, stride = stem
         x = conv(self.width, (kernel, kernel), stride, padding=kernel // 2, name="conv1")(images.astype(self.dtype))
         x = constrain(nn.relu(norm(name="norm1")(x)), PICTURE)
@@ -119,5 +117,4 @@ class ResNet(nn.Module):
                 name = f"stage{stage + 1}_block{index + 1}"
                 x = block(self.width * 2**stage, stride, conv, norm, last_scale, name=name)(x)
         x = constrain(x.mean((1, 2)), ("batch", "embed"))
-        logits = nn.Dense(self.num_classes, name="head", **dtypes)(x)
-        return constrain(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), ("batch", "classes"))
+        return layers.classify(x, self.num_classes, self.param_dtype)

@@ -1,6 +1,7 @@
 """Vision transformer (Dosovitskiy et al., 2021), with the options that later work settled on."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,6 +43,9 @@ LOGICAL_AXES = (
 )
 
 TOKENS = ("batch", "length", "embed")
+# Convolutions see whole pictures: XLA derives a wrong gradient of a kernel from pictures that are cut into strips, and
+# it cuts them on its own where the tokens that are made of them are split over `sequence`.
+PATCHES = ("batch", "height", "width", "embed")
 
 
 class Attention(nn.Module):
@@ -50,8 +54,8 @@ class Attention(nn.Module):
     num_heads: int
     qkv_bias: bool
     key_bias: bool
-    qk_norm: bool
-    epsilon: float
+    norm: Callable | None  # of queries and keys
+    implementation: str
     dtypes: dict[str, Any]
 
     @nn.compact
@@ -66,11 +70,10 @@ class Attention(nn.Module):
         query = project(use_bias=self.qkv_bias, name="query")(x)
         key = project(use_bias=self.qkv_bias and self.key_bias, name="key")(x)
         value = project(use_bias=self.qkv_bias, name="value")(x)
-        if self.qk_norm:
-            norm = functools.partial(layers.layer_norm, epsilon=self.epsilon, use_bias=False, **self.dtypes)
-            query, key = norm(name="query_norm")(query), norm(name="key_norm")(key)
+        if self.norm:
+            query, key = self.norm(name="query_norm")(query), self.norm(name="key_norm")(key)
         query, key, value = (constrain(part, ("batch", "length", "heads", "kv")) for part in (query, key, value))
-        x = constrain(jax.nn.dot_product_attention(query, key, value), ("batch", "length", "heads", "kv"))
+        x = constrain(layers.attention(query, key, value, self.implementation), ("batch", "length", "heads", "kv"))
         out = nn.DenseGeneral(
             width, axis=(-2, -1), kernel_init=nn.initializers.xavier_uniform(), name="out", **self.dtypes
         )
@@ -105,20 +108,19 @@ class Block(nn.Module):
     mlp_dim: int
     num_heads: int
     dropout: float
-    epsilon: float
+    norm: Callable
     gelu: str
     qkv_bias: bool
     key_bias: bool
-    qk_norm: bool
-    norm_bias: bool
+    qk_norm: Callable | None
     parallel: bool
+    attention: str
     dtypes: dict[str, Any]
 
     @nn.compact
     def __call__(self, x: jax.Array, drop_rate: jax.Array, train: bool) -> tuple[jax.Array, None]:
-        norm = functools.partial(layers.layer_norm, epsilon=self.epsilon, use_bias=self.norm_bias, **self.dtypes)
         attention = Attention(
-            self.num_heads, self.qkv_bias, self.key_bias, self.qk_norm, self.epsilon, self.dtypes, name="attention"
+            self.num_heads, self.qkv_bias, self.key_bias, self.qk_norm, self.attention, self.dtypes, name="attention"
         )
         mlp = MLP(self.mlp_dim, self.gelu, self.dropout, self.dtypes, name="mlp")
 
@@ -127,18 +129,22 @@ class Block(nn.Module):
             return constrain(layers.StochasticDepth()(branch, drop_rate, train), TOKENS)
 
         x = constrain(x, TOKENS)
-        y = constrain(norm(name="norm1")(x), TOKENS)
+        y = constrain(self.norm(name="norm1")(x), TOKENS)
         if self.parallel:
             return x + residual(attention(y) + mlp(y, train)), None
         x = x + residual(attention(y))
-        y = constrain(norm(name="norm2")(x), TOKENS)
+        y = constrain(self.norm(name="norm2")(x), TOKENS)
         return x + residual(mlp(y, train)), None
 
 
 class ConvStem(nn.Module):
-    """Stride-2 3x3 convolutions instead of one large patch (Xiao et al., 2021); layer norm instead of batch norm."""
+    """Stride-2 3x3 convolutions instead of one large patch (Xiao et al., 2021); layer norm instead of batch norm.
+
+    Each doubles the channels, up to `last_width`. For ViT-Ti and -S the paper goes up to the width of the tokens.
+    """
 
     width: int
+    last_width: int
     patch_size: int
     epsilon: float
     dtypes: dict[str, Any]
@@ -146,12 +152,11 @@ class ConvStem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         halvings = self.patch_size.bit_length() - 1
-        if 2**halvings != self.patch_size or not halvings:
-            raise ValueError(f"config.model.patch_size={self.patch_size} must be 2, 4, 8, 16 ... for stem='conv'")
         for index in range(halvings):
-            features = self.width // 2 ** (halvings - index)
+            features = self.last_width // 2 ** (halvings - 1 - index)
             conv = nn.Conv(features, (3, 3), 2, padding=1, use_bias=False, name=f"conv{index + 1}", **self.dtypes)
-            x = nn.relu(layers.layer_norm(epsilon=self.epsilon, name=f"norm{index + 1}", **self.dtypes)(conv(x)))
+            norm = layers.layer_norm(epsilon=self.epsilon, name=f"norm{index + 1}", **self.dtypes)
+            x = constrain(nn.relu(norm(constrain(conv(x), PATCHES))), PATCHES)
         return nn.Conv(self.width, (1, 1), name="project", **self.dtypes)(x)
 
 
@@ -171,6 +176,7 @@ class ViT(nn.Module):
     pool: str = "cls"  # or "mean"
     positions: str = "learned"  # or "sincos"
     stem: str = "patch"  # or "conv"
+    stem_width: int = 0  # channels of the last 3x3 convolution of stem="conv"; 0: half the width
     dropout: float = 0.0
     stochastic_depth: float = 0.0  # of the last layer; it grows linearly from 0
     layer_norm_epsilon: float = 1e-6
@@ -178,48 +184,74 @@ class ViT(nn.Module):
     qkv_bias: bool = True
     key_bias: bool = True
     qk_norm: bool = False
-    norm_bias: bool = True
+    norm: str = "layer"  # or "rms"
     parallel: bool = False
+    attention: str = "auto"  # or "xla" or "cudnn"
     remat: str = "none"
     unroll: int = 1
     dtype: str = "float32"
     param_dtype: str = "float32"
     logical_axes = LOGICAL_AXES
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field that no picture could mend."""
+        self._check()
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        self._check(images.shape)
+        if images.shape[1:3] != (self.image_size, self.image_size):
+            given = f"{images.shape[1]} x {images.shape[2]}"
+            raise ValueError(f"config.model.image_size={self.image_size}, but config.data.image_size gives {given}")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = self._tokens(self._patches(images.astype(self.dtype), dtypes))
+        norm = functools.partial(layers.NORMS[self.norm], epsilon=self.layer_norm_epsilon, **dtypes)
+        x = self._tokens(constrain(self._patches(images.astype(self.dtype), dtypes), PATCHES))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = self._encode(constrain(x, TOKENS), train, dtypes)
-        norm = layers.layer_norm(epsilon=self.layer_norm_epsilon, use_bias=self.norm_bias, name="norm", **dtypes)
-        x = constrain(norm(x), TOKENS)
+        x = self._encode(constrain(x, TOKENS), train, norm, dtypes)
+        x = constrain(norm(name="norm")(x), TOKENS)
         x = constrain(x[:, 0] if self.pool == "cls" else x.mean(1), ("batch", "embed"))
-        logits = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head", **dtypes)(x)
-        return constrain(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), ("batch", "classes"))
+        return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
-    def _check(self, shape: tuple[int, ...]) -> None:
-        if shape[1:3] != (self.image_size, self.image_size):
-            raise ValueError(
-                f"config.model.image_size={self.image_size}, but config.data.image_size gives {shape[1]} x {shape[2]}"
-            )
-        for field, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
-            if getattr(self, field) % getattr(self, divisor):
-                given, part = getattr(self, field), getattr(self, divisor)
-                raise ValueError(f"config.model.{field}={given} must be a multiple of {divisor}={part}")
+    def _check(self) -> None:
         for field, known in (
             ("pool", ("cls", "mean")),
             ("positions", ("learned", "sincos")),
             ("stem", ("patch", "conv")),
             ("gelu", layers.GELU),
+            ("norm", layers.NORMS),
+            ("attention", layers.ATTENTION),
+            ("remat", layers.REMAT),
         ):
             config_lib.choose(dict.fromkeys(known), getattr(self, field), f"model.{field}")
+        for field in ("image_size", "patch_size", "width", "depth", "mlp_dim", "num_heads", "unroll"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"config.model.{field}={getattr(self, field)} must be at least 1")
+        for field in ("dropout", "stochastic_depth"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"config.model.{field}={getattr(self, field)} must be at least 0 and less than 1")
+        for field, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
+            if getattr(self, field) % getattr(self, divisor):
+                given, part = getattr(self, field), getattr(self, divisor)
+                raise ValueError(f"config.model.{field}={given} must be a multiple of {divisor}={part}")
+        if self.positions == "sincos" and self.width % 4:
+            raise ValueError(f"config.model.width={self.width} must be a multiple of 4 for positions='sincos'")
+        if self.stem == "conv":
+            last = self.stem_width or self.width // 2
+            if self.patch_size == 1 or self.patch_size & (self.patch_size - 1):
+                raise ValueError(f"config.model.patch_size={self.patch_size} must be 2, 4, 8, 16 ... for stem='conv'")
+            if last % (self.patch_size // 2):
+                raise ValueError(
+                    f"config.model.stem_width={last} must be a multiple of {self.patch_size // 2}, since the channels "
+                    f"double at each convolution of a stem with patch_size={self.patch_size}"
+                )
 
     def _patches(self, images: jax.Array, dtypes: dict[str, Any]) -> jax.Array:
         """[batch, rows, columns, width]."""
         if self.stem == "conv":
-            return ConvStem(self.width, self.patch_size, self.layer_norm_epsilon, dtypes, name="stem")(images)
+            stem_width = self.stem_width or self.width // 2
+            return ConvStem(self.width, stem_width, self.patch_size, self.layer_norm_epsilon, dtypes, name="stem")(
+                images
+            )
         patch = (self.patch_size, self.patch_size)
         return nn.Conv(self.width, patch, patch, padding="VALID", name="patches", **dtypes)(images)
 
@@ -238,19 +270,22 @@ class ViT(nn.Module):
             x = x + self.param("positions", nn.initializers.normal(0.02), shape, self.param_dtype).astype(x.dtype)
         return x
 
-    def _encode(self, x: jax.Array, train: bool, dtypes: dict[str, Any]) -> jax.Array:
-        block = layers.remat(Block, self.remat, static_argnums=(3,))  # 3: train, counted from self
+    def _encode(self, x: jax.Array, train: bool, norm: Callable, dtypes: dict[str, Any]) -> jax.Array:
+        in_loop = self.unroll < self.depth
+        block = layers.remat(Block, self.remat, static_argnums=(3,), in_loop=in_loop)  # 3: train, counted from self
         scan = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast),
             length=self.depth,
-            unroll=min(self.unroll, self.depth),
+            # Unrolling the creation of parameters would only take longer to compile.
+            unroll=1 if self.is_initializing() else min(self.unroll, self.depth),
         )
+        qk_norm = functools.partial(norm, use_bias=False) if self.norm == "layer" else norm
         blocks = scan(
-            self.mlp_dim, self.num_heads, self.dropout, self.layer_norm_epsilon, self.gelu, self.qkv_bias,
-            self.key_bias, self.qk_norm, self.norm_bias, self.parallel, dtypes, name="blocks",
+            self.mlp_dim, self.num_heads, self.dropout, norm, self.gelu, self.qkv_bias, self.key_bias,
+            qk_norm if self.qk_norm else None, self.parallel, self.attention, dtypes, name="blocks",
         )  # fmt: skip
         rates = jnp.linspace(0, self.stochastic_depth, self.depth)
         return blocks(x, rates, train)[0]

@@ -1,35 +1,258 @@
-"""Start-up of a run that spans several processes; on one process it does nothing."""
+"""A run that spans several processes: how it starts, and how it ends. On one process none of this does anything.
 
+The launcher is found as `jax.distributed.initialize` finds it (Cloud TPU, SLURM, Open MPI), or named by the variables
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, which come first.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import json
 import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
+import numpy as np
+
+START_TIMEOUT_S = 300  # workers of a pod may start minutes apart; TESSERA_START_TIMEOUT_S says otherwise
+HEARTBEAT_TIMEOUT_S = 30  # after so long without a sign of life a process counts as dead, and all others end
+LOST = "another process of this run has ended or cannot be reached"
+
+_AGAIN = "the same command goes on from the last checkpoint"
+_LAUNCHERS = ("ompi", "slurm", "gketpu", "gcetpu")
+_EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_KEEP = (0, 75)  # exit codes with which all processes leave together
+# How gloo, NCCL, the TPU runtime and the coordination service say that somebody is gone.
+_LOSS = re.compile(
+    r"[Gg]loo|NCCL|[Cc]onnection (closed|reset) by peer|Socket closed|[Cc]oordination ?[Ss]ervice|heartbeat"
+    r"|[Bb]arrier (failed|timed out)|UNAVAILABLE|DEADLINE_EXCEEDED"
+)
+_leaving = threading.Lock()  # taken by the first thread that ends this process
 
 
-def _num_processes() -> int:
-    """How many processes the launcher started, as far as the environment tells."""
-    env = os.environ
-    for count in ("JAX_NUM_PROCESSES", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
-        if count in env:
-            return int(env[count])
-    return len(env.get("TPU_WORKER_HOSTNAMES", "localhost").split(","))
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """One process of `count`, and the address of process 0."""
+
+    coordinator: str
+    count: int
+    index: int
+
+
+def find() -> Place | None:
+    """Where the launcher put this process; None for a run of one process.
+
+    Raises ValueError when the environment says that there are several processes but not how they meet.
+    """
+    if "JAX_NUM_PROCESSES" in os.environ:
+        return _explicit()
+    from jax._src import clusters  # what jax.distributed.initialize() itself asks; it has no public name
+
+    known = {cluster.name: cluster for cluster in clusters.ClusterEnv._cluster_types}
+    for cluster in (known[name] for name in _LAUNCHERS if name in known):
+        if cluster.is_env_present():
+            if cluster.get_process_count() == 1:
+                return None
+            port = os.environ.get("JAX_COORDINATOR_PORT")
+            address = os.environ.get("JAX_COORDINATOR_ADDRESS") or cluster.get_coordinator_address(
+                timeout_secs=_start_timeout_s(), override_coordinator_port=port
+            )
+            return Place(address, cluster.get_process_count(), cluster.get_process_id())
+    if _integer("OMPI_COMM_WORLD_SIZE", default=1) > 1 or "JAX_COORDINATOR_ADDRESS" in os.environ:
+        # Open MPI 5 no longer says where its first process is.
+        raise ValueError(
+            f"several processes, but not all of {', '.join(_EXPLICIT)} are set; set them for every process"
+        )
+    return None
+
+
+def _explicit() -> Place | None:
+    count = _integer("JAX_NUM_PROCESSES")
+    if count == 1:
+        return None
+    missing = [name for name in _EXPLICIT if not os.environ.get(name)]
+    if missing:
+        raise ValueError(f"JAX_NUM_PROCESSES={count}, but {' and '.join(missing)} is not set")
+    address, index = os.environ["JAX_COORDINATOR_ADDRESS"], _integer("JAX_PROCESS_ID")
+    if not 0 <= index < count:
+        raise ValueError(f"JAX_PROCESS_ID={index} must be at least 0 and less than JAX_NUM_PROCESSES={count}")
+    if not re.fullmatch(r".+:\d+", address):
+        raise ValueError(f"JAX_COORDINATOR_ADDRESS={address!r} must be HOST:PORT")
+    return Place(address, count, index)
+
+
+def _integer(name: str, default: int | None = None) -> int:
+    text = os.environ.get(name, default)
+    try:
+        return int(text)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={text!r} must be a whole number") from None
+
+
+def _start_timeout_s() -> int:
+    return _integer("TESSERA_START_TIMEOUT_S", START_TIMEOUT_S)
 
 
 def initialize() -> None:
     """Joins the processes of one run; call it before anything touches a device.
 
-    The launcher is found as `jax.distributed` finds it (Cloud TPU, SLURM, Open MPI), or named by the variables
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    Leaves with 2 and one line that names the address when they have not all met within `START_TIMEOUT_S`. Raises
+    ValueError for an address that cannot be used, and for an environment that does not fit together.
     """
-    if _num_processes() == 1 or jax.distributed.is_initialized():
+    place = find()
+    if place is None or jax.distributed.is_initialized():
         return
-    if "JAX_NUM_PROCESSES" in os.environ:
+    timeout_s = _start_timeout_s()
+    who = f"process {place.index} of {place.count}"
+
+    def give_up():
+        reason = "the others did not come" if place.index == 0 else "is process 0 running there, and the port open?"
+        _leave(f"{who} waited {timeout_s} s for the coordinator at {place.coordinator}: {reason}", 2)
+
+    # JAX's own time limit aborts the process with a stack trace, so it must not be the first.
+    timer = threading.Timer(timeout_s, give_up)
+    timer.daemon = True
+    timer.start()
+    explicit = "JAX_NUM_PROCESSES" in os.environ
+    try:
         jax.distributed.initialize(
-            num_processes=int(os.environ["JAX_NUM_PROCESSES"]), process_id=int(os.environ["JAX_PROCESS_ID"])
+            place.coordinator,
+            place.count,
+            place.index,
+            cluster_detection_method="deactivate" if explicit else None,
+            initialization_timeout=timeout_s + 60,
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
         )
-    else:
-        jax.distributed.initialize()
+    except Exception as error:  # noqa: BLE001  what the C++ below raises changes from version to version
+        _leave(f"{who} cannot use the coordinator address {place.coordinator}: {error}", 2)
+    finally:
+        timer.cancel()
+    _explain_aborts()
 
 
 def is_main() -> bool:
     """Whether this process writes the logs, rows and messages of the run."""
     return jax.process_index() == 0
+
+
+def agree(fields: Mapping[str, Any]) -> None:
+    """Raises ValueError on every process when they were not all started with the same `fields`, naming the first few.
+
+    Values are compared as JSON.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    _meet()
+    text = np.frombuffer(json.dumps(dict(fields), default=str).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(len(text)))
+    padded = np.pad(text, (0, int(lengths.max()) - len(text)))
+    rows = multihost_utils.process_allgather(padded)
+    everyone = [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+    lines = [line for name in sorted(set().union(*everyone)) if (line := _disagreement(name, everyone))]
+    if lines:
+        more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
+        raise ValueError(f"the processes were started differently: {'; '.join(lines[:3])}{more}; give all the same")
+
+
+def _meet() -> None:
+    """One sum over all devices while the processes are together.
+
+    Gloo gives up after 30 seconds when the processes come to the first collective of a group of devices further apart,
+    as they may after compiling a large program on a busy machine. Later collectives wait.
+    """
+    devices = jax.devices()
+    everywhere = jax.sharding.NamedSharding(jax.make_mesh((len(devices),), ("all",)), jax.sharding.PartitionSpec("all"))
+    ones = jax.make_array_from_callback((len(devices),), everywhere, lambda index: np.ones(len(devices))[index])
+    if int(jax.jit(jax.numpy.sum)(ones)) != len(devices):
+        raise RuntimeError("the sum over all devices is wrong; the processes do not reach one another")
+
+
+def _disagreement(name: str, everyone: list[dict[str, Any]]) -> str | None:
+    """`train.steps is 10 on process 0, 2, 3 and 20 on process 1`, or None."""
+    holders: dict[str, list[str]] = {}
+    for index, fields in enumerate(everyone):
+        holders.setdefault(json.dumps(fields.get(name, "absent")), []).append(str(index))
+    if len(holders) == 1:
+        return None
+    return f"{name} is " + " and ".join(f"{value} on process {', '.join(who)}" for value, who in holders.items())
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Around all that a process of several does: when one fails, it ends at once, and so do the others.
+
+    JAX's own way out waits minutes for processes that will never come. A process that learns through a failed
+    collective that another one is gone says so in one line.
+    """
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) else 1
+        if not jax.distributed.is_initialized() or code is None or code in _KEEP:
+            raise
+        if _lost_another(error):
+            _leave(f"{LOST}; {_AGAIN} ({_brief(error)})", 1)
+        if not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        _wait_for_others(seconds=10)
+        _leave(*((None, code) if isinstance(code, int) else (code, 1)))  # sys.exit(LINE) is an exit with 1
+
+
+def _explain_aborts() -> None:
+    """Adds one line to the stack trace with which JAX's C++ aborts when the coordinator or a heartbeat is missing.
+
+    A handler of Python's own would never run, since `abort` does not return; one called from C does, in any thread.
+    """
+
+    def explain(_):
+        _first_to_leave()
+        os.write(2, f"\nerror: aborted by JAX (see above), most likely because {LOST}; {_AGAIN}\n".encode())
+        os._exit(1)
+
+    global _abort_handler  # ctypes does not keep it alive
+    _abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(explain)
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), _abort_handler)
+
+
+def _lost_another(error: BaseException) -> bool:
+    """By its text: the same failure comes as JaxRuntimeError, as ValueError, and wrapped by whoever waited for it."""
+    chain = [error]
+    while following := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(following)
+    return any(isinstance(link, Exception) and _LOSS.search(str(link)) for link in chain)
+
+
+def _wait_for_others(seconds: float) -> None:
+    """When all fail alike, each gets to say why before process 0, which they all hang on, is gone."""
+    thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    thread.start()
+    thread.join(seconds)
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _leave(line: str | None, code: int) -> NoReturn:
+    """Ends this process without anything that could wait for another."""
+    _first_to_leave()
+    if line:
+        print("\nerror: " + " ".join(line.split()), file=sys.stderr)  # a line of its own, after the progress bar's
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _first_to_leave() -> None:
+    """Returns in the first thread that ends this process; another, in which JAX aborts it, has nothing to add."""
+    if not _leaving.acquire(blocking=False):
+        time.sleep(10)

@@ -6,6 +6,7 @@ that says which mesh axis carries which name, so changing the parallelism never 
 
 import contextlib
 import contextvars
+import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,16 +45,21 @@ ACTIVATION_RULES: Rules = {
     "kv": (),
     "classes": (),
     "channels": (),
+    "depthwise": ("tensor",),
     "height": (),
     "width": (),
 }
 
+# More parameters than this must be split over fsdp, all but this share of them.
+LARGE_MODEL = 100_000_000
+MAY_STAY_WHOLE = 0.02
 
-def partition_spec(names: Names, shape: Sequence[int], rules: Rules, mesh: Mesh) -> PartitionSpec:
+
+def partition_spec(names: Names, shape: Sequence[int], rules: Rules, mesh: Mesh, uneven: bool = False) -> PartitionSpec:
     """The PartitionSpec of an array of `shape` whose axes are called `names`.
 
-    An axis whose size the mesh axes do not divide stays whole. Raises ValueError for an unknown name, a rank that
-    does not fit, or two axes that claim the same mesh axis.
+    An axis whose size the mesh axes do not divide stays whole; with `uneven`, only one that is too short for them does.
+    Raises ValueError for an unknown name, a rank that does not fit, or two axes that claim the same mesh axis.
     """
     if len(names) != len(shape):
         raise ValueError(f"{len(names)} axis names {tuple(names)} for an array of shape {tuple(shape)}")
@@ -65,35 +71,112 @@ def partition_spec(names: Names, shape: Sequence[int], rules: Rules, mesh: Mesh)
         if taken & set(axes):
             raise ValueError(f"two axes of {tuple(names)} are mapped to the mesh axis {sorted(taken & set(axes))}")
         taken |= set(axes)
-        divides = size % math.prod(mesh.shape[axis] for axis in axes) == 0
-        spec.append((axes if len(axes) > 1 else axes[0]) if axes and divides else None)
+        parts = math.prod(mesh.shape[axis] for axis in axes)
+        spec.append(_entry(axes if size % parts == 0 or (uneven and size >= parts) else ()))
     return PartitionSpec(*spec)
 
 
-_active_mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("active_mesh", default=None)
+def _entry(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    return axes if len(axes) > 1 else axes[0] if axes else None
+
+
+def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+
+def parameter_spec(names: Names, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """The PartitionSpec of a parameter, by the parameter rules.
+
+    Where fsdp does not divide the axis that the rules give it, it splits the longest other one that it divides; but
+    never `layers`, since the scan over them would have to fetch each from another device.
+    """
+    spec = partition_spec(names, shape, PARAMETER_RULES, mesh)
+    wanted = any("fsdp" in PARAMETER_RULES.get(name, ()) for name in names)
+    if not wanted or mesh.shape["fsdp"] == 1 or any("fsdp" in _axes(entry) for entry in spec):
+        return spec
+    sizes = {}
+    for index, (name, size, entry) in enumerate(zip(names, shape, spec, strict=True)):
+        parts = math.prod(mesh.shape[axis] for axis in (*_axes(entry), "fsdp"))
+        if name != "layers" and size % parts == 0:
+            sizes[index] = size
+    if not sizes:
+        return spec
+    chosen = max(sizes, key=sizes.get)
+    entries = list(spec)
+    entries[chosen] = _entry((*_axes(spec[chosen]), "fsdp"))
+    return PartitionSpec(*entries)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tracing:
+    mesh: Mesh
+    used: set[str]
+
+
+_tracing: contextvars.ContextVar[_Tracing | None] = contextvars.ContextVar("tracing", default=None)
 
 
 @contextlib.contextmanager
-def constraints_for(mesh: Mesh) -> Iterator[None]:
-    """While a program is traced inside, `constrain` speaks about `mesh`."""
-    token = _active_mesh.set(mesh)
+def constraints_for(mesh: Mesh) -> Iterator[set[str]]:
+    """While a program is traced inside, `constrain` speaks about `mesh`; yields the mesh axes that it has used."""
+    tracing = _Tracing(mesh, set())
+    token = _tracing.set(tracing)
     try:
-        yield
+        yield tracing.used
     finally:
-        _active_mesh.reset(token)
+        _tracing.reset(token)
+
+
+def traced_mesh() -> Mesh | None:
+    """The mesh for which a program is being traced; None outside."""
+    tracing = _tracing.get()
+    return tracing.mesh if tracing else None
 
 
 def constrain(x: jax.Array, names: Names) -> jax.Array:
     """`x` with its sharding fixed by the activation rules; unchanged outside a program's trace.
 
-    Unlike flax's `with_logical_constraint`, this acts on every backend, the CPU included, so tests see what it does.
+    An axis that does not divide evenly (197 tokens over 2 devices) is padded by the compiler. Unlike flax's
+    `with_logical_constraint`, this acts on every backend, the CPU included, so tests see what it does.
     """
-    mesh = _active_mesh.get()
-    if mesh is None:
+    tracing = _tracing.get()
+    if tracing is None:
         return x
-    return jax.lax.with_sharding_constraint(
-        x, NamedSharding(mesh, partition_spec(names, x.shape, ACTIVATION_RULES, mesh))
-    )
+    spec = partition_spec(names, x.shape, ACTIVATION_RULES, tracing.mesh, uneven=True)
+    tracing.used.update(axis for entry in spec for axis in _axes(entry))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(tracing.mesh, spec))
+
+
+def check_used(used: set[str], mesh: Mesh) -> None:
+    """Raises ValueError when a model split nothing over an axis of the mesh: its devices would all do the same work."""
+    for axis in ("tensor", "sequence"):
+        size = mesh.shape[axis]
+        if size > 1 and axis not in used:
+            raise ValueError(
+                f"config.mesh.{axis}={size}, but this model has nothing that can be split over {axis} in {size}; "
+                f"set config.mesh.{axis}=1 and use data or fsdp"
+            )
+
+
+def check_split(params: Any, shardings: Any, mesh: Mesh) -> None:
+    """Raises ValueError when fsdp leaves more than MAY_STAY_WHOLE of a LARGE_MODEL on every device."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    total = sum(leaf.size for _, leaf in leaves)
+    if mesh.shape["fsdp"] == 1 or total <= LARGE_MODEL:
+        return
+    placed = jax.tree.leaves(shardings)
+    whole = [
+        (path_name(path), leaf)
+        for (path, leaf), to in zip(leaves, placed, strict=True)
+        if not any("fsdp" in _axes(entry) for entry in to.spec)
+    ]
+    share = sum(leaf.size for _, leaf in whole) / total
+    if share > MAY_STAY_WHOLE:
+        names = ", ".join(f"{name} {list(leaf.shape)}" for name, leaf in sorted(whole, key=lambda item: -item[1].size))
+        raise ValueError(
+            f"config.mesh.fsdp={mesh.shape['fsdp']} leaves {share:.1%} of {total:,} parameters whole on every device, "
+            f"since it divides none of their axes; choose an fsdp that divides more of: {names}"
+        )
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -117,7 +200,7 @@ def parameter_shardings(tree: Any, table: Table, mesh: Mesh) -> Any:
 
     def sharding(path, leaf):
         names = logical_axes(path_name(path), table)
-        return NamedSharding(mesh, partition_spec(names, leaf.shape, PARAMETER_RULES, mesh))
+        return NamedSharding(mesh, parameter_spec(names, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
@@ -125,21 +208,30 @@ def parameter_shardings(tree: Any, table: Table, mesh: Mesh) -> Any:
 def optimizer_shardings(tree: Any, params: Any, table: Table, mesh: Mesh) -> Any:
     """NamedShardings for an optimizer state: a leaf that mirrors a parameter lies where the parameter lies.
 
-    A leaf mirrors a parameter when its path ends in that parameter's path and the shapes agree. Counters and the
-    factored statistics of Adafactor do not; they are small and replicated.
+    A leaf belongs to a parameter when its path ends in that parameter's path. It mirrors it when the shapes agree, or
+    agree but for one axis that is missing (Adafactor's means over rows and columns). All else is replicated.
     """
     shapes = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    replicated = NamedSharding(mesh, PartitionSpec())
 
     def sharding(path, leaf):
         parts = path_name(path).split("/")
-        for start in range(len(parts)):
-            name = "/".join(parts[start:])
-            if shapes.get(name) == leaf.shape:
-                return NamedSharding(mesh, partition_spec(logical_axes(name, table), leaf.shape, PARAMETER_RULES, mesh))
-        return replicated
+        for name in ("/".join(parts[start:]) for start in range(len(parts))):
+            if name in shapes:
+                spec = parameter_spec(logical_axes(name, table), shapes[name], mesh)
+                return NamedSharding(mesh, _mirrored(spec, shapes[name], leaf.shape))
+        return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def _mirrored(spec: PartitionSpec, shape: tuple[int, ...], leaf: tuple[int, ...]) -> PartitionSpec:
+    """The part of a parameter's `spec` that a `leaf` keeps."""
+    if leaf == shape:
+        return spec
+    for axis in range(len(shape)):
+        if leaf == shape[:axis] + shape[axis + 1 :]:
+            return PartitionSpec(*spec[:axis], *spec[axis + 1 :])
+    return PartitionSpec()
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

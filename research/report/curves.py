@@ -36,7 +36,7 @@ def draw(workdir: str | os.PathLike) -> Path:
     panels = _panels(rundir.read_metrics(workdir / "metrics.jsonl"))
     if not panels:
         raise ValueError(f"{workdir} holds no metrics yet; let the run reach train.log_every steps")
-    seconds = _seconds_by_kind(timeline.read(workdir / "timeline.jsonl"))
+    seconds = timeline.seconds_by_kind(timeline.read(workdir / "timeline.jsonl"))
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.1 * rows + 0.9), dpi=120, layout="constrained")
@@ -59,6 +59,8 @@ def _panels(lines: Sequence[Mapping]) -> dict[str, Series]:
     families: dict[str, dict[str, tuple[list, list]]] = {}
     for line in lines:
         split, _, family = line["name"].partition("/")
+        if split == "speed" and family not in ("steps_per_s", "mfu", "data_wait"):
+            continue  # the same curve in other units
         steps, values = families.setdefault(family, {}).setdefault(split, ([], []))
         steps.append(line["step"])
         values.append(line["value"])
@@ -66,13 +68,6 @@ def _panels(lines: Sequence[Mapping]) -> dict[str, Series]:
     kept = [family for family in families if longest[family] > 1 or family == "loss"] or list(families)
     kept.sort(key=lambda family: (family != "loss", families[family].keys() == {"train"}))
     return {family: families[family] for family in kept}
-
-
-def _seconds_by_kind(events: Sequence[Mapping]) -> dict[str, float]:
-    seconds: dict[str, float] = {}
-    for event in events:
-        seconds[event["kind"]] = seconds.get(event["kind"], 0.0) + event["seconds"]
-    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
 
 
 def _title(workdir: Path) -> str:

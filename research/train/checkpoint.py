@@ -2,10 +2,11 @@
 
 Orbax writes them asynchronously and commits each with one rename. Beside the state lies what Orbax does not check: the
 shape, dtype and checksum of every leaf. A step that cannot be read, or whose checksums differ, is moved aside.
+
+On several processes all of them save and restore together, in a folder that all of them reach.
 """
 
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from research.parallel.sharding import path_name
@@ -64,7 +66,8 @@ class Checkpoints:
     def restore(self, program: Program, step: int | None = None) -> tuple[int, State, dict[str, Any]] | None:
         """`(step, state, meta)` of the newest checkpoint that is whole, at most `step`; None when there is none.
 
-        Raises ValueError when a whole checkpoint does not fit the program's state.
+        Raises ValueError when a whole checkpoint does not fit the program's state. On several processes it leaves when
+        array data cannot be read: perhaps one process alone sees that, so they cannot go on together; a new start can.
         """
         while steps := [s for s in self._manager.all_steps() if step is None or s <= step]:
             newest = max(steps)
@@ -73,8 +76,10 @@ class Checkpoints:
                 misfit = _misfit(meta["leaves"], program.state)
                 if misfit is None:
                     args = ocp.args.Composite(state=ocp.args.StandardRestore(program.state))
-                    state = self._manager.restore(newest, args=args).state
+                    state = self._read(newest, args)
                     _verify(meta["leaves"], state, jax.device_get(program.checksums(state)))
+            except _UnreadableError as error:
+                raise SystemExit(str(error)) from error  # with 1: no mistake of the user, and worth another try
             except Exception as error:  # noqa: BLE001  JSONDecodeError, KeyError, ValueError, plain Exception ...
                 self._manager.close()
                 self._set_aside(newest, error)
@@ -84,6 +89,18 @@ class Checkpoints:
                 raise ValueError(f"checkpoint {self._directory / str(newest)} does not fit this config: {misfit}")
             return newest, state, meta
         return None
+
+    def _read(self, step: int, args: ocp.args.Composite) -> State:
+        """The state of a checkpoint; a step that one of several processes cannot read is moved aside by that one."""
+        try:
+            return self._manager.restore(step, args=args).state
+        except Exception as error:
+            if jax.process_count() == 1:
+                raise
+            self._move(step, error)
+            raise _UnreadableError(
+                f"checkpoint {step} cannot be read ({_brief(error)}) and was moved aside; start the run again"
+            ) from error
 
     def best_step(self) -> int | None:
         """The step with the best score that is kept."""
@@ -107,13 +124,30 @@ class Checkpoints:
         self._manager.close()
 
     def _set_aside(self, step: int, error: Exception) -> None:
+        """Moves a step away that every process has found to be damaged; returns when it is gone for all of them."""
+        if jax.process_index() == 0:
+            self._move(step, error)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} is set aside")
+
+    def _move(self, step: int, error: Exception) -> None:
         damaged = self._directory.parent / "damaged" / str(step)
-        if damaged.exists():
-            shutil.rmtree(damaged)
+        if not (self._directory / str(step)).exists():
+            return  # another process was faster
         damaged.parent.mkdir(parents=True, exist_ok=True)
+        # Also because in an object store only a folder that holds something exists.
+        (damaged.parent / f"{step}.txt").write_text(f"{type(error).__name__}: {error}\n")
+        damaged.rmtree(missing_ok=True)
         (self._directory / str(step)).rename(damaged)
-        reason = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:200]
-        self._warn(f"checkpoint {step} is damaged ({reason}); moved to {damaged}, the one before is used")
+        self._warn(f"checkpoint {step} is damaged ({_brief(error)}); moved to {damaged}, the one before is used")
+
+
+class _UnreadableError(Exception):
+    """Array data that one of several processes could not read."""
+
+
+def _brief(error: Exception) -> str:
+    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:200]
 
 
 def _steps(directory: epath.Path) -> list[int]:

@@ -21,19 +21,22 @@ def check_batch(config: Any, mesh: Mesh) -> None:
             raise ValueError(f"config.train.{field}={size} must be a multiple of {parts} ({why})")
 
 
-def local_rows(placement: NamedSharding, batch_size: int) -> slice:
-    """The rows of the global batch that this process's devices hold; they are contiguous."""
+def local_rows(placement: NamedSharding, batch_size: int) -> slice | list[int]:
+    """The rows of the global batch that this process's devices hold, in order; a slice where they are contiguous.
+
+    They need not be: on a TPU slice neighbours in the mesh may belong to different hosts.
+    """
     slices = placement.addressable_devices_indices_map((batch_size,)).values()
-    spans = {part[0].indices(batch_size)[:2] for part in slices}
-    start, stop = min(span[0] for span in spans), max(span[1] for span in spans)
-    if sum(b - a for a, b in spans) != stop - start:
-        raise ValueError(f"the rows {sorted(spans)} of this process are not contiguous; choose a mesh in device order")
-    return slice(start, stop)
+    rows = [row for span in sorted({part[0].indices(batch_size)[:2] for part in slices}) for row in range(*span)]
+    contiguous = len(rows) == rows[-1] + 1 - rows[0]
+    return slice(rows[0], rows[-1] + 1) if contiguous else rows
 
 
 def to_mesh(batch: dict[str, np.ndarray], placement: NamedSharding) -> dict[str, jax.Array]:
     """The global batch, of which `batch` holds this process's rows."""
-    return {name: jax.make_array_from_process_local_data(placement, array) for name, array in batch.items()}
+    # On several processes JAX takes this for an implicit transfer, which training forbids.
+    with jax.transfer_guard_host_to_device("allow"):
+        return {name: jax.make_array_from_process_local_data(placement, array) for name, array in batch.items()}
 
 
 def ahead(batches: Iterable[dict[str, np.ndarray]], placement: NamedSharding) -> Iterator[tuple[dict, dict]]:

@@ -36,6 +36,8 @@ def describe(
         "steps": config.train.steps,
         "selected_step": selected_step,
         "wall_s": round(sum(entry["seconds"] for entry in ledger if entry["kind"] != "lost"), 1),
+        "goodput": round(timeline.goodput(ledger), 4),
+        "time_s": {kind: round(spent, 1) for kind, spent in timeline.seconds_by_kind(ledger).items()},
         "params": program.num_params,
         "config_digest": config.source.digest,
         "commit": commit,

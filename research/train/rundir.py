@@ -1,26 +1,79 @@
-"""The run directory: the config it belongs to, its metrics, its result."""
+"""The run directory: where it is, the config it belongs to, its metrics, its result."""
 
+import importlib.util
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from research import config as config_lib
 
+_KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl")
 
-def claim(workdir: Path, config: Mapping[str, Any], write: bool) -> list[str]:
+
+class Folder:
+    """A run directory: `root` as it was named, where the checkpoints lie, and `files`, where all else is written.
+
+    They are one folder on a disk. For a `gs://` URL, `files` is a temporary folder of this machine, because an object
+    store cannot append to a file: it begins with what the bucket holds, and `push` copies there what has changed.
+    """
+
+    def __init__(self, workdir: str | os.PathLike):
+        """Raises ValueError for a URL of another kind than gs://, or when the package for it is missing."""
+        self._remote = "://" in str(workdir)
+        if not self._remote:
+            self.root = self.files = Path(workdir).absolute()
+            return
+        if not str(workdir).startswith("gs://"):
+            raise ValueError(f"--workdir={workdir} is not supported; give a folder or gs://BUCKET/FOLDER")
+        if importlib.util.find_spec("gcsfs") is None:
+            raise ValueError(f"--workdir={workdir} needs the package gcsfs; install Tessera with the extra [gcs]")
+        self.root = epath.Path(workdir)
+        self._temporary = tempfile.TemporaryDirectory(prefix="tessera-")  # removed when this object or Python ends
+        self.files = Path(self._temporary.name) / self.root.name
+        self.files.mkdir()
+        for name in _KEPT:
+            if (self.root / name).exists():
+                (self.files / name).write_bytes((self.root / name).read_bytes())
+        self._pushed = self._stamps()
+
+    def push(self) -> None:
+        """Returns when the bucket holds everything that was written to `files`; on a disk there is nothing to do."""
+        if not self._remote:
+            return
+        stamps = self._stamps()
+        for path, stamp in stamps.items():
+            if self._pushed.get(path) != stamp:
+                (self.root / str(path.relative_to(self.files))).write_bytes(path.read_bytes())
+        for path in self._pushed.keys() - stamps.keys():
+            (self.root / str(path.relative_to(self.files))).unlink(missing_ok=True)
+        self._pushed = stamps
+
+    def _stamps(self) -> dict[Path, tuple[int, int]]:
+        """Size and time of change of every file; taken before a copy, so that what is written meanwhile goes next."""
+        paths = [path for path in self.files.rglob("*") if path.is_file() and path.suffix != ".partial"]
+        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+
+
+def claim(workdir: Path, config: Mapping[str, Any], write: bool, name: str | None = None) -> list[str]:
     """Makes `workdir` the run directory of `config`; returns the differences that a resumed run may show.
 
-    Raises ValueError, before anything is written, when it belongs to a config that differs in more than that.
+    Raises ValueError, before anything is written, when it belongs to a config that differs in more than that; the
+    message calls it `name`.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"--workdir={workdir} is a file; name a folder, which may not exist yet")
     path = workdir / "config.json"
     allowed: list[str] = []
     if path.exists():
         allowed, refused = config_lib.differences(read_json(path), config)
         if refused:
             raise ValueError(
-                f"{workdir} belongs to another config ({'; '.join(refused)}); "
+                f"{name or workdir} belongs to another config ({'; '.join(refused)}); "
                 "choose another --workdir or undo the change"
             )
     if write:
@@ -67,7 +120,11 @@ class Metrics:
 
         def holds(entry):
             phase = entry["name"].split("/")[0]
-            return entry["step"] <= step and phase != "test" and (evaluated or entry["step"] < step or phase == "train")
+            return (
+                entry["step"] <= step
+                and phase != "test"
+                and (evaluated or entry["step"] < step or phase != "validation")
+            )
 
         kept = [json.dumps(entry) + "\n" for entry in read_metrics(path) if holds(entry)]
         partial = path.with_name(path.name + ".partial")

@@ -1,7 +1,9 @@
 """The one trainer: every experiment trains and evaluates through `run`."""
 
+import functools
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from research import config as config_lib
-from research.measure.clock import Clock
+from research.measure import flops, profile
+from research.measure.chips import chip_of
+from research.measure.clock import Clock, describe
 from research.measure.timeline import Timeline, lost_seconds, read
 from research.parallel import mesh as mesh_lib
 from research.parallel import processes, sharding
@@ -36,6 +40,7 @@ def defaults(config: Any) -> dict[str, Any]:
             "keep_last": 2,
             "keep_best": 1,
             "select": "last",  # which checkpoint is scored on the test split: "last" or "best" on validation
+            "profile": "",  # STEP:COUNT traces COUNT steps after step STEP; --profile sets it
             "ema": 0.0,  # decay of the average of the weights that is evaluated; 0 is off
         },
         "optimizer": optimizer.defaults(config.get("optimizer", {}).get("name", "adamw")),
@@ -44,36 +49,40 @@ def defaults(config: Any) -> dict[str, Any]:
     }
 
 
-def run(mode: str, config: Any, task: Any, data: Any, workdir: str) -> dict[str, Any]:
-    """Trains to the end, or evaluates a trained run; returns the content of `result.json`.
+def run(mode: str, config: Any, task: Any, data: Any, workdir: str) -> dict[str, Any] | None:
+    """Trains to the end, or evaluates a trained run; returns the content of `result.json`, None but on process 0.
 
-    The same command continues a run that was killed, bit for bit. After SIGTERM the process saves and exits with 75.
+    The same command continues a run that was killed, bit for bit. After SIGTERM, whichever process got it, all save
+    the same step and exit with 75.
     Raises ValueError for what a user can mend, before anything is compiled or written.
     """
-    training = Run(config, task, data, Path(workdir), write=mode == "train")
+    training = Run(config, task, data, workdir, write=mode == "train")
     return training.train() if mode == "train" else training.evaluate()
 
 
 def predict(config: Any, task: Any, data: Any, workdir: str, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the selected checkpoint of a run makes of `examples`: arrays [count, ...] in, arrays [count, ...] out."""
-    using = Run(config, task, data, Path(workdir), write=False)
+    using = Run(config, task, data, workdir, write=False)
     _, state = using.restore_selected()
     count, parts = len(next(iter(examples.values()))), sharding.batch_shards(using.program.mesh)
     size = min(config.train.eval_batch_size, -(-count // parts) * parts)
-    outputs = []
+    rows, outputs = local_rows(using.program.batch_sharding, size), []
     for begin in range(0, count, size):
         chunk = {name: array[begin : begin + size] for name, array in examples.items()}
         fill = size - len(next(iter(chunk.values())))
         chunk = {name: np.pad(array, [(0, fill)] + [(0, 0)] * (array.ndim - 1)) for name, array in chunk.items()}
-        batch = to_mesh(chunk, using.program.batch_sharding)
+        batch = to_mesh({name: array[rows] for name, array in chunk.items()}, using.program.batch_sharding)
         outputs.append(jax.device_get(using.program.predict_step(state.evaluated, batch, jax.random.key(config.seed))))
     using.checkpoints.close()
     return jax.tree.map(lambda *chunks: np.concatenate(chunks)[:count], *outputs)
 
 
-def build(config: Any, task: Any) -> Program:
-    """The program of a config on the devices that are attached, with the config's batch and mesh checked first."""
-    mesh = mesh_lib.make_mesh(config.mesh)
+def build(config: Any, task: Any, devices: Sequence[jax.Device] | None = None) -> Program:
+    """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked."""
+    dtypes = ("float32", "bfloat16", "float16") + (("float64",) if jax.config.jax_enable_x64 else ())
+    for field, dtype in config.precision.items():
+        config_lib.choose(dict.fromkeys(dtypes), dtype, f"precision.{field}")
+    mesh = mesh_lib.make_mesh(config.mesh, devices)
     check_batch(config, mesh)
     return build_program(config, task, mesh)
 
@@ -81,9 +90,10 @@ def build(config: Any, task: Any) -> Program:
 class Run:
     """One run directory and the program, data and logs that belong to it."""
 
-    def __init__(self, config: Any, task: Any, data: Any, workdir: Path, write: bool):
-        self.config, self.task, self.data, self.workdir = config, task, data, workdir.absolute()
-        self.settings = config.train
+    def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, write: bool):
+        self.config, self.task, self.data, self.settings = config, task, data, config.train
+        self.folder = rundir.Folder(workdir)
+        self.workdir, files = self.folder.root, self.folder.files
         for field in ("log_every", "eval_every", "checkpoint_every", "steps"):
             if self.settings[field] < 1:
                 raise ValueError(f"config.train.{field}={self.settings[field]} must be at least 1")
@@ -96,14 +106,15 @@ class Run:
         elif not (self.workdir / "checkpoints").exists():
             raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
         main = processes.is_main() and write
-        self.changed = rundir.claim(self.workdir, config, write=main)
-        self.timeline = Timeline(self.workdir / "timeline.jsonl" if main else None)
-        self.metrics = rundir.Metrics(self.workdir, write=main)
+        self.changed = rundir.claim(files, config, write=main, name=str(workdir))
+        self.timeline = Timeline(files / "timeline.jsonl" if main else None)
+        self.metrics = rundir.Metrics(files, write=main)
         mode = task.selection[1]
         self.checkpoints = Checkpoints(
             str(self.workdir / "checkpoints"), self.settings.keep_last, self.settings.keep_best, mode, warn=self.say
         )
-        self.stop = preemption.Flag()
+        self.stop = preemption.Flag(shared=jax.process_count() > 1)
+        self.profile = profile.Profile(self.settings.profile if main else "", files / "events")
 
     def say(self, line: str) -> None:
         """One line to a person, on standard error, above the progress bar."""
@@ -112,16 +123,18 @@ class Run:
 
     # ---- training
 
-    def train(self) -> dict[str, Any]:
+    def train(self) -> dict[str, Any] | None:
         """See `run`."""
-        done = self.workdir / "result.json"
+        done = self.folder.files / "result.json"
         started = time.time()
         state, step = self._start()
-        if done.exists():
-            if step == self.settings.steps:
-                self.say(f"{self.workdir} is finished; result.json stands")
-                return rundir.read_json(done)
-            done.unlink()
+        if done.exists() and step == self.settings.steps:
+            self.say(f"{self.workdir} is finished; result.json stands")
+            return rundir.read_json(done)
+        if processes.is_main():
+            done.unlink(missing_ok=True)
+        if self.stop.poll():
+            self._leave(None)
         # Only now: a finished run keeps the test scores in its metrics.
         self.metrics.resume(step, evaluated=step > 0 and self.checkpoints.has_score(step))
         if step and self._evaluation_due(step) and not self.checkpoints.has_score(step):
@@ -133,7 +146,8 @@ class Run:
 
     def _start(self):
         """The state to begin with: of the newest whole checkpoint, or fresh."""
-        preemption.exit_on_sigterm(self.metrics.flush)
+        if jax.process_count() == 1:
+            preemption.exit_on_sigterm(self.metrics.flush)
         for line in self.changed:
             self.say(f"the config has changed since the run began: {line}")
         restored = self.checkpoints.restore(self.program)
@@ -147,7 +161,7 @@ class Run:
             )
         if step > self.settings.steps:
             raise ValueError(f"{self.workdir} is at step {step}; config.train.steps={self.settings.steps} is less")
-        lost = lost_seconds(read(self.workdir / "timeline.jsonl"), step)
+        lost = lost_seconds(read(self.folder.files / "timeline.jsonl"), step)
         self.timeline.add("lost", time.time(), lost, step)
         self.say(f"continuing at step {step}")
         return state, step
@@ -172,6 +186,8 @@ class Run:
             else:
                 state, metrics = program.train_step(state, batch)
             step += 1
+            if traced := self.profile.at(step, state):
+                self.say(f"trace of {settings.profile} (step:count) in {traced}, for TensorBoard and ui.perfetto.dev")
             if step < settings.steps:
                 with clock.waiting():
                     host = next(batches)
@@ -180,14 +196,15 @@ class Run:
             if pending:
                 self._log(*pending, bar, clock)
             pending = (step, metrics)
-            due = self._evaluation_due(step)
-            if due or step % settings.checkpoint_every == 0 or self.stop:
+            stop = self.stop.poll()
+            if stop or step % settings.checkpoint_every == 0 or self._evaluation_due(step):
                 self._log(*pending, bar, clock)
                 pending = None
                 clock.enter(step)
                 self._evaluate_and_save(state, step)
                 clock.restart()
         bar.close()
+        self.profile.close(state)
         return state
 
     def _log(self, step: int, metrics: dict[str, jax.Array], bar: tqdm, clock: Clock) -> None:
@@ -200,9 +217,19 @@ class Run:
                 raise FloatingPointError(f"{name} is {value} at step {step}; {good} in {self.workdir / 'checkpoints'}")
         bar.update(step - bar.n)
         if step % self.settings.log_every == 0 or step == self.settings.steps:
-            rate = clock.enter(step)
-            bar.set_postfix_str(f"loss={values['train/loss']:.4f}, {rate:.2f} steps/s")
-            self.metrics.write(step, values | {"train/steps_per_s": rate})
+            speed = clock.enter(step).values(self.settings.batch_size, self._mfu_of_one)
+            bar.set_postfix_str(f"loss={values['train/loss']:.4f}, {describe(speed)}")
+            self.metrics.write(step, values | {f"speed/{name}": value for name, value in speed.items()})
+
+    @functools.cached_property
+    def _mfu_of_one(self) -> float | None:
+        """The MFU at one step a second; None on hardware whose peak is not known."""
+        device = jax.devices()[0]
+        chip, dtype = chip_of(device.device_kind), self.config.precision.compute
+        if chip is None or chip.peak_flops(dtype) is None:
+            return None
+        model_flops = flops.step_flops(self.task, self.settings.batch_size)
+        return flops.mfu(model_flops, 1.0, jax.device_count(), chip.peak_flops(dtype) / chip.cores)
 
     def _evaluation_due(self, step: int) -> bool:
         return step % self.settings.eval_every == 0 or step == self.settings.steps
@@ -220,25 +247,29 @@ class Run:
                     score = values[f"validation/{self.task.selection[0]}"]
             with self.timeline.measure("save", step):
                 self.metrics.flush()
+                self.folder.push()
                 meta = {"config": config_lib.plain(self.config), "data_fingerprint": self.data.fingerprint}
                 self.checkpoints.save(self.program, step, state, meta, score)
             if self.stop:
+                self.profile.close(state)
                 self._leave(step)
 
     def _evaluate(self, state, split: str):
         return evaluate(
-            self.program, self.data, state.evaluated, split, self.settings.eval_batch_size, stop=lambda: bool(self.stop)
+            self.program, self.data, state.evaluated, split, self.settings.eval_batch_size, stop=self.stop.poll
         )
 
-    def _leave(self, step: int) -> None:
+    def _leave(self, step: int | None) -> None:
         self.checkpoints.close()
         self.metrics.close()
-        self.say(f"SIGTERM: saved step {step}; the same command continues")
+        self.folder.push()
+        saved = "there is nothing new to save" if step is None else f"saved step {step}"
+        self.say(f"SIGTERM: {saved}; the same command continues")
         sys.exit(preemption.EXIT_CODE)
 
     # ---- the end
 
-    def _finish(self, state) -> dict[str, Any]:
+    def _finish(self, state) -> dict[str, Any] | None:
         """Scores the selected checkpoint on the test split and writes `result.json`."""
         step = self.settings.steps
         self.checkpoints.wait()
@@ -251,22 +282,28 @@ class Run:
         self.metrics.write(self.settings.steps, values)
         self.metrics.close()
         self.checkpoints.close()
+        if not processes.is_main():
+            return None
+        files = self.folder.files
         validation = {
             entry["name"]: entry["value"]
-            for entry in rundir.read_metrics(self.workdir / "metrics.jsonl")
+            for entry in rundir.read_metrics(files / "metrics.jsonl")
             if entry["step"] == step and entry["name"].startswith("validation/")
         }
-        content = result.describe(
-            self.config, self.program, self.data, self.workdir, self.revision, step, validation | values
-        )
-        if processes.is_main():
-            rundir.write_json(self.workdir / "result.json", content)
+        content = result.describe(self.config, self.program, self.data, files, self.revision, step, validation | values)
+        rundir.write_json(files / "result.json", content)
+        self.folder.push()
         return content
 
     def evaluate(self) -> dict[str, Any]:
         """Scores the selected checkpoint of a trained run on validation and test, and writes nothing."""
         step, state = self.restore_selected()
-        values = self._evaluate(state, "validation") | self._evaluate(state, "test")
+        values = {}
+        for split in ("validation", "test"):
+            scores = self._evaluate(state, split)
+            if scores is None:
+                self._leave(None)
+            values |= scores
         self.checkpoints.close()
         return {"step": step, "metrics": values}
 

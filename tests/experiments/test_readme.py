@@ -3,6 +3,7 @@
 A command is run unless `NOT_RUN` names it, so a new one cannot be left out silently.
 """
 
+import json
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from research import config as configs
 from tests.experiments.conftest import BIN, ROOT
+from tests.tpu_scripts.conftest import install_fake
 
 PAGES = sorted([ROOT / "README.md", ROOT / "tpu_scripts/README.md", *ROOT.glob("experiments/*/README.md")])
 CONFIGS = sorted(ROOT.glob("configs/*/*.py"))
@@ -19,6 +21,11 @@ _RUNS_THESE = "it runs this test"
 _INSTALLS = "it installs packages into the environment that runs this test"
 _IMAGENET = "it needs the ImageNet archives (144 GB)"
 _BENCHMARK = "it takes ten minutes on an idle machine; the same with --quick is run"
+_SLURM = (
+    "sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 --time=24:00:00 tpu_scripts/slurm_job.sh "
+    "python -m experiments.image_classification.main "
+    "--config=configs/image_classification/digits_vit.py:full --workdir=runs/digits_slurm"
+)
 NOT_RUN = {
     "make test": _RUNS_THESE,
     "make test-all": _RUNS_THESE,
@@ -27,6 +34,7 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[tpu]'": _INSTALLS,
     "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
     "python -m experiments.performance.main": _BENCHMARK,
+    _SLURM: "it needs a SLURM cluster; slurm_job.sh is tested by itself",
 }
 CIFAR10_ARCHIVES = ROOT.parent / "shared/data/cifar10"
 FOLDER = "/path/to/pictures"
@@ -62,10 +70,26 @@ def write_folder(path):
             Image.fromarray(pixels).save(path / name / f"{index}.jpg")
 
 
+def play_cloud(house, folder):
+    """A `gcloud` that stands in for a slice where training has ended, and a bucket that holds the run."""
+    folder.mkdir()
+    (folder / "answers.json").write_text(json.dumps({"describe": [[1, "", "NOT_FOUND"], "ACTIVE"]}))
+    house.env |= install_fake(folder, house.env["PATH"]) | {"FAKE_BUCKET": str(folder / "bucket"), "TPU_POLL_S": "0"}
+    for command in (
+        "git init -q . && git add -A && git -c user.name=a -c user.email=a@b.c commit -qm a",
+        "python -m research.data prepare digits",
+        "python -m experiments.image_classification.main --config=configs/image_classification/digits_vit.py:smoke "
+        f"--workdir={folder}/bucket/runs/digits_v5e16",
+    ):
+        assert house.run(command).returncode == 0
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_works(page, house, tmp_path):
     write_folder(tmp_path / "pictures")
+    if page.parent.name == "tpu_scripts":
+        play_cloud(house, tmp_path / "cloud")
     makefile = house.root / "Makefile"
     makefile.write_text(makefile.read_text().replace(".py:cpu", ".py:smoke"))
     for command in filter(runs_here, commands(page)):

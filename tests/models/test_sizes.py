@@ -8,7 +8,7 @@ from research.models import alexnet, convnext, resnet, vit
 from research.parallel.sharding import logical_axes, path_name
 
 # The 22B model's block; its counts are for mean pooling, where the paper pools by attention.
-LARGE = {"parallel": True, "qk_norm": True, "qkv_bias": False, "norm_bias": False, "pool": "mean"}
+LARGE = {"parallel": True, "qk_norm": True, "qkv_bias": False, "norm": "rms", "pool": "mean"}
 
 # At 224 px and 1000 classes. ViT: Dosovitskiy et al., Zhai et al., Dehghani et al.; the others as torchvision counts.
 COUNTS = {

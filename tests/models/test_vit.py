@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from research.models import layers, vit
+from research.parallel import mesh as mesh_lib
+from research.parallel import sharding
 
 SMALL = {"image_size": 8, "patch_size": 4, "width": 16, "depth": 3, "mlp_dim": 24, "num_heads": 2}
 
@@ -25,16 +27,23 @@ def build(seed=0, **settings):
     return model, jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), shapes)
 
 
-def numpy_norm(x, p, epsilon=1e-6):
+def layer_norm(x, p, epsilon=1e-6):
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
     return x * p["scale"] + p.get("bias", 0)
+
+
+def rms_norm(x, p, epsilon=1e-6):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * p["scale"]
+
+
+NORMS = {"layer": layer_norm, "rms": rms_norm}
 
 
 def numpy_gelu(x):
     return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
 
-def numpy_attention(x, p, qk_norm):
+def numpy_attention(x, p, qk_norm, numpy_norm):
     q, k, v = (np.einsum("ble,ehd->bhld", x, p[n]["kernel"]) for n in ("query", "key", "value"))
     q, k, v = (
         a + p[n]["bias"][None, :, None] if "bias" in p[n] else a for a, n in ((q, "query"), (k, "key"), (v, "value"))
@@ -47,7 +56,8 @@ def numpy_attention(x, p, qk_norm):
     return np.einsum("bhlm,bhmd,hde->ble", weights, v, p["out"]["kernel"]) + p["out"]["bias"]
 
 
-def numpy_vit(pictures, params, parallel=False, qk_norm=False, pool="cls"):
+def numpy_vit(pictures, params, parallel=False, qk_norm=False, pool="cls", norm="layer"):
+    numpy_norm = NORMS[norm]
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     kernel = p["patches"]["kernel"]
     size, count = kernel.shape[0], len(pictures)
@@ -65,9 +75,9 @@ def numpy_vit(pictures, params, parallel=False, qk_norm=False, pool="cls"):
         )
         y = numpy_norm(x, b["norm1"])
         if parallel:
-            x = x + numpy_attention(y, b["attention"], qk_norm) + mlp(y)
+            x = x + numpy_attention(y, b["attention"], qk_norm, numpy_norm) + mlp(y)
         else:
-            x = x + numpy_attention(y, b["attention"], qk_norm)
+            x = x + numpy_attention(y, b["attention"], qk_norm, numpy_norm)
             x = x + mlp(numpy_norm(x, b["norm2"]))
     x = numpy_norm(x, p["norm"])
     return (x[:, 0] if pool == "cls" else x.mean(1)) @ p["head"]["kernel"] + p["head"]["bias"]
@@ -78,13 +88,13 @@ def numpy_vit(pictures, params, parallel=False, qk_norm=False, pool="cls"):
     [
         {},
         {"pool": "mean"},
-        {"parallel": True, "qk_norm": True, "qkv_bias": False, "norm_bias": False},
-        {"key_bias": False},
+        {"parallel": True, "qk_norm": True, "qkv_bias": False, "norm": "rms"},
+        {"key_bias": False, "qk_norm": True},
     ],
 )
 def test_forward_equals_numpy(settings):
     model, variables = build(**settings)
-    options = {k: v for k, v in settings.items() if k in ("parallel", "qk_norm", "pool")}
+    options = {k: v for k, v in settings.items() if k in ("parallel", "qk_norm", "pool", "norm")}
     expected = numpy_vit(images(), variables["params"], **options)
     np.testing.assert_allclose(jax.jit(model.apply)(variables, images()), expected, rtol=2e-4, atol=2e-4)
 
@@ -99,6 +109,62 @@ def test_unroll_and_remat_change_no_gradient(settings):
     other, _ = build(dropout=0.2, stochastic_depth=0.3, **settings)
     close = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-3)
     jax.tree.map(close, gradients(plain, variables), gradients(other, variables))
+
+
+@pytest.mark.parametrize(("unroll", "barriers"), [(1, False), (2, False), (3, True), (4, True)])
+def test_remat_keeps_the_compiler_from_merging_layers_that_are_in_no_loop(unroll, barriers):
+    model, variables = build(remat="full", unroll=unroll)
+    text = jax.jit(jax.grad(lambda v: model.apply(v, images()).sum())).lower(variables).as_text()
+    assert ("optimization_barrier" in text) == barriers
+
+
+def test_the_stem_doubles_its_channels_up_to_the_given_width():
+    widths = lambda **settings: [
+        build(patch_size=4, stem="conv", **settings)[1]["params"]["stem"][f"conv{i}"]["kernel"].shape[-1]
+        for i in (1, 2)
+    ]
+    assert widths() == [4, 8]
+    assert widths(stem_width=16) == [8, 16]  # Xiao et al.: the last has the width of the tokens
+
+
+def test_attention_in_float64_rounds_nothing_to_float32():
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, 2, 5, 2, 4))
+    scores = np.einsum("bqhd,bkhd->bhqk", q, k) / 2
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    with jax.enable_x64(True):
+        given = jax.jit(layers.attention)(q, k, v)
+    np.testing.assert_allclose(given, np.einsum("bhqk,bkhd->bqhd", weights, v), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("platform", "shape", "dtype", "sizes", "expected"),
+    [
+        ("gpu", (2, 197, 6, 64), "bfloat16", (2, 1, 2, 1), "cudnn"),
+        ("gpu", (2, 197, 6, 64), "float16", (4, 1, 1, 1), "cudnn"),
+        ("tpu", (2, 197, 6, 64), "bfloat16", (4, 1, 1, 1), "needs an NVIDIA GPU, not tpu"),
+        ("gpu", (2, 197, 6, 64), "float32", (4, 1, 1, 1), "needs precision.compute='bfloat16' or 'float16'"),
+        ("gpu", (2, 197, 6, 36), "bfloat16", (4, 1, 1, 1), "multiple of 8"),
+        ("gpu", (2, 196, 6, 64), "bfloat16", (2, 1, 1, 2), "mesh.sequence=1"),
+        ("gpu", (2, 197, 6, 64), "bfloat16", (1, 1, 4, 1), "a mesh.tensor that divides 6 heads"),
+    ],
+)
+def test_cudnn_is_taken_where_it_can_be_had(monkeypatch, platform, shape, dtype, sizes, expected):
+    taken = []
+    monkeypatch.setattr(layers.mesh_lib, "platform", lambda mesh: platform)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *_, implementation: taken.append(implementation))
+    mesh = mesh_lib.make_mesh(dict(zip(mesh_lib.AXES, sizes, strict=True)), jax.devices()[: math.prod(sizes)])
+    x = jnp.zeros(shape, dtype)
+    with sharding.constraints_for(mesh):
+        layers.attention(x, x, x, "auto")
+        layers.attention(x, x, x, "xla")
+        assert taken == ["cudnn" if expected == "cudnn" else "xla", "xla"]
+        if expected == "cudnn":
+            layers.attention(x, x, x, "cudnn")
+            assert taken[-1] == "cudnn"
+        else:
+            with pytest.raises(ValueError, match=f"config.model.attention='cudnn' .*{expected}.*; use 'auto' or 'xla'"):
+                layers.attention(x, x, x, "cudnn")
 
 
 def test_evaluation_ignores_dropout_and_training_does_not():
@@ -154,6 +220,13 @@ def test_dtypes():
         ({"num_heads": 3}, "width=16 must be a multiple of num_heads=3"),
         ({"pool": "max"}, "model.pool='max' is unknown; choose from cls, mean"),
         ({"remat": "some"}, "model.remat='some' is unknown"),
+        ({"norm": "batch"}, "model.norm='batch' is unknown; choose from layer, rms"),
+        ({"attention": "flash"}, "model.attention='flash' is unknown; choose from auto, cudnn, xla"),
+        ({"attention": "cudnn"}, "model.attention='cudnn' needs an NVIDIA GPU, not cpu; use 'auto' or 'xla'"),
+        ({"depth": 0}, "model.depth=0 must be at least 1"),
+        ({"dropout": 1.0}, "model.dropout=1.0 must be at least 0 and less than 1"),
+        ({"positions": "sincos", "width": 18}, "width=18 must be a multiple of 4 for positions='sincos'"),
+        ({"patch_size": 4, "stem": "conv", "stem_width": 7}, "stem_width=7 must be a multiple of 2"),
         ({"image_size": 16}, "image_size=16, but config.data.image_size gives 8 x 8"),
         ({"patch_size": 1, "stem": "conv"}, "must be 2, 4, 8, 16"),
     ],

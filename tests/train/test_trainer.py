@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from research.measure import timeline
+from research.measure.chips import Chip
 from research.train import evaluation, rundir, trainer
 from research.train.checkpoint import Checkpoints
 from tests.train import toy
@@ -28,6 +29,11 @@ def test_a_run_leaves_what_the_design_lists(finished):
     assert steps == list(range(1, 13))
     assert {"compile", "data", "step", "eval", "save"} <= {e["kind"] for e in timeline.read(workdir / "timeline.jsonl")}
     assert list((workdir / "events").iterdir())
+    speeds = {e["name"]: e["value"] for e in rundir.read_metrics(workdir / "metrics.jsonl") if e["step"] == 12}
+    assert speeds["speed/examples_per_s"] == pytest.approx(16 * speeds["speed/steps_per_s"])
+    assert speeds["speed/step_time_s"] == pytest.approx(1 / speeds["speed/steps_per_s"])
+    assert 0 <= speeds["speed/data_wait"] < 1 and "speed/mfu" not in speeds  # the peak of a CPU is not known
+    assert 0 < result["goodput"] < 1 and result["time_s"].keys() >= {"compile", "step", "eval"}
     assert 0 < result["wall_s"] < 600 and result["params"] == 356
 
 
@@ -125,3 +131,15 @@ def test_settings_are_checked(tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint; train it first"):
         trainer.run("evaluate", toy.make_config(), toy.make_task(), toy.Data(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is a file; name a folder"):
+        trainer.run("train", toy.make_config(), toy.make_task(), toy.Data(), tmp_path / "file")
+
+
+def test_mfu_counts_products_once_forward_and_for_each_gradient(tmp_path, monkeypatch):
+    chip = Chip("fast", {"float32": 1e6}, 0, 0.0, 0.0, 0, cores=2)
+    monkeypatch.setattr(trainer, "chip_of", lambda kind: chip)
+    run = trainer.Run(toy.make_config(), toy.make_task(), toy.Data(), tmp_path / "run", write=True)
+    # 16 pictures of 16 pixels through 16 units to 4 classes: the pixels need no gradient, the units do.
+    hidden, head = 2 * 16 * 16 * 16, 2 * 16 * 16 * 4
+    assert run._mfu_of_one == pytest.approx((2 * hidden + 3 * head) / (8 * 1e6 / 2))

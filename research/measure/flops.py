@@ -1,0 +1,157 @@
+"""Floating-point operations of a program, counted in its jaxpr.
+
+Only matrix products and convolutions count, a multiplication and an addition as two operations; everything else a
+model does is small beside them and runs on other units. Two counts of a training step:
+
+model FLOPs     what the mathematics needs: the forward pass, and in the backward pass once more for each operand of a
+                product that a gradient has to reach. Whatever is computed twice to save memory counts once.
+hardware FLOPs  what the compiled step is asked to do, rematerialisation included.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+
+def forward_flops(function: Callable[..., Any], *args: Any) -> int:
+    """The operations of one call of `function` on (abstract) `args`, gradients and rematerialisation in it included.
+
+    A scan counts as often as it runs, a `cond` as its dearest branch. How often a `while` loop runs is not in the
+    jaxpr: its body counts once.
+    """
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    return _walk(jaxpr, [False] * len(jaxpr.invars))[0]
+
+
+def training_flops(loss: Callable[..., Any], params: Any, *args: Any) -> int:
+    """The model FLOPs of a forward and a backward pass of `loss(params, *args)`, without rematerialisation.
+
+    The backward pass costs a product its forward operations for each operand that depends on `params`: twice for a
+    layer, once for the first one, whose input needs no gradient. Custom gradients are assumed to cost the same, and
+    what lies before a `stop_gradient` counts as trained.
+    """
+    jaxpr = jax.make_jaxpr(loss)(params, *args).jaxpr
+    trained = len(jax.tree.leaves(params))
+    forward, backward, _ = _walk(jaxpr, [index < trained for index in range(len(jaxpr.invars))])
+    return forward + backward
+
+
+def step_flops(task: Any, batch_size: int) -> int:
+    """The model FLOPs of one training step of a task on a global batch; nothing is computed."""
+    rng = jax.eval_shape(lambda: jax.random.key(0))
+    variables = jax.eval_shape(task.init, rng)
+    mutable = {name: tree for name, tree in variables.items() if name != "params"}
+
+    def loss(params, mutable, batch, rng):
+        return task.loss({"params": params, **mutable}, batch, task.totals(batch), rng)[0]
+
+    return training_flops(loss, variables["params"], mutable, task.example(batch_size), rng)
+
+
+def mfu(model_flops: float, step_time_s: float, chips: int, peak_flops: float | None) -> float | None:
+    """Model FLOPs utilisation (Chowdhery et al., 2022, appendix B): the share of the chips' peak that a step uses.
+
+    The convention: `model_flops` of one step over all chips, counted by `training_flops`, so that attention counts and
+    rematerialisation does not; `peak_flops` is the dense peak of one chip in the compute dtype, from
+    `chips.Chip.peak_flops`. None, to be shown as "unknown", where the peak is not known.
+    """
+    return None if peak_flops is None else model_flops / (step_time_s * chips * peak_flops)
+
+
+def _walk(jaxpr: core.Jaxpr, active: Sequence[bool]) -> tuple[int, int, list[bool]]:
+    """Forward and backward operations, and which outputs depend on the inputs that are `active`."""
+    known = {var for var, is_active in zip(jaxpr.invars, active, strict=True) if is_active}
+    is_active = lambda atom: not isinstance(atom, core.Literal) and atom in known
+    forward = backward = 0
+    for eqn in jaxpr.eqns:
+        inputs = [is_active(atom) for atom in eqn.invars]
+        own_forward, own_backward, outputs = _equation(eqn, inputs)
+        forward, backward = forward + own_forward, backward + own_backward
+        # No gradient flows through integers, such as the argmax of an accuracy.
+        differentiable = (jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in eqn.outvars)
+        known |= {var for var, out, floats in zip(eqn.outvars, outputs, differentiable, strict=True) if out and floats}
+    return forward, backward, [is_active(atom) for atom in jaxpr.outvars]
+
+
+def _equation(eqn: core.JaxprEqn, active: list[bool]) -> tuple[int, int, list[bool]]:
+    name, params = eqn.primitive.name, eqn.params
+    if name in _PRODUCTS:
+        count = _PRODUCTS[name](eqn)
+        return count, count * sum(active[:2]), [any(active)]
+    if name == "scan":
+        return _scan(params, active)
+    if name == "while":
+        return _while(params, active)
+    if name == "cond":
+        branches = [_walk(branch.jaxpr, active[1:]) for branch in params["branches"]]
+        outputs = [any(each) for each in zip(*(out for *_, out in branches), strict=True)]
+        return *max((forward, backward) for forward, backward, _ in branches), outputs
+    if name == "stop_gradient":
+        return 0, 0, [False] * len(eqn.outvars)
+    inner = _inner_jaxpr(params)
+    if inner is not None and len(inner.invars) == len(active):
+        return _walk(inner, active)
+    # An elementwise operation, or one whose body is another language (a kernel): not counted, but active.
+    return 0, 0, [any(active)] * len(eqn.outvars)
+
+
+def _inner_jaxpr(params: dict[str, Any]) -> core.Jaxpr | None:
+    """The body of pjit, remat, custom_jvp, custom_vjp and their like."""
+    for value in params.values():
+        if isinstance(value, core.ClosedJaxpr):
+            return value.jaxpr
+        if isinstance(value, core.Jaxpr):
+            return value
+    return None
+
+
+def _scan(params: dict[str, Any], active: list[bool]) -> tuple[int, int, list[bool]]:
+    consts, carries, body = params["num_consts"], params["num_carry"], params["jaxpr"].jaxpr
+    active = list(active)
+    forward, backward, outputs = _fixed_point(body, active, slice(consts, consts + carries))
+    return params["length"] * forward, params["length"] * backward, outputs
+
+
+def _while(params: dict[str, Any], active: list[bool]) -> tuple[int, int, list[bool]]:
+    cond_consts, body_consts = params["cond_nconsts"], params["body_nconsts"]
+    inputs = active[cond_consts:]
+    forward, backward, outputs = _fixed_point(params["body_jaxpr"].jaxpr, inputs, slice(body_consts, len(inputs)))
+    test = _walk(params["cond_jaxpr"].jaxpr, active[:cond_consts] + outputs)[0]
+    return forward + test, backward, outputs
+
+
+def _fixed_point(body: core.Jaxpr, active: list[bool], carry: slice) -> tuple[int, int, list[bool]]:
+    """The walk of a loop's body, once what is active in its carry no longer grows."""
+    while True:
+        forward, backward, outputs = _walk(body, active)
+        before = active[carry]
+        after = [old or new for old, new in zip(before, outputs, strict=False)]
+        if after == before:
+            return forward, backward, before + outputs[len(before) :]
+        active[carry] = after
+
+
+def _dot_flops(eqn: core.JaxprEqn) -> int:
+    (contracting, _), _ = eqn.params["dimension_numbers"]
+    return 2 * eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracting)
+
+
+def _conv_flops(eqn: core.JaxprEqn) -> int:
+    """Padding counts as if it were data, as in published figures; the zeros of a dilated input do not.
+
+    So the two convolutions of a backward pass cost as much as the forward one.
+    """
+    _, channels, *window = eqn.params["dimension_numbers"].rhs_spec
+    shape = eqn.invars[1].aval.shape
+    taps = shape[channels] * math.prod(shape[axis] for axis in window)
+    return 2 * eqn.outvars[0].aval.size * taps // math.prod(eqn.params["lhs_dilation"])
+
+
+_PRODUCTS: dict[str, Callable[[core.JaxprEqn], int]] = {
+    "dot_general": _dot_flops,
+    "conv_general_dilated": _conv_flops,
+}

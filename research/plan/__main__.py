@@ -1,0 +1,80 @@
+"""Says whether a config fits a slice, what limits it there and how fast it could be; no accelerator is needed.
+
+python -m research.plan --config=FILE[:VARIANT] --topology=v5e:16x16 [--config.FIELD=VALUE ...] [--mesh=auto] [--json]
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import math
+import sys
+from collections.abc import Sequence
+
+from research import command
+from research import config as config_lib
+from research.plan import topology
+
+_OVERRIDE = "--config."
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments and the overrides (`mesh.fsdp=16`). Raises ValueError for an argument that is not known."""
+    parser = command.Parser(
+        prog="python -m research.plan",
+        description="Compile the train step of a config for a slice that is not there, and say what it needs.",
+        epilog="Any field of the config can be overridden: --config.mesh.fsdp=16",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="as for an experiment's main.py")
+    parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="e.g. v5e:16x16 or v5p:4x4x8")
+    parser.add_argument(
+        "--mesh",
+        choices=("config", "auto"),
+        default="config",
+        help="auto: search meshes, remat policies and microbatches, and rank the best",
+    )
+    parser.add_argument("--tries", type=int, default=3, metavar="N", help="with --mesh=auto: how many to compile")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    overrides = [word.removeprefix(_OVERRIDE) for word in argv if word.startswith(_OVERRIDE)]
+    arguments = parser.parse_args([word for word in argv if not word.startswith(_OVERRIDE)])
+    if arguments.tries < 1:
+        raise ValueError(f"--tries={arguments.tries} must be at least 1")
+    return arguments, overrides
+
+
+def main(argv: Sequence[str]) -> None:
+    """Plans and prints."""
+    arguments, overrides = parse(argv)
+    chip, shape = topology.parse(arguments.topology)
+    topology.prepare_environment()
+    topology.make_cpu_devices(math.prod(shape) * chip.cores)
+    source = config_lib.Source.parse(arguments.config, overrides)
+    config = config_lib.load(source.file, source.variant, source.overrides)
+    build = config_lib.experiment_module(source).build
+    from research.plan import estimate, search, show
+
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    slice_ = topology.describe(arguments.topology)
+    if not slice_.real:
+        _say(f"without libtpu (the extra [tpu]), compiling for {len(slice_.devices)} virtual CPU devices")
+    if arguments.mesh == "auto":
+        plans = search.search(config, build, slice_, arguments.tries)
+    else:
+        _say("compiling; minutes for a large model")
+        plans = [estimate.make_plan(config, build(config)[0], slice_)]
+    if arguments.json:
+        best, *others = [dataclasses.asdict(plan) for plan in plans]
+        print(json.dumps(best | ({"others": others} if arguments.mesh == "auto" else {})))
+        return
+    if arguments.mesh == "auto":
+        print(show.ranking(plans) + "\n\nthe best of them\n")
+    print(show.table(plans[0]))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    with command.one_line_errors():
+        main(sys.argv[1:])

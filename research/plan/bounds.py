@@ -1,0 +1,64 @@
+"""The bytes that a step has to move between chips at least, by the parallelism that its mesh asks for.
+
+Bytes that one chip receives; b is the size of the compute dtype, in which weights are gathered and gradients reduced
+(measured on compiled steps), and an axis of n devices costs (n - 1) / n:
+
+    fsdp        3 b P: the weights for the forward pass, again for the backward pass, and the gradients; for every
+                microbatch. P counts what the axis splits, on one tensor shard.
+    data        2 b P for the gradients of what no axis splits, once a step; of what fsdp splits, only the own shard
+    sequence    as data for the gradients, and 4 b B D a layer for keys, values and their gradients
+    tensor      4 b B D for each pair of a column- and a row-parallel product: an all-reduce in the forward pass and
+                one in the backward pass. Attention and MLP one after the other: 8 b B D a layer.
+
+B is the tokens on a chip and D the width (Shoeybi et al., 2019; Rajbhandari et al., 2020; "How to Scale Your Model").
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+
+def lower_bound_bytes(config: Any, task: Any, params: Any, shardings: Any) -> int:
+    """Bytes that a chip receives in one train step at least, over all axes; `shardings` are those of `params`."""
+    itemsize = jnp.dtype(config.precision.compute).itemsize
+    mesh = dict(jax.tree.leaves(shardings)[0].mesh.shape)
+    weights = jax.tree.map(
+        lambda leaf, sharding: _weight_bytes(leaf.size * itemsize, sharding, config.train.microbatches),
+        params,
+        shardings,
+    )
+    return round(sum(jax.tree.leaves(weights)) + activation_bytes(task, mesh, config.train.batch_size, itemsize))
+
+
+def _weight_bytes(size: float, sharding: NamedSharding, microbatches: int) -> float:
+    mesh = sharding.mesh.shape
+    split = {axis for part in sharding.spec if part for axis in ([part] if isinstance(part, str) else part)}
+    size /= math.prod(mesh[axis] for axis in split - {"fsdp"})
+    total = 0.0
+    if "fsdp" in split:
+        total += 3 * size * microbatches * _share(mesh["fsdp"])
+        size /= mesh["fsdp"]
+    copies = math.prod(mesh[axis] for axis in ("data", "fsdp", "sequence") if axis not in split)
+    return total + 2 * size * _share(copies)
+
+
+def activation_bytes(task: Any, mesh: Mapping[str, int], batch_size: int, itemsize: int) -> float:
+    """For tensor and sequence parallelism; 0 for a model that does not say how long and wide its layers are."""
+    model = getattr(task, "model", None)
+    if model is None or not hasattr(model, "depth") or not hasattr(model, "patch_size"):
+        return 0.0
+    tokens = (model.image_size // model.patch_size) ** 2 + (model.pool == "cls")
+    local = batch_size * tokens / math.prod(mesh[axis] for axis in ("data", "fsdp", "sequence"))
+    block = itemsize * local * model.width
+    pairs = 1 if model.parallel else 2
+    tensor = 4 * pairs * block * _share(mesh["tensor"])
+    sequence = 4 * block * mesh["sequence"] / mesh["tensor"] * _share(mesh["sequence"])
+    return model.depth * (tensor + sequence)
+
+
+def _share(members: int) -> float:
+    return (members - 1) / members

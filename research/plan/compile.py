@@ -1,0 +1,90 @@
+"""Compiles the train step of a config for a topology, without running anything."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+
+from research.parallel import mesh as mesh_lib
+from research.plan.topology import Topology
+from research.train.feed import check_batch
+from research.train.program import Program, build_program
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one device, after the compiler's padding.
+
+    `peak` = arguments + outputs - aliased + temporaries + code. Where the step does not fit, XLA names only the
+    total, and sometimes the arguments: the other figures are None.
+    """
+
+    peak: int
+    arguments: int | None = None
+    temporaries: int | None = None
+    fits: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A program, the memory of its train step and the optimised HLO text (None where it does not fit)."""
+
+    program: Program
+    memory: Memory
+    hlo: str | None
+
+
+def abstract_batch(config: Any, task: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """The global batch of the config's train step."""
+    return task.example(config.train.batch_size)
+
+
+def make_program(config: Any, task: Any, topology: Topology) -> Program:
+    """The config's program over the devices of the topology. Raises ValueError when mesh or batch do not divide."""
+    mesh = mesh_lib.make_mesh(config.mesh, topology.devices)
+    check_batch(config, mesh)
+    return build_program(config, task, mesh)
+
+
+def compile_step(config: Any, task: Any, topology: Topology) -> Compiled:
+    """Compiles the program's own train step ahead of time; that memory runs out is an answer, not an error."""
+    program = make_program(config, task, topology)
+    lowered = program.train_step.lower(program.state, abstract_batch(config, task))
+    # A program for devices that are not there cannot be loaded from a cache either.
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        memory = out_of_memory(str(error))
+        if memory is None:
+            raise
+        return Compiled(program, memory, None)
+    usage = compiled.memory_analysis()
+    peak = (
+        usage.argument_size_in_bytes
+        + usage.output_size_in_bytes
+        - usage.alias_size_in_bytes
+        + usage.temp_size_in_bytes
+        + usage.generated_code_size_in_bytes
+    )
+    hbm = topology.chip.hbm_bytes // topology.chip.cores
+    memory = Memory(peak, usage.argument_size_in_bytes, usage.temp_size_in_bytes, fits=peak <= hbm)
+    return Compiled(program, memory, compiled.as_text())
+
+
+def out_of_memory(message: str) -> Memory | None:
+    """What XLA's message says about the memory that is missing; None if it is about something else."""
+    used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
+    if not used:
+        return None
+    size = lambda number, unit: round(float(number) * _UNITS[unit])
+    arguments = re.search(r"arguments\s+([\d.]+)([KMGT]?)", message)
+    return Memory(size(*used.groups()[:2]), arguments and size(*arguments.groups()), fits=False)
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Bytes of the shards of an abstract tree that one device holds, without the compiler's padding."""
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

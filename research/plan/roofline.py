@@ -1,0 +1,95 @@
+"""What bounds a step: arithmetic, HBM or the links between chips (Williams et al., 2009).
+
+Each of the three would take so long if it ran at its peak and alone. They can overlap, so the longest is a lower bound
+of the step time, and the utilisation at that time an upper bound. A step that reaches two thirds of it does well.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from jax.sharding import Mesh
+
+from research.measure.chips import Chip
+from research.plan.collectives import Collective
+from research.plan.topology import Topology
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Seconds of one step; `compute` is None where the peak of the dtype is not known."""
+
+    compute_s: float | None
+    hbm_s: float | None
+    links_s: float
+
+    @property
+    def times(self) -> dict[str, float]:
+        """The known ones, by name."""
+        named = {"compute": self.compute_s, "hbm": self.hbm_s, "links": self.links_s}
+        return {name: seconds for name, seconds in named.items() if seconds is not None}
+
+    @property
+    def bound_by(self) -> str:
+        """`compute`, `hbm` or `links`."""
+        return max(self.times, key=self.times.get)
+
+    @property
+    def step_time_s(self) -> float:
+        """The longest of the three."""
+        return max(self.times.values())
+
+
+def roofline(
+    topology: Topology,
+    dtype: str,
+    hardware_flops: float,
+    hbm_bytes: float | None,
+    axis_bytes: Mapping[tuple[str, ...], float],
+    bandwidths: Mapping[tuple[str, ...], float],
+) -> Roofline:
+    """`hardware_flops` are of the whole step, the bytes of one device; see `axis_bandwidths`."""
+    chip, peak = topology.chip, topology.chip.peak_flops(dtype)
+    return Roofline(
+        compute_s=hardware_flops / (topology.num_chips * peak) if peak else None,
+        hbm_s=None if hbm_bytes is None else hbm_bytes * chip.cores / chip.hbm_bandwidth,
+        links_s=sum(count / bandwidths[axes] for axes, count in axis_bytes.items()),
+    )
+
+
+def axis_bandwidths(topology: Topology, mesh: Mesh, found: Iterable[Collective]) -> dict[tuple[str, ...], float]:
+    """Bytes/s that one device can receive over the links along the mesh axes of each collective.
+
+    A group of chips uses the dimensions of the torus in which it is spread out: both directions of each where it
+    closes into a ring, else one. Cores of one chip that form a group are taken to be as near as neighbours.
+    """
+    return {axes: _bandwidth(topology, mesh, axes) for axes in {collective.axes for collective in found}}
+
+
+def _bandwidth(topology: Topology, mesh: Mesh, axes: tuple[str, ...]) -> float:
+    chip = topology.chip
+    if chip.torus_dims == 0:
+        return chip.links * chip.link_bandwidth
+    names = list(mesh.axis_names)
+    group = mesh.devices.transpose(
+        *[names.index(name) for name in names if name not in axes], *[names.index(name) for name in axes]
+    ).reshape(-1, int(np.prod([mesh.shape[name] for name in axes])))[0]
+    coordinates = np.array([_coordinates(topology, device) for device in group])
+    ways = 0
+    for dimension in range(chip.torus_dims):
+        span = len(set(coordinates[:, dimension].tolist()))
+        closed = topology.is_ring(dimension) and span == topology.shape[dimension]
+        ways += 0 if span == 1 else 2 if closed else 1
+    return max(1, ways) * _per_device(chip)
+
+
+def _per_device(chip: Chip) -> float:
+    return chip.link_bandwidth / chip.cores
+
+
+def _coordinates(topology: Topology, device) -> tuple[int, ...]:
+    """Of the chip in its slice; virtual CPU devices are taken to fill the slice row by row."""
+    if topology.real:
+        return tuple(device.coords)
+    chip = list(topology.devices).index(device) // topology.chip.cores
+    return tuple(int(part) for part in np.unravel_index(chip, topology.shape))

@@ -1,0 +1,95 @@
+"""One training step of a tiny model on any mesh, with everything on that could tell meshes apart."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+
+from research.models import alexnet, convnext, resnet, vit
+from research.parallel import mesh as mesh_lib
+from research.tasks import classification
+from research.train import feed
+from research.train.program import build_program
+from tests.train import toy
+
+SMALL = {
+    "image_size": 8, "patch_size": 2, "width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 4, "dropout": 0.2,
+    "stochastic_depth": 0.3,
+}  # fmt: skip
+# A ViT with a class token has 17 tokens, which no mesh divides.
+MODELS = {
+    "vit": functools.partial(vit.ViT, **SMALL),
+    "vit_22b": functools.partial(
+        vit.ViT, **SMALL, pool="mean", parallel=True, qk_norm=True, qkv_bias=False, norm="rms", remat="full"
+    ),
+    "vit_conv": functools.partial(
+        vit.ViT, **(SMALL | {"num_heads": 3, "width": 24}), stem="conv", positions="sincos", unroll=2, remat="dots"
+    ),
+    "resnet": functools.partial(resnet.ResNet, stage_sizes=(1, 1), block="bottleneck", width=8, stem="imagenet"),
+    "convnext": functools.partial(convnext.ConvNeXt, stage_sizes=(1, 1), widths=(8, 16), stochastic_depth=0.3),
+    "alexnet": functools.partial(alexnet.AlexNet, mlp_dim=32),
+}
+SIZES = {"alexnet": 64, "resnet": 16, "convnext": 16}
+
+
+def make_program(name, sizes, dtype):
+    """The program of a model on a mesh of the first data x fsdp x tensor x sequence devices."""
+    config = toy.make_config(
+        **{
+            "mesh": dict(zip(mesh_lib.AXES, sizes, strict=True)),
+            # Momentum, because after one step its trace is the gradient, unrounded.
+            "optimizer": {"name": "sgd", "momentum": 0.9, "learning_rate": 0.1, "schedule": "constant"},
+            "train.microbatches": 2,
+        }
+    )
+    model = MODELS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
+    size = SIZES.get(name, SMALL["image_size"])
+    task = classification.Task(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, 0.1, mixup=0.4)
+    return build_program(config, task, mesh_lib.make_mesh(config.mesh, jax.devices()[: int(np.prod(sizes))])), task
+
+
+def make_batch(task):
+    """16 pictures, the last of which is padding."""
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (16, *task.image_shape)).astype(np.uint8),
+        "label": rng.integers(0, 10, 16).astype(np.int32),
+        "index": np.arange(16, dtype=np.int32),
+        "weight": np.array([1] * 15 + [0], np.float32),
+    }
+
+
+def first_state(program):
+    """A state of random parameters, since behind a fresh head of zeros all gradients would be zero."""
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape), program.state.params)
+    mutable = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape), program.state.mutable)
+    state = program.state.replace(
+        step=np.zeros(()),
+        params=params,
+        mutable=mutable,
+        opt_state=jax.tree.map(lambda leaf: np.zeros(leaf.shape), program.state.opt_state),
+        ema={"params": params, **mutable},
+    )
+    place = lambda leaf, to: jax.device_put(np.array(leaf, to.dtype), to.sharding)
+    return jax.tree.map(place, state, program.state)
+
+
+@functools.cache
+def step(name, sizes, dtype):
+    """(gradients, state after one step, metrics) of a model, on the host."""
+    with jax.enable_x64(dtype == "float64"):
+        program, task = make_program(name, sizes, dtype)
+        batch = feed.to_mesh(make_batch(task), program.batch_sharding)
+        state = first_state(program)
+        # Compiled without LLVM's optimisations, which take most of the time and know nothing of the mesh.
+        compiled = program.train_step.lower(state, batch).compile({"xla_backend_optimization_level": 0})
+        state, metrics = compiled(state, batch)
+        gradients = optax.tree_utils.tree_get(state.opt_state, "trace")
+        return jax.device_get((gradients, state, metrics))
+
+
+def norm(leaf):
+    """In float64, the Euclidean norm."""
+    return np.linalg.norm(np.asarray(leaf, np.float64).ravel())

@@ -1,0 +1,65 @@
+"""One training step on many devices is the step of one device, but for rounding.
+
+With dropout, stochastic depth, mixup, microbatches, EMA and a padded example. In float32 to 1e-5 of each leaf,
+in float64 to 1e-12, so that nothing but rounding can differ.
+"""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from research.parallel.sharding import path_name
+from tests.parallel import equivalence
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of a leaf, and a hundredth of it of the global gradient
+AXES = {"resnet": 2, "convnext": 3, "alexnet": 3}  # how many of data, fsdp, tensor, sequence mean something to a model
+
+FAST = [
+    ("vit", (1, 2, 2, 2), "float32"),
+    ("vit", (1, 2, 2, 2), "float64"),
+    ("resnet", (2, 4, 1, 1), "float64"),
+    ("convnext", (2, 2, 2, 1), "float64"),
+]
+# The other ViTs share the code that the first one takes to every mesh.
+SOME = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 4, 2), (2, 2, 2, 1), (1, 2, 2, 2), (2, 1, 1, 4)]
+
+
+def meshes(name):
+    """Every way to lay 8 devices along the axes that mean something to a model."""
+    if name in ("vit_22b", "vit_conv"):
+        return SOME
+    used = AXES.get(name, 4)
+    sizes = [size for size in itertools.product((1, 2, 4, 8), repeat=used) if np.prod(size) == 8]
+    return [(*size, *(1,) * (4 - used)) for size in sizes]
+
+
+ALL = [
+    (name, sizes, dtype) for name in equivalence.MODELS for sizes in meshes(name) for dtype in ("float32", "float64")
+]
+
+
+def check(name, sizes, dtype):
+    one, many = (equivalence.step(name, size, dtype) for size in ((1, 1, 1, 1), sizes))
+    gradients, state, metrics = one
+    total = equivalence.norm([equivalence.norm(leaf) for leaf in jax.tree.leaves(gradients)])
+    flat = jax.tree_util.tree_leaves_with_path((gradients, state, metrics["loss"]))
+    for (path, leaf), other in zip(flat, jax.tree.leaves((*many[:2], many[2]["loss"])), strict=True):
+        assert leaf.dtype == other.dtype and leaf.shape == other.shape
+        difference = equivalence.norm(np.asarray(leaf, np.float64) - np.asarray(other, np.float64))
+        allowed = TOLERANCE[dtype] * (equivalence.norm(leaf) + 0.01 * total)
+        assert difference <= allowed, (path_name(path), difference / allowed)
+    dead = {path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradients) if not np.any(leaf)}
+    assert not dead
+
+
+@pytest.mark.parametrize(("name", "sizes", "dtype"), FAST)
+def test_a_step_on_a_mesh_is_the_step_of_one_device(name, sizes, dtype):
+    check(name, sizes, dtype)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "sizes", "dtype"), [case for case in ALL if case not in FAST])
+def test_a_step_on_every_mesh_is_the_step_of_one_device(name, sizes, dtype):
+    check(name, sizes, dtype)
