@@ -14,6 +14,7 @@ from research import cli
 from research import config as config_lib
 from research.data import datasets
 from research.models import alexnet, convnext, resnet, vit
+from research.parallel import processes
 from research.tasks import classification
 from research.train import trainer
 
@@ -55,6 +56,8 @@ def show_predictions(
     """Prints the likeliest classes of each picture file, with their probabilities."""
     examples = classification.unlabelled(np.stack([data.read(file) for file in files]))
     outputs = trainer.predict(config, task, data, workdir, examples)
+    if not processes.is_main():
+        return
     for file, probabilities in zip(files, outputs["probabilities"], strict=True):
         best = np.argsort(-probabilities)[:5]
         print(f"{file}: " + ", ".join(f"{data.class_names[index]} {probabilities[index]:.1%}" for index in best))

@@ -1,6 +1,7 @@
 """Performance: speed and memory of the library, measured. See README.md."""
 
 import argparse
+import importlib.util
 import json
 import os
 import shlex
@@ -11,7 +12,7 @@ from typing import Any
 
 import jax
 
-from experiments.performance import compiling, input_pipeline, loop, memory, startup
+from experiments.performance import compiling, input_pipeline, loop, memory, plans, startup, vit_steps
 from experiments.performance.measurement import SMOKE, Measured, Measurement, say
 from research import command
 from research.report import formats, records
@@ -23,6 +24,8 @@ SUITES = {
     "startup": startup.measure,
     "compile": compiling.measure,
     "memory": memory.measure,
+    "vit": vit_steps.measure,
+    "plan": plans.measure,
 }
 
 # Settings that show in a minute whether all of it works; what they measure means nothing.
@@ -32,6 +35,8 @@ QUICK = {
     "startup": {"config": SMOKE, "imports": 1, "runs": 1},
     "compile": {"config": SMOKE, "depths": (2, 4), "repeats": 1},
     "memory": {"configs": (SMOKE,)},
+    "vit": {"config": SMOKE, "batch_sizes": {"S": 8}, "steps": 4, "repeats": 1, "matmul": 64},
+    "plan": {"config": SMOKE, "slices": (("v5e:2x2", 32, 1, 4), ("v5e:2x4", 64, 2, 4)), "overrides": ()},
 }
 
 
@@ -41,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     disable_compilation_cache()
     revision = result.revision()  # now, since recording changes the tree
     measured: dict[str, Measured] = {}
-    for name in arguments.suite or SUITES:
+    for name in arguments.suite or default_suites(arguments.quick):
         say(f"{name}:")
         measured[name] = SUITES[name](**(QUICK[name] if arguments.quick else {}))
         if arguments.record:
@@ -53,6 +58,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         records.write_atomically(Path(arguments.out), text)
     if arguments.record:
         say("recorded; now run: python -m research.report tables")
+
+
+def default_suites(quick: bool) -> list[str]:
+    """All suites but those that this machine lacks something for; at toy size none does."""
+    left_out = {}
+    if not quick and jax.default_backend() == "cpu":
+        left_out["vit"] = "JAX has found no GPU or TPU"
+    if not quick and importlib.util.find_spec("libtpu") is None:
+        left_out["plan"] = "libtpu, of the extra [tpu], is not installed"
+    for name, reason in left_out.items():
+        say(f"the suite {name} is left out: {reason}")
+    return [name for name in SUITES if name not in left_out]
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Usage: tpu_scripts/logs.sh [--worker=0|N|all] [--tail=LINES] [--once] [--dry-run]
+# Follows the log of the command on a worker (Ctrl-C ends the following, not the command); --once prints and ends.
+
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+parse_options "--worker= --tail= --once" "$@"
+no_words
+load_settings
+
+follow="-F "
+[[ ! ${ONCE:-} ]] || follow=""
+on_workers "${WORKER:-0}" "tail ${follow}-n $(quoted "${TAIL:-100}") tessera_run/log"
