@@ -36,7 +36,7 @@ QUICK = {
     "compile": {"config": SMOKE, "depths": (2, 4), "repeats": 1},
     "memory": {"configs": (SMOKE,)},
     "vit": {"config": SMOKE, "batch_sizes": {"S": 8}, "steps": 4, "repeats": 1, "matmul": 64},
-    "plan": {"config": SMOKE, "slices": (("v5e:2x2", 32, 1, 4), ("v5e:2x4", 64, 2, 4)), "overrides": ()},
+    "plan": {"config": SMOKE, "slices": (("v5e:2x2", 1024, 1, 4), ("v5e:2x4", 2048, 2, 4)), "overrides": ()},
 }
 
 

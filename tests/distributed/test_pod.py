@@ -9,11 +9,12 @@ import time
 import numpy as np
 import pytest
 
+from research.parallel import processes
 from tests.distributed.pod import Pod, examples_read
 from tests.killing import after_step, outcome
 
 STEPS = 12
-DELAY_S = 0.3  # a batch, where a signal has to come in between
+DELAY_S = 1.0  # a batch, where a signal has to come in between; a notice of SIGTERM takes up to a second to reach all
 
 pytestmark = pytest.mark.long
 
@@ -100,7 +101,8 @@ def test_a_run_stopped_in_every_way_ends_in_the_same_bits(four, tmp_path):
     assert time.time() - begun < 60
     for index in (0, 2, 3):
         assert len(pod.errors(index)) == 1, pod.text
-        assert pod.errors(index)[0].startswith("error: another process of this run has ended"), pod.text
+        # In whichever way it came to know: by a failed collective, or when JAX aborts it because process 0 has left.
+        assert processes.LOST in pod.errors(index)[0], pod.text
 
     pod = Pod(tmp_path, 4, workdir)
     assert pod.wait() == 0, pod.text
