@@ -73,7 +73,11 @@ class Task:
         del rng
         return {"probabilities": jax.nn.softmax(self._logits(variables, batch))}
 
-    def scorer(self) -> None:
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        """Further metrics of a whole split from its means: none."""
+        return {}
+
+    def scorer(self, data: Any, split: str) -> None:
         """None: accuracy is a sum, so `evaluate` says all there is and nothing has to be scored on the host."""
 
     def _logits(self, variables, batch: Batch) -> jax.Array:

@@ -7,31 +7,49 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.parallel import processes
 from research.train.feed import ahead, local_rows
 from research.train.program import Program
 
 
 def evaluate(
-    program: Program, data: Any, variables: Any, split: str, batch_size: int, stop: Callable[[], bool] = lambda: False
+    program: Program,
+    task: Any,
+    data: Any,
+    variables: Any,
+    split: str,
+    batch_size: int,
+    stop: Callable[[], bool] = lambda: False,
+    scorer: Any = None,
+    seed: int = 0,
 ) -> dict[str, float] | None:
-    """`{"split/metric": mean}` over every example of `split` once; None when `stop()` becomes true on the way.
+    """`{"split/metric": value}` over every example of `split` once; None when `stop()` becomes true on the way.
 
-    Sums and weights are added in float64 on the host, in the order of the batches.
+    Sums and weights are added in float64 on the host, in the order of the batches; their means and what the task
+    derives from them are the metrics, and with a `scorer` what it makes of the predictions too (process 0 scores).
     """
     rows = local_rows(program.batch_sharding, batch_size)
     totals: dict[str, np.ndarray] = {}
     running = deque()
 
     def collect():
-        for name, pair in jax.device_get(running.popleft()).items():
+        sums, outputs = jax.device_get(running.popleft())
+        for name, pair in sums.items():
             totals[name] = totals.get(name, 0) + np.asarray(pair, np.float64)
+        if outputs and processes.is_main():
+            scorer.add(outputs)
 
     for _, batch in ahead(data.eval_batches(split, batch_size, rows), program.batch_sharding):
         if stop():
             return None
-        running.append(program.eval_step(variables, batch))
+        outputs = program.predict_step(variables, batch, jax.random.key(seed)) if scorer else {}
+        running.append((program.eval_step(variables, batch), outputs))
         if len(running) > 2:  # enough to keep the device busy, not so many that batches pile up in its memory
             collect()
     while running:
         collect()
-    return {f"{split}/{name}": float(total / weight) for name, (total, weight) in totals.items()}
+    values = {name: float(total / weight) for name, (total, weight) in totals.items()}
+    values |= task.derived(values)
+    if scorer and processes.is_main():
+        values |= scorer.result()
+    return {f"{split}/{name}": value for name, value in values.items()}

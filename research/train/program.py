@@ -45,7 +45,8 @@ class Program:
     """Jitted functions with explicit shardings; each can also be lowered on the abstract `state` and a batch.
 
     `init() -> state`, `train_step(state, batch) -> (state, metrics)` (the state is donated), `eval_step(variables,
-    batch) -> sums`, `predict_step(variables, batch, rng) -> outputs`, `checksums(state) -> uint32 [leaves]`.
+    batch) -> sums`, `predict_step(variables, batch, rng) -> outputs` with the batch's `index` and `weight` beside them,
+    `checksums(state) -> uint32 [leaves]`.
     """
 
     mesh: Mesh
@@ -82,6 +83,10 @@ def build_program(config: Any, task: Any, mesh: Mesh) -> Program:
     variables = State.evaluated.fget(shardings)
     batch, replicated = sharding.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
 
+    def predict(variables, batch, rng):
+        # The whole batch's, since the process that scores holds only its own rows.
+        return {**task.predict(variables, batch, rng), "index": batch["index"], "weight": batch["weight"]}
+
     def jit(function, in_shardings, out_shardings, **options):
         @functools.wraps(function)
         def traced(*args):
@@ -95,7 +100,7 @@ def build_program(config: Any, task: Any, mesh: Mesh) -> Program:
         init=jit(init, (), shardings),
         train_step=jit(train_step, (shardings, batch), (shardings, replicated), donate_argnums=0),
         eval_step=jit(task.evaluate, (variables, batch), replicated),
-        predict_step=jit(task.predict, (variables, batch, replicated), replicated),
+        predict_step=jit(predict, (variables, batch, replicated), replicated),
         checksums=jit(_checksums, (shardings,), replicated),
         state=state,
         batch_sharding=batch,

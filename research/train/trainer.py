@@ -40,6 +40,7 @@ def defaults(config: Any) -> dict[str, Any]:
             "keep_last": 2,
             "keep_best": 1,
             "select": "last",  # which checkpoint is scored on the test split: "last" or "best" on validation
+            "score": "test",  # which split is decoded and scored on the host, where a task has that: "test" or "all"
             "profile": "",  # STEP:COUNT traces COUNT steps after step STEP; --profile sets it
             "ema": 0.0,  # decay of the average of the weights that is evaluated; 0 is off
         },
@@ -97,8 +98,8 @@ class Run:
         for field in ("log_every", "eval_every", "checkpoint_every", "steps"):
             if self.settings[field] < 1:
                 raise ValueError(f"config.train.{field}={self.settings[field]} must be at least 1")
-        if self.settings.select not in ("last", "best"):
-            raise ValueError(f"config.train.select={self.settings.select!r} is unknown; choose 'last' or 'best'")
+        for field, known in (("select", ("last", "best")), ("score", ("test", "all"))):
+            config_lib.choose(dict.fromkeys(known), self.settings[field], f"train.{field}")
         self.revision = result.revision()  # now, since the tree may change while the run goes on
         self.program = build(config, task)
         if write:
@@ -240,7 +241,8 @@ class Run:
         with jax.transfer_guard("allow"):
             if self._evaluation_due(step) and not self.stop:
                 with self.timeline.measure("eval", step):
-                    values = self._evaluate(state, "validation")
+                    scorer = self.task.scorer(self.data, "validation") if self.settings.score == "all" else None
+                    values = self._evaluate(state, "validation", scorer)
                 if values is not None:
                     self.metrics.write(step, values)
                     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
@@ -254,10 +256,11 @@ class Run:
                 self.profile.close(state)
                 self._leave(step)
 
-    def _evaluate(self, state, split: str):
+    def _evaluate(self, state, split: str, scorer: Any = None):
         return evaluate(
-            self.program, self.data, state.evaluated, split, self.settings.eval_batch_size, stop=self.stop.poll
-        )
+            self.program, self.task, self.data, state.evaluated, split, self.settings.eval_batch_size,
+            stop=self.stop.poll, scorer=scorer, seed=self.config.seed,
+        )  # fmt: skip
 
     def _leave(self, step: int | None) -> None:
         self.checkpoints.close()
@@ -275,8 +278,9 @@ class Run:
         self.checkpoints.wait()
         if self.settings.select == "best":
             step, state = self.restore_selected()
+        scorer = self.task.scorer(self.data, "test")
         with self.timeline.measure("eval", self.settings.steps):
-            values = self._evaluate(state, "test")
+            values = self._evaluate(state, "test", scorer)
         if values is None:
             self._leave(self.settings.steps)
         self.metrics.write(self.settings.steps, values)
@@ -291,6 +295,9 @@ class Run:
             if entry["step"] == step and entry["name"].startswith("validation/")
         }
         content = result.describe(self.config, self.program, self.data, files, self.revision, step, validation | values)
+        if scorer:
+            scorer.save(files / "predictions.jsonl")
+            content["signatures"] = {f"test/{name}": text for name, text in scorer.signatures.items()}
         rundir.write_json(files / "result.json", content)
         self.folder.push()
         return content
@@ -300,7 +307,7 @@ class Run:
         step, state = self.restore_selected()
         values = {}
         for split in ("validation", "test"):
-            scores = self._evaluate(state, split)
+            scores = self._evaluate(state, split, self.task.scorer(self.data, split))
             if scores is None:
                 self._leave(None)
             values |= scores

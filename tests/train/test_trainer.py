@@ -9,6 +9,7 @@ import pytest
 
 from research.measure import timeline
 from research.measure.chips import Chip
+from research.tasks import classification
 from research.train import evaluation, rundir, trainer
 from research.train.checkpoint import Checkpoints
 from tests.train import toy
@@ -117,14 +118,59 @@ def test_a_run_can_be_made_longer_and_reads_any_mesh(tmp_path):
 
 def test_a_stopped_evaluation_returns_none(finished):
     program = trainer.build(toy.make_config(), toy.make_task())
-    variables = program.init().evaluated
-    assert evaluation.evaluate(program, toy.Data(), variables, "test", 8, stop=lambda: True) is None
+    task, variables = toy.make_task(), program.init().evaluated
+    assert evaluation.evaluate(program, task, toy.Data(), variables, "test", 8, stop=lambda: True) is None
+
+
+class Scorer:
+    """The accuracy once more, from predictions that are compared with the labels on the host."""
+
+    def __init__(self, data, split):
+        self.signatures = {"matches": "argmax, no ties"}
+        self._labels = np.concatenate([batch["label"] for batch in data.eval_batches(split, 1)])
+        self.right = {}
+
+    def add(self, outputs):
+        for index, weight, row in zip(outputs["index"], outputs["weight"], outputs["probabilities"], strict=True):
+            if weight:
+                self.right[int(index) % 1000] = bool(row.argmax() == self._labels[index % 1000])
+
+    def result(self):
+        return {"matches": float(np.mean(list(self.right.values())))}
+
+    def save(self, path):
+        path.write_text(json.dumps(self.right))
+
+
+class ScoredTask(classification.Task):
+    def derived(self, means):
+        return {"perplexity": np.exp(means["loss"])}
+
+    def scorer(self, data, split):
+        return Scorer(data, split)
+
+
+def test_predictions_are_scored_on_the_host_at_the_end_or_at_every_evaluation(tmp_path):
+    task = ScoredTask(**{f.name: getattr(toy.make_task(), f.name) for f in dataclasses.fields(classification.Task)})
+    for when, validated in (("test", set()), ("all", {4, 8, 12})):
+        workdir = tmp_path / when
+        config = toy.make_config(**{"train.score": when, "mesh.data": 4, "mesh.fsdp": 2})
+        result = trainer.run("train", config, task, toy.Data(), workdir)
+        scores = result["metrics"]
+        assert scores["test/matches"] == pytest.approx(scores["test/accuracy"])
+        assert scores["test/perplexity"] == pytest.approx(np.exp(scores["test/loss"]))
+        assert result["signatures"] == {"test/matches": "argmax, no ties"}
+        assert len(json.loads((workdir / "predictions.jsonl").read_text())) == 22
+        entries = rundir.read_metrics(workdir / "metrics.jsonl")
+        assert {entry["step"] for entry in entries if entry["name"] == "validation/matches"} == validated
+    again = trainer.run("evaluate", config, task, toy.Data(), workdir)["metrics"]
+    assert again["test/matches"] == scores["test/matches"] and "validation/matches" in again
 
 
 def test_settings_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"train.log_every=0 must be at least 1"):
         trainer.run("train", toy.make_config(**{"train.log_every": 0}), toy.make_task(), toy.Data(), tmp_path / "run")
-    with pytest.raises(ValueError, match=r"train.select='first' is unknown; choose 'last' or 'best'"):
+    with pytest.raises(ValueError, match=r"train.select='first' is unknown; choose from best, last"):
         trainer.run(
             "train", toy.make_config(**{"train.select": "first"}), toy.make_task(), toy.Data(), tmp_path / "run"
         )
