@@ -54,26 +54,62 @@ def at_least_float32(dtype: Any) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, implementation: str = "auto") -> jax.Array:
-    """softmax(query key^T / sqrt(depth)) value over [batch, length, heads, depth]; softmax in float32.
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    implementation: str = "auto",
+    *,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    scale: float | None = None,
+) -> jax.Array:
+    """softmax(scale query key^T + bias) value over [batch, length, heads, depth]; softmax in float32.
 
+    `bias` and `mask` broadcast to [batch, heads, query length, key length]. The mask is true where a query may look; a
+    query that may look nowhere gets the mean of the values. `scale` is 1 / sqrt(depth) unless given.
     `auto` takes cuDNN's fused attention where it can be had, else XLA. Raises ValueError where `cudnn` cannot be had.
     """
-    reason = _no_cudnn(query)
+    reason = _no_cudnn(query, bias is not None or mask is not None)
     if implementation == "cudnn" and reason:
         raise ValueError(f"config.model.attention='cudnn' {reason}; use 'auto' or 'xla'")
     if query.dtype == jnp.float64:  # jax.nn.dot_product_attention would round its softmax to float32
-        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(query.shape[-1]))
-        return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) / (np.sqrt(query.shape[-1]) if scale is None else 1 / scale)
+        return jnp.einsum("bhqk,bkhd->bqhd", _masked_softmax(logits, bias, mask), value)
     use_cudnn = implementation == "cudnn" or (implementation == "auto" and not reason)
-    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn" if use_cudnn else "xla")
+    return jax.nn.dot_product_attention(
+        query, key, value, bias, mask, scale=scale, implementation="cudnn" if use_cudnn else "xla"
+    )
 
 
-def _no_cudnn(query: jax.Array) -> str:
+def cached_attention(
+    query: jax.Array, keys: jax.Array, values: jax.Array, bias: jax.Array | None, mask: jax.Array, scale: float | None
+) -> jax.Array:
+    """`attention` of [batch, length, heads, depth] over keys and values that lie as [batch, heads, length, depth].
+
+    So a cache that is read at every step of a decoding need not be transposed each time.
+    """
+    dtype = at_least_float32(query.dtype)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    logits = jnp.einsum("bqhd,bhkd->bhqk", query, keys, preferred_element_type=dtype) * scale
+    return jnp.einsum("bhqk,bhkd->bqhd", _masked_softmax(logits, bias, mask).astype(values.dtype), values)
+
+
+def _masked_softmax(logits: jax.Array, bias: jax.Array | None, mask: jax.Array | None) -> jax.Array:
+    if bias is not None:
+        logits = logits + bias.astype(logits.dtype)
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
+    return jax.nn.softmax(logits)
+
+
+def _no_cudnn(query: jax.Array, restricted: bool) -> str:
     """Why cuDNN's attention cannot be had for `query` where the program will run; empty when it can."""
     mesh = traced_mesh()
     platform = mesh_lib.platform(mesh) if mesh else jax.default_backend()
     heads, depth = query.shape[2:]
+    if restricted:
+        return "takes no bias and no mask here"
     if platform not in ("gpu", "cuda"):
         return f"needs an NVIDIA GPU, not {platform}"
     if query.dtype not in (jnp.bfloat16, jnp.float16):
@@ -136,3 +172,14 @@ def sincos_positions(height: int, width: int, features: int, temperature: float 
     frequencies = temperature ** -np.linspace(0, 1, features // 4)
     angles = [np.outer(axis.ravel(), frequencies) for axis in (x, y)]
     return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1)
+
+
+def sinusoids(positions: jax.Array, features: int, dtype: Any, temperature: float = 10_000.0) -> jax.Array:
+    """Fixed positions [..., features] of `positions` [...] (Vaswani et al., 2017), as Tensor2Tensor and Whisper do.
+
+    The first half of the features are sines, the second cosines, at frequencies that fall geometrically from 1 to
+    1 / temperature. `features` must be even, and at least 4.
+    """
+    frequencies = jnp.asarray(temperature ** -np.linspace(0, 1, features // 2), at_least_float32(dtype))
+    angles = positions[..., None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(dtype)

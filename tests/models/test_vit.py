@@ -152,7 +152,7 @@ def test_attention_in_float64_rounds_nothing_to_float32():
 def test_cudnn_is_taken_where_it_can_be_had(monkeypatch, platform, shape, dtype, sizes, expected):
     taken = []
     monkeypatch.setattr(layers.mesh_lib, "platform", lambda mesh: platform)
-    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *_, implementation: taken.append(implementation))
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *_, implementation, **__: taken.append(implementation))
     mesh = mesh_lib.make_mesh(dict(zip(mesh_lib.AXES, sizes, strict=True)), jax.devices()[: math.prod(sizes)])
     x = jnp.zeros(shape, dtype)
     with sharding.constraints_for(mesh):

@@ -1,0 +1,215 @@
+"""Greedy decoding, sampling and beam search over any model that gives logits step by step.
+
+All are pure functions of static shapes, to be called inside jit, over
+
+    step(tokens [rows], position, cache) -> (logits [rows, vocab], cache)
+
+which reads the `tokens` at `position` (a scalar that counts from 0) and gives the logits of what follows. A cache is a
+dict. What belongs to single hypotheses and must move with them when beams are reordered lies under `hypotheses`, arrays
+[rows, ...]; all else is handed on as it is. The rows of a beam search are batch * beam_size, the beams of an example
+side by side.
+
+Tokens are int32; what follows `eos` is 0. A score is the sum of the log-probabilities of the tokens, `eos` included.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from research.parallel.sharding import constrain
+
+Cache = dict[str, Any]
+Step = Callable[[jax.Array, jax.Array, Cache], tuple[jax.Array, Cache]]
+Result = tuple[jax.Array, jax.Array]  # tokens and scores
+
+
+def greedy(step: Step, cache: Cache, batch_size: int, max_length: int, bos: int, eos: int) -> Result:
+    """The likeliest token at every position: tokens [batch, max_length] and scores [batch]."""
+    return _decode(step, cache, batch_size, max_length, bos, eos, lambda logits, _: logits.argmax(-1))
+
+
+def sample(
+    step: Step,
+    cache: Cache,
+    batch_size: int,
+    max_length: int,
+    bos: int,
+    eos: int,
+    *,
+    rng: jax.Array,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> Result:
+    """Draws from softmax(logits / temperature), as far as `filter_logits` leaves it: as `greedy`, which temperature 0 is.
+
+    The scores are those of the model itself. Raises ValueError for settings that allow no token.
+    """
+    _check(max_length >= 1, "max_length", max_length, "at least 1")
+    _check(temperature >= 0, "temperature", temperature, "at least 0")
+    if temperature == 0:
+        return greedy(step, cache, batch_size, max_length, bos, eos)
+
+    def choose(logits, position):
+        logits = filter_logits(logits / temperature, top_k, top_p)
+        return jax.random.categorical(jax.random.fold_in(rng, position), logits)
+
+    return _decode(step, cache, batch_size, max_length, bos, eos, choose)
+
+
+def filter_logits(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
+    """Logits [rows, vocab] with -inf for tokens that are not to be drawn.
+
+    `top_k` keeps the k likeliest (0: all); of these, `top_p` keeps the fewest likeliest whose share reaches it (nucleus
+    sampling, Holtzman et al., 2020). Tokens as likely as the last one kept are kept as well.
+    """
+    _check(top_k >= 0, "top_k", top_k, "0, which is off, or more")
+    _check(0 < top_p <= 1, "top_p", top_p, "more than 0 and at most 1, which is off")
+    if 0 < top_k < logits.shape[-1]:
+        least = jax.lax.top_k(logits, top_k)[0][..., -1:]
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    if top_p < 1:
+        ordered = jnp.sort(logits, axis=-1, descending=True)
+        shares = jax.nn.softmax(ordered)
+        before = jnp.cumsum(shares, axis=-1) - shares
+        least = jnp.where(before < top_p, ordered, jnp.inf).min(-1, keepdims=True)
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    return logits
+
+
+def beam_search(
+    step: Step,
+    cache: Cache,
+    batch_size: int,
+    max_length: int,
+    bos: int,
+    eos: int,
+    *,
+    beam_size: int = 4,
+    length_penalty: float = 0.6,
+    early_stopping: bool = False,
+    num_return: int = 1,
+) -> Result:
+    """The best hypotheses first: tokens [batch, num_return, max_length] and scores [batch, num_return].
+
+    A hypothesis ends with `eos` or is cut off at `max_length`. Its score is divided by ((5 + length) / 6) **
+    length_penalty (Wu et al., 2016). An example is done when no live beam can get better than its `num_return` best
+    ended hypotheses or, with `early_stopping`, as soon as `beam_size` have ended; it does not change after that, so its
+    result does not depend on the rest of the batch. Where there are fewer hypotheses, tokens are 0 and scores -inf.
+    Raises ValueError for a size below 1, or `num_return` above `beam_size`.
+    """
+    _check(max_length >= 1, "max_length", max_length, "at least 1")
+    _check(beam_size >= 1, "beam_size", beam_size, "at least 1")
+    _check(1 <= num_return <= beam_size, "num_return", num_return, f"1 to beam_size={beam_size}")
+    penalty = lambda length: ((5.0 + length) / 6.0) ** length_penalty
+
+    def body(state):
+        last = state["last"].reshape(-1)
+        logits, cache = step(last, state["position"], state["cache"])
+        state = state | {"cache": cache}
+        scores, parents, tokens = _candidates(logits, state["scores"])
+        sequences = _gather(state["tokens"], parents)
+        sequences = jax.lax.dynamic_update_slice_in_dim(sequences, tokens[..., None], state["position"], axis=-1)
+        ends = tokens == eos
+        length = state["position"] + 1
+        ended = jnp.where(ends, scores / penalty(length), -jnp.inf)
+        state |= _keep_best(state, sequences, ended)
+        live, kept = jax.lax.top_k(jnp.where(ends, -jnp.inf, scores), beam_size)
+        cut_off = jnp.where(length == max_length, live / penalty(length), -jnp.inf)
+        sequences, parents = _gather(sequences, kept), _gather(parents, kept)
+        state |= _keep_best(state, sequences, cut_off)
+        hypotheses = jax.tree.map(lambda leaf: _reorder(leaf, parents), cache["hypotheses"])
+        best = live[:, 0] / penalty(max_length if length_penalty > 0 else length + 1)
+        worst = state["ended_scores"][:, (beam_size if early_stopping else num_return) - 1]
+        return state | {
+            "position": length,
+            "cache": cache | {"hypotheses": hypotheses},
+            "tokens": sequences,
+            "last": _gather(tokens, kept),
+            "scores": live,
+            "done": state["done"] | (worst > -jnp.inf if early_stopping else worst >= best) | (best == -jnp.inf),
+        }
+
+    shape = (batch_size, beam_size)
+    empty = constrain(jnp.zeros((*shape, max_length), jnp.int32), ("batch", None, None))
+    dtype = jax.eval_shape(step, *_first(bos, batch_size * beam_size), cache)[0].dtype
+    none = jnp.full(shape, -jnp.inf, jnp.promote_types(dtype, jnp.float32))
+    state = {
+        "position": jnp.zeros((), jnp.int32),
+        "cache": cache,
+        "tokens": empty,
+        "last": jnp.full(shape, bos, jnp.int32),
+        "scores": none.at[:, 0].set(0),  # all beams are alike at first: one of them is enough
+        "ended_tokens": empty,
+        "ended_scores": none,
+        "done": jnp.zeros(batch_size, bool),
+    }
+    running = lambda state: (state["position"] < max_length) & ~state["done"].all()
+    state = jax.lax.while_loop(running, body, state)
+    return state["ended_tokens"][:, :num_return], state["ended_scores"][:, :num_return]
+
+
+def _candidates(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The scores, beams and tokens [batch, 2 * beams] of the best continuations: at most half of them are ends."""
+    batch, beams = scores.shape
+    vocab = logits.shape[-1]
+    count = min(2 * beams, vocab)
+    # First in each beam, so that only as many log-probabilities are needed, and then among the beams.
+    best, tokens = jax.lax.top_k(logits.astype(scores.dtype), count)
+    best = best - jax.nn.logsumexp(logits.astype(scores.dtype), axis=-1, keepdims=True)
+    scores = (scores[..., None] + best.reshape(batch, beams, count)).reshape(batch, -1)
+    scores, index = jax.lax.top_k(scores, min(2 * beams, beams * count))
+    return scores, index // count, jnp.take_along_axis(tokens.reshape(batch, -1), index, axis=1)
+
+
+def _keep_best(state: dict, tokens: jax.Array, scores: jax.Array) -> dict:
+    """The best of the ended hypotheses and the new ones, in order, for the examples that are not done."""
+    old_tokens, old_scores = state["ended_tokens"], state["ended_scores"]
+    scores = jnp.where(state["done"][:, None], -jnp.inf, scores)
+    # The old ones come first, so that nothing of score -inf takes the place of an empty one.
+    scores, index = jax.lax.top_k(jnp.concatenate([old_scores, scores], axis=1), old_scores.shape[1])
+    return {"ended_tokens": _gather(jnp.concatenate([old_tokens, tokens], axis=1), index), "ended_scores": scores}
+
+
+def _gather(x: jax.Array, index: jax.Array) -> jax.Array:
+    """x [batch, n, ...] at index [batch, m]: [batch, m, ...]."""
+    return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
+
+
+def _reorder(rows: jax.Array, parents: jax.Array) -> jax.Array:
+    """Rows [batch * beams, ...] of a cache as the beams' parents [batch, beams] had them."""
+    return _gather(rows.reshape(*parents.shape, *rows.shape[1:]), parents).reshape(rows.shape)
+
+
+def _decode(step: Step, cache: Cache, batch_size: int, max_length: int, bos: int, eos: int, choose: Callable) -> Result:
+    """One hypothesis an example, of the tokens that `choose(logits, position)` takes."""
+    _check(max_length >= 1, "max_length", max_length, "at least 1")
+
+    def body(state):
+        position, cache, tokens, last, scores, done = state
+        logits, cache = step(last, position, cache)
+        logits = logits.astype(scores.dtype)
+        token = choose(logits, position).astype(jnp.int32)
+        score = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
+        token, score = jnp.where(done, 0, token), jnp.where(done, 0, score)
+        tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[:, None], position, axis=1)
+        return position + 1, cache, tokens, token, scores + score, done | (token == eos)
+
+    last, position = _first(bos, batch_size)
+    dtype = jnp.promote_types(jax.eval_shape(step, last, position, cache)[0].dtype, jnp.float32)
+    tokens = constrain(jnp.zeros((batch_size, max_length), jnp.int32), ("batch", None))
+    state = (position, cache, tokens, last, jnp.zeros(batch_size, dtype), jnp.zeros(batch_size, bool))
+    running = lambda state: (state[0] < max_length) & ~state[-1].all()
+    _, _, tokens, _, scores, _ = jax.lax.while_loop(running, body, state)
+    return tokens, scores
+
+
+def _first(bos: int, rows: int) -> tuple[jax.Array, jax.Array]:
+    return jnp.full(rows, bos, jnp.int32), jnp.zeros((), jnp.int32)
+
+
+def _check(right: bool, name: str, value: Any, allowed: str) -> None:
+    if not right:
+        raise ValueError(f"decoding: {name}={value} must be {allowed}")
