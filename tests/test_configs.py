@@ -84,7 +84,7 @@ def pictures(data):
 
 def data_fingerprint(config):
     _, data = main.build(config)
-    return *pictures(data), data.name, data.mean, data.std, data.workers, data.prefetch
+    return *pictures(data), data.name, data.mean, data.std, data.cache, data.workers, data.prefetch
 
 
 def program_fingerprint(config):

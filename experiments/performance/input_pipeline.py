@@ -9,6 +9,7 @@ from experiments.performance.measurement import (
     SETTLE_STEPS,
     Measured,
     Measurement,
+    fill_cache,
     load,
     program_and_batches,
     say,
@@ -20,6 +21,7 @@ from research.train import feed
 def measure(config: str = CIFAR10, repeats: int = 3, batches: int = 100, steps: int = 12) -> Measured:
     """Medians over `repeats` alternations of `batches` batches and `steps` steps."""
     loaded, task, data = load(config)
+    fill_cache(data)
     program, pipeline = program_and_batches(loaded, task, data)
     state, batch = program.init(), feed.to_mesh(next(pipeline), program.batch_sharding)
     batch_seconds, step_seconds = [], []

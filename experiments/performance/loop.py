@@ -18,7 +18,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.performance.measurement import CIFAR10, SETTLE_STEPS, Measured, Measurement, load, say, time_steps
+from experiments.performance.measurement import (
+    CIFAR10,
+    SETTLE_STEPS,
+    Measured,
+    Measurement,
+    fill_cache,
+    load,
+    say,
+    time_steps,
+)
 from research.train import trainer
 
 
@@ -66,6 +75,7 @@ def measure(config: str = CIFAR10, segment: int = 25, pairs: int = 8) -> Measure
     """The median over pairs of segments of full loop / bare step, and what a step takes in both."""
     never = ("train.eval_every=1000000000", "train.checkpoint_every=1000000000")
     loaded, task, data = load(config, (*never, f"train.log_every={segment}"))
+    fill_cache(data)
     say(f"  {pairs} pairs of segments of {segment} steps")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with tempfile.TemporaryDirectory() as workdir:

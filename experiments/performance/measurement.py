@@ -70,6 +70,14 @@ def program_and_batches(config: Any, task: Any, data: Any) -> tuple[Program, Ite
     return program, data.train_batches(config.seed, config.train.batch_size, rows=rows)
 
 
+def fill_cache(data: Any) -> None:
+    """Reads every training picture once where decoded ones are kept: all epochs but the first find them there."""
+    if data.cache:
+        source = data.source("train")
+        for index in range(len(source)):
+            source[index]
+
+
 def time_steps(train_step: Callable, state: Any, batch: Any, steps: int) -> tuple[Any, float]:
     """The state after `steps` steps on one batch, and the seconds that all but the first SETTLE_STEPS took."""
     for _ in range(SETTLE_STEPS):

@@ -16,6 +16,7 @@ DEFAULTS: dict[str, Any] = {
     # Geometry, in px. 0: image_size is that of the data set, if all its pictures share one; resize is image_size.
     "image_size": 0,
     "resize": 0,
+    "eval_size": 0,  # where evaluation sees another size than training; 0 is image_size
     # Augmentation while training, see images.Train.
     "crop": "none",
     "pad": 4,
@@ -28,7 +29,8 @@ DEFAULTS: dict[str, Any] = {
     # For the normalisation in the compiled step: per channel (or one for all), in units of 0..255.
     "mean": (127.5,),
     "std": (127.5,),
-    # Speed, never content.
+    # Speed, never content. `cache` keeps every picture decoded in memory, a copy in each worker.
+    "cache": False,
     "workers": 0,
     "prefetch": 2,
 }
@@ -67,21 +69,25 @@ class Dataset:
         """A hex digest of the content, see sources.Prepared. Raises ValueError where the data set is not prepared."""
         return self.prepared.fingerprint
 
+    def source(self, split: str) -> Sequence[Mapping[str, Any]]:
+        """The examples of a split in their stored order, as the transforms want them."""
+        return self.prepared.source(split)
+
     def train_batches(
         self, seed: int, batch_size: int, start: int = 0, rows: slice | Sequence[int] | None = None
     ) -> Iterator[pipeline.Batch]:
         """Rows `rows` (None: all) of the batches `start`, `start + 1`, ... of the run `seed`, without end."""
-        source = self.prepared.source("train")
         return pipeline.train_batches(
-            source, self.train_transform, seed, batch_size, start, rows, self.workers, self.prefetch
+            self.source("train"), self.train_transform, seed, batch_size, start, rows, self.workers, self.prefetch
         )
 
     def eval_batches(
         self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None
     ) -> Iterator[pipeline.Batch]:
         """Rows `rows` (None: all) of the batches of a whole split in order; padding has weight 0 and index -1."""
-        source = self.prepared.source(split)
-        return pipeline.eval_batches(source, self.eval_transform, batch_size, rows, self.workers, self.prefetch)
+        return pipeline.eval_batches(
+            self.source(split), self.eval_transform, batch_size, rows, self.workers, self.prefetch
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +102,18 @@ class Pictures(Dataset):
     image_shape: tuple[int, int, int]  # height, width, channels
     mean: tuple[float, ...]  # per channel, in units of 0..255
     std: tuple[float, ...]
+    cache: bool
+
+    def source(self, split: str) -> Sequence[Mapping[str, Any]]:
+        """As in Dataset; with `cache`, decoded pictures stay in memory as long as this data set."""
+        return self._decoded[split] if self.cache else super().source(split)
+
+    @cached_property
+    def _decoded(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        from research.data import images
+
+        key, channels = self.eval_transform.image_key, self.image_shape[-1]
+        return {split: images.Decoded(super(Pictures, self).source(split), key, channels) for split in sources.SPLITS}
 
     @cached_property
     def num_classes(self) -> int:
@@ -123,14 +141,13 @@ def load(config: Mapping[str, Any]) -> Pictures:
     from research.data import images  # Pillow only where pictures are used
 
     config = {**DEFAULTS, **config}
-    builder = _open(config)
+    builder = open_builder(config)
     image_key, label_key = _labelled_picture(builder, config["name"])
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
     size = _size(config, shape)
-    resize = config["resize"] or size
-    _check(config, size, resize)
+    resize, eval_size = config["resize"] or size, config["eval_size"] or size
+    _check(config, size, eval_size, resize)
     geometry = {
-        "size": size,
         "resize": resize,
         "channels": 1 if shape[-1] == 1 else 3,
         "image_key": image_key,
@@ -142,18 +159,20 @@ def load(config: Mapping[str, Any]) -> Pictures:
     }
     return Pictures(
         prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
-        train_transform=images.Train(**geometry, **augmentation),
-        eval_transform=images.Evaluate(**geometry),
+        train_transform=images.Train(size=size, **geometry, **augmentation),
+        eval_transform=images.Evaluate(size=eval_size, **geometry),
         workers=config["workers"],
         prefetch=config["prefetch"],
         class_names=tuple(names),
         image_shape=(size, size, geometry["channels"]),
         mean=_per_channel(config["mean"], geometry["channels"], "mean"),
         std=_per_channel(config["std"], geometry["channels"], "std"),
+        cache=config["cache"],
     )
 
 
-def _open(config):
+def open_builder(config: Mapping[str, Any]) -> Any:
+    """The builder of `config`'s `name` and `dir`. A folder that is not prepared, or changed since, is prepared."""
     builder = sources.open_builder(config["name"], config["dir"])
     if config["name"].startswith(sources.FOLDER) and not sources.is_prepared(builder):
         from research.data import prepare
@@ -188,7 +207,7 @@ def _size(config, shape):
     return height
 
 
-def _check(config, size, resize):
+def _check(config, size, eval_size, resize):
     for key, value in config.items():
         if isinstance(value, int | float) and value < 0:
             raise ValueError(f"config.data.{key}={value} must not be negative")
@@ -196,6 +215,8 @@ def _check(config, size, resize):
         raise ValueError(f"config.data.crop={config['crop']!r} is unknown; choose from {', '.join(CROPS)}")
     if not 1 <= size <= resize:
         raise ValueError(f"config.data.resize={resize} px must be at least image_size={size}, which is at least 1")
+    if eval_size > resize:
+        raise ValueError(f"config.data.resize={resize} px must be at least eval_size={eval_size}")
     if not 0 < config["validation_fraction"] < 0.5:
         raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5")
 

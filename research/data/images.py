@@ -7,7 +7,7 @@ the compiled step. Random choices come from the generator that is passed in and 
 import dataclasses
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,8 +76,34 @@ class Train(Evaluate):
         return random_crop(image, self.size, rng, self.pad) if self.crop == "pad" else image
 
 
-def decode(encoded: bytes, channels: int) -> Image.Image:
-    """The picture in `encoded` (any format that Pillow reads) with 1 (grey) or 3 (RGB) channels, fully read."""
+class Decoded:
+    """The examples of `source` with their pictures decoded, each kept in memory from its first use on."""
+
+    def __init__(self, source: Sequence[Mapping[str, Any]], image_key: str, channels: int):
+        self._source, self._image_key, self._channels = source, image_key, channels
+        self._kept: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index not in self._kept:
+            example = self._source[index]
+            pixels = np.asarray(decode(example[self._image_key], self._channels))
+            self._kept[index] = {**example, self._image_key: pixels}
+        return self._kept[index]
+
+    def __getstate__(self):  # for worker processes, each of which keeps its own
+        return self.__dict__ | {"_kept": {}}
+
+
+def decode(encoded: bytes | np.ndarray, channels: int) -> Image.Image:
+    """The picture in `encoded` (any format that Pillow reads) with 1 (grey) or 3 (RGB) channels, fully read.
+
+    An array is a picture that `Decoded` has kept.
+    """
+    if isinstance(encoded, np.ndarray):
+        return Image.fromarray(encoded)
     image = Image.open(io.BytesIO(encoded))
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:

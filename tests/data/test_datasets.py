@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from research.data import datasets, prepare, sources
+from research.data import datasets, images, prepare, sources
 
 
 @pytest.fixture
@@ -73,6 +73,26 @@ def test_worker_processes_change_nothing(data_dir):
     there.close()
 
 
+def test_kept_pictures_change_nothing_and_are_decoded_once(data_dir, monkeypatch):
+    settings = {"name": "digits", "dir": data_dir, "rotate": 10.0, "crop": "pad", "pad": 1}
+    plain, cached = (datasets.load({**settings, "cache": cache}) for cache in (False, True))
+    streams = [data.train_batches(seed=4, batch_size=1293) for data in (plain, cached)]
+    for _ in range(2):  # two epochs, of which the second finds every picture kept
+        left, right = (next(stream) for stream in streams)
+        for name in left:
+            np.testing.assert_array_equal(left[name], right[name])
+    monkeypatch.setattr(images.Image, "open", None)
+    next(cached.train_batches(seed=5, batch_size=1293))
+
+
+def test_evaluation_may_see_larger_pictures(data_dir):
+    settings = {"name": "digits", "dir": data_dir, "image_size": 6, "resize": 8, "crop": "random", "eval_size": 8}
+    data, plain = datasets.load(settings), datasets.load({"name": "digits", "dir": data_dir})
+    assert next(data.train_batches(0, 4))["image"].shape == (4, *data.image_shape) == (4, 6, 6, 1)
+    for left, right in zip(data.eval_batches("test", 90), plain.eval_batches("test", 90), strict=True):
+        np.testing.assert_array_equal(left["image"], right["image"])
+
+
 def test_prepared_again_it_is_the_same(digits, tmp_path):
     prepare.prepare("digits", data_dir=str(tmp_path))
     again = datasets.load({"name": "digits", "dir": str(tmp_path)})
@@ -114,6 +134,7 @@ def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
         ({"name": "folder:/absent"}, "/absent is not a folder"),
         ({"name": "digits", "crop": "centre"}, "crop='centre' is unknown; choose from none, pad, random, inception"),
         ({"name": "digits", "resize": 4}, "resize=4 px must be at least image_size=8"),
+        ({"name": "digits", "eval_size": 9}, "resize=8 px must be at least eval_size=9"),
         ({"name": "digits", "image_size": -8}, "must not be negative"),
         ({"name": "digits", "workers": -1}, "workers=-1 must not be negative"),
         ({"name": "digits", "validation_fraction": 0.9}, "validation_fraction=0.9"),
