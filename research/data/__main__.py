@@ -1,7 +1,9 @@
-"""`python -m research.data prepare NAME [--manual_dir=DIR] [--data_dir=DIR] [--skip_undecodable]`."""
+"""`python -m research.data prepare NAME [--manual_dir=DIR] [--data_dir=DIR] [--skip_undecodable] [--config=FILE]`."""
 
 from research import command
-from research.data import prepare, sources
+from research import config as config_lib
+from research.data import prepare, sources, templates, text
+from research.data.builders.texts import TextBuilder
 
 
 def main() -> None:
@@ -16,7 +18,30 @@ def main() -> None:
     prepare_parser.add_argument(
         "--skip_undecodable", action="store_true", help="leave out pictures that cannot be decoded"
     )
-    print(prepare.prepare(**vars(parser.parse_args())))
+    prepare_parser.add_argument(
+        "--config",
+        default="",
+        help="FILE[:VARIANT]: of texts, make the vocabulary and the tokens that this config wants",
+    )
+    arguments = vars(parser.parse_args())
+    config = arguments.pop("config")
+    print(prepare.prepare(**arguments))
+    settings = _token_settings(config, arguments["name"], arguments["data_dir"])
+    if settings:
+        print(text.make_tokens(settings))
+
+
+def _token_settings(config: str, name: str, data_dir: str) -> dict:
+    """What `text.make_tokens` needs; empty for pictures, and for texts that only a config can make sources of."""
+    place = {"name": name, "dir": data_dir}
+    if config:
+        source = config_lib.Source.parse(config)
+        data = config_lib.load(source.file, source.variant).data
+        if data.name != name:
+            raise ValueError(f"--config={config} is for {data.name!r}, not {name!r}")
+        return {**data, **place} if "vocab_size" in data else {}
+    builder = sources.open_builder(name, data_dir)
+    return place if isinstance(builder, TextBuilder) and templates.choose(name).fits(builder.info.features) else {}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Prepares a data set: reads its archives once, checks every picture, writes ArrayRecord files.
+"""Prepares a data set: reads its archives once, checks every picture and line, writes ArrayRecord files.
 
 It may be killed at any moment and run again: TFDS writes into a folder `incomplete.*` beside the final one and renames
 it at the end.
@@ -25,7 +25,7 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
     builder = sources.open_builder(name, data_dir)
     if not sources.is_prepared(builder):
         _check_archives(builder, name, manual_dir)
-        with _locked(Path(builder.data_dir).parent):
+        with locked(Path(builder.data_dir).parent):
             if not sources.is_prepared(builder):  # by another process, meanwhile
                 _write(builder, name, manual_dir, skip_undecodable)
                 return f"{name}: prepared in {builder.data_dir} ({_summary(builder)})"
@@ -66,7 +66,7 @@ def _write(builder, name, manual_dir, skip_undecodable):
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Lets one process at a time prepare what lies in `folder`. The lock dies with its owner."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as file:

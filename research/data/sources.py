@@ -11,7 +11,7 @@ import io
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,15 @@ OWN = {
     "cifar10_jpeg": ("research.data.builders.cifar10_jpeg", "Cifar10Jpeg"),
     "digits": ("research.data.builders.digits", "Digits"),
     "imagenet2012": ("research.data.builders.imagenet2012", "Imagenet2012"),
+    # Texts.
+    "aeslc_jsonl": ("research.data.builders.aeslc_jsonl", "AeslcJsonl"),
+    "babi": ("research.data.builders.babi", "Babi"),
+    "cnn_dailymail": ("research.data.builders.cnn_dailymail", "CnnDailymail"),
+    "multi30k": ("research.data.builders.multi30k", "Multi30k"),
+    "qamr": ("research.data.builders.qamr", "Qamr"),
+    "sst2_sentences": ("research.data.builders.sst2_sentences", "Sst2Sentences"),
+    "tatoeba_zh_en": ("research.data.builders.tatoeba_zh_en", "TatoebaZhEn"),
+    "tweetqa": ("research.data.builders.tweetqa", "Tweetqa"),
 }
 FOLDER = "folder:"
 SPLITS = ("train", "validation", "test")
@@ -40,9 +49,11 @@ def resolve_dir(data_dir: str = "") -> Path:
 def open_builder(name: str, data_dir: str = ""):
     """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, where there is none that works."""
     if name.startswith(FOLDER):
-        from research.data.builders.folder import Folder
+        from research.data.builders import folder, text_folder
 
-        return Folder.of(name.removeprefix(FOLDER), resolve_dir(data_dir))
+        path = name.removeprefix(FOLDER)
+        kind = text_folder.TextFolder if text_folder.holds_texts(path) else folder.Folder
+        return kind.of(path, resolve_dir(data_dir))
     if name in OWN:
         module, builder_class = OWN[name]
         builder_class = getattr(importlib.import_module(module), builder_class)
@@ -57,7 +68,7 @@ def _open_catalogue(name: str, data_dir: str):
         f"unknown data set {name!r}; choose from {', '.join(OWN)}, {FOLDER}PATH, or a name of the TFDS catalogue "
         "(tensorflow.org/datasets/catalog)"
     )
-    if not re.fullmatch(r"\w+(/[\w.]+)?(:[\w.*]+)?", name):
+    if not re.fullmatch(r"\w+(/[\w.-]+)?(:[\w.*]+)?", name):
         raise unknown
     build = lambda: tfds.builder(name, data_dir=resolve_dir(data_dir), file_format="array_record")
     try:
@@ -92,32 +103,39 @@ class Prepared:
 
     Every data set has three splits. Where it comes without a test split, its validation split is the test split; what
     is then missing is held out of the end of train, `validation_fraction` of it each (TFDS stores examples in an order
-    that hashes their keys, so the end is as good as a random choice, and never changes).
+    that hashes their keys, so the end is as good as a random choice, and never changes). Splits in `without` count as
+    missing.
     """
 
-    def __init__(self, builder, name: str, validation_fraction: float):
-        self._builder = builder
+    def __init__(self, builder, name: str, validation_fraction: float, without: Sequence[str] = ()):
+        self.builder = builder
         self.name = name
         self.version = str(builder.version)
         self._validation_fraction = validation_fraction
+        self._without = without
 
     @cached_property
     def _expressions(self) -> dict[str, str]:
         """Split name -> TFDS split expression."""
-        if not is_prepared(self._builder):
-            raise ValueError(f"{self.name!r} is not prepared; run: {prepare_command(self.name, self._builder)}")
-        available = {name: split.num_examples for name, split in self._builder.info.splits.items()}
+        if not is_prepared(self.builder):
+            raise ValueError(f"{self.name!r} is not prepared; run: {prepare_command(self.name, self.builder)}")
+        splits = self.builder.info.splits.items()
+        available = {name: split.num_examples for name, split in splits if name not in self._without}
         return split_expressions(available, self._validation_fraction)
 
     @cached_property
     def counts(self) -> dict[str, int]:
         """Examples in each of the splits train, validation and test."""
-        splits = self._builder.info.splits
+        splits = self.builder.info.splits
         return {name: splits[expression].num_examples for name, expression in self._expressions.items()}
 
     def source(self, split: str) -> records.Records:
         """The examples of a split in their stored order."""
-        return records.Records(self._builder, self._expressions[split])
+        return records.Records(self.builder, self._expressions[split])
+
+    def size_bytes(self, split: str) -> int:
+        """The size of the files that hold a split."""
+        return sum(os.path.getsize(path) for path in self.builder.info.splits[self._expressions[split]].filepaths)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -125,9 +143,9 @@ class Prepared:
         records (or all, where there are fewer) spread evenly over it. A data set prepared again from the same archives
         has the same fingerprint; an edit that touches none of these records and no file's size goes unseen.
         """
-        digest = hashlib.sha256(f"{self._builder.name} {self.version}".encode())
+        digest = hashlib.sha256(f"{self.builder.name} {self.version}".encode())
         for split, expression in self._expressions.items():
-            sizes = [os.path.getsize(path) for path in self._builder.info.splits[expression].filepaths]
+            sizes = [os.path.getsize(path) for path in self.builder.info.splits[expression].filepaths]
             source = self.source(split)
             digest.update(f"{split} {expression} {len(source)} {sizes}".encode())
             spread = min(FINGERPRINT_RECORDS, len(source))

@@ -1,6 +1,7 @@
 """Zip and tar archives that may be absent, truncated or damaged: found early, and named."""
 
 import contextlib
+import gzip
 import tarfile
 import zipfile
 import zlib
@@ -12,7 +13,7 @@ TAR_END = 1024  # bytes: two zero blocks
 
 
 def check(path: Path) -> None:
-    """Raises ValueError, naming the file, for an archive that is absent or whose end is missing."""
+    """Raises ValueError, naming the file, for one that is absent, and for an archive whose end is missing."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
     with damage_named(path):
@@ -24,7 +25,7 @@ def check(path: Path) -> None:
                 file.seek(max(0, path.stat().st_size - TAR_END))
                 if file.read() != bytes(TAR_END):
                     raise EOFError("no end mark")
-        else:
+        elif path.name.endswith((".tar.gz", ".tgz")):
             with tarfile.open(path) as archive:
                 archive.getmembers()
 
@@ -46,5 +47,5 @@ def damage_named(path: Path | str) -> Iterator[None]:
     """Turns what the readers of a damaged archive raise into one line that names the file."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); fetch it again") from error

@@ -1,0 +1,41 @@
+"""What our builders of texts share. They keep the fields as found; templates.py makes source and target of them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+import tqdm
+
+TEXT = tfds.features.Text()
+TEXTS = tfds.features.Sequence(TEXT)
+
+
+class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A TFDS builder of examples of text that are prepared without TensorFlow.
+
+    A subclass says which `fields` its examples have, which files must lie in `manual_dir` (`archives`, and
+    MANUAL_DOWNLOAD_INSTRUCTIONS for people), and gives the examples of each split.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    archives: Sequence[str] = ()
+    fields: Mapping[str, Any] = {}
+
+    def examples(self, folder: Path) -> Mapping[str, Iterable[dict[str, Any]]]:
+        """Split -> its examples, read from the files in `folder`."""
+        raise NotImplementedError
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(dict(self.fields))
+        return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=features)
+
+    def _split_generators(self, dl_manager):
+        examples = self.examples(Path(dl_manager.manual_dir or ""))
+        return {split: self._generate_examples(split, of_split) for split, of_split in examples.items()}
+
+    def _generate_examples(self, split: str, examples: Iterable[dict]) -> Iterator[tuple[str, dict]]:
+        # The stored order hashes these keys: the same whenever the set is prepared, and neighbours are torn apart.
+        progress = tqdm.tqdm(examples, desc=f"{self.name} {split}", unit=" examples", mininterval=0.5)
+        for number, example in enumerate(progress):
+            yield f"{split} {number}", example

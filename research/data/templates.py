@@ -1,0 +1,104 @@
+"""From the fields of an example to the source and the target text of the model: the one place that decides the prompt.
+
+A template is a format string over the fields of the data set, such as "question: {question} context: {context}".
+"""
+
+import dataclasses
+import string
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+REFERENCES = "references"  # the field that our builders give the accepted texts in, the target first
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """The texts of a data set.
+
+    source, target   format strings over its fields
+    references       the field with the accepted targets, a sequence of strings; "": the target alone
+    unlabelled       splits without targets, which are not used
+    """
+
+    source: str
+    target: str
+    references: str = ""
+    unlabelled: tuple[str, ...] = ()
+
+    @property
+    def source_fields(self) -> tuple[str, ...]:
+        """The fields that `source` names, in its order."""
+        return _fields(self.source, "source")
+
+    def check(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Raises ValueError for a template that is no format string or names a field that the data set has not."""
+        for key in ("source", "target"):
+            template = getattr(self, key)
+            named = _fields(template, key)
+            unknown = [field for field in named if field not in fields]
+            if unknown or not named:
+                what = f"names the unknown field {unknown[0]!r}" if unknown else "names no field"
+                raise ValueError(f"config.data.{key}={template!r} {what}; {name!r} has {', '.join(fields)}")
+
+    def fits(self, fields: Mapping[str, Any]) -> bool:
+        """Whether the data set has every field that is named."""
+        return all(name in fields for key in ("source", "target") for name in _fields(getattr(self, key), key))
+
+    def texts(self, fields: Mapping[str, Any]) -> tuple[str, str]:
+        """Source and target of an example whose values are strings, numbers or sequences of them."""
+        return self.source.format(**fields), self.target.format(**fields)
+
+    def accepted(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
+        """The texts that count as right for an example, the target first."""
+        value = fields
+        for key in filter(None, self.references.split("/")):
+            value = value.get(key, ())
+        others = value if self.references else ()
+        return tuple(dict.fromkeys((self.target.format(**fields), *others)))
+
+
+_QUESTION = "question: {question} context: {context}"
+DEFAULTS = {
+    "multi30k": Template("{en}", "{de}"),
+    "tatoeba_zh_en": Template("{zh}", "{en}"),
+    "wmt14_translate": Template("{en}", "{de}"),
+    "aeslc_jsonl": Template("{body}", "{subject}", REFERENCES),
+    "cnn_dailymail": Template("{article}", "{highlights}"),
+    "sst2_sentences": Template("{sentence}", "{sentiment}"),
+    "glue/sst2": Template("{sentence}", "{label}", unlabelled=("test",)),
+    "tweetqa": Template(_QUESTION, "{answer}", REFERENCES),
+    "qamr": Template(_QUESTION, "{answer}", REFERENCES),
+    "babi": Template(_QUESTION, "{answer}"),
+    "squad": Template(_QUESTION, "{answers[text][0]}", "answers/text"),
+}
+
+
+def choose(name: str, source: str = "", target: str = "") -> Template:
+    """The template of the data set `name` (without configuration and version too), with what is not "" replaced."""
+    plain = name.split(":")[0]
+    default = DEFAULTS.get(plain) or DEFAULTS.get(plain.split("/")[0]) or Template("{source}", "{target}", REFERENCES)
+    return dataclasses.replace(default, source=source or default.source, target=target or default.target)
+
+
+def _fields(template: str, key: str) -> tuple[str, ...]:
+    try:
+        named = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise ValueError(f"config.data.{key}={template!r} is no format string: {error}") from None
+    return tuple(dict.fromkeys(field.split("[")[0].split(".")[0] for field in named))
+
+
+def plain(value: Any, feature: Any) -> Any:
+    """A value as TFDS reads it, as Python's own: strings for bytes, a class's name for its number."""
+    if isinstance(value, Mapping):
+        inner = getattr(feature, "feature", feature)  # a sequence of dicts is read as a dict of sequences
+        return {key: plain(item, inner[key]) for key, item in value.items()}
+    if isinstance(value, list | np.ndarray) and np.ndim(value):
+        return [plain(item, getattr(feature, "feature", feature)) for item in value]
+    if isinstance(value, bytes):
+        return value.decode()
+    if hasattr(feature, "int2str"):
+        return feature.int2str(int(value)) if value >= 0 else ""  # -1: not labelled
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,204 @@
+"""`load(config.data)`: pairs of source and target text as batches of token ids that are a function of (seed, step)."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from research.data import datasets, packing, pipeline, sources, templates, tokens
+from research.data import vocabulary as vocabulary_lib
+
+DEFAULTS: dict[str, Any] = {
+    "name": "",  # see sources.py
+    "dir": "",  # where prepared data lie; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
+    "validation_fraction": 0.1,  # of train, held out where the data set has no validation split
+    # What the model reads and writes: format strings over the data set's fields; "": those of templates.DEFAULTS.
+    "source": "",
+    "target": "",
+    # The vocabulary, see vocabulary.Settings.
+    "vocabulary": "",  # a sentencepiece .model file; "": one is trained
+    "vocab_size": 8000,  # also the number of rows of the model's embedding
+    "vocab_type": "unigram",
+    "vocab_coverage": 0.9995,
+    "byte_fallback": True,
+    "split_cjk": True,
+    "special_tokens": (),
+    # Tokens in a row, EOS included.
+    "source_length": 128,
+    "target_length": 128,
+    "truncate": False,  # what is longer: cut it, else refuse to train
+    "truncate_source": "end",  # where a source is cut: "end", or "start" where what comes last matters most
+    "pack": True,  # several short training examples in one row
+    "eval_buckets": 3,  # shapes of evaluation batches, from these lengths down by halves
+    # Speed, never content.
+    "workers": 0,
+    "prefetch": 2,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(datasets.Dataset):
+    """Pairs of texts. A batch holds, beside `index` and `weight`, int32 [batch, length]
+
+    source, target                      token ids, each example ending in EOS; 0: padding
+    source_segments, target_segments    1, 2, ... for the examples of the row; 0: padding
+    source_positions, target_positions  position inside the example
+
+    In training `index` counts rows, in evaluation it is the position of the example in its split.
+    """
+
+    prepared: tokens.Tokens
+    source_length: int
+    target_length: int
+    truncate: bool
+    truncate_source: str
+    pack: bool
+    eval_buckets: int
+
+    @property
+    def vocabulary(self) -> vocabulary_lib.Vocabulary:
+        """Between text and ids; its `size` and special ids are known before the data set is prepared."""
+        return self.prepared.vocabulary
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Examples in train, validation and test, however they are packed; tokenises them, where that is not done.
+
+        Raises ValueError where the data set is not prepared, and for an example that is too long.
+        """
+        self._lengths  # noqa: B018  Raises.
+        return self.prepared.counts
+
+    @cached_property
+    def _limits(self):
+        return self.source_length, self.target_length
+
+    @cached_property
+    def _lengths(self) -> dict[str, np.ndarray]:
+        """Split -> tokens of each example, [examples, 2], cut to the limits. Says how many are cut, or raises."""
+        lengths = {split: self.prepared.lengths(split) for split in sources.SPLITS}
+        for side, limit in enumerate(self._limits):
+            for split in sources.SPLITS:
+                self._check(lengths[split][:, side], f"{tokens.SIDES[side]}_length", limit, split)
+        return {split: np.minimum(of_split, self._limits) for split, of_split in lengths.items()}
+
+    def _check(self, lengths, field, limit, split):
+        long = int((lengths > limit).sum())
+        if not long:
+            return
+        line = f"{self.name}: {long:,} of {len(lengths):,} {split} examples are longer than {field}={limit} tokens"
+        if not self.truncate:
+            longest = f"the longest has {lengths.max():,}"
+            raise ValueError(f"{line}, {longest}; raise config.data.{field} or set data.truncate=True")
+        tqdm.write(f"{line} and are cut", file=sys.stderr)
+
+    @cached_property
+    def rows(self) -> list[np.ndarray]:
+        """The training examples of each training row; says how much of the rows is padding."""
+        lengths = self._lengths["train"]
+        rows = packing.first_fit(lengths, self._limits) if self.pack else list(np.arange(len(lengths))[:, None])
+        share = packing.padding_share(lengths, len(rows), self._limits)
+        line = f"{self.name}: {len(lengths):,} training examples in {len(rows):,} rows, {share:.1%} padding"
+        tqdm.write(line, file=sys.stderr)
+        return rows
+
+    def source(self, split: str) -> packing.Packed:
+        """The rows of a split, each a list of (source, target) token arrays; one in each row but in training."""
+        rows = self.rows if split == "train" else np.arange(len(self._lengths[split]))[:, None]
+        return packing.Packed(self._examples(split), rows)
+
+    def _examples(self, split):
+        return self.prepared.examples(split, self._limits, keep_end=self.truncate_source == "start")
+
+    def eval_batches(
+        self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None
+    ) -> Iterator[pipeline.Batch]:
+        """Rows `rows` (None: all) of batches that hold each example of a split once, one a row, short ones first.
+
+        The lengths of a batch are those of its bucket, see packing.buckets: they say something about how long the
+        targets are, so that no decoder may take its limit from them. Padding has weight 0 and index -1.
+        """
+        examples = self._examples(split)
+        for shape, members in packing.buckets(self._lengths[split], self._limits, self.eval_buckets):
+            source, transform = packing.Packed(examples, members[:, None]), packing.ToArrays(*shape)
+            for batch in pipeline.eval_batches(source, transform, batch_size, rows, self.workers, self.prefetch):
+                position = batch["index"]
+                index = np.where(position < 0, -1, members[position]).astype(np.int32)
+                yield {**batch, "index": index}
+
+    def reference(self, split: str, index: int) -> dict[str, Any]:
+        """The fields of example `index` of a split, and its `source`, `target` and `references`: the accepted texts."""
+        fields = self.prepared.fields(split, index)
+        source, target = self.prepared.template.texts(fields)
+        return {**fields, "source": source, "target": target, "references": self.prepared.template.accepted(fields)}
+
+    def encode(self, text: str) -> pipeline.Batch:
+        """The arrays of one example without a target, for `predict`: weight 1, index 0.
+
+        `text` holds the fields of the source template, between tabs where there are several (question, tab, context).
+        Raises ValueError for a wrong number of fields and for a text that is empty or too long.
+        """
+        names = self.prepared.template.source_fields
+        parts = text.rstrip("\n").split("\t") if len(names) > 1 else [text]
+        if len(parts) != len(names):
+            raise ValueError(f"{text!r} has {len(parts)} of the fields {', '.join(names)}; put tabs between them")
+        if not all(part.strip() for part in parts):
+            raise ValueError(f"{text!r}: the {names[[bool(part.strip()) for part in parts].index(False)]} is empty")
+        source = self.prepared.template.source.format(**dict(zip(names, parts, strict=True)))
+        ids = np.array([*self.vocabulary.encode(source), self.vocabulary.eos])
+        self._check(np.array([len(ids)]), "source_length", self.source_length, "given")
+        ids = tokens.cut(ids, self.source_length, keep_end=self.truncate_source == "start")
+        example = self.eval_transform([(ids, np.array([], np.int32))])
+        return {**example, "index": np.int32(0), "weight": np.float32(1)}
+
+
+def load(config: Mapping[str, Any]) -> Text:
+    """The texts that `config` (see DEFAULTS) describes; no example is read yet.
+
+    A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
+    prepare it when its counts or its examples are asked for. Their tokens are made then too. Raises ValueError for an
+    unknown name, field of a template or special token, and for a bad setting.
+    """
+    config = {**DEFAULTS, **config}
+    _check(config)
+    builder = datasets.open_builder(config)
+    template = templates.choose(config["name"], config["source"], config["target"])
+    template.check(config["name"], builder.info.features)
+    settings = vocabulary_lib.Settings(
+        size=config["vocab_size"],
+        type=config["vocab_type"],
+        coverage=config["vocab_coverage"],
+        byte_fallback=config["byte_fallback"],
+        split_cjk=config["split_cjk"],
+        special_tokens=tuple(config["special_tokens"]),
+    )
+    raw = sources.Prepared(builder, config["name"], config["validation_fraction"], without=template.unlabelled)
+    prepared = tokens.Tokens(raw, template, settings, config["vocabulary"])
+    if config["vocabulary"]:
+        prepared.vocabulary  # noqa: B018  Raises where the file does not fit.
+    lengths = config["source_length"], config["target_length"]
+    to_arrays = packing.ToArrays(*lengths)
+    speed = {"workers": config["workers"], "prefetch": config["prefetch"]}
+    rest = {key: config[key] for key in ("truncate", "truncate_source", "pack", "eval_buckets")}
+    return Text(prepared, to_arrays, to_arrays, **speed, source_length=lengths[0], target_length=lengths[1], **rest)
+
+
+def make_tokens(config: Mapping[str, Any]) -> str:
+    """Makes the vocabulary and the tokens of `load(config)` unless that is done; returns what to tell the user."""
+    prepared = load(config).prepared
+    words, folder = prepared.vocabulary, prepared.folder
+    return f"{prepared.name}: {words.pieces:,} tokens, vocabulary {words.digest}, in {folder}"
+
+
+def _check(config):
+    for key, least in {"workers": 0, "prefetch": 0, "eval_buckets": 1, "source_length": 2, "target_length": 2}.items():
+        if config[key] < least:
+            raise ValueError(f"config.data.{key}={config[key]} must be at least {least}")
+    if config["truncate_source"] not in ("start", "end"):
+        raise ValueError(f"config.data.truncate_source={config['truncate_source']!r} is unknown; choose start or end")
+    if not 0 < config["validation_fraction"] < 0.5:
+        raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5")

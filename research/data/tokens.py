@@ -1,0 +1,192 @@
+"""The texts of a prepared data set as token ids on disk, made once per template and vocabulary.
+
+They lie in a folder beside the records: the vocabulary, and per split and side one file of ids, the examples one after
+the other, and one of the positions where they end. So lengths are known without reading an example, and any example
+is found at once. Every source and every target ends in EOS, as T5's do.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from research.data import packing, prepare, sources, templates
+from research.data import vocabulary as vocabulary_lib
+
+SIDES = ("source", "target")
+CHUNK = 4096  # examples that are tokenised at a time
+TRAINING_BYTES = 100_000_000  # of the training split, evenly spread over it, teach the vocabulary
+LAYOUT = "2"  # part of the folder's name, changed whenever the files would be others
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """As sources.Prepared, for texts: what is not yet tokenised is so when it is first needed.
+
+    vocabulary_file   a sentencepiece model; "": one is trained with `settings` on the training split
+    """
+
+    raw: sources.Prepared
+    template: templates.Template
+    settings: vocabulary_lib.Settings
+    vocabulary_file: str = ""
+
+    @property
+    def name(self) -> str:
+        """As in the config."""
+        return self.raw.name
+
+    @property
+    def version(self) -> str:
+        """The version of the builder that prepares the texts."""
+        return self.raw.version
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Examples in train, validation and test."""
+        return self.raw.counts
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over the texts (see sources.Prepared) and the template; and the vocabulary's digest."""
+        said = f"{self.raw.fingerprint} {self.template.source!r} {self.template.target!r}"
+        return f"{hashlib.sha256(said.encode()).hexdigest()[:16]} vocabulary {self.vocabulary.digest}"
+
+    @cached_property
+    def vocabulary(self) -> vocabulary_lib.Vocabulary:
+        """The file's, or the trained one; the latter needs no data until its tokens are asked for."""
+        if self.vocabulary_file:
+            settings = self.settings
+            return vocabulary_lib.Vocabulary.of_file(self.vocabulary_file, settings.size, settings.special_tokens)
+        return vocabulary_lib.Vocabulary(lambda: self.folder / "vocabulary.model", self.settings.size)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the ids, complete. Raises ValueError where the data set is not prepared."""
+        content = {
+            "layout": LAYOUT,
+            "texts": self.raw.fingerprint,
+            "template": [self.template.source, self.template.target],
+            "vocabulary": self.vocabulary.digest if self.vocabulary_file else dataclasses.asdict(self.settings),
+        }
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+        kind = "given" if self.vocabulary_file else f"{self.settings.type}-{self.settings.size}"
+        folder = Path(self.raw.builder.data_dir) / "tokens" / f"{kind}-{digest}"
+        if not folder.is_dir():
+            with prepare.locked(folder.parent):
+                if not folder.is_dir():  # by another process, meanwhile
+                    self._write(folder, content)
+        return folder
+
+    def fields(self, split: str, index: int) -> dict[str, Any]:
+        """The raw fields of an example, as strings, numbers and lists of them."""
+        features = self.raw.builder.info.features
+        example = self._records[split][index]
+        return {key: templates.plain(value, features[key]) for key, value in example.items()}
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Tokens of each example with EOS, int64 [examples, 2]: source and target."""
+        ends = [np.load(self.folder / f"{split}.{side}.ends.npy") for side in SIDES]
+        return np.stack([np.diff(end, prepend=0) for end in ends], axis=1)
+
+    def examples(self, split: str, limits: tuple[int, int], keep_end: bool) -> "Examples":
+        """The token arrays of a split, cut to `limits` with EOS kept; of sources the end stays if `keep_end`."""
+        return Examples(self.folder, split, limits, keep_end)
+
+    @cached_property
+    def _records(self):
+        return {split: self.raw.source(split) for split in sources.SPLITS}
+
+    def _texts(self, split: str, step: int = 1, doing: str = "") -> Iterator[tuple[str, str]]:
+        """Source and target of every `step`th example. Raises ValueError for one that is empty."""
+        count = self.counts[split]
+        for index in tqdm.tqdm(range(0, count, step), desc=f"{self.name} {split}{doing}", unit=" examples"):
+            texts = self.template.texts(self.fields(split, index))
+            for side, text in zip(SIDES, texts, strict=True):
+                if not text.strip():
+                    template = getattr(self.template, side)
+                    raise ValueError(f"{self.name}: the {side} {template!r} of example {index} of {split} is empty")
+            yield texts
+
+    def _write(self, folder: Path, content: Mapping[str, Any]) -> None:
+        for leftover in folder.parent.glob("incomplete.*"):
+            shutil.rmtree(leftover)
+        unfinished = folder.parent / f"incomplete.{folder.name}"
+        unfinished.mkdir()
+        model = unfinished / "vocabulary.model"
+        if self.vocabulary_file:
+            shutil.copyfile(Path(self.vocabulary_file).expanduser(), model)
+        else:
+            model.write_bytes(vocabulary_lib.train(self._training_texts(), self.settings))
+        words = vocabulary_lib.Vocabulary(lambda: model, self.settings.size)
+        for split in sources.SPLITS:
+            self._tokenise(split, words, unfinished)
+        about = {"vocabulary_digest": words.digest, "vocabulary_tokens": words.pieces, "counts": self.counts, **content}
+        (unfinished / "about.json").write_text(json.dumps(about, indent=1, ensure_ascii=False))
+        unfinished.rename(folder)
+
+    def _training_texts(self) -> Iterator[str]:
+        step = -(-self.raw.size_bytes("train") // TRAINING_BYTES)
+        for texts in self._texts("train", step, doing=" for the vocabulary"):
+            yield from texts
+
+    def _tokenise(self, split: str, words: vocabulary_lib.Vocabulary, folder: Path) -> None:
+        files = [(folder / f"{split}.{side}.ids").open("wb") for side in SIDES]
+        lengths: tuple[list, list] = ([], [])
+        texts = self._texts(split, doing=" to tokens")
+        for _ in range(0, self.counts[split], CHUNK):
+            chunk = zip(*itertools.islice(texts, CHUNK), strict=True)
+            for side, file, length in zip(chunk, files, lengths, strict=True):
+                for ids in words.encode_many(side):
+                    file.write(np.array([*ids, words.eos], _dtype(words.size)).tobytes())
+                    length.append(len(ids) + 1)
+        for side, file, length in zip(SIDES, files, lengths, strict=True):
+            file.close()
+            np.save(folder / f"{split}.{side}.ends.npy", np.cumsum(length))
+
+
+class Examples(Sequence):
+    """`examples[i]`: source and target ids of example i. Every process maps the files for itself."""
+
+    def __init__(self, folder: Path, split: str, limits: tuple[int, int], keep_end: bool):
+        self._folder, self._split, self._limits, self._keep_end = folder, split, limits, keep_end
+
+    @cached_property
+    def _sides(self):
+        sides = []
+        for side in SIDES:
+            ends = np.load(self._folder / f"{self._split}.{side}.ends.npy")
+            path = self._folder / f"{self._split}.{side}.ids"
+            dtype = f"<u{os.path.getsize(path) // int(ends[-1])}"
+            sides.append((np.memmap(path, dtype, "r"), ends))
+        return sides
+
+    def __len__(self) -> int:
+        return len(self._sides[0][1])
+
+    def __getitem__(self, index: int) -> packing.Example:
+        source, target = (ids[ends[index - 1] if index else 0 : ends[index]] for ids, ends in self._sides)
+        return cut(source, self._limits[0], self._keep_end), cut(target, self._limits[1])
+
+    def __getstate__(self):
+        return {key: value for key, value in self.__dict__.items() if key != "_sides"}
+
+
+def cut(ids: np.ndarray, limit: int, keep_end: bool = False) -> np.ndarray:
+    """`ids` with at most `limit` of them, the last of which, EOS, always stays; of the others the first or the last."""
+    if len(ids) <= limit:
+        return ids
+    return ids[-limit:] if keep_end else np.append(ids[: limit - 1], ids[-1])
+
+
+def _dtype(size: int) -> str:
+    return "<u2" if size <= 2**16 else "<u4"

@@ -1,0 +1,193 @@
+"""Sentencepiece vocabularies (Kudo and Richardson 2018): trained deterministically, or taken from a file.
+
+Text is taken as it is (no NFKC: it would turn a Chinese comma into an English one) but for white space, see
+`normalise`. With `byte_fallback`, decoding what was encoded gives the normalised text back, whatever it holds.
+"""
+
+import dataclasses
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+TYPES = ("unigram", "bpe", "char")
+BOUNDARY = "\x1f"  # no token crosses it; white space to `normalise`, so that no text holds it
+_SPACES, _LINE_END = re.compile(r"[^\S\n]+"), re.compile(r"\s*\n\s*")
+# Kana and the blocks of Chinese characters.
+_CJK = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f])")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a vocabulary is trained with.
+
+    size            tokens at most, the four special ones, line end, special and byte tokens included; a small text
+                    gives fewer
+    type            "unigram" (Kudo 2018), "bpe" (Sennrich et al. 2016) or "char"
+    coverage        the share of the text's characters that get a token of their own
+    byte_fallback   other characters become bytes (256 tokens) instead of `unk`
+    split_cjk       Chinese and Japanese characters are a token each
+    special_tokens  strings that are one token wherever they occur, such as "<question>"
+    """
+
+    size: int = 8000
+    type: str = "unigram"
+    coverage: float = 0.9995
+    byte_fallback: bool = True
+    split_cjk: bool = True
+    special_tokens: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.type not in TYPES:
+            raise ValueError(f"config.data.vocab_type={self.type!r} is unknown; choose from {', '.join(TYPES)}")
+        if self.size < 5:
+            raise ValueError(f"config.data.vocab_size={self.size} must be at least 5")
+        if not 0.9 <= self.coverage <= 1:
+            raise ValueError(f"config.data.vocab_coverage={self.coverage} must lie between 0.9 and 1")
+
+
+class Vocabulary:
+    """`encode` and `decode` between text and token ids, both without BOS and EOS.
+
+    size   the number of ids that a model provides for: at least `pieces`, the number of tokens
+    pad, eos, unk, bos   the special ids; `bos` is `pad` in a vocabulary that has none, such as T5's
+    """
+
+    pad, eos, unk = 0, 1, 2
+
+    def __init__(self, path: Callable[[], Path], size: int, bos: int = 3):
+        """The vocabulary in the file `path()`, which is asked for when the file is needed and not before."""
+        self._path, self.size, self.bos = path, size, bos
+
+    @classmethod
+    def of_file(cls, file: str, size: int, special_tokens: Sequence[str] = ()) -> "Vocabulary":
+        """The vocabulary in a sentencepiece .model file. Raises ValueError where it does not fit.
+
+        It must have pad 0, eos 1 and unk 2, every token of `special_tokens`, and at most `size` tokens.
+        """
+        path = Path(file).expanduser()
+        vocabulary = cls(lambda: path, size)
+        processor = vocabulary._processor  # which raises when there is no such file
+        ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+        if ids != (cls.pad, cls.eos, cls.unk):
+            raise ValueError(
+                f"config.data.vocabulary={file!r} has pad, eos and unk at {ids}; they must be at "
+                f"{(cls.pad, cls.eos, cls.unk)} (-1: it has none)"
+            )
+        if vocabulary.pieces > size:
+            raise ValueError(f"config.data.vocab_size={size} is less than the {vocabulary.pieces} tokens of {file!r}")
+        for token in special_tokens:
+            vocabulary.id_of(token)
+        vocabulary.bos = processor.bos_id() if processor.bos_id() >= 0 else cls.pad
+        return vocabulary
+
+    @cached_property
+    def _serialized(self) -> bytes:
+        path = self._path()
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise ValueError(f"vocabulary {str(path)!r} cannot be read: {error.strerror}") from None
+
+    @cached_property
+    def _processor(self):
+        import sentencepiece
+
+        try:
+            return sentencepiece.SentencePieceProcessor(model_proto=self._serialized)
+        except RuntimeError:
+            raise ValueError(f"vocabulary {str(self._path())!r} is no sentencepiece model") from None
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits over the file."""
+        return hashlib.sha256(self._serialized).hexdigest()[:16]
+
+    @property
+    def pieces(self) -> int:
+        """How many tokens there are."""
+        return self._processor.vocab_size()
+
+    def id_of(self, token: str) -> int:
+        """The id of one token, such as a special one. Raises ValueError for one that is not in the vocabulary."""
+        index = self._processor.piece_to_id(token)
+        if index == self.unk and token != self._processor.id_to_piece(self.unk):
+            raise ValueError(f"unknown special token {token!r}: it is not in the vocabulary {str(self._path())!r}")
+        return index
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`."""
+        return self._processor.encode(normalise(text))
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of every text; on all cores."""
+        return self._processor.encode([normalise(text) for text in texts], num_threads=-1)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Detokenised text: up to the first EOS, without special ids and without ids that stand for nothing."""
+        kept = []
+        for index in np.asarray(ids).tolist():
+            if index == self.eos:
+                break
+            if index not in (self.pad, self.bos) and index < self.pieces:
+                kept.append(index)
+        return self._processor.decode(kept)
+
+
+def normalise(text: str) -> str:
+    """`text` with each run of white space a space, or a line end where it holds one, and none at the ends."""
+    return _LINE_END.sub("\n", _SPACES.sub(" ", text)).strip()
+
+
+def train(texts: Iterable[str], settings: Settings) -> bytes:
+    """A sentencepiece model of `texts`, the same bytes for the same texts in the same order.
+
+    Raises ValueError where `settings.size` is too small for the characters of the texts.
+    """
+    import sentencepiece
+
+    serialized = io.BytesIO()
+    bounded = settings.split_cjk and settings.type != "char"
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_sentences(texts, bounded),
+            model_writer=serialized,
+            model_type=settings.type,
+            vocab_size=settings.size,
+            hard_vocab_limit=False,
+            character_coverage=settings.coverage,
+            byte_fallback=settings.byte_fallback,
+            # A line end is a token, so that summaries keep their lines.
+            user_defined_symbols=["\n", *settings.special_tokens],
+            pad_id=Vocabulary.pad,
+            eos_id=Vocabulary.eos,
+            unk_id=Vocabulary.unk,
+            bos_id=3,
+            unk_surface="\u2047",  # the default has spaces around it, which Chinese has not
+            normalization_rule_name="identity",
+            pretokenization_delimiter=BOUNDARY if bounded else "",
+            max_sentence_length=2**30,  # bytes; longer ones would be left out in silence
+            input_sentence_size=0,  # all of them, in their order
+            shuffle_input_sentence=False,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        needed = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
+        if not needed:
+            raise ValueError(f"no vocabulary can be trained on this text: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"config.data.vocab_size={settings.size} is too small: the characters of the text alone take "
+            f"{needed[1]} tokens; raise it, or lower data.vocab_coverage={settings.coverage}"
+        ) from None
+    return serialized.getvalue()
+
+
+def _sentences(texts, bounded):
+    for text in texts:
+        for line in normalise(text).split("\n"):
+            yield _CJK.sub(rf"{BOUNDARY}\1{BOUNDARY}", line) if bounded else line
