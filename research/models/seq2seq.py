@@ -135,7 +135,9 @@ class Seq2Seq(nn.Module):
         x = self._embed(source) if self.front_end is None else self.front_end(source, train)
         return self.encode_embedded(x, source_segments, source_positions, train)
 
-    def encode_embedded(self, x: jax.Array, segments: jax.Array, positions: jax.Array, train: bool = False) -> jax.Array:
+    def encode_embedded(
+        self, x: jax.Array, segments: jax.Array, positions: jax.Array, train: bool = False
+    ) -> jax.Array:
         """The encoder alone, over [batch, length, width] to which it adds its positions."""
         return self.encoder(x.astype(self.dtype), segments, positions, train=train)
 
@@ -161,7 +163,7 @@ class Seq2Seq(nn.Module):
 
         `position` counts from 0; it is a scalar or [batch * beams], one for all beams of an example.
         """
-        beams = cache["own"][0].shape[3]
+        beams = cache["own"][0].shape[-2]
         x = self._embed(token).reshape(-1, beams, self.width)
         x, cache = self.decoder.step(x, jnp.asarray(position), cache)
         return self._logits(x).reshape(token.shape[0], -1), cache

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from research.models import layers
-from research.models.transformer import CROSS, OWN, TOKENS, Block, Settings, write
+from research.models.transformer import TOKENS, Block, Settings, constrain_cache, write
 from research.parallel.sharding import constrain
 
 POSITIONS = ("relative", "sinusoidal", "learned")
@@ -33,8 +33,9 @@ def buckets(distances: np.ndarray, count: int, max_distance: int, causal: bool) 
     steps = np.maximum(-distances, 0) if causal else np.abs(distances)
     exact = count // 2
     # In float32 throughout, as in every T5 that was trained: at a border a digit more could choose another bucket.
-    ratio = np.log(np.maximum(steps, 1).astype(np.float32) / np.float32(exact)) / np.float32(np.log(max_distance / exact))
-    ranges = exact + (ratio * np.float32(count - exact)).astype(np.int32)
+    growth = np.log(np.maximum(steps, 1).astype(np.float32) / np.float32(exact))
+    share = growth / np.float32(np.log(max_distance / exact))
+    ranges = exact + (share * np.float32(count - exact)).astype(np.int32)
     return behind + np.where(steps < exact, steps, np.minimum(ranges, count - 1))
 
 
@@ -89,26 +90,28 @@ class Stack(nn.Module):
     def init_cache(self, encoded: jax.Array, encoded_segments: jax.Array, max_length: int, beams: int) -> Cache:
         """What `step` needs to decode up to `max_length` tokens after `encoded` [batch, source length, width].
 
-        `own` and `cross` are keys and values, [layers, batch, heads, beams, length, kv] and [layers, batch, heads,
-        source length, kv]: those of the source are kept once an example. A hypothesis is the `beam` in which it lies
-        and the `ancestors` [batch * beams, length] in which its tokens were written: only these move with it.
+        `own` and `cross` are the keys and values of all layers, as `transformer.write` and `layers.cached_attention`
+        want them: those of the source are kept once an example. A hypothesis is known by `ancestors` [batch * beams,
+        length], the beams in which its tokens were written: only these move with it.
         """
         settings, batch = self.settings, encoded.shape[0]
         self._check_length(max_length)
         _, cross = self.blocks.keys_values(encoded)
-        shape = (self.depth, batch, settings.num_heads, beams, max_length, settings.kv_dim)
+        zeros = lambda *shape: constrain_cache(
+            jnp.zeros((self.depth, batch, settings.num_heads, *shape), settings.dtype), leading=1
+        )
         return {
             "hypotheses": {"ancestors": jnp.zeros((batch * beams, max_length), jnp.int32)},
-            "own": tuple(constrain(jnp.zeros(shape, settings.dtype), (None, *OWN)) for _ in range(2)),
-            "cross": tuple(constrain(part, (None, *CROSS)) for part in cross),
+            "own": (zeros(settings.kv_dim, beams, max_length), zeros(beams, max_length, settings.kv_dim)),
+            "cross": tuple(constrain_cache(part, leading=1) for part in cross),
             "cross_mask": (encoded_segments > 0)[:, None, None],
             "bias": self._distance_bias(np.arange(1 - max_length, max_length)),
         }
 
     def step(self, x: jax.Array, position: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """Features [batch, beams, width] of embedded tokens at `position`, a scalar or [batch * beams]; the new cache."""
+        """Features [batch, beams, width] of embedded tokens at `position` (a scalar or one a row); the new cache."""
         batch, beams, _ = x.shape
-        length = cache["own"][0].shape[-2]
+        length = cache["own"][0].shape[-1]
         position = position.reshape(1, 1) if position.ndim == 0 else position.reshape(batch, beams)
         distances = jnp.arange(length) - position[..., None]
         slots = jnp.arange(beams)
@@ -122,9 +125,8 @@ class Stack(nn.Module):
             self._placed(x, position, length), cache["own"], cache["cross"], position, bias,
             mask.reshape(batch, 1, beams, -1), cache["cross_mask"],
         )  # fmt: skip
-        own = tuple(write(old, one, position) for old, one in zip(cache["own"], new, strict=True))
         hypotheses = {"ancestors": ancestors.reshape(-1, length)}
-        return self._last_norm(x), cache | {"own": own, "hypotheses": hypotheses}
+        return self._last_norm(x), cache | {"own": write(cache["own"], new, position), "hypotheses": hypotheses}
 
     def _blocks(self) -> type[nn.Module]:
         in_loop = self.unroll < self.depth
@@ -156,7 +158,7 @@ class Stack(nn.Module):
         if self.positions == "learned" and length > self.max_length:
             field = "max_target_length" if self.causal else "max_source_length"
             raise ValueError(
-                f"{length} positions are more than config.model.{field}={self.max_length}; raise it, or cut the sequence"
+                f"{length} positions are more than config.model.{field}={self.max_length}; raise it, or cut sequences"
             )
 
     def _bias(self, length: int) -> jax.Array | None:

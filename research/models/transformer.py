@@ -1,4 +1,4 @@
-"""The layers of encoders and decoders: attention over packed or cached tokens, MLPs, and the block that adds them up."""
+"""The layers of encoders and decoders: attention over packed or cached tokens, MLPs, and a block of them."""
 
 import dataclasses
 import functools
@@ -20,9 +20,8 @@ ACTIVATIONS: dict[str, Callable] = {
 
 TOKENS = ("batch", "length", "embed")
 HEADS = ("batch", "length", "heads", "kv")
-# While decoding, keys and values of a layer: [batch, heads, beams, length, kv] and, of the source, without the beams.
-OWN = ("batch", "heads", None, None, "kv")
-CROSS = ("batch", "heads", None, "kv")
+# Of the keys and values of a layer while decoding, the leading axes: as `layers.cached_attention` wants the others.
+CACHE = ("batch", "heads")
 
 Pair = tuple[jax.Array, jax.Array]  # keys and values
 
@@ -128,9 +127,9 @@ class Attention(nn.Module):
         return constrain(self.out(constrain(x, HEADS)), TOKENS)
 
     def keys_values(self, encoded: jax.Array) -> Pair:
-        """What cross attention reads at every step of a decoding: two [batch, heads, length, kv]."""
-        key, value = (constrain(part.swapaxes(1, 2), CROSS) for part in self.key_value(encoded))
-        return key, value
+        """What cross attention reads at every step: [batch, heads, kv, length] and [batch, heads, length, kv]."""
+        key, value = self.key_value(encoded)
+        return constrain_cache(key.transpose(0, 2, 3, 1)), constrain_cache(value.swapaxes(1, 2))
 
     def cross_step(self, x: jax.Array, cache: Pair, mask: jax.Array) -> jax.Array:
         """`__call__` for the next tokens [batch, beams, width] of the beams of each example."""
@@ -140,34 +139,43 @@ class Attention(nn.Module):
     def step(
         self, x: jax.Array, cache: Pair, position: jax.Array, bias: jax.Array | None, mask: jax.Array
     ) -> tuple[jax.Array, Pair]:
-        """`__call__` for the next tokens [batch, beams, width], and their own keys and values [batch, heads, beams, kv].
+        """`__call__` for the next tokens [batch, beams, width], and their keys and values as `write` takes them.
 
-        `cache` holds those of the tokens before, [batch, heads, beams, length, kv]. The beams of an example are looked
-        at as one sequence of beams * length tokens, of which the `mask` [batch, 1, beams, beams * length] shows each
-        beam its own, wherever they were written.
+        `cache` holds those of the tokens before. The beams of an example are looked at as one sequence of beams *
+        length tokens, of which the `mask` [batch, 1, beams, beams * length] shows each beam its own, wherever they were
+        written.
         """
-        query, *new = self.query_key_value(x)
-        new = tuple(part.swapaxes(1, 2) for part in new)
-        joined = (write(old, one, position) for old, one in zip(cache, new, strict=True))
-        keys, values = (part.reshape(*part.shape[:2], -1, part.shape[-1]) for part in joined)
+        query, key, value = self.query_key_value(x)
+        new = key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
+        keys, values = write(cache, new, position)
+        keys, values = keys.reshape(*keys.shape[:3], -1), values.reshape(*values.shape[:2], -1, values.shape[-1])
         return self.out(layers.cached_attention(query, keys, values, bias, mask, self.settings.scale)), new
 
 
-def write(cache: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:
-    """`cache` [..., batch, heads, beams, length, kv] with `new` [..., batch, heads, beams, kv] at `position`.
+def write(cache: Pair, new: Pair, position: jax.Array) -> Pair:
+    """The keys and values of a cache with those of `new` tokens at `position`.
 
-    `position` is [1, 1] where all rows are at the same one, else [batch, beams].
+    Keys are [..., batch, heads, kv, beams, length] and values [..., batch, heads, beams, length, kv], new ones have no
+    length, and the axes before are whatever both have. `position` is [1, 1] where all rows are at the same one, else
+    [batch, beams].
     """
-    new = constrain_own(new[..., None, :].astype(cache.dtype))
-    if position.size == 1:  # done in place
-        return jax.lax.dynamic_update_slice_in_dim(cache, new, position[0, 0], axis=-2)
-    here = jnp.arange(cache.shape[-2]) == position[:, None, :, None]
-    return jnp.where(here[..., None], new, cache)
+
+    def put(old, new, axis):
+        new = jnp.expand_dims(new.astype(old.dtype), axis)
+        if position.size == 1:  # done in place
+            return jax.lax.dynamic_update_slice_in_dim(old, new, position[0, 0], axis)
+        here = jnp.arange(old.shape[axis]) == position[..., None]  # [batch, beams, length]
+        here = here[:, None, None] if axis == -1 else here[:, None, ..., None]
+        return jnp.where(here, new, old)
+
+    (keys, values), (key, value) = cache, new
+    return put(keys, key, axis=-1), put(values, value, axis=-2)
 
 
-def constrain_own(x: jax.Array) -> jax.Array:
-    """Keys or values [..., batch, heads, beams, length, kv], each where its example and its head is."""
-    return constrain(x, (None,) * (x.ndim - len(OWN)) + OWN)
+def constrain_cache(x: jax.Array, leading: int = 0) -> jax.Array:
+    """Keys or values [layers, batch, heads, ...] where the example and the head is; `leading` axes come before them."""
+    names = (None,) * leading + CACHE
+    return constrain(x, names + (None,) * (x.ndim - len(names)))
 
 
 class MLP(nn.Module):
