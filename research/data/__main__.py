@@ -24,9 +24,8 @@ def main() -> None:
         help="FILE[:VARIANT]: of texts, make the vocabulary and the tokens that this config wants",
     )
     arguments = vars(parser.parse_args())
-    config = arguments.pop("config")
+    settings = _token_settings(arguments.pop("config"), arguments["name"], arguments["data_dir"])
     print(prepare.prepare(**arguments))
-    settings = _token_settings(config, arguments["name"], arguments["data_dir"])
     if settings:
         print(text.make_tokens(settings))
 

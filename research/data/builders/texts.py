@@ -31,7 +31,8 @@ class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=features)
 
     def _split_generators(self, dl_manager):
-        examples = self.examples(Path(dl_manager.manual_dir or ""))
+        folder = dl_manager.manual_dir if self.MANUAL_DOWNLOAD_INSTRUCTIONS else ""  # TFDS: no one without the other
+        examples = self.examples(Path(folder))
         return {split: self._generate_examples(split, of_split) for split, of_split in examples.items()}
 
     def _generate_examples(self, split: str, examples: Iterable[dict]) -> Iterator[tuple[str, dict]]:
