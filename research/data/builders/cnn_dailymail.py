@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from research.data.builders import text_files
-from research.data.builders.archives import tar_members
+from research.data.builders.archives import damage_named, tar_members
 from research.data.builders.texts import TEXT, TextBuilder
 
 URLS = {"train": "all_train.txt", "validation": "all_val.txt", "test": "all_test.txt"}
@@ -58,7 +58,10 @@ def _members(folder: Path, publisher: str) -> Iterator[tuple[str, bytes]]:
     """(name, content) of every story of a publisher, from its archive or from the unpacked folder."""
     archive, unpacked = folder / f"{publisher}_stories.tgz", folder / publisher / "stories"
     if archive.is_file():
-        yield from ((f"{archive}/{name}", file.read()) for name, file in tar_members(archive, str(archive)))
+        for name, file in tar_members(archive, str(archive)):
+            with damage_named(archive):
+                content = file.read()
+            yield f"{archive}/{name}", content
     elif unpacked.is_dir():
         yield from ((str(path), path.read_bytes()) for path in sorted(unpacked.glob("*.story")))
     else:

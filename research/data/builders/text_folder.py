@@ -44,6 +44,8 @@ class TextFolder(TextBuilder, skip_registration=True):
         digest = hashlib.sha256(str(root).encode())
         for split, file in files.items():
             for part in _parts(file):
+                if not part.is_file():
+                    raise ValueError(f"{part} does not exist")
                 digest.update(f"{split} {part.name} {part.stat().st_size} {part.stat().st_mtime_ns}\n".encode())
         config = tfds.core.BuilderConfig(name=digest.hexdigest()[:16], description=f"The texts in {root}.")
         return cls(root, files, config=config, data_dir=data_dir, file_format="array_record")
