@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# From the ground up. `config` and `cli` are modules, the others packages.
-FLOORS = ("config", "parallel", "measure", "models", "tasks", "data", "train", "plan", "report", "interop", "cli")
+# From the ground up. `config`, `text2text` and `cli` are modules, the others packages.
+FLOORS = (
+    "config", "parallel", "measure", "models", "tasks", "data", "train", "plan", "report", "interop", "text2text",
+    "cli",
+)  # fmt: skip
 FILES = sorted(path for top in ("research", "experiments", "configs", "tests") for path in (ROOT / top).rglob("*.py"))
 
 

@@ -39,9 +39,9 @@ SIZES = {
 }
 
 LOGICAL_AXES = (
-    ("attention/(query|key_value|query_key_value)/kernel", ("layers", "embed", None, "heads", "kv")),
-    ("attention/(query|key_value|query_key_value)/bias", ("layers", None, "heads", "kv")),
-    ("attention/out/kernel", ("layers", "heads", "kv", "embed")),
+    ("(cross_)?attention/(query|key_value|query_key_value)/kernel", ("layers", "embed", None, "heads", "kv")),
+    ("(cross_)?attention/(query|key_value|query_key_value)/bias", ("layers", None, "heads", "kv")),
+    ("(cross_)?attention/out/kernel", ("layers", "heads", "kv", "embed")),
     ("mlp/up/kernel", ("layers", "embed", None, "mlp")),
     ("mlp/up/bias", ("layers", None, "mlp")),
     ("mlp/down/kernel", ("layers", "mlp", "embed")),

@@ -246,7 +246,7 @@ class Run:
                 if values is not None:
                     self.metrics.write(step, values)
                     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-                    score = values[f"validation/{self.task.selection[0]}"]
+                    score = self._score(values)
             with self.timeline.measure("save", step):
                 self.metrics.flush()
                 self.folder.push()
@@ -261,6 +261,16 @@ class Run:
             self.program, self.task, self.data, state.evaluated, split, self.settings.eval_batch_size,
             stop=self.stop.poll, scorer=scorer, seed=self.config.seed,
         )  # fmt: skip
+
+    def _score(self, values: dict[str, float]) -> float | None:
+        """What chooses among checkpoints; only process 0 has what is scored on the host."""
+        name = f"validation/{self.task.selection[0]}"
+        if name not in values and processes.is_main():
+            raise ValueError(
+                f"checkpoints are chosen by {name}, but an evaluation gives {', '.join(values)}; "
+                "set config.train.score='all' to score answers while training"
+            )
+        return values.get(name)
 
     def _leave(self, step: int | None) -> None:
         self.checkpoints.close()

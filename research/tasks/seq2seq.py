@@ -1,0 +1,207 @@
+"""Text to text: teacher-forced cross-entropy with label smoothing and z-loss; decoding; scores of what is decoded."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from research import config as config_lib
+from research.models import decoding
+from research.models.layers import at_least_float32
+from research.parallel.sharding import Table
+from research.tasks import text_scores
+
+Batch = dict[str, jax.Array]
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+
+DECODERS = ("beam", "greedy", "sample")
+_SIDES = ("source", "target")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Pure functions over an encoder-decoder such as `seq2seq.Seq2Seq`.
+
+    A batch holds `index` int32 [batch] and `weight` float32 [batch], which is 0 for padding, and int32 [batch, length]
+    `source`, `source_segments`, `source_positions` and the same of `target`, as `research/data/text.py` makes them. The
+    decoder reads `target` one place later, with `bos` before each of the examples of a row.
+    """
+
+    model: nn.Module
+    source_length: int
+    target_length: int
+    bos: int
+    eos: int
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0  # times log(Z)^2 of each token, which keeps logits small (Shazeer et al., 2018)
+    # How answers are found, see models/decoding.py; the last three are for "sample".
+    decoder: str = "beam"
+    max_decode_length: int = 128  # tokens, EOS included
+    beam_size: int = 4
+    length_penalty: float = 0.6
+    early_stopping: bool = False
+    num_return: int = 1
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    metrics: tuple[str, ...] = ()  # of text_scores.METRICS
+    select_by: str = "loss"  # what chooses among checkpoints: the least loss or the most of a score
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting that no batch could mend."""
+        config_lib.choose(dict.fromkeys(DECODERS), self.decoder, "task.decoder")
+        for metric in self.metrics:
+            config_lib.choose(text_scores.METRICS, metric, "task.metrics")
+        if not 1 <= self.num_return <= (self.beam_size if self.decoder == "beam" else 1):
+            most = f"beam_size={self.beam_size}" if self.decoder == "beam" else f"1 with decoder={self.decoder!r}"
+            raise ValueError(f"config.task.num_return={self.num_return} must be at least 1 and at most {most}")
+
+    @property
+    def logical_axes(self) -> Table:
+        """From parameter path to logical axes."""
+        return self.model.logical_axes
+
+    @property
+    def selection(self) -> tuple[str, str]:
+        """What chooses among checkpoints: a metric of the evaluation, and whether more or less of it is better."""
+        return self.select_by, "min" if self.select_by in ("loss", "perplexity") else "max"
+
+    def example(self, batch_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """The shapes and dtypes of a batch, for compiling ahead of time."""
+        vector = lambda dtype: jax.ShapeDtypeStruct((batch_size,), dtype)
+        rows = {
+            f"{side}{what}": jax.ShapeDtypeStruct((batch_size, getattr(self, f"{side}_length")), jnp.int32)
+            for side in _SIDES
+            for what in ("", "_segments", "_positions")
+        }
+        return {**rows, "index": vector(jnp.int32), "weight": vector(jnp.float32)}
+
+    def init(self, rng: jax.Array) -> dict[str, Any]:
+        """Fresh variables: `params`."""
+        source, target = (jnp.zeros((1, getattr(self, f"{side}_length")), jnp.int32) for side in _SIDES)
+        return self.model.init(rng, source, source, source, target, target, target)
+
+    def totals(self, batch: Batch) -> dict[str, jax.Array]:
+        """The normaliser of the loss: the target tokens of the whole global batch."""
+        return {"tokens": jnp.maximum(_token_weights(batch).sum(), 1)}
+
+    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+        """`(loss, ({}, sums))` of training; losses of microbatches and devices add up."""
+        logits = self._logits(variables, batch, train=True, rngs={"dropout": rng})
+        plain, log_z, sums = self._measure(logits, batch)
+        smooth = self.label_smoothing
+        losses = (1 - smooth) * plain + smooth * (log_z - logits.mean(-1)) + self.z_loss * log_z**2
+        return (losses * _token_weights(batch)).sum() / totals["tokens"], ({}, sums)
+
+    def evaluate(self, variables, batch: Batch) -> Sums:
+        """Sums of plain cross-entropy and of likeliest tokens that are right, each with the number of target tokens."""
+        return self._measure(self._logits(variables, batch), batch)[-1]
+
+    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+        """The perplexity of a whole split, a token."""
+        return {"perplexity": math.exp(means["loss"])}
+
+    def predict(self, variables, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+        """`tokens` int32 [batch, num_return, max_decode_length], 0 after EOS, and `scores` [batch, num_return]."""
+        # A row of padding would be decoded to the last position, so it takes the first row's source.
+        real = batch["weight"][:, None] > 0
+        source, segments, positions = (
+            jnp.where(real, batch[name], batch[name][:1]) for name in ("source", "source_segments", "source_positions")
+        )
+        apply = lambda method, *args: self.model.apply(variables, *args, method=method)
+        beams = self.beam_size if self.decoder == "beam" else 1
+        encoded = apply("encode", source, segments, positions)
+        cache = apply("init_cache", encoded, segments, self.max_decode_length, beams)
+        arguments = (
+            lambda *args: apply("decode_step", *args), cache, len(source), self.max_decode_length, self.bos, self.eos,
+        )  # fmt: skip
+        if self.decoder == "beam":
+            tokens, scores = decoding.beam_search(
+                *arguments, beam_size=beams, length_penalty=self.length_penalty, early_stopping=self.early_stopping,
+                num_return=self.num_return,
+            )  # fmt: skip
+            return {"tokens": tokens, "scores": scores}
+        if self.decoder == "greedy":
+            tokens, scores = decoding.greedy(*arguments)
+        else:
+            settings = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
+            tokens, scores = decoding.sample(*arguments, rng=rng, **settings)
+        return {"tokens": tokens[:, None], "scores": scores[:, None]}
+
+    def scorer(self, data: Any, split: str) -> "Scorer | None":
+        """What scores the answers to a split of `data` on the host; None without metrics."""
+        return Scorer(self.metrics, data, split) if self.metrics else None
+
+    def _logits(self, variables, batch: Batch, **options) -> jax.Array:
+        target_in = shift_right(batch["target"], batch["target_positions"], self.bos)
+        source, target = ((batch[f"{side}_segments"], batch[f"{side}_positions"]) for side in _SIDES)
+        return self.model.apply(variables, batch["source"], *source, target_in, *target, **options)
+
+    def _measure(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, Sums]:
+        """Cross-entropy and log of the partition function of each target token, and the sums over them."""
+        logits = logits.astype(at_least_float32(logits.dtype))
+        # As a sum, since picking one entry would gather a vocabulary that is split over devices.
+        chosen = jax.nn.one_hot(batch["target"], logits.shape[-1], dtype=bool)
+        right = jnp.where(chosen, logits, 0).sum(-1)
+        log_z = jax.nn.logsumexp(logits, axis=-1)
+        weights = _token_weights(batch)
+        tokens = weights.sum()
+        best = (right >= logits.max(-1)) * weights
+        sums = {"loss": (((log_z - right) * weights).sum(), tokens), "accuracy": (best.sum(), tokens)}
+        return log_z - right, log_z, sums
+
+
+class Scorer:
+    """Collects the best answer to each example of a split, as text, and compares them with its references."""
+
+    def __init__(self, metrics: tuple[str, ...], data: Any, split: str):
+        self._metrics, self._data, self._split = metrics, data, split
+        self._answers: dict[int, str] = {}
+
+    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+        """Takes the outputs of `Task.predict` for a batch, with its `index` and `weight`."""
+        for index, weight, tokens in zip(outputs["index"], outputs["weight"], outputs["tokens"], strict=True):
+            if weight > 0:
+                self._answers[int(index)] = self._data.vocabulary.decode(tokens[0])
+
+    def result(self) -> dict[str, float]:
+        """{name of a score: its value} over all answers."""
+        predictions, examples = [self._answers[index] for index in sorted(self._answers)], self._examples
+        found = {}
+        for metric in self._metrics:
+            found |= text_scores.METRICS[metric](predictions, examples)
+        return found
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """{name of a score: how it was computed}."""
+        return {name: text for metric in self._metrics for name, text in text_scores.signatures(metric).items()}
+
+    def save(self, path: Path) -> None:
+        """Writes `{"index", "prediction", "references"}` lines, from which the scores can be computed again."""
+        with path.open("w", encoding="utf-8") as file:
+            for index, example in zip(sorted(self._answers), self._examples, strict=True):
+                entry = {"index": index, "prediction": self._answers[index], "references": example["references"]}
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    @cached_property
+    def _examples(self) -> list[Mapping[str, Any]]:
+        return [self._data.reference(self._split, index) for index in sorted(self._answers)]
+
+
+def shift_right(target: jax.Array, positions: jax.Array, bos: int) -> jax.Array:
+    """What the decoder reads where it is to write `target` [batch, length]: the token before, `bos` at position 0."""
+    return jnp.where(positions == 0, bos, jnp.roll(target, 1, axis=1))
+
+
+def _token_weights(batch: Batch) -> jax.Array:
+    """float32 [batch, length]: the weight of the row for a target token, 0 for padding."""
+    return (batch["target_segments"] > 0) * batch["weight"][:, None]

@@ -1,0 +1,105 @@
+"""What the experiments over text share: one encoder-decoder answers text with text.
+
+They differ in data, prompt and score, which their configs say; here is all that they have in common.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research import config as config_lib
+from research.data import text
+from research.models.seq2seq import Seq2Seq
+from research.parallel import processes
+from research.tasks import seq2seq
+from research.train import trainer
+
+_MODEL = config_lib.fields_of(
+    Seq2Seq, leave_out=("parent", "name", "front_end", "dtype", "param_dtype", "max_source_length", "max_target_length")
+)
+
+
+class Answer(NamedTuple):
+    """A text that the model gives, and its score: the sum of its log-probabilities, as the search normalises it."""
+
+    text: str
+    score: float
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """Every field that a config of these experiments may set, with its default."""
+    return trainer.defaults(config) | {
+        "data": text.DEFAULTS,
+        "model": _MODEL,
+        "task": config_lib.fields_of(seq2seq.Task),
+    }
+
+
+def build(config: Any) -> tuple[seq2seq.Task, text.Text]:
+    """The task and the data of a config; nothing is read or computed yet."""
+    data = text.load(config.data)
+    longest = max(config.data.target_length, config.task.max_decode_length)
+    model = Seq2Seq(
+        vocab_size=data.vocabulary.size,
+        max_source_length=config.data.source_length,
+        max_target_length=longest,
+        dtype=config.precision.compute,
+        param_dtype=config.precision.params,
+        **config.model,
+    )
+    task = seq2seq.Task(
+        model,
+        source_length=config.data.source_length,
+        target_length=config.data.target_length,
+        bos=data.vocabulary.bos,
+        eos=data.vocabulary.eos,
+        **config_lib.plain(config.task),
+    )
+    return task, data
+
+
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Runs one mode. `inputs` of `predict` are texts, text files with one text a line, or `-` for standard input."""
+    task, data = build(config)
+    if mode != "predict":
+        return trainer.run(mode, config, task, data, workdir)
+    for best in answer(config, task, data, workdir, read_texts(inputs)):
+        if processes.is_main():
+            print("\n".join(f"{each.score:.3f}\t{each.text}" if len(best) > 1 else each.text for each in best))
+
+
+def answer(
+    config: Any, task: seq2seq.Task, data: text.Text, workdir: str, texts: Sequence[str]
+) -> list[list[Answer]]:
+    """What the selected checkpoint of a run answers to each text, the best first, `config.task.num_return` of them.
+
+    Raises ValueError for a text that does not fit the data, see `text.Text.encode`.
+    """
+    encoded = [data.encode(each) for each in texts]
+    examples = {name: np.stack([example[name] for example in encoded]) for name in encoded[0]}
+    outputs = trainer.predict(config, task, data, workdir, examples)
+    return [
+        [Answer(data.vocabulary.decode(ids), float(score)) for ids, score in zip(tokens, scores, strict=True)]
+        for tokens, scores in zip(outputs["tokens"], outputs["scores"], strict=True)
+    ]
+
+
+def read_texts(inputs: Sequence[str]) -> list[str]:
+    """The texts that a command line names. Raises ValueError where a file holds none, or no UTF-8."""
+    texts = []
+    for given in inputs:
+        if given == "-":
+            texts += sys.stdin.read().splitlines()
+        elif Path(given).is_file():
+            try:
+                texts += Path(given).read_text("utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{given} is not UTF-8: {error.reason} at byte {error.start}") from None
+        else:
+            texts.append(given)
+    if not texts:
+        raise ValueError(f"{', '.join(inputs)}: there is no line to answer")
+    return texts
