@@ -28,6 +28,7 @@ OWN = {
     "cnn_dailymail": ("research.data.builders.cnn_dailymail", "CnnDailymail"),
     "multi30k": ("research.data.builders.multi30k", "Multi30k"),
     "qamr": ("research.data.builders.qamr", "Qamr"),
+    "spelled_numbers": ("research.data.builders.spelled_numbers", "SpelledNumbers"),
     "sst2_sentences": ("research.data.builders.sst2_sentences", "Sst2Sentences"),
     "tatoeba_zh_en": ("research.data.builders.tatoeba_zh_en", "TatoebaZhEn"),
     "tweetqa": ("research.data.builders.tweetqa", "Tweetqa"),

@@ -62,6 +62,7 @@ class Template:
 _QUESTION = "question: {question} context: {context}"
 DEFAULTS = {
     "multi30k": Template("{en}", "{de}"),
+    "spelled_numbers": Template("{words}", "{digits}"),
     "tatoeba_zh_en": Template("{zh}", "{en}"),
     "wmt14_translate": Template("{en}", "{de}"),
     "aeslc_jsonl": Template("{body}", "{subject}", REFERENCES),

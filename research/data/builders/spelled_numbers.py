@@ -1,4 +1,4 @@
-"""Numbers from 0 to 9,999 in English words and in digits, made here: a data set of texts that nobody has to download."""
+"""Numbers from 0 to 9,999 in English words and in digits, made here: a data set of texts that needs no download."""
 
 import random
 from pathlib import Path
@@ -8,10 +8,10 @@ from research.data.builders.texts import TEXT, TextBuilder
 SIZES = {"train": 8000, "validation": 1000, "test": 1000}
 SPLIT_SEED = 0
 SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 class SpelledNumbers(TextBuilder, skip_registration=True):
