@@ -104,7 +104,7 @@ def beam_search(
     _check(max_length >= 1, "max_length", max_length, "at least 1")
     _check(beam_size >= 1, "beam_size", beam_size, "at least 1")
     _check(1 <= num_return <= beam_size, "num_return", num_return, f"1 to beam_size={beam_size}")
-    penalty = lambda length: (((5.0 + length) / 6.0) ** jnp.float32(length_penalty)).astype(jnp.float32)
+    penalty = lambda length: ((5 + jnp.float32(length)) / 6) ** length_penalty
 
     def body(state):
         logits, cache = step(state["last"].reshape(-1), state["position"], state["cache"])
@@ -115,7 +115,7 @@ def beam_search(
         live, kept = jax.lax.top_k(jnp.where(ends, -jnp.inf, scores), beam_size)
         parents = _gather(parents, kept)
         # Scores only fall, and no length divides them by more than this.
-        best = live[:, 0] / penalty(jnp.float32(max_length) if length_penalty > 0 else length + 1)
+        best = live[:, 0] / penalty(max_length if length_penalty > 0 else jnp.minimum(length + 1, max_length))
         done = state["done"] | (ended["ended_scores"][:, num_return - 1] >= best)
         if early_stopping:
             done |= ended["ended_scores"][:, -1] > -jnp.inf
@@ -143,7 +143,7 @@ def beam_search(
     }
     running = lambda state: (state["position"] < max_length) & ~state["done"].all()
     state = jax.lax.while_loop(running, body, state)
-    cut_off = _keep_best(state, state["tokens"], state["scores"] / penalty(jnp.float32(max_length)))
+    cut_off = _keep_best(state, state["tokens"], state["scores"] / penalty(max_length))
     return cut_off["ended_tokens"][:, :num_return], cut_off["ended_scores"][:, :num_return]
 
 
