@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +58,16 @@ class Task:
         config_lib.choose(dict.fromkeys(DECODERS), self.decoder, "task.decoder")
         for metric in self.metrics:
             config_lib.choose(text_scores.METRICS, metric, "task.metrics")
-        if not 1 <= self.num_return <= (self.beam_size if self.decoder == "beam" else 1):
+        if not 1 <= self.num_return <= self._beams:
             most = f"beam_size={self.beam_size}" if self.decoder == "beam" else f"1 with decoder={self.decoder!r}"
             raise ValueError(f"config.task.num_return={self.num_return} must be at least 1 and at most {most}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"config.task.label_smoothing={self.label_smoothing} must be at least 0 and less than 1")
+        if self.z_loss < 0:
+            raise ValueError(f"config.task.z_loss={self.z_loss} must be at least 0")
+        # What decoding refuses, it shall refuse now and not after training.
+        step = lambda tokens, position, cache: (jnp.zeros((len(tokens), self.model.vocab_size)), cache)
+        jax.eval_shape(lambda: self._search(step, {"hypotheses": {}}, 1, jax.random.key(0)))
 
     @property
     def logical_axes(self) -> Table:
@@ -106,8 +111,9 @@ class Task:
         return self._measure(self._logits(variables, batch), batch)[-1]
 
     def derived(self, means: Mapping[str, float]) -> dict[str, float]:
-        """The perplexity of a whole split, a token."""
-        return {"perplexity": math.exp(means["loss"])}
+        """The perplexity a token of a whole split: exp(total loss / total tokens)."""
+        with np.errstate(over="ignore"):  # infinite where a model knows nothing
+            return {"perplexity": float(np.exp(means["loss"]))}
 
     def predict(self, variables, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         """`tokens` int32 [batch, num_return, max_decode_length], 0 after EOS, and `scores` [batch, num_return]."""
@@ -117,28 +123,33 @@ class Task:
             jnp.where(real, batch[name], batch[name][:1]) for name in ("source", "source_segments", "source_positions")
         )
         apply = lambda method, *args: self.model.apply(variables, *args, method=method)
-        beams = self.beam_size if self.decoder == "beam" else 1
         encoded = apply("encode", source, segments, positions)
-        cache = apply("init_cache", encoded, segments, self.max_decode_length, beams)
-        arguments = (
-            lambda *args: apply("decode_step", *args), cache, len(source), self.max_decode_length, self.bos, self.eos,
-        )  # fmt: skip
+        cache = apply("init_cache", encoded, segments, self.max_decode_length, self._beams)
+        tokens, scores = self._search(lambda *args: apply("decode_step", *args), cache, len(source), rng)
+        return {"tokens": tokens, "scores": scores}
+
+    def scorer(self, data: Any, split: str) -> "Scorer | None":
+        """What scores the answers to a split of `data` on the host; None without metrics."""
+        return Scorer(self.metrics, data, split) if self.metrics else None
+
+    @property
+    def _beams(self) -> int:
+        return self.beam_size if self.decoder == "beam" else 1
+
+    def _search(self, step, cache, count: int, rng: jax.Array) -> decoding.Result:
+        """Tokens [count, num_return, max_decode_length] and scores [count, num_return], the best first."""
+        arguments = (step, cache, count, self.max_decode_length, self.bos, self.eos)
         if self.decoder == "beam":
-            tokens, scores = decoding.beam_search(
-                *arguments, beam_size=beams, length_penalty=self.length_penalty, early_stopping=self.early_stopping,
-                num_return=self.num_return,
+            return decoding.beam_search(
+                *arguments, beam_size=self.beam_size, length_penalty=self.length_penalty,
+                early_stopping=self.early_stopping, num_return=self.num_return,
             )  # fmt: skip
-            return {"tokens": tokens, "scores": scores}
         if self.decoder == "greedy":
             tokens, scores = decoding.greedy(*arguments)
         else:
             settings = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
             tokens, scores = decoding.sample(*arguments, rng=rng, **settings)
-        return {"tokens": tokens[:, None], "scores": scores[:, None]}
-
-    def scorer(self, data: Any, split: str) -> "Scorer | None":
-        """What scores the answers to a split of `data` on the host; None without metrics."""
-        return Scorer(self.metrics, data, split) if self.metrics else None
+        return tokens[:, None], scores[:, None]
 
     def _logits(self, variables, batch: Batch, **options) -> jax.Array:
         target_in = shift_right(batch["target"], batch["target_positions"], self.bos)
@@ -154,8 +165,8 @@ class Task:
         log_z = jax.nn.logsumexp(logits, axis=-1)
         weights = _token_weights(batch)
         tokens = weights.sum()
-        best = (right >= logits.max(-1)) * weights
-        sums = {"loss": (((log_z - right) * weights).sum(), tokens), "accuracy": (best.sum(), tokens)}
+        best = (right >= logits.max(-1)) * weights  # an argmax takes several times as long on a CPU
+        sums = {"loss": (((log_z - right) * weights).sum(), tokens), "token_accuracy": (best.sum(), tokens)}
         return log_z - right, log_z, sums
 
 
@@ -165,6 +176,7 @@ class Scorer:
     def __init__(self, metrics: tuple[str, ...], data: Any, split: str):
         self._metrics, self._data, self._split = metrics, data, split
         self._answers: dict[int, str] = {}
+        self.signatures: dict[str, str] = {}  # {name of a score: how it was computed}, once there is a result
 
     def add(self, outputs: Mapping[str, np.ndarray]) -> None:
         """Takes the outputs of `Task.predict` for a batch, with its `index` and `weight`."""
@@ -174,27 +186,27 @@ class Scorer:
 
     def result(self) -> dict[str, float]:
         """{name of a score: its value} over all answers."""
-        predictions, examples = [self._answers[index] for index in sorted(self._answers)], self._examples
-        found = {}
+        entries, found = self._entries(), {}
+        predictions = [entry["prediction"] for entry in entries]
         for metric in self._metrics:
-            found |= text_scores.METRICS[metric](predictions, examples)
+            scores, signature = text_scores.METRICS[metric](predictions, entries)
+            found |= scores
+            self.signatures |= dict.fromkeys(scores, signature)
         return found
 
-    @property
-    def signatures(self) -> dict[str, str]:
-        """{name of a score: how it was computed}."""
-        return {name: text for metric in self._metrics for name, text in text_scores.signatures(metric).items()}
-
     def save(self, path: Path) -> None:
-        """Writes `{"index", "prediction", "references"}` lines, from which the scores can be computed again."""
+        """Writes a line `{"index", "prediction", "references"}` an answer, from which all scores can be made again."""
         with path.open("w", encoding="utf-8") as file:
-            for index, example in zip(sorted(self._answers), self._examples, strict=True):
-                entry = {"index": index, "prediction": self._answers[index], "references": example["references"]}
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self._entries())
 
-    @cached_property
-    def _examples(self) -> list[Mapping[str, Any]]:
-        return [self._data.reference(self._split, index) for index in sorted(self._answers)]
+    def _entries(self) -> list[dict[str, Any]]:
+        """The answers in the order of their examples, each with what scores read of its example."""
+        entries = []
+        for index, answer in sorted(self._answers.items()):
+            example = self._data.reference(self._split, index)
+            fields = {field: example[field] for field in text_scores.FIELDS if field in example}
+            entries.append({"index": index, "prediction": answer, **fields})
+        return entries
 
 
 def shift_right(target: jax.Array, positions: jax.Array, bos: int) -> jax.Array:

@@ -1,11 +1,13 @@
 """Scores of generated text against references, by the implementations that published results were made with.
 
-A metric is a function of the predictions and, for each, an example: a mapping that holds the accepted texts as
-`references`, the first of which is the original one. It returns {name: value}. BLEU, chrF, ROUGE, exact match and F1
-are percentages, as their papers give them; `accuracy`, as everywhere in Tessera, and TweetQA's scores are fractions.
+A metric is a function of the predictions and, for each, an example: a mapping that holds FIELDS. It returns {name:
+value} and a signature that says how they were computed. BLEU, chrF, ROUGE, exact match and F1 are percentages, as their
+papers give them (rouge-score itself gives fractions); `accuracy`, as everywhere in Tessera, and TweetQA's scores, as
+its evaluation prints them, are fractions.
 """
 
 import collections
+import itertools
 import math
 import re
 import statistics
@@ -15,97 +17,88 @@ from importlib import metadata
 from typing import Any
 
 Examples = Sequence[Mapping[str, Any]]
-Scores = dict[str, float]
+Scored = tuple[dict[str, float], str]  # {name: value}, signature
+
+# What a metric reads of an example: the accepted texts, the original one first, and for some the task it belongs to.
+FIELDS = ("references", "task")
+NORMALISED = "lower case, no punctuation, no articles"
 
 
-def bleu(predictions: Sequence[str], examples: Examples) -> Scores:
-    """Corpus BLEU of detokenised text (Post, 2018), tokenised by 13a; the first reference counts."""
-    return {"bleu": _bleu("13a").corpus_score(list(predictions), [_first(examples)]).score}
+def bleu(predictions: Sequence[str], examples: Examples) -> Scored:
+    """Corpus BLEU of detokenised text (Papineni et al., 2002; Post, 2018), tokenised by 13a, over all references."""
+    return _sacrebleu("bleu", "BLEU", predictions, examples, tokenize="13a")
 
 
-def bleu_zh(predictions: Sequence[str], examples: Examples) -> Scores:
-    """As `bleu`, for Chinese: each character is a token."""
-    return {"bleu_zh": _bleu("zh").corpus_score(list(predictions), [_first(examples)]).score}
+def bleu_zh(predictions: Sequence[str], examples: Examples) -> Scored:
+    """As `bleu`, for Chinese: each of its characters is a token."""
+    return _sacrebleu("bleu_zh", "BLEU", predictions, examples, tokenize="zh")
 
 
-def chrf(predictions: Sequence[str], examples: Examples) -> Scores:
-    """Corpus chrF2 (Popovic, 2015), over characters; the first reference counts."""
-    return {"chrf": _chrf().corpus_score(list(predictions), [_first(examples)]).score}
+def chrf(predictions: Sequence[str], examples: Examples) -> Scored:
+    """Corpus chrF2 (Popovic, 2015), over characters, against the best of all references."""
+    return _sacrebleu("chrf", "CHRF", predictions, examples)
 
 
-def rouge(predictions: Sequence[str], examples: Examples) -> Scores:
+def rouge(predictions: Sequence[str], examples: Examples) -> Scored:
     """Mean F1 of ROUGE-1, -2, -L and -Lsum (Lin, 2004) with Porter's stemmer; the first reference counts.
 
-    Lsum takes lines as sentences. The first reference only, as the results on AESLC of PEGASUS (Zhang et al., 2020).
+    It compares lower-cased words of a-z and 0-9; Lsum takes lines as sentences. The first reference only, as
+    the results on AESLC of PEGASUS (Zhang et al., 2020), which compare with the original subject.
     """
-    from rouge_score import rouge_scorer
-
-    names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-    scorer = rouge_scorer.RougeScorer(names, use_stemmer=True)
-    scores = [scorer.score(*pair) for pair in zip(_first(examples), predictions, strict=True)]
-    return {name: 100 * statistics.fmean(score[name].fmeasure for score in scores) for name in names}
+    return _rouge([example["references"][:1] for example in examples], predictions, "first reference")
 
 
-def accuracy(predictions: Sequence[str], examples: Examples) -> Scores:
+def rouge_multi(predictions: Sequence[str], examples: Examples) -> Scored:
+    """As `rouge`, of each kind the best F1 over all references, as `rouge1_multi` and so on."""
+    scores, signature = _rouge([example["references"] for example in examples], predictions, "best of all references")
+    return {f"{name}_multi": score for name, score in scores.items()}, signature
+
+
+def accuracy(predictions: Sequence[str], examples: Examples) -> Scored:
     """The share of predictions that are one of the references, but for white space at their ends."""
-    return {"accuracy": statistics.fmean(_right(predictions, examples))}
+    return {"accuracy": statistics.fmean(_right(predictions, examples))}, "equal to a reference"
 
 
-def accuracy_by_task(predictions: Sequence[str], examples: Examples) -> Scores:
-    """`accuracy` of the examples of each `task`, as `accuracy_task_03`, and the mean over tasks."""
+def accuracy_by_task(predictions: Sequence[str], examples: Examples) -> Scored:
+    """`accuracy` of the examples of each `task`, as `accuracy_task_03`, and as `accuracy_mean` the mean over tasks.
+
+    Raises ValueError for examples without a task.
+    """
+    if not all("task" in example for example in examples):
+        raise ValueError("the metric accuracy_by_task needs a data set whose examples have the field task")
     tasks = collections.defaultdict(list)
     for example, right in zip(examples, _right(predictions, examples), strict=True):
-        tasks[int(example["task"])].append(right)
+        tasks[example["task"]].append(right)
     each = {f"accuracy_task_{task:02}": statistics.fmean(tasks[task]) for task in sorted(tasks)}
-    return {"accuracy_mean": statistics.fmean(each.values()), **each}
+    return {"accuracy_mean": statistics.fmean(each.values()), **each}, "equal to a reference; the mean is over tasks"
 
 
-def squad(predictions: Sequence[str], examples: Examples) -> Scores:
+def squad(predictions: Sequence[str], examples: Examples) -> Scored:
     """Exact match and token F1 of the SQuAD v1.1 evaluation (Rajpurkar et al., 2016): the best over the references."""
-    best = lambda measure: 100 * statistics.fmean(
-        max(measure(normalise_answer(prediction), normalise_answer(reference)) for reference in example["references"])
-        for prediction, example in zip(predictions, examples, strict=True)
-    )
-    return {"exact_match": best(lambda one, other: float(one == other)), "f1": best(_token_f1)}
+    pairs = _normalised(predictions, examples)
+    best = lambda measure: 100 * statistics.fmean(max(measure(ours, each) for each in theirs) for ours, theirs in pairs)
+    scores = {"exact_match": best(lambda one, other: float(one == other)), "f1": best(_token_f1)}
+    return scores, f"SQuAD v1.1: {NORMALISED}; best of all references"
 
 
-def tweetqa(predictions: Sequence[str], examples: Examples) -> Scores:
+def tweetqa(predictions: Sequence[str], examples: Examples) -> Scored:
     """Mean BLEU-1 and ROUGE-L of the TweetQA evaluation (Xiong et al., 2019), over normalised answers.
 
-    Its METEOR is left out, since it needs a Java program.
+    They are NLTK's `sentence_bleu` with weights (1, 0, 0, 0) and the ROUGE-L of coco-caption, each against all
+    references. Its METEOR is left out, since it needs a Java program.
     """
-    pairs = [
-        (normalise_answer(prediction).split(), [normalise_answer(each).split() for each in example["references"]])
-        for prediction, example in zip(predictions, examples, strict=True)
-    ]
-    return {
+    pairs = _normalised(predictions, examples)
+    scores = {
         "bleu1": statistics.fmean(_bleu1(*pair) for pair in pairs),
         "rouge_l": statistics.fmean(_rouge_l(*pair) for pair in pairs),
     }
+    return scores, f"TweetQA: {NORMALISED}; all references; BLEU-1 by sentence, ROUGE-L with beta 1.2; no METEOR"
 
 
-METRICS: dict[str, Callable[[Sequence[str], Examples], Scores]] = {
-    metric.__name__: metric for metric in (bleu, bleu_zh, chrf, rouge, accuracy, accuracy_by_task, squad, tweetqa)
+METRICS: dict[str, Callable[[Sequence[str], Examples], Scored]] = {
+    metric.__name__: metric
+    for metric in (bleu, bleu_zh, chrf, rouge, rouge_multi, accuracy, accuracy_by_task, squad, tweetqa)
 }
-
-
-def signatures(metric: str) -> dict[str, str]:
-    """{name of a score: how it was computed} of one of METRICS, in the form of its library where that has one."""
-    rouge_text = f"rouge-score {metadata.version('rouge-score')}, F1, Porter stemmer, first reference"
-    normalised = "lower case, no punctuation, no articles; best of all references"
-    return {
-        "bleu": lambda: {"bleu": _with_signature(_bleu("13a"))},
-        "bleu_zh": lambda: {"bleu_zh": _with_signature(_bleu("zh"))},
-        "chrf": lambda: {"chrf": _with_signature(_chrf())},
-        "rouge": lambda: dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), rouge_text),
-        "accuracy": lambda: {"accuracy": "equal to a reference"},
-        "accuracy_by_task": lambda: {"accuracy_mean": "mean over tasks of: equal to a reference"},
-        "squad": lambda: dict.fromkeys(("exact_match", "f1"), f"SQuAD v1.1: {normalised}"),
-        "tweetqa": lambda: {
-            "bleu1": "TweetQA: unigram precision with brevity penalty; lower case, no punctuation, no articles",
-            "rouge_l": "TweetQA: ROUGE-L, beta 1.2; lower case, no punctuation, no articles",
-        },
-    }[metric]()
 
 
 def normalise_answer(text: str) -> str:
@@ -114,8 +107,11 @@ def normalise_answer(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
-def _first(examples: Examples) -> list[str]:
-    return [example["references"][0] for example in examples]
+def _normalised(predictions: Sequence[str], examples: Examples) -> list[tuple[str, list[str]]]:
+    return [
+        (normalise_answer(prediction), [normalise_answer(reference) for reference in example["references"]])
+        for prediction, example in zip(predictions, examples, strict=True)
+    ]
 
 
 def _right(predictions: Sequence[str], examples: Examples) -> list[bool]:
@@ -125,21 +121,24 @@ def _right(predictions: Sequence[str], examples: Examples) -> list[bool]:
     ]
 
 
-def _bleu(tokenizer: str) -> Any:
-    from sacrebleu.metrics import BLEU
+def _sacrebleu(name: str, metric: str, predictions: Sequence[str], examples: Examples, **options) -> Scored:
+    import sacrebleu.metrics  # late, as rouge-score below: neither is needed to train
 
-    return BLEU(tokenize=tokenizer)
-
-
-def _chrf() -> Any:
-    from sacrebleu.metrics import CHRF
-
-    return CHRF()
+    scorer = getattr(sacrebleu.metrics, metric)(**options)
+    # The first reference of each example, the second of each, ...; None where an example has fewer.
+    streams = itertools.zip_longest(*(example["references"] for example in examples))
+    score = scorer.corpus_score(list(predictions), [list(stream) for stream in streams]).score
+    return {name: score}, str(scorer.get_signature())
 
 
-def _with_signature(metric: Any) -> str:
-    metric.corpus_score([""], [["a"]])  # only then does it know how many references there are
-    return str(metric.get_signature())
+def _rouge(references: Sequence[Sequence[str]], predictions: Sequence[str], which: str) -> Scored:
+    from rouge_score import rouge_scorer
+
+    names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+    scorer = rouge_scorer.RougeScorer(names, use_stemmer=True)
+    scores = [scorer.score_multi(*pair) for pair in zip(references, predictions, strict=True)]
+    means = {name: 100 * statistics.fmean(score[name].fmeasure for score in scores) for name in names}
+    return means, f"rouge-score {metadata.version('rouge-score')}, F1, Porter stemmer, {which}"
 
 
 def _token_f1(prediction: str, reference: str) -> float:
@@ -148,27 +147,27 @@ def _token_f1(prediction: str, reference: str) -> float:
     return 2 * common / (len(ours) + len(theirs)) if common else 0.0
 
 
-def _bleu1(prediction: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+def _bleu1(prediction: str, references: Sequence[str]) -> float:
     """Clipped unigram precision, with a penalty where the nearest reference is longer (Papineni et al., 2002)."""
-    if not prediction:
+    words, others = prediction.split(), [reference.split() for reference in references]
+    if not words:
         return 0.0
     most = collections.Counter()
-    for reference in references:
-        most |= collections.Counter(reference)
-    precision = (collections.Counter(prediction) & most).total() / len(prediction)
-    length = len(prediction)
-    nearest = min((abs(len(reference) - length), len(reference)) for reference in references)[1]
-    return precision * min(1.0, math.exp(1 - nearest / length))
+    for other in others:
+        most |= collections.Counter(other)
+    precision = (collections.Counter(words) & most).total() / len(words)
+    nearest = min((abs(len(other) - len(words)), len(other)) for other in others)[1]
+    return precision * min(1.0, math.exp(1 - nearest / len(words)))
 
 
-def _rouge_l(prediction: Sequence[str], references: Sequence[Sequence[str]], beta: float = 1.2) -> float:
+def _rouge_l(prediction: str, references: Sequence[str], beta: float = 1.2) -> float:
     """F of the longest common subsequence, of the best precision and the best recall over the references."""
-    common = [_longest_common(prediction, reference) for reference in references]
-    precision = max(count / max(len(prediction), 1) for count in common)
-    recall = max(count / max(len(reference), 1) for count, reference in zip(common, references, strict=True))
-    if not precision or not recall:
-        return 0.0
-    return (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
+    # Not split(): to coco-caption, a text without words is one empty word.
+    words, others = prediction.split(" "), [reference.split(" ") for reference in references]
+    common = [_longest_common(words, other) for other in others]
+    precision = max(common) / len(words)
+    recall = max(count / len(other) for count, other in zip(common, others, strict=True))
+    return (1 + beta**2) * precision * recall / (recall + beta**2 * precision) if precision else 0.0
 
 
 def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
