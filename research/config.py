@@ -24,7 +24,8 @@ from ml_collections import ConfigDict
 
 # What may change in the middle of a run, and what a result does not depend on.
 _RUN_FIELDS = (
-    r"mesh\..*|train\.(log|eval|checkpoint)_every|train\.(keep_(last|best)|profile)|data\.(dir|cache|workers|prefetch)"
+    r"mesh\..*|train\.(log|eval|checkpoint)_every|train\.(keep_(last|best)|profile)"
+    r"|data\.(dir|cache|eval_buckets|workers|prefetch)"
 )
 _MAY_DIFFER_ON_RESUME = re.compile(_RUN_FIELDS + r"|train\.steps|source\..*")
 _NOT_IN_DIGEST = re.compile(_RUN_FIELDS + r"|seed|source\..*")

@@ -60,6 +60,11 @@ class Dataset:
         return self.prepared.version
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether its examples are there to be read."""
+        return sources.is_prepared(self.prepared.builder)
+
+    @property
     def counts(self) -> dict[str, int]:
         """Examples in train, validation and test. Raises ValueError where the data set is not prepared."""
         return self.prepared.counts

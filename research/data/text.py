@@ -60,6 +60,11 @@ class Text(datasets.Dataset):
     eval_buckets: int
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether its texts are there to be read; their tokens are made when they are needed."""
+        return sources.is_prepared(self.prepared.raw.builder)
+
+    @property
     def vocabulary(self) -> vocabulary_lib.Vocabulary:
         """Between text and ids; its `size` and special ids are known before the data set is prepared."""
         return self.prepared.vocabulary

@@ -155,11 +155,7 @@ class Run:
         if restored is None:
             return self.program.init(), 0
         step, state, meta = restored
-        if meta["data_fingerprint"] != self.data.fingerprint:
-            raise ValueError(
-                f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, "
-                f"now {self.data.fingerprint}"
-            )
+        self._check_data(meta)
         if step > self.settings.steps:
             raise ValueError(f"{self.workdir} is at step {step}; config.train.steps={self.settings.steps} is less")
         lost = lost_seconds(read(self.folder.files / "timeline.jsonl"), step)
@@ -330,4 +326,14 @@ class Run:
         restored = self.checkpoints.restore(self.program, self.checkpoints.best_step() if best else None)
         if restored is None:
             raise ValueError(f"{self.workdir} holds no checkpoint that can be read; train it first with --mode=train")
-        return restored[:2]
+        step, state, meta = restored
+        if self.data.is_prepared:  # which answering about a picture does not need
+            self._check_data(meta)
+        return step, state
+
+    def _check_data(self, meta: dict[str, Any]) -> None:
+        if meta["data_fingerprint"] != self.data.fingerprint:
+            raise ValueError(
+                f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, "
+                f"now {self.data.fingerprint}"
+            )

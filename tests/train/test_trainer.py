@@ -104,6 +104,14 @@ def test_other_data_is_refused(tmp_path):
     trainer.run("train", config, toy.make_task(), toy.Data(), tmp_path / "run")
     with pytest.raises(ValueError, match="trained on other data: fingerprint toy, now changed"):
         trainer.run("train", config, toy.make_task(), toy.Data(fingerprint="changed"), tmp_path / "run")
+    batch = next(toy.Data().eval_batches("test", 8))
+    for data in (toy.Data(fingerprint="changed"), toy.Data(is_prepared=False, fingerprint="nobody asks")):
+        answer = lambda data=data: trainer.predict(config, toy.make_task(), data, tmp_path / "run", batch)
+        if data.is_prepared:
+            with pytest.raises(ValueError, match="trained on other data"):
+                answer()
+        else:
+            assert answer()["probabilities"].shape == (8, 4)
 
 
 def test_a_run_can_be_made_longer_and_reads_any_mesh(tmp_path):

@@ -40,6 +40,7 @@ class Data:
     name: str = "toy"
     version: str = "1.0.0"
     fingerprint: str = "toy"
+    is_prepared: bool = True
 
     @property
     def counts(self):
