@@ -3,6 +3,7 @@
 They differ in data, prompt and score, which their configs say; here is all that they have in common.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from research import config as config_lib
 from research.data import text
+from research.data.builders import text_files
 from research.models.seq2seq import Seq2Seq
 from research.parallel import processes
 from research.tasks import seq2seq
@@ -71,9 +73,7 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
             print("\n".join(f"{each.score:.3f}\t{each.text}" if len(best) > 1 else each.text for each in best))
 
 
-def answer(
-    config: Any, task: seq2seq.Task, data: text.Text, workdir: str, texts: Sequence[str]
-) -> list[list[Answer]]:
+def answer(config: Any, task: seq2seq.Task, data: text.Text, workdir: str, texts: Sequence[str]) -> list[list[Answer]]:
     """What the selected checkpoint of a run answers to each text, the best first, `config.task.num_return` of them.
 
     Raises ValueError for a text that does not fit the data, see `text.Text.encode`.
@@ -88,18 +88,15 @@ def answer(
 
 
 def read_texts(inputs: Sequence[str]) -> list[str]:
-    """The texts that a command line names. Raises ValueError where a file holds none, or no UTF-8."""
+    """The texts that a command line names. Raises ValueError for a line that is empty or not UTF-8, with its place."""
     texts = []
     for given in inputs:
         if given == "-":
-            texts += sys.stdin.read().splitlines()
-        elif Path(given).is_file():
-            try:
-                texts += Path(given).read_text("utf-8").splitlines()
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{given} is not UTF-8: {error.reason} at byte {error.start}") from None
+            texts += text_files.split_lines(sys.stdin.buffer.read(), "standard input")
+        elif os.path.isfile(given):  # Path.is_file raises for a text that is too long for a file name
+            texts += text_files.lines(Path(given))
         else:
             texts.append(given)
     if not texts:
-        raise ValueError(f"{', '.join(inputs)}: there is no line to answer")
+        raise ValueError("there is nothing to answer; give a text, a file of texts or -, which is standard input")
     return texts
