@@ -8,14 +8,15 @@ Bytes that one chip receives; b is the size of the compute dtype, in which weigh
     data        2 b P for the gradients of what no axis splits, once a step; of what fsdp splits, only the own shard
     sequence    as data for the gradients, and 4 b B D a layer for keys, values and their gradients
     tensor      4 b B D for each pair of a column- and a row-parallel product: an all-reduce in the forward pass and
-                one in the backward pass. Attention and MLP one after the other: 8 b B D a layer.
+                one in the backward pass. Attention and MLP one after the other: 8 b B D a layer; a decoder's layer
+                has a third pair for cross attention.
 
 B is the tokens on a chip and D the width (Shoeybi et al., 2019; Rajbhandari et al., 2020; "How to Scale Your Model").
 """
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,18 +47,41 @@ def _weight_bytes(size: float, sharding: NamedSharding, microbatches: int) -> fl
     return total + 2 * size * _share(copies)
 
 
-def activation_bytes(task: Any, mesh: Mapping[str, int], batch_size: int, itemsize: int) -> float:
-    """For tensor and sequence parallelism; 0 for a model that does not say how long and wide its layers are."""
+class Stack(NamedTuple):
+    """`depth` equal layers over `tokens` of the global batch."""
+
+    depth: int
+    width: int
+    tokens: int
+    pairs: int  # of a column- and a row-parallel product in a layer
+    attended: int  # tokens whose keys and values a layer makes
+    features: int  # of all heads
+
+
+def stacks(task: Any, batch_size: int) -> list[Stack]:
+    """The transformer stacks of a task's model; none for other models."""
     model = getattr(task, "model", None)
-    if model is None or not hasattr(model, "depth") or not hasattr(model, "patch_size"):
-        return 0.0
-    tokens = (model.image_size // model.patch_size) ** 2 + (model.pool == "cls")
-    local = batch_size * tokens / math.prod(mesh[axis] for axis in ("data", "fsdp", "sequence"))
-    block = itemsize * local * model.width
-    pairs = 1 if model.parallel else 2
-    tensor = 4 * pairs * block * _share(mesh["tensor"])
-    sequence = 4 * block * mesh["sequence"] / mesh["tensor"] * _share(mesh["sequence"])
-    return model.depth * (tensor + sequence)
+    if hasattr(model, "encoder_depth"):
+        source, target = (batch_size * length for length in (task.source_length, task.target_length))
+        features = model.num_heads * model.kv_dim
+        decoder = Stack(model.decoder_depth, model.width, target, 3, source + target, features)
+        return [Stack(model.encoder_depth, model.width, source, 2, source, features), decoder]
+    if hasattr(model, "depth") and hasattr(model, "patch_size"):
+        tokens = batch_size * ((model.image_size // model.patch_size) ** 2 + (model.pool == "cls"))
+        return [Stack(model.depth, model.width, tokens, 1 if model.parallel else 2, tokens, model.width)]
+    return []
+
+
+def activation_bytes(task: Any, mesh: Mapping[str, int], batch_size: int, itemsize: int) -> float:
+    """For tensor and sequence parallelism; 0 for a model that is no transformer."""
+    batch_shards = mesh["data"] * mesh["fsdp"]
+    total = 0.0
+    for stack in stacks(task, batch_size):
+        local = itemsize * stack.tokens * stack.width / (batch_shards * mesh["sequence"])
+        keys = itemsize * stack.attended * stack.features / (batch_shards * mesh["tensor"])
+        tensor = 4 * stack.pairs * local * _share(mesh["tensor"])
+        total += stack.depth * (tensor + 4 * keys * _share(mesh["sequence"]))
+    return total
 
 
 def _share(members: int) -> float:

@@ -10,13 +10,14 @@ from jax.sharding import PartitionSpec as P
 
 from research.measure.chips import CHIPS
 from research.models import vit
+from research.models.seq2seq import Seq2Seq
 from research.parallel import mesh as mesh_lib
 from research.plan import bounds, estimate, hlo
 from research.plan.collectives import Collective, collectives, total_bytes
 from research.plan.compile import out_of_memory
 from research.plan.roofline import axis_bandwidths, roofline
 from research.plan.topology import Topology
-from research.tasks import classification
+from research.tasks import classification, seq2seq
 from research.train.program import build_program
 from tests.train import toy
 
@@ -124,6 +125,18 @@ def test_sequence_parallelism_gathers_keys_and_values():
     block = 2 * BATCH * TOKENS * 64
     mesh = ONES | {"sequence": 8}
     assert bounds.activation_bytes(TASK, mesh, BATCH, 2) == pytest.approx(3 * 4 * block * 7 / 8)
+
+
+def test_an_encoder_decoder_has_two_stacks_and_cross_attention():
+    model = Seq2Seq(50, width=64, encoder_depth=2, decoder_depth=3, num_heads=8, kv_dim=4, mlp_dim=64)
+    task = seq2seq.Task(model, source_length=12, target_length=8, bos=3, eos=1)
+    tokens = {"source": BATCH * 12, "target": BATCH * 8}
+    tensor = 2 * 4 * (2 * 2 * tokens["source"] + 3 * 3 * tokens["target"]) * 64 * 7 / 8
+    assert bounds.activation_bytes(task, ONES | {"tensor": 8}, BATCH, 2) == pytest.approx(tensor)
+    attended = 2 * tokens["source"] + 3 * (tokens["source"] + tokens["target"])
+    sequence = 2 * 4 * attended * 8 * 4 / 2 * 3 / 4  # halved by data
+    found = bounds.activation_bytes(task, ONES | {"data": 2, "sequence": 4}, BATCH, 2)
+    assert found == pytest.approx(sequence)
 
 
 # ---- Rooflines.
