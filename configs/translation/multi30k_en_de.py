@@ -1,13 +1,17 @@
-"""English to German captions of pictures: Multi30k, 29,000 pairs of sentences.
+"""English to German: Multi30k, captions of pictures, 29,000 pairs of sentences.
 
     python -m research.data prepare multi30k --manual_dir=../shared/data/multi30k
-    python -m experiments.translation.main --config=configs/translation/multi30k_en_de.py:cpu --workdir=runs/en_de
+    python -m experiments.translation.main \\
+      --config=configs/translation/multi30k_en_de.py:cpu --workdir=runs/multi30k_en_de
 
 `full`: the transformer "tiny" of Wu et al., "Good for Misconceived Reasons: An Empirical Revisiting on the Need for
-Visual Context in Multimodal Machine Translation", 2021: 4 layers of width 128, dropout 0.3, label smoothing 0.1, found
-better there on Multi30k than larger ones; 41.02 BLEU on tokenised, lower-cased text with 10k joint BPE tokens and an
-average of ten checkpoints (table 1), so sacreBLEU on raw text does not compare. Minutes on one GPU.
-`cpu`: the same with fewer epochs.
+Visual Context in Multimodal Machine Translation", 2021: 4 layers of width 128, dropout 0.3, label smoothing 0.1, joint
+vocabulary of 10k, batches of 4,096 tokens, learning rate 5e-3 after 2k steps of warm-up, beam 5; found better there
+than larger ones. Here norms come first, and an exponential average of the weights replaces that of ten checkpoints.
+Meant for one GPU.
+`cpu`: the same model for 20 epochs, with half the batch, less dropout and a vocabulary of 6k; meant for an hour on 2
+CPU cores. `smoke`: numbers in words to numbers in digits, seconds on a CPU.
+Reference: their 41.02 is BLEU of tokenised, lower-cased text; sacreBLEU of the raw text, as here, is another measure.
 """
 
 from ml_collections import ConfigDict
@@ -17,10 +21,10 @@ VARIANTS = ("full", "cpu", "smoke")
 RESULT = {
     "metric": "test/bleu",
     "also": ("test/chrf",),
-    "floor": 0.0,
-    "floor_source": "nothing",
-    "reference": 30.0,
-    "reference_source": "goal",
+    "floor": 9.6,
+    "floor_source": "translation of the likest training sentence (TF-IDF of words and their pairs), measured",
+    "reference": 41.02,
+    "reference_source": "transformer-tiny, Wu et al. 2021, BLEU of lower-cased tokens",
 }
 
 
@@ -33,7 +37,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "multi30k",
                 "source": "{en}",
                 "target": "{de}",
-                "vocab_size": 6000,
+                "vocab_size": 10_000,
                 "source_length": 128,
                 "target_length": 128,
             },
@@ -82,6 +86,11 @@ def get_config(variant: str = "full") -> ConfigDict:
             },
         }
     )
+    if variant == "cpu":
+        config.data.vocab_size = 6000
+        config.model.dropout = 0.2
+        config.optimizer.update(schedule="cosine", learning_rate=3e-3, warmup_steps=500)
+        config.train.update(steps=5000, batch_size=16, eval_every=500, checkpoint_every=500, ema=0.998)
     if variant == "smoke":
         config.data.update(name="spelled_numbers", source="{words}", target="{digits}", vocab_size=400)
         config.data.update(source_length=64, target_length=64)
