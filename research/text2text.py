@@ -5,7 +5,7 @@ They differ in data, prompt and score, which their configs say; here is all that
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,14 +63,24 @@ def build(config: Any) -> tuple[seq2seq.Task, text.Text]:
     return task, data
 
 
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
-    """Runs one mode. `inputs` of `predict` are texts, text files with one text a line, or `-` for standard input."""
+def show(answers: Sequence[Answer]) -> str:
+    """The answer to a text; where there are several, a line of score and text for each."""
+    return "\n".join(f"{each.score:.3f}\t{each.text}" if len(answers) > 1 else each.text for each in answers)
+
+
+def main(
+    config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), show: Callable[[Sequence[Answer]], str] = show
+) -> dict[str, Any] | None:
+    """Runs one mode. `inputs` of `predict` are texts, text files with one text a line, or `-` for standard input.
+
+    It prints what `show` makes of the answers to each text.
+    """
     task, data = build(config)
     if mode != "predict":
         return trainer.run(mode, config, task, data, workdir)
-    for best in answer(config, task, data, workdir, read_texts(inputs)):
+    for answers in answer(config, task, data, workdir, read_texts(inputs)):
         if processes.is_main():
-            print("\n".join(f"{each.score:.3f}\t{each.text}" if len(best) > 1 else each.text for each in best))
+            print(show(answers))
 
 
 def answer(config: Any, task: seq2seq.Task, data: text.Text, workdir: str, texts: Sequence[str]) -> list[list[Answer]]:

@@ -1,0 +1,95 @@
+"""Questions about little stories made by a machine: bAbI, 20 tasks in English, 1,000 questions each, in one model.
+
+    python -m research.data prepare babi --manual_dir=../shared/data/babi
+    python -m experiments.question_answering.main \\
+      --config=configs/question_answering/babi.py:cpu --workdir=runs/babi
+
+`full`: whole stories and 50k steps, meant for one GPU. `cpu`: of a story the last 256 tokens, which cuts one in twenty
+(most of task 3), and 8k steps, 18 epochs, meant for an hour on 2 CPU cores. Both: four encoder layers and one decoder
+layer of width 128 with relative positions, the question after the story. `smoke`: numbers in words to numbers in
+digits, seconds on a CPU.
+Weston et al., "Towards AI-Complete Question Answering: A Set of Prerequisite Toy Tasks", 2015. Reference: the memory
+networks of Sukhbaatar et al., "End-To-End Memory Networks", 2015, trained on all tasks together; for each they keep a
+memory a sentence and train with linear attention first. Validation is every tenth story of the training part.
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("full", "cpu", "smoke")
+
+RESULT = {
+    "metric": "test/accuracy_mean",
+    "floor": 0.487,
+    "floor_source": "LSTM, Weston et al. 2015",
+    "reference": 0.876,
+    "reference_source": "MemN2N, joint, Sukhbaatar et al. 2015",
+    "smoke": {"metric": "test/accuracy"},  # its data has one task
+}
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    """The config of one of VARIANTS."""
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "data": {
+                "name": "babi",
+                "source": "context: {context} question: {question}",
+                "target": "{answer}",
+                "vocab_size": 512,
+                "source_length": 2048,
+                "target_length": 64,
+                "truncate": True,
+                "truncate_source": "start",
+            },
+            "model": {
+                "width": 128,
+                "encoder_depth": 4,
+                "decoder_depth": 1,
+                "num_heads": 4,
+                "kv_dim": 32,
+                "mlp_dim": 256,
+                "logits": "tied",
+                "embedding_scale": True,
+                "dropout": 0.1,
+                "unroll": 4,
+            },
+            "task": {
+                "decoder": "greedy",
+                "max_decode_length": 8,
+                "metrics": ("accuracy_by_task",),
+                "select_by": "accuracy_mean",
+            },
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 1e-3,
+                "schedule": "cosine",
+                "warmup_steps": 1000,
+                "b2": 0.98,
+                "weight_decay": 0.01,
+                "clip_norm": 1.0,
+            },
+            "train": {
+                "steps": 50_000,
+                "batch_size": 8,
+                "eval_batch_size": 64,
+                "eval_every": 1000,
+                "checkpoint_every": 1000,
+                "log_every": 100,
+                "score": "all",
+                "select": "best",
+                "ema": 0.999,
+            },
+        }
+    )
+    if variant == "cpu":
+        config.data.update(source_length=256, target_length=16)
+        config.train.update(steps=8000, batch_size=16)
+    if variant == "smoke":
+        config.data.update(name="spelled_numbers", vocab_size=400, source_length=64, target_length=32)
+        config.data.update(source="context: {words} question: {parity}", target="{digits}")
+        config.model.update(width=32, encoder_depth=2, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, unroll=1)
+        config.task.update(max_decode_length=12, metrics=("accuracy",), select_by="accuracy")
+        config.optimizer.warmup_steps = 5
+        config.train.update(steps=20, batch_size=16, eval_every=10, checkpoint_every=10, log_every=5)
+    return config

@@ -1,0 +1,28 @@
+"""Sentiment: train, evaluate or use an encoder-decoder that calls sentences positive or negative. See README.md."""
+
+from research.train import preemption
+
+if __name__ == "__main__":
+    preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from research import cli, text2text
+
+defaults, build = text2text.defaults, text2text.build
+
+
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Runs one mode; `inputs` are what `predict` judges: sentences, files of them, or `-` for standard input."""
+    return text2text.main(config, workdir, mode, inputs, show)
+
+
+def show(answers: Sequence[text2text.Answer]) -> str:
+    """The likeliest sentiment and its probability, whose logarithm is the score as long as no length is penalised."""
+    return "\n".join(f"{each.text} {math.exp(each.score):.1%}" for each in answers)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,22 @@
+"""Summarization: train, evaluate or use an encoder-decoder on documents and their summaries. See README.md."""
+
+from research.train import preemption
+
+if __name__ == "__main__":
+    preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+
+from collections.abc import Sequence
+from typing import Any
+
+from research import cli, text2text
+
+defaults, build = text2text.defaults, text2text.build
+
+
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Runs one mode; `inputs` are what `predict` sums up: texts, files with one a line, or `-`, standard input."""
+    return text2text.main(config, workdir, mode, inputs)
+
+
+if __name__ == "__main__":
+    cli.run(main)
