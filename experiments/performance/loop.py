@@ -48,6 +48,16 @@ class SegmentedStep:
         self.full_s: list[float] = []
         self.bare_s: list[float] = []
 
+    def lower(self, *arguments: Any) -> "SegmentedStep":
+        """As of a jitted function, for the trainer, which compiles its step ahead."""
+        self._train_step = self._train_step.lower(*arguments)
+        return self
+
+    def compile(self) -> "SegmentedStep":
+        """After `lower`: this step again, compiled."""
+        self._train_step = self._train_step.compile()
+        return self
+
     def __call__(self, state: Any, batch: Any) -> tuple[Any, Any]:
         """The step; see the class."""
         # The first call compiles and belongs to no segment.

@@ -163,6 +163,15 @@ def agree(fields: Mapping[str, Any]) -> None:
         raise ValueError(f"the processes were started differently: {'; '.join(lines[:3])}{more}; give all the same")
 
 
+def from_main(value: float | None) -> float:
+    """The `value` of process 0, in float32 where there are several; all of them must call this together."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return float(multihost_utils.broadcast_one_to_all(np.float32(0 if value is None else value)))
+
+
 def _meet() -> None:
     """One sum over all devices while the processes are together.
 

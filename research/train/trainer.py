@@ -19,6 +19,7 @@ from research.measure.timeline import Timeline, lost_seconds, read
 from research.parallel import mesh as mesh_lib
 from research.parallel import processes, sharding
 from research.train import optimizer, preemption, result, rundir
+from research.train.ahead import Ahead
 from research.train.checkpoint import Checkpoints
 from research.train.evaluation import evaluate
 from research.train.feed import check_batch, local_rows, to_mesh
@@ -128,7 +129,7 @@ class Run:
         """See `run`."""
         done = self.folder.files / "result.json"
         started = time.time()
-        state, step = self._start()
+        state, step, train_step = self._start()
         if done.exists() and step == self.settings.steps:
             self.say(f"{self.workdir} is finished; result.json stands")
             return rundir.read_json(done)
@@ -142,18 +143,19 @@ class Run:
             self._evaluate_and_save(state, step)
         self.timeline.add("start", started, time.time() - started, step)
         with jax.transfer_guard("disallow"):
-            state = self._steps(state, step)
+            state = self._steps(state, step, train_step)
         return self._finish(state)
 
     def _start(self):
-        """The state to begin with: of the newest whole checkpoint, or fresh."""
+        """The state to begin with, of the newest whole checkpoint or fresh; its step; what gives the train step."""
         if jax.process_count() == 1:
             preemption.exit_on_sigterm(self.metrics.flush)
         for line in self.changed:
             self.say(f"the config has changed since the run began: {line}")
         restored = self.checkpoints.restore(self.program)
         if restored is None:
-            return self.program.init(), 0
+            train_step = self._compile_ahead()
+            return self.program.init(), 0, train_step
         step, state, meta = restored
         self._check_data(meta)
         if step > self.settings.steps:
@@ -161,9 +163,15 @@ class Run:
         lost = lost_seconds(read(self.folder.files / "timeline.jsonl"), step)
         self.timeline.add("lost", time.time(), lost, step)
         self.say(f"continuing at step {step}")
-        return state, step
+        return state, step, self._compile_ahead() if step < self.settings.steps else None
 
-    def _steps(self, state, step: int):
+    def _compile_ahead(self) -> Ahead | None:
+        """Begins to compile the train step; not on several processes, which have to do all things in one order."""
+        if jax.process_count() > 1:
+            return None
+        return Ahead(self.program.train_step, self.program.state, self.task.example(self.settings.batch_size))
+
+    def _steps(self, state, step: int, ahead: Ahead | None):
         settings, program = self.settings, self.program
         rows = local_rows(program.batch_sharding, settings.batch_size)
         batches = self.data.train_batches(self.config.seed, settings.batch_size, start=step, rows=rows)
@@ -176,12 +184,13 @@ class Run:
             if step == first:
                 bar.set_postfix_str("compiling")
                 with self.timeline.measure("compile", step):
-                    state, metrics = program.train_step(state, batch)
+                    train_step = ahead.result() if ahead else program.train_step
+                    state, metrics = train_step(state, batch)
                 self.stop.watch()  # from here on there is something to save
                 bar.set_postfix_str("")
                 clock.restart()
             else:
-                state, metrics = program.train_step(state, batch)
+                state, metrics = train_step(state, batch)
             step += 1
             if traced := self.profile.at(step, state):
                 self.say(f"trace of {settings.profile} (step:count) in {traced}, for TensorBoard and ui.perfetto.dev")
@@ -258,15 +267,15 @@ class Run:
             stop=self.stop.poll, scorer=scorer, seed=self.config.seed,
         )  # fmt: skip
 
-    def _score(self, values: dict[str, float]) -> float | None:
-        """What chooses among checkpoints; only process 0 has what is scored on the host."""
+    def _score(self, values: dict[str, float]) -> float:
+        """What chooses among checkpoints; process 0, which alone has what is scored on the host, tells the others."""
         name = f"validation/{self.task.selection[0]}"
         if name not in values and processes.is_main():
             raise ValueError(
                 f"checkpoints are chosen by {name}, but an evaluation gives {', '.join(values)}; "
                 "set config.train.score='all' to score answers while training"
             )
-        return values.get(name)
+        return processes.from_main(values.get(name)) if self.settings.score == "all" else values[name]
 
     def _leave(self, step: int | None) -> None:
         self.checkpoints.close()
