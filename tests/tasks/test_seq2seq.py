@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -172,8 +173,9 @@ def test_a_vocabulary_that_is_split_is_never_put_together():
 # ---- decoding
 
 
-def test_greedy_answers_follow_the_likeliest_token_of_the_whole_model():
-    task = make(decoder="greedy", max_decode_length=6)
+@pytest.mark.parametrize("settings", [{"decoder": "greedy"}, {"decoder": "sample", "top_k": 1}])
+def test_answers_of_the_likeliest_tokens_are_those_of_the_whole_model(settings):
+    task = make(max_decode_length=6, **settings)
     batch = make_batch([[pair] for pair in make_pairs(3)])
     tokens = np.zeros((3, 6), np.int32)
     positions = np.broadcast_to(np.arange(6), (3, 6))
@@ -187,6 +189,46 @@ def test_greedy_answers_follow_the_likeliest_token_of_the_whole_model():
     outputs = jax.jit(task.predict)(fresh(), batch, jax.random.key(0))
     assert outputs["tokens"].shape == (3, 1, 6) and outputs["scores"].shape == (3, 1)
     np.testing.assert_array_equal(outputs["tokens"][:, 0], tokens)
+
+
+def test_a_beam_of_one_is_greedy_but_where_an_early_end_is_likelier():
+    batch = make_batch([[pair] for pair in make_pairs(4)])
+    (greedy, one), (beam, other) = (
+        jax.tree.map(lambda x: np.asarray(x)[:, 0], (outputs["tokens"], outputs["scores"]))
+        for settings in ({"decoder": "greedy"}, {"decoder": "beam", "beam_size": 1, "length_penalty": 0.0})
+        for outputs in [jax.jit(make(max_decode_length=6, **settings).predict)(fresh(), batch, jax.random.key(0))]
+    )
+    same = (greedy == beam).all(1)
+    assert same.any()
+    np.testing.assert_allclose(other[same], one[same], rtol=1e-5)
+    assert (other[~same] > one[~same]).all() and (beam[~same] == EOS).any(1).all()
+
+
+class Ending(nn.Module):
+    """Answers a source at once with EOS, and padding with a text that has no end; tells `seen` each position."""
+
+    seen: Callable[[jax.Array], None]
+    vocab_size: int = VOCAB
+
+    def encode(self, source, segments, positions):
+        return source
+
+    def init_cache(self, encoded, segments, max_length, beams):
+        return {"hypotheses": {}, "token": jnp.repeat(jnp.where(segments[:, 0] > 0, EOS, 5), beams)}
+
+    def decode_step(self, token, position, cache):
+        jax.debug.callback(self.seen, position)
+        return 99 * jax.nn.one_hot(cache["token"], self.vocab_size), cache
+
+
+@pytest.mark.parametrize("settings", [{"decoder": "beam", "beam_size": 2}, {"decoder": "greedy"}])
+def test_padding_does_not_prolong_decoding(settings):
+    steps = []
+    task = make(Ending(steps.append), max_decode_length=9, **settings)
+    outputs = task.predict({}, make_batch([[pair] for pair in make_pairs(2)], padding=2), jax.random.key(0))
+    jax.block_until_ready(outputs)
+    jax.effects_barrier()
+    assert steps == [0]
 
 
 @pytest.mark.parametrize("settings", [{"decoder": "beam", "beam_size": 3, "num_return": 2}, {"decoder": "sample"}])
@@ -293,6 +335,7 @@ def test_the_scorer_compares_the_best_answers_with_the_references(tmp_path):
     scorer.add(outputs_of(data, [4, 1], [1, 1]))
     scorer.add(outputs_of(data, [0, 5, 2, 3], [1, 1, 1, 1]))
     scorer.add(outputs_of(data, [1, 2], [0, 0]) | {"index": np.array([-1, -1])})
+    scorer.add(outputs_of(data, [5, 0], [1, 1]))  # a second time, which counts no more
     result = scorer.result()
     assert result["accuracy"] == 0.5 and result["accuracy_task_00"] == 1 and result["accuracy_task_01"] == 0
     assert result["exact_match"] == 50 and 50 < result["f1"] < 100
