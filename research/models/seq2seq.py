@@ -169,12 +169,19 @@ class Seq2Seq(nn.Module):
         return self._logits(x).reshape(token.shape[0], -1), cache
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
-        x = self.embedding[tokens].astype(self.dtype)
+        x = self._table()[tokens]
         return x * jnp.asarray(self.width**0.5, x.dtype) if self.embedding_scale else x
+
+    def _table(self) -> jax.Array:
+        """The embeddings as all devices of a batch's shard need them, in the compute dtype.
+
+        Looked up where they lie, the tokens would be split over the wrong axis, and whole on every device in between.
+        """
+        return constrain(self.embedding.astype(self.dtype), ("vocab", "embed"))
 
     def _logits(self, x: jax.Array) -> jax.Array:
         """In float32, though of rounded factors: a product in float32 would take several times as long."""
-        kernel = self.head if self.logits == "untied" else self.embedding.T
+        kernel = self.head if self.logits == "untied" else self._table().T
         if self.logits == "tied_scaled":
             x = x * jnp.asarray(self.width**-0.5, x.dtype)
         dtype = layers.at_least_float32(self.dtype)

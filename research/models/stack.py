@@ -114,7 +114,7 @@ class Stack(nn.Module):
         length = cache["own"][0].shape[-1]
         position = position.reshape(1, 1) if position.ndim == 0 else position.reshape(batch, beams)
         distances = jnp.arange(length) - position[..., None]
-        slots = jnp.arange(beams)
+        slots = jnp.arange(beams, dtype=jnp.int32)
         ancestors = cache["hypotheses"]["ancestors"].reshape(batch, beams, length)
         ancestors = jnp.where(distances == 0, slots[:, None], ancestors)
         mask = (ancestors[:, :, None] == slots[:, None]) & (distances <= 0)[:, :, None]
@@ -151,7 +151,8 @@ class Stack(nn.Module):
             return x + layers.sinusoids(positions, x.shape[-1], x.dtype)
         if self.positions == "learned":
             self._check_length(length)
-            return x + self.learned[positions].astype(x.dtype)
+            # Whole before it is looked up, as the embeddings are; see seq2seq.py.
+            return x + constrain(self.learned.astype(x.dtype), (None, "embed"))[positions]
         return x
 
     def _check_length(self, length: int) -> None:

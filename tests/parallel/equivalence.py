@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import optax
 
-from research.models import alexnet, convnext, resnet, vit
+from research.models import alexnet, convnext, resnet, seq2seq, vit
 from research.parallel import mesh as mesh_lib
 from research.tasks import classification
+from research.tasks import seq2seq as seq2seq_task
 from research.train import feed
 from research.train.program import build_program
 from tests.train import toy
@@ -32,8 +33,40 @@ MODELS = {
 }
 SIZES = {"alexnet": 64, "resnet": 16, "convnext": 16}
 
+TEXT = {
+    "width": 16, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4, "kv_dim": 6, "mlp_dim": 32,
+    "relative_buckets": 8, "relative_distance": 6, "dropout": 0.2,
+}  # fmt: skip
+VASWANI = {name: value for name, value in seq2seq.SIZES["vaswani_base"].items() if name not in TEXT}
+WHISPER = {
+    "norm": "layer", "activation": "gelu_exact", "gated": False, "bias": True, "key_bias": False, "logits": "tied",
+    "attention_scale": True, "encoder_positions": "sinusoidal", "decoder_positions": "learned", "remat": "full",
+}  # fmt: skip
+# Whisper has 3 heads, 13 places and 31 tokens here, which no mesh divides.
+TEXTS = {
+    "t5": functools.partial(seq2seq.Seq2Seq, 32, **TEXT),
+    "vaswani": functools.partial(seq2seq.Seq2Seq, 32, **TEXT, **VASWANI, unroll=2),
+    "whisper": functools.partial(
+        seq2seq.Seq2Seq, 31, **(TEXT | {"num_heads": 3}), **WHISPER, max_source_length=13, max_target_length=13
+    ),
+}
+BOS, EOS = 3, 1
 
-def make_program(name, sizes, dtype):
+
+def make_task(name, dtype, **settings):
+    """The task of a model."""
+    if name in TEXTS:
+        length = 13 if name == "whisper" else 16
+        return seq2seq_task.Task(
+            TEXTS[name](dtype=dtype, param_dtype=dtype), length, length, BOS, EOS, label_smoothing=0.1, z_loss=0.01,
+            max_decode_length=7, **settings,
+        )  # fmt: skip
+    model = MODELS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
+    size = SIZES.get(name, SMALL["image_size"])
+    return classification.Task(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, 0.1, mixup=0.4)
+
+
+def make_program(name, sizes, dtype, **settings):
     """The program of a model on a mesh of the first data x fsdp x tensor x sequence devices."""
     config = toy.make_config(
         **{
@@ -43,21 +76,25 @@ def make_program(name, sizes, dtype):
             "train.microbatches": 2,
         }
     )
-    model = MODELS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
-    size = SIZES.get(name, SMALL["image_size"])
-    task = classification.Task(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, 0.1, mixup=0.4)
+    task = make_task(name, dtype, **settings)
     return build_program(config, task, mesh_lib.make_mesh(config.mesh, jax.devices()[: int(np.prod(sizes))])), task
 
 
 def make_batch(task):
-    """16 pictures, the last of which is padding."""
+    """16 pictures or rows of packed texts, the last of which is padding."""
     rng = np.random.default_rng(0)
-    return {
-        "image": rng.integers(0, 256, (16, *task.image_shape)).astype(np.uint8),
-        "label": rng.integers(0, 10, 16).astype(np.int32),
-        "index": np.arange(16, dtype=np.int32),
-        "weight": np.array([1] * 15 + [0], np.float32),
-    }
+    batch = {"index": np.arange(16, dtype=np.int32), "weight": np.array([1] * 15 + [0], np.float32)}
+    if isinstance(task, classification.Task):
+        image = rng.integers(0, 256, (16, *task.image_shape)).astype(np.uint8)
+        return {"image": image, "label": rng.integers(0, 10, 16).astype(np.int32), **batch}
+    places = np.arange(task.source_length)
+    for side, starts, left in (("source", [0, 3, 5], 1), ("target", [0, 2, 6], 2)):
+        segments = np.searchsorted(starts, places, side="right") * (places < len(places) - left)
+        positions = (places - np.array([0, *starts])[segments]) * (segments > 0)
+        tokens = rng.integers(4, task.model.vocab_size, (16, len(places))) * (segments > 0)
+        for name, rows in (("", tokens), ("_segments", segments), ("_positions", positions)):
+            batch[side + name] = np.broadcast_to(rows, tokens.shape).astype(np.int32)
+    return batch
 
 
 def first_state(program):

@@ -21,14 +21,15 @@ FAST = [
     ("vit", (1, 2, 2, 2), "float64"),
     ("resnet", (2, 4, 1, 1), "float64"),
     ("convnext", (2, 2, 2, 1), "float64"),
+    ("t5", (1, 2, 2, 2), "float64"),
 ]
-# The other ViTs share the code that the first one takes to every mesh.
+# The other ViTs and texts share the code that the first one takes to every mesh.
 SOME = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 4, 2), (2, 2, 2, 1), (1, 2, 2, 2), (2, 1, 1, 4)]
 
 
 def meshes(name):
     """Every way to lay 8 devices along the axes that mean something to a model."""
-    if name in ("vit_22b", "vit_conv"):
+    if name in ("vit_22b", "vit_conv", "vaswani", "whisper"):
         return SOME
     used = AXES.get(name, 4)
     sizes = [size for size in itertools.product((1, 2, 4, 8), repeat=used) if np.prod(size) == 8]
@@ -36,7 +37,10 @@ def meshes(name):
 
 
 ALL = [
-    (name, sizes, dtype) for name in equivalence.MODELS for sizes in meshes(name) for dtype in ("float32", "float64")
+    (name, sizes, dtype)
+    for name in (*equivalence.MODELS, *equivalence.TEXTS)
+    for sizes in meshes(name)
+    for dtype in ("float32", "float64")
 ]
 
 
