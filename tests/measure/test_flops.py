@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from research.measure.flops import forward_flops, mfu, training_flops
-from research.models import alexnet, resnet, vit
+from research.models import alexnet, resnet, seq2seq, vit
 
 
 def array(*shape):
@@ -143,6 +143,34 @@ def test_a_vit_l16_costs_61_billion_multiplications():
 )
 def test_cnns_cost_what_torchvision_states(model, multiplications):
     assert model_flops(model, 224)[0] / 2 == pytest.approx(multiplications, rel=0.002)
+
+
+def seq2seq_forward(width, depths, mlp, heads, source, target, vocab):
+    """Multiplications of an encoder-decoder: per token 4 D H and its MLP, and 2 L H for what it attends to.
+
+    `mlp` is what an MLP costs a token, `heads` the features of all heads together.
+    """
+    encoder = source * (4 * width * heads + mlp + 2 * source * heads)
+    own = target * (4 * width * heads + mlp + 2 * target * heads)
+    cross = target * 2 * width * heads + source * 2 * width * heads + 2 * target * source * heads
+    return depths[0] * encoder + depths[1] * (own + cross) + target * width * vocab
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_an_encoder_decoder_costs_what_the_formula_says(gated, remat):
+    """Positions and masks cost nothing. All of it is trained: before the first layers, too, there are embeddings."""
+    width, mlp_dim, source, target, vocab, batch = 24, 40, 9, 7, 50, 2
+    model = seq2seq.Seq2Seq(
+        vocab, width=width, encoder_depth=3, decoder_depth=2, num_heads=3, kv_dim=10, mlp_dim=mlp_dim, gated=gated,
+        remat=remat,
+    )  # fmt: skip
+    tokens = [jax.ShapeDtypeStruct((batch, length), jnp.int32) for length in (source,) * 3 + (target,) * 3]
+    variables = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), *tokens)
+    run = lambda variables, *tokens: model.apply(variables, *tokens).sum()
+    multiplications = seq2seq_forward(width, (3, 2), (3 if gated else 2) * width * mlp_dim, 30, source, target, vocab)
+    assert forward_flops(run, variables, *tokens) == 2 * batch * multiplications
+    assert training_flops(run, variables, *tokens) == 6 * batch * multiplications
 
 
 # ---- Utilisation.
