@@ -21,6 +21,9 @@ from tests.train import toy
 
 VOCAB, LENGTHS, BOS, EOS = 48, (12, 16), 3, 1
 NET = {"width": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "kv_dim": 8, "mlp_dim": 32}
+# Without LLVM's optimisations, which take most of the time to compile.
+FAST = {"xla_backend_optimization_level": 0}
+jit = functools.partial(jax.jit, compiler_options=FAST)
 
 
 class Bigram(nn.Module):
@@ -61,7 +64,7 @@ def packed(count):
 @functools.cache
 def fresh():
     """Variables of the transformer of every task here, since settings of the task do not change them."""
-    return jax.jit(make().init)(jax.random.key(2))
+    return jit(make().init)(jax.random.key(2))
 
 
 @functools.cache
@@ -114,7 +117,7 @@ def test_losses_of_parts_add_up_to_the_loss_of_the_whole():
     pairs = make_pairs(7)
     batch = make_batch([pairs[:2], pairs[2:4], pairs[4:5], pairs[5:]], padding=2)
     variables, totals = fresh(), task.totals(batch)
-    loss = jax.jit(lambda part: task.loss(variables, part, totals, jax.random.key(1))[0])
+    loss = jit(lambda part: task.loss(variables, part, totals, jax.random.key(1))[0])
     parts = [{name: array[i::2] for name, array in batch.items()} for i in range(2)]
     np.testing.assert_allclose(sum(map(loss, parts)), loss(batch), rtol=1e-6)
 
@@ -125,7 +128,7 @@ def test_packed_examples_lose_as_much_as_each_alone():
     together = make_batch([pairs[:2], pairs[2:4], pairs[4:]])
     alone = make_batch([[pair] for pair in pairs])
 
-    @jax.jit
+    @jit
     def gradients(params, batch):
         loss = lambda params: task.loss({"params": params}, batch, task.totals(batch), jax.random.key(1))
         return jax.value_and_grad(loss, has_aux=True)(params)
@@ -141,14 +144,15 @@ def test_packed_examples_lose_as_much_as_each_alone():
 
 @functools.cache
 def first_state():
-    return jax.device_get(build(ema=0.0)[1].init())
+    return jax.device_get(build(ema=0.0)[1].init.lower().compile(FAST)())
 
 
 def first_step(**options):
     """What the first step makes of `packed(16)`, from the same state whatever the options of the program."""
     _, program = build(settings=(("label_smoothing", 0.1), ("z_loss", 1e-3)), ema=0.0, **options)
     state = jax.tree.map(lambda leaf, to: jax.device_put(leaf, to.sharding), first_state(), program.state)
-    state, metrics = program.train_step(state, feed.to_mesh(packed(16), program.batch_sharding))
+    batch = feed.to_mesh(packed(16), program.batch_sharding)
+    state, metrics = program.train_step.lower(state, batch).compile(FAST)(state, batch)
     return jax.device_get((state.params, metrics))
 
 
@@ -180,13 +184,13 @@ def test_answers_of_the_likeliest_tokens_are_those_of_the_whole_model(settings):
     tokens = np.zeros((3, 6), np.int32)
     positions = np.broadcast_to(np.arange(6), (3, 6))
     source = [batch[name] for name in ("source", "source_segments", "source_positions")]
-    apply = jax.jit(functools.partial(task.model.apply, fresh()))
+    apply = jit(functools.partial(task.model.apply, fresh()))
     for position in range(6):
         target_in = seq2seq.shift_right(tokens, positions, BOS)
         logits = apply(*source, target_in, np.ones((3, 6), np.int32), positions)
         ended = (tokens[:, :position] == EOS).any(1)
         tokens[:, position] = np.where(ended, 0, logits[:, position].argmax(-1))
-    outputs = jax.jit(task.predict)(fresh(), batch, jax.random.key(0))
+    outputs = jit(task.predict)(fresh(), batch, jax.random.key(0))
     assert outputs["tokens"].shape == (3, 1, 6) and outputs["scores"].shape == (3, 1)
     np.testing.assert_array_equal(outputs["tokens"][:, 0], tokens)
 
@@ -196,7 +200,7 @@ def test_a_beam_of_one_is_greedy_but_where_an_early_end_is_likelier():
     (greedy, one), (beam, other) = (
         jax.tree.map(lambda x: np.asarray(x)[:, 0], (outputs["tokens"], outputs["scores"]))
         for settings in ({"decoder": "greedy"}, {"decoder": "beam", "beam_size": 1, "length_penalty": 0.0})
-        for outputs in [jax.jit(make(max_decode_length=6, **settings).predict)(fresh(), batch, jax.random.key(0))]
+        for outputs in [jit(make(max_decode_length=6, **settings).predict)(fresh(), batch, jax.random.key(0))]
     )
     same = (greedy == beam).all(1)
     assert same.any()
@@ -235,7 +239,7 @@ def test_padding_does_not_prolong_decoding(settings):
 def test_answers_do_not_depend_on_padding(settings):
     task = make(max_decode_length=5, **settings)
     rows = [[pair] for pair in make_pairs(4)]
-    predict = jax.jit(task.predict)
+    predict = jit(task.predict)
     whole, part = make_batch(rows), make_batch(rows[:3], padding=1)
     whole, part = (jax.device_get(predict(fresh(), batch, jax.random.key(0))) for batch in (whole, part))
     count = settings.get("num_return", 1)
@@ -318,7 +322,7 @@ def test_perplexity_is_exact_over_a_split_in_batches_of_any_size():
     task, program = build()
     data = Data(make_pairs(7, seed=3))
     values = [evaluation.evaluate(program, task, data, fresh(), "test", size) for size in (2, 7)]
-    alone = jax.jit(functools.partial(task.evaluate, fresh()))
+    alone = jit(functools.partial(task.evaluate, fresh()))
     losses = [alone(make_batch([[pair]]))["loss"] for pair in data.pairs]
     total, tokens = np.sum(losses, axis=0)
     assert tokens == sum(len(target) for _, target in data.pairs)
