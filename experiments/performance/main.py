@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 
-from experiments.performance import compiling, input_pipeline, loop, memory, plans, startup, vit_steps
+from experiments.performance import compiling, input_pipeline, loop, memory, plans, startup, text_steps, vit_steps
 from experiments.performance.measurement import SMOKE, Measured, Measurement, say
+from experiments.performance.text_shapes import Shapes
 from research import command
 from research.report import formats, records
 from research.train import result
@@ -26,6 +27,7 @@ SUITES = {
     "memory": memory.measure,
     "vit": vit_steps.measure,
     "plan": plans.measure,
+    "text": text_steps.measure,
 }
 
 # Settings that show in a minute whether all of it works; what they measure means nothing.
@@ -37,7 +39,15 @@ QUICK = {
     "memory": {"configs": (SMOKE,)},
     "vit": {"config": SMOKE, "batch_sizes": {"S": 8}, "steps": 4, "repeats": 1, "matmul": 64},
     "plan": {"config": SMOKE, "slices": (("v5e:2x2", 1024, 1, 4), ("v5e:2x4", 2048, 2, 4)), "overrides": ()},
-}
+    "text": {
+        "shapes": Shapes(
+            model={"width": 16, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 2, "kv_dim": 8, "mlp_dim": 32},
+            vocab_size=64, batch_size=2, source_length=6, target_length=5,
+        ),
+        "pairs": 2,
+        "packed": "configs/translation/multi30k_en_de.py:smoke",
+    },
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,12 +71,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def default_suites(quick: bool) -> list[str]:
-    """All suites but those that this machine lacks something for; at toy size none does."""
+    """All suites but those that this machine lacks something for; at toy size that can only be an installed package."""
     left_out = {}
     if not quick and jax.default_backend() == "cpu":
         left_out["vit"] = "JAX has found no GPU or TPU"
     if not quick and importlib.util.find_spec("libtpu") is None:
         left_out["plan"] = "libtpu, of the extra [tpu], is not installed"
+    if text_steps.missing():
+        left_out["text"] = text_steps.missing()
     for name, reason in left_out.items():
         say(f"the suite {name} is left out: {reason}")
     return [name for name in SUITES if name not in left_out]

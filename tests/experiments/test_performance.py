@@ -1,5 +1,6 @@
 """The performance suites at toy size: what they report, not how fast it is."""
 
+import importlib.util
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from experiments.performance import compiling, input_pipeline, loop, main, measurement
+from experiments.performance import compiling, input_pipeline, loop, main, measurement, text_steps
 from experiments.performance.measurement import Measurement
 from research import config as configs
 from research.data import prepare
@@ -79,6 +80,59 @@ def test_compile_takes_the_depth_that_it_reports(digits, monkeypatch):
     assert config.endswith("--config.model.unroll=1")
 
 
+@pytest.mark.parametrize("work", text_steps.WORK)
+def test_tessera_and_pytorch_do_the_same_work(work):
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f"{package} is not installed; see the extra [interop]")
+    shapes = main.QUICK["text"]["shapes"]
+    tessera, pytorch = (text_steps.make(side, shapes, work) for side in ("Tessera", "PyTorch"))
+    assert tessera.num_params == pytorch.num_params
+    if work == "train":
+        # Both know nothing at first, and learn the one batch that they see.
+        losses = [[float(side.run()) for _ in range(150)] for side in (tessera, pytorch)]
+        assert all(abs(first - math.log(shapes.vocab_size)) < 2 for first, *_ in losses)
+        assert all(last < 0.8 * first for first, *_, last in losses)
+    else:
+        assert tessera.run().shape == pytorch.run().shape == (shapes.batch_size, shapes.target_length)
+
+
+def test_text_compares_seconds(monkeypatch):
+    """Sides that take 1 s and 4 s, once compiled; the first time, which is not counted, PyTorch takes 100 s."""
+
+    class Side:
+        num_params, compile_s, temporary_bytes = 1, 7.0, 2**20
+
+        def __init__(self, seconds):
+            self.seconds = iter(seconds)
+
+    sides = {"Tessera": Side([1, 1, 1, 1]), "PyTorch": Side([100, 4, 3, 5])}
+    monkeypatch.setattr(text_steps, "make", lambda side, shapes, work: sides[side])
+    monkeypatch.setattr(text_steps, "_seconds", lambda side: float(next(side.seconds)))
+    ratio, ours, theirs, compiled, temporaries = text_steps.compare(text_steps.T5_SMALL, "beam", pairs=3)
+    assert (ratio.value, ratio.goal, ratio.met) == (4.0, ">= 3", True)
+    assert (ours.value, theirs.value) == (8 * 64 / 1, 8 * 64 / 4)
+    assert (compiled.value, temporaries.value) == (7.0, 1.0)
+
+
+def test_text_says_where_it_cannot_run(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else object())
+    assert "text" not in main.default_suites(quick=True)
+    assert "the suite text is left out: torch and transformers, of the extra [interop]" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="leave it out"):
+        text_steps.measure()
+
+
+def test_padding_is_that_of_the_training_rows(digits):
+    prepare.prepare("spelled_numbers")
+    packed = main.QUICK["text"]["packed"]
+    source = configs.Source.parse(packed)
+    _, data = text_steps.text2text.build(configs.load(source.file, source.variant))
+    rows = data.source("train")
+    filled = sum(len(side) for index in range(len(rows)) for example in rows[index] for side in example)
+    share = 1 - filled / (len(rows) * (data.source_length + data.target_length))
+    assert text_steps.padding_share(packed) == pytest.approx(share)
+
+
 def test_rows_are_those_that_the_tables_read():
     measured = {"loop": {measurement.CIFAR10: [Measurement("full / bare", 1.0134, at_most=1.02)]}}
     (row,) = main.rows(measured, ("0123456789ab", False))
@@ -99,7 +153,7 @@ def test_recorded_rows_stand_in_the_experiment_of_their_name(tmp_path):
     assert json.loads(line)["measurements"][0]["value"] == 1.0134
 
 
-@pytest.mark.parametrize("config", [measurement.DIGITS, measurement.CIFAR10, measurement.SMOKE])
+@pytest.mark.parametrize("config", [measurement.DIGITS, measurement.CIFAR10, measurement.SMOKE, text_steps.PACKED])
 def test_the_configs_exist(config, monkeypatch):
     monkeypatch.chdir(ROOT)
     source = configs.Source.parse(config)
@@ -117,13 +171,15 @@ def test_wrong_arguments(words):
 @pytest.mark.long
 def test_the_command(digits, tmp_path):
     """All suites in the way that a user runs them."""
+    prepare.prepare("spelled_numbers")
     out = tmp_path / "performance.json"
     command = [sys.executable, "-m", "experiments.performance.main", "--quick", f"--out={out}"]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     finished = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert finished.returncode == 0, finished.stderr
     rows = json.loads(out.read_text())
-    assert [row["suite"] for row in rows] == list(main.SUITES)
+    suites = main.default_suites(quick=True)
+    assert sorted({row["suite"] for row in rows}, key=suites.index) == suites
     values = {each["name"]: each["value"] for row in rows for each in row["measurements"]}
     assert all(value > 0 for value in values.values())
     assert values["of which compiling the step"] < values["process start to first step"]
