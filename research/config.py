@@ -28,6 +28,11 @@ _RUN_FIELDS = (
     r"|data\.(dir|cache|eval_buckets|workers|prefetch)"
 )
 _MAY_DIFFER_ON_RESUME = re.compile(_RUN_FIELDS + r"|train\.steps|source\..*")
+# How a trained model is asked: what evaluation and prediction, which write nothing, may do in another way.
+_MAY_DIFFER_IN_USE = re.compile(
+    r"task\.(decoder|max_decode_length|beam_size|length_penalty|early_stopping|num_return|temperature|top_k|top_p)"
+    r"|train\.(eval_batch_size|select)|data\.truncate(_source)?"
+)
 _NOT_IN_DIGEST = re.compile(_RUN_FIELDS + r"|seed|source\..*")
 
 
@@ -234,14 +239,18 @@ def _digest(config: Mapping, defaults: Mapping) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def differences(old: Mapping, new: Mapping) -> tuple[list[str], list[str]]:
-    """Two lists of `field: old -> new` lines: those that a resumed run may show, and those that it must not."""
+def differences(old: Mapping, new: Mapping, in_use: bool = False) -> tuple[list[str], list[str]]:
+    """Two lists of `field: old -> new` lines: those that a resumed run may show, and those that it must not.
+
+    With `in_use`, a trained run is only evaluated or asked.
+    """
+    may_differ = lambda key: _MAY_DIFFER_ON_RESUME.fullmatch(key) or (in_use and _MAY_DIFFER_IN_USE.fullmatch(key))
     before, after = flat(json.loads(json.dumps(plain(old)))), flat(json.loads(json.dumps(plain(new))))
     allowed, refused = [], []
     for key in sorted(before.keys() | after.keys()):
         if key not in before or key not in after or before[key] != after[key]:
             line = f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
-            (allowed if _MAY_DIFFER_ON_RESUME.fullmatch(key) else refused).append(line)
+            (allowed if may_differ(key) else refused).append(line)
     return allowed, refused
 
 

@@ -238,6 +238,13 @@ def test_differences_that_a_resumed_run_may_show():
     ]
 
 
+def test_a_trained_run_may_be_asked_in_another_way():
+    old = {"task": {"beam_size": 4, "label_smoothing": 0.1}, "data": {"truncate": False}, "train": {"select": "last"}}
+    new = {"task": {"beam_size": 8, "label_smoothing": 0.2}, "data": {"truncate": True}, "train": {"select": "best"}}
+    assert len(config_lib.differences(old, new)[1]) == 4
+    assert config_lib.differences(old, new, in_use=True)[1] == ["task.label_smoothing: 0.1 -> 0.2"]
+
+
 @pytest.mark.parametrize("override", ["seed=1", "model.width=64", "train.batch_size=64", "optimizer.name=lion"])
 def test_a_run_directory_of_another_config_is_refused_untouched(tmp_path, override):
     rundir.claim(tmp_path, config_lib.load(DIGITS, "smoke"), write=True)

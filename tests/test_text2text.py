@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import shutil
 import sys
 
 import numpy as np
@@ -121,13 +120,9 @@ def test_texts_may_come_as_words_in_a_file_or_on_standard_input(trained, capsys,
     assert answers(capsys, run, tmp_path / "numbers.txt", "-") == lines
 
 
-def test_a_single_answer_stands_alone_and_is_the_one_that_was_scored(trained, capsys, tmp_path):
-    run, _ = trained
-    one = Run(run.config.data.dir, tmp_path / "run", *run.overrides[len(SETTINGS) + 1 :], "task.num_return=1")
-    shutil.copytree(run.workdir, one.workdir)
-    config = json.loads((one.workdir / "config.json").read_text())
-    config["task"]["num_return"] = 1
-    (one.workdir / "config.json").write_text(json.dumps(config))
+def test_a_single_answer_stands_alone_and_is_the_one_that_was_scored(trained, capsys):
+    run, _ = trained  # which may be asked in another way than it was trained to be
+    one = Run(run.config.data.dir, run.workdir, *run.overrides[len(SETTINGS) + 1 :], "task.num_return=1")
     entries = [json.loads(line) for line in (run.workdir / "predictions.jsonl").read_text("utf-8").splitlines()[:8]]
     texts = [spell(int(reference(entry))) for entry in entries]
     assert answers(capsys, one, *texts) == [entry["prediction"] for entry in entries]

@@ -59,8 +59,12 @@ class Folder:
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
-def claim(workdir: Path, config: Mapping[str, Any], write: bool, name: str | None = None) -> list[str]:
+def claim(
+    workdir: Path, config: Mapping[str, Any], write: bool, name: str | None = None, in_use: bool = False
+) -> list[str]:
     """Makes `workdir` the run directory of `config`; returns the differences that a resumed run may show.
+
+    With `in_use` the run is only evaluated or asked, which may be done in another way than its config says.
 
     Raises ValueError, before anything is written, when it belongs to a config that differs in more than that; the
     message calls it `name`.
@@ -70,7 +74,7 @@ def claim(workdir: Path, config: Mapping[str, Any], write: bool, name: str | Non
     path = workdir / "config.json"
     allowed: list[str] = []
     if path.exists():
-        allowed, refused = config_lib.differences(read_json(path), config)
+        allowed, refused = config_lib.differences(read_json(path), config, in_use)
         if refused:
             raise ValueError(
                 f"{name or workdir} belongs to another config ({'; '.join(refused)}); "

@@ -108,7 +108,7 @@ class Run:
         elif not (self.workdir / "checkpoints").exists():
             raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
         main = processes.is_main() and write
-        self.changed = rundir.claim(files, config, write=main, name=str(workdir))
+        self.changed = rundir.claim(files, config, write=main, name=str(workdir), in_use=not write)
         self.timeline = Timeline(files / "timeline.jsonl" if main else None)
         self.metrics = rundir.Metrics(files, write=main)
         mode = task.selection[1]
