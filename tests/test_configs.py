@@ -1,5 +1,7 @@
 """Every config and variant builds its program, and no config sets a key that nothing uses."""
 
+import dataclasses
+import functools
 import io
 import re
 from pathlib import Path
@@ -10,23 +12,35 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from experiments.image_classification import main
 from research import config as config_lib
+from research.data import tokens
+from research.data.text import Text
 from research.parallel import mesh as mesh_lib
+from research.tasks import seq2seq, text_scores
 from research.train import feed, trainer
 from research.train.program import build_program
 from tests.train import toy
 
-FILES = sorted(str(path.relative_to(Path.cwd())) for path in Path.cwd().glob("configs/image_classification/*.py"))
+FILES = sorted(str(path.relative_to(Path.cwd())) for path in Path.cwd().glob("configs/*/*.py"))
 
 
 def variants(file):
     return config_lib.load_file(file).VARIANTS
 
 
+def build(config):
+    """The task and the data of a config, by its experiment's own main.py."""
+    return config_lib.experiment_module(config_lib.Source(config.source.file, config.source.variant)).build(config)
+
+
+def is_text(file):
+    return Path(file).parent.name != "image_classification"
+
+
 VARIANTS = [(file, variant) for file in FILES for variant in variants(file)]
 each_variant = pytest.mark.parametrize(("file", "variant"), VARIANTS, ids=lambda value: Path(value).stem)
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda value: Path(value).stem)
+each_text = pytest.mark.parametrize("file", filter(is_text, FILES), ids=lambda value: Path(value).stem)
 
 
 def set_keys(file, variant):
@@ -47,23 +61,50 @@ def test_its_program_builds_on_several_devices_without_data(file, variant):
     tensor = 1 if "resnet" in file else 4  # which a ResNet has no use for
     sizes = ["mesh.data=1", "mesh.fsdp=2", f"mesh.tensor={tensor}"]
     config = config_lib.load(file, variant, [*sizes, "data.dir=/nowhere"])
-    task, data = main.build(config)
-    assert data.num_classes == (10 if variant == "smoke" or "imagenet" not in file else 1000)
+    task, data = build(config)
     mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[: 2 * tensor])
     feed.check_batch(config, mesh)
     program = build_program(config, task, mesh)
     batch = task.example(config.train.batch_size)
     outputs = jax.eval_shape(program.predict_step, program.state.evaluated, batch, jax.random.key(0))
+    if is_text(file):
+        assert task.model.vocab_size == data.vocabulary.size == config.data.vocab_size
+        assert outputs["tokens"].shape == (config.train.batch_size, 1, config.task.max_decode_length)
+        return
+    assert data.num_classes == (10 if variant == "smoke" or "imagenet" not in file else 1000)
     assert outputs["probabilities"].shape == (config.train.batch_size, data.num_classes)
 
 
 @each_file
 def test_it_names_a_floor_and_a_reference_with_their_sources(file):
     result = config_lib.result_spec(file)
-    assert result["metric"] == "test/accuracy"
-    assert 0 < result["floor"] < result["reference"] < 1
-    assert result["floor_source"] and result["reference_source"]
+    most = 1 if "accuracy" in result["metric"] or "bleu1" in result["metric"] else 100
+    assert result["floor_source"] and 0 < result["floor"] < most
     assert config_lib.load_file(file).__doc__.count("\n") > 5
+    if is_text(file) and result["reference"] is None:
+        assert "none is published" in config_lib.load_file(file).__doc__ and not result["reference_source"]
+        return
+    assert result["floor"] < result["reference"] < most
+    assert result["reference_source"]
+
+
+@each_variant
+def test_its_runs_have_the_metrics_of_its_result(file, variant):
+    result, config = config_lib.result_spec(file, variant), config_lib.load(file, variant)
+    measured = {"accuracy"}
+    if is_text(file):
+        example = {"references": ("a text",), "task": 1}
+        measured = {name for metric in config.task.metrics for name in text_scores.METRICS[metric](["a"], [example])[0]}
+        assert config.task.select_by in measured | {"loss"}
+        assert config.train.score == "all" or config.task.select_by == "loss"
+    assert {result["metric"], *result.get("also", ())} <= {f"test/{name}" for name in measured}
+
+
+@each_text
+def test_smoke_runs_need_no_download_and_stay_small(file):
+    config = config_lib.load(file, "smoke")
+    assert config.data.name == "spelled_numbers" and config.data.workers == 0
+    assert config.train.steps * config.train.batch_size * config.data.source_length < 50_000
 
 
 # ---- Every key that is set is used: another value gives other batches or another program, or is refused.
@@ -82,24 +123,88 @@ def pictures(data):
         yield data.eval_transform(example)["image"].tobytes()
 
 
+class Words(str):
+    """A field of any type: a text that lasts, whatever item of it a template asks for."""
+
+    def __getitem__(self, key):
+        return self
+
+
+class Written:
+    """Stands for tokens.Tokens: in each split the same text `copies` times, written here so that nothing must be
+    prepared; each of its bytes is a token, after those of `prefix`."""
+
+    def __init__(self, prepared, copies, prefix):
+        fields = {name: Words(f"the {name}") for name in prepared.raw.builder.info.features}
+        self._texts = [[prefix + text for text in prepared.template.texts(fields)]] * copies
+        self.name = prepared.name
+
+    def lengths(self, split):
+        return np.array([[len(text) + 1 for text in pair] for pair in self._texts])
+
+    def examples(self, split, limits, keep_end):
+        ids = lambda text: np.array([*text.encode(), 1], np.int32)
+        return [
+            (tokens.cut(ids(source), limits[0], keep_end), tokens.cut(ids(target), limits[1]))
+            for source, target in self._texts
+        ]
+
+
+def texts(data):
+    """The arrays of a row of three short texts, and of one that is too long for any row, or why there are none."""
+    long = " ".join(map(str, range(1000)))
+    for copies, prefix in ((3, ""), (1, long)):
+        rows = dataclasses.replace(data, prepared=Written(data.prepared, copies, prefix))
+        try:
+            yield from (array.tobytes() for array in rows.train_transform(rows.source("train")[0]).values())
+        except ValueError as error:
+            yield str(error)
+
+
 def data_fingerprint(config):
-    _, data = main.build(config)
+    _, data = build(config)
+    if isinstance(data, Text):
+        return *texts(data), data.name, data.prepared.settings, data.workers, data.prefetch
     return *pictures(data), data.name, data.mean, data.std, data.cache, data.workers, data.prefetch
 
 
-def program_fingerprint(config):
-    task, _ = main.build(config)
-    batch, rng = task.example(4), jax.random.key(0)
-    variables = jax.eval_shape(task.init, rng)
-    loss = jax.make_jaxpr(lambda *args: task.loss(*args[:2], {"examples": 4.0}, args[2]))(variables, batch, rng)
-    return re.sub("0x[0-9a-f]+", "", f"{jax.make_jaxpr(task.init)(rng)} {loss}")
+@functools.cache
+def training(task):
+    """What `init` and `loss` of a task compute, as text, and the variables."""
+    batch, rng, totals = task.example(4), jax.random.key(0), {"examples": 4.0, "tokens": 4.0}
+    init, variables = jax.make_jaxpr(lambda rng: task.init(rng), return_shape=True)(rng)
+    loss = jax.make_jaxpr(lambda *args: task.loss(*args[:2], totals, args[2]))(variables, batch, rng)
+    return re.sub("0x[0-9a-f]+", "", f"{init} {loss}"), variables
+
+
+@functools.cache
+def decoding(task):
+    """What `predict` of a task computes, as text."""
+    predict = jax.make_jaxpr(lambda *args: task.predict(*args))
+    return re.sub("0x[0-9a-f]+", "", str(predict(training(task)[1], task.example(4), jax.random.key(0))))
+
+
+def training_fingerprint(config):
+    task, data = build(config)
+    if isinstance(data, Text):  # many configs have the same smoke model, and decode its answers in their own ways
+        learnt = ("model", "source_length", "target_length", "bos", "eos", "label_smoothing", "z_loss")
+        task = seq2seq.Task(**{name: getattr(task, name) for name in learnt})
+    return training(task)[0]
+
+
+def task_fingerprint(config):
+    task, data = build(config)
+    if not isinstance(data, Text):
+        return training(task)[0]
+    how = {"metrics": (), "select_by": "loss", "label_smoothing": 0.0, "z_loss": 0.0}
+    return training_fingerprint(config), decoding(dataclasses.replace(task, **how)), task.metrics, task.selection
 
 
 FINGERPRINTS = {
     "data": data_fingerprint,
-    "model": program_fingerprint,
-    "task": program_fingerprint,
-    "precision": program_fingerprint,
+    "model": training_fingerprint,
+    "task": task_fingerprint,
+    "precision": training_fingerprint,
 }
 
 

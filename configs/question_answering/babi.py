@@ -86,7 +86,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         config.data.update(source_length=256, target_length=16)
         config.train.update(steps=8000, batch_size=16)
     if variant == "smoke":
-        config.data.update(name="spelled_numbers", vocab_size=400, source_length=64, target_length=32)
+        config.data.update(name="spelled_numbers", vocab_size=400, source_length=64, target_length=64)
         config.data.update(source="context: {words} question: {parity}", target="{digits}")
         config.model.update(width=32, encoder_depth=2, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, unroll=1)
         config.task.update(max_decode_length=12, metrics=("accuracy",), select_by="accuracy")

@@ -81,7 +81,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         }
     )
     if variant == "smoke":
-        config.data.update(name="spelled_numbers", vocab_size=400, source_length=64, target_length=32)
+        config.data.update(name="spelled_numbers", vocab_size=400, source_length=64, target_length=64)
         config.data.update(source="question: {parity} context: {words}", target="{digits}")
         config.model.update(width=32, encoder_depth=2, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, unroll=1)
         config.task.update(beam_size=2, max_decode_length=12)

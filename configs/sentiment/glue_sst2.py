@@ -79,7 +79,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     )
     if variant == "smoke":
         config.data.update(name="spelled_numbers", source="{words}", target="{parity}", vocab_size=400, workers=0)
-        config.data.update(source_length=64, target_length=12)
+        config.data.update(source_length=64, target_length=64)
         config.model.update(width=32, encoder_depth=2, decoder_depth=2, num_heads=2, kv_dim=16, mlp_dim=64)
         config.optimizer.warmup_steps = 5
         config.train.update(steps=20, batch_size=16, eval_every=10, checkpoint_every=10, log_every=5)

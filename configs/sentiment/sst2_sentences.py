@@ -83,7 +83,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     )
     if variant == "smoke":
         config.data.update(name="spelled_numbers", source="{words}", target="{parity}", vocab_size=400)
-        config.data.update(source_length=64, target_length=12)
+        config.data.update(source_length=64, target_length=64)
         config.model.update(width=32, num_heads=2, mlp_dim=64, unroll=1)
         config.optimizer.warmup_steps = 5
         config.train.update(steps=20, eval_every=10, checkpoint_every=10, log_every=5)

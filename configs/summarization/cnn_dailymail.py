@@ -80,7 +80,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     )
     if variant == "smoke":
         config.data.update(name="spelled_numbers", source="{words}", target="{digits}", vocab_size=400, workers=0)
-        config.data.update(source_length=64, target_length=48)
+        config.data.update(source_length=64, target_length=64)
         config.model.update(width=32, encoder_depth=2, decoder_depth=2, num_heads=2, kv_dim=16, mlp_dim=64)
         config.task.update(beam_size=2, max_decode_length=12)
         config.optimizer.warmup_steps = 5

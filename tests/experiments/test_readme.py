@@ -3,14 +3,17 @@
 A command is run unless `NOT_RUN` names it, so a new one cannot be left out silently.
 """
 
+import functools
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from research import config as configs
+from research.data.builders.spelled_numbers import spell
 from tests.experiments.conftest import BIN, ROOT
 from tests.tpu_scripts.conftest import install_fake
 
@@ -20,6 +23,8 @@ CONFIGS = sorted(ROOT.glob("configs/*/*.py"))
 _RUNS_THESE = "it runs this test"
 _INSTALLS = "it installs packages into the environment that runs this test"
 _IMAGENET = "it needs the ImageNet archives (144 GB)"
+_STORIES = "it needs the CNN and Daily Mail archives"
+_DOWNLOADS = "it downloads from the internet"
 _BENCHMARK = "it takes ten minutes on an idle machine; the same with --quick is run"
 _SLURM = (
     "sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 --time=24:00:00 tpu_scripts/slurm_job.sh "
@@ -33,11 +38,18 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[cuda]'": _INSTALLS,
     "python -m pip install -c constraints.txt -e '.[tpu]'": _INSTALLS,
     "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
+    "python -m research.data prepare cnn_dailymail --manual_dir=/path/to/stories "
+    "--config=configs/summarization/cnn_dailymail.py:full": _STORIES,
+    "python -m research.data prepare wmt14_translate/de-en --config=configs/translation/wmt14_en_de.py:big": _DOWNLOADS,
+    "python -m research.data prepare glue/sst2 --config=configs/sentiment/glue_sst2.py:full": _DOWNLOADS,
+    "python -m research.data prepare squad --config=configs/question_answering/squad.py:full": _DOWNLOADS,
     "python -m experiments.performance.main": _BENCHMARK,
     _SLURM: "it needs a SLURM cluster; slurm_job.sh is tested by itself",
 }
-CIFAR10_ARCHIVES = ROOT.parent / "shared/data/cifar10"
-FOLDER = "/path/to/pictures"
+SHARED = ROOT.parent / "shared/data"
+# What the smoke variants of texts train on; the pages say so in passing only.
+SMOKE_DATA = "python -m research.data prepare spelled_numbers"
+TRAINING_PAGES = sorted({ROOT / "experiments" / config.parent.name / "README.md" for config in CONFIGS})
 
 
 def commands(page):
@@ -50,17 +62,18 @@ def commands(page):
 
 def runs_here(command):
     """Whether a command is one that this test runs on this machine."""
-    return command not in NOT_RUN and (CIFAR10_ARCHIVES.is_dir() or "cifar10" not in command)
+    return command not in NOT_RUN and (SHARED.is_dir() or not re.search("shared/data|cifar10", command))
 
 
 def small(command):
     """A command as written, but at the smoke size and with the environment of this test for `make`."""
-    command = re.sub(r"(--config=\S+\.py)(:\w+)?(?=\s|$)", r"\1:smoke", command)
+    if "research.data prepare" not in command:
+        command = re.sub(r"(--config=\S+\.py)(:\w+)?(?=\s|$)", r"\1:smoke", command)
     command = re.sub(r"(-m experiments\.performance\.main)(?! --quick)", r"\1 --quick", command)
     return re.sub(r"^make ", f"make -o .venv/installed BIN={BIN} ", command)
 
 
-def write_folder(path):
+def write_pictures(path):
     """Twenty pictures of each of two classes, as `class/picture.jpg`."""
     rng = np.random.default_rng(0)
     for name, level in {"dark": 60, "light": 190}.items():
@@ -68,6 +81,29 @@ def write_folder(path):
         for index in range(20):
             pixels = rng.integers(level - 50, level + 50, (40, 48, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path / name / f"{index}.jpg")
+
+
+def write_pairs(path):
+    """Forty lines of a number in words and one in digits, as a TSV file."""
+    path.mkdir()
+    path.joinpath("train.tsv").write_text("".join(f"{spell(number)}\t{number}\n" for number in range(40)))
+
+
+def write_objects(path, keys):
+    """Forty lines of JSON: objects with these keys."""
+    path.mkdir()
+    lines = [json.dumps({key: f"{key} {spell(number)}" for key in keys}) + "\n" for number in range(40)]
+    path.joinpath("train.jsonl").write_text("".join(lines))
+
+
+# What stands where a page speaks of a user's own data.
+OWN_DATA = {
+    "/path/to/pictures": write_pictures,
+    "/path/to/pairs": write_pairs,
+    "/path/to/classes": write_pairs,
+    "/path/to/summaries": functools.partial(write_objects, keys=("text", "summary")),
+    "/path/to/questions": functools.partial(write_objects, keys=("question", "context", "answer")),
+}
 
 
 def play_cloud(house, folder):
@@ -87,13 +123,17 @@ def play_cloud(house, folder):
 @pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_works(page, house, tmp_path):
-    write_folder(tmp_path / "pictures")
+    for own, write in OWN_DATA.items():
+        write(tmp_path / Path(own).name)
+    assert house.run(SMOKE_DATA).returncode == 0
     if page.parent.name == "tpu_scripts":
         play_cloud(house, tmp_path / "cloud")
     makefile = house.root / "Makefile"
     makefile.write_text(makefile.read_text().replace(".py:cpu", ".py:smoke"))
     for command in filter(runs_here, commands(page)):
-        done = house.run(small(command).replace(FOLDER, str(tmp_path / "pictures")))
+        for own in OWN_DATA:
+            command = command.replace(own, str(tmp_path / Path(own).name))
+        done = house.run(small(command))
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
@@ -102,10 +142,19 @@ def test_what_is_not_run_is_written_somewhere():
     assert NOT_RUN.keys() <= written
 
 
-def test_the_two_commands_and_the_modes_are_shown():
+def test_the_two_commands_are_shown():
     assert {"make train", "make test"} <= set(commands(ROOT / "README.md"))
-    shown = " ".join(commands(ROOT / "experiments/image_classification/README.md"))
-    assert "--mode=evaluate" in shown and "--mode=predict" in shown and FOLDER in shown
+
+
+@pytest.mark.parametrize("page", TRAINING_PAGES, ids=lambda page: page.parent.name)
+def test_the_modes_and_own_data_are_shown(page):
+    shown = commands(page)
+    assert any("--mode=evaluate" in command for command in shown)
+    assert any("--mode=predict" in command for command in shown)
+    assert any(f"folder:{own}" in command for command in shown for own in OWN_DATA)
+    if "image" not in page.parent.name:  # a text, a file and standard input
+        predicted = [command.split("--mode=predict ")[1] for command in shown if "--mode=predict" in command]
+        assert {text[:4] for text in predicted} >= {"-", "runs"} and any(text[0] in '"$' for text in predicted)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
