@@ -275,6 +275,13 @@ def test_a_key_that_nothing_uses_is_reported():
     assert unused(config, names) == ["data.flavour", "data.pad", "model.key_bias"]
 
 
+def test_a_key_of_a_text_config_that_nothing_uses_is_reported():
+    config = changed(config_lib.load("configs/question_answering/squad.py", "smoke"), "data.flavour", 1)
+    idle = ["data.flavour", "model.key_bias", "task.beam_size"]  # the last two wait for bias=True and decoder="beam"
+    used = {"data.pack", "data.truncate_source", "model.dropout", "task.label_smoothing", "task.max_decode_length"}
+    assert unused(config, used | set(idle)) == idle
+
+
 # ---- The groups that the trainer reads field by field: train, optimizer, mesh and the seed.
 
 

@@ -2,8 +2,8 @@
 
     python -m tests.parallel.golden
 
-writes them anew, one a config, for a mesh of data=2 x fsdp=16 x tensor=2 (data=4 x fsdp=16 for a model that tensor
-parallelism does nothing for).
+writes them anew, one a config and full-size variant, for a mesh of data=2 x fsdp=16 x tensor=2 (data=4 x fsdp=16 for
+a model that tensor parallelism does nothing for).
 """
 
 import json
@@ -19,14 +19,23 @@ from research.train.program import State, abstract_state
 
 FOLDER = Path(__file__).parent.parent / "golden" / "shardings"
 ROOT = FOLDER.parents[2]
-CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("configs/*/*.py"))
+FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("configs/*/*.py"))
+SMALL = ("cpu", "smoke")
+CONFIGS = [
+    f"{file}:{variant}"
+    for file in FILES
+    for variant in config_lib.load_file(str(ROOT / file)).VARIANTS
+    if variant not in SMALL
+]
 MESH = {"data": 2, "fsdp": 16, "tensor": 2, "sequence": 1}
 WITHOUT_TENSOR = {"data": 4, "fsdp": 16, "tensor": 1, "sequence": 1}
 
 
-def place(file: str) -> Path:
-    """Where the golden file of a config lies."""
-    return FOLDER / Path(file).parent.name / f"{Path(file).stem}.json"
+def place(config: str) -> Path:
+    """Where the golden file of `configs/EXPERIMENT/NAME.py:VARIANT` lies; the variant `full` is not named."""
+    source = config_lib.Source.parse(config)
+    variant = "" if source.variant == "full" else f"_{source.variant}"
+    return FOLDER / source.experiment / f"{Path(source.file).stem}{variant}.json"
 
 
 def describe(leaf: jax.ShapeDtypeStruct) -> str:
@@ -36,19 +45,20 @@ def describe(leaf: jax.ShapeDtypeStruct) -> str:
     return f"{'x'.join(map(str, leaf.shape)) or 'scalar'} {leaf.dtype}: {', '.join(axes) or '-'}"
 
 
-def abstract(file: str, sizes: dict[str, int]) -> State:
+def abstract(config: str, sizes: dict[str, int]) -> State:
     """The state of a full-size config on a mesh that no device belongs to."""
-    config = config_lib.load(str(ROOT / file), "full")
-    task, _ = config_lib.experiment_module(config_lib.Source(str(ROOT / file), "full")).build(config)
+    source = config_lib.Source.parse(str(ROOT / config))
+    config = config_lib.load(source.file, source.variant)
+    task, _ = config_lib.experiment_module(source).build(config)
     mesh = AbstractMesh(tuple(sizes.values()), mesh_lib.AXES, axis_types=(AxisType.Auto,) * len(sizes))
     return abstract_state(config, task, mesh)
 
 
-def resolved(file: str) -> dict:
+def resolved(config: str) -> dict:
     """The mesh and a line for each leaf of the state; a tree that lies as the parameters do is one line."""
     for sizes in (MESH, WITHOUT_TENSOR):
         try:
-            state = abstract(file, sizes)
+            state = abstract(config, sizes)
             break
         except ValueError as error:
             if sizes is WITHOUT_TENSOR or "mesh.tensor=2" not in str(error):
@@ -75,10 +85,10 @@ def main() -> None:
     """Writes every golden file, and removes those of configs that are no more."""
     for old in FOLDER.rglob("*.json"):
         old.unlink()
-    for file in CONFIGS:
-        place(file).parent.mkdir(parents=True, exist_ok=True)
-        place(file).write_text(json.dumps(resolved(file), indent=1) + "\n")
-        print(place(file).relative_to(ROOT))
+    for config in CONFIGS:
+        place(config).parent.mkdir(parents=True, exist_ok=True)
+        place(config).write_text(json.dumps(resolved(config), indent=1) + "\n")
+        print(place(config).relative_to(ROOT))
 
 
 if __name__ == "__main__":
