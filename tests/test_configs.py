@@ -135,7 +135,7 @@ class Written:
     prepared; each of its bytes is a token, after those of `prefix`."""
 
     def __init__(self, prepared, copies, prefix):
-        fields = {name: Words(f"the {name}") for name in prepared.raw.builder.info.features}
+        fields = {name: Words(name) for name in prepared.raw.builder.info.features}
         self._texts = [[prefix + text for text in prepared.template.texts(fields)]] * copies
         self.name = prepared.name
 
