@@ -38,7 +38,8 @@ class Tessera:
 
     def __init__(self, shapes: Shapes, work: str):
         config = ConfigDict(config_lib.complete(shapes.config(), trainer.defaults)[0])
-        program, rng = trainer.build(config, task := _task(shapes, work)), jax.random.key(0)
+        task, rng = _task(shapes, work), jax.random.key(0)
+        program = trainer.build(config, task, jax.devices()[:1])  # as many as PyTorch takes
         batch = task.example(shapes.batch_size)
         begun = time.perf_counter()
         if work == "train":

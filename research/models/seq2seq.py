@@ -163,8 +163,7 @@ class Seq2Seq(nn.Module):
 
         `position` counts from 0; it is a scalar or [batch * beams], one for all beams of an example.
         """
-        beams = cache["own"][0].shape[-2]
-        x = self._embed(token).reshape(-1, beams, self.width)
+        x = self._embed(token).reshape(len(cache["cross_mask"]), -1, self.width)
         x, cache = self.decoder.step(x, jnp.asarray(position), cache)
         return self._logits(x).reshape(token.shape[0], -1), cache
 

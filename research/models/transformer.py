@@ -138,8 +138,8 @@ class Attention(nn.Module):
 
     def step(
         self, x: jax.Array, cache: Pair, position: jax.Array, bias: jax.Array | None, mask: jax.Array
-    ) -> tuple[jax.Array, Pair]:
-        """`__call__` for the next tokens [batch, beams, width], and their keys and values as `write` takes them.
+    ) -> tuple[jax.Array, tuple[Pair, Pair]]:
+        """`__call__` for the next tokens [batch, beams, width]; their keys and values, and the cache with them written.
 
         `cache` holds those of the tokens before. The beams of an example are looked at as one sequence of beams *
         length tokens, of which the `mask` [batch, 1, beams, beams * length] shows each beam its own, wherever they were
@@ -147,9 +147,9 @@ class Attention(nn.Module):
         """
         query, key, value = self.query_key_value(x)
         new = key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
-        keys, values = write(cache, new, position)
+        keys, values = written = write(cache, new, position)
         keys, values = keys.reshape(*keys.shape[:3], -1), values.reshape(*values.shape[:2], -1, values.shape[-1])
-        return self.out(layers.cached_attention(query, keys, values, bias, mask, self.settings.scale)), new
+        return self.out(layers.cached_attention(query, keys, values, bias, mask, self.settings.scale)), (new, written)
 
 
 def write(cache: Pair, new: Pair, position: jax.Array) -> Pair:
@@ -242,14 +242,14 @@ class Block(nn.Module):
         bias: jax.Array | None,
         mask: jax.Array,
         cross_mask: jax.Array,
-    ) -> tuple[jax.Array, Pair]:
+    ) -> tuple[jax.Array, tuple[Pair, Pair]]:
         """`__call__` of a decoder for the next tokens [batch, beams, width]; see `Attention.step`."""
-        branch, new = self.attention.step(self._before(x, self.attention_norm), own, position, bias, mask)
+        branch, cache = self.attention.step(self._before(x, self.attention_norm), own, position, bias, mask)
         x = self._after(x, branch, self.attention_norm)
         branch = self.cross_attention.cross_step(self._before(x, self.cross_norm), cross, cross_mask)
         x = self._after(x, branch, self.cross_norm)
         branch = self.mlp(self._before(x, self.mlp_norm), False)
-        return self._after(x, branch, self.mlp_norm), new
+        return self._after(x, branch, self.mlp_norm), cache
 
     def keys_values(self, encoded: jax.Array) -> tuple[jax.Array, Pair]:
         """`encoded` again, for a scan over layers, and what cross attention makes of it."""

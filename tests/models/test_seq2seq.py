@@ -32,7 +32,13 @@ KINDS = {
     "vaswani": VASWANI,
     "whisper": WHISPER,
     "learned": {"encoder_positions": "learned", "norm_position": "post"},
+    "unrolled": {"unroll": 3, "decoder_positions": "learned"},
 }
+
+
+def some_of(*fast):
+    """All kinds, of which the tests of all but some take too long for every day."""
+    return [kind if kind in fast else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
 
 
 def rows(length, count=2):
@@ -116,7 +122,7 @@ def test_large_matrices_are_split_over_fsdp_and_tensor():
     assert names("embedding") == ("vocab", "embed")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some_of("t5", "vaswani"))
 def test_fresh_models_have_logits_of_size_one(kind):
     """In T5, too, where nothing divides the logits of attention, and whatever multiplies the embeddings."""
     settings = {"width": 64, "num_heads": 4, "kv_dim": 16, "mlp_dim": 128, "vocab_size": 500} | KINDS[kind]
@@ -171,7 +177,7 @@ def test_no_token_sees_a_later_one():
 # ---- Cached decoding.
 
 
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("beams", [3, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_decoding_equals_the_whole(kind, beams):
     model, variables = build(**KINDS[kind])
@@ -186,7 +192,7 @@ def test_cached_decoding_equals_the_whole(kind, beams):
             close(logits[row * beams : (row + 1) * beams], np.repeat(expected[None, row, position], beams, 0))
 
 
-@pytest.mark.parametrize("kind", ["t5", "vaswani", "learned"])
+@pytest.mark.parametrize("kind", some_of("t5"))
 def test_examples_may_be_at_different_positions(kind):
     """The second one starts two steps after the first."""
     model, variables = build(**KINDS[kind])
@@ -201,7 +207,7 @@ def test_examples_may_be_at_different_positions(kind):
         close(logits[1::2], logits[::2])
 
 
-@pytest.mark.parametrize("kind", ["t5", "whisper"])
+@pytest.mark.parametrize("kind", some_of("t5"))
 def test_scores_of_a_beam_search_are_those_of_its_hypotheses(kind):
     """So each one has looked at its own past, in whichever beams that was written."""
     model, variables = build(**KINDS[kind])
@@ -258,7 +264,13 @@ def test_a_front_end_takes_the_place_of_source_tokens():
         assert len(logical_axes(path_name(path), model.logical_axes)) == leaf.ndim
 
 
-@pytest.mark.parametrize("settings", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots", "unroll": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"remat": "dots", "unroll": 2},
+        *(pytest.param(one, marks=pytest.mark.long) for one in ({"unroll": 3}, {"remat": "full"})),
+    ],
+)
 def test_unroll_and_remat_change_no_gradient(settings):
     def gradients(settings):
         model, variables = build(dropout=0.2, **settings)
