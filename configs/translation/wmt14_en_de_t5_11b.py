@@ -10,8 +10,8 @@ tokens, Adafactor without momentum, dropout 0.1, a vocabulary of 32k, beam 4. Th
 tokens of C4 and fine-tuned with a constant learning rate of 1e-3; from fresh weights, as here, the schedule is that of
 their pre-training, 0.01 for 10k steps and then falling with the root of the step, and their 32.1 BLEU are out of reach.
 Here the learning rate rises over those 10k steps, and a z-loss of 1e-4 keeps the logits small.
-Hardware: 256 TPU chips. Mesh: fsdp=64, tensor=4; remat "full". `smoke`: two narrow layers on one device, numbers in
-words to numbers in digits, seconds on a CPU.
+Hardware: 256 TPU chips. Mesh: fsdp=64, tensor=4; remat "full"; by its plan 2.1 of 16 GiB a chip on v5e:16x16. `smoke`:
+two narrow layers on one device, numbers in words to numbers in digits, seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
