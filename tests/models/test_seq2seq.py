@@ -178,7 +178,7 @@ def test_no_token_sees_a_later_one():
 
 
 @pytest.mark.parametrize("beams", [3, pytest.param(1, marks=pytest.mark.long)])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some_of("t5", "vaswani", "unrolled"))
 def test_cached_decoding_equals_the_whole(kind, beams):
     model, variables = build(**KINDS[kind])
     arrays = batch()
@@ -264,13 +264,8 @@ def test_a_front_end_takes_the_place_of_source_tokens():
         assert len(logical_axes(path_name(path), model.logical_axes)) == leaf.ndim
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"remat": "dots", "unroll": 2},
-        *(pytest.param(one, marks=pytest.mark.long) for one in ({"unroll": 3}, {"remat": "full"})),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("settings", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots", "unroll": 2}])
 def test_unroll_and_remat_change_no_gradient(settings):
     def gradients(settings):
         model, variables = build(dropout=0.2, **settings)
