@@ -43,8 +43,8 @@ class Measurement:
     def met(self) -> bool | None:
         """Whether the value keeps its goal; None where there is none."""
         if self.at_most is not None:
-            return self.value <= self.at_most
-        return None if self.at_least is None else self.value >= self.at_least
+            return bool(self.value <= self.at_most)  # NumPy's own cannot be written as JSON
+        return None if self.at_least is None else bool(self.value >= self.at_least)
 
 
 # A suite measures configs: `measure() -> {config: measurements}`.
