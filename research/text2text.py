@@ -58,6 +58,7 @@ def build(config: Any) -> tuple[seq2seq.Task, text.Text]:
         target_length=config.data.target_length,
         bos=data.vocabulary.bos,
         eos=data.vocabulary.eos,
+        unk=data.vocabulary.unk,
         **config_lib.plain(config.task),
     )
     return task, data

@@ -9,8 +9,8 @@ Visual Context in Multimodal Machine Translation", 2021: 4 layers of width 128, 
 vocabulary of 10k, batches of 4,096 tokens, learning rate 5e-3 after 2k steps of warm-up, beam 5; found better there
 than larger ones. Here norms come first, and an exponential average of the weights replaces that of ten checkpoints.
 Meant for one GPU.
-`cpu`: the same model for 10 epochs of batches of 1,024 tokens, with less dropout and a vocabulary of 6k; half an hour on
-2 CPU cores. `smoke`: numbers in words to numbers in digits, seconds on a CPU.
+`cpu`: the same model for 10 epochs of batches of 1,024 tokens, with less dropout and a vocabulary of 6k; half an hour
+on 2 CPU cores. `smoke`: numbers in words to numbers in digits, seconds on a CPU.
 Reference: their 41.02 is BLEU of tokenised, lower-cased text; sacreBLEU of the raw text, as here, is another measure.
 """
 

@@ -137,7 +137,7 @@ def _task(shapes, work):
     model = Seq2Seq(shapes.vocab_size, **shapes.model, dropout=shapes.dropout, unroll=shapes.model["encoder_depth"])
     beams = BEAMS.get(work, 1)
     return Task(
-        model, shapes.source_length, shapes.target_length, bos=3, eos=-1,  # no token, so that nothing ends early
+        model, shapes.source_length, shapes.target_length, bos=3, unk=2, eos=-1,  # no token, so that nothing ends early
         decoder="greedy" if beams == 1 else "beam", beam_size=beams, max_decode_length=shapes.target_length,
     )  # fmt: skip
 

@@ -38,7 +38,9 @@ class Task:
     target_length: int
     bos: int
     eos: int
+    unk: int
     label_smoothing: float = 0.0
+    word_dropout: float = 0.0  # the share of the source's tokens that training replaces by `unk` (Iyyer et al., 2015)
     z_loss: float = 0.0  # times log(Z)^2 of each token, which keeps logits small (Shazeer et al., 2018)
     # How answers are found, see models/decoding.py; the last three are for "sample".
     decoder: str = "beam"
@@ -61,8 +63,9 @@ class Task:
         if not 1 <= self.num_return <= self._beams:
             most = f"beam_size={self.beam_size}" if self.decoder == "beam" else f"1 with decoder={self.decoder!r}"
             raise ValueError(f"config.task.num_return={self.num_return} must be at least 1 and at most {most}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"config.task.label_smoothing={self.label_smoothing} must be at least 0 and less than 1")
+        for field in ("label_smoothing", "word_dropout"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"config.task.{field}={getattr(self, field)} must be at least 0 and less than 1")
         if self.z_loss < 0:
             raise ValueError(f"config.task.z_loss={self.z_loss} must be at least 0")
         # What decoding refuses, it shall refuse now and not after training.
@@ -100,6 +103,10 @@ class Task:
 
     def loss(self, variables, batch: Batch, totals, rng: jax.Array):
         """`(loss, ({}, sums))` of training; losses of microbatches and devices add up."""
+        if self.word_dropout:
+            # Drawn by a key of its own, apart from what layers make of `rng`.
+            dropped = jax.random.bernoulli(jax.random.fold_in(rng, 1), self.word_dropout, batch["source"].shape)
+            batch = batch | {"source": jnp.where(dropped, self.unk, batch["source"])}
         logits = self._logits(variables, batch, train=True, rngs={"dropout": rng})
         plain, log_z, sums = self._measure(logits, batch)
         smooth = self.label_smoothing

@@ -21,6 +21,17 @@ from research.parallel.sharding import path_name
 from research.train.program import Program, State
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which leaves preemption to `preemption.Flag`.
+
+    Its own look at it tells JAX the number of the saved step, where the flag counts ticks. Processes that are to stop
+    after the largest number of all would then wait for one that has passed, and SIGTERM would be lost.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
     """The checkpoints of a run: the newest `keep_last`, and the best `keep_best` by the metric they were saved with."""
 
@@ -43,7 +54,7 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         while True:
             try:
-                return ocp.CheckpointManager(self._directory, options=self._options)
+                return _Manager(self._directory, options=self._options)
             except Exception as error:
                 steps = _steps(self._directory)
                 if not steps:

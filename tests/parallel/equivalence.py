@@ -50,7 +50,7 @@ TEXTS = {
         seq2seq.Seq2Seq, 31, **(TEXT | {"num_heads": 3}), **WHISPER, max_source_length=13, max_target_length=13
     ),
 }
-BOS, EOS = 3, 1
+BOS, EOS, UNK = 3, 1, 2
 
 
 def make_task(name, dtype, **settings):
@@ -58,8 +58,8 @@ def make_task(name, dtype, **settings):
     if name in TEXTS:
         length = 13 if name == "whisper" else 16
         return seq2seq_task.Task(
-            TEXTS[name](dtype=dtype, param_dtype=dtype), length, length, BOS, EOS, label_smoothing=0.1, z_loss=0.01,
-            max_decode_length=7, **settings,
+            TEXTS[name](dtype=dtype, param_dtype=dtype), length, length, BOS, EOS, UNK, label_smoothing=0.1,
+            z_loss=0.01, word_dropout=0.1, max_decode_length=7, **settings,
         )  # fmt: skip
     model = MODELS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
     size = SIZES.get(name, SMALL["image_size"])

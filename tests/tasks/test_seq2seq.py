@@ -19,7 +19,7 @@ from research.train import evaluation, feed
 from research.train.program import build_program
 from tests.train import toy
 
-VOCAB, LENGTHS, BOS, EOS = 48, (12, 16), 3, 1
+VOCAB, LENGTHS, BOS, EOS, UNK = 48, (12, 16), 3, 1, 2
 NET = {"width": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "kv_dim": 8, "mlp_dim": 32}
 # Without LLVM's optimisations, which take most of the time to compile.
 FAST = {"xla_backend_optimization_level": 0}
@@ -37,7 +37,7 @@ class Bigram(nn.Module):
 
 
 def make(model=None, **settings):
-    return seq2seq.Task(model or Seq2Seq(VOCAB, **NET), *LENGTHS, BOS, EOS, **settings)
+    return seq2seq.Task(model or Seq2Seq(VOCAB, **NET), *LENGTHS, BOS, EOS, UNK, **settings)
 
 
 def make_pairs(count, seed=0):
@@ -110,6 +110,33 @@ def test_the_likeliest_tokens_are_right():
     variables = {"params": {"table": jnp.zeros((VOCAB, VOCAB)).at[BOS, 6].set(1).at[6, 9].set(1).at[7, 8].set(1)}}
     # After 8 nothing is likelier than EOS, after 6 another token is.
     assert [float(x) for x in task.evaluate(variables, batch)["token_accuracy"]] == [3, 4]
+
+
+def test_word_dropout_hides_its_share_of_the_source_in_training_alone():
+    class Source(nn.Module):
+        """Logits that say which of the source's tokens can be read."""
+
+        vocab_size: int = VOCAB
+
+        @nn.compact
+        def __call__(self, source, segments, positions, target_in, *rest, train=False):
+            hidden = (source == UNK).mean()
+            return (
+                jnp.zeros((*target_in.shape, VOCAB))
+                .at[..., 0]
+                .set(self.param("gain", nn.initializers.ones, ()) * hidden)
+            )
+
+    batch = packed(400)
+    task = make(Source(), word_dropout=0.25)
+    totals, variables = task.totals(batch), task.init(jax.random.key(0))
+    found = [task.loss(variables, batch, totals, jax.random.key(seed))[0] for seed in (1, 1, 2)]
+    # -log softmax of a target that is not token 0, where token 0 alone has a logit: the share of `unk`.
+    share = np.log(np.exp(np.asarray(found) - 0) - (VOCAB - 1))
+    assert found[0] == found[1] != found[2]
+    np.testing.assert_allclose(share, 0.25, atol=0.02)
+    shown = task.evaluate(variables, batch)["loss"]
+    np.testing.assert_allclose(shown[0] / shown[1], np.log(VOCAB), rtol=1e-6)
 
 
 def test_losses_of_parts_add_up_to_the_loss_of_the_whole():
