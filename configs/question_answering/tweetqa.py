@@ -4,9 +4,9 @@
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/tweetqa.py:cpu --workdir=runs/tweetqa
 
-`full` and `cpu` are the same: the data fits a laptop, and anything larger learns it by heart. Four encoder and two
-decoder layers of width 128 with a dropout of 0.3; 15 epochs, meant for an hour on 2 CPU cores. `smoke`: numbers in
-words to numbers in digits, seconds on a CPU.
+`full`: four encoder and two decoder layers of width 128, since anything larger learns the data by heart, with a dropout
+of 0.3; 15 epochs. `cpu`: the same model with a dropout of 0.1 for 6 epochs, a quarter of an hour on 2 CPU cores.
+`smoke`: numbers in words to numbers in digits, seconds on a CPU.
 The official test part has no answers, so test is the official dev part, with two answers each; validation is held out
 of the training tweets.
 Reference: the sequence-to-sequence baseline of Xiong et al., "TWEETQA: A Social Media Focused Question Answering
@@ -81,6 +81,9 @@ def get_config(variant: str = "full") -> ConfigDict:
             },
         }
     )
+    if variant == "cpu":
+        config.model.update(dropout=0.1, unroll=1)
+        config.train.update(steps=1800, batch_size=8)
     if variant == "smoke":
         config.data.update(name="spelled_numbers", vocab_size=400, source_length=64, target_length=64)
         config.data.update(source="question: {parity} context: {words}", target="{digits}")
