@@ -5,9 +5,9 @@
       --config=configs/sentiment/sst2_sentences.py:cpu --workdir=runs/sst2_sentences
 
 `full` and `cpu` are the same: the data fits a laptop, and anything larger learns it by heart. Two encoder layers and
-one decoder layer of width 64 with a dropout of 0.4, a fifth of the words hidden and a vocabulary of 4k; the checkpoint with the best accuracy on
-the validation split is scored. Meant for a few minutes on 2 CPU cores. `smoke`: are numbers in words even or odd?
-Seconds on a CPU.
+one decoder layer of width 64 with a dropout of 0.4, a fifth of the words hidden and a vocabulary of 4k; the checkpoint
+with the best accuracy on the validation split is scored. Meant for a few minutes on 2 CPU cores. `smoke`: are numbers
+in words even or odd? Seconds on a CPU.
 Reference: the recursive tensor network of Socher et al., "Recursive Deep Models for Semantic Compositionality Over a
 Sentiment Treebank", 2013, 85.4 %, which learns from the labels of all phrases; its bag of words, naive Bayes, 81.8 %.
 """
