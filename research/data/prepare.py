@@ -41,7 +41,7 @@ def _summary(builder):
 
 
 def _check_archives(builder, name, manual_dir):
-    if not manual_dir and builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    if not manual_dir and sources.needs_archives(name, builder):
         raise ValueError(
             f"{name} is not downloaded: --manual_dir=DIR must name a folder with {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
@@ -61,7 +61,8 @@ def _write(builder, name, manual_dir, skip_undecodable):
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces what `prepare` returns
             builder.download_and_prepare(download_config=config)
-    except (ImportError, OSError) as error:  # no TensorFlow, no network, no space
+    # No TensorFlow; no network or space; files that TFDS wants in a folder that it was not told of.
+    except (ImportError, OSError, AssertionError) as error:
         raise ValueError(f"{name} cannot be prepared: {error}") from error
 
 

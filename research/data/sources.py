@@ -174,9 +174,18 @@ def split_expressions(available: Mapping[str, int], validation_fraction: float) 
     return {split: expressions[split] for split in SPLITS}
 
 
+def needs_archives(name: str, builder) -> bool:
+    """Whether a data set of ours is made of archives that somebody has to fetch.
+
+    One of the catalogue may have instructions that concern another of its configs alone, as `wmt14_translate` does, so
+    that only TFDS can tell.
+    """
+    return name in OWN and bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+
+
 def prepare_command(name: str, builder) -> str:
     """The command that prepares a data set."""
-    manual = " --manual_dir=DIR" if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ""
+    manual = " --manual_dir=DIR" if needs_archives(name, builder) else ""
     data_dir = str(builder.data_dir_root)
     elsewhere = "" if data_dir == str(resolve_dir()) else f" --data_dir={shlex.quote(data_dir)}"
     return f"python -m research.data prepare {shlex.quote(name)}{manual}{elsewhere}"

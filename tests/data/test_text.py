@@ -333,12 +333,20 @@ def test_catalogue_names(tmp_path, monkeypatch, name, example, expected):
     )
     generators = lambda self, dl_manager: {split: examples(split, count) for split, count in parts.items()}
     monkeypatch.setattr(type(builder), "_split_generators", generators)
-    prepare.prepare(name, manual_dir=str(tmp_path), data_dir=str(tmp_path))
+    prepare.prepare(name, data_dir=str(tmp_path))
     data = text.load({"name": name, "dir": str(tmp_path)})
     assert data.counts == {"train": 36, "validation": 4, "test": 7}, "a test split without targets is not used"
     reference = data.reference("test", 3)
     assert (reference["source"], reference["target"], reference["references"]) == expected
     assert data.vocabulary.decode(next(data.eval_batches("test", 2))["target"][0]) == expected[1]
+
+
+def test_a_catalogue_name_that_wants_files_says_so(tmp_path, monkeypatch):
+    """Another language of `wmt14_translate` has one part that nobody can download."""
+    builder = sources.open_builder("wmt14_translate/cs-en", str(tmp_path))
+    monkeypatch.setattr(type(builder), "_split_generators", lambda self, dl_manager: {"train": dl_manager.manual_dir})
+    with pytest.raises(ValueError, match=r"wmt14_translate/cs-en cannot be prepared: .*anual"):
+        prepare.prepare("wmt14_translate/cs-en", data_dir=str(tmp_path))
 
 
 def test_templates():
