@@ -105,7 +105,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "clip_norm": 1.0,
             }
         )
-        config.train.update(steps=4000, batch_size=16, eval_every=500, checkpoint_every=500, log_every=100, ema=0.998)
+        config.train.update(steps=3000, batch_size=16, eval_every=500, checkpoint_every=500, log_every=100, ema=0.998)
         config.precision.compute = "float32"
     if variant == "smoke":
         config.data.update(name="spelled_numbers", source="{words}", target="{digits}", vocab_size=400)
