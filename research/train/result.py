@@ -85,7 +85,8 @@ def hardware() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"
-    return f"{_cpu_name()}, {len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count()} cores"
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return f"{_cpu_name()}, {cores} core{'s' if cores != 1 else ''}"
 
 
 def _cpu_name() -> str:
