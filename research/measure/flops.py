@@ -23,7 +23,9 @@ def forward_flops(function: Callable[..., Any], *args: Any) -> int:
     A scan counts as often as it runs, a `cond` as its dearest branch. How often a `while` loop runs is not in the
     jaxpr: its body counts once.
     """
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    # A jitted function as it is: one with compiler options must not be traced inside another.
+    jitted = function if hasattr(function, "trace") else jax.jit(function)
+    jaxpr = jitted.trace(*args).jaxpr.jaxpr
     return _walk(jaxpr, [False] * len(jaxpr.invars))[0]
 
 
