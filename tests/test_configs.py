@@ -66,7 +66,7 @@ def test_its_program_builds_on_several_devices_without_data(file, variant):
     feed.check_batch(config, mesh)
     program = build_program(config, task, mesh)
     batch = task.example(config.train.batch_size)
-    outputs = jax.eval_shape(program.predict_step, program.state.evaluated, batch, jax.random.key(0))
+    outputs = program.predict_step.eval_shape(program.state.evaluated, batch, jax.random.key(0))
     if is_text(file):
         assert task.model.vocab_size == data.vocabulary.size == config.data.vocab_size
         assert outputs["tokens"].shape == (config.train.batch_size, 1, config.task.max_decode_length)
@@ -187,7 +187,17 @@ def decoding(task):
 def training_fingerprint(config):
     task, data = build(config)
     if isinstance(data, Text):  # many configs have the same smoke model, and decode its answers in their own ways
-        learnt = ("model", "source_length", "target_length", "bos", "eos", "label_smoothing", "z_loss")
+        learnt = (
+            "model",
+            "source_length",
+            "target_length",
+            "bos",
+            "eos",
+            "unk",
+            "label_smoothing",
+            "word_dropout",
+            "z_loss",
+        )
         task = seq2seq.Task(**{name: getattr(task, name) for name in learnt})
     return training(task)[0]
 
@@ -196,7 +206,7 @@ def task_fingerprint(config):
     task, data = build(config)
     if not isinstance(data, Text):
         return training(task)[0]
-    how = {"metrics": (), "select_by": "loss", "label_smoothing": 0.0, "z_loss": 0.0}
+    how = {"metrics": (), "select_by": "loss", "label_smoothing": 0.0, "word_dropout": 0.0, "z_loss": 0.0}
     return training_fingerprint(config), decoding(dataclasses.replace(task, **how)), task.metrics, task.selection
 
 
