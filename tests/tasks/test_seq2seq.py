@@ -112,31 +112,25 @@ def test_the_likeliest_tokens_are_right():
     assert [float(x) for x in task.evaluate(variables, batch)["token_accuracy"]] == [3, 4]
 
 
+class Unread(nn.Module):
+    """Logits of the share of the source that is `unk`, for token 0, which is never wanted, alone."""
+
+    vocab_size: int = VOCAB
+
+    @nn.compact
+    def __call__(self, source, segments, positions, target_in, *rest, train=False):
+        hidden = self.param("gain", nn.initializers.ones, ()) * (source == UNK).mean()
+        return jnp.zeros((*target_in.shape, VOCAB)).at[..., 0].set(hidden)
+
+
 def test_word_dropout_hides_its_share_of_the_source_in_training_alone():
-    class Source(nn.Module):
-        """Logits that say which of the source's tokens can be read."""
-
-        vocab_size: int = VOCAB
-
-        @nn.compact
-        def __call__(self, source, segments, positions, target_in, *rest, train=False):
-            hidden = (source == UNK).mean()
-            return (
-                jnp.zeros((*target_in.shape, VOCAB))
-                .at[..., 0]
-                .set(self.param("gain", nn.initializers.ones, ()) * hidden)
-            )
-
-    batch = packed(400)
-    task = make(Source(), word_dropout=0.25)
+    batch, task = packed(400), make(Unread(), word_dropout=0.25)
     totals, variables = task.totals(batch), task.init(jax.random.key(0))
-    found = [task.loss(variables, batch, totals, jax.random.key(seed))[0] for seed in (1, 1, 2)]
-    # -log softmax of a target that is not token 0, where token 0 alone has a logit: the share of `unk`.
-    share = np.log(np.exp(np.asarray(found) - 0) - (VOCAB - 1))
-    assert found[0] == found[1] != found[2]
-    np.testing.assert_allclose(share, 0.25, atol=0.02)
-    shown = task.evaluate(variables, batch)["loss"]
-    np.testing.assert_allclose(shown[0] / shown[1], np.log(VOCAB), rtol=1e-6)
+    losses = np.array([task.loss(variables, batch, totals, jax.random.key(seed))[0] for seed in (1, 1, 2)])
+    assert losses[0] == losses[1] != losses[2]
+    np.testing.assert_allclose(np.log(np.exp(losses) - (VOCAB - 1)), 0.25, atol=0.02)
+    total, count = task.evaluate(variables, batch)["loss"]
+    np.testing.assert_allclose(total / count, np.log(VOCAB), rtol=1e-6)
 
 
 def test_losses_of_parts_add_up_to_the_loss_of_the_whole():
