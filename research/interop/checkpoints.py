@@ -128,6 +128,16 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def channels(checkpoint: Checkpoint) -> int:
+    """The channels of the pictures that a model was made for."""
+    for name in ("patches/kernel", "conv1/kernel", "stem/kernel"):
+        rows = [row for row in checkpoint.table(checkpoint.model(**checkpoint.fields), [name]) if row.ours == name]
+        for row in rows:
+            shape = checkpoint.tensors.specs[row.theirs].shape
+            return row.layout.to_ours(np.broadcast_to(np.float32(0), shape), shape).shape[2]
+    return 3
+
+
 def is_unused(checkpoint: Checkpoint, name: str) -> bool:
     """Whether a tensor is known to have no use here."""
     return bool(re.fullmatch(checkpoint.unused, name))

@@ -173,8 +173,8 @@ def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set
     specs, there = loading.checkpoint.tensors.specs, loading.checkpoint.tensors.there
     shape, names = tuple(leaf.shape), row.names(tuple(leaf.shape))
     if absent := next((name for name in names if name not in specs), None):
-        if _HEAD.fullmatch(path) and not exact:
-            loading.fresh[path] = f"{absent} is not in the checkpoint"
+        if _HEAD.fullmatch(path) and not (exact and _has_head(loading)):
+            loading.fresh[path] = f"{there(absent)} is not in the checkpoint"
             return set()
         raise ValueError(f"{path} is made of {there(absent)}, which is missing in {loading.checkpoint.path}")
     for name in names:
@@ -199,6 +199,13 @@ def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set
         )
     loading.rows[path], loading.resized[path] = row, source
     return set(names)
+
+
+def _has_head(loading: Loading) -> bool:
+    """Whether a checkpoint was saved with a head, so that it may lack no part of it."""
+    names = ("classifier", "head/")
+    said = any("ForImageClassification" in name for name in loading.checkpoint.config.get("architectures") or ())
+    return said or any(name.startswith(names) for name in loading.checkpoint.tensors.specs)
 
 
 def _other_classes(theirs: Spec, expected: tuple[int, ...]) -> bool:

@@ -15,6 +15,7 @@ from research.models import alexnet, convnext, resnet, seq2seq, vit
 
 # By `config.model.name`; the experiments over text have one model, whose config has no name.
 MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet, "convnext": convnext.ConvNeXt, "alexnet": alexnet.AlexNet}
+IMPORTED = "import.json"  # the report of an import in the run directory that it made
 _KNOWN = {str(np.dtype(dtype)): np.dtype(dtype) for dtype in DTYPES.values()}
 
 
@@ -60,6 +61,7 @@ class Run:
     model: type[nn.Module]
     fields: Mapping[str, Any]  # of the model
     tensors: Tensors
+    imported: bool  # whether it is what an import made, or goes on from there
 
     def make_model(self, **settings: Any) -> nn.Module:
         """The model, in float32 unless `settings` say otherwise."""
@@ -80,12 +82,12 @@ def open_run(folder: Path) -> Run:
         raise ValueError(f"{folder / 'config.json'} is not the config of a run; give the --workdir of a run")
     tensors = Tensors(_selected(folder, config))
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config["model"].items()}
-    name = fields.pop("name", None)
+    name, imported = fields.pop("name", None), (folder / IMPORTED).is_file()
     if name is None:
         fields |= {"vocab_size": tensors.specs["embedding"].shape[0], **_lengths(config)}
-        return Run(config, seq2seq.Seq2Seq, fields, tensors)
+        return Run(config, seq2seq.Seq2Seq, fields, tensors, imported)
     fields["num_classes"] = tensors.specs["head/bias"].shape[0]
-    return Run(config, MODELS[name], fields, tensors)
+    return Run(config, MODELS[name], fields, tensors, imported)
 
 
 def _lengths(config: Mapping[str, Any]) -> dict[str, int]:
