@@ -14,6 +14,7 @@ import numpy as np
 from research import config as config_lib
 from research.data import text
 from research.data.builders import text_files
+from research.interop import start
 from research.models.seq2seq import Seq2Seq
 from research.parallel import processes
 from research.tasks import seq2seq
@@ -78,7 +79,7 @@ def main(
     """
     task, data = build(config)
     if mode != "predict":
-        return trainer.run(mode, config, task, data, workdir)
+        return trainer.run(mode, config, task, data, workdir, start.find)
     for answers in answer(config, task, data, workdir, read_texts(inputs)):
         if processes.is_main():
             print(show(answers))

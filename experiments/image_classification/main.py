@@ -13,6 +13,7 @@ import numpy as np
 from research import cli
 from research import config as config_lib
 from research.data import datasets
+from research.interop import start
 from research.models import alexnet, convnext, resnet, vit
 from research.parallel import processes
 from research.tasks import classification
@@ -47,7 +48,7 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     task, data = build(config)
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs)
-    return trainer.run(mode, config, task, data, workdir)
+    return trainer.run(mode, config, task, data, workdir, start.find)
 
 
 def show_predictions(

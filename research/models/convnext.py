@@ -71,6 +71,7 @@ class ConvNeXt(nn.Module):
     stochastic_depth: float = 0.0  # of the last block; it grows linearly from 0
     layer_scale: float = 1e-6  # its initial value; 0 is off
     epsilon: float = 1e-6
+    last_epsilon: float = 1e-6  # of the norm before the head, where transformers has another
     gelu: str = "exact"
     dtype: str = "float32"
     param_dtype: str = "float32"
@@ -99,5 +100,5 @@ class ConvNeXt(nn.Module):
                     name=f"stage{stage + 1}_block{index + 1}",
                 )
                 x = block(x, train)
-        x = constrain(norm(name="norm")(x.mean((1, 2))), ("batch", "embed"))
+        x = constrain(norm(name="norm", epsilon=self.last_epsilon)(x.mean((1, 2))), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=_init)

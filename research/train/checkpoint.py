@@ -153,6 +153,11 @@ class Checkpoints:
         self._warn(f"checkpoint {step} is damaged ({_brief(error)}); moved to {damaged}, the one before is used")
 
 
+def has_steps(directory: Any) -> bool:
+    """Whether a folder of checkpoints holds any."""
+    return bool(_steps(epath.Path(directory)))
+
+
 class _UnreadableError(Exception):
     """Array data that one of several processes could not read."""
 

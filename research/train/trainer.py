@@ -3,9 +3,9 @@
 import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from research.parallel import mesh as mesh_lib
 from research.parallel import processes, sharding
 from research.train import optimizer, preemption, result, rundir
 from research.train.ahead import Ahead
-from research.train.checkpoint import Checkpoints
+from research.train.checkpoint import Checkpoints, has_steps
 from research.train.evaluation import evaluate
 from research.train.feed import check_batch, local_rows, to_mesh
 from research.train.program import Program, State, build_program
@@ -44,6 +44,8 @@ def defaults(config: Any) -> dict[str, Any]:
             "score": "test",  # which split is decoded and scored on the host, where a task has that: "test" or "all"
             "profile": "",  # STEP:COUNT traces COUNT steps after step STEP; --profile sets it
             "ema": 0.0,  # decay of the average of the weights that is evaluated; 0 is off
+            "init_from": "",  # weights to begin with: a run directory, or what `python -m research.interop` reads
+            "init_skip": (),  # regexes, searched in a parameter's path: what begins afresh all the same
         },
         "optimizer": optimizer.defaults(config.get("optimizer", {}).get("name", "adamw")),
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1},
@@ -51,14 +53,33 @@ def defaults(config: Any) -> dict[str, Any]:
     }
 
 
-def run(mode: str, config: Any, task: Any, data: Any, workdir: str) -> dict[str, Any] | None:
+class Weights(Protocol):
+    """Weights that a fresh state begins with; see `interop/start.py`."""
+
+    def state(self, state: State) -> State:
+        """The fresh `state` with these weights in it."""
+
+    def lines(self) -> list[str]:
+        """What became of each parameter, for a person."""
+
+    def report(self) -> dict[str, Any]:
+        """The same, for `init_from.json` in the run directory."""
+
+
+Start = Callable[[Any, Any, Program], Weights]  # of a config whose `train.init_from` is set, a task and its program
+
+
+def run(
+    mode: str, config: Any, task: Any, data: Any, workdir: str, start: Start | None = None
+) -> dict[str, Any] | None:
     """Trains to the end, or evaluates a trained run; returns the content of `result.json`, None but on process 0.
 
     The same command continues a run that was killed, bit for bit. After SIGTERM, whichever process got it, all save
     the same step and exit with 75.
+    `start` finds the weights that `config.train.init_from` names, for a run that begins.
     Raises ValueError for what a user can mend, before anything is compiled or written.
     """
-    training = Run(config, task, data, workdir, write=mode == "train")
+    training = Run(config, task, data, workdir, write=mode == "train", start=start)
     return training.train() if mode == "train" else training.evaluate()
 
 
@@ -92,7 +113,7 @@ def build(config: Any, task: Any, devices: Sequence[jax.Device] | None = None) -
 class Run:
     """One run directory and the program, data and logs that belong to it."""
 
-    def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, write: bool):
+    def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, write: bool, start: Start | None = None):
         self.config, self.task, self.data, self.settings = config, task, data, config.train
         self.folder = rundir.Folder(workdir)
         self.workdir, files = self.folder.root, self.folder.files
@@ -107,6 +128,7 @@ class Run:
             data.counts  # noqa: B018  Raises, before anything is written, when the data set is not prepared.
         elif not (self.workdir / "checkpoints").exists():
             raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
+        self.weights = self._weights(start) if write else None
         main = processes.is_main() and write
         self.changed = rundir.claim(files, config, write=main, name=str(workdir), in_use=not write)
         self.timeline = Timeline(files / "timeline.jsonl" if main else None)
@@ -122,6 +144,17 @@ class Run:
         """One line to a person, on standard error, above the progress bar."""
         if processes.is_main():
             tqdm.write(line, file=sys.stderr)
+
+    def _weights(self, start: Start | None) -> Weights | None:
+        """What a fresh state begins with; None where it is fresh as a whole, or the run has begun already."""
+        path, skip = self.settings.init_from, self.settings.init_skip
+        if skip and not path:
+            raise ValueError(f"config.train.init_skip={skip} needs config.train.init_from, which is empty")
+        if not path or has_steps(self.workdir / "checkpoints"):
+            return None
+        if start is None:
+            raise ValueError(f"config.train.init_from={path!r} is not supported by this experiment; leave it empty")
+        return start(self.config, self.task, self.program)
 
     # ---- training
 
@@ -155,7 +188,7 @@ class Run:
         restored = self.checkpoints.restore(self.program)
         if restored is None:
             train_step = self._compile_ahead()
-            return self.program.init(), 0, train_step
+            return self._begin(), 0, train_step
         step, state, meta = restored
         self._check_data(meta)
         if step > self.settings.steps:
@@ -164,6 +197,17 @@ class Run:
         self.timeline.add("lost", time.time(), lost, step)
         self.say(f"continuing at step {step}")
         return state, step, self._compile_ahead() if step < self.settings.steps else None
+
+    def _begin(self) -> State:
+        """A fresh state, with the weights of `config.train.init_from`."""
+        state = self.program.init()
+        if self.weights is None:
+            return state
+        for line in self.weights.lines():
+            self.say(line)
+        if processes.is_main():
+            rundir.write_json(self.folder.files / "init_from.json", self.weights.report())
+        return self.weights.state(state)
 
     def _compile_ahead(self) -> Ahead | None:
         """Begins to compile the train step; not on several processes, which have to do all things in one order."""
@@ -341,7 +385,7 @@ class Run:
         return step, state
 
     def _check_data(self, meta: dict[str, Any]) -> None:
-        if meta["data_fingerprint"] != self.data.fingerprint:
+        if meta["data_fingerprint"] not in (None, self.data.fingerprint):  # None: imported weights, of no data
             raise ValueError(
                 f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, "
                 f"now {self.data.fingerprint}"

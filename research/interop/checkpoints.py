@@ -1,0 +1,143 @@
+"""What lies at a path: a checkpoint of transformers or big_vision, or a run directory of our own."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+
+from research.interop import npz, runs, safetensors
+from research.interop.families import big_vision, convnext, resnet, t5, vit
+from research.interop.family import Family
+from research.interop.layouts import Row, Tensors
+
+FAMILIES = {
+    family.name: family for family in (vit.FAMILY, resnet.FAMILY, convnext.FAMILY, t5.FAMILY, t5.MT5, big_vision.FAMILY)
+}
+_INDEX = ".safetensors.index.json"
+_CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".msgpack", ".npy")
+_MEND = (
+    "only .safetensors and .npz are read; where torch and transformers are installed, "
+    "from_pretrained(...).save_pretrained(FOLDER) writes safetensors"
+)
+
+
+class Renamed:
+    """The tensors of a file by the names that its family's table uses."""
+
+    def __init__(self, tensors: Tensors, names: Mapping[str, str]):
+        self._tensors, self._names = tensors, names
+        self.specs = {name: tensors.specs[there] for name, there in names.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor."""
+        return self._tensors.read(self._names[name])
+
+    def there(self, name: str) -> str:
+        """The name in the file."""
+        return self._names.get(name, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Weights that are there to be read, and what is known of the model they belong to."""
+
+    path: str
+    kind: str  # the name of a family, or "run"
+    model: type[nn.Module]
+    fields: Mapping[str, Any]  # of our model
+    config: Mapping[str, Any]  # theirs
+    tensors: Renamed
+    table: Callable[[nn.Module, list[str]], list[Row]]  # of a model and the paths of its parameters
+    unused: str  # a regex of names
+
+
+def open_checkpoint(path: str) -> Checkpoint:
+    """The checkpoint at `path`; only headers are read.
+
+    Raises ValueError, in one line, for what is absent, damaged, of an unknown family, or would run code when read.
+    """
+    where = Path(path).expanduser()
+    if not where.exists():
+        raise ValueError(
+            f"there is no checkpoint {path}; name a folder with config.json, a .safetensors or a .npz file"
+        )
+    if where.is_dir() and runs.is_run(where):
+        return _of_run(path, where)
+    if where.suffix == ".npz":
+        return _of_family(path, big_vision.FAMILY, {}, npz.Npz(where))
+    file = _weights(where) if where.is_dir() else where
+    if not file.name.endswith((".safetensors", _INDEX)):
+        raise ValueError(f"{file} is refused: reading such a file could run code, or is not supported; {_MEND}")
+    config = _read_config(file.parent / "config.json")
+    kind = config.get("model_type")
+    known = [name for name in FAMILIES if name != big_vision.FAMILY.name]
+    if kind not in known:
+        raise ValueError(f"{file.parent / 'config.json'} is of model_type={kind!r}; known families: {', '.join(known)}")
+    tensors = safetensors.Sharded(file) if file.name.endswith(_INDEX) else safetensors.Safetensors(file)
+    return _of_family(path, FAMILIES[kind], config, tensors)
+
+
+def _of_family(path: str, family: Family, config: Mapping[str, Any], tensors: Tensors) -> Checkpoint:
+    renamed = Renamed(tensors, family.names(tensors.specs))
+    try:
+        fields = family.fields(config, renamed.specs)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    table = lambda model, paths: family.table(model)
+    return Checkpoint(path, family.name, family.model, fields, config, renamed, table, family.unused)
+
+
+def _of_run(path: str, where: Path) -> Checkpoint:
+    run = runs.open_run(where)
+    tensors = Renamed(run.tensors, {name: name for name in run.tensors.specs})
+    return Checkpoint(
+        path, "run", run.model, run.fields, run.config, tensors, lambda model, paths: [Row(p, p) for p in paths], "(?!)"
+    )
+
+
+def _weights(folder: Path) -> Path:
+    """The file in `folder` that holds the weights, or lists those that do."""
+    for pattern in (f"*{_INDEX}", "*.safetensors"):
+        found = sorted(folder.glob(pattern))
+        best = [file for file in found if file.name.startswith("model.safetensors")] or found
+        if len(best) == 1:
+            return best[0]
+        if best:
+            names = ", ".join(file.name for file in best)
+            raise ValueError(f"{folder} holds several checkpoints: {names}; name one of these files")
+    others = sorted(file.name for file in folder.iterdir() if file.suffix in _CODE)
+    if others:
+        raise ValueError(f"{folder} holds no .safetensors file; {', '.join(others)} could run code when read; {_MEND}")
+    raise ValueError(f"{folder} holds no .safetensors file and is no run directory; {_MEND}")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; a .safetensors file needs the config.json it was published with")
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); copy it again") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is no JSON object; copy it again")
+    return config
+
+
+def channels(checkpoint: Checkpoint) -> int:
+    """The channels of the pictures that a model was made for."""
+    for name in ("patches/kernel", "conv1/kernel", "stem/kernel"):
+        rows = [row for row in checkpoint.table(checkpoint.model(**checkpoint.fields), [name]) if row.ours == name]
+        for row in rows:
+            shape = checkpoint.tensors.specs[row.theirs].shape
+            return row.layout.to_ours(np.broadcast_to(np.float32(0), shape), shape).shape[2]
+    return 3
+
+
+def is_unused(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor is known to have no use here."""
+    return bool(re.fullmatch(checkpoint.unused, name))

@@ -1,0 +1,73 @@
+"""`python -m research.interop export`: the weights of a run as transformers or big_vision read them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from research.interop import npz, runs, safetensors
+from research.interop.checkpoints import FAMILIES
+from research.interop.family import Family
+from research.interop.folders import whole_or_nothing
+from research.interop.safetensors import Spec
+from research.models import convnext, resnet, seq2seq, vit
+
+_DEFAULTS = {vit.ViT: "vit", resnet.ResNet: "resnet", convnext.ConvNeXt: "convnext", seq2seq.Seq2Seq: "t5"}
+_MOST_BYTES = 5_000_000_000  # of a file
+
+
+def run(workdir: str, path: str, family: str = "", most_bytes: int = _MOST_BYTES) -> list[str]:
+    """Writes the selected checkpoint of the run in `workdir` to the folder or .npz file `path`.
+
+    `family` is one of `checkpoints.FAMILIES`; "": the one the run was imported from, else that of its model. Returns
+    what to tell the user. Raises ValueError for a model that the family has no place for; then nothing is written.
+    """
+    source, target = runs.open_run(Path(workdir)), Path(path)
+    chosen = _family(source, Path(workdir), target, family)
+    model = source.make_model()
+    config = chosen.config(model)
+    specs, tensors = _tensors(chosen, model, source.tensors)
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise ValueError(f"{path} exists; name a new {'file' if target.suffix == '.npz' else 'folder'}")
+    if chosen.name == "big_vision":
+        target.parent.mkdir(parents=True, exist_ok=True)
+        npz.write(target, specs, lambda name: tensors[name]())
+    else:
+        with whole_or_nothing(target) as folder:
+            dtype = str(next(iter(specs.values())).dtype)
+            text = json.dumps({**config, "dtype": dtype}, indent=2)
+            (folder / "config.json").write_text(text + "\n")
+            safetensors.write_sharded(folder, specs, lambda name: tensors[name](), most_bytes)
+    return [f"wrote {len(specs)} tensors of {chosen.name} to {path}"]
+
+
+def _family(source: runs.Run, workdir: Path, target: Path, name: str) -> Family:
+    if not name:
+        report = workdir / runs.IMPORTED
+        imported = json.loads(report.read_text())["kind"] if report.is_file() else ""
+        name = imported if imported in FAMILIES else _DEFAULTS.get(source.model, "")
+        if source.model is vit.ViT:  # which two families have
+            name = "big_vision" if target.suffix == ".npz" else "vit"
+    if name not in FAMILIES:
+        raise ValueError(f"no family {name!r} is known for a {source.model.__name__}; known: {', '.join(FAMILIES)}")
+    if FAMILIES[name].model is not source.model:
+        raise ValueError(f"--family={name} has no place for a {source.model.__name__}, which {workdir} holds")
+    if (target.suffix == ".npz") != (name == "big_vision"):
+        raise ValueError(f"{target}: big_vision is written to a .npz file, every other family to a folder")
+    return FAMILIES[name]
+
+
+def _tensors(family: Family, model: Any, ours: runs.Tensors) -> tuple[dict[str, Spec], dict[str, Any]]:
+    """The specs of their tensors, in the order in which ours are read once, and functions that make them."""
+    rows = {row.ours: row for row in family.table(model)}
+    read = family.fold(ours.read, ours.specs)
+    specs, tensors = {}, {}
+    for path, spec in ours.specs.items():
+        if path not in rows:
+            raise ValueError(f"{path} cannot be exported: {family.name} has no tensor for it")
+        whole = lambda path=path: np.asarray(read(path))
+        for name, make in rows[path].write(whole, spec.shape):
+            specs[name] = Spec(rows[path].their_shape(spec.shape), spec.dtype)
+            tensors[name] = make
+    return specs, tensors

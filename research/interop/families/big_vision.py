@@ -1,0 +1,123 @@
+"""ViT as big_vision saves it: an .npz of parameters, whose names and shapes also say what the model is."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from research.interop.family import Family, Read, require
+from research.interop.layouts import Layout, Row
+from research.interop.safetensors import Spec
+from research.models.vit import ViT
+
+_BLOCK = "Transformer/encoderblock_{layer}"
+_ATTENTION = f"{_BLOCK}/MultiHeadDotProductAttention_0"
+
+
+def _with_cls(theirs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Positions [1, length, width], after a row of zeros where ours are those of the class token too."""
+    return np.concatenate([np.zeros_like(theirs[:, :1]), theirs], 1) if theirs.shape[1] == shape[1] - 1 else theirs
+
+
+# Its class token has no position; `fold` has added ours to the token.
+_WITHOUT_CLS = Layout(_with_cls, lambda ours: ours[:, 1:])
+
+
+def table(model: ViT) -> list[Row]:
+    """See `Family`. Both sides are Flax, so nothing is transposed."""
+    return [
+        Row("patches/kernel", "embedding/kernel"),
+        Row("patches/bias", "embedding/bias"),
+        Row("cls", "cls"),
+        Row("positions", "pos_embedding", *([_WITHOUT_CLS] if model.pool == "cls" else [])),
+        Row("blocks/norm1/scale", f"{_BLOCK}/LayerNorm_0/scale"),
+        Row("blocks/norm1/bias", f"{_BLOCK}/LayerNorm_0/bias"),
+        Row("blocks/attention/query/kernel", f"{_ATTENTION}/query/kernel"),
+        Row("blocks/attention/query/bias", f"{_ATTENTION}/query/bias"),
+        Row("blocks/attention/key/kernel", f"{_ATTENTION}/key/kernel"),
+        Row("blocks/attention/key/bias", f"{_ATTENTION}/key/bias"),
+        Row("blocks/attention/value/kernel", f"{_ATTENTION}/value/kernel"),
+        Row("blocks/attention/value/bias", f"{_ATTENTION}/value/bias"),
+        Row("blocks/attention/out/kernel", f"{_ATTENTION}/out/kernel"),
+        Row("blocks/attention/out/bias", f"{_ATTENTION}/out/bias"),
+        Row("blocks/norm2/scale", f"{_BLOCK}/LayerNorm_1/scale"),
+        Row("blocks/norm2/bias", f"{_BLOCK}/LayerNorm_1/bias"),
+        Row("blocks/mlp/up/kernel", f"{_BLOCK}/MlpBlock_0/Dense_0/kernel"),
+        Row("blocks/mlp/up/bias", f"{_BLOCK}/MlpBlock_0/Dense_0/bias"),
+        Row("blocks/mlp/down/kernel", f"{_BLOCK}/MlpBlock_0/Dense_1/kernel"),
+        Row("blocks/mlp/down/bias", f"{_BLOCK}/MlpBlock_0/Dense_1/bias"),
+        Row("norm/scale", "Transformer/encoder_norm/scale"),
+        Row("norm/bias", "Transformer/encoder_norm/bias"),
+        Row("head/kernel", "head/kernel"),
+        Row("head/bias", "head/bias"),
+    ]
+
+
+def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
+    """See `Family`; there is no config."""
+    query, up, patches = (
+        _shape(specs, name.format(layer=0), rank)
+        for name, rank in ((f"{_ATTENTION}/query/kernel", 3), (f"{_BLOCK}/MlpBlock_0/Dense_0/kernel", 2),
+                           ("embedding/kernel", 4))
+    )  # fmt: skip
+    if other := next((name for name in specs if re.match("MAPHead_|pre_logits/", name)), None):
+        raise ValueError(
+            f"{other}: a pooling or representation layer of its own is not supported; only cls and gap are"
+        )
+    depth = 1 + max(int(found[1]) for found in map(re.compile(r".*/encoderblock_(\d+)/").match, specs) if found)
+    positions = "learned" if "pos_embedding" in specs else "sincos"
+    size = 224  # which nothing says where positions are computed
+    if positions == "learned":
+        length = _shape(specs, "pos_embedding", 3)[1]
+        side = round(length**0.5)
+        if side**2 != length:
+            raise ValueError(
+                f"pos_embedding has {length} positions, which are no square; only square pictures are known"
+            )
+        size = side * patches[0]
+    return {
+        "num_classes": _shape(specs, "head/kernel", 2)[1] if "head/kernel" in specs else 1000,
+        "image_size": size,
+        "patch_size": patches[0],
+        "width": query[0],
+        "depth": depth,
+        "mlp_dim": up[1],
+        "num_heads": query[1],
+        "pool": "cls" if "cls" in specs else "mean",
+        "positions": positions,
+        "layer_norm_epsilon": 1e-6,
+        "gelu": "tanh",
+    }
+
+
+def _shape(specs: Mapping[str, Spec], name: str, rank: int) -> tuple[int, ...]:
+    if name not in specs:
+        raise ValueError(f"{name} is missing; a ViT of big_vision has one for each layer or model")
+    if len(specs[name].shape) != rank:
+        raise ValueError(f"{name} has the shape {list(specs[name].shape)}; {rank} axes are needed")
+    return specs[name].shape
+
+
+def config(model: ViT) -> dict[str, Any]:
+    """See `Family`: nothing, but a check."""
+    require(
+        model, "ViT in big_vision", stem=("patch",), qkv_bias=(True,), key_bias=(True,), qk_norm=(False,),
+        norm=("layer",), parallel=(False,), gelu=("tanh",), layer_norm_epsilon=(1e-6,),
+    )  # fmt: skip
+    return {}
+
+
+def names(found: Iterable[str]) -> dict[str, str]:
+    """See `Family`: whole training states hold the parameters below `params/`."""
+    return {name.removeprefix("params/"): name for name in found}
+
+
+def fold(read: Read, paths: Collection[str]) -> Read:
+    """See `Family`: the position of the class token becomes a part of the token."""
+    if not {"cls", "positions"} <= set(paths):
+        return read
+    return lambda path: read("cls") + read("positions")[:, :1] if path == "cls" else read(path)
+
+
+FAMILY = Family("big_vision", ViT, "image_classification", fields, config, table, names, r"(opt|extra)/.*", fold)

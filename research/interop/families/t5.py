@@ -1,0 +1,146 @@
+"""T5, T5 v1.1 and mT5 as transformers saves them: `T5ForConditionalGeneration`, `MT5ForConditionalGeneration`."""
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from research.interop.family import Family, needed, require, require_theirs
+from research.interop.layouts import FROM_HEADS, LINEAR, Row
+from research.interop.safetensors import Spec
+from research.models.seq2seq import Seq2Seq
+
+_ENCODER, _DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
+_FIRST = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"  # the others share it
+
+
+def _attention(ours: str, theirs: str) -> list[Row]:
+    kernels = {part: f"{theirs}.{part}.weight" for part in "qkvo"}
+    joined = {
+        "query_key_value": (kernels["q"], kernels["k"], kernels["v"]),
+        "query": (kernels["q"],),  # of cross attention
+        "key_value": (kernels["k"], kernels["v"]),
+    }
+    chosen = ("query", "key_value") if "cross" in ours else ("query_key_value",)
+    rows = [Row(f"{ours}/{name}/kernel", joined[name], LINEAR, join=1) for name in chosen]
+    return [*rows, Row(f"{ours}/out/kernel", kernels["o"], FROM_HEADS)]
+
+
+def _mlp(ours: str, theirs: str, gated: bool) -> list[Row]:
+    up = (f"{theirs}.wi_0.weight", f"{theirs}.wi_1.weight") if gated else (f"{theirs}.wi.weight",)
+    return [
+        Row(f"{ours}/up/kernel", up, LINEAR, join=1),
+        Row(f"{ours}/down/kernel", f"{theirs}.wo.weight", LINEAR),
+    ]
+
+
+def table(model: Seq2Seq) -> list[Row]:
+    """See `Family`."""
+    return [
+        Row("embedding", "shared.weight"),
+        Row("encoder/relative", f"encoder.{_FIRST}"),
+        *_attention("encoder/blocks/attention", f"{_ENCODER}.0.SelfAttention"),
+        Row("encoder/blocks/attention_norm/scale", f"{_ENCODER}.0.layer_norm.weight"),
+        *_mlp("encoder/blocks/mlp", f"{_ENCODER}.1.DenseReluDense", model.gated),
+        Row("encoder/blocks/mlp_norm/scale", f"{_ENCODER}.1.layer_norm.weight"),
+        Row("encoder/norm/scale", "encoder.final_layer_norm.weight"),
+        Row("decoder/relative", f"decoder.{_FIRST}"),
+        *_attention("decoder/blocks/attention", f"{_DECODER}.0.SelfAttention"),
+        Row("decoder/blocks/attention_norm/scale", f"{_DECODER}.0.layer_norm.weight"),
+        *_attention("decoder/blocks/cross_attention", f"{_DECODER}.1.EncDecAttention"),
+        Row("decoder/blocks/cross_norm/scale", f"{_DECODER}.1.layer_norm.weight"),
+        *_mlp("decoder/blocks/mlp", f"{_DECODER}.2.DenseReluDense", model.gated),
+        Row("decoder/blocks/mlp_norm/scale", f"{_DECODER}.2.layer_norm.weight"),
+        Row("decoder/norm/scale", "decoder.final_layer_norm.weight"),
+        Row("head", "lm_head.weight", LINEAR),
+    ]
+
+
+# Theirs -> ours: whether the MLP is gated, and its activation. Their "gated-gelu" has always meant the tanh one.
+_MLPS = {
+    "gated-gelu": (True, "gelu_tanh"), "gated-gelu_new": (True, "gelu_tanh"), "gated-relu": (True, "relu"),
+    "relu": (False, "relu"), "gelu_new": (False, "gelu_tanh"), "gelu": (False, "gelu_exact"),
+}  # fmt: skip
+
+
+def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
+    """See `Family`."""
+    require_theirs(config, feed_forward_proj=_MLPS)
+    width, kv_dim, mlp_dim, heads = needed(config, "d_model", "d_kv", "d_ff", "num_heads")
+    depth, vocab_size = needed(config, "num_layers", "vocab_size")
+    decoder_depth = config.get("num_decoder_layers")
+    gated, activation = _MLPS[config.get("feed_forward_proj", "relu")]
+    return {
+        "vocab_size": specs["shared.weight"].shape[0] if "shared.weight" in specs else vocab_size,
+        "width": width,
+        "encoder_depth": depth,
+        "decoder_depth": depth if decoder_depth is None else decoder_depth,
+        "num_heads": heads,
+        "kv_dim": kv_dim,
+        "mlp_dim": mlp_dim,
+        "norm_epsilon": config.get("layer_norm_epsilon", 1e-6),
+        "activation": activation,
+        "gated": gated,
+        "relative_buckets": config.get("relative_attention_num_buckets", 32),
+        "relative_distance": config.get("relative_attention_max_distance", 128),
+        "logits": _logits(config, "lm_head.weight" in specs),
+    }
+
+
+def _logits(config: Mapping[str, Any], has_head: bool) -> str:
+    """T5 1.0 ties its logits to the embeddings and scales them; T5 v1.1 and mT5 do neither.
+
+    A file of tied weights may hold a copy of them as a head. transformers 5 writes `tie_word_embeddings` for all
+    models; `scale_decoder_outputs` then tells them apart.
+    """
+    tied = config.get("tie_word_embeddings", True)
+    scaled = config.get("scale_decoder_outputs", tied and config["model_type"] == "t5")
+    if scaled:
+        return "tied_scaled"
+    return "untied" if has_head or not tied else "tied"
+
+
+def config(model: Seq2Seq, model_type: str = "t5") -> dict[str, Any]:
+    """See `Family`."""
+    require(
+        model, "T5", norm=("rms",), norm_position=("pre",), bias=(False,), attention_scale=(False,),
+        encoder_positions=("relative",), decoder_positions=("relative",), embedding_scale=(False,),
+    )  # fmt: skip
+    if model_type == "mt5":
+        require(model, "mT5", logits=("untied", "tied"))
+    mlp = (model.gated, model.activation)
+    if mlp not in _MLPS.values():
+        raise ValueError(f"config.model.activation={model.activation!r} with gated={model.gated} is nothing T5 has")
+    return {
+        "architectures": [f"{model_type.upper()}ForConditionalGeneration"],
+        "model_type": model_type,
+        "vocab_size": model.vocab_size,
+        "d_model": model.width,
+        "d_kv": model.kv_dim,
+        "d_ff": model.mlp_dim,
+        "num_layers": model.encoder_depth,
+        "num_decoder_layers": model.decoder_depth,
+        "num_heads": model.num_heads,
+        "relative_attention_num_buckets": model.relative_buckets,
+        "relative_attention_max_distance": model.relative_distance,
+        "layer_norm_epsilon": model.norm_epsilon,
+        "feed_forward_proj": next(theirs for theirs, ours in _MLPS.items() if ours == mlp),
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": model.logits != "untied",
+        "scale_decoder_outputs": model.logits == "tied_scaled",
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "decoder_start_token_id": 0,
+    }
+
+
+def names(found: Iterable[str]) -> dict[str, str]:
+    """See `Family`: the embeddings may be there under the names of those who share them only."""
+    found = dict.fromkeys(found)
+    shared = next((f"{name}.weight" for name in ("shared", "encoder.embed_tokens") if f"{name}.weight" in found), None)
+    return {name: name for name in found} | ({"shared.weight": shared} if shared else {})
+
+
+_UNUSED = r"(encoder|decoder)\.embed_tokens\.weight|.*EncDecAttention\.relative_attention_bias\.weight"
+_SHARED = (fields, config, table, names, _UNUSED)
+FAMILY = Family("t5", Seq2Seq, "translation", *_SHARED)
+MT5 = Family("mt5", Seq2Seq, "translation", fields, functools.partial(config, model_type="mt5"), table, names, _UNUSED)

@@ -1,0 +1,94 @@
+"""ViT as transformers saves it: `ViTForImageClassification` and, without a head, `ViTModel`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from research.interop.family import Family, labels, needed, num_classes, require, require_theirs, with_prefix
+from research.interop.layouts import CONV, FLAT, FROM_HEADS, LINEAR, Row
+from research.interop.safetensors import Spec
+from research.models.vit import ViT
+
+_BLOCK = "vit.encoder.layer.{layer}"
+TABLE = [
+    Row("patches/kernel", "vit.embeddings.patch_embeddings.projection.weight", CONV),
+    Row("patches/bias", "vit.embeddings.patch_embeddings.projection.bias"),
+    Row("cls", "vit.embeddings.cls_token"),
+    Row("positions", "vit.embeddings.position_embeddings"),
+    Row("blocks/norm1/scale", f"{_BLOCK}.layernorm_before.weight"),
+    Row("blocks/norm1/bias", f"{_BLOCK}.layernorm_before.bias"),
+    Row("blocks/attention/query/kernel", f"{_BLOCK}.attention.attention.query.weight", LINEAR),
+    Row("blocks/attention/query/bias", f"{_BLOCK}.attention.attention.query.bias", FLAT),
+    Row("blocks/attention/key/kernel", f"{_BLOCK}.attention.attention.key.weight", LINEAR),
+    Row("blocks/attention/key/bias", f"{_BLOCK}.attention.attention.key.bias", FLAT),
+    Row("blocks/attention/value/kernel", f"{_BLOCK}.attention.attention.value.weight", LINEAR),
+    Row("blocks/attention/value/bias", f"{_BLOCK}.attention.attention.value.bias", FLAT),
+    Row("blocks/attention/out/kernel", f"{_BLOCK}.attention.output.dense.weight", FROM_HEADS),
+    Row("blocks/attention/out/bias", f"{_BLOCK}.attention.output.dense.bias"),
+    Row("blocks/norm2/scale", f"{_BLOCK}.layernorm_after.weight"),
+    Row("blocks/norm2/bias", f"{_BLOCK}.layernorm_after.bias"),
+    Row("blocks/mlp/up/kernel", f"{_BLOCK}.intermediate.dense.weight", LINEAR),
+    Row("blocks/mlp/up/bias", f"{_BLOCK}.intermediate.dense.bias"),
+    Row("blocks/mlp/down/kernel", f"{_BLOCK}.output.dense.weight", LINEAR),
+    Row("blocks/mlp/down/bias", f"{_BLOCK}.output.dense.bias"),
+    Row("norm/scale", "vit.layernorm.weight"),
+    Row("norm/bias", "vit.layernorm.bias"),
+    Row("head/kernel", "classifier.weight", LINEAR),
+    Row("head/bias", "classifier.bias"),
+]
+
+GELU = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # theirs -> ours
+
+
+def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
+    """See `Family`."""
+    require_theirs(config, hidden_act=GELU)
+    width, depth, heads = needed(config, "hidden_size", "num_hidden_layers", "num_attention_heads")
+    mlp_dim, image_size, patch_size = needed(config, "intermediate_size", "image_size", "patch_size")
+    for name, size in (("image_size", image_size), ("patch_size", patch_size)):
+        if not isinstance(size, int):
+            raise ValueError(
+                f"config.json has {name}={size!r}, which is not supported; only squares are, as one number"
+            )
+    return {
+        "num_classes": num_classes(config, specs, "classifier.weight"),
+        "image_size": image_size,
+        "patch_size": patch_size,
+        "width": width,
+        "depth": depth,
+        "mlp_dim": mlp_dim,
+        "num_heads": heads,
+        "pool": "cls",
+        "layer_norm_epsilon": config.get("layer_norm_eps", 1e-12),
+        "gelu": GELU[config.get("hidden_act", "gelu")],
+        "qkv_bias": config.get("qkv_bias", True),
+    }
+
+
+def config(model: ViT) -> dict[str, Any]:
+    """See `Family`."""
+    require(
+        model, "ViT in transformers", pool=("cls",), positions=("learned",), stem=("patch",), key_bias=(True,),
+        qk_norm=(False,), norm=("layer",), parallel=(False,),
+    )  # fmt: skip
+    return {
+        "architectures": ["ViTForImageClassification"],
+        "model_type": "vit",
+        "image_size": model.image_size,
+        "patch_size": model.patch_size,
+        "hidden_size": model.width,
+        "num_hidden_layers": model.depth,
+        "intermediate_size": model.mlp_dim,
+        "num_attention_heads": model.num_heads,
+        "layer_norm_eps": model.layer_norm_epsilon,
+        "hidden_act": next(theirs for theirs, ours in GELU.items() if ours == model.gelu),
+        "qkv_bias": model.qkv_bias,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        **labels(model.num_classes),
+    }
+
+
+FAMILY = Family(
+    "vit", ViT, "image_classification", fields, config, lambda model: TABLE, with_prefix("vit.", "classifier"),
+    unused=r"vit\.pooler\..*|vit\.embeddings\.mask_token",
+)  # fmt: skip

@@ -1,0 +1,249 @@
+"""From the tensors of a checkpoint to the parameters of a model: what fits, what is resized, what stays fresh."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from research.interop.checkpoints import Checkpoint, is_unused
+from research.interop.layouts import Index, Row
+from research.interop.safetensors import Spec
+from research.models.seq2seq import Seq2Seq
+from research.parallel.sharding import path_name
+
+# Every number that a parameter may be made of; a float64 would lose digits.
+_FLOATS = ("float32", "bfloat16", "float16")
+# Fields of a model that may differ from the checkpoint: training can make up for them, or the shapes say them.
+_MAY_DIFFER = (
+    "num_classes", "image_size", "pool", "dropout", "stochastic_depth", "zero_init_residual", "momentum", "attention",
+    "remat", "unroll", "dtype", "param_dtype", "max_source_length", "max_target_length", "layer_scale",
+)  # fmt: skip
+# Fields that shift results a little; they are reported.
+_EPSILONS = ("layer_norm_epsilon", "norm_epsilon", "epsilon", "last_epsilon")
+_HEAD = re.compile(r"head/(kernel|bias)")
+
+
+def leaves_of(variables: Any) -> dict[str, Any]:
+    """{path: leaf} of variables, without the names of their collections, which paths do not need to be told apart."""
+    found = {}
+    for tree in variables.values():
+        found |= {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return found
+
+
+def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
+    """The shapes and dtypes of the variables of a model of pictures or of text."""
+    if isinstance(model, Seq2Seq):
+        inputs = (jnp.zeros((1, 2), jnp.int32),) * 6
+    else:
+        inputs = (jnp.zeros((1, *(getattr(model, "image_size", 224),) * 2, channels)),)
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
+
+
+@dataclasses.dataclass
+class Loading:
+    """What becomes of each parameter of a model. `state` and `read` take the values from the checkpoint."""
+
+    checkpoint: Checkpoint
+    shapes: Mapping[str, tuple[int, ...]]
+    rows: dict[str, Row] = dataclasses.field(default_factory=dict)
+    resized: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)  # their shapes
+    fresh: dict[str, str] = dataclasses.field(default_factory=dict)  # why
+    left_over: list[str] = dataclasses.field(default_factory=list)
+    differs: list[str] = dataclasses.field(default_factory=list)
+
+    def read(self, path: str, index: Index, dtype: np.dtype) -> np.ndarray:
+        """The values of a parameter at `index`."""
+        tensors, row, shape = self.checkpoint.tensors, self.rows[path], self.shapes[path]
+        if path in self.resized:
+            theirs = self.resized[path]
+            whole = row.read(tensors, theirs, (slice(None),) * len(theirs), np.float32)
+            return resize_positions(whole, shape[1])[index].astype(dtype)
+        return row.read(tensors, shape, index, dtype)
+
+    def variables(self, shapes: Any) -> Any:
+        """All parameters on the host, in the structure of `abstract`; what is fresh is left at zeros."""
+
+        def value(path, leaf):
+            name = path_name(path[1:])
+            whole = (slice(None),) * leaf.ndim
+            return self.read(name, whole, leaf.dtype) if name in self.rows else np.zeros(leaf.shape, leaf.dtype)
+
+        return jax.tree_util.tree_map_with_path(value, shapes)
+
+    def state(self, state: Any) -> Any:
+        """A train state with what is loaded in the place of what is fresh, one parameter and shard after the other."""
+
+        def replaced(path, leaf):
+            if path not in self.rows:
+                return leaf
+            read = lambda index: self.read(path, index, leaf.dtype)
+            return jax.make_array_from_callback(leaf.shape, leaf.sharding, read)
+
+        leaves, structure = jax.tree_util.tree_flatten_with_path(state)
+        del state  # so that each fresh parameter can go when its successor is there
+        for place, (path, leaf) in enumerate(leaves):
+            field, *rest = path_name(path).split("/")
+            if field in ("params", "mutable", "ema"):
+                name = "/".join(rest if field == "params" else rest[1:])
+                leaves[place] = path, replaced(name, leaf)
+                jax.block_until_ready(leaves[place][1])
+        return jax.tree.unflatten(structure, [leaf for _, leaf in leaves])
+
+    def lines(self) -> list[str]:
+        """What a person is told."""
+        found = [f"loaded {len(self.rows)} of {len(self.shapes)} parameters from {self.checkpoint.path}"]
+        for path, theirs in self.resized.items():
+            found.append(f"resized {path}: {list(theirs)} -> {list(self.shapes[path])}")
+        found += [f"fresh {path}: {why}" for path, why in self.fresh.items()]
+        found += [f"differs: {line}" for line in self.differs]
+        return found + ([f"left over: {', '.join(self.left_over)}"] if self.left_over else [])
+
+    def report(self) -> dict[str, Any]:
+        """What is stored with a run."""
+        return {
+            "path": self.checkpoint.path,
+            "kind": self.checkpoint.kind,
+            "loaded": sorted(self.rows.keys() - self.resized.keys()),
+            "resized": {path: [list(theirs), list(self.shapes[path])] for path, theirs in self.resized.items()},
+            "fresh": self.fresh,
+            "left_over": self.left_over,
+            "differs": self.differs,
+        }
+
+
+def plan(
+    checkpoint: Checkpoint, model: nn.Module, leaves: Mapping[str, Any], skip: Sequence[str] = (), exact: bool = False
+) -> Loading:
+    """How the parameters `leaves` (see `leaves_of`) of `model` are loaded; nothing but headers has been read.
+
+    What a regex of `skip` is found in stays fresh, or is not missed there. Positions of another picture size are
+    resized, and a head of other classes is fresh; unless `exact`, for which all must fit and nothing may be left over.
+    Raises ValueError, with the names on both sides, for what does not fit.
+    """
+    if not issubclass(type(model), checkpoint.model):
+        name = lambda kind: kind.__name__
+        raise ValueError(
+            f"{checkpoint.path} holds a {name(checkpoint.model)}, but the config has a {name(type(model))}"
+        )
+    loading = Loading(checkpoint, {path: tuple(leaf.shape) for path, leaf in leaves.items()})
+    _compare_fields(loading, model)
+    rows = {row.ours: row for row in checkpoint.table(model, list(leaves))}
+    used: set[str] = set()
+    for path, leaf in leaves.items():
+        if any(re.search(pattern, path) for pattern in skip):
+            loading.fresh[path] = "skipped"
+        elif path not in rows:
+            raise ValueError(f"{path} has no counterpart in the table of {checkpoint.kind}; name it in train.init_skip")
+        else:
+            used |= _place(loading, path, leaf, rows[path], exact)
+    extra = [name for name in checkpoint.tensors.specs if name not in used]
+    loading.left_over = [checkpoint.tensors.there(name) for name in extra]
+    unknown = [name for name in extra if not is_unused(checkpoint, name) and not _found(skip, name)]
+    if exact and unknown:
+        raise ValueError(
+            f"{checkpoint.path} has {len(unknown)} tensors that no parameter of this {checkpoint.kind} model is made "
+            f"of, first {checkpoint.tensors.there(unknown[0])}"
+        )
+    return loading
+
+
+def _found(patterns: Iterable[str], name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _compare_fields(loading: Loading, model: nn.Module) -> None:
+    for field, theirs in loading.checkpoint.fields.items():
+        ours = getattr(model, field)
+        if theirs == ours or field in _MAY_DIFFER:
+            continue
+        line = f"config.model.{field}={ours!r}, but {loading.checkpoint.path} was made with {theirs!r}"
+        if field not in _EPSILONS:
+            raise ValueError(f"{line}; set it to that")
+        loading.differs.append(line)
+
+
+def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set[str]:
+    """Decides about one parameter; returns the tensors that it is made of."""
+    specs, there = loading.checkpoint.tensors.specs, loading.checkpoint.tensors.there
+    shape, names = tuple(leaf.shape), row.names(tuple(leaf.shape))
+    if absent := next((name for name in names if name not in specs), None):
+        if _HEAD.fullmatch(path) and not (exact and _has_head(loading)):
+            loading.fresh[path] = f"{there(absent)} is not in the checkpoint"
+            return set()
+        raise ValueError(f"{path} is made of {there(absent)}, which is missing in {loading.checkpoint.path}")
+    for name in names:
+        if str(specs[name].dtype) not in (*_FLOATS, str(leaf.dtype)):
+            raise ValueError(
+                f"{there(name)} is {specs[name].dtype} in {loading.checkpoint.path}, but {path} is {leaf.dtype}; only "
+                f"{', '.join(_FLOATS)} are converted"
+            )
+    expected = row.their_shape(shape)
+    wrong = next((name for name in names if specs[name].shape != expected), None)
+    if wrong is None:
+        loading.rows[path] = row
+        return set(names)
+    if not exact and _HEAD.fullmatch(path) and _other_classes(specs[wrong], expected):
+        loading.fresh[path] = f"{there(wrong)} is {list(specs[wrong].shape)}, of other classes"
+        return set()
+    source = None if exact or path != "positions" else _positions_shape(row, shape, specs[wrong])
+    if source is None:
+        raise ValueError(
+            f"{there(wrong)} is {list(specs[wrong].shape)} in {loading.checkpoint.path}, but {path} {list(shape)} "
+            f"needs {list(expected)}"
+        )
+    loading.rows[path], loading.resized[path] = row, source
+    return set(names)
+
+
+def _has_head(loading: Loading) -> bool:
+    """Whether a checkpoint was saved with a head, so that it may lack no part of it."""
+    names = ("classifier", "head/")
+    said = any("ForImageClassification" in name for name in loading.checkpoint.config.get("architectures") or ())
+    return said or any(name.startswith(names) for name in loading.checkpoint.tensors.specs)
+
+
+def _other_classes(theirs: Spec, expected: tuple[int, ...]) -> bool:
+    """Whether two heads have the same features: one axis, that of the classes, may differ."""
+    return len(theirs.shape) == len(expected) and sum(a != b for a, b in zip(theirs.shape, expected, strict=True)) == 1
+
+
+def _positions_shape(row: Row, shape: tuple[int, ...], theirs: Spec) -> tuple[int, ...] | None:
+    """The shape on our side of positions of another length; None where that is not all that differs."""
+    if len(theirs.shape) != 3:
+        return None
+    for length in (theirs.shape[1], theirs.shape[1] + 1):
+        source = (1, length, shape[2])
+        is_grid = any(round((length - extra) ** 0.5) ** 2 == length - extra for extra in (0, 1))
+        if is_grid and row.their_shape(source) == theirs.shape:
+            return source
+    return None
+
+
+def resize_positions(positions: np.ndarray, length: int) -> np.ndarray:
+    """Learned positions [1, length, width] of a square grid, bilinearly to one of another `length`, in float32.
+
+    That of a class token, which comes first where the length is one more than a square, is kept, dropped, or 0.
+    """
+    split = lambda count: 0 if round(count**0.5) ** 2 == count else 1
+    old_cls, cls = split(positions.shape[1]), split(length)
+    grid = positions[0, old_cls:].astype(np.float32)
+    old_side, side = round(len(grid) ** 0.5), round((length - cls) ** 0.5)
+    weights = _linear_weights(old_side, side)
+    grid = grid.reshape(old_side, old_side, -1)
+    grid = np.einsum("ya,xb,abd->yxd", weights, weights, grid, optimize=True).reshape(side * side, -1)
+    first = positions[0, :1] if old_cls else np.zeros_like(grid[:1])
+    return np.concatenate([first[:cls], grid])[None].astype(np.float32)
+
+
+def _linear_weights(old: int, new: int) -> np.ndarray:
+    """[new, old]: linear interpolation between the centres of cells, averaging where there are fewer than before."""
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    distances = np.abs(centres[:, None] - np.arange(old)) / max(1.0, old / new)
+    weights = np.maximum(0, 1 - distances)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,64 @@
+"""`python -m research.interop check`: our logits of a checkpoint beside those of transformers."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.interop import checkpoints, loading
+from research.models.seq2seq import Seq2Seq
+
+RELATIVE = 1e-4  # of the largest logit, in float32
+_CLASSES = {
+    "vit": "ViTForImageClassification", "resnet": "ResNetForImageClassification",
+    "convnext": "ConvNextForImageClassification", "t5": "T5ForConditionalGeneration",
+    "mt5": "MT5ForConditionalGeneration",
+}  # fmt: skip
+
+
+def run(path: str) -> list[str]:
+    """What to tell the user. Raises ValueError where the logits differ, or there is nothing to compare them with."""
+    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"check needs {' and '.join(missing)}; install Tessera with the extra [interop]")
+    checkpoint = checkpoints.open_checkpoint(path)
+    if checkpoint.kind not in _CLASSES:
+        raise ValueError(f"{path}: transformers has no model for {checkpoint.kind}; check is for {', '.join(_CLASSES)}")
+    model = checkpoint.model(**checkpoint.fields)
+    shapes = loading.abstract(model, checkpoints.channels(checkpoint))
+    plan = loading.plan(checkpoint, model, loading.leaves_of(shapes), exact=True)
+    if plan.fresh:
+        raise ValueError(f"{path} has no head, so there are no logits to compare")
+    inputs = _inputs(checkpoint, model)
+    ours = np.asarray(jax.jit(lambda variables: model.apply(variables, *inputs))(plan.variables(shapes)))
+    theirs = _theirs(checkpoint, inputs)
+    difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    line = f"logits {list(ours.shape)} differ by {difference:.1e} of the largest, {np.abs(theirs).max():.3g}"
+    if not difference <= RELATIVE:
+        raise ValueError(f"{path}: {line}; at most {RELATIVE:g} is allowed")
+    return [*plan.lines(), f"{line}; at most {RELATIVE:g} is allowed"]
+
+
+def _inputs(checkpoint: checkpoints.Checkpoint, model: Any) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    if isinstance(model, Seq2Seq):
+        ids = lambda length: rng.integers(2, model.vocab_size, (2, length))
+        rows = lambda length: (np.ones((2, length), np.int32), np.broadcast_to(np.arange(length), (2, length)))
+        return ids(40), *rows(40), ids(30), *rows(30)
+    size = getattr(model, "image_size", 224)
+    return (rng.normal(0, 1, (2, size, size, checkpoints.channels(checkpoint))).astype(np.float32),)
+
+
+def _theirs(checkpoint: checkpoints.Checkpoint, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+    import torch
+    import transformers
+
+    where = Path(checkpoint.path).expanduser()
+    folder = where if where.is_dir() else where.parent
+    model = getattr(transformers, _CLASSES[checkpoint.kind]).from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        if len(inputs) == 1:
+            return model(torch.tensor(inputs[0].transpose(0, 3, 1, 2))).logits.numpy()
+        return model(input_ids=torch.tensor(inputs[0]), decoder_input_ids=torch.tensor(inputs[3])).logits.numpy()

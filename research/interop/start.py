@@ -1,0 +1,23 @@
+"""`config.train.init_from`: the weights that training begins with."""
+
+import re
+from typing import Any
+
+from research.train.program import Program
+
+
+def find(config: Any, task: Any, program: Program) -> Any:
+    """What becomes of each parameter of `task.model`, see `loading.Loading`; the weights themselves are not read yet.
+
+    Raises ValueError for what cannot be read, does not fit, or a regex of `config.train.init_skip` that is none.
+    """
+    from research.interop import checkpoints, loading  # here, so that most runs need not wait for them
+
+    for pattern in config.train.init_skip:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"config.train.init_skip holds {pattern!r}, which is no regex: {error}") from None
+    checkpoint = checkpoints.open_checkpoint(config.train.init_from)
+    variables = {"params": program.state.params, **program.state.mutable}
+    return loading.plan(checkpoint, task.model, loading.leaves_of(variables), config.train.init_skip)

@@ -1,0 +1,106 @@
+"""Models of transformers with random weights, as the library saves them, and ours with the same weights."""
+
+import jax
+import numpy as np
+import pytest
+
+from research.interop import checkpoints, loading
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed; it comes with the extra [interop]")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed; see the extra [interop]")
+
+RELATIVE = 1e-4  # in float32, of the largest number
+
+
+def randomise(model, seed=0):
+    """Random weights and statistics of a size that lets every part of the model show in its logits."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=generator)
+            if name.endswith("running_var"):
+                tensor.copy_(0.5 + noise.abs())
+            elif "norm" in name and name.endswith("weight"):
+                tensor.copy_(1 + 0.2 * noise)
+            elif "layer_scale" in name:
+                tensor.copy_(0.5 + 0.1 * noise)
+            elif tensor.ndim >= 2:
+                tensor.copy_(noise * (2.0 / tensor[0].numel()) ** 0.5)
+            else:
+                tensor.copy_(0.2 * noise)
+    return model.eval()
+
+
+def vit(head=True, **options):
+    sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40}
+    config = transformers.ViTConfig(**(sizes | {"image_size": 24, "patch_size": 8, "num_labels": 7} | options))
+    return randomise((transformers.ViTForImageClassification if head else transformers.ViTModel)(config))
+
+
+def resnet(layer_type="bottleneck", **options):
+    sizes = (32, 64, 128) if layer_type == "bottleneck" else (8, 16, 32)
+    options = {"embedding_size": 8, "hidden_sizes": sizes, "depths": (2, 1, 2), "num_labels": 5} | options
+    return randomise(
+        transformers.ResNetForImageClassification(transformers.ResNetConfig(layer_type=layer_type, **options))
+    )
+
+
+def convnext(**options):
+    options = {"hidden_sizes": (8, 16, 24), "depths": (1, 2, 1), "num_stages": 3, "num_labels": 6} | options
+    return randomise(transformers.ConvNextForImageClassification(transformers.ConvNextConfig(**options)))
+
+
+def t5(untied=True, family="T5", **options):
+    """T5 v1.1 or, with `family` "MT5", mT5; with tied weights T5 1.0."""
+    options = {
+        "vocab_size": 30, "d_model": 24, "d_kv": 10, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 3,
+        "num_heads": 3, "feed_forward_proj": "gated-gelu" if untied else "relu", "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 12, "tie_word_embeddings": not untied, "decoder_start_token_id": 0,
+    } | options  # fmt: skip
+    model = getattr(transformers, f"{family}ForConditionalGeneration")(
+        getattr(transformers, f"{family}Config")(**options)
+    )
+    if untied:  # transformers 5 ties the weights of every T5 that it makes, but not of those it reads
+        model.lm_head.weight = torch.nn.Parameter(torch.zeros(options["vocab_size"], options["d_model"]))
+        model.config.tie_word_embeddings = False
+    return randomise(model)
+
+
+def save(model, folder, **options):
+    """The folder as transformers writes it."""
+    model.save_pretrained(folder, **options)
+    return folder
+
+
+def load(path, channels=3, **settings):
+    """Our model and its variables for the checkpoint at `path`, of which nothing may be left over."""
+    checkpoint = checkpoints.open_checkpoint(str(path))
+    model = checkpoint.model(**{**checkpoint.fields, **settings})
+    shapes = loading.abstract(model, channels)
+    plan = loading.plan(checkpoint, model, loading.leaves_of(shapes), exact=True)
+    return model, plan.variables(shapes)
+
+
+def pictures(size, count=2, channels=3, seed=0):
+    return np.random.default_rng(seed).normal(0, 1, (count, size, size, channels)).astype(np.float32)
+
+
+def channels_first(images):
+    return torch.tensor(images.transpose(0, 3, 1, 2))
+
+
+def assert_close(ours, theirs):
+    """To `RELATIVE` of the largest number, none of which may be tiny by accident."""
+    theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
+    scale = np.abs(theirs).max()
+    assert scale > 1e-3 and np.shape(ours) == theirs.shape
+    assert np.abs(np.asarray(ours) - theirs).max() <= RELATIVE * scale
+
+
+def assert_same(first, second):
+    """Bit for bit, in the same structure."""
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        assert one.dtype == other.dtype and one.tobytes() == other.tobytes()
