@@ -65,7 +65,14 @@ def t5(untied=True, family="T5", **options):
     if untied:  # transformers 5 ties the weights of every T5 that it makes, but not of those it reads
         model.lm_head.weight = torch.nn.Parameter(torch.zeros(options["vocab_size"], options["d_model"]))
         model.config.tie_word_embeddings = False
-    return randomise(model)
+    randomise(model)
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            # As T5 begins, whose attention divides by nothing: else a rounding error decides what is attended to, and
+            # at a public size even PyTorch in float32 is far from itself in float64.
+            if name.endswith(".q.weight"):
+                tensor.mul_(options["d_kv"] ** -0.5)
+    return model
 
 
 def save(model, folder, **options):
