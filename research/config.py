@@ -242,12 +242,15 @@ def _digest(config: Mapping, defaults: Mapping) -> str:
 def differences(old: Mapping, new: Mapping, in_use: bool = False) -> tuple[list[str], list[str]]:
     """Two lists of `field: old -> new` lines: those that a resumed run may show, and those that it must not.
 
-    With `in_use`, a trained run is only evaluated or asked.
+    With `in_use`, a trained run is only evaluated or asked. A field that only one of them has is no difference where
+    their digests are equal: it came with a newer version, and is at its default.
     """
     may_differ = lambda key: _MAY_DIFFER_ON_RESUME.fullmatch(key) or (in_use and _MAY_DIFFER_IN_USE.fullmatch(key))
     before, after = flat(json.loads(json.dumps(plain(old)))), flat(json.loads(json.dumps(plain(new))))
+    digests = before.get("source.digest"), after.get("source.digest")
+    keys = before.keys() & after.keys() if digests[0] == digests[1] is not None else before.keys() | after.keys()
     allowed, refused = [], []
-    for key in sorted(before.keys() | after.keys()):
+    for key in sorted(keys):
         if key not in before or key not in after or before[key] != after[key]:
             line = f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
             (allowed if may_differ(key) else refused).append(line)

@@ -238,6 +238,14 @@ def test_differences_that_a_resumed_run_may_show():
     ]
 
 
+def test_a_run_outlives_fields_that_newer_versions_bring():
+    old = {"seed": 0, "task": {"a": 1}, "source": {"digest": "x"}}
+    new = {"seed": 0, "task": {"a": 1, "new": 0}, "source": {"digest": "x"}}
+    assert config_lib.differences(old, new) == ([], [])
+    assert config_lib.differences(old, new | {"seed": 1})[1] == ["seed: 0 -> 1"]
+    assert config_lib.differences(old, new | {"source": {"digest": "y"}})[1] == ["task.new: absent -> 0"]
+
+
 def test_a_trained_run_may_be_asked_in_another_way():
     old = {"task": {"beam_size": 4, "label_smoothing": 0.1}, "data": {"truncate": False}, "train": {"select": "last"}}
     new = {"task": {"beam_size": 8, "label_smoothing": 0.2}, "data": {"truncate": True}, "train": {"select": "best"}}
