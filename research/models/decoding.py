@@ -147,6 +147,25 @@ def beam_search(
     return cut_off["ended_tokens"][:, :num_return], cut_off["ended_scores"][:, :num_return]
 
 
+def ctc_greedy(logits: jax.Array, heard: jax.Array, max_length: int, blank: int = 0) -> Result:
+    """The likeliest path through `logits` [batch, length, vocab] as CTC reads it: tokens [batch, max_length], scores.
+
+    Repeats become one token and blanks none (Graves et al., 2006); 0 follows the last token. Places that are not
+    `heard` [batch, length] do not count. The score is the log-probability of the path.
+    """
+    _check(max_length >= 1, "max_length", max_length, "at least 1")
+    logits = logits.astype(jnp.float32)
+    path = jnp.where(heard, _likeliest(logits).astype(jnp.int32), blank)
+    before = jnp.pad(path, ((0, 0), (1, 0)), constant_values=blank)[:, :-1]
+    kept = (path != blank) & (path != before)
+    # Each kept token goes to as many places from the start as are kept before it; the others nowhere.
+    place = jnp.where(kept, jnp.cumsum(kept, axis=1) - 1, -1)
+    here = place[:, None] == jnp.arange(max_length)[:, None]
+    tokens = jnp.where(here, path[:, None], 0).sum(-1)
+    best = logits.max(-1) - jax.nn.logsumexp(logits, axis=-1)
+    return tokens, jnp.where(heard, best, 0).sum(-1)
+
+
 def _candidates(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The scores, beams and tokens [batch, 2 * beams] of the best continuations: at most half of them are ends."""
     batch, beams = scores.shape
@@ -203,8 +222,8 @@ def _decode(step: Step, cache: Cache, batch_size: int, max_length: int, bos: int
 
 
 def _likeliest(logits: jax.Array) -> jax.Array:
-    """The first of the likeliest tokens [rows]; `argmax` takes three times as long on a CPU."""
-    return jax.lax.top_k(logits, 1)[1][:, 0]
+    """The first of the likeliest tokens [...]; `argmax` takes three times as long on a CPU."""
+    return jax.lax.top_k(logits, 1)[1][..., 0]
 
 
 def _append(sequences: jax.Array, token: jax.Array, position: jax.Array) -> jax.Array:

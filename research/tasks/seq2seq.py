@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ Batch = dict[str, jax.Array]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 
 DECODERS = ("beam", "greedy", "sample")
+LESS_IS_BETTER = ("loss", "perplexity", "wer", "cer")
 _SIDES = ("source", "target")
 
 
@@ -32,6 +33,8 @@ class Task:
     `source`, `source_segments`, `source_positions` and the same of `target`, as `research/data/text.py` makes them. The
     decoder reads `target` one place later, with `bos` before each of the examples of a row.
     """
+
+    DECODERS: ClassVar = DECODERS
 
     model: nn.Module
     source_length: int
@@ -57,7 +60,7 @@ class Task:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that no batch could mend."""
-        config_lib.choose(dict.fromkeys(DECODERS), self.decoder, "task.decoder")
+        config_lib.choose(dict.fromkeys(self.DECODERS), self.decoder, "task.decoder")
         for metric in self.metrics:
             config_lib.choose(text_scores.METRICS, metric, "task.metrics")
         if not 1 <= self.num_return <= self._beams:
@@ -68,6 +71,8 @@ class Task:
                 raise ValueError(f"config.task.{field}={getattr(self, field)} must be at least 0 and less than 1")
         if self.z_loss < 0:
             raise ValueError(f"config.task.z_loss={self.z_loss} must be at least 0")
+        if self.decoder not in DECODERS:  # one that has nothing to refuse
+            return
         # What decoding refuses, it shall refuse now and not after training.
         step = lambda tokens, position, cache: (jnp.zeros((len(tokens), self.model.vocab_size)), cache)
         jax.eval_shape(lambda: self._search(step, {"hypotheses": {}}, 1, jax.random.key(0)))
@@ -80,7 +85,7 @@ class Task:
     @property
     def selection(self) -> tuple[str, str]:
         """What chooses among checkpoints: a metric of the evaluation, and whether more or less of it is better."""
-        return self.select_by, "min" if self.select_by in ("loss", "perplexity") else "max"
+        return self.select_by, "min" if self.select_by in LESS_IS_BETTER else "max"
 
     def example(self, batch_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
         """The shapes and dtypes of a batch, for compiling ahead of time."""
@@ -90,12 +95,17 @@ class Task:
             for side in _SIDES
             for what in ("", "_segments", "_positions")
         }
+        rows["source"] = self._source(batch_size)
         return {**rows, "index": vector(jnp.int32), "weight": vector(jnp.float32)}
+
+    def _source(self, batch_size: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch_size, self.source_length), jnp.int32)
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
         """Fresh variables: `params`."""
-        source, target = (jnp.zeros((1, getattr(self, f"{side}_length")), jnp.int32) for side in _SIDES)
-        return self.model.init(rng, source, source, source, target, target, target)
+        zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in self.example(1).items()}
+        arrays = (zeros[f"{side}{what}"] for side in _SIDES for what in ("", "_segments", "_positions"))
+        return self.model.init(rng, *arrays)
 
     def totals(self, batch: Batch) -> dict[str, jax.Array]:
         """The normaliser of the loss: the target tokens of the whole global batch."""
@@ -108,10 +118,15 @@ class Task:
             dropped = jax.random.bernoulli(jax.random.fold_in(rng, 1), self.word_dropout, batch["source"].shape)
             batch = batch | {"source": jnp.where(dropped, self.unk, batch["source"])}
         logits = self._logits(variables, batch, train=True, rngs={"dropout": rng})
+        loss, sums = self._cross_entropy(logits, batch, totals)
+        return loss, ({}, sums)
+
+    def _cross_entropy(self, logits: jax.Array, batch: Batch, totals) -> tuple[jax.Array, Sums]:
+        """The loss of the decoder's logits, and the sums of what is measured."""
         plain, log_z, sums = self._measure(logits, batch)
         smooth = self.label_smoothing
         losses = (1 - smooth) * plain + smooth * (log_z - logits.mean(-1)) + self.z_loss * log_z**2
-        return (losses * _token_weights(batch)).sum() / totals["tokens"], ({}, sums)
+        return (losses * _token_weights(batch)).sum() / totals["tokens"], sums
 
     def evaluate(self, variables, batch: Batch) -> Sums:
         """Sums of plain cross-entropy and of likeliest tokens that are right, each with the number of target tokens."""
@@ -125,10 +140,9 @@ class Task:
     def predict(self, variables, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
         """`tokens` int32 [batch, num_return, max_decode_length], 0 after EOS, and `scores` [batch, num_return]."""
         # A row of padding would be decoded to the last position, so it takes the first row's source.
-        real = batch["weight"][:, None] > 0
-        source, segments, positions = (
-            jnp.where(real, batch[name], batch[name][:1]) for name in ("source", "source_segments", "source_positions")
-        )
+        real = lambda x: (batch["weight"] > 0).reshape(-1, *[1] * (x.ndim - 1))
+        filled = lambda x: jnp.where(real(x), x, x[:1])
+        source, segments, positions = (filled(batch[f"source{what}"]) for what in ("", "_segments", "_positions"))
         apply = lambda method, *args: self.model.apply(variables, *args, method=method)
         encoded = apply("encode", source, segments, positions)
         cache = apply("init_cache", encoded, segments, self.max_decode_length, self._beams)

@@ -20,8 +20,9 @@ Examples = Sequence[Mapping[str, Any]]
 Scored = tuple[dict[str, float], str]  # {name: value}, signature
 
 # What a metric reads of an example: the accepted texts, the original one first, and for some the task it belongs to.
-FIELDS = ("references", "task")
+FIELDS = ("references", "task", "speaker")
 NORMALISED = "lower case, no punctuation, no articles"
+SPOKEN = "lower case, no punctuation but apostrophes in words"
 
 
 def bleu(predictions: Sequence[str], examples: Examples) -> Scored:
@@ -95,9 +96,49 @@ def tweetqa(predictions: Sequence[str], examples: Examples) -> Scored:
     return scores, f"TweetQA: {NORMALISED}; all references; BLEU-1 by sentence, ROUGE-L with beta 1.2; no METEOR"
 
 
+def wer(predictions: Sequence[str], examples: Examples) -> Scored:
+    """Corpus WER and CER, in percent of the reference's words and characters, and the words that were wrong, by jiwer.
+
+    Of both texts the SPOKEN form is compared. `substitutions`, `insertions` and `deletions` count words.
+    """
+    import jiwer
+
+    ours, theirs = _spoken(predictions, examples)
+    words, characters = jiwer.process_words(theirs, ours), jiwer.process_characters(theirs, ours)
+    scores = {"wer": 100 * words.wer, "cer": 100 * characters.cer}
+    scores |= {name: float(getattr(words, name)) for name in ("substitutions", "insertions", "deletions")}
+    return scores, f"jiwer {metadata.version('jiwer')}, {SPOKEN}"
+
+
+def wer_by_speaker(predictions: Sequence[str], examples: Examples) -> Scored:
+    """`wer` of the examples of each `speaker`, as `wer_speaker_NAME`. Raises ValueError for examples without one."""
+    if not all(example.get("speaker") for example in examples):
+        raise ValueError("the metric wer_by_speaker needs a data set whose examples have the field speaker")
+    groups = collections.defaultdict(lambda: ([], []))
+    for prediction, example in zip(predictions, examples, strict=True):
+        groups[example["speaker"]][0].append(prediction)
+        groups[example["speaker"]][1].append(example)
+    scored = {speaker: wer(*groups[speaker]) for speaker in sorted(groups)}
+    return {f"wer_speaker_{name}": scores["wer"] for name, (scores, _) in scored.items()}, next(iter(scored.values()))[
+        1
+    ]
+
+
 METRICS: dict[str, Callable[[Sequence[str], Examples], Scored]] = {
     metric.__name__: metric
-    for metric in (bleu, bleu_zh, chrf, rouge, rouge_multi, accuracy, accuracy_by_task, squad, tweetqa)
+    for metric in (
+        bleu,
+        bleu_zh,
+        chrf,
+        rouge,
+        rouge_multi,
+        accuracy,
+        accuracy_by_task,
+        squad,
+        tweetqa,
+        wer,
+        wer_by_speaker,
+    )
 }
 
 
@@ -105,6 +146,22 @@ def normalise_answer(text: str) -> str:
     """`text` in lower case, without punctuation (ASCII), articles and superfluous spaces, as SQuAD v1.1 compares."""
     text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def normalise_spoken(text: str) -> str:
+    """`text` as WER compares it: see SPOKEN; what stands between words is one space."""
+    letters = (letter if letter.isalnum() or letter in "'\u2019" else " " for letter in text.lower())
+    words = "".join(letters).replace("\u2019", "'").split()
+    return " ".join(filter(None, (word.strip("'") for word in words)))
+
+
+def _spoken(predictions: Sequence[str], examples: Examples) -> tuple[list[str], list[str]]:
+    ours = [normalise_spoken(prediction) for prediction in predictions]
+    theirs = [normalise_spoken(example["references"][0]) for example in examples]
+    if not all(theirs):
+        empty = examples[theirs.index("")]["references"][0]
+        raise ValueError(f"the reference {empty!r} has no words ({SPOKEN}), so that WER cannot count them")
+    return ours, theirs
 
 
 def _normalised(predictions: Sequence[str], examples: Examples) -> list[tuple[str, list[str]]]:

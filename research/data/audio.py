@@ -1,0 +1,246 @@
+"""Sound on the host: log-mel spectrograms, and what training does to sounds and spectrograms.
+
+Samples are float32 in -1..1, lengths are in samples or frames, frequencies in Hz. Random choices come from the
+generator that is passed in and from nothing else.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+NORMALISATIONS = ("utterance", "whisper", "none")
+LEAST_POWER = 1e-10  # of a mel band; what is less counts as this much
+
+
+@dataclasses.dataclass(frozen=True)
+class LogMel:
+    """Samples [samples] to the logarithm, base 10, of the power in mel bands: float32 [frames, mels].
+
+    rate          of the samples, Hz
+    window_ms     Hann windows of this length, in ms, are also what is transformed
+    hop_ms        from one frame to the next, in ms; frame k is centred on k hops, and silence surrounds the sound
+    mels          triangular bands of equal area, evenly spaced on Slaney's mel scale
+    lowest_hz     where the first band begins
+    highest_hz    where the last band ends; 0: at half the rate
+    pre_emphasis  c of x[t] - c x[t - 1]; 0 is off
+    range_db      what is weaker than the strongest value by more, in dB, is raised to that; 0 is off
+    normalise     "utterance": each band has mean 0 and standard deviation 1 over the frames, so that neither loudness
+                  nor a microphone's response matters; "whisper": (x + 4) / 4 (Radford et al., 2022); "none"
+
+    Raises ValueError for settings that leave a band empty.
+    """
+
+    rate: int
+    window_ms: float = 25.0
+    hop_ms: float = 10.0
+    mels: int = 80
+    lowest_hz: float = 0.0
+    highest_hz: float = 0.0
+    pre_emphasis: float = 0.0
+    range_db: float = 80.0
+    normalise: str = "utterance"
+
+    def __post_init__(self):
+        if self.rate < 1000:
+            raise ValueError(f"config.data.sample_rate={self.rate} Hz must be at least 1000")
+        for field, least in (("window_ms", 1), ("hop_ms", 1), ("mels", 1), ("lowest_hz", 0), ("range_db", 0)):
+            if getattr(self, field) < least:
+                raise ValueError(f"config.data.{field}={getattr(self, field)} must be at least {least}")
+        if not 0 <= self.pre_emphasis < 1:
+            raise ValueError(f"config.data.pre_emphasis={self.pre_emphasis} must be at least 0 and less than 1")
+        if self.normalise not in NORMALISATIONS:
+            known = ", ".join(NORMALISATIONS)
+            raise ValueError(f"config.data.normalise={self.normalise!r} is unknown; choose from {known}")
+        if not self.lowest_hz < self._highest <= self.rate / 2:
+            raise ValueError(
+                f"config.data.highest_hz={self.highest_hz} must lie above lowest_hz={self.lowest_hz} and at most at "
+                f"half of sample_rate={self.rate}"
+            )
+        if not self.filters.any(axis=0).all():
+            raise ValueError(
+                f"config.data.mels={self.mels} is too many for windows of {self.window} samples: some bands are empty; "
+                "have fewer, or raise data.window_ms"
+            )
+
+    @property
+    def window(self) -> int:
+        """Samples in a window."""
+        return round(self.window_ms * self.rate / 1000)
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return round(self.hop_ms * self.rate / 1000)
+
+    @property
+    def _highest(self) -> float:
+        return self.highest_hz or self.rate / 2
+
+    @functools.cached_property
+    def filters(self) -> np.ndarray:
+        """The weight of each frequency of the transform in each band, float32 [frequencies, mels]."""
+        return mel_filters(self.rate, self.window, self.mels, self.lowest_hz, self._highest)
+
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples."""
+        return -(-samples // self.hop)
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """The features of at least one sample; see the class."""
+        samples = np.asarray(samples, np.float32)
+        if self.pre_emphasis:
+            samples = np.append(samples[:1], samples[1:] - np.float32(self.pre_emphasis) * samples[:-1])
+        count, half = self.frames(len(samples)), self.window // 2
+        padded = np.pad(samples, (half, max(0, (count - 1) * self.hop + self.window - half - len(samples))))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop][:count]
+        spectra = np.fft.rfft(windows * hann(self.window), axis=1)
+        power = (spectra.real**2 + spectra.imag**2) @ self.filters
+        if self.normalise == "utterance":
+            power /= power.max() or 1  # so that a quiet sound keeps its range
+        features = np.log10(np.maximum(power, LEAST_POWER))
+        if self.range_db:
+            features = np.maximum(features, features.max() - self.range_db / 10)
+        if self.normalise == "whisper":
+            return (features + 4) / 4
+        if self.normalise == "utterance":
+            features = features - features.mean(axis=0)
+            features /= features.std(axis=0) + 1e-5  # 0 in a band that never changes
+        return features
+
+
+@functools.cache
+def hann(length: int) -> np.ndarray:
+    """A periodic Hann window, float32."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
+
+
+def mel_filters(rate: int, window: int, mels: int, lowest_hz: float, highest_hz: float) -> np.ndarray:
+    """Triangles [window // 2 + 1 frequencies, mels] of height 2 / width, as in Slaney's Auditory Toolbox (1998)."""
+    edges = _mel_to_hz(np.linspace(_hz_to_mel(lowest_hz), _hz_to_mel(highest_hz), mels + 2))
+    frequencies = np.arange(window // 2 + 1)[:, None] * (rate / window)
+    below, centre, above = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (frequencies - below) / (centre - below), (above - frequencies) / (above - centre)
+    return (np.maximum(0, np.minimum(rising, falling)) * 2 / (above - below)).astype(np.float32)
+
+
+# Slaney's scale: 200 / 3 Hz a mel up to 1 kHz, then 27 mels for each factor of 6.4.
+_LINEAR_HZ, _KNEE_HZ, _GROWTH = 200 / 3, 1000.0, np.log(6.4) / 27
+
+
+def _hz_to_mel(hz: float) -> float:
+    return hz / _LINEAR_HZ if hz < _KNEE_HZ else _KNEE_HZ / _LINEAR_HZ + np.log(hz / _KNEE_HZ) / _GROWTH
+
+
+def _mel_to_hz(mels: np.ndarray) -> np.ndarray:
+    knee = _KNEE_HZ / _LINEAR_HZ
+    return np.where(mels < knee, mels * _LINEAR_HZ, _KNEE_HZ * np.exp((mels - knee) * _GROWTH))
+
+
+def resample(samples: np.ndarray, rate: float, to: float) -> np.ndarray:
+    """Samples at `rate` as samples at `to`, by soxr; as they are where both are the same."""
+    if rate == to:
+        return samples
+    import soxr
+
+    return soxr.resample(samples, rate, to)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """What training does to a sound and to its spectrogram.
+
+    speed            plays it up to so much faster or slower, pitch and all: 0.1 is 0.9 to 1.1 times (Ko et al., 2015)
+    noise            the share of the sounds that noise is added to
+    noise_db         least and most of the signal-to-noise ratio, in dB
+    frequency_masks, frequency_width   SpecAugment (Park et al., 2019): so many stretches of 0 to so many bands
+    time_masks, time_width             and of 0 to so many frames, each at most a fifth of all, become the mean
+    """
+
+    speed: float = 0.0
+    noise: float = 0.0
+    noise_db: tuple[float, ...] = (5.0, 40.0)
+    frequency_masks: int = 0
+    frequency_width: int = 0
+    time_masks: int = 0
+    time_width: int = 0
+
+    def __post_init__(self):
+        for field in ("speed", "noise"):
+            most = 0.5 if field == "speed" else 1.0
+            if not 0 <= getattr(self, field) <= most:
+                raise ValueError(f"config.data.{field}={getattr(self, field)} must lie between 0 and {most}")
+        if len(self.noise_db) != 2 or self.noise_db[0] > self.noise_db[1]:
+            raise ValueError(f"config.data.noise_db={self.noise_db} must be the least and the most, in dB")
+        for field in ("frequency_masks", "frequency_width", "time_masks", "time_width"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"config.data.{field}={getattr(self, field)} must not be negative")
+
+    def sound(self, samples: np.ndarray, rng: np.random.Generator, longest: int) -> np.ndarray:
+        """`samples` at another speed, but not more than `longest` of them, with noise."""
+        if self.speed:
+            factor = max(rng.uniform(1 - self.speed, 1 + self.speed), len(samples) / longest)
+            samples = change_speed(samples, factor)[:longest]
+        if self.noise and rng.random() < self.noise:
+            samples = add_noise(samples, rng.uniform(*self.noise_db), rng, colour=rng.uniform(0, 1.5))
+        return samples
+
+    def spectrogram(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """`features` [frames, mels] with stretches masked."""
+        if not (self.frequency_masks or self.time_masks):
+            return features
+        features, mean = features.copy(), features.mean()
+        frames, mels = features.shape
+        for _ in range(self.frequency_masks):
+            features[:, _stretch(mels, min(mels, self.frequency_width), rng)] = mean
+        for _ in range(self.time_masks):
+            features[_stretch(frames, min(frames // 5, self.time_width), rng)] = mean
+        return features
+
+
+def _stretch(length: int, widest: int, rng: np.random.Generator) -> slice:
+    width = int(rng.integers(0, widest + 1))
+    start = int(rng.integers(0, length - width + 1))
+    return slice(start, start + width)
+
+
+def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
+    """`samples` played `factor` times as fast: about len / factor of them, at the same rate."""
+    if factor == 1:
+        return samples
+    import soxr
+
+    return soxr.resample(samples, factor, 1.0, quality="MQ")
+
+
+def add_noise(samples: np.ndarray, snr_db: float, rng: np.random.Generator, colour: float = 0.0) -> np.ndarray:
+    """`samples` with Gaussian noise whose power is theirs, over the samples that are not 0, less `snr_db`.
+
+    The power of the noise falls with frequency ** -colour: 0 is white, 1 pink. Silence stays silent.
+    """
+    heard = samples[samples != 0]
+    if not len(heard):
+        return samples
+    noise = rng.standard_normal(len(samples), np.float32)
+    if colour:
+        size = 1 << (len(samples) - 1).bit_length()  # whose transform is fast
+        spectrum = np.fft.rfft(noise, size)
+        spectrum *= np.maximum(np.arange(len(spectrum), dtype=np.float32), 1) ** np.float32(-colour / 2)
+        noise = np.fft.irfft(spectrum, size)[: len(samples)]
+    power = np.mean(np.square(heard), dtype=np.float64) * 10 ** (-snr_db / 10)
+    scale = np.sqrt(power / max(np.mean(np.square(noise), dtype=np.float64), LEAST_POWER))
+    return samples + np.float32(scale) * noise.astype(np.float32)
+
+
+def pieces(samples: np.ndarray, longest: int, hop: int) -> Sequence[np.ndarray]:
+    """`samples` cut into parts of at most `longest`: in the quietest stretch of `hop` in the last third of each."""
+    parts = []
+    while len(samples) > longest:
+        start = longest * 2 // 3
+        region = samples[start:longest]
+        hops = region[: max(1, len(region) // hop) * hop].reshape(max(1, len(region) // hop), -1)
+        end = start + int(np.argmin(np.square(hops).sum(axis=1))) * hops.shape[1] + hops.shape[1] // 2
+        parts.append(samples[:end])
+        samples = samples[end:]
+    return [*parts, samples]

@@ -1,0 +1,120 @@
+"""Whisper's front end before the encoder-decoder (Radford et al., 2022), and a head on the encoder for CTC."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.models import layers
+from research.models.seq2seq import Seq2Seq
+from research.parallel.sharding import Table, constrain
+
+
+def _whisper(width: int, depth: int, num_heads: int) -> dict[str, Any]:
+    return {
+        "width": width, "encoder_depth": depth, "decoder_depth": depth, "num_heads": num_heads, "kv_dim": 64,
+        "mlp_dim": 4 * width, "norm": "layer", "norm_epsilon": 1e-5, "activation": "gelu_exact", "gated": False,
+        "bias": True, "key_bias": False, "attention_scale": True, "encoder_positions": "sinusoidal",
+        "decoder_positions": "learned", "logits": "tied",
+    }  # fmt: skip
+
+
+# Radford et al. 2022, table 1. Theirs reads 80 bands, in version 3 of `large` 128, by strides of 1 and 2.
+SIZES = {
+    "tiny": _whisper(384, 4, 6),
+    "base": _whisper(512, 6, 8),
+    "small": _whisper(768, 12, 12),
+    "medium": _whisper(1024, 24, 16),
+    "large": _whisper(1280, 32, 20),
+}
+
+WINDOW = 3  # frames that a convolution sees
+# Convolutions see whole sounds; XLA derives a wrong gradient of a kernel from parts that are split over `sequence`.
+FRAMES = ("batch", None, "embed")
+
+LOGICAL_AXES = (
+    ("front_end/conv[0-9]+/kernel", (None, None, "embed")),
+    ("front_end/conv[0-9]+/bias", ("embed",)),
+    ("ctc_head", ("embed", "vocab")),
+)
+
+
+class FrontEnd(nn.Module):
+    """Spectrograms [batch, frames, mels] to features [batch, frames / shortening, width].
+
+    One convolution over time for each of `strides`, each with a GELU after it; frames before and after count as 0.
+    Where frames of 0 follow a sound, its features do not depend on how many: the last frame that a stride of 2 or more
+    reads is inside the spectrogram. For that, only the first stride may be 1.
+    Raises ValueError for frames that `shortening` does not divide.
+    """
+
+    width: int
+    strides: tuple[int, ...] = (1, 2)
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for strides that make features depend on padding."""
+        if not self.strides or min(self.strides) < 1 or min(self.strides[1:], default=2) < 2 or max(self.strides) > 3:
+            raise ValueError(f"config.model.strides={self.strides} must be 2 or 3 each, the first may be 1")
+        super().__post_init__()
+
+    @property
+    def shortening(self) -> int:
+        """Frames to one place of the encoder."""
+        return math.prod(self.strides)
+
+    @nn.compact
+    def __call__(self, frames: jax.Array, train: bool = False) -> jax.Array:
+        if frames.shape[1] % self.shortening:
+            raise ValueError(f"{frames.shape[1]} frames must be a multiple of {self.shortening}; pad them with 0")
+        convolution = functools.partial(
+            nn.Conv, self.width, (WINDOW,), padding=((1, 1),), dtype=self.dtype, param_dtype=self.param_dtype
+        )
+        x = constrain(frames, FRAMES)
+        for index, stride in enumerate(self.strides, start=1):
+            x = layers.GELU["exact"](convolution(strides=stride, name=f"conv{index}")(x))
+            x = constrain(x, FRAMES)
+        return constrain(x, ("batch", "length", "embed"))
+
+
+class Recogniser(Seq2Seq):
+    """Spectrograms and token ids to logits; with `ctc`, the encoder names tokens too (Graves et al., 2006)."""
+
+    ctc: bool = False
+
+    @property
+    def logical_axes(self) -> Table:
+        """From parameter path to logical axes."""
+        return (*LOGICAL_AXES, *super().logical_axes)
+
+    def setup(self) -> None:
+        super().setup()
+        if self.ctc:
+            init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+            self.ctc_head = self.param("ctc_head", init, (self.width, self.vocab_size), self.param_dtype)
+
+    def ctc_logits(self, encoded: jax.Array) -> jax.Array:
+        """Logits [batch, length, vocab] in float32 of a token at each place of `encoded`; token 0 is the blank."""
+        dtype = layers.at_least_float32(self.dtype)
+        kernel = self.ctc_head.astype(encoded.dtype)
+        logits = jnp.einsum("btd,dv->btv", encoded, kernel, preferred_element_type=dtype)
+        return constrain(logits, ("batch", "length", "vocab"))
+
+    def both_logits(
+        self,
+        source: jax.Array,
+        source_segments: jax.Array,
+        source_positions: jax.Array,
+        target_in: jax.Array,
+        target_segments: jax.Array,
+        target_positions: jax.Array,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array]:
+        """What calling it gives, and `ctc_logits`, of one pass through the encoder."""
+        encoded = self.encode(source, source_segments, source_positions, train)
+        decoded = self.decode(encoded, source_segments, target_in, target_segments, target_positions, train)
+        return decoded, self.ctc_logits(encoded)
