@@ -119,9 +119,8 @@ def wer_by_speaker(predictions: Sequence[str], examples: Examples) -> Scored:
         groups[example["speaker"]][0].append(prediction)
         groups[example["speaker"]][1].append(example)
     scored = {speaker: wer(*groups[speaker]) for speaker in sorted(groups)}
-    return {f"wer_speaker_{name}": scores["wer"] for name, (scores, _) in scored.items()}, next(iter(scored.values()))[
-        1
-    ]
+    _, signature = next(iter(scored.values()))
+    return {f"wer_speaker_{name}": scores["wer"] for name, (scores, _) in scored.items()}, signature
 
 
 METRICS: dict[str, Callable[[Sequence[str], Examples], Scored]] = {
