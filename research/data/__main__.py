@@ -2,7 +2,7 @@
 
 from research import command
 from research import config as config_lib
-from research.data import prepare, sources, templates, text
+from research.data import prepare, sources, speech, templates, text
 from research.data.builders.texts import TextBuilder
 
 
@@ -21,17 +21,18 @@ def main() -> None:
     prepare_parser.add_argument(
         "--config",
         default="",
-        help="FILE[:VARIANT]: of texts, make the vocabulary and the tokens that this config wants",
+        help="FILE[:VARIANT]: make the vocabulary and the tokens of texts or transcripts that this config wants",
     )
     arguments = vars(parser.parse_args())
     settings = _token_settings(arguments.pop("config"), arguments["name"], arguments["data_dir"])
     print(prepare.prepare(**arguments))
     if settings:
-        print(text.make_tokens(settings))
+        kind = speech if "sample_rate" in settings else text
+        print(kind.make_tokens(settings))
 
 
 def _token_settings(config: str, name: str, data_dir: str) -> dict:
-    """What `text.make_tokens` needs; empty for pictures, and for texts that only a config can make sources of."""
+    """What `make_tokens` needs; empty for pictures, and for what only a config can make sources of."""
     place = {"name": name, "dir": data_dir}
     if config:
         source = config_lib.Source.parse(config)

@@ -89,10 +89,11 @@ class ToArrays:
     def __call__(self, examples: Sequence[Example], rng: Any = None) -> Mapping[str, np.ndarray]:
         """The arrays; nothing is random in them, whatever `rng`."""
         sources, targets = zip(*examples, strict=True)
-        return _arrays("source", sources, self.source_length) | _arrays("target", targets, self.target_length)
+        return arrays("source", sources, self.source_length) | arrays("target", targets, self.target_length)
 
 
-def _arrays(name, parts, length):
+def arrays(name: str, parts: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:
+    """`name`, `name_segments` and `name_positions`, int32 [length], of token arrays that share a row."""
     tokens, segments, positions = np.zeros((3, length), np.int32)
     end = 0
     for number, part in enumerate(parts, start=1):

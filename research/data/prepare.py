@@ -55,7 +55,7 @@ def _write(builder, name, manual_dir, skip_undecodable):
     builder.skip_undecodable = skip_undecodable
     for leftover in Path(builder.data_dir).parent.glob("incomplete.*"):
         shutil.rmtree(leftover)
-    if name in sources.OWN or name.startswith(sources.FOLDER):
+    if sources.is_own(name) or name.startswith(sources.FOLDER):
         tfds.disable_progress_bar()  # ours show their own
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None, try_download_gcs=False)
     try:

@@ -32,6 +32,10 @@ OWN = {
     "sst2_sentences": ("research.data.builders.sst2_sentences", "Sst2Sentences"),
     "tatoeba_zh_en": ("research.data.builders.tatoeba_zh_en", "TatoebaZhEn"),
     "tweetqa": ("research.data.builders.tweetqa", "Tweetqa"),
+    # Sounds.
+    "dial_tones": ("research.data.builders.dial_tones", "DialTones"),
+    "fsdd": ("research.data.builders.fsdd", "Fsdd"),
+    "librispeech_flac": ("research.data.builders.librispeech_flac", "LibrispeechFlac"),
 }
 FOLDER = "folder:"
 SPLITS = ("train", "validation", "test")
@@ -50,16 +54,32 @@ def resolve_dir(data_dir: str = "") -> Path:
 def open_builder(name: str, data_dir: str = ""):
     """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, where there is none that works."""
     if name.startswith(FOLDER):
-        from research.data.builders import folder, text_folder
+        from research.data.builders import folder, sound_folder, text_folder
 
         path = name.removeprefix(FOLDER)
         kind = text_folder.TextFolder if text_folder.holds_texts(path) else folder.Folder
+        kind = sound_folder.SoundFolder if sound_folder.holds_sounds(path) else kind
         return kind.of(path, resolve_dir(data_dir))
-    if name in OWN:
-        module, builder_class = OWN[name]
-        builder_class = getattr(importlib.import_module(module), builder_class)
-        return builder_class(data_dir=resolve_dir(data_dir), file_format="array_record")
-    return _open_catalogue(name, data_dir)
+    return _open_own(name, data_dir) if is_own(name) else _open_catalogue(name, data_dir)
+
+
+def is_own(name: str) -> bool:
+    """Whether `name` is one of OWN, or one of its configurations, such as `fsdd/strings`."""
+    return name.partition("/")[0] in OWN
+
+
+def _open_own(name: str, data_dir: str):
+    name, _, configuration = name.partition("/")
+    module, builder_class = OWN[name]
+    builder_class = getattr(importlib.import_module(module), builder_class)
+    known = [config.name for config in builder_class.BUILDER_CONFIGS]
+    if configuration and configuration not in known:
+        choice = (
+            f"choose from {', '.join(f'{name}/{each}' for each in known)}" if known else f"{name!r} has only one form"
+        )
+        raise ValueError(f"unknown data set {f'{name}/{configuration}'!r}; {choice}")
+    options = {"config": configuration} if configuration else {}
+    return builder_class(data_dir=resolve_dir(data_dir), file_format="array_record", **options)
 
 
 def _open_catalogue(name: str, data_dir: str):
