@@ -200,7 +200,7 @@ def needs_archives(name: str, builder) -> bool:
     One of the catalogue may have instructions that concern another of its configs alone, as `wmt14_translate` does, so
     that only TFDS can tell.
     """
-    return name in OWN and bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+    return is_own(name) and bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
 
 
 def prepare_command(name: str, builder) -> str:
