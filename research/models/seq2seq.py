@@ -163,7 +163,7 @@ class Seq2Seq(nn.Module):
 
         `position` counts from 0; it is a scalar or [batch * beams], one for all beams of an example.
         """
-        x = self._embed(token).reshape(len(cache["cross_mask"]), -1, self.width)
+        x = self._embed(token).reshape(cache["cross_mask"].shape[0], -1, self.width)
         x, cache = self.decoder.step(x, jnp.asarray(position), cache)
         return self._logits(x).reshape(token.shape[0], -1), cache
 

@@ -1,0 +1,96 @@
+"""The exported program runs in a process that cannot import `research`, for batches of any size."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from research.interop import exports, imports, runs, stablehlo
+from research.models import decoding
+from tests.interop.test_big_vision import random_weights
+
+pytest.importorskip("flatbuffers", reason="flatbuffers is not installed; it comes with the extra [interop]")
+
+# Runs load.py of the folder it is in, with `research` out of reach.
+SCRIPT = """
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("research", "flax", "orbax"):
+            raise ImportError(name + " is out of reach")
+sys.meta_path.insert(0, Refuse())
+try:
+    import research
+except ImportError:
+    sys.argv = ["load.py", *sys.argv[1:]]
+    runpy.run_path("load.py", run_name="__main__")
+"""
+
+
+def call(folder, *inputs):
+    """The outputs of the program in `folder`, from another process."""
+    for index, array in enumerate(inputs):
+        np.save(folder / f"in{index}.npy", array)
+    words = [*(f"in{index}.npy" for index in range(len(inputs))), "out.npy"]
+    subprocess.run([sys.executable, "-c", SCRIPT, *words], cwd=folder, check=True)
+    return np.load(folder / "out.npy")
+
+
+def variables_of(run):
+    """The variables of a run's model."""
+    return stablehlo._tree(sorted(run.tensors.specs), [run.tensors.read(name) for name in sorted(run.tensors.specs)])
+
+
+def test_pictures_of_any_count(tmp_path):
+    np.savez(tmp_path / "vit.npz", **random_weights(image_size=8, classes=4, cls=True))
+    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "run"), ["data.mean=(100.0,)", "data.std=(50.0,)"])
+    stablehlo.run(str(tmp_path / "run"), str(tmp_path / "out"))
+    about = json.loads((tmp_path / "out/model.json").read_text())
+    assert about["platforms"] == ["cpu", "tpu", "cuda"]
+    assert about["inputs"] == {"images": [["batch", "8", "8", "3"], "uint8"]}
+    program = jax.export.deserialize(bytearray((tmp_path / "out/model.stablehlo").read_bytes()))
+    assert program.platforms == ("cpu", "tpu", "cuda")
+    run = runs.open_run(tmp_path / "run")
+    for count in (1, 3):
+        images = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 3), np.uint8)
+        expected = run.make_model().apply(variables_of(run), (images.astype(np.float32) - 100) / 50)
+        np.testing.assert_allclose(call(tmp_path / "out", images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.long
+def test_texts_are_decoded(tmp_path):
+    from tests.interop import reference
+
+    reference.save(reference.t5(num_decoder_layers=2, vocab_size=60), tmp_path / "theirs")
+    imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"), ["data.source_length=9", "task.max_decode_length=12"])
+    stablehlo.run(str(tmp_path / "run"), str(tmp_path / "out"))
+    run = runs.open_run(tmp_path / "run")
+    for count in (1, 4):
+        tokens = np.random.default_rng(3).integers(4, 60, (count, 9)).astype(np.int32)
+        mask = (np.arange(9) < np.array([[9], [4], [6], [1]])[:count]).astype(np.int32)
+        expected = greedy(run.make_model(), variables_of(run), tokens, mask)
+        np.testing.assert_array_equal(call(tmp_path / "out", tokens, mask), expected)
+
+
+def greedy(model, variables, tokens, mask):
+    """The tokens [batch, 12] that a model answers with, outside of any program."""
+    variables = jax.tree.map(jax.numpy.asarray, variables)
+    positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    apply = lambda method, *args: model.apply(variables, *args, method=method)
+    cache = apply("init_cache", apply("encode", tokens, mask, positions), mask, 12)
+    return decoding.greedy(lambda *args: apply("decode_step", *args), cache, len(tokens), 12, 0, 1)[0]
+
+
+def test_the_folder_may_not_exist(tmp_path):
+    np.savez(tmp_path / "vit.npz", **random_weights(image_size=8, classes=4, cls=False))
+    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "run"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").touch()
+    with pytest.raises(ValueError, match="exists; name a new folder"):
+        stablehlo.run(str(tmp_path / "run"), str(tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"is written to a \.npz file"):
+        exports.run(str(tmp_path / "run"), str(tmp_path / "new"), "big_vision")
+    assert not (tmp_path / "new").exists()
