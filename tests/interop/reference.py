@@ -19,6 +19,11 @@ def randomise(model, seed=0):
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if not tensor.is_floating_point():
                 continue
+            fan_in = tensor[0].numel() if tensor.ndim > 1 else 1
+            if name.endswith("Attention.q.weight"):
+                # T5 does not divide the logits of attention. Were they larger than those of trained weights, PyTorch's
+                # own float32 would be as far from its float64.
+                fan_in *= model.config.d_kv
             noise = torch.randn(tensor.shape, generator=generator)
             if name.endswith("running_var"):
                 tensor.copy_(0.5 + noise.abs())
@@ -27,7 +32,7 @@ def randomise(model, seed=0):
             elif "layer_scale" in name:
                 tensor.copy_(0.5 + 0.1 * noise)
             elif tensor.ndim >= 2:
-                tensor.copy_(noise * (2.0 / tensor[0].numel()) ** 0.5)
+                tensor.copy_(noise * (2.0 / fan_in) ** 0.5)
             else:
                 tensor.copy_(0.2 * noise)
     return model.eval()
