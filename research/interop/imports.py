@@ -79,6 +79,7 @@ def _write_config(checkpoint: checkpoints.Checkpoint, folder: Path, target: Path
     file = Path(family.experiment) / "imported.py"
     (folder / family.experiment).mkdir()
     classes = checkpoint.fields.get("num_classes")
+    known = classes and complete["data"]["name"]  # else other classes may follow
     text = _FILE.format(
         title=f"{checkpoint.model.__name__} of {Path(checkpoint.path).name}",
         path=checkpoint.path,
@@ -86,8 +87,8 @@ def _write_config(checkpoint: checkpoints.Checkpoint, folder: Path, target: Path
         file=target / file,
         workdir=target,
         metric="test/accuracy" if classes else "test/loss",
-        floor=1 / classes if classes else None,
-        source="chance" if classes else None,
+        floor=1 / classes if known else None,
+        source="chance" if known else None,
         config=pprint.pformat(complete, width=100, sort_dicts=False).replace("\n", "\n        "),
     )
     (folder / file).write_text(text)

@@ -70,7 +70,7 @@ class Row:
     """One parameter of ours, and their tensors.
 
     Where there are several, ours holds them side by side along `join`, an axis of one layer; a single one lies along it
-    too if `join` is given. `optional` rows may be missing there.
+    too if `join` is given.
     """
 
     ours: str

@@ -19,6 +19,11 @@ def randomise(model, seed=0):
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if not tensor.is_floating_point():
                 continue
+            fan_in = tensor[0].numel() if tensor.ndim > 1 else 1
+            if name.endswith("Attention.q.weight"):
+                # T5 does not divide the logits of attention. Were they larger than those of trained weights, PyTorch's
+                # own float32 would be as far from its float64.
+                fan_in *= model.config.d_kv
             noise = torch.randn(tensor.shape, generator=generator)
             if name.endswith("running_var"):
                 tensor.copy_(0.5 + noise.abs())
@@ -27,7 +32,7 @@ def randomise(model, seed=0):
             elif "layer_scale" in name:
                 tensor.copy_(0.5 + 0.1 * noise)
             elif tensor.ndim >= 2:
-                tensor.copy_(noise * (2.0 / tensor[0].numel()) ** 0.5)
+                tensor.copy_(noise * (2.0 / fan_in) ** 0.5)
             else:
                 tensor.copy_(0.2 * noise)
     return model.eval()
@@ -65,14 +70,7 @@ def t5(untied=True, family="T5", **options):
     if untied:  # transformers 5 ties the weights of every T5 that it makes, but not of those it reads
         model.lm_head.weight = torch.nn.Parameter(torch.zeros(options["vocab_size"], options["d_model"]))
         model.config.tie_word_embeddings = False
-    randomise(model)
-    with torch.no_grad():
-        for name, tensor in model.named_parameters():
-            # As T5 begins, whose attention divides by nothing: else a rounding error decides what is attended to, and
-            # at a public size even PyTorch in float32 is far from itself in float64.
-            if name.endswith(".q.weight"):
-                tensor.mul_(options["d_kv"] ** -0.5)
-    return model
+    return randomise(model)
 
 
 def save(model, folder, **options):

@@ -60,6 +60,7 @@ def test_every_parameter_is_loaded_into_its_shards(mesh, tmp_path):
     assert jax.tree.all(places)
 
 
+@pytest.mark.long
 def test_a_run_begins_with_the_weights_and_keeps_the_report(tmp_path, capsys):
     """A learning rate of nearly nothing leaves them as they are; a run that goes on needs the file no more."""
     _, params = big_vision_file(tmp_path / "vit.npz", classes=7)
@@ -128,6 +129,7 @@ def test_resizing_keeps_constants_and_the_class_token(old, new):
         np.testing.assert_allclose(resized[0, 0], expected * np.ones(3), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_a_run_directory_is_a_source_too(tmp_path):
     """Its averaged weights, which are those that it evaluates."""
     config = toy.make_config(**{"train.steps": 3})

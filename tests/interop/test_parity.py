@@ -174,7 +174,7 @@ def test_greedy_generation_gives_the_same_tokens(untied, tmp_path):
         return decoding.greedy(step, cache, len(source), length, BOS, EOS)[0]
 
     ours = np.asarray(generate(variables))[:, : expected.shape[1]]
-    assert len(np.unique(expected)) > 10
+    assert len(np.unique(expected)) > 6
     np.testing.assert_array_equal(ours, expected)
 
 

@@ -68,16 +68,20 @@ def test_texts_are_decoded(tmp_path):
     imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"), ["data.source_length=9", "task.max_decode_length=12"])
     stablehlo.run(str(tmp_path / "run"), str(tmp_path / "out"))
     run = runs.open_run(tmp_path / "run")
-    model, variables = run.make_model(), jax.device_put(variables_of(run))
-    apply = lambda method, *args: model.apply(variables, *args, method=method)
     for count in (1, 4):
         tokens = np.random.default_rng(3).integers(4, 60, (count, 9)).astype(np.int32)
         mask = (np.arange(9) < np.array([[9], [4], [6], [1]])[:count]).astype(np.int32)
-        positions = np.broadcast_to(np.arange(9), tokens.shape)
-        cache = apply("init_cache", apply("encode", tokens, mask, positions), mask, 12)
-        step = lambda *args: apply("decode_step", *args)
-        expected = decoding.greedy(step, cache, count, 12, 0, 1)[0]
+        expected = greedy(run.make_model(), variables_of(run), tokens, mask)
         np.testing.assert_array_equal(call(tmp_path / "out", tokens, mask), expected)
+
+
+def greedy(model, variables, tokens, mask):
+    """The tokens [batch, 12] that a model answers with, outside of any program."""
+    variables = jax.tree.map(jax.numpy.asarray, variables)
+    positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    apply = lambda method, *args: model.apply(variables, *args, method=method)
+    cache = apply("init_cache", apply("encode", tokens, mask, positions), mask, 12)
+    return decoding.greedy(lambda *args: apply("decode_step", *args), cache, len(tokens), 12, 0, 1)[0]
 
 
 def test_the_folder_may_not_exist(tmp_path):
