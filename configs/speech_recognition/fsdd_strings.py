@@ -100,7 +100,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         }
     )
     if variant == "cpu":
-        config.model.update(width=128, encoder_depth=4, decoder_depth=1, kv_dim=32, mlp_dim=384, unroll=4)
+        config.model.update(width=96, encoder_depth=4, decoder_depth=1, kv_dim=24, mlp_dim=288, unroll=4)
         config.optimizer.update(learning_rate=2e-3, warmup_steps=200)
         config.train.update(steps=2400, batch_size=24, eval_every=400, checkpoint_every=400, ema=0.995)
     if variant == "smoke":
