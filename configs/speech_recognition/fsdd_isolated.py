@@ -33,6 +33,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "fsdd/isolated",
                 "sample_rate": 8000,
                 "mels": 40,
+                "range_db": 60.0,  # what is weaker is the recorder's, not the voice's
                 "max_seconds": 2.4,
                 "target_length": 4,
                 "vocab_size": 64,

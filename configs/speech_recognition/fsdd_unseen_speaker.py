@@ -10,7 +10,7 @@ and their takes 0 to 4 validate, so that nothing is chosen by the unseen voice. 
 up to a fifth faster or slower, which moves the formants as another vocal tract would.
 `full`: width 256, meant for one GPU. `cpu`: width 96, ten minutes on 2 CPU cores a speaker. `smoke`: digits as a
 telephone dials them, seconds on a CPU.
-Reference: a support vector machine on log spectrograms.
+Reference: logistic regression on log spectrograms, resampled to 20 frames, from 0.35 (george) to 0.87 (theo).
 """
 
 from ml_collections import ConfigDict
@@ -20,10 +20,10 @@ VARIANTS = ("full", "cpu", "smoke")
 RESULT = {
     "metric": "test/accuracy",
     "over": "data.name",
-    "floor": 0.5,
-    "floor_source": "logistic regression on log spectrograms, measured",
-    "reference": 0.616,
-    "reference_source": "support vector machine on log spectrograms, measured",
+    "floor": 0.659,
+    "floor_source": "support vector machine on log spectrograms, mean over the speakers, measured",
+    "reference": 0.673,
+    "reference_source": "logistic regression on log spectrograms, mean over the speakers, measured",
 }
 
 
@@ -36,6 +36,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "fsdd/without_theo",
                 "sample_rate": 8000,
                 "mels": 40,
+                "range_db": 60.0,  # what is weaker is the recorder's, not the voice's
                 "max_seconds": 2.4,
                 "target_length": 4,
                 "vocab_size": 64,
