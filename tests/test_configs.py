@@ -14,6 +14,7 @@ from PIL import Image
 
 from research import config as config_lib
 from research.data import tokens
+from research.data.speech import Speech
 from research.data.text import Text
 from research.parallel import mesh as mesh_lib
 from research.tasks import seq2seq, text_scores
@@ -34,7 +35,12 @@ def build(config):
 
 
 def is_text(file):
+    """Whether what it trains writes text."""
     return Path(file).parent.name != "image_classification"
+
+
+def is_speech(file):
+    return Path(file).parent.name == "speech_recognition"
 
 
 VARIANTS = [(file, variant) for file in FILES for variant in variants(file)]
@@ -78,6 +84,12 @@ def test_its_program_builds_on_several_devices_without_data(file, variant):
 @each_file
 def test_it_names_a_floor_and_a_reference_with_their_sources(file):
     result = config_lib.result_spec(file)
+    if result["metric"] == "test/wer":  # of which less is better
+        assert result["floor"] == 100 and result["floor_source"]
+        published = result["reference"] is not None
+        assert 0 < result["reference"] < 100 and result["reference_source"] if published else True
+        assert published or "none is published" in config_lib.load_file(file).__doc__
+        return
     most = 1 if "accuracy" in result["metric"] or "bleu1" in result["metric"] else 100
     assert result["floor_source"] and 0 < result["floor"] < most
     assert config_lib.load_file(file).__doc__.count("\n") > 5
@@ -93,7 +105,7 @@ def test_its_runs_have_the_metrics_of_its_result(file, variant):
     result, config = config_lib.result_spec(file, variant), config_lib.load(file, variant)
     measured = {"accuracy"}
     if is_text(file):
-        example = {"references": ("a text",), "task": 1}
+        example = {"references": ("a text",), "task": 1, "speaker": "a"}
         measured = {name for metric in config.task.metrics for name in text_scores.METRICS[metric](["a"], [example])[0]}
         assert config.task.select_by in measured | {"loss"}
         assert config.train.score == "all" or config.task.select_by == "loss"
@@ -103,8 +115,8 @@ def test_its_runs_have_the_metrics_of_its_result(file, variant):
 @each_text
 def test_smoke_runs_need_no_download_and_stay_small(file):
     config = config_lib.load(file, "smoke")
-    assert config.data.name == "spelled_numbers" and config.data.workers == 0
-    assert config.train.steps * config.train.batch_size * config.data.source_length < 50_000
+    assert config.data.name == ("dial_tones" if is_speech(file) else "spelled_numbers") and config.data.workers == 0
+    assert config.train.steps * config.train.batch_size * build(config)[0].source_length < 50_000
 
 
 # ---- Every key that is set is used: another value gives other batches or another program, or is refused.
@@ -161,8 +173,57 @@ def texts(data):
             yield str(error)
 
 
+class Spoken(Written):
+    """As Written: recordings of noise of the lengths of `seconds` in each split, of two speakers in turns."""
+
+    def __init__(self, seconds):
+        rng = np.random.default_rng(0)
+        self.name, self._seconds = "noise", seconds
+        self.raw = self
+        audio = [rng.integers(-9999, 9999, round(8000 * each)).astype(np.int16) for each in seconds]
+        self._records = [{"audio": samples, "rate": 8000} for samples in audio]
+
+    def source(self, split):
+        return self._records
+
+    def seconds(self, split):
+        return np.array(self._seconds)
+
+    def speakers(self, split):
+        return ["a", "b"] * (len(self._seconds) // 2)
+
+    def lengths(self, split):
+        return np.full((len(self._seconds), 2), 3)
+
+    def examples(self, split, limits, keep_end):
+        ids = np.array([5, 6, 1], np.int32)
+        return [(ids, ids)] * len(self._seconds)
+
+
+def sounds(data):
+    """The arrays of short sounds and of what evaluation makes of them, and why one that is long cannot be heard."""
+    rows = dataclasses.replace(data, prepared=Spoken([0.3, 0.4, 0.5, 0.6]), cache=False, workers=0)
+    rng = np.random.default_rng(0)
+    source = rows.source("train")
+    for index in [0, 1, 2] * 8:
+        yield from (array.tobytes() for array in rows.train_transform(source[index], rng).values())
+    yield str(len(source))
+    batches = rows.eval_batches("test", 2)
+    yield from (array.tobytes() for batch in batches for array in batch.values())
+    yield from (array.shape for array in next(rows.eval_batches("test", 2)).values())
+    for seconds in (1.3, 100.0):
+        long = dataclasses.replace(data, prepared=Spoken([0.3, 0.4, 0.5, seconds]))
+        try:
+            yield str(len(long._kept))
+        except ValueError as error:
+            yield str(error)
+
+
 def data_fingerprint(config):
     _, data = build(config)
+    if isinstance(data, Speech):
+        prepared = data.prepared
+        return *sounds(data), data.name, prepared.template, prepared.settings, data.cache, data.workers, data.prefetch
     if isinstance(data, Text):
         return *texts(data), data.name, data.prepared.settings, data.workers, data.prefetch
     return *pictures(data), data.name, data.mean, data.std, data.cache, data.workers, data.prefetch
@@ -186,6 +247,9 @@ def decoding(task):
 
 def training_fingerprint(config):
     task, data = build(config)
+    if isinstance(data, Speech):  # of a loss that is made of more
+        how = {"metrics": (), "select_by": "loss", "decoder": "greedy", "num_return": 1, "max_decode_length": 4}
+        task = dataclasses.replace(task, **how)
     if isinstance(data, Text):  # many configs have the same smoke model, and decode its answers in their own ways
         learnt = (
             "model",
@@ -204,7 +268,7 @@ def training_fingerprint(config):
 
 def task_fingerprint(config):
     task, data = build(config)
-    if not isinstance(data, Text):
+    if not isinstance(data, Text | Speech):
         return training(task)[0]
     how = {"metrics": (), "select_by": "loss", "label_smoothing": 0.0, "word_dropout": 0.0, "z_loss": 0.0}
     return training_fingerprint(config), decoding(dataclasses.replace(task, **how)), task.metrics, task.selection

@@ -12,10 +12,22 @@ from typing import Any
 
 import jax
 
-from experiments.performance import compiling, input_pipeline, loop, memory, plans, startup, text_steps, vit_steps
+from experiments.performance import (
+    compiling,
+    input_pipeline,
+    loop,
+    memory,
+    plans,
+    speech_shapes,
+    speech_steps,
+    startup,
+    text_steps,
+    vit_steps,
+)
 from experiments.performance.measurement import SMOKE, Measured, Measurement, say
 from experiments.performance.text_shapes import Shapes
 from research import command
+from research.models.speech import SIZES
 from research.report import formats, records
 from research.train import result
 
@@ -28,6 +40,7 @@ SUITES = {
     "vit": vit_steps.measure,
     "plan": plans.measure,
     "text": text_steps.measure,
+    "speech": speech_steps.measure,
 }
 
 # Settings that show in a minute whether all of it works; what they measure means nothing.
@@ -46,6 +59,15 @@ QUICK = {
         ),
         "pairs": 2,
         "packed": "configs/translation/multi30k_en_de.py:smoke",
+    },
+    "speech": {
+        "shapes": speech_shapes.Shapes(
+            model=SIZES["tiny"] | {
+                "width": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "kv_dim": 8, "mlp_dim": 64,
+            },
+            vocab_size=64, mels=8, target_length=5, seconds=(1.0,),
+        ),
+        "pairs": 2,
     },
 }  # fmt: skip
 
@@ -77,8 +99,9 @@ def default_suites(quick: bool) -> list[str]:
         left_out["vit"] = "JAX has found no GPU or TPU"
     if not quick and importlib.util.find_spec("libtpu") is None:
         left_out["plan"] = "libtpu, of the extra [tpu], is not installed"
-    if text_steps.missing():
-        left_out["text"] = text_steps.missing()
+    for name, suite in (("text", text_steps), ("speech", speech_steps)):
+        if suite.missing():
+            left_out[name] = suite.missing()
     for name, reason in left_out.items():
         say(f"the suite {name} is left out: {reason}")
     return [name for name in SUITES if name not in left_out]

@@ -234,13 +234,14 @@ def add_noise(samples: np.ndarray, snr_db: float, rng: np.random.Generator, colo
 
 
 def pieces(samples: np.ndarray, longest: int, hop: int) -> Sequence[np.ndarray]:
-    """`samples` cut into parts of at most `longest`: in the quietest stretch of `hop` in the last third of each."""
+    """`samples` as few parts of at most `longest`, of about one length, cut where the quietest `hop` samples are."""
     parts = []
-    while len(samples) > longest:
-        start = longest * 2 // 3
-        region = samples[start:longest]
-        hops = region[: max(1, len(region) // hop) * hop].reshape(max(1, len(region) // hop), -1)
-        end = start + int(np.argmin(np.square(hops).sum(axis=1))) * hops.shape[1] + hops.shape[1] // 2
+    for left in range(-(-len(samples) // longest), 1, -1):
+        even = len(samples) / left  # a quarter more or less, but not more than the parts after it can hold
+        start = max(len(samples) - (left - 1) * longest, int(0.75 * even))
+        hops = max(1, (min(longest, int(1.25 * even)) - start) // hop)
+        energies = [np.square(samples[start + index * hop :][:hop]).sum() for index in range(hops)]
+        end = min(longest, start + int(np.argmin(energies)) * hop + hop // 2)
         parts.append(samples[:end])
         samples = samples[end:]
     return [*parts, samples]

@@ -42,6 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "byte_fallback": False,
     # The longest that an example may be.
     "max_seconds": 30.0,
+    "train_seconds": 0.0,  # and that one to learn from may be, which is as long as a row; 0: max_seconds
     "target_length": 128,  # tokens, EOS included
     "long_sounds": "refuse",  # or "split": predict cuts what is longer, training leaves it out, both with a warning
     "eval_buckets": 3,  # shapes of evaluation batches, from these lengths down by halves
@@ -118,8 +119,8 @@ class Speech(datasets.Dataset):
 
     @property
     def places(self) -> int:
-        """What the encoder makes of them."""
-        return self.frames // self.eval_transform.shortening
+        """What the encoder makes of a training row."""
+        return self.train_transform.frames // self.train_transform.shortening
 
     @property
     def counts(self) -> dict[str, int]:
@@ -146,15 +147,20 @@ class Speech(datasets.Dataset):
                 count, most = (lengths > limit).sum(), lengths.max()
                 what = f"{self.name}: {count:,} {split} transcripts are longer than target_length={limit} tokens"
                 raise ValueError(f"{what}, the longest has {most:,}; raise config.data.target_length")
-            long = frames > self.frames
+            field, most = ("train_seconds", self._train_frames) if split == "train" else ("max_seconds", self.frames)
+            long = frames > most
             if not long.any():
                 continue
             seconds = self.prepared.seconds(split).max()
-            what = f"{self.name}: {long.sum():,} of {len(long):,} {split} sounds are longer than data.max_seconds"
+            what = f"{self.name}: {long.sum():,} of {len(long):,} {split} sounds are longer than data.{field}"
             if split != "train" or self.long_sounds == "refuse":
-                raise ValueError(f"{what}, the longest {seconds:.1f} s; raise config.data.max_seconds")
+                raise ValueError(f"{what}, the longest {seconds:.1f} s; raise config.data.{field}")
             tqdm.write(f"{what} and are left out, the longest {seconds:.1f} s", file=sys.stderr)
-        return np.flatnonzero(self._lengths["train"][:, 0] <= self.frames)
+        return np.flatnonzero(self._lengths["train"][:, 0] <= self._train_frames)
+
+    @property
+    def _train_frames(self):
+        return self.train_transform.frames
 
     def source(self, split: str) -> Sequence[tuple[np.ndarray, np.ndarray]]:
         """Samples, at the rate of the config, and token ids of each example of a split."""
@@ -167,9 +173,10 @@ class Speech(datasets.Dataset):
             return Subset(utterances, kept)
         speakers = np.array(self.prepared.speakers(split))
         groups = [kept[speakers[kept] == speaker] for speaker in sorted(set(speakers[kept].tolist()))]
-        milliseconds = 1000 * self.prepared.seconds(split)
+        lengths = 1000 * self.prepared.seconds(split), self._lengths[split][:, 1]
         settings = self.join, self.join_count, self.join_seed, self.pause_ms
-        return Joined(utterances, groups, milliseconds, *settings, self.longest)
+        limits = self.train_transform.longest, self.train_transform.target_length
+        return Joined(utterances, groups, *lengths, *settings, *limits)
 
     def eval_batches(
         self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None
@@ -241,9 +248,12 @@ def load(config: Mapping[str, Any], shortening: int = 1) -> Speech:
     )
     raw = sources.Prepared(builder, config["name"], config["validation_fraction"])
     prepared = Transcripts(raw, template, settings, config["vocabulary"])
-    longest = round(config["max_seconds"] * mel.rate)
-    frames = -(-mel.frames(longest) // shortening) * shortening
-    transform = ToArrays(mel, frames, config["target_length"], shortening)
+    longest, longest_to_learn = (
+        round(seconds * mel.rate)
+        for seconds in (config["max_seconds"], config["train_seconds"] or config["max_seconds"])
+    )
+    transform = ToArrays(mel, 0, config["target_length"], shortening).shaped(mel.frames(longest))
+    to_learn = transform.shaped(mel.frames(longest_to_learn))
     rest = (
         "long_sounds",
         "join",
@@ -257,7 +267,7 @@ def load(config: Mapping[str, Any], shortening: int = 1) -> Speech:
     )
     return Speech(
         prepared=prepared,
-        train_transform=dataclasses.replace(transform, augment=augment, longest=longest),
+        train_transform=dataclasses.replace(to_learn, augment=augment, longest=longest_to_learn),
         eval_transform=transform,
         longest=longest,
         **{key: config[key] for key in rest},
@@ -273,9 +283,12 @@ def make_tokens(config: Mapping[str, Any]) -> str:
 
 def _check(config):
     least = {"workers": 0, "prefetch": 0, "eval_buckets": 1, "target_length": 2, "join": 1, "join_count": 1}
-    for key, value in {**least, "join_seed": 0, "max_seconds": 0.1}.items():
+    for key, value in {**least, "join_seed": 0, "max_seconds": 0.1, "train_seconds": 0}.items():
         if config[key] < value:
             raise ValueError(f"config.data.{key}={config[key]} must be at least {value}")
+    if config["train_seconds"] > config["max_seconds"]:
+        most = f"max_seconds={config['max_seconds']}"
+        raise ValueError(f"config.data.train_seconds={config['train_seconds']} must be at most {most}")
     if config["long_sounds"] not in LONG:
         known = " or ".join(LONG)
         raise ValueError(f"config.data.long_sounds={config['long_sounds']!r} is unknown; choose {known}")

@@ -52,8 +52,8 @@ class Subset(Sequence):
 class Joined(Sequence):
     """`count` utterances of 1 to `most` others of one speaker, each a function of (seed, index).
 
-    `groups` are the positions of the utterances of each speaker, `lengths_ms` says how long each utterance is. What is
-    joined has at most `longest` samples.
+    `groups` are the positions of the utterances of each speaker, `lengths_ms` and `tokens` say how long each utterance
+    and its transcript with EOS are. What is joined has at most `longest` samples and `most_tokens` tokens.
     """
 
     def __init__(
@@ -61,13 +61,16 @@ class Joined(Sequence):
         utterances: Utterances,
         groups: Sequence[np.ndarray],
         lengths_ms: np.ndarray,
+        tokens: np.ndarray,
         most: int,
         count: int,
         seed: int,
         pause_ms: Sequence[float],
         longest: int,
+        most_tokens: int,
     ):
         self._utterances, self._groups, self._lengths_ms = utterances, groups, lengths_ms
+        self._tokens, self._most_tokens = tokens, most_tokens
         self._most, self._count, self._seed, self._pause_ms = most, count, seed, pause_ms
         self._longest_ms = 1000 * longest / utterances.rate
 
@@ -78,9 +81,11 @@ class Joined(Sequence):
         """Which utterances are joined, and the pauses around them."""
         rng = np.random.default_rng([self._seed, index])
         group = self._groups[rng.integers(len(self._groups))]
-        return joining.draw(
-            rng, group, self._most, self._pause_ms, self._lengths_ms, self._longest_ms - 1, long=True
-        )  # 1 ms for rounding
+        longest_ms = self._longest_ms - 1  # for rounding
+        plan = joining.draw(rng, group, self._most, self._pause_ms, self._lengths_ms, longest_ms, long=True)
+        written = 1 + np.cumsum(self._tokens[list(plan.parts)] - 1)
+        kept = max(1, int(np.count_nonzero(written <= self._most_tokens)))
+        return joining.Plan(plan.parts[:kept], plan.pauses_ms[: kept + 1])
 
     def __getitem__(self, index: int) -> Utterance:
         plan = self.plan(index)
@@ -104,10 +109,10 @@ class ToArrays:
     augment: audio.Augment | None = None
     longest: int = 0  # samples of a sound that is played slowly
 
-    def shaped(self, frames: int, target_length: int) -> "ToArrays":
-        """The same for shorter rows; `frames` is rounded up to a multiple of the shortening."""
+    def shaped(self, frames: int, target_length: int = 0) -> "ToArrays":
+        """The same for other rows; `frames` is rounded up to a multiple of the shortening."""
         frames = -(-frames // self.shortening) * self.shortening
-        return dataclasses.replace(self, frames=frames, target_length=target_length)
+        return dataclasses.replace(self, frames=frames, target_length=target_length or self.target_length)
 
     def __call__(self, utterance: Utterance, rng: np.random.Generator | None = None) -> Mapping[str, np.ndarray]:
         """The arrays; what is random is drawn from `rng`."""

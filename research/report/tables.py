@@ -73,8 +73,10 @@ def _table_rows(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _group_key(row: Row) -> tuple:
-    # The fingerprint, because runs on data that was prepared anew with another content are not one sample.
-    return row["file"], row["variant"], row["group"], row["hardware"], row["data"]["fingerprint"]
+    # The fingerprint, because runs on data that was prepared anew with another content are not one sample; where it is
+    # the data that tell runs apart, they differ.
+    fingerprint = None if row["over"] == "data.name" else row["data"]["fingerprint"]
+    return row["file"], row["variant"], row["group"], row["hardware"], fingerprint
 
 
 def _newest(rows: Sequence[Row], key: Callable[[Row], tuple]) -> list[Row]:

@@ -17,8 +17,8 @@ from research.measure.chips import chip_of
 from research.measure.clock import Clock, describe
 from research.measure.timeline import Timeline, lost_seconds, read
 from research.parallel import mesh as mesh_lib
-from research.parallel import processes, sharding
-from research.train import optimizer, preemption, result, rundir
+from research.parallel import processes
+from research.train import optimizer, prediction, preemption, result, rundir
 from research.train.ahead import Ahead
 from research.train.checkpoint import Checkpoints, has_steps
 from research.train.evaluation import evaluate
@@ -85,19 +85,16 @@ def run(
 
 def predict(config: Any, task: Any, data: Any, workdir: str, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the selected checkpoint of a run makes of `examples`: arrays [count, ...] in, arrays [count, ...] out."""
+    return predictor(config, task, data, workdir)(examples)
+
+
+def predictor(config: Any, task: Any, data: Any, workdir: str) -> Callable[[dict[str, np.ndarray]], dict]:
+    """`predict` as a function of `examples` alone, which may be called again and again."""
     using = Run(config, task, data, workdir, write=False)
     _, state = using.restore_selected()
-    count, parts = len(next(iter(examples.values()))), sharding.batch_shards(using.program.mesh)
-    size = min(config.train.eval_batch_size, -(-count // parts) * parts)
-    rows, outputs = local_rows(using.program.batch_sharding, size), []
-    for begin in range(0, count, size):
-        chunk = {name: array[begin : begin + size] for name, array in examples.items()}
-        fill = size - len(next(iter(chunk.values())))
-        chunk = {name: np.pad(array, [(0, fill)] + [(0, 0)] * (array.ndim - 1)) for name, array in chunk.items()}
-        batch = to_mesh({name: array[rows] for name, array in chunk.items()}, using.program.batch_sharding)
-        outputs.append(jax.device_get(using.program.predict_step(state.evaluated, batch, jax.random.key(config.seed))))
     using.checkpoints.close()
-    return jax.tree.map(lambda *chunks: np.concatenate(chunks)[:count], *outputs)
+    size = config.train.eval_batch_size
+    return functools.partial(prediction.predict, using.program, state.evaluated, config.seed, size)
 
 
 def build(config: Any, task: Any, devices: Sequence[jax.Device] | None = None) -> Program:

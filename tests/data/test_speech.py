@@ -88,6 +88,8 @@ def test_joined_examples_are_those_of_one_speaker_with_pauses(load):
         np.testing.assert_array_equal(samples[first:][: sizes[0]], parts[plan.parts[0]]["audio"] / np.float32(32768))
         counts.append(len(plan.parts))
     assert set(counts) == {1, 2, 3}
+    few = load(join=3, join_count=60, max_seconds=2.0, target_length=5).source("train")
+    assert max(len(few[index][1]) for index in range(60)) == 5
     other = load(join=3, join_count=60, join_seed=1, max_seconds=2.0, target_length=14).source("train")
     assert other.plan(0) != joined.plan(0)
 
@@ -128,13 +130,24 @@ def test_other_rates_are_resampled(load):
 
 
 def test_sounds_that_are_too_long_are_refused_or_left_out(load, capsys):
-    with pytest.raises(ValueError, match=r"dial_tones: \d+ of 400 train sounds are longer than data.max_seconds, the"):
+    with pytest.raises(
+        ValueError, match=r"dial_tones: \d+ of 400 train sounds are longer than data.train_seconds, the"
+    ):
         load(max_seconds=0.4).counts  # noqa: B018
     with pytest.raises(ValueError, match=r"validation sounds are longer"):
         load(max_seconds=0.4, long_sounds="split").counts  # noqa: B018
-    assert "train sounds are longer than data.max_seconds and are left out" in capsys.readouterr().err
+    assert "train sounds are longer than data.train_seconds and are left out" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"transcripts are longer than target_length=3 tokens, the longest has 5"):
         load(target_length=3).counts  # noqa: B018
+
+
+def test_training_rows_may_be_shorter_than_what_is_evaluated(load):
+    data = load(max_seconds=1.2, train_seconds=0.4, long_sounds="split")
+    assert data.counts["train"] == 400 and (data.frames, data.places) == (120, 10)
+    short = (data.prepared.seconds("train") <= 0.4).sum()
+    assert 0 < short < 400 and len(data.source("train")) == short
+    assert next(data.train_batches(0, 2))["source"].shape == (2, 40, 20)
+    assert sum(batch["weight"].sum() for batch in data.eval_batches("test", 8)) == 40
 
 
 def test_a_long_sound_to_predict_is_split_or_refused(load, capsys):

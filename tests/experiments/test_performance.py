@@ -10,7 +10,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from experiments.performance import compiling, input_pipeline, loop, main, measurement, text_steps
+from experiments.performance import compiling, input_pipeline, loop, main, measurement, speech_steps, text_steps
 from experiments.performance.measurement import Measurement
 from research import config as configs
 from research.data import prepare
@@ -94,6 +94,41 @@ def test_tessera_and_pytorch_do_the_same_work(work):
         assert all(last < 0.8 * first for first, *_, last in losses)
     else:
         assert tessera.run().shape == pytorch.run().shape == (shapes.batch_size, shapes.target_length)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("work", ["train", "transcribe 1 s"])
+def test_tessera_and_pytorch_hear_the_same(work):
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f"{package} is not installed; see the extra [interop]")
+    shapes = main.QUICK["speech"]["shapes"]
+    tessera, pytorch = (speech_steps.make(side, shapes, work) for side in ("Tessera", "PyTorch"))
+    assert tessera.num_params == pytorch.num_params
+    if work == "train":
+        losses = [[float(side.run()) for _ in range(6)] for side in (tessera, pytorch)]
+        assert all(abs(first - math.log(shapes.vocab_size)) < 2 for first, *_ in losses)
+        assert all(last < first for first, *_, last in losses)
+    else:
+        assert tessera.run().shape == pytorch.run().shape == (shapes.batch_size, shapes.target_length)
+        assert tessera._batch["source"].shape == (2, 100, 8)  # what there is
+        assert pytorch._features.shape == (2, 8, 3000)  # always 30 s
+
+
+def test_speech_compares_seconds_a_second_of_sound(monkeypatch):
+    """Sides that take 1 s and 4 s for two sounds of 30 s."""
+
+    class Side:
+        compile_s, temporary_bytes = 7.0, 2**20
+
+        def __init__(self, seconds):
+            self.seconds = iter(seconds)
+
+    sides = {"Tessera": Side([9, 1, 1, 1]), "PyTorch": Side([100, 4, 3, 5])}
+    monkeypatch.setattr(speech_steps, "make", lambda side, shapes, work: sides[side])
+    monkeypatch.setattr(speech_steps, "_seconds", lambda side: float(next(side.seconds)))
+    ratio, ours, theirs, *_ = speech_steps.compare(speech_steps.WHISPER_TINY, "transcribe 30 s", pairs=3)
+    assert (ratio.value, ratio.goal, ratio.met) == (4.0, ">= 3", True)
+    assert (ours.value, theirs.value) == (pytest.approx(1 / 60), pytest.approx(4 / 60))
 
 
 def test_text_compares_seconds(monkeypatch):

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from research import config as configs
+from research.data.builders import dial_tones
 from research.data.builders.spelled_numbers import spell
 from tests.experiments.conftest import BIN, ROOT
 from tests.tpu_scripts.conftest import install_fake
@@ -24,6 +26,7 @@ _RUNS_THESE = "it runs this test"
 _INSTALLS = "it installs packages into the environment that runs this test"
 _IMAGENET = "it needs the ImageNet archives (144 GB)"
 _STORIES = "it needs the CNN and Daily Mail archives"
+_LIBRISPEECH = "it needs the archives of LibriSpeech (60 GB)"
 _DOWNLOADS = "it downloads from the internet"
 _BENCHMARK = "it takes ten minutes on an idle machine; the same with --quick is run"
 _SLURM = (
@@ -40,6 +43,8 @@ NOT_RUN = {
     "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
     "python -m research.data prepare cnn_dailymail --manual_dir=/path/to/stories "
     "--config=configs/summarization/cnn_dailymail.py:full": _STORIES,
+    "python -m research.data prepare librispeech_flac/all960 --manual_dir=/path/to/librispeech "
+    "--config=configs/speech_recognition/librispeech_whisper_small.py:full": _LIBRISPEECH,
     "python -m research.data prepare wmt14_translate/de-en --config=configs/translation/wmt14_en_de.py:big": _DOWNLOADS,
     "python -m research.data prepare glue/sst2 --config=configs/sentiment/glue_sst2.py:full": _DOWNLOADS,
     "python -m research.data prepare squad --config=configs/question_answering/squad.py:full": _DOWNLOADS,
@@ -47,8 +52,8 @@ NOT_RUN = {
     _SLURM: "it needs a SLURM cluster; slurm_job.sh is tested by itself",
 }
 SHARED = ROOT.parent / "shared/data"
-# What the smoke variants of texts train on; the pages say so in passing only.
-SMOKE_DATA = "python -m research.data prepare spelled_numbers"
+# What the smoke variants of texts and sounds train on; the pages say so in passing only.
+SMOKE_DATA = "python -m research.data prepare spelled_numbers && python -m research.data prepare dial_tones"
 TRAINING_PAGES = sorted({ROOT / "experiments" / config.parent.name / "README.md" for config in CONFIGS})
 
 
@@ -69,7 +74,7 @@ def runs_here(command):
     """Whether a command is one that this test runs on this machine."""
     if command in NOT_RUN or needs_weights(command):
         return False
-    return SHARED.is_dir() or not re.search("shared/data|cifar10", command)
+    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/recordings", command)
 
 
 def small(command):
@@ -103,11 +108,21 @@ def write_objects(path, keys):
     path.joinpath("train.jsonl").write_text("".join(lines))
 
 
+def write_sounds(path):
+    """Forty sounds of a digit, and what they say."""
+    path.mkdir()
+    for number in range(40):
+        soundfile.write(path / f"{number}.wav", dial_tones.tone(number % 10, 300), dial_tones.RATE)
+    lines = (f"{number}.wav\t{dial_tones.WORDS[number % 10]}\n" for number in range(40))
+    path.joinpath("transcripts.tsv").write_text("".join(lines))
+
+
 # What stands where a page speaks of a user's own data.
 OWN_DATA = {
     "/path/to/pictures": write_pictures,
     "/path/to/pairs": write_pairs,
     "/path/to/classes": write_pairs,
+    "/path/to/sounds": write_sounds,
     "/path/to/summaries": functools.partial(write_objects, keys=("text", "summary")),
     "/path/to/questions": functools.partial(write_objects, keys=("question", "context", "answer")),
 }
@@ -159,7 +174,7 @@ def test_the_modes_and_own_data_are_shown(page):
     assert any("--mode=evaluate" in command for command in shown)
     assert any("--mode=predict" in command for command in shown)
     assert any(f"folder:{own}" in command for command in shown for own in OWN_DATA)
-    if "image" not in page.parent.name:  # a text, a file and standard input
+    if page.parent.name not in ("image_classification", "speech_recognition"):  # a text, a file and standard input
         predicted = [command.split("--mode=predict ")[1] for command in shown if "--mode=predict" in command]
         assert {text[:4] for text in predicted} >= {"-", "runs"} and any(text[0] in '"$' for text in predicted)
 

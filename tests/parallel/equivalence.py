@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import optax
 
-from research.models import alexnet, convnext, resnet, seq2seq, vit
+from research.models import alexnet, convnext, resnet, seq2seq, speech, vit
 from research.parallel import mesh as mesh_lib
 from research.tasks import classification
 from research.tasks import seq2seq as seq2seq_task
+from research.tasks import speech as speech_task
 from research.train import feed
 from research.train.program import build_program
 from tests.train import toy
@@ -50,11 +51,21 @@ TEXTS = {
         seq2seq.Seq2Seq, 31, **(TEXT | {"num_heads": 3}), **WHISPER, max_source_length=13, max_target_length=13
     ),
 }
+# The same 3 heads and 13 places, of spectrograms, with CTC.
+SPEECH = functools.partial(
+    speech.Recogniser, 31, **(TEXT | {"num_heads": 3}), **WHISPER, max_source_length=13, max_target_length=13, ctc=True
+)
 BOS, EOS, UNK = 3, 1, 2
 
 
 def make_task(name, dtype, **settings):
     """The task of a model."""
+    if name == "speech":
+        dtypes = {"dtype": dtype, "param_dtype": dtype}
+        model = SPEECH(front_end=speech.FrontEnd(TEXT["width"], (1, 2), **dtypes), **dtypes)
+        return speech_task.Task(
+            model, 13, 13, BOS, EOS, UNK, label_smoothing=0.1, max_decode_length=7, mels=6, ctc_weight=0.4, **settings
+        )
     if name in TEXTS:
         length = 13 if name == "whisper" else 16
         return seq2seq_task.Task(
@@ -94,7 +105,20 @@ def make_batch(task):
         tokens = rng.integers(4, task.model.vocab_size, (16, len(places))) * (segments > 0)
         for name, rows in (("", tokens), ("_segments", segments), ("_positions", positions)):
             batch[side + name] = np.broadcast_to(rows, tokens.shape).astype(np.int32)
-    return batch
+    return batch | make_sounds(rng) if isinstance(task, speech_task.Task) else batch
+
+
+def make_sounds(rng):
+    """The source of 16 sounds of 5 to 13 places, and targets of 1 to 4 tokens."""
+    heard = np.arange(13) < rng.integers(5, 14, (16, 1))
+    sounds = rng.normal(size=(16, 26, 6)) * heard.repeat(2, axis=1)[..., None]
+    batch = {"source": sounds.astype(np.float32), "source_segments": heard.astype(np.int32)}
+    batch["source_positions"] = (np.arange(13) * heard).astype(np.int32)
+    ends = rng.integers(1, 5, (16, 1))
+    written = np.arange(13) <= ends
+    target = np.where(np.arange(13) < ends, rng.integers(4, 31, (16, 13)), EOS) * written
+    batch |= {"target": target.astype(np.int32), "target_segments": written.astype(np.int32)}
+    return batch | {"target_positions": (np.arange(13) * written).astype(np.int32)}
 
 
 def first_state(program):

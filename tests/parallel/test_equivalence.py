@@ -29,7 +29,7 @@ SOME = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 4, 2), (2, 2, 2, 1), (1, 2, 2, 2), (2
 
 def meshes(name):
     """Every way to lay 8 devices along the axes that mean something to a model."""
-    if name in ("vit_22b", "vit_conv", "vaswani", "whisper"):
+    if name in ("vit_22b", "vit_conv", "vaswani", "whisper", "speech"):
         return SOME
     used = AXES.get(name, 4)
     sizes = [size for size in itertools.product((1, 2, 4, 8), repeat=used) if np.prod(size) == 8]
@@ -38,7 +38,7 @@ def meshes(name):
 
 ALL = [
     (name, sizes, dtype)
-    for name in (*equivalence.MODELS, *equivalence.TEXTS)
+    for name in (*equivalence.MODELS, *equivalence.TEXTS, "speech")
     for sizes in meshes(name)
     for dtype in ("float32", "float64")
 ]

@@ -16,7 +16,7 @@ def decoded(name, sizes, decoder):
     with jax.enable_x64():  # where rounding cannot choose between two tokens
         program, task = equivalence.make_program(name, sizes, "float64", decoder=decoder)
         batch = equivalence.make_batch(task)
-        batch["source_segments"] = (batch["source_segments"] == 1).astype(np.int32)
+        batch["source_segments"] = (batch["source_segments"] == 1).astype(np.int32)  # one example a row
         state = equivalence.first_state(program)
         variables = {"params": state.params}
         batch = feed.to_mesh(batch, program.batch_sharding)
@@ -31,6 +31,7 @@ def decoded(name, sizes, decoder):
     [("t5", (2, 2, 2, 1), "beam"), *(pytest.param(*case, marks=pytest.mark.long) for case in (
         ("t5", (1, 2, 2, 2), "beam"), ("t5", (2, 2, 2, 1), "greedy"), ("t5", (2, 2, 2, 1), "sample"),
         ("vaswani", (2, 2, 2, 1), "beam"), ("whisper", (2, 2, 2, 1), "beam"), ("whisper", (1, 1, 4, 2), "greedy"),
+        ("speech", (1, 2, 2, 2), "ctc"), ("speech", (2, 2, 2, 1), "beam"),
     ))],
 )  # fmt: skip
 def test_decoding_on_a_mesh_is_that_of_one_device(name, sizes, decoder):

@@ -138,3 +138,19 @@ def test_suites_show_their_newest_measurements():
 
 def test_no_rows():
     assert tables.render([]) == "_No runs recorded yet._"
+
+
+def test_runs_on_data_of_several_names_are_one_row_where_the_name_repeats_them():
+    def row(speaker, value, **other):
+        data = ROW["data"] | {"name": f"digits/without_{speaker}", "fingerprint": speaker}
+        overrides = [f"data.name=digits/without_{speaker}"]
+        return (
+            ROW
+            | {"data": data, "config_digest": speaker, "overrides": overrides, "metrics": {"test/bleu": value}}
+            | other
+        )
+
+    rows = [row("anna", 70.0), row("bert", 80.0), row("carl", 96.0)]
+    assert len(cells(tables.render(rows))) == 3
+    ((label, value, *_),) = cells(tables.render([each | {"over": "data.name"} for each in rows]))
+    assert value.startswith("82.0") and "(3 names)" in value and "without" not in label

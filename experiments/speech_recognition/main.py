@@ -1,0 +1,117 @@
+"""Speech recognition: train, evaluate or use an encoder-decoder on sounds and their transcripts. See README.md."""
+
+from research.train import preemption
+
+if __name__ == "__main__":
+    preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research import cli
+from research import config as config_lib
+from research.data import sound_files
+from research.data import speech as speech_data
+from research.interop import start
+from research.models.speech import FrontEnd, Recogniser
+from research.parallel import processes
+from research.tasks import speech
+from research.train import trainer
+
+_NOT_SET = ("parent", "name", "front_end", "dtype", "param_dtype", "max_source_length", "max_target_length", "ctc")
+_STRIDES = config_lib.fields_of(FrontEnd)["strides"]
+
+
+class Transcript(NamedTuple):
+    """What is said in a sound, the geometric mean of the probabilities of its tokens, and the time that it took.
+
+    The time, in seconds a second of sound, is that of spectrogram and model, without loading and compiling.
+    """
+
+    text: str
+    confidence: float
+    seconds: float
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """Every field that a config of this experiment may set, with its default."""
+    return trainer.defaults(config) | {
+        "data": speech_data.DEFAULTS,
+        "model": {"strides": _STRIDES, **config_lib.fields_of(Recogniser, leave_out=_NOT_SET)},
+        "task": config_lib.fields_of(speech.Task, leave_out=("mels", "shortening", "word_dropout")),
+    }
+
+
+def build(config: Any) -> tuple[speech.Task, speech_data.Speech]:
+    """The task and the data of a config; nothing is read or computed yet."""
+    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
+    front_end = FrontEnd(config.model.width, tuple(config.model.strides), **dtypes)
+    data = speech_data.load(config.data, front_end.shortening)
+    model = Recogniser(
+        vocab_size=data.vocabulary.size,
+        front_end=front_end,
+        ctc=config.task.ctc_weight > 0,
+        max_source_length=data.places,
+        max_target_length=max(config.data.target_length, config.task.max_decode_length),
+        **dtypes,
+        **{key: value for key, value in config.model.items() if key != "strides"},
+    )
+    task = speech.Task(
+        model,
+        source_length=data.places,
+        target_length=config.data.target_length,
+        bos=data.vocabulary.bos,
+        eos=data.vocabulary.eos,
+        unk=data.vocabulary.unk,
+        mels=config.data.mels,
+        shortening=front_end.shortening,
+        **config_lib.plain(config.task),
+    )
+    return task, data
+
+
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Runs one mode; `inputs` are the sound files of `predict`."""
+    task, data = build(config)
+    if mode != "predict":
+        return trainer.run(mode, config, task, data, workdir, start.find)
+    for file, said in zip(inputs, transcribe(config, task, data, workdir, inputs), strict=True):
+        if processes.is_main():
+            print(f"{file}: {said.text} ({said.confidence:.1%}, {said.seconds:.3f} s a second)")
+
+
+def transcribe(
+    config: Any, task: speech.Task, data: speech_data.Speech, workdir: str, files: Sequence[str]
+) -> Iterator[Transcript]:
+    """What the selected checkpoint of a run hears in each sound file.
+
+    Raises ValueError for a file that is no sound or too long, see sound_files.read and speech.Speech.pieces.
+    """
+    sounds = [data.pieces(sound_files.read(file), file) for file in files]  # what is wrong is said before anything else
+    predict, compiled = trainer.predictor(config, task, data, workdir), set()
+    for parts in sounds:
+        examples = data.arrays(parts)
+        shape = examples["source"].shape
+        if shape not in compiled:
+            predict(examples)
+            compiled.add(shape)
+        begun = time.perf_counter()
+        outputs = predict(data.arrays(parts))
+        seconds = (time.perf_counter() - begun) / (sum(map(len, parts)) / data.eval_transform.mel.rate)
+        text = " ".join(filter(None, (data.vocabulary.decode(tokens[0]) for tokens in outputs["tokens"])))
+        yield Transcript(text, confidence(task, outputs["tokens"][:, 0], outputs["scores"][:, 0]), seconds)
+
+
+def confidence(task: speech.Task, tokens: np.ndarray, scores: np.ndarray) -> float:
+    """The geometric mean of the probabilities of `tokens` [parts, length], given the `scores` [parts] of the search."""
+    counts = np.count_nonzero(tokens, axis=1)
+    if task.decoder == "beam":  # whose scores are divided by this
+        scores = scores * ((5 + counts) / 6) ** task.length_penalty
+    return float(np.exp(scores.sum() / max(1, counts.sum())))
+
+
+if __name__ == "__main__":
+    cli.run(main)
