@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/digits_vit
+# Tests run in this many processes; each takes up to 4 GB.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: train test test-all lint install clean
 
@@ -12,10 +15,10 @@ train: .venv/installed
 	  --config=configs/image_classification/digits_vit.py:cpu --workdir=$(WORKDIR)
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest -m "not long"
+	$(PYTEST) -m "not long"
 
 test-all: .venv/installed lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -17,7 +17,10 @@ hypothesis.settings.load_profile("tessera")
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Compiled programs are shared by the tests of one run, subprocesses included, and by no other run."""
-    path = str(tmp_path_factory.mktemp("compilation_cache"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of the run, which the workers have in common
+    path = str(folder / "compilation_cache")
     settings = {
         "jax_compilation_cache_dir": path,
         "jax_persistent_cache_min_compile_time_secs": 0.2,

@@ -16,6 +16,7 @@ from research import config as configs
 from research.data import prepare
 from research.report import records, tables
 from tests.experiments.conftest import ROOT
+from tests.experiments.test_readme import QUICK, commands
 
 
 @pytest.fixture
@@ -205,10 +206,11 @@ def test_wrong_arguments(words):
 
 @pytest.mark.long
 def test_the_command(digits, tmp_path):
-    """All suites in the way that a user runs them."""
+    """All suites in the way that the README says."""
     prepare.prepare("spelled_numbers")
+    assert QUICK in commands(ROOT / "experiments/performance/README.md")
     out = tmp_path / "performance.json"
-    command = [sys.executable, "-m", "experiments.performance.main", "--quick", f"--out={out}"]
+    command = [sys.executable, *QUICK.split()[1:], f"--out={out}"]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     finished = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert finished.returncode == 0, finished.stderr

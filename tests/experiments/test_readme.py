@@ -29,6 +29,7 @@ _STORIES = "it needs the CNN and Daily Mail archives"
 _LIBRISPEECH = "it needs the archives of LibriSpeech (60 GB)"
 _DOWNLOADS = "it downloads from the internet"
 _BENCHMARK = "it takes ten minutes on an idle machine; the same with --quick is run"
+QUICK = "python -m experiments.performance.main --quick"
 _SLURM = (
     "sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 --time=24:00:00 tpu_scripts/slurm_job.sh "
     "python -m experiments.image_classification.main "
@@ -49,6 +50,7 @@ NOT_RUN = {
     "python -m research.data prepare glue/sst2 --config=configs/sentiment/glue_sst2.py:full": _DOWNLOADS,
     "python -m research.data prepare squad --config=configs/question_answering/squad.py:full": _DOWNLOADS,
     "python -m experiments.performance.main": _BENCHMARK,
+    QUICK: "test_performance.py runs it and reads what it says",
     _SLURM: "it needs a SLURM cluster; slurm_job.sh is tested by itself",
 }
 SHARED = ROOT.parent / "shared/data"
