@@ -1,9 +1,8 @@
 """The one trainer: every experiment trains and evaluates through `run`."""
 
 import functools
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,45 +11,20 @@ import numpy as np
 from tqdm import tqdm
 
 from research import config as config_lib
-from research.measure import flops, profile
+from research.measure import flops
 from research.measure.chips import chip_of
 from research.measure.clock import Clock, describe
-from research.measure.timeline import Timeline, lost_seconds, read
-from research.parallel import mesh as mesh_lib
+from research.measure.timeline import lost_seconds, read
 from research.parallel import processes
-from research.train import optimizer, prediction, preemption, result, rundir
+from research.train import prediction, preemption, result, rundir
 from research.train.ahead import Ahead
-from research.train.checkpoint import Checkpoints, has_steps
-from research.train.evaluation import evaluate
-from research.train.feed import check_batch, local_rows, to_mesh
-from research.train.program import Program, State, build_program
+from research.train.checkpoint import has_steps
+from research.train.feed import local_rows, to_mesh
+from research.train.program import Program, State
+from research.train.session import Session, build
+from research.train.settings import defaults
 
-
-def defaults(config: Any) -> dict[str, Any]:
-    """The config groups that every experiment shares, with their defaults."""
-    return {
-        "seed": 0,
-        "train": {
-            "steps": 1000,
-            "batch_size": 128,  # of the whole mesh
-            "microbatches": 1,  # a step adds up the gradients of so many parts of the batch
-            "eval_batch_size": 128,
-            "eval_every": 1000,  # steps; a checkpoint follows every evaluation
-            "checkpoint_every": 1000,  # steps
-            "log_every": 50,  # steps
-            "keep_last": 2,
-            "keep_best": 1,
-            "select": "last",  # which checkpoint is scored on the test split: "last" or "best" on validation
-            "score": "test",  # which split is decoded and scored on the host, where a task has that: "test" or "all"
-            "profile": "",  # STEP:COUNT traces COUNT steps after step STEP; --profile sets it
-            "ema": 0.0,  # decay of the average of the weights that is evaluated; 0 is off
-            "init_from": "",  # weights to begin with: a run directory, or what `python -m research.interop` reads
-            "init_skip": (),  # regexes, searched in a parameter's path: what begins afresh all the same
-        },
-        "optimizer": optimizer.defaults(config.get("optimizer", {}).get("name", "adamw")),
-        "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1},
-        "precision": {"params": "float32", "compute": "float32"},
-    }
+__all__ = ["Run", "Start", "Weights", "build", "defaults", "predict", "predictor", "run"]
 
 
 class Weights(Protocol):
@@ -79,8 +53,9 @@ def run(
     `start` finds the weights that `config.train.init_from` names, for a run that begins.
     Raises ValueError for what a user can mend, before anything is compiled or written.
     """
-    training = Run(config, task, data, workdir, write=mode == "train", start=start)
-    return training.train() if mode == "train" else training.evaluate()
+    if mode == "train":
+        return Run(config, task, data, workdir, start).train()
+    return Session(config, task, data, workdir).evaluate()
 
 
 def predict(config: Any, task: Any, data: Any, workdir: str, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -90,70 +65,28 @@ def predict(config: Any, task: Any, data: Any, workdir: str, examples: dict[str,
 
 def predictor(config: Any, task: Any, data: Any, workdir: str) -> Callable[[dict[str, np.ndarray]], dict]:
     """`predict` as a function of `examples` alone, which may be called again and again."""
-    using = Run(config, task, data, workdir, write=False)
+    using = Session(config, task, data, workdir)
     _, state = using.restore_selected()
     using.checkpoints.close()
     size = config.train.eval_batch_size
     return functools.partial(prediction.predict, using.program, state.evaluated, config.seed, size)
 
 
-def build(config: Any, task: Any, devices: Sequence[jax.Device] | None = None) -> Program:
-    """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked."""
-    dtypes = ("float32", "bfloat16", "float16") + (("float64",) if jax.config.jax_enable_x64 else ())
-    for field, dtype in config.precision.items():
-        config_lib.choose(dict.fromkeys(dtypes), dtype, f"precision.{field}")
-    mesh = mesh_lib.make_mesh(config.mesh, devices)
-    check_batch(config, mesh)
-    return build_program(config, task, mesh)
+class Run(Session):
+    """A session that trains and writes."""
 
+    def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, start: Start | None = None):
+        self.start, self.weights = start, None
+        super().__init__(config, task, data, workdir, write=True)
 
-class Run:
-    """One run directory and the program, data and logs that belong to it."""
-
-    def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, write: bool, start: Start | None = None):
-        self.config, self.task, self.data, self.settings = config, task, data, config.train
-        self.folder = rundir.Folder(workdir)
-        self.workdir, files = self.folder.root, self.folder.files
-        for field in ("log_every", "eval_every", "checkpoint_every", "steps"):
-            if self.settings[field] < 1:
-                raise ValueError(f"config.train.{field}={self.settings[field]} must be at least 1")
-        for field, known in (("select", ("last", "best")), ("score", ("test", "all"))):
-            config_lib.choose(dict.fromkeys(known), self.settings[field], f"train.{field}")
-        self.revision = result.revision()  # now, since the tree may change while the run goes on
-        self.program = build(config, task)
-        if write:
-            data.counts  # noqa: B018  Raises, before anything is written, when the data set is not prepared.
-        elif not (self.workdir / "checkpoints").exists():
-            raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
-        self.weights = self._weights(start) if write else None
-        main = processes.is_main() and write
-        self.changed = rundir.claim(files, config, write=main, name=str(workdir), in_use=not write)
-        self.timeline = Timeline(files / "timeline.jsonl" if main else None)
-        self.metrics = rundir.Metrics(files, write=main)
-        mode = task.selection[1]
-        self.checkpoints = Checkpoints(
-            str(self.workdir / "checkpoints"), self.settings.keep_last, self.settings.keep_best, mode, warn=self.say
-        )
-        self.stop = preemption.Flag(shared=jax.process_count() > 1)
-        self.profile = profile.Profile(self.settings.profile if main else "", files / "events")
-
-    def say(self, line: str) -> None:
-        """One line to a person, on standard error, above the progress bar."""
-        if processes.is_main():
-            tqdm.write(line, file=sys.stderr)
-
-    def _weights(self, start: Start | None) -> Weights | None:
-        """What a fresh state begins with; None where it is fresh as a whole, or the run has begun already."""
-        path, skip = self.settings.init_from, self.settings.init_skip
-        if skip and not path:
-            raise ValueError(f"config.train.init_skip={skip} needs config.train.init_from, which is empty")
+    def check(self) -> None:
+        """Finds the weights that a fresh state begins with; there are none where the run has begun already."""
+        path = self.settings.init_from
         if not path or has_steps(self.workdir / "checkpoints"):
-            return None
-        if start is None:
+            return
+        if self.start is None:
             raise ValueError(f"config.train.init_from={path!r} is not supported by this experiment; leave it empty")
-        return start(self.config, self.task, self.program)
-
-    # ---- training
+        self.weights = self.start(self.config, self.task, self.program)
 
     def train(self) -> dict[str, Any] | None:
         """See `run`."""
@@ -166,7 +99,7 @@ class Run:
         if processes.is_main():
             done.unlink(missing_ok=True)
         if self.stop.poll():
-            self._leave(None)
+            self.leave(None)
         # Only now: a finished run keeps the test scores in its metrics.
         self.metrics.resume(step, evaluated=step > 0 and self.checkpoints.has_score(step))
         if step and self._evaluation_due(step) and not self.checkpoints.has_score(step):
@@ -187,7 +120,7 @@ class Run:
             train_step = self._compile_ahead()
             return self._begin(), 0, train_step
         step, state, meta = restored
-        self._check_data(meta)
+        self.check_data(meta)
         if step > self.settings.steps:
             raise ValueError(f"{self.workdir} is at step {step}; config.train.steps={self.settings.steps} is less")
         lost = lost_seconds(read(self.folder.files / "timeline.jsonl"), step)
@@ -288,7 +221,7 @@ class Run:
             if self._evaluation_due(step) and not self.stop:
                 with self.timeline.measure("eval", step):
                     scorer = self.task.scorer(self.data, "validation") if self.settings.score == "all" else None
-                    values = self._evaluate(state, "validation", scorer)
+                    values = self.score_split(state, "validation", scorer)
                 if values is not None:
                     self.metrics.write(step, values)
                     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
@@ -300,13 +233,7 @@ class Run:
                 self.checkpoints.save(self.program, step, state, meta, score)
             if self.stop:
                 self.profile.close(state)
-                self._leave(step)
-
-    def _evaluate(self, state, split: str, scorer: Any = None):
-        return evaluate(
-            self.program, self.task, self.data, state.evaluated, split, self.settings.eval_batch_size,
-            stop=self.stop.poll, scorer=scorer, seed=self.config.seed,
-        )  # fmt: skip
+                self.leave(step)
 
     def _score(self, values: dict[str, float]) -> float:
         """What chooses among checkpoints; process 0, which alone has what is scored on the host, tells the others."""
@@ -318,16 +245,6 @@ class Run:
             )
         return processes.from_main(values.get(name)) if self.settings.score == "all" else values[name]
 
-    def _leave(self, step: int | None) -> None:
-        self.checkpoints.close()
-        self.metrics.close()
-        self.folder.push()
-        saved = "there is nothing new to save" if step is None else f"saved step {step}"
-        self.say(f"SIGTERM: {saved}; the same command continues")
-        sys.exit(preemption.EXIT_CODE)
-
-    # ---- the end
-
     def _finish(self, state) -> dict[str, Any] | None:
         """Scores the selected checkpoint on the test split and writes `result.json`."""
         step = self.settings.steps
@@ -336,9 +253,9 @@ class Run:
             step, state = self.restore_selected()
         scorer = self.task.scorer(self.data, "test")
         with self.timeline.measure("eval", self.settings.steps):
-            values = self._evaluate(state, "test", scorer)
+            values = self.score_split(state, "test", scorer)
         if values is None:
-            self._leave(self.settings.steps)
+            self.leave(self.settings.steps)
         self.metrics.write(self.settings.steps, values)
         self.metrics.close()
         self.checkpoints.close()
@@ -357,33 +274,3 @@ class Run:
         rundir.write_json(files / "result.json", content)
         self.folder.push()
         return content
-
-    def evaluate(self) -> dict[str, Any]:
-        """Scores the selected checkpoint of a trained run on validation and test, and writes nothing."""
-        step, state = self.restore_selected()
-        values = {}
-        for split in ("validation", "test"):
-            scores = self._evaluate(state, split, self.task.scorer(self.data, split))
-            if scores is None:
-                self._leave(None)
-            values |= scores
-        self.checkpoints.close()
-        return {"step": step, "metrics": values}
-
-    def restore_selected(self) -> tuple[int, State]:
-        """The step and the state of the checkpoint that `config.train.select` names."""
-        best = self.settings.select == "best"
-        restored = self.checkpoints.restore(self.program, self.checkpoints.best_step() if best else None)
-        if restored is None:
-            raise ValueError(f"{self.workdir} holds no checkpoint that can be read; train it first with --mode=train")
-        step, state, meta = restored
-        if self.data.is_prepared:  # which answering about a picture does not need
-            self._check_data(meta)
-        return step, state
-
-    def _check_data(self, meta: dict[str, Any]) -> None:
-        if meta["data_fingerprint"] not in (None, self.data.fingerprint):  # None: imported weights, of no data
-            raise ValueError(
-                f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, "
-                f"now {self.data.fingerprint}"
-            )

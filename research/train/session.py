@@ -1,0 +1,113 @@
+"""A run directory, opened: the program, data and logs that belong to it. It evaluates; `trainer.Run` trains."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+from tqdm import tqdm
+
+from research import config as config_lib
+from research.measure import profile
+from research.measure.timeline import Timeline
+from research.parallel import mesh as mesh_lib
+from research.parallel import processes
+from research.train import preemption, result, rundir
+from research.train import settings as settings_lib
+from research.train.checkpoint import Checkpoints
+from research.train.evaluation import evaluate
+from research.train.feed import check_batch
+from research.train.program import Program, State, build_program
+
+
+def build(config: Any, task: Any, devices: Sequence[jax.Device] | None = None) -> Program:
+    """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked."""
+    dtypes = ("float32", "bfloat16", "float16") + (("float64",) if jax.config.jax_enable_x64 else ())
+    for field, dtype in config.precision.items():
+        config_lib.choose(dict.fromkeys(dtypes), dtype, f"precision.{field}")
+    mesh = mesh_lib.make_mesh(config.mesh, devices)
+    check_batch(config, mesh)
+    return build_program(config, task, mesh)
+
+
+class Session:
+    """One run directory and the program, data and logs that belong to it; nothing is written there but by `write`."""
+
+    def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, write: bool = False):
+        self.config, self.task, self.data, self.settings = config, task, data, config.train
+        self.folder = rundir.Folder(workdir)
+        self.workdir, files = self.folder.root, self.folder.files
+        settings_lib.check(self.settings)
+        self.revision = result.revision()  # now, since the tree may change while the run goes on
+        self.program = build(config, task)
+        if write:
+            data.counts  # noqa: B018  Raises, before anything is written, when the data set is not prepared.
+            self.check()
+        elif not (self.workdir / "checkpoints").exists():
+            raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
+        main = processes.is_main() and write
+        self.changed = rundir.claim(files, config, write=main, name=str(workdir), in_use=not write)
+        self.timeline = Timeline(files / "timeline.jsonl" if main else None)
+        self.metrics = rundir.Metrics(files, write=main)
+        mode = task.selection[1]
+        self.checkpoints = Checkpoints(
+            str(self.workdir / "checkpoints"), self.settings.keep_last, self.settings.keep_best, mode, warn=self.say
+        )
+        self.stop = preemption.Flag(shared=jax.process_count() > 1)
+        self.profile = profile.Profile(self.settings.profile if main else "", files / "events")
+
+    def check(self) -> None:
+        """What else has to be right before anything is written."""
+
+    def say(self, line: str) -> None:
+        """One line to a person, on standard error, above the progress bar."""
+        if processes.is_main():
+            tqdm.write(line, file=sys.stderr)
+
+    def score_split(self, state: State, split: str, scorer: Any = None) -> dict[str, float] | None:
+        """See `evaluation.evaluate`; None when SIGTERM comes on the way."""
+        return evaluate(
+            self.program, self.task, self.data, state.evaluated, split, self.settings.eval_batch_size,
+            stop=self.stop.poll, scorer=scorer, seed=self.config.seed,
+        )  # fmt: skip
+
+    def leave(self, step: int | None) -> NoReturn:
+        """Exits with 75, after SIGTERM; `step` is what was saved because of it."""
+        self.checkpoints.close()
+        self.metrics.close()
+        self.folder.push()
+        saved = "there is nothing new to save" if step is None else f"saved step {step}"
+        self.say(f"SIGTERM: {saved}; the same command continues")
+        sys.exit(preemption.EXIT_CODE)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Scores the selected checkpoint of a trained run on validation and test, and writes nothing."""
+        step, state = self.restore_selected()
+        values = {}
+        for split in ("validation", "test"):
+            scores = self.score_split(state, split, self.task.scorer(self.data, split))
+            if scores is None:
+                self.leave(None)
+            values |= scores
+        self.checkpoints.close()
+        return {"step": step, "metrics": values}
+
+    def restore_selected(self) -> tuple[int, State]:
+        """The step and the state of the checkpoint that `config.train.select` names."""
+        best = self.settings.select == "best"
+        restored = self.checkpoints.restore(self.program, self.checkpoints.best_step() if best else None)
+        if restored is None:
+            raise ValueError(f"{self.workdir} holds no checkpoint that can be read; train it first with --mode=train")
+        step, state, meta = restored
+        if self.data.is_prepared:  # which answering about a picture does not need
+            self.check_data(meta)
+        return step, state
+
+    def check_data(self, meta: dict[str, Any]) -> None:
+        """Raises ValueError where the checkpoint with this `meta` has seen other data."""
+        if meta["data_fingerprint"] not in (None, self.data.fingerprint):  # None: imported weights, of no data
+            raise ValueError(
+                f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, "
+                f"now {self.data.fingerprint}"
+            )
