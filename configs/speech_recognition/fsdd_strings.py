@@ -38,6 +38,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "mels": 40,
                 "range_db": 60.0,  # what is weaker is the recorder's, not the voice's
                 "max_seconds": 6.4,
+                "train_seconds": 4.8,
                 "target_length": 10,
                 "vocab_size": 64,
                 "vocab_type": "bpe",
@@ -106,7 +107,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         config.optimizer.update(learning_rate=2e-3, warmup_steps=200)
         config.train.update(steps=2200, batch_size=24, eval_every=440, checkpoint_every=440, ema=0.995)
     if variant == "smoke":
-        config.data.update(name="dial_tones", max_seconds=1.2, target_length=8, join=1, cache=False)
+        config.data.update(name="dial_tones", max_seconds=1.2, train_seconds=0.0, target_length=8, join=1, cache=False)
         config.model.update(width=32, encoder_depth=2, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, unroll=2)
         config.task.max_decode_length = 6
         config.optimizer.warmup_steps = 5
