@@ -8,8 +8,8 @@ The result is the mean over the six speakers, who are held out in turns: george,
 yweweler, by --config.data.name=fsdd/without_george and so on, after preparing it. The others' takes 5 to 49 are learnt
 and their takes 0 to 4 validate, so that nothing is chosen by the unseen voice. Five voices are few: sounds are played
 up to a fifth faster or slower, which moves the formants as another vocal tract would.
-`full`: width 256, meant for one GPU. `cpu`: width 96, under ten minutes a speaker on one or two CPU cores. `smoke`: digits as a
-telephone dials them, seconds on a CPU.
+`full`: width 256, meant for one GPU. `cpu`: width 96, under ten minutes a speaker on one or two CPU cores. `smoke`:
+digits as a telephone dials them, seconds on a CPU.
 Reference: logistic regression on log spectrograms, resampled to 20 frames, from 0.35 (george) to 0.87 (theo).
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-NORMALISATIONS = ("utterance", "whisper", "none")
+NORMALISATIONS = ("utterance", "level", "whisper", "none")
 LEAST_POWER = 1e-10  # of a mel band; what is less counts as this much
 
 
@@ -27,7 +27,8 @@ class LogMel:
     pre_emphasis  c of x[t] - c x[t - 1]; 0 is off
     range_db      what is weaker than the strongest value by more, in dB, is raised to that; 0 is off
     normalise     "utterance": each band has mean 0 and standard deviation 1 over the frames, so that neither loudness
-                  nor a microphone's response matters; "whisper": (x + 4) / 4 (Radford et al., 2022); "none"
+                  nor a microphone's response matters; "level": all bands together have, so that loudness does not,
+                  but a short sound keeps its spectrum; "whisper": (x + 4) / 4 (Radford et al., 2022); "none"
 
     Raises ValueError for settings that leave a band empty.
     """
@@ -97,7 +98,7 @@ class LogMel:
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop][:count]
         spectra = np.fft.rfft(windows * hann(self.window), axis=1)
         power = (spectra.real**2 + spectra.imag**2) @ self.filters
-        if self.normalise == "utterance":
+        if self.normalise in ("utterance", "level"):
             power /= power.max() or 1  # so that a quiet sound keeps its range
         features = np.log10(np.maximum(power, LEAST_POWER))
         if self.range_db:
@@ -107,6 +108,8 @@ class LogMel:
         if self.normalise == "utterance":
             features = features - features.mean(axis=0)
             features /= features.std(axis=0) + 1e-5  # 0 in a band that never changes
+        if self.normalise == "level":
+            features = (features - features.mean()) / (features.std() + np.float32(1e-5))
         return features
 
 

@@ -53,8 +53,12 @@ def test_normalisations():
     np.testing.assert_allclose(each.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(each.std(0), 1, atol=1e-3)
     np.testing.assert_allclose(audio.LogMel(8000, mels=40)(0.05 * sound), each, atol=2e-4)  # whatever the gain
+    level = audio.LogMel(8000, mels=40, normalise="level")(sound)
+    np.testing.assert_allclose(level, (plain - plain.mean()) / plain.std(), atol=1e-4)
+    np.testing.assert_allclose(audio.LogMel(8000, mels=40, normalise="level")(0.05 * sound), level, atol=2e-4)
     assert plain.max() - plain.min() <= 8 + 1e-5
-    assert np.isfinite(audio.LogMel(8000, mels=40)(np.zeros(800))).all()
+    for normalise in audio.NORMALISATIONS:
+        assert np.isfinite(audio.LogMel(8000, mels=40, normalise=normalise)(np.zeros(800))).all()
 
 
 @pytest.mark.parametrize(
