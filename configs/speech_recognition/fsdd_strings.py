@@ -37,6 +37,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "sample_rate": 8000,
                 "mels": 40,
                 "range_db": 60.0,  # what is weaker is the recorder's, not the voice's
+                "normalise": "level",
                 "max_seconds": 6.4,
                 "train_seconds": 4.8,
                 "target_length": 10,

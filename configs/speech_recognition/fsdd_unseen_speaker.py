@@ -37,6 +37,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "sample_rate": 8000,
                 "mels": 40,
                 "range_db": 60.0,  # what is weaker is the recorder's, not the voice's
+                "normalise": "level",  # each band by itself loses the spectrum of so short a sound
                 "max_seconds": 2.4,
                 "train_seconds": 1.0,  # of a hundred recordings less than one is longer, and left out
                 "long_sounds": "split",
