@@ -14,10 +14,11 @@ from PIL import Image
 
 from research import config as config_lib
 from research.data import tokens
+from research.data.faces import Faces
 from research.data.speech import Speech
 from research.data.text import Text
 from research.parallel import mesh as mesh_lib
-from research.tasks import seq2seq, text_scores
+from research.tasks import face_scores, seq2seq, text_scores
 from research.train import feed, trainer
 from research.train.program import build_program
 from tests.train import toy
@@ -34,15 +35,16 @@ def build(config):
     return config_lib.experiment_module(config_lib.Source(config.source.file, config.source.variant)).build(config)
 
 
+def experiment(file):
+    return Path(file).parent.name
+
+
 def is_text(file):
     """Whether what it trains writes text."""
-    return Path(file).parent.name != "image_classification"
+    return experiment(file) not in ("image_classification", "face_recognition")
 
 
-def is_speech(file):
-    return Path(file).parent.name == "speech_recognition"
-
-
+PAIRS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 0, 1]])  # similarities, same, folds
 VARIANTS = [(file, variant) for file in FILES for variant in variants(file)]
 each_variant = pytest.mark.parametrize(("file", "variant"), VARIANTS, ids=lambda value: Path(value).stem)
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda value: Path(value).stem)
@@ -77,6 +79,10 @@ def test_its_program_builds_on_several_devices_without_data(file, variant):
         assert task.model.vocab_size == data.vocabulary.size == config.data.vocab_size
         assert outputs["tokens"].shape == (config.train.batch_size, 1, config.task.max_decode_length)
         return
+    if experiment(file) == "face_recognition":
+        assert outputs["embedding"].shape == (config.train.batch_size, config.model.embed_dim)
+        assert task.model.num_classes == data.num_classes <= len(data.class_names)
+        return
     assert data.num_classes == (10 if variant == "smoke" or "imagenet" not in file else 1000)
     assert outputs["probabilities"].shape == (config.train.batch_size, data.num_classes)
 
@@ -93,7 +99,7 @@ def test_it_names_a_floor_and_a_reference_with_their_sources(file):
     most = 1 if "accuracy" in result["metric"] or "bleu1" in result["metric"] else 100
     assert result["floor_source"] and 0 < result["floor"] < most
     assert config_lib.load_file(file).__doc__.count("\n") > 5
-    if is_text(file) and result["reference"] is None:
+    if (is_text(file) or experiment(file) == "face_recognition") and result["reference"] is None:
         assert "none is published" in config_lib.load_file(file).__doc__ and not result["reference_source"]
         return
     assert result["floor"] < result["reference"] < most
@@ -104,6 +110,10 @@ def test_it_names_a_floor_and_a_reference_with_their_sources(file):
 def test_its_runs_have_the_metrics_of_its_result(file, variant):
     result, config = config_lib.result_spec(file, variant), config_lib.load(file, variant)
     measured = {"accuracy"}
+    if experiment(file) == "face_recognition":
+        scores = {"identification": ["identification"], "verification": face_scores.verify(*PAIRS)}
+        measured = {"accuracy", *(name for metric in config.task.metrics for name in scores[metric])}
+        assert config.task.select_by in measured and config.train.score == "all"
     if is_text(file):
         example = {"references": ("a text",), "task": 1, "speaker": "a"}
         measured = {name for metric in config.task.metrics for name in text_scores.METRICS[metric](["a"], [example])[0]}
@@ -115,7 +125,8 @@ def test_its_runs_have_the_metrics_of_its_result(file, variant):
 @each_text
 def test_smoke_runs_need_no_download_and_stay_small(file):
     config = config_lib.load(file, "smoke")
-    assert config.data.name == ("dial_tones" if is_speech(file) else "spelled_numbers") and config.data.workers == 0
+    made_here = "dial_tones" if experiment(file) == "speech_recognition" else "spelled_numbers"
+    assert config.data.name == made_here and config.data.workers == 0
     assert config.train.steps * config.train.batch_size * build(config)[0].source_length < 50_000
 
 
@@ -251,23 +262,16 @@ def training_fingerprint(config):
         how = {"metrics": (), "select_by": "loss", "decoder": "greedy", "num_return": 1, "max_decode_length": 4}
         task = dataclasses.replace(task, **how)
     if isinstance(data, Text):  # many configs have the same smoke model, and decode its answers in their own ways
-        learnt = (
-            "model",
-            "source_length",
-            "target_length",
-            "bos",
-            "eos",
-            "unk",
-            "label_smoothing",
-            "word_dropout",
-            "z_loss",
-        )
+        learnt = ("model", "source_length", "target_length", "bos", "eos", "unk")
+        learnt += ("label_smoothing", "word_dropout", "z_loss")
         task = seq2seq.Task(**{name: getattr(task, name) for name in learnt})
     return training(task)[0]
 
 
 def task_fingerprint(config):
     task, data = build(config)
+    if isinstance(data, Faces):
+        return training(task)[0], decoding(task), task.metrics, task.groups, task.selection
     if not isinstance(data, Text | Speech):
         return training(task)[0]
     how = {"metrics": (), "select_by": "loss", "label_smoothing": 0.0, "word_dropout": 0.0, "z_loss": 0.0}

@@ -8,6 +8,10 @@ from typing import Any
 from research.data import pipeline, sources
 
 CROPS = ("none", "pad", "random", "inception")  # images.Train says what they do
+AUGMENTATION = (
+    "crop", "pad", "flip", "rotate", "shift", "scale", "randaugment_layers", "randaugment_magnitude", "brightness",
+    "contrast", "erase",
+)  # fmt: skip
 
 DEFAULTS: dict[str, Any] = {
     "name": "",  # see sources.py
@@ -17,6 +21,9 @@ DEFAULTS: dict[str, Any] = {
     "image_size": 0,
     "resize": 0,
     "eval_size": 0,  # where evaluation sees another size than training; 0 is image_size
+    # What evaluation sees too, see images.Evaluate.
+    "squeeze": False,
+    "equalise": False,
     # Augmentation while training, see images.Train.
     "crop": "none",
     "pad": 4,
@@ -26,6 +33,9 @@ DEFAULTS: dict[str, Any] = {
     "scale": 0.0,
     "randaugment_layers": 0,
     "randaugment_magnitude": 10.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "erase": 0.0,
     # For the normalisation in the compiled step: per channel (or one for all), in units of 0..255.
     "mean": (127.5,),
     "std": (127.5,),
@@ -157,11 +167,10 @@ def load(config: Mapping[str, Any]) -> Pictures:
         "channels": 1 if shape[-1] == 1 else 3,
         "image_key": image_key,
         "label_key": label_key,
+        "squeeze": config["squeeze"],
+        "equalise": config["equalise"],
     }
-    augmentation = {
-        key: config[key]
-        for key in ("crop", "pad", "flip", "rotate", "shift", "scale", "randaugment_layers", "randaugment_magnitude")
-    }
+    augmentation = {key: config[key] for key in AUGMENTATION}
     return Pictures(
         prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
         train_transform=images.Train(size=size, **geometry, **augmentation),
@@ -222,6 +231,9 @@ def _check(config, size, eval_size, resize):
         raise ValueError(f"config.data.resize={resize} px must be at least image_size={size}, which is at least 1")
     if eval_size > resize:
         raise ValueError(f"config.data.resize={resize} px must be at least eval_size={eval_size}")
+    for key in ("brightness", "contrast", "erase"):
+        if config[key] > 1:
+            raise ValueError(f"config.data.{key}={config[key]} must be at most 1")
     if not 0 < config["validation_fraction"] < 0.5:
         raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5")
 

@@ -1,4 +1,4 @@
-"""Pictures on the host: decoding, crops, flips and small affine moves, with Pillow.
+"""Pictures on the host: decoding, crops, flips, small affine moves, light and erasing, with Pillow.
 
 Everything works on `PIL.Image` and ends in uint8 [height, width, channels]; normalising, mixup and cutmix belong to
 the compiled step. Random choices come from the generator that is passed in and from nothing else.
@@ -11,18 +11,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+ERASED_SHARES, ERASED_RATIOS = (0.02, 0.33), (0.3, 1 / 0.3)  # of the area of a picture; height to width
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Decode, resize the shorter side to `resize` px, cut out the central `size` x `size` px."""
+    """Decode, resize the shorter side to `resize` px, cut out the central `size` x `size` px.
+
+    squeeze    resize both sides to `resize` px, so that nothing is cut off where size is resize
+    equalise   make the histogram of each channel even first, which takes out how a picture was lit
+    """
 
     size: int
     resize: int
     channels: int
     image_key: str = "image"
     label_key: str = "label"
+    squeeze: bool = False
+    equalise: bool = False
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The arrays `image` uint8 [size, size, channels] and `label` int32 of an example with an encoded picture."""
@@ -30,12 +38,20 @@ class Evaluate:
 
     def picture(self, image: Image.Image) -> Image.Image:
         """`image` as evaluation sees it."""
-        return central_crop(resize_shorter(image, self.resize), self.size)
+        return central_crop(self._resized(self._levelled(image)), self.size)
+
+    def _levelled(self, image: Image.Image) -> Image.Image:
+        return ImageOps.equalize(image) if self.equalise else image
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        if self.squeeze:
+            return image.resize((self.resize, self.resize), Image.Resampling.BILINEAR)
+        return resize_shorter(image, self.resize)
 
 
 @dataclasses.dataclass(frozen=True)
 class Train(Evaluate):
-    """Decode, random crop, affine move, flip, RandAugment: each only where it is asked for.
+    """Decode, random crop, affine move, flip, RandAugment, light, erasing: each only where it is asked for.
 
     crop   "none": as in evaluation; "pad": as in evaluation, then zero-pad by `pad` px and crop at random (He et
            al. 2016); "random": resize the shorter side to `resize` px and crop at random (Krizhevsky et al. 2012);
@@ -43,6 +59,8 @@ class Train(Evaluate):
     flip   left-right with probability 1/2
     rotate, shift, scale   uniform in +- degrees, +- px and 1 +- scale
     randaugment_layers, randaugment_magnitude   see randaugment.py
+    brightness, contrast   uniform in 1 +- brightness and 1 +- contrast, the latter about the mean of the picture
+    erase  fills a rectangle of 2 to 33 % of the area with noise, with this probability (Zhong et al. 2020)
     """
 
     crop: str = "none"
@@ -53,6 +71,9 @@ class Train(Evaluate):
     scale: float = 0.0
     randaugment_layers: int = 0
     randaugment_magnitude: float = 10.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    erase: float = 0.0
 
     def __call__(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         """As in evaluation, with the random choices drawn from `rng`."""
@@ -65,13 +86,18 @@ class Train(Evaluate):
             from research.data import randaugment
 
             image = randaugment.apply(image, self.randaugment_layers, self.randaugment_magnitude, rng)
-        return _arrays(image, example[self.label_key])
+        if self.brightness or self.contrast:
+            image = random_light(image, self.brightness, self.contrast, rng)
+        arrays = _arrays(image, example[self.label_key])
+        if self.erase and rng.random() < self.erase:
+            arrays["image"] = random_erase(arrays["image"], rng)
+        return arrays
 
     def _crop(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         if self.crop == "inception":
-            return inception_crop(image, self.size, rng)
+            return inception_crop(self._levelled(image), self.size, rng)
         if self.crop == "random":
-            return random_crop(resize_shorter(image, self.resize), self.size, rng)
+            return random_crop(self._resized(self._levelled(image)), self.size, rng)
         image = self.picture(image)
         return random_crop(image, self.size, rng, self.pad) if self.crop == "pad" else image
 
@@ -167,6 +193,32 @@ def random_affine(
     # Pillow wants the map from the new picture's points to the old one's.
     matrix = (cos, sin, x - cos * (x + dx) - sin * (y + dy), -sin, cos, y + sin * (x + dx) - cos * (y + dy))
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
+def random_light(image: Image.Image, brightness: float, contrast: float, rng: np.random.Generator) -> Image.Image:
+    """Multiplies by 1 +- `brightness`, and distances from the mean by 1 +- `contrast`."""
+    gain, spread = rng.uniform(1 - brightness, 1 + brightness), rng.uniform(1 - contrast, 1 + contrast)
+    mean = np.asarray(image).mean()
+    levels = np.clip(np.round(gain * (mean + spread * (np.arange(256) - mean))), 0, 255).astype(np.uint8)
+    return image.point(levels.tolist() * len(image.getbands()))
+
+
+def random_erase(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`pixels` [height, width, channels] with a rectangle of noise, see ERASED_SHARES and ERASED_RATIOS.
+
+    After ten draws that do not fit into the picture, `pixels` as they are.
+    """
+    height, width, channels = pixels.shape
+    for _ in range(10):
+        area = height * width * rng.uniform(*ERASED_SHARES)
+        ratio = math.exp(rng.uniform(*np.log(ERASED_RATIOS)))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < h <= height and 0 < w <= width:
+            top, left = _uniform(0, height - h, rng), _uniform(0, width - w, rng)
+            erased = pixels.copy()
+            erased[top : top + h, left : left + w] = rng.integers(0, 256, (h, w, channels), np.uint8)
+            return erased
+    return pixels
 
 
 def to_array(image: Image.Image) -> np.ndarray:

@@ -77,13 +77,15 @@ def _shortcut(block: Basic | Bottleneck, x: jax.Array, y: jax.Array) -> jax.Arra
 
 
 BLOCKS = {"basic": Basic, "bottleneck": Bottleneck}
+STEMS = {"imagenet": (7, 2), "half": (3, 2), "cifar": (3, 1)}  # kernel and stride; a max-pool follows "imagenet"
 
 
 class ResNet(nn.Module):
     """Pictures [batch, height, width, channels] to logits [batch, num_classes] in float32.
 
-    Batch norm sees the examples of one microbatch over the whole mesh; `momentum` is the share of the old statistics
-    that stays, `zero_init_residual` starts every block as the identity (Goyal et al., 2017).
+    Without classes (0), to the last map of features [batch, rows, columns, channels]. Batch norm sees the examples of
+    one microbatch over the whole mesh; `momentum` is the share of the old statistics that stays, `zero_init_residual`
+    starts every block as the identity (Goyal et al., 2017).
     """
 
     num_classes: int
@@ -101,7 +103,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         block = config_lib.choose(BLOCKS, self.block, "model.block")
-        stem = config_lib.choose({"imagenet": (7, 2), "cifar": (3, 1)}, self.stem, "model.stem")
+        stem = config_lib.choose(STEMS, self.stem, "model.stem")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_fan_out, **dtypes)
         norm = layers.batch_norm(use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon, **dtypes)
@@ -116,5 +118,7 @@ class ResNet(nn.Module):
                 stride = 2 if stage and not index else 1
                 name = f"stage{stage + 1}_block{index + 1}"
                 x = block(self.width * 2**stage, stride, conv, norm, last_scale, name=name)(x)
+        if not self.num_classes:
+            return x
         x = constrain(x.mean((1, 2)), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype)

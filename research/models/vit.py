@@ -163,7 +163,8 @@ class ConvStem(nn.Module):
 class ViT(nn.Module):
     """Pictures [batch, image_size, image_size, channels] to logits [batch, num_classes] in float32.
 
-    The layers are one scan whose parameters carry a leading axis; `unroll` layers are compiled side by side.
+    Without classes (0), to features [batch, width], pooled and in `dtype`. The layers are one scan whose parameters
+    carry a leading axis; `unroll` layers are compiled side by side.
     """
 
     num_classes: int
@@ -210,6 +211,8 @@ class ViT(nn.Module):
         x = self._encode(constrain(x, TOKENS), train, norm, dtypes)
         x = constrain(norm(name="norm")(x), TOKENS)
         x = constrain(x[:, 0] if self.pool == "cls" else x.mean(1), ("batch", "embed"))
+        if not self.num_classes:
+            return x
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
     def _check(self) -> None:

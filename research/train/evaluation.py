@@ -27,6 +27,7 @@ def evaluate(
 
     Sums and weights are added in float64 on the host, in the order of the batches; their means and what the task
     derives from them are the metrics, and with a `scorer` what it makes of the predictions too (process 0 scores).
+    A sum that no example has a weight in has no mean, and is left out.
     """
     rows = local_rows(program.batch_sharding, batch_size)
     totals: dict[str, np.ndarray] = {}
@@ -48,7 +49,7 @@ def evaluate(
             collect()
     while running:
         collect()
-    values = {name: float(total / weight) for name, (total, weight) in totals.items()}
+    values = {name: float(total / weight) for name, (total, weight) in totals.items() if weight}
     values |= task.derived(values)
     if scorer and processes.is_main():
         values |= scorer.result()

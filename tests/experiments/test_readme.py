@@ -26,6 +26,7 @@ _RUNS_THESE = "it runs this test"
 _INSTALLS = "it installs packages into the environment that runs this test"
 _IMAGENET = "it needs the ImageNet archives (144 GB)"
 _STORIES = "it needs the CNN and Daily Mail archives"
+_CASIA = "it needs CASIA-WebFace and LFW"
 _LIBRISPEECH = "it needs the archives of LibriSpeech (60 GB)"
 _DOWNLOADS = "it downloads from the internet"
 _BENCHMARK = "it takes ten minutes on an idle machine; the same with --quick is run"
@@ -42,6 +43,7 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[cuda]'": _INSTALLS,
     "python -m pip install -c constraints.txt -e '.[tpu]'": _INSTALLS,
     "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
+    "python -m research.data prepare casia_webface --manual_dir=/path/to/casia": _CASIA,
     "python -m research.data prepare cnn_dailymail --manual_dir=/path/to/stories "
     "--config=configs/summarization/cnn_dailymail.py:full": _STORIES,
     "python -m research.data prepare librispeech_flac/all960 --manual_dir=/path/to/librispeech "
@@ -54,8 +56,9 @@ NOT_RUN = {
     _SLURM: "it needs a SLURM cluster; slurm_job.sh is tested by itself",
 }
 SHARED = ROOT.parent / "shared/data"
-# What the smoke variants of texts and sounds train on; the pages say so in passing only.
-SMOKE_DATA = "python -m research.data prepare spelled_numbers && python -m research.data prepare dial_tones"
+# What the smoke variants train on where it is not what the page prepares; the pages say so in passing only.
+SMOKE_NAMES = ("spelled_numbers", "dial_tones", "random_patterns/identification", "random_patterns/verification")
+SMOKE_DATA = " && ".join(f"python -m research.data prepare {name}" for name in SMOKE_NAMES)
 TRAINING_PAGES = sorted({ROOT / "experiments" / config.parent.name / "README.md" for config in CONFIGS})
 
 
@@ -76,7 +79,7 @@ def runs_here(command):
     """Whether a command is one that this test runs on this machine."""
     if command in NOT_RUN or needs_weights(command):
         return False
-    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/recordings", command)
+    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/(recordings|orl_faces)", command)
 
 
 def small(command):
@@ -95,6 +98,22 @@ def write_pictures(path):
         for index in range(20):
             pixels = rng.integers(level - 50, level + 50, (40, 48, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path / name / f"{index}.jpg")
+
+
+def write_people(path):
+    """Eight pictures of each of ten people, of whom two are in pairs, and how old each is."""
+    rng = np.random.default_rng(0)
+    for person in range(10):
+        (path / f"person{person}").mkdir(parents=True)
+        face = rng.integers(30, 220, (20, 20, 3))
+        for index in range(8):
+            pixels = (face + rng.integers(-20, 20, face.shape)).astype(np.uint8)
+            Image.fromarray(pixels).save(path / f"person{person}" / f"{index}.jpg")
+    same = [f"person{8 + index % 2}/{index}.jpg,person{8 + index % 2}/{index + 2}.jpg,1" for index in range(6)]
+    two = [f"person8/{index}.jpg,person9/{index + 1}.jpg,0" for index in range(6)]
+    path.joinpath("pairs.csv").write_text("\n".join(same + two))
+    ages = [f"person{person},{'old' if person % 2 else 'young'}" for person in range(10)]
+    path.joinpath("labels.csv").write_text("\n".join(["person,age", *ages]))
 
 
 def write_pairs(path):
@@ -122,6 +141,7 @@ def write_sounds(path):
 # What stands where a page speaks of a user's own data.
 OWN_DATA = {
     "/path/to/pictures": write_pictures,
+    "/path/to/people": write_people,
     "/path/to/pairs": write_pairs,
     "/path/to/classes": write_pairs,
     "/path/to/sounds": write_sounds,
@@ -176,7 +196,8 @@ def test_the_modes_and_own_data_are_shown(page):
     assert any("--mode=evaluate" in command for command in shown)
     assert any("--mode=predict" in command for command in shown)
     assert any(f"folder:{own}" in command for command in shown for own in OWN_DATA)
-    if page.parent.name not in ("image_classification", "speech_recognition"):  # a text, a file and standard input
+    texts = {"summarization", "translation", "sentiment", "question_answering"}
+    if page.parent.name in texts:  # a text, a file and standard input
         predicted = [command.split("--mode=predict ")[1] for command in shown if "--mode=predict" in command]
         assert {text[:4] for text in predicted} >= {"-", "runs"} and any(text[0] in '"$' for text in predicted)
 

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import optax
 
-from research.models import alexnet, convnext, resnet, seq2seq, speech, vit
+from research.models import alexnet, convnext, faces, resnet, seq2seq, speech, vit
 from research.parallel import mesh as mesh_lib
 from research.tasks import classification
+from research.tasks import faces as faces_task
 from research.tasks import seq2seq as seq2seq_task
 from research.tasks import speech as speech_task
 from research.train import feed
@@ -72,6 +73,10 @@ def make_task(name, dtype, **settings):
             TEXTS[name](dtype=dtype, param_dtype=dtype), length, length, BOS, EOS, UNK, label_smoothing=0.1,
             z_loss=0.01, word_dropout=0.1, max_decode_length=7, **settings,
         )  # fmt: skip
+    if name == "faces":  # whose centres are a vocabulary of people
+        backbone = resnet.ResNet(0, (1, 1), "basic", 8, "half", dtype=dtype, param_dtype=dtype)
+        model = faces.FaceModel(backbone, 10, 16, flatten=True, embed_dropout=0.2, param_dtype=dtype)
+        return faces_task.Task(model, (8, 8, 3), (128.0,) * 3, (74.0,) * 3, margin_size=0.3, scale=8.0)
     model = MODELS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
     size = SIZES.get(name, SMALL["image_size"])
     return classification.Task(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, 0.1, mixup=0.4)

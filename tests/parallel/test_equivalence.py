@@ -14,7 +14,8 @@ from research.parallel.sharding import path_name
 from tests.parallel import equivalence
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of a leaf, and a hundredth of it of the global gradient
-AXES = {"resnet": 2, "convnext": 3, "alexnet": 3}  # how many of data, fsdp, tensor, sequence mean something to a model
+# How many of data, fsdp, tensor, sequence mean something to a model.
+AXES = {"resnet": 2, "convnext": 3, "alexnet": 3, "faces": 3}
 
 FAST = [
     ("vit", (1, 2, 2, 2), "float32"),
@@ -22,6 +23,7 @@ FAST = [
     ("resnet", (2, 4, 1, 1), "float64"),
     ("convnext", (2, 2, 2, 1), "float64"),
     ("t5", (1, 2, 2, 2), "float64"),
+    ("faces", (2, 2, 2, 1), "float64"),
 ]
 # The other ViTs and texts share the code that the first one takes to every mesh.
 SOME = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 4, 2), (2, 2, 2, 1), (1, 2, 2, 2), (2, 1, 1, 4)]
@@ -38,7 +40,7 @@ def meshes(name):
 
 ALL = [
     (name, sizes, dtype)
-    for name in (*equivalence.MODELS, *equivalence.TEXTS, "speech")
+    for name in (*equivalence.MODELS, *equivalence.TEXTS, "speech", "faces")
     for sizes in meshes(name)
     for dtype in ("float32", "float64")
 ]

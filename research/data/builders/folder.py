@@ -31,13 +31,8 @@ class Folder(PictureBuilder, skip_registration=True):
         root = Path(path).expanduser().resolve()
         if not root.is_dir():
             raise ValueError(f"data set 'folder:{path}': {root} is not a folder")
-        splits = _find_pictures(root)
-        digest = hashlib.sha256(str(root).encode())
-        for split, pictures in splits.items():
-            for picture in pictures:
-                stat = (root / picture).stat()
-                digest.update(f"{split} {picture} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        config = tfds.core.BuilderConfig(name=digest.hexdigest()[:16], description=f"The folder {root}.")
+        splits = find_pictures(root)
+        config = tfds.core.BuilderConfig(name=digest(root, splits), description=f"The folder {root}.")
         return cls(root, splits, config=config, data_dir=data_dir, file_format="array_record")
 
     def _info(self):
@@ -52,7 +47,18 @@ class Folder(PictureBuilder, skip_registration=True):
             yield Picture(self._root, str(path), (self._root / path).read_bytes(), path.parent.name)
 
 
-def _find_pictures(root: Path) -> dict[str, list[Path]]:
+def digest(root: Path, splits: Mapping[str, Sequence[Path]], beside: Sequence[str] = ()) -> str:
+    """16 hex digits over the path of a folder and the names, sizes and times of its pictures and of files `beside`."""
+    result = hashlib.sha256(str(root).encode())
+    others = {"beside": [name for name in beside if (root / name).is_file()]} if beside else {}
+    for split, files in {**splits, **others}.items():
+        for file in files:
+            stat = (root / file).stat()
+            result.update(f"{split} {file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return result.hexdigest()[:16]
+
+
+def find_pictures(root: Path) -> dict[str, list[Path]]:
     """Split -> the paths of its pictures below `root`, sorted."""
     suffixes = Image.registered_extensions()
     below = lambda pattern: sorted(

@@ -3,9 +3,9 @@
 import concurrent.futures
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 import tqdm
@@ -22,6 +22,7 @@ class Picture(NamedTuple):
     member: str
     encoded: bytes
     label: str
+    more: Mapping[str, Any] = {}  # further fields of its example
 
     @property
     def path(self) -> str:
@@ -45,21 +46,27 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.skipped: list[str] = []
         super().__init__(**kwargs)
 
-    def picture_info(self, description: str, shape: tuple, class_names: Sequence[str]) -> tfds.core.DatasetInfo:
-        """The TFDS metadata of labelled pictures of `shape` [height, width, channels] (None: it varies)."""
+    def picture_info(
+        self, description: str, shape: tuple, class_names: Sequence[str], more: Mapping[str, Any] | None = None, **info
+    ) -> tfds.core.DatasetInfo:
+        """The TFDS metadata of labelled pictures of `shape` [height, width, channels] (None: it varies).
+
+        `more` are the features of Picture.more, `info` further arguments of DatasetInfo.
+        """
         features = {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(names=class_names)}
         return tfds.core.DatasetInfo(
             builder=self,
             description=description,
-            features=tfds.features.FeaturesDict(features),
+            features=tfds.features.FeaturesDict(features | (more or {})),
             supervised_keys=("image", "label"),
+            **info,
         )
 
     def _generate_examples(self, split: str, pictures: Iterable[Picture]) -> Iterator[tuple[str, dict]]:
         progress = tqdm.tqdm(pictures, desc=f"{self.name} {split}", unit=" pictures", mininterval=0.5)
         for picture, problem in _checked(progress, self.channels):
             if problem is None:
-                yield picture.member, {"image": picture.encoded, "label": picture.label}
+                yield picture.member, {"image": picture.encoded, "label": picture.label, **picture.more}
             elif self.skip_undecodable:
                 self.skipped.append(picture.path)
             else:

@@ -1,0 +1,91 @@
+"""Face recognition: train, evaluate or use embeddings of faces on pictures of people. See README.md."""
+
+from research.train import preemption
+
+if __name__ == "__main__":
+    preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from research import cli
+from research import config as config_lib
+from research.data import faces as faces_data
+from research.interop import start
+from research.models import resnet, vit
+from research.models.faces import FaceModel
+from research.parallel import processes
+from research.report import roc
+from research.tasks import classification, faces
+from research.train import rundir, trainer
+
+MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet}
+_NOT_SET = ("parent", "name", "dtype", "param_dtype")
+_HEAD = config_lib.fields_of(FaceModel, leave_out=("momentum", *_NOT_SET))
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """Every field that a config of this experiment may set, with its default."""
+    backbone = config_lib.choose(MODELS, config.model.name, "model.name")
+    return trainer.defaults(config) | {
+        "data": faces_data.DEFAULTS,
+        "model": {"name": "", **config_lib.fields_of(backbone, leave_out=_NOT_SET), **_HEAD},
+        "task": config_lib.fields_of(faces.Task, leave_out=("mixup", "cutmix")),
+    }
+
+
+def build(config: Any) -> tuple[faces.Task, faces_data.Faces]:
+    """The task and the data of a config; nothing is read or computed yet."""
+    data = faces_data.load(config.data, gallery="identification" in config.task.metrics)
+    settings = {key: value for key, value in config.model.items() if key not in ("name", *_HEAD)}
+    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
+    backbone = MODELS[config.model.name](num_classes=0, **dtypes, **settings)
+    head = {key: config.model[key] for key in _HEAD}
+    model = FaceModel(backbone, data.num_classes, param_dtype=config.precision.params, **head)
+    task = faces.Task(model, data.image_shape, data.mean, data.std, **config_lib.plain(config.task))
+    return task, data
+
+
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Runs one mode; `inputs` are the picture files of `predict`, the first of which is compared with the others."""
+    task, data = build(config)
+    if mode == "predict":
+        return show_comparisons(config, task, data, workdir, inputs)
+    result = trainer.run(mode, config, task, data, workdir, start.find)
+    if mode == "train" and result is not None and "verification" in task.metrics:
+        roc.draw(workdir)
+    return result
+
+
+def show_comparisons(config: Any, task: faces.Task, data: faces_data.Faces, workdir: str, files: Sequence[str]):
+    """Prints, for each picture file after the first, how similar it is to the first and whether both show one person.
+
+    Raises ValueError for less than two files.
+    """
+    if len(files) < 2:
+        raise ValueError(f"--mode=predict compares pictures: two files at least are needed, not {len(files)}")
+    examples = classification.unlabelled(np.stack([data.read(file) for file in files]))
+    threshold = task.threshold or validated_threshold(workdir)
+    embeddings = trainer.predict(config, task, data, workdir, examples)["embedding"]
+    if not processes.is_main():
+        return
+    for file, similarity in zip(files[1:], embeddings[1:] @ embeddings[0], strict=True):
+        verdict = "the same person" if similarity >= threshold else "two people"
+        print(f"{files[0]} and {file}: {verdict} (similarity {similarity:.3f}, threshold {threshold:.3f})")
+
+
+def validated_threshold(workdir: str) -> float:
+    """The threshold that was best on the validation pairs of a run, at its last evaluation. Raises ValueError."""
+    metrics = rundir.read_metrics(rundir.Folder(workdir).files / "metrics.jsonl")
+    found = [entry["value"] for entry in metrics if entry["name"] == "validation/threshold"]
+    if not found:
+        raise ValueError(
+            f"{workdir} holds no threshold of validation pairs; give one, such as --config.task.threshold=0.5"
+        )
+    return found[-1]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,133 @@
+"""A user's own pictures of people, with pairs or with labels by which scores are grouped.
+
+    PATH/person/picture.jpg      or PATH/{train,validation,test}/person/picture.jpg
+    PATH/pairs.csv               path1,path2,same[,fold], or pairs.txt as that of LFW; see data/pairs.py
+    PATH/labels.csv              a header `picture,COLUMN,...` or `person,COLUMN,...`, and a line for each
+
+Pictures are named as they lie below PATH, or below PATH/test. Without folders for splits, everybody in a pair is test.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from research.data import pairs as pairs_lib
+from research.data.builders import folder
+from research.data.builders.faces import FaceBuilder
+from research.data.builders.pictures import Picture
+
+PAIR_FILES = {"pairs.csv": pairs_lib.read_csv, "pairs.txt": pairs_lib.read_view2}
+LABELS = "labels.csv"
+
+
+class FaceFolder(FaceBuilder, skip_registration=True):
+    """The pictures in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
+
+    def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], pairs, labels, **kwargs):
+        self._root, self._splits, self._pairs, self._labels = root, splits, pairs, labels
+        super().__init__(**kwargs)
+
+    @classmethod
+    def of(cls, path: str, data_dir: Path) -> "FaceFolder":
+        """The builder of the folder `path`.
+
+        Raises ValueError for a pair or a label of a picture that is not there, and where nobody is left to train on.
+        """
+        root = Path(path).expanduser().resolve()
+        splits = folder.find_pictures(root)
+        names = {name_of(picture): picture for pictures in splits.values() for picture in pictures}
+        pairs = _read_pairs(root, names)
+        if pairs:
+            splits = _set_apart(root, splits, {names[name].parent.name for pair in pairs for name in pair[:2]})
+        labels = _read_labels(root / LABELS, names)
+        digest = folder.digest(root, splits, [*PAIR_FILES, LABELS])
+        config = tfds.core.BuilderConfig(name=digest, description=f"The people in {root}.")
+        return cls(root, splits, pairs, labels, config=config, data_dir=data_dir, file_format="array_record")
+
+    def _info(self):
+        people = lambda splits: {path.parent.name for split in splits for path in self._splits.get(split, ())}
+        known = people(["train"])
+        columns = sorted({column for values in self._labels.values() for column in values})
+        return self.face_info((None, None, 3), sorted(known), sorted(people(self._splits) - known), columns)
+
+    def _split_generators(self, dl_manager):
+        if self._pairs:
+            self.keep_pairs("test", self._pairs)
+        return {split: self._generate_examples(split, self._read(paths)) for split, paths in self._splits.items()}
+
+    def _read(self, paths: Sequence[Path]) -> Iterator[Picture]:
+        blank = dict.fromkeys((key for key in self.info.features if key not in ("image", "label", "path")), "")
+        for path in paths:
+            name = name_of(path)
+            values = self._labels.get(name) or self._labels.get(path.parent.name, {})
+            more = {"path": name, **blank, **values}
+            yield Picture(self._root, str(path), (self._root / path).read_bytes(), path.parent.name, more)
+
+
+def holds_people(path: str) -> bool:
+    """Whether there are pairs or labels beside the pictures in the folder `path`."""
+    root = Path(path).expanduser()
+    return any((root / name).is_file() for name in (*PAIR_FILES, LABELS))
+
+
+def name_of(picture: Path) -> str:
+    """What pairs and labels call a picture: `person/picture.jpg`, whatever split it is in."""
+    return "/".join(picture.parts[-2:])
+
+
+def _read_pairs(root: Path, names: Mapping[str, Path]) -> list[pairs_lib.Pair]:
+    files = [root / name for name in PAIR_FILES if (root / name).is_file()]
+    if len(files) > 1:
+        raise ValueError(f"{root} holds {files[0].name} and {files[1].name}; keep one")
+    if not files:
+        return []
+    pairs = PAIR_FILES[files[0].name](files[0].read_text("utf-8"), str(files[0]))
+    pairs = [pair._replace(first=_plain(pair.first), second=_plain(pair.second)) for pair in pairs]
+    pairs_lib.check(pairs, names, str(files[0]))
+    return pairs
+
+
+def _plain(name: str) -> str:
+    """The name of a picture without the folder of its split."""
+    return name.removeprefix("test/")
+
+
+def _set_apart(root: Path, splits: Mapping[str, Sequence[Path]], people: set[str]) -> dict[str, list[Path]]:
+    """The splits, with `people`, who are in pairs, in test only."""
+    if "test" in splits:
+        for split, pictures in splits.items():
+            both = people & {path.parent.name for path in pictures}
+            if split != "test" and both:
+                raise ValueError(f"{root}: {min(both)!r} is in a pair and in {split}; verification is of people unseen")
+        return dict(splits)
+    train = [path for path in splits["train"] if path.parent.name not in people]
+    if not train:
+        raise ValueError(
+            f"{root} leaves nobody to train on, since everybody is in a pair; move these people into "
+            f"{root / 'test'} and put others into {root / 'train'}"
+        )
+    return {**splits, "train": train, "test": [path for path in splits["train"] if path.parent.name in people]}
+
+
+def _read_labels(file: Path, names: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Picture or person -> column -> label."""
+    if not file.is_file():
+        return {}
+    rows = list(csv.reader(file.read_text("utf-8").splitlines()))
+    header = rows[0] if rows else [""]
+    if header[0] not in ("picture", "person") or len(header) < 2 or {"image", "label", "path"} & set(header):
+        given = ",".join(header)
+        raise ValueError(f"{file}, line 1 must be `picture,COLUMN,...` or `person,COLUMN,...`, not {given!r}")
+    known = names if header[0] == "picture" else {picture.parent.name for picture in names.values()}
+    labels = {}
+    for line, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise ValueError(f"{file}, line {line} has {len(row)} columns, the header {len(header)}")
+        if row[0] not in known:
+            raise ValueError(f"{file}, line {line}: there is no {header[0]} {row[0]!r}; mend the entry or add the file")
+        labels[row[0]] = dict(zip(header[1:], row[1:], strict=True))
+    return labels

@@ -1,0 +1,99 @@
+"""Pairs of pictures for verification: read from a file, or drawn from labelled pictures.
+
+pairs.csv   path1,path2,same[,fold]: same is 1 for one person and 0 for two; the first line may be a header
+pairs.txt   View 2 of "Labeled Faces in the Wild" (Huang et al., 2007): folds of lines `name n1 n2` and
+            `name1 n1 name2 n2`, where picture n of a person is name/name_000n.jpg
+"""
+
+import collections
+import csv
+import itertools
+import random
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+FOLDS = 10
+DRAWN = 1000  # pairs of one person and of two, at most
+DRAW_SEED = 0
+
+
+class Pair(NamedTuple):
+    """Two pictures by their paths, 1 where both show one person, and the fold of the protocol, from 0."""
+
+    first: str
+    second: str
+    same: int
+    fold: int
+
+
+def read_csv(text: str, name: str) -> list[Pair]:
+    """The pairs of a pairs.csv, which messages call `name`. Raises ValueError for a line that is none.
+
+    Without a column of folds, the k-th pair of one person and the k-th of two belong to fold k modulo FOLDS.
+    """
+    rows = [row for row in enumerate(csv.reader(text.splitlines()), start=1) if row[1]]
+    if rows and rows[0][1][:3] == ["path1", "path2", "same"]:
+        rows = rows[1:]
+    pairs, counts = [], [itertools.count(), itertools.count()]
+    for line, cells in rows:
+        if len(cells) not in (3, 4) or cells[2] not in ("0", "1") or not all(cell.isdigit() for cell in cells[3:]):
+            raise ValueError(f"{name}, line {line}: {','.join(cells)!r} is not path1,path2,same[,fold] with 0 or 1")
+        same = int(cells[2])
+        fold = int(cells[3]) if len(cells) == 4 else next(counts[same]) % FOLDS
+        pairs.append(Pair(cells[0], cells[1], same, fold))
+    return pairs
+
+
+def read_view2(text: str, name: str) -> list[Pair]:
+    """The pairs of a pairs.txt, which messages call `name`. Raises ValueError for a line that is none."""
+    lines = enumerate(map(str.split, text.splitlines()), start=1)
+    (_, head), *rows = [(line, cells) for line, cells in lines if cells] or [(1, [])]
+    if len(head) not in (1, 2) or not all(cell.isdigit() for cell in head) or int(head[-1]) < 1:
+        raise ValueError(f"{name} must begin with the numbers of folds and of pairs a fold and kind, such as `10 300`")
+    pairs = []
+    for place, (line, cells) in enumerate(rows):
+        same = len(cells) == 3
+        people, numbers = ([cells[0]] * 2, cells[1:]) if same else (cells[::2], cells[1::2])
+        if len(cells) not in (3, 4) or not all(number.isdigit() for number in numbers):
+            raise ValueError(f"{name}, line {line}: {' '.join(cells)!r} is not `name n1 n2` or `name1 n1 name2 n2`")
+        paths = [f"{person}/{person}_{int(number):04}.jpg" for person, number in zip(people, numbers, strict=True)]
+        pairs.append(Pair(*paths, int(same), place // (2 * int(head[-1]))))
+    return pairs
+
+
+def check(pairs: Sequence[Pair], present: Collection[str], name: str) -> None:
+    """Raises ValueError, with the file `name` and the entry, where a pair names a picture that is not `present`."""
+    if not pairs:
+        raise ValueError(f"{name} holds no pairs")
+    for number, pair in enumerate(pairs, start=1):
+        for path in pair[:2]:
+            if path not in present:
+                raise ValueError(f"{name}, pair {number}: there is no picture {path!r}; mend the entry or add the file")
+
+
+def draw(pictures: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]] = ()) -> list[Pair]:
+    """Pairs of (path, person) pictures, at most DRAWN of one person and DRAWN of two, always the same.
+
+    With a `gallery` the second picture of each pair comes from there. Raises ValueError where no pair shows one
+    person, or none two.
+    """
+    rng, pictures = random.Random(DRAW_SEED), sorted(pictures)
+    others = sorted(gallery) or pictures
+    of_person = collections.defaultdict(list)
+    for path, person in others:
+        of_person[person].append(path)
+    wanted = lambda first, second: first != second if gallery else first < second
+    same = [(path, other) for path, person in pictures for other in of_person[person] if wanted(path, other)]
+    same = rng.sample(same, min(DRAWN, len(same)))
+    different = {}  # in place of a set, which has no order
+    for _ in range(20 * DRAWN):  # enough to meet nearly all where there are few
+        (first, person), (second, other) = rng.choice(pictures), rng.choice(others)
+        if person != other and len(different) < DRAWN:
+            different[(first, second) if gallery else tuple(sorted((first, second)))] = None
+    if not same or not different:
+        raise ValueError(
+            f"{len(pictures)} pictures give {len(same)} pairs of one person and {len(different)} of two; verification "
+            "needs both: hold out more pictures of each person, or name pairs in pairs.csv"
+        )
+    number = lambda pairs, kind: [Pair(*pair, kind, place % FOLDS) for place, pair in enumerate(pairs)]
+    return number(same, 1) + number(different, 0)

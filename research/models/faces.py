@@ -1,0 +1,98 @@
+"""Pictures of faces to embeddings on the unit sphere, and the margins that spread people over it.
+
+ArcFace: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", 2019. CosFace: Wang et al.,
+"CosFace: Large Margin Cosine Loss for Deep Face Recognition", 2018.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.models import layers
+from research.parallel.sharding import Table, constrain
+
+LOGICAL_AXES = (
+    ("embedding_norm/(bias|mean|var)", (None,)),
+    ("embedding/kernel", ("embed", None)),
+    # People may be millions, more than a device can hold: as a vocabulary they are split over `tensor`.
+    ("centres", ("embed", "vocab")),
+)
+SMALLEST = 1e-6  # a squared sine or length below it counts as this much: the root of 0 has no gradient
+
+
+def arcface(cosines: jax.Array, margin: float) -> jax.Array:
+    """cos(angle + margin), `margin` in radians from 0 to pi.
+
+    Beyond pi, where the cosine would rise again, a line that goes on falling: cos(angle) - margin sin(margin).
+    """
+    sines = jnp.sqrt(jnp.maximum(1 - cosines**2, SMALLEST))
+    moved = cosines * math.cos(margin) - sines * math.sin(margin)
+    return jnp.where(cosines > -math.cos(margin), moved, cosines - margin * math.sin(margin))
+
+
+def cosface(cosines: jax.Array, margin: float) -> jax.Array:
+    """cos(angle) - margin."""
+    return cosines - margin
+
+
+MARGINS: dict[str, Callable[[jax.Array, float], jax.Array]] = {
+    "arcface": arcface,
+    "cosface": cosface,
+    "none": lambda cosines, margin: cosines,  # normalised softmax
+}
+
+
+def margin_logits(cosines: jax.Array, labels: jax.Array, name: str, margin: float, scale: float) -> jax.Array:
+    """`scale` times `cosines` [batch, people], of which that with the own person (`labels` [batch]) has the margin."""
+    own = jax.nn.one_hot(labels, cosines.shape[-1], dtype=bool)
+    return scale * jnp.where(own, MARGINS[name](cosines, margin), cosines)
+
+
+def unit(x: jax.Array, axis: int = -1) -> jax.Array:
+    """`x` at length 1 along an axis."""
+    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(axis, keepdims=True), SMALLEST))
+
+
+class FaceModel(nn.Module):
+    """Pictures to embeddings [batch, embed_dim] of length 1 and cosines [batch, num_classes] with each person's centre.
+
+    The features of `backbone`, a model of no classes, go through dropout, a dense layer and a batch norm, as in the
+    ArcFace paper (section 3.1). A map of features is averaged or, with `flatten`, taken as it is, place by place, which
+    pays where faces are aligned. From the dense layer on, everything is in float32.
+    """
+
+    backbone: nn.Module
+    num_classes: int
+    embed_dim: int = 512
+    flatten: bool = False
+    embed_dropout: float = 0.0
+    momentum: float = 0.9  # of the last batch norm
+    param_dtype: str = "float32"
+
+    @property
+    def logical_axes(self) -> Table:
+        """From parameter path to logical axes."""
+        return (*LOGICAL_AXES, *self.backbone.logical_axes)
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        x = self.backbone(images, train)
+        if self.flatten and x.ndim == 2:
+            raise ValueError("config.model.flatten=True needs a model with maps of features, such as a resnet")
+        if x.ndim == 4:
+            x = x.reshape(len(x), -1) if self.flatten else x.mean((1, 2))
+        dtype = layers.at_least_float32(x.dtype)
+        x = constrain(nn.Dropout(self.embed_dropout, deterministic=not train)(x), ("batch", "embed")).astype(dtype)
+        dtypes = {"dtype": dtype, "param_dtype": self.param_dtype}
+        x = nn.Dense(self.embed_dim, use_bias=False, name="embedding", **dtypes)(x)
+        norm = layers.batch_norm(use_running_average=not train, momentum=self.momentum, use_scale=False, **dtypes)
+        embeddings = constrain(unit(norm(name="embedding_norm")(x)), ("batch", "embed"))
+        centres = self.param(
+            "centres", nn.initializers.normal(0.01), (self.embed_dim, self.num_classes), self.param_dtype
+        )
+        # In full, since accelerators would round to bfloat16, and a margin is a matter of small angles.
+        cosines = jnp.matmul(embeddings, unit(centres.astype(dtype), axis=0), precision="highest")
+        return embeddings, constrain(cosines, ("batch", "vocab"))

@@ -1,0 +1,53 @@
+"""`roc.png` of a run: what a threshold accepts, from the pairs in its predictions.jsonl."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+from research.report import formats, records
+from research.tasks import face_scores
+from research.train import rundir
+
+_SMALLEST = 1e-4  # of the rates of false accepts that are shown
+
+
+def draw(workdir: str | os.PathLike) -> Path:
+    """Draws `roc.png` of a run whose predictions hold pairs; returns its path.
+
+    Raises ValueError where they hold none.
+    """
+    from matplotlib.figure import Figure  # here, because it costs more than the rest of the report
+
+    folder = rundir.Folder(workdir)
+    predictions = folder.root / "predictions.jsonl"
+    lines = records.read_lines(predictions) if predictions.exists() else []
+    pairs = [(line["similarity"], line["same"]) for line in lines if "same" in line]
+    if not pairs:
+        raise ValueError(f"{predictions} holds no pairs; finish a run with 'verification' in config.task.metrics")
+    similarities, same = np.array(pairs).T
+    curve = face_scores.roc(similarities, same)
+
+    figure = Figure(figsize=(9.6, 4.2), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rates = np.maximum(curve.false_accepts, _SMALLEST)
+    label = f"AUC {formats.number(curve.auc)}, EER {formats.number(curve.eer)}"
+    left.step(rates, curve.true_accepts, where="post", color="#3b6fb6", linewidth=1.6, label=label)
+    chance = np.geomspace(_SMALLEST, 1)
+    left.plot(chance, chance, "--", color="#999999", linewidth=1, label="chance")
+    left.set(xscale="log", xlim=(_SMALLEST, 1), ylim=(0, 1.02), xlabel="false accepts", ylabel="true accepts")
+    bins = np.linspace(similarities.min(), similarities.max(), 41)
+    for kind, colour, name in ((1, "#3a8f5c", "one person"), (0, "#e07b39", "two people")):
+        right.hist(similarities[same == kind], bins, density=True, color=colour, alpha=0.6, label=name)
+    right.set(xlabel="similarity", ylabel="pairs", yticks=[])
+    for axes, title in ((left, "ROC of the test pairs"), (right, "similarities")):
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color="#333333")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=8, frameon=False)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    path = folder.root / "roc.png"
+    path.write_bytes(content.getvalue())
+    return path

@@ -1,0 +1,196 @@
+"""Faces to embeddings: softmax over people with a margin, and scores of identification and verification."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research import config as config_lib
+from research.models import faces
+from research.tasks import classification, face_scores
+from research.tasks.classification import Batch, Sums
+
+METRICS = ("identification", "verification")
+_LESS_IS_BETTER = ("loss", "eer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(classification.Task):
+    """As classification.Task, over a models.faces.FaceModel; labels from num_classes on are people not trained on.
+
+    margin, margin_size   "arcface" (radians), "cosface" (of the cosine) or "none"; see models/faces.py
+    scale                 of the cosines, the s of the papers
+    flip_average          an embedding is that of a picture plus that of its mirror image, at length 1
+    metrics               of METRICS
+    groups                columns of the data by whose labels these are also computed
+    select_by             the metric of the evaluation that chooses among checkpoints
+    threshold             of `predict`: the similarity from which on two pictures show one person; 0: that of validation
+    """
+
+    margin: str = "arcface"
+    margin_size: float = 0.5
+    scale: float = 64.0
+    flip_average: bool = True
+    metrics: tuple[str, ...] = METRICS
+    groups: tuple[str, ...] = ()
+    select_by: str = "accuracy"
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting that no batch could mend."""
+        config_lib.choose(faces.MARGINS, self.margin, "task.margin")
+        for metric in self.metrics:
+            config_lib.choose(dict.fromkeys(METRICS), metric, "task.metrics")
+        most = {"arcface": np.pi, "cosface": 2.0, "none": 0.0}[self.margin]
+        if not 0 <= self.margin_size <= most:
+            raise ValueError(
+                f"config.task.margin_size={self.margin_size} must lie between 0 and {most:.4g} for {self.margin!r}"
+            )
+        if self.scale <= 0:
+            raise ValueError(f"config.task.scale={self.scale} must be more than 0")
+
+    @property
+    def selection(self) -> tuple[str, str]:
+        """What chooses among checkpoints, and whether more ("max") or less of it is better."""
+        return self.select_by, "min" if self.select_by in _LESS_IS_BETTER else "max"
+
+    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
+        mutable = [name for name in variables if name != "params"]
+        (_, cosines), new = self.model.apply(
+            variables, self._normalise(batch["image"]), train=True, mutable=mutable, rngs={"dropout": rng}
+        )
+        logits = faces.margin_logits(cosines, batch["label"], self.margin, self.margin_size, self.scale)
+        losses = optax.losses.softmax_cross_entropy(logits, self._targets(batch["label"])) * batch["weight"]
+        return losses.sum() / totals["examples"], (new, self._sums(losses, cosines, batch))
+
+    def evaluate(self, variables, batch: Batch) -> Sums:
+        """Sums of cross-entropy, without margin, and of pictures nearest to their person's centre; of people known."""
+        _, cosines = self._embed(variables, self._normalise(batch["image"]))
+        known = batch["label"] < self.model.num_classes
+        batch = batch | {"label": jnp.where(known, batch["label"], 0), "weight": batch["weight"] * known}
+        own = jax.nn.one_hot(batch["label"], self.model.num_classes)
+        losses = optax.losses.softmax_cross_entropy(self.scale * cosines, own)
+        return self._sums(losses * batch["weight"], cosines, batch)
+
+    def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Embeddings of length 1, float32 [batch, embed_dim]."""
+        del rng
+        images = self._normalise(batch["image"])
+        embeddings, _ = self._embed(variables, images)
+        if self.flip_average:
+            embeddings = faces.unit(embeddings + self._embed(variables, images[:, :, ::-1])[0])
+        return {"embedding": embeddings}
+
+    def scorer(self, data: Any, split: str) -> "Scorer | None":
+        """What scores the embeddings of a split of `data` (a data.faces.Faces) on the host; None without metrics.
+
+        Raises ValueError for a group that the data do not know.
+        """
+        for column in self.groups:
+            if column not in data.columns:
+                known = f"choose from {', '.join(data.columns)}" if data.columns else "this data set has none"
+                raise ValueError(f"config.task.groups={self.groups}: there is no column {column!r}; {known}")
+        return Scorer(self.metrics, self.groups, data, split) if self.metrics else None
+
+    def _embed(self, variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self.model.apply(variables, images, train=False)
+
+
+class Scorer:
+    """Collects the embeddings of a split, its gallery included, and scores identification and verification."""
+
+    def __init__(self, metrics: tuple[str, ...], groups: tuple[str, ...], data: Any, split: str):
+        self._metrics, self._groups, self._data, self._split = metrics, groups, data, split
+        self._embeddings: dict[int, np.ndarray] = {}
+        self.signatures: dict[str, str] = {}
+
+    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+        """Takes the outputs of `Task.predict` for a batch, with its `index`."""
+        for index, embedding in zip(outputs["index"], outputs["embedding"], strict=True):
+            if index >= 0:  # a picture of the gallery has no weight
+                self._embeddings[int(index)] = embedding
+
+    def result(self) -> dict[str, float]:
+        """{name of a score: its value}; with groups, `name_column_label` too."""
+        found = {}
+        if "identification" in self._metrics:
+            found |= self._identification(self._identified())
+        if "verification" in self._metrics:
+            found |= self._verification(self._verified())
+        return found
+
+    def save(self, path: Path) -> None:
+        """Writes a line for each picture that is identified and for each pair: all scores can be made again of them.
+
+        {"path", "person", "nearest", "found", "similarity"}: the picture of the gallery that is nearest, and its person
+        {"path1", "path2", "same", "fold", "similarity"}; both with their labels of the groups
+        """
+        with path.open("w", encoding="utf-8") as file:
+            for line in self._lines():
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        if "identification" in self._metrics:
+            yield from self._identified()
+        if "verification" in self._metrics:
+            yield from self._verified()
+
+    def _identified(self) -> list[dict[str, Any]]:
+        pictures = [(self._data.reference(self._split, index), index) for index in sorted(self._embeddings)]
+        gallery = [(picture, index) for picture, index in pictures if picture["gallery"]]
+        probes = [(picture, index) for picture, index in pictures if not picture["gallery"]]
+        rows = lambda part: np.stack([self._embeddings[index] for _, index in part])
+        lines = []
+        for (picture, _), row, similarity in zip(
+            probes, *face_scores.nearest(rows(probes), rows(gallery)), strict=True
+        ):
+            nearest = gallery[row][0]
+            said = {"nearest": nearest["path"], "found": nearest["person"], "similarity": round(float(similarity), 6)}
+            groups = {column: picture[column] for column in self._groups}
+            lines.append({"path": picture["path"], "person": picture["person"], **said, **groups})
+        return lines
+
+    def _verified(self) -> list[dict[str, Any]]:
+        pictures = {}
+        for index in sorted(self._embeddings):
+            picture = self._data.reference(self._split, index)
+            pictures[picture["path"]] = picture, self._embeddings[index]
+        lines = []
+        for pair in self._data.pairs(self._split):
+            missing = [path for path in pair[:2] if path not in pictures]
+            if missing:
+                raise ValueError(f"{self._data.name!r}: a pair names {missing[0]!r}, which is not in {self._split}")
+            (first, embedding), (second, other) = (pictures[path] for path in pair[:2])
+            said = {"path1": pair.first, "path2": pair.second, "same": pair.same, "fold": pair.fold}
+            groups = {column: [first[column], second[column]] for column in self._groups}
+            lines.append({**said, "similarity": round(float(embedding @ other), 6), **groups})
+        return lines
+
+    def _identification(self, lines: list[dict[str, Any]]) -> dict[str, float]:
+        right = np.array([line["person"] == line["found"] for line in lines])
+        found = {"identification": float(right.mean())}
+        for column in self._groups:
+            of = np.array([line[column] for line in lines])
+            for label in sorted(set(of) - {""}):
+                found[f"identification_{column}_{label}"] = float(right[of == label].mean())
+        return found
+
+    def _verification(self, lines: list[dict[str, Any]]) -> dict[str, float]:
+        column_of = lambda name: np.array([line[name] for line in lines])
+        pairs = column_of("similarity"), column_of("same"), column_of("fold")
+        found = face_scores.verify(*pairs)
+        for column in self._groups:
+            of = column_of(column)  # [pairs, 2]
+            for label in sorted(set(of.ravel()) - {""}):
+                members = (of == label).all(1)
+                if members.any():
+                    scores = face_scores.verify_group(*pairs, members)
+                    found |= {f"{name}_{column}_{label}": value for name, value in scores.items()}
+        return found

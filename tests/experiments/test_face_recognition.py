@@ -1,0 +1,75 @@
+"""What a model that has been trained on patterns says of pairs of pictures of people whom it has not seen."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.face_recognition import main
+from research import config as configs
+from research.data import prepare
+from research.data.builders import random_patterns
+from research.report import roc
+from tests.experiments.conftest import ROOT
+
+CONFIG = str(ROOT / "configs/face_recognition/orl_verification.py")
+SETTINGS = ("train.steps=150", "train.eval_every=50", "train.checkpoint_every=50", "task.groups=('light',)")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A config, its run directory and its result."""
+    root = tmp_path_factory.mktemp("faces")
+    prepare.prepare("random_patterns/verification", data_dir=str(root))
+    config = configs.load(CONFIG, "smoke", (*SETTINGS, f"data.dir={root}"))
+    return config, str(root / "run"), main.main(config, str(root / "run"), "train")
+
+
+def write(path, person, number):
+    Image.fromarray(random_patterns.draw(person, number)[0]).save(path)
+    return str(path)
+
+
+@pytest.mark.long
+def test_people_who_were_never_seen_are_told_apart(trained):
+    _, workdir, result = trained
+    scores = result["metrics"]
+    assert scores["test/auc"] > 0.9 and scores["test/eer"] < 0.2 and scores["test/pair_accuracy"] > 0.8
+    assert "test/accuracy" not in scores and "test/loss" not in scores  # nobody in the test split has a centre
+    assert {"test/auc_light_dim", "test/far_light_bright"} <= scores.keys()
+    assert (ROOT / workdir / "roc.png").stat().st_size > 10_000
+    lines = roc.records.read_lines(roc.Path(workdir) / "predictions.jsonl")
+    assert {line["same"] for line in lines} == {0, 1} and len(lines) > 900
+
+
+@pytest.mark.long
+def test_evaluation_finds_the_same_scores(trained):
+    config, workdir, result = trained
+    again = main.main(config, workdir, "evaluate")["metrics"]
+    assert again["test/auc"] == pytest.approx(result["metrics"]["test/auc"], abs=1e-6)
+
+
+@pytest.mark.long
+def test_two_pictures_are_compared(trained, tmp_path, capsys):
+    config, workdir, _ = trained
+    unseen = range(10, 16)
+    verdicts = {True: [], False: []}
+    for person in unseen:
+        files = [write(tmp_path / f"{person}_{number}.png", person, number) for number in (3, 4)]
+        other = write(tmp_path / f"{person}_other.png", 10 + (person - 9) % 6, 5)
+        main.main(config, workdir, "predict", [*files, other])
+        for line, same in zip(capsys.readouterr().out.splitlines(), (True, False), strict=True):
+            verdicts[same].append(": the same person (similarity" in line)
+            similarity, threshold = map(float, re.search(r"similarity (\S+), threshold (\S+)\)", line).groups())
+            assert verdicts[same][-1] == (similarity >= threshold)
+    assert np.mean(verdicts[True]) > 0.6 > 0.4 > np.mean(verdicts[False])
+    with pytest.raises(ValueError, match=r"two files at least are needed, not 1"):
+        main.main(config, workdir, "predict", files[:1])
+
+
+def test_a_run_without_a_threshold_says_how_to_give_one(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no threshold of validation pairs; .*--config.task.threshold=0.5"):
+        main.validated_threshold(str(tmp_path))
+    with pytest.raises(ValueError, match=r"predictions.jsonl holds no pairs"):
+        roc.draw(tmp_path)
