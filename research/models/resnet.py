@@ -82,6 +82,8 @@ BLOCKS = {"basic": Basic, "bottleneck": Bottleneck}
 class ResNet(nn.Module):
     """Pictures [batch, height, width, channels] to logits [batch, num_classes] in float32.
 
+    With `num_classes` 0, to the maps [batch, height, width, channels] of all stages, the finest first.
+    `stem` says by how much the first stage sees pictures smaller: 4 ("imagenet"), 2 ("half") or 1 ("cifar").
     Batch norm sees the examples of one microbatch over the whole mesh; `momentum` is the share of the old statistics
     that stays, `zero_init_residual` starts every block as the identity (Goyal et al., 2017).
     """
@@ -99,9 +101,9 @@ class ResNet(nn.Module):
     logical_axes = LOGICAL_AXES
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, ...]:
         block = config_lib.choose(BLOCKS, self.block, "model.block")
-        stem = config_lib.choose({"imagenet": (7, 2), "cifar": (3, 1)}, self.stem, "model.stem")
+        stem = config_lib.choose({"imagenet": (7, 2), "half": (3, 2), "cifar": (3, 1)}, self.stem, "model.stem")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_fan_out, **dtypes)
         norm = layers.batch_norm(use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon, **dtypes)
@@ -111,10 +113,14 @@ class ResNet(nn.Module):
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         last_scale = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
+        maps = []
         for stage, blocks in enumerate(self.stage_sizes):
             for index in range(blocks):
                 stride = 2 if stage and not index else 1
                 name = f"stage{stage + 1}_block{index + 1}"
                 x = block(self.width * 2**stage, stride, conv, norm, last_scale, name=name)(x)
+            maps.append(x)
+        if not self.num_classes:
+            return tuple(maps)
         x = constrain(x.mean((1, 2)), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype)
