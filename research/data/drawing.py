@@ -55,3 +55,24 @@ def with_legend(image: Image.Image, entries: Sequence[tuple[str, Colour]]) -> Im
         draw.rectangle((left, top, left + SWATCH, top + SWATCH), fill=colour, outline="black")
         draw.text((left + SWATCH + MARGIN, top), name, fill="black", font=font)
     return canvas
+
+
+def boxes(
+    image: Image.Image,
+    found: Sequence[Sequence[float]],
+    labels: Sequence[int],
+    scores: Sequence[float],
+    names: Sequence[str],
+) -> Image.Image:
+    """`image` with boxes (left, top, right, bottom in px), each with its class and score, in the colours of classes."""
+    drawn = enlarged(image.convert("RGB"))
+    factor, colours = drawn.width / image.width, palette([""] * len(names))
+    font, draw = ImageFont.load_default(size=12), ImageDraw.Draw(drawn)
+    for box, label, score in zip(found, labels, scores, strict=True):
+        left, top, right, bottom = (factor * side for side in box)
+        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colours[label], width=2)
+        text = f"{names[label]} {score:.2f}"
+        place = (left, max(0, top - 14))
+        draw.rectangle(draw.textbbox(place, text, font=font), fill=colours[label])
+        draw.text(place, text, fill="black", font=font)
+    return drawn

@@ -19,6 +19,8 @@ from research.data import records
 
 # Ours, because the catalogue has no such data set or needs TensorFlow to prepare it.
 OWN = {
+    "bccd_voc": ("research.data.builders.bccd_voc", "BccdVoc"),
+    "boxed_shapes": ("research.data.builders.shapes", "BoxedShapes"),
     "camvid": ("research.data.builders.camvid", "Camvid"),
     "cifar10_jpeg": ("research.data.builders.cifar10_jpeg", "Cifar10Jpeg"),
     "cityscapes_fine": ("research.data.builders.mask_folder", "CityscapesFine"),
@@ -63,10 +65,11 @@ def open_builder(name: str, data_dir: str = ""):
 
 def _folder_kind(path: str):
     """The class of the builder that reads the folder `path`, by what lies there."""
-    from research.data.builders import folder, mask_folder, sound_folder, text_folder
+    from research.data.builders import box_folder, folder, mask_folder, sound_folder, text_folder
 
     for holds, kind in (
         (mask_folder.holds_masks, mask_folder.MaskFolder),
+        (box_folder.holds_boxes, box_folder.BoxFolder),
         (sound_folder.holds_sounds, sound_folder.SoundFolder),
         (text_folder.holds_texts, text_folder.TextFolder),
     ):

@@ -100,6 +100,12 @@ class ResNet(nn.Module):
     param_dtype: str = "float32"
     logical_axes = LOGICAL_AXES
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how much the map of each stage is smaller than the picture."""
+        first = config_lib.choose({"imagenet": 4, "half": 2, "cifar": 1}, self.stem, "model.stem")
+        return tuple(first * 2**stage for stage in range(len(self.stage_sizes)))
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, ...]:
         block = config_lib.choose(BLOCKS, self.block, "model.block")

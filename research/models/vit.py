@@ -195,6 +195,11 @@ class ViT(nn.Module):
     param_dtype: str = "float32"
     logical_axes = LOGICAL_AXES
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how much its one map is smaller than the picture."""
+        return (self.patch_size,)
+
     def __post_init__(self) -> None:
         """Raises ValueError for a field that no picture could mend."""
         self._check()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from research.data.builders.boxes import BoxBuilder, Boxed, Object
 from research.data.builders.masks import Labelled, MaskBuilder
 
 SIZES = {"train": 160, "validation": 32, "test": 32}
@@ -35,6 +36,17 @@ class ColouredShapes(MaskBuilder, skip_registration=True):
         rng = np.random.default_rng(SPLIT_SEED)
         scenes = {split: [draw(rng) for _ in range(size)] for split, size in SIZES.items()}
         return {split: self._generate_examples(split, map(_labelled, enumerate(scenes[split]))) for split in SIZES}
+
+
+class BoxedShapes(BoxBuilder, skip_registration=True):
+    """The same pictures with boxes."""
+
+    class_names = tuple(SHAPES)
+
+    def _split_generators(self, dl_manager):
+        rng = np.random.default_rng(SPLIT_SEED)
+        scenes = {split: [draw(rng) for _ in range(size)] for split, size in SIZES.items()}
+        return {split: self._generate_examples(split, map(_boxed, enumerate(scenes[split]))) for split in SIZES}
 
 
 def draw(rng: np.random.Generator) -> Scene:
@@ -76,3 +88,10 @@ def _draw_shape(mask: Image.Image, label: int, x: int, y: int, radius: int, valu
 def _labelled(numbered: tuple[int, Scene]) -> Labelled:
     number, scene = numbered
     return Labelled("shapes", f"{number:04}.png", png(scene.picture), png(scene.mask), f"shapes/{number:04}_mask.png")
+
+
+def _boxed(numbered: tuple[int, Scene]) -> Boxed:
+    number, scene = numbered
+    pairs = zip(scene.boxes, scene.labels, strict=True)
+    objects = [Object(tuple(map(float, box)), list(SHAPES)[label]) for box, label in pairs]
+    return Boxed("shapes", f"{number:04}.png", png(scene.picture), objects, f"shapes/{number:04}")
