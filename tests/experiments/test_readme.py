@@ -27,6 +27,7 @@ _INSTALLS = "it installs packages into the environment that runs this test"
 _IMAGENET = "it needs the ImageNet archives (144 GB)"
 _STORIES = "it needs the CNN and Daily Mail archives"
 _LIBRISPEECH = "it needs the archives of LibriSpeech (60 GB)"
+_CITYSCAPES = "it needs the archives of Cityscapes (11 GB)"
 _DOWNLOADS = "it downloads from the internet"
 _BENCHMARK = "it takes ten minutes on an idle machine; the same with --quick is run"
 QUICK = "python -m experiments.performance.main --quick"
@@ -42,6 +43,7 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[cuda]'": _INSTALLS,
     "python -m pip install -c constraints.txt -e '.[tpu]'": _INSTALLS,
     "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
+    "python -m research.data prepare cityscapes_fine --manual_dir=/path/to/cityscapes": _CITYSCAPES,
     "python -m research.data prepare cnn_dailymail --manual_dir=/path/to/stories "
     "--config=configs/summarization/cnn_dailymail.py:full": _STORIES,
     "python -m research.data prepare librispeech_flac/all960 --manual_dir=/path/to/librispeech "
@@ -54,8 +56,11 @@ NOT_RUN = {
     _SLURM: "it needs a SLURM cluster; slurm_job.sh is tested by itself",
 }
 SHARED = ROOT.parent / "shared/data"
-# What the smoke variants of texts and sounds train on; the pages say so in passing only.
-SMOKE_DATA = "python -m research.data prepare spelled_numbers && python -m research.data prepare dial_tones"
+# What the smoke variants train on; the pages say so in passing only.
+SMOKE_DATA = " && ".join(
+    f"python -m research.data prepare {name}" for name in ("spelled_numbers", "dial_tones", "coloured_shapes")
+)
+TEXTS = ("translation", "summarization", "sentiment", "question_answering")
 TRAINING_PAGES = sorted({ROOT / "experiments" / config.parent.name / "README.md" for config in CONFIGS})
 
 
@@ -76,7 +81,7 @@ def runs_here(command):
     """Whether a command is one that this test runs on this machine."""
     if command in NOT_RUN or needs_weights(command):
         return False
-    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/recordings", command)
+    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/(recordings|camvid/)", command)
 
 
 def small(command):
@@ -95,6 +100,17 @@ def write_pictures(path):
         for index in range(20):
             pixels = rng.integers(level - 50, level + 50, (40, 48, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path / name / f"{index}.jpg")
+
+
+def write_scenes(path):
+    """Forty pictures of four grounds, and masks that say which."""
+    for part in ("images", "masks"):
+        (path / part).mkdir(parents=True)
+    (path / "classes.txt").write_text("sand\t#e0c080\ngrass\nwater\nice\n")
+    for number in range(40):
+        mask = np.random.default_rng(number).integers(0, 4, (6, 8), np.uint8).repeat(8, 0).repeat(8, 1)
+        Image.fromarray(mask).save(path / f"masks/{number}.png")
+        Image.fromarray(60 * mask).convert("RGB").save(path / f"images/{number}.jpg")
 
 
 def write_pairs(path):
@@ -122,6 +138,7 @@ def write_sounds(path):
 # What stands where a page speaks of a user's own data.
 OWN_DATA = {
     "/path/to/pictures": write_pictures,
+    "/path/to/scenes": write_scenes,
     "/path/to/pairs": write_pairs,
     "/path/to/classes": write_pairs,
     "/path/to/sounds": write_sounds,
@@ -176,7 +193,7 @@ def test_the_modes_and_own_data_are_shown(page):
     assert any("--mode=evaluate" in command for command in shown)
     assert any("--mode=predict" in command for command in shown)
     assert any(f"folder:{own}" in command for command in shown for own in OWN_DATA)
-    if page.parent.name not in ("image_classification", "speech_recognition"):  # a text, a file and standard input
+    if page.parent.name in TEXTS:  # a text, a file and standard input
         predicted = [command.split("--mode=predict ")[1] for command in shown if "--mode=predict" in command]
         assert {text[:4] for text in predicted} >= {"-", "runs"} and any(text[0] in '"$' for text in predicted)
 
