@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 import re
 from pathlib import Path
 
@@ -10,17 +9,17 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from PIL import Image
 
 from research import config as config_lib
-from research.data import tokens
+from research.data import detection, segmentation
 from research.data.faces import Faces
 from research.data.speech import Speech
 from research.data.text import Text
 from research.parallel import mesh as mesh_lib
-from research.tasks import face_scores, seq2seq, text_scores
+from research.tasks import box_scores, face_scores, seq2seq, text_scores
 from research.train import feed, trainer
 from research.train.program import build_program
+from tests import samples
 from tests.train import toy
 
 FILES = sorted(str(path.relative_to(Path.cwd())) for path in Path.cwd().glob("configs/*/*.py"))
@@ -39,12 +38,26 @@ def experiment(file):
     return Path(file).parent.name
 
 
+# Similarities, same, folds: pairs that have every score.
+PAIRS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 0, 1]])
+# Experiments over pictures, with what their evaluations measure.
+PICTURES = {
+    "image_classification": {"accuracy"},
+    "driving_segmentation": {"miou"},
+    "detection": set(box_scores.NAMES),
+    "face_recognition": {"accuracy", "identification", *face_scores.verify(*PAIRS)},
+}
+
+
 def is_text(file):
     """Whether what it trains writes text."""
-    return experiment(file) not in ("image_classification", "face_recognition")
+    return experiment(file) not in PICTURES
 
 
-PAIRS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 0, 1]])  # similarities, same, folds
+def is_speech(file):
+    return experiment(file) == "speech_recognition"
+
+
 VARIANTS = [(file, variant) for file in FILES for variant in variants(file)]
 each_variant = pytest.mark.parametrize(("file", "variant"), VARIANTS, ids=lambda value: Path(value).stem)
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda value: Path(value).stem)
@@ -66,7 +79,8 @@ def changed(config, name, value):
 
 @each_variant
 def test_its_program_builds_on_several_devices_without_data(file, variant):
-    tensor = 1 if "resnet" in file else 4  # which a ResNet has no use for
+    name = config_lib.load_file(file).get_config(variant).model.get("name")
+    tensor = 1 if name == "resnet" else 4  # which a ResNet has no use for
     sizes = ["mesh.data=1", "mesh.fsdp=2", f"mesh.tensor={tensor}"]
     config = config_lib.load(file, variant, [*sizes, "data.dir=/nowhere"])
     task, data = build(config)
@@ -82,6 +96,14 @@ def test_its_program_builds_on_several_devices_without_data(file, variant):
     if experiment(file) == "face_recognition":
         assert outputs["embedding"].shape == (config.train.batch_size, config.model.embed_dim)
         assert task.model.num_classes == data.num_classes <= len(data.class_names)
+        return
+    if experiment(file) == "driving_segmentation":
+        assert outputs["mask"].shape == (config.train.batch_size, *data.image_shape[:2])
+        assert data.num_classes == (4 if variant == "smoke" else 19 if "cityscapes" in file else 11)
+        return
+    if experiment(file) == "detection":
+        assert outputs["boxes"].shape == (config.train.batch_size, outputs["scores"].shape[1], 4)
+        assert data.num_classes == (80 if variant == "full" and "coco" in file else 3)
         return
     assert data.num_classes == (10 if variant == "smoke" or "imagenet" not in file else 1000)
     assert outputs["probabilities"].shape == (config.train.batch_size, data.num_classes)
@@ -109,10 +131,8 @@ def test_it_names_a_floor_and_a_reference_with_their_sources(file):
 @each_variant
 def test_its_runs_have_the_metrics_of_its_result(file, variant):
     result, config = config_lib.result_spec(file, variant), config_lib.load(file, variant)
-    measured = {"accuracy"}
+    measured = PICTURES.get(experiment(file))
     if experiment(file) == "face_recognition":
-        scores = {"identification": ["identification"], "verification": face_scores.verify(*PAIRS)}
-        measured = {"accuracy", *(name for metric in config.task.metrics for name in scores[metric])}
         assert config.task.select_by in measured and config.train.score == "all"
     if is_text(file):
         example = {"references": ("a text",), "task": 1, "speaker": "a"}
@@ -133,117 +153,34 @@ def test_smoke_runs_need_no_download_and_stay_small(file):
 # ---- Every key that is set is used: another value gives other batches or another program, or is refused.
 
 
-def pictures(data):
-    """The training and evaluation arrays of eight pictures that are drawn here, so that nothing must be prepared."""
-    channels = data.image_shape[-1]
-    for seed in range(8):
-        rng = np.random.default_rng(seed)
-        pixels = rng.integers(0, 256, (40 + seed, 48, channels), np.uint8).squeeze()
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "png")
-        example = {data.train_transform.image_key: buffer.getvalue(), data.train_transform.label_key: 3}
-        yield data.train_transform(example, rng)["image"].tobytes()
-        yield data.eval_transform(example)["image"].tobytes()
-
-
-class Words(str):
-    """A field of any type: a text that lasts, whatever item of it a template asks for."""
-
-    def __getitem__(self, key):
-        return self
-
-
-class Written:
-    """Stands for tokens.Tokens: in each split the same text `copies` times, written here so that nothing must be
-    prepared; each of its bytes is a token, after those of `prefix`."""
-
-    def __init__(self, prepared, copies, prefix):
-        fields = {name: Words(name) for name in prepared.raw.builder.info.features}
-        self._texts = [[prefix + text for text in prepared.template.texts(fields)]] * copies
-        self.name = prepared.name
-
-    def lengths(self, split):
-        return np.array([[len(text) + 1 for text in pair] for pair in self._texts])
-
-    def examples(self, split, limits, keep_end):
-        ids = lambda text: np.array([*text.encode(), 1], np.int32)
-        return [
-            (tokens.cut(ids(source), limits[0], keep_end), tokens.cut(ids(target), limits[1]))
-            for source, target in self._texts
-        ]
-
-
-def texts(data):
-    """The arrays of a row of three short texts, and of one that is too long for any row, or why there are none."""
-    long = " ".join(map(str, range(1000)))
-    for copies, prefix in ((3, ""), (1, long)):
-        rows = dataclasses.replace(data, prepared=Written(data.prepared, copies, prefix))
-        try:
-            yield from (array.tobytes() for array in rows.train_transform(rows.source("train")[0]).values())
-        except ValueError as error:
-            yield str(error)
-
-
-class Spoken(Written):
-    """As Written: recordings of noise of the lengths of `seconds` in each split, of two speakers in turns."""
-
-    def __init__(self, seconds):
-        rng = np.random.default_rng(0)
-        self.name, self._seconds = "noise", seconds
-        self.raw = self
-        audio = [rng.integers(-9999, 9999, round(8000 * each)).astype(np.int16) for each in seconds]
-        self._records = [{"audio": samples, "rate": 8000} for samples in audio]
-
-    def source(self, split):
-        return self._records
-
-    def seconds(self, split):
-        return np.array(self._seconds)
-
-    def speakers(self, split):
-        return ["a", "b"] * (len(self._seconds) // 2)
-
-    def lengths(self, split):
-        return np.full((len(self._seconds), 2), 3)
-
-    def examples(self, split, limits, keep_end):
-        ids = np.array([5, 6, 1], np.int32)
-        return [(ids, ids)] * len(self._seconds)
-
-
-def sounds(data):
-    """The arrays of short sounds and of what evaluation makes of them, and why one that is long cannot be heard."""
-    rows = dataclasses.replace(data, prepared=Spoken([0.3, 0.4, 0.5, 0.6]), cache=False, workers=0)
-    rng = np.random.default_rng(0)
-    source = rows.source("train")
-    for index in [0, 1, 2] * 8:
-        yield from (array.tobytes() for array in rows.train_transform(source[index], rng).values())
-    yield str(len(source))
-    batches = rows.eval_batches("test", 2)
-    yield from (array.tobytes() for batch in batches for array in batch.values())
-    yield from (array.shape for array in next(rows.eval_batches("test", 2)).values())
-    for seconds in (1.3, 100.0):
-        long = dataclasses.replace(data, prepared=Spoken([0.3, 0.4, 0.5, seconds]))
-        try:
-            yield str(len(long._kept))
-        except ValueError as error:
-            yield str(error)
-
-
 def data_fingerprint(config):
     _, data = build(config)
     if isinstance(data, Speech):
         prepared = data.prepared
-        return *sounds(data), data.name, prepared.template, prepared.settings, data.cache, data.workers, data.prefetch
+        return (
+            *samples.sounds(data),
+            data.name,
+            prepared.template,
+            prepared.settings,
+            data.cache,
+            data.workers,
+            data.prefetch,
+        )
     if isinstance(data, Text):
-        return *texts(data), data.name, data.prepared.settings, data.workers, data.prefetch
-    return *pictures(data), data.name, data.mean, data.std, data.cache, data.workers, data.prefetch
+        return *samples.texts(data), data.name, data.prepared.settings, data.workers, data.prefetch
+    if isinstance(data, segmentation.Scenes | detection.Detections):
+        return *samples.marked(data), data.name, data.mean, data.std, data.workers, data.prefetch
+    return *samples.pictures(data), data.name, data.mean, data.std, data.cache, data.workers, data.prefetch
 
 
 @functools.cache
 def training(task):
     """What `init` and `loss` of a task compute, as text, and the variables."""
-    batch, rng, totals = task.example(4), jax.random.key(0), {"examples": 4.0, "tokens": 4.0}
+    batch, rng, totals = (
+        task.example(4),
+        jax.random.key(0),
+        dict.fromkeys(("examples", "tokens", "pixels", "positives", "centreness"), 4.0),
+    )
     init, variables = jax.make_jaxpr(lambda rng: task.init(rng), return_shape=True)(rng)
     loss = jax.make_jaxpr(lambda *args: task.loss(*args[:2], totals, args[2]))(variables, batch, rng)
     return re.sub("0x[0-9a-f]+", "", f"{init} {loss}"), variables
@@ -270,6 +207,8 @@ def training_fingerprint(config):
 
 def task_fingerprint(config):
     task, data = build(config)
+    if isinstance(data, detection.Detections):
+        return training(task)[0], decoding(task), task.selection, task.shown_from
     if isinstance(data, Faces):
         return training(task)[0], decoding(task), task.metrics, task.groups, task.selection
     if not isinstance(data, Text | Speech):

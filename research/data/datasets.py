@@ -139,11 +139,7 @@ class Pictures(Dataset):
         """The picture file at `path` as evaluation sees it: uint8 [height, width, channels]. Raises ValueError."""
         from research.data import images
 
-        try:
-            with open(path, "rb") as file:
-                picture = images.decode(file.read(), self.image_shape[-1])
-        except OSError as error:  # Pillow's own errors are OSErrors too
-            raise ValueError(f"picture {path!r} cannot be read: {error}") from None
+        picture = images.read(path, self.image_shape[-1])
         return images.to_array(self.eval_transform.picture(picture))
 
 
@@ -179,8 +175,8 @@ def load(config: Mapping[str, Any]) -> Pictures:
         prefetch=config["prefetch"],
         class_names=tuple(names),
         image_shape=(size, size, geometry["channels"]),
-        mean=_per_channel(config["mean"], geometry["channels"], "mean"),
-        std=_per_channel(config["std"], geometry["channels"], "std"),
+        mean=per_channel(config["mean"], geometry["channels"], "mean"),
+        std=per_channel(config["std"], geometry["channels"], "std"),
         cache=config["cache"],
     )
 
@@ -234,11 +230,17 @@ def _check(config, size, eval_size, resize):
     for key in ("brightness", "contrast", "erase"):
         if config[key] > 1:
             raise ValueError(f"config.data.{key}={config[key]} must be at most 1")
+    check_fraction(config)
+
+
+def check_fraction(config: Mapping[str, Any]) -> None:
+    """Raises ValueError for a `validation_fraction` that leaves too little, or nothing, of train or validation."""
     if not 0 < config["validation_fraction"] < 0.5:
         raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5")
 
 
-def _per_channel(values, channels, key):
+def per_channel(values: Sequence[float], channels: int, key: str) -> tuple[float, ...]:
+    """One value a channel, of `config.data.KEY`. Raises ValueError for another number of values."""
     values = tuple(float(value) for value in values)
     if len(values) not in (1, channels):
         raise ValueError(f"config.data.{key}={values} has {len(values)} values; the pictures have {channels} channels")

@@ -19,7 +19,12 @@ from research.data import records
 
 # Ours, because the catalogue has no such data set or needs TensorFlow to prepare it.
 OWN = {
+    "bccd_voc": ("research.data.builders.bccd_voc", "BccdVoc"),
+    "boxed_shapes": ("research.data.builders.shapes", "BoxedShapes"),
+    "camvid": ("research.data.builders.camvid", "Camvid"),
     "cifar10_jpeg": ("research.data.builders.cifar10_jpeg", "Cifar10Jpeg"),
+    "cityscapes_fine": ("research.data.builders.mask_folder", "CityscapesFine"),
+    "coloured_shapes": ("research.data.builders.shapes", "ColouredShapes"),
     "digits": ("research.data.builders.digits", "Digits"),
     "imagenet2012": ("research.data.builders.imagenet2012", "Imagenet2012"),
     # People.
@@ -59,14 +64,24 @@ def resolve_dir(data_dir: str = "") -> Path:
 def open_builder(name: str, data_dir: str = ""):
     """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, where there is none that works."""
     if name.startswith(FOLDER):
-        from research.data.builders import face_folder, folder, sound_folder, text_folder
-
-        path = name.removeprefix(FOLDER)
-        kind = text_folder.TextFolder if text_folder.holds_texts(path) else folder.Folder
-        kind = sound_folder.SoundFolder if sound_folder.holds_sounds(path) else kind
-        kind = face_folder.FaceFolder if face_folder.holds_people(path) else kind
-        return kind.of(path, resolve_dir(data_dir))
+        return _folder_kind(name.removeprefix(FOLDER)).of(name.removeprefix(FOLDER), resolve_dir(data_dir))
     return _open_own(name, data_dir) if is_own(name) else _open_catalogue(name, data_dir)
+
+
+def _folder_kind(path: str):
+    """The class of the builder that reads the folder `path`, by what lies there."""
+    from research.data.builders import box_folder, face_folder, folder, mask_folder, sound_folder, text_folder
+
+    for holds, kind in (
+        (mask_folder.holds_masks, mask_folder.MaskFolder),
+        (box_folder.holds_boxes, box_folder.BoxFolder),
+        (sound_folder.holds_sounds, sound_folder.SoundFolder),
+        (text_folder.holds_texts, text_folder.TextFolder),
+        (face_folder.holds_people, face_folder.FaceFolder),
+    ):
+        if holds(path):
+            return kind
+    return folder.Folder
 
 
 def is_own(name: str) -> bool:

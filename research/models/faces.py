@@ -59,8 +59,8 @@ def unit(x: jax.Array, axis: int = -1) -> jax.Array:
 class FaceModel(nn.Module):
     """Pictures to embeddings [batch, embed_dim] of length 1 and cosines [batch, num_classes] with each person's centre.
 
-    The features of `backbone`, a model of no classes, go through dropout, a dense layer and a batch norm, as in the
-    ArcFace paper (section 3.1). A map of features is averaged or, with `flatten`, taken as it is, place by place, which
+    The coarsest map of `backbone`, a model of no classes, goes through dropout, a dense layer and a batch norm, as in
+    the ArcFace paper (section 3.1). It is averaged before or, with `flatten`, taken as it is, place by place, which
     pays where faces are aligned. From the dense layer on, everything is in float32.
     """
 
@@ -79,11 +79,8 @@ class FaceModel(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        x = self.backbone(images, train)
-        if self.flatten and x.ndim == 2:
-            raise ValueError("config.model.flatten=True needs a model with maps of features, such as a resnet")
-        if x.ndim == 4:
-            x = x.reshape(len(x), -1) if self.flatten else x.mean((1, 2))
+        x = self.backbone(images, train)[-1]
+        x = x.reshape(len(x), -1) if self.flatten else x.mean((1, 2))
         dtype = layers.at_least_float32(x.dtype)
         x = constrain(nn.Dropout(self.embed_dropout, deterministic=not train)(x), ("batch", "embed")).astype(dtype)
         dtypes = {"dtype": dtype, "param_dtype": self.param_dtype}

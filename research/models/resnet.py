@@ -83,9 +83,10 @@ STEMS = {"imagenet": (7, 2), "half": (3, 2), "cifar": (3, 1)}  # kernel and stri
 class ResNet(nn.Module):
     """Pictures [batch, height, width, channels] to logits [batch, num_classes] in float32.
 
-    Without classes (0), to the last map of features [batch, rows, columns, channels]. Batch norm sees the examples of
-    one microbatch over the whole mesh; `momentum` is the share of the old statistics that stays, `zero_init_residual`
-    starts every block as the identity (Goyal et al., 2017).
+    With `num_classes` 0, to the maps [batch, height, width, channels] of all stages, the finest first.
+    `stem` says by how much the first stage sees pictures smaller: 4 ("imagenet"), 2 ("half") or 1 ("cifar").
+    Batch norm sees the examples of one microbatch over the whole mesh; `momentum` is the share of the old statistics
+    that stays, `zero_init_residual` starts every block as the identity (Goyal et al., 2017).
     """
 
     num_classes: int
@@ -100,8 +101,14 @@ class ResNet(nn.Module):
     param_dtype: str = "float32"
     logical_axes = LOGICAL_AXES
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how much the map of each stage is smaller than the picture."""
+        first = config_lib.choose({"imagenet": 4, "half": 2, "cifar": 1}, self.stem, "model.stem")
+        return tuple(first * 2**stage for stage in range(len(self.stage_sizes)))
+
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, ...]:
         block = config_lib.choose(BLOCKS, self.block, "model.block")
         stem = config_lib.choose(STEMS, self.stem, "model.stem")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -113,12 +120,14 @@ class ResNet(nn.Module):
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         last_scale = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
+        maps = []
         for stage, blocks in enumerate(self.stage_sizes):
             for index in range(blocks):
                 stride = 2 if stage and not index else 1
                 name = f"stage{stage + 1}_block{index + 1}"
                 x = block(self.width * 2**stage, stride, conv, norm, last_scale, name=name)(x)
+            maps.append(x)
         if not self.num_classes:
-            return x
+            return tuple(maps)
         x = constrain(x.mean((1, 2)), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype)

@@ -163,12 +163,13 @@ class ConvStem(nn.Module):
 class ViT(nn.Module):
     """Pictures [batch, image_size, image_size, channels] to logits [batch, num_classes] in float32.
 
-    Without classes (0), to features [batch, width], pooled and in `dtype`. The layers are one scan whose parameters
-    carry a leading axis; `unroll` layers are compiled side by side.
+    With `num_classes` 0, to a tuple of one map [batch, rows, columns, width]: the tokens of the patches.
+    The layers are one scan whose parameters carry a leading axis; `unroll` layers are compiled side by side.
     """
 
     num_classes: int
-    image_size: int = 224
+    image_size: int = 224  # px, the height
+    image_width: int = 0  # px; 0: as wide as high
     patch_size: int = 16
     width: int = 768
     depth: int = 12
@@ -194,25 +195,35 @@ class ViT(nn.Module):
     param_dtype: str = "float32"
     logical_axes = LOGICAL_AXES
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how much its one map is smaller than the picture."""
+        return (self.patch_size,)
+
     def __post_init__(self) -> None:
         """Raises ValueError for a field that no picture could mend."""
         self._check()
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        if images.shape[1:3] != (self.image_size, self.image_size):
-            given = f"{images.shape[1]} x {images.shape[2]}"
-            raise ValueError(f"config.model.image_size={self.image_size}, but config.data.image_size gives {given}")
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, ...]:
+        if images.shape[1:3] != (self.image_size, self.image_width or self.image_size):
+            given, wide = f"{images.shape[1]} x {images.shape[2]}", f" and image_width={self.image_width}"
+            raise ValueError(
+                f"config.model.image_size={self.image_size}{wide if self.image_width else ''}, "
+                f"but config.data.image_size gives {given}"
+            )
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = functools.partial(layers.NORMS[self.norm], epsilon=self.layer_norm_epsilon, **dtypes)
         x = self._tokens(constrain(self._patches(images.astype(self.dtype), dtypes), PATCHES))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = self._encode(constrain(x, TOKENS), train, norm, dtypes)
         x = constrain(norm(name="norm")(x), TOKENS)
-        x = constrain(x[:, 0] if self.pool == "cls" else x.mean(1), ("batch", "embed"))
         if not self.num_classes:
-            return x
+            rows = self.image_size // self.patch_size
+            tokens = x[:, 1:] if self.pool == "cls" else x
+            return (constrain(tokens.reshape(x.shape[0], rows, -1, self.width), PATCHES),)
+        x = constrain(x[:, 0] if self.pool == "cls" else x.mean(1), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
     def _check(self) -> None:
@@ -232,7 +243,7 @@ class ViT(nn.Module):
         for field in ("dropout", "stochastic_depth"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"config.model.{field}={getattr(self, field)} must be at least 0 and less than 1")
-        for field, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
+        for field, divisor in (("image_size", "patch_size"), ("image_width", "patch_size"), ("width", "num_heads")):
             if getattr(self, field) % getattr(self, divisor):
                 given, part = getattr(self, field), getattr(self, divisor)
                 raise ValueError(f"config.model.{field}={given} must be a multiple of {divisor}={part}")

@@ -28,15 +28,17 @@ def evaluate(
     Sums and weights are added in float64 on the host, in the order of the batches; their means and what the task
     derives from them are the metrics, and with a `scorer` what it makes of the predictions too (process 0 scores).
     A sum that no example has a weight in has no mean, and is left out.
+    A sum may be an array, such as a confusion matrix: its mean is for the task alone to derive metrics from.
     """
     rows = local_rows(program.batch_sharding, batch_size)
-    totals: dict[str, np.ndarray] = {}
+    totals: dict[str, tuple[Any, Any]] = {}
     running = deque()
 
     def collect():
         sums, outputs = jax.device_get(running.popleft())
         for name, pair in sums.items():
-            totals[name] = totals.get(name, 0) + np.asarray(pair, np.float64)
+            before = totals.get(name, (0, 0))
+            totals[name] = tuple(old + np.asarray(new, np.float64) for old, new in zip(before, pair, strict=True))
         if outputs and processes.is_main():
             scorer.add(outputs)
 
@@ -49,8 +51,9 @@ def evaluate(
             collect()
     while running:
         collect()
-    values = {name: float(total / weight) for name, (total, weight) in totals.items() if weight}
-    values |= task.derived(values)
+    means = {name: total / weight for name, (total, weight) in totals.items() if weight}
+    values = {name: float(mean) for name, mean in means.items() if not np.ndim(mean)}
+    values |= task.derived(means)
     if scorer and processes.is_main():
         values |= scorer.result()
     return {f"{split}/{name}": value for name, value in values.items()}

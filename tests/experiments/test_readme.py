@@ -28,6 +28,7 @@ _IMAGENET = "it needs the ImageNet archives (144 GB)"
 _STORIES = "it needs the CNN and Daily Mail archives"
 _CASIA = "it needs CASIA-WebFace and LFW"
 _LIBRISPEECH = "it needs the archives of LibriSpeech (60 GB)"
+_CITYSCAPES = "it needs the archives of Cityscapes (11 GB)"
 _DOWNLOADS = "it downloads from the internet"
 _BENCHMARK = "it takes ten minutes on an idle machine; the same with --quick is run"
 QUICK = "python -m experiments.performance.main --quick"
@@ -44,6 +45,7 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[tpu]'": _INSTALLS,
     "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
     "python -m research.data prepare casia_webface --manual_dir=/path/to/casia": _CASIA,
+    "python -m research.data prepare cityscapes_fine --manual_dir=/path/to/cityscapes": _CITYSCAPES,
     "python -m research.data prepare cnn_dailymail --manual_dir=/path/to/stories "
     "--config=configs/summarization/cnn_dailymail.py:full": _STORIES,
     "python -m research.data prepare librispeech_flac/all960 --manual_dir=/path/to/librispeech "
@@ -57,8 +59,12 @@ NOT_RUN = {
 }
 SHARED = ROOT.parent / "shared/data"
 # What the smoke variants train on where it is not what the page prepares; the pages say so in passing only.
-SMOKE_NAMES = ("spelled_numbers", "dial_tones", "random_patterns/identification", "random_patterns/verification")
+SMOKE_NAMES = (
+    "spelled_numbers", "dial_tones", "random_patterns/identification", "random_patterns/verification",
+    "coloured_shapes",
+)  # fmt: skip
 SMOKE_DATA = " && ".join(f"python -m research.data prepare {name}" for name in SMOKE_NAMES)
+TEXTS = ("translation", "summarization", "sentiment", "question_answering")
 TRAINING_PAGES = sorted({ROOT / "experiments" / config.parent.name / "README.md" for config in CONFIGS})
 
 
@@ -79,7 +85,7 @@ def runs_here(command):
     """Whether a command is one that this test runs on this machine."""
     if command in NOT_RUN or needs_weights(command):
         return False
-    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/(recordings|orl_faces)", command)
+    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/(recordings|orl_faces|camvid/)", command)
 
 
 def small(command):
@@ -116,6 +122,17 @@ def write_people(path):
     path.joinpath("labels.csv").write_text("\n".join(["person,age", *ages]))
 
 
+def write_scenes(path):
+    """Forty pictures of four grounds, and masks that say which."""
+    for part in ("images", "masks"):
+        (path / part).mkdir(parents=True)
+    (path / "classes.txt").write_text("sand\t#e0c080\ngrass\nwater\nice\n")
+    for number in range(40):
+        mask = np.random.default_rng(number).integers(0, 4, (6, 8), np.uint8).repeat(8, 0).repeat(8, 1)
+        Image.fromarray(mask).save(path / f"masks/{number}.png")
+        Image.fromarray(60 * mask).convert("RGB").save(path / f"images/{number}.jpg")
+
+
 def write_pairs(path):
     """Forty lines of a number in words and one in digits, as a TSV file."""
     path.mkdir()
@@ -142,6 +159,7 @@ def write_sounds(path):
 OWN_DATA = {
     "/path/to/pictures": write_pictures,
     "/path/to/people": write_people,
+    "/path/to/scenes": write_scenes,
     "/path/to/pairs": write_pairs,
     "/path/to/classes": write_pairs,
     "/path/to/sounds": write_sounds,
@@ -196,8 +214,7 @@ def test_the_modes_and_own_data_are_shown(page):
     assert any("--mode=evaluate" in command for command in shown)
     assert any("--mode=predict" in command for command in shown)
     assert any(f"folder:{own}" in command for command in shown for own in OWN_DATA)
-    texts = {"summarization", "translation", "sentiment", "question_answering"}
-    if page.parent.name in texts:  # a text, a file and standard input
+    if page.parent.name in TEXTS:  # a text, a file and standard input
         predicted = [command.split("--mode=predict ")[1] for command in shown if "--mode=predict" in command]
         assert {text[:4] for text in predicted} >= {"-", "runs"} and any(text[0] in '"$' for text in predicted)
 

@@ -62,10 +62,12 @@ def test_embeddings_have_length_1_and_cosines_are_those_with_the_centres(flatten
     np.testing.assert_allclose(cosines, expected, atol=1e-6)
 
 
-def test_a_vit_embeds_too_but_has_no_map_to_flatten():
+def test_a_vit_embeds_too():
     images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
-    model = make(vit.ViT(0, **VIT))
-    embeddings, cosines = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images)[0])
-    assert embeddings.shape == (3, 6) and cosines.shape == (3, 5)
-    with pytest.raises(ValueError, match=r"config.model.flatten=True needs a model with maps"):
-        jax.eval_shape(lambda: make(vit.ViT(0, **VIT), flatten=True).init(jax.random.key(0), images))
+    for flatten, width in ((False, 8), (True, 4 * 8)):
+        model = make(vit.ViT(0, **VIT), flatten=flatten)
+        (embeddings, cosines), variables = jax.eval_shape(
+            lambda model=model: model.init_with_output(jax.random.key(0), images)
+        )
+        assert embeddings.shape == (3, 6) and cosines.shape == (3, 5)
+        assert variables["params"]["embedding"]["kernel"].shape == (width, 6)

@@ -3,7 +3,7 @@
 import concurrent.futures
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,29 +62,36 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             **info,
         )
 
-    def _generate_examples(self, split: str, pictures: Iterable[Picture]) -> Iterator[tuple[str, dict]]:
+    def _generate_examples(self, split: str, pictures: Iterable) -> Iterator[tuple[str, dict]]:
         progress = tqdm.tqdm(pictures, desc=f"{self.name} {split}", unit=" pictures", mininterval=0.5)
-        for picture, problem in _checked(progress, self.channels):
+        for picture, problem in _checked(progress, self.problem):
             if problem is None:
-                yield picture.member, {"image": picture.encoded, "label": picture.label, **picture.more}
+                yield picture.member, self.example(picture)
             elif self.skip_undecodable:
                 self.skipped.append(picture.path)
             else:
-                raise ValueError(
-                    f"{picture.path} cannot be decoded ({problem}); mend it, or prepare with --skip_undecodable"
-                )
+                raise ValueError(f"{picture.path} {problem}; mend it, or prepare with --skip_undecodable")
+
+    def example(self, picture: Any) -> dict[str, Any]:
+        """What is stored of a picture that is good."""
+        return {"image": picture.encoded, "label": picture.label}
+
+    def problem(self, picture: Any) -> str | None:
+        """What is wrong with a picture, as the end of a sentence that begins with its path; None when it is good."""
+        return undecodable(lambda: images.decode(picture.encoded, self.channels))
 
 
-def _checked(pictures: Iterable[Picture], channels: int) -> Iterator[tuple[Picture, str | None]]:
-    """Every picture with None, or with what is wrong with it. Pillow decodes outside the interpreter lock: threads."""
+def undecodable(decode: Callable[[], Any]) -> str | None:
+    """Why `decode` fails, as the end of a sentence; None when it does not."""
+    try:
+        decode()
+    except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly anything on broken bytes.
+        return f"cannot be decoded ({type(error).__name__}: {error})"
+    return None
 
-    def problem(picture: Picture) -> str | None:
-        try:
-            images.decode(picture.encoded, channels)
-        except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly anything on broken bytes.
-            return f"{type(error).__name__}: {error}"
-        return None
 
+def _checked(pictures: Iterable, problem: Callable[[Any], str | None]) -> Iterator[tuple[Any, str | None]]:
+    """Every picture with its `problem`. Pillow decodes outside the interpreter lock: threads."""
     pictures = iter(pictures)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         while chunk := list(itertools.islice(pictures, CHUNK)):

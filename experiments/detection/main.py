@@ -1,0 +1,84 @@
+"""Object detection: train, evaluate or use an FCOS detector on pictures with boxes. See README.md."""
+
+from research.train import preemption
+
+if __name__ == "__main__":
+    preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from research import cli
+from research import config as config_lib
+from research.data import detection as boxes
+from research.data import drawing, images, views
+from research.models import detector, resnet, vit
+from research.parallel import processes
+from research.tasks import box_scores, detection
+from research.train import trainer
+
+BACKBONES = {"resnet": resnet.ResNet, "vit": vit.ViT}
+_NOT_SET = ("parent", "name", "dtype", "param_dtype")
+_DETECTOR = config_lib.fields_of(detector.Detector, leave_out=_NOT_SET)
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """Every field that a config of this experiment may set, with its default."""
+    backbone = config_lib.choose(BACKBONES, config.model.name, "model.name")
+    return trainer.defaults(config) | {
+        "data": boxes.DEFAULTS,
+        "model": {"name": "", **config_lib.fields_of(backbone, leave_out=_NOT_SET), **_DETECTOR},
+        "task": config_lib.fields_of(detection.Task),
+    }
+
+
+def build(config: Any) -> tuple[detection.Task, boxes.Detections]:
+    """The task and the data of a config; nothing is read or computed yet."""
+    data = boxes.load(config.data)
+    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
+    of_backbone = {key: value for key, value in config.model.items() if key not in ("name", *_DETECTOR)}
+    backbone = BACKBONES[config.model.name](num_classes=0, **dtypes, **of_backbone)
+    head = {key: config.model[key] for key in _DETECTOR}
+    model = detector.Detector(backbone, data.num_classes, **dtypes, **head)
+    task = detection.Task(
+        model, data.class_names, data.image_shape, config.data.max_boxes, data.mean, data.std, **config.task
+    )
+    return task, data
+
+
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Runs one mode; `inputs` are the picture files of `predict`."""
+    task, data = build(config)
+    if mode == "predict":
+        return show_predictions(config, task, data, workdir, inputs)
+    return trainer.run(mode, config, task, data, workdir)
+
+
+def show_predictions(
+    config: Any, task: detection.Task, data: boxes.Detections, workdir: str, files: Sequence[str]
+) -> None:
+    """Writes below `workdir`/predict, for each picture file, NAME.png with its boxes and NAME.json, and prints where.
+
+    Both hold the boxes whose score is `task.shown_from` or more; in JSON in px: left, top, right, bottom.
+    """
+    pictures = [images.read(file, boxes.CHANNELS) for file in files]
+    outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
+    if not processes.is_main():
+        return
+    folder = Path(workdir) / "predict"
+    folder.mkdir(exist_ok=True)
+    for row, (file, picture) in enumerate(zip(files, pictures, strict=True)):
+        shown = outputs["scores"][row] >= max(task.shown_from, 1e-9)  # 0: no box
+        found = {name: outputs[name][row][shown] for name in ("boxes", "labels", "scores")}
+        found["boxes"] = data.in_picture(found["boxes"], views.size_of(picture))
+        place = folder / f"{Path(file).stem}.png"
+        drawing.boxes(picture, found["boxes"], found["labels"], found["scores"], data.class_names).save(place)
+        content = {"picture": str(file), **box_scores.as_json(found, data.class_names)}
+        place.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+        print(f"{file}: {shown.sum()} boxes in {place} and {place.with_suffix('.json')}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,78 @@
+"""Pictures with what a model sees in them, drawn with Pillow."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+LEAST = 480  # px; smaller pictures are enlarged, so that text can be read beside them
+ROW, SWATCH, MARGIN = 20, 14, 8  # px, of a legend
+
+
+def palette(colours: Sequence[str]) -> list[Colour]:
+    """A colour for each class: "#rrggbb" as given, and for "" one whose hue is far from its neighbours'."""
+    golden = 0.618034  # steps of the golden ratio never come back near to an earlier hue
+    hues = [colorsys.hsv_to_rgb(number * golden % 1, 0.75, 0.95) for number in range(len(colours))]
+    made = [tuple(round(255 * part) for part in hue) for hue in hues]
+    return [ImageColor.getrgb(given) if given else own for given, own in zip(colours, made, strict=True)]
+
+
+def enlarged(image: Image.Image, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
+    """`image` with its longer side at least LEAST px long, by a whole factor."""
+    factor = max(1, -(-LEAST // max(image.size)))
+    return image.resize((image.width * factor, image.height * factor), resampling) if factor > 1 else image
+
+
+def overlay(
+    image: Image.Image, mask: np.ndarray, names: Sequence[str], colours: Sequence[str], strength: float = 0.5
+) -> Image.Image:
+    """`image` in the colours of the classes in `mask` [height, width], and beside it their names and shares.
+
+    `strength` is the share of the colour in a pixel. Numbers that are no class leave the picture as it is.
+    """
+    table = np.zeros((256, 3), np.float32)
+    table[: len(names)] = palette(colours)
+    tinted = np.asarray(image.convert("RGB"), np.float32)
+    tinted = np.where((mask < len(names))[..., None], (1 - strength) * tinted + strength * table[mask], tinted)
+    counts = np.bincount(mask.ravel(), minlength=256)[: len(names)]
+    order = [number for number in np.argsort(-counts, kind="stable") if counts[number]]
+    entries = [(f"{names[number]} {counts[number] / mask.size:.1%}", palette(colours)[number]) for number in order]
+    return with_legend(enlarged(Image.fromarray(tinted.round().astype(np.uint8))), entries)
+
+
+def with_legend(image: Image.Image, entries: Sequence[tuple[str, Colour]]) -> Image.Image:
+    """`image` and to its right a list of names, each with its colour."""
+    font = ImageFont.load_default(size=13)
+    width = max((round(font.getlength(name)) for name, _ in entries), default=0) + SWATCH + 3 * MARGIN
+    height = max(image.height, ROW * len(entries) + 2 * MARGIN)
+    canvas = Image.new("RGB", (image.width + width, height), "white")
+    canvas.paste(image, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for row, (name, colour) in enumerate(entries):
+        left, top = image.width + MARGIN, MARGIN + ROW * row
+        draw.rectangle((left, top, left + SWATCH, top + SWATCH), fill=colour, outline="black")
+        draw.text((left + SWATCH + MARGIN, top), name, fill="black", font=font)
+    return canvas
+
+
+def boxes(
+    image: Image.Image,
+    found: Sequence[Sequence[float]],
+    labels: Sequence[int],
+    scores: Sequence[float],
+    names: Sequence[str],
+) -> Image.Image:
+    """`image` with boxes (left, top, right, bottom in px), each with its class and score, in the colours of classes."""
+    drawn = enlarged(image.convert("RGB"))
+    factor, colours = drawn.width / image.width, palette([""] * len(names))
+    font, draw = ImageFont.load_default(size=12), ImageDraw.Draw(drawn)
+    for box, label, score in zip(found, labels, scores, strict=True):
+        left, top, right, bottom = (factor * side for side in box)
+        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colours[label], width=2)
+        text = f"{names[label]} {score:.2f}"
+        place = (left, max(0, top - 14))
+        draw.rectangle(draw.textbbox(place, text, font=font), fill=colours[label])
+        draw.text(place, text, fill="black", font=font)
+    return drawn

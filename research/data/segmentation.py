@@ -1,0 +1,189 @@
+"""`load(config.data)`: pictures and their masks as batches that are a function of (seed, step)."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from research.data import datasets, images, sources, views
+from research.data.views import VOID
+
+DEFAULTS: dict[str, Any] = {
+    "name": "",  # camvid, cityscapes_fine, coloured_shapes or folder:PATH, see builders/mask_folder.py
+    "dir": "",  # where prepared data lie; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
+    "validation_fraction": 0.1,  # of train, held out where the data set has no validation split
+    "image_size": (0, 0),  # height and width in px of what is cut out for training; (0, 0): of the largest picture
+    "eval_size": (0, 0),  # of the canvas of evaluation, on which pictures lie as they are; (0, 0): of the largest one
+    # Augmentation while training, see Train.
+    "scale": (1.0, 1.0),
+    "flip": False,
+    "colour": 0.0,
+    # For the normalisation in the compiled step: per channel (or one for all), in units of 0..255.
+    "mean": (127.5,),
+    "std": (127.5,),
+    # Speed, never content.
+    "workers": 0,
+    "prefetch": 2,
+}
+CHANNELS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """The picture as it is, in the upper left corner of a canvas of `size` (height, width in px); the rest is void.
+
+    `classes`: numbers from there on are void.
+    """
+
+    size: views.Size
+    classes: int
+    fill: tuple[int, ...]
+
+    def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """`image` uint8 [height, width, 3] and `mask` uint8 [height, width]. Raises ValueError if it is too large."""
+        image, mask = self._decode(example)
+        size = views.size_of(image)
+        if size[0] > self.size[0] or size[1] > self.size[1]:
+            raise ValueError(
+                f"{example['name'].decode()} is {size[0]} px high and {size[1]} px wide, "
+                f"more than config.data.eval_size={self.size}"
+            )
+        return self._arrays(views.corner(size, self.size), image, mask)
+
+    def _decode(self, example: Mapping[str, Any]) -> tuple[Image.Image, np.ndarray]:
+        mask = images.decode_mask(example["mask"])
+        return images.decode(example["image"], CHANNELS), np.where(mask < self.classes, mask, VOID).astype(np.uint8)
+
+    def _arrays(self, view: views.View, image: Image.Image, mask: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": np.asarray(view.picture(image, self.fill)), "mask": view.mask(mask)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Evaluate):
+    """A random window of the picture, or the picture at a random place in a window that is larger.
+
+    scale    the picture is resized by a factor that is log-uniform between these two
+    flip     left-right with probability 1/2
+    colour   brightness, contrast and saturation, each times a factor that is uniform in 1 +- colour
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+    colour: float = 0.0
+
+    def __call__(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """As in evaluation, with the random choices drawn from `rng`."""
+        image, mask = self._decode(example)
+        view = views.drawn(views.size_of(image), self.size, self.scale, self.flip, rng)
+        arrays = self._arrays(view, image, mask)
+        if self.colour:
+            jittered = images.jitter_colours(Image.fromarray(arrays["image"]), self.colour, rng)
+            arrays["image"] = np.asarray(jittered)
+        return arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes(datasets.Dataset):
+    """Pictures with a class for every pixel. A batch holds, beside `index` and `weight`:
+
+    image  uint8 [batch, height, width, 3]
+    mask   uint8 [batch, height, width]: a class, or VOID
+    """
+
+    class_names: tuple[str, ...]
+    colours: tuple[str, ...]  # "#rrggbb", or "" where the data set says none
+    mean: tuple[float, ...]  # per channel, in units of 0..255
+    std: tuple[float, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels while training."""
+        return (*self.train_transform.size, CHANNELS)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the masks tell apart."""
+        return len(self.class_names)
+
+    def example_name(self, split: str, index: int) -> str:
+        """What the picture at a position of a split is called in its archive or folder."""
+        return self.source(split)[index]["name"].decode()
+
+    def view(self, image: Image.Image) -> views.View:
+        """How a picture that somebody brings lies on the canvas of evaluation: as it is, smaller where it must be."""
+        size, canvas = views.size_of(image), self.eval_transform.size
+        fits = size[0] <= canvas[0] and size[1] <= canvas[1]
+        return views.corner(size, canvas) if fits else views.fitted(size, canvas)
+
+    def examples(self, pictures: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+        """A batch of pictures whose classes are to be predicted."""
+        fill, count = self.eval_transform.fill, len(pictures)
+        canvases = np.stack([np.asarray(self.view(picture).picture(picture, fill)) for picture in pictures])
+        index, weight = np.full(count, -1, np.int32), np.zeros(count, np.float32)
+        return {"image": canvases, "mask": np.full(canvases.shape[:3], VOID), "index": index, "weight": weight}
+
+    def in_picture(self, mask: np.ndarray, image: Image.Image) -> np.ndarray:
+        """The part of a predicted mask [height, width] that shows `image`, at the size of `image`."""
+        height, width = self.view(image).resized
+        shown = Image.fromarray(mask[:height, :width].astype(np.uint8))
+        return np.asarray(shown.resize(image.size, Image.Resampling.NEAREST))
+
+
+def load(config: Mapping[str, Any]) -> Scenes:
+    """The pictures and masks that `config` (see DEFAULTS) describes; no example is read yet.
+
+    A folder that has not been prepared, or that changed since, is prepared here. Raises ValueError for an unknown name
+    or a bad setting.
+    """
+    config = {**DEFAULTS, **config}
+    builder = datasets.open_builder(config)
+    from research.data.builders import masks  # here, since TFDS is slow to import
+
+    if not isinstance(builder, masks.MaskBuilder):
+        raise ValueError(
+            f"config.data.name={config['name']!r} has no masks; choose camvid, cityscapes_fine, coloured_shapes or "
+            "folder:PATH with images and masks in PATH/train"
+        )
+    _check(config)
+    mean, std = (datasets.per_channel(config[key], CHANNELS, key) for key in ("mean", "std"))
+    largest = _largest(builder)
+    shared = {"classes": len(builder.class_names), "fill": tuple(round(value) for value in mean)}
+    augmentation = {"scale": tuple(config["scale"]), "flip": config["flip"], "colour": config["colour"]}
+    return Scenes(
+        prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
+        train_transform=Train(_size(config, "image_size", largest), **shared, **augmentation),
+        eval_transform=Evaluate(_size(config, "eval_size", largest), **shared),
+        workers=config["workers"],
+        prefetch=config["prefetch"],
+        class_names=tuple(builder.class_names),
+        colours=tuple(builder.colours) or ("",) * len(builder.class_names),
+        mean=mean,
+        std=std,
+    )
+
+
+def _largest(builder) -> views.Size | None:
+    """The largest height and width of the pictures; None where that is not known before they are prepared."""
+    if sources.is_prepared(builder):
+        return tuple(builder.info.metadata["largest"])
+    return builder.shape[:2] if None not in builder.shape else None
+
+
+def _size(config: Mapping[str, Any], key: str, largest: views.Size | None) -> views.Size:
+    size = tuple(config[key])
+    if len(size) != 2 or min(size) < 0 or (0 in size and any(size)):
+        raise ValueError(f"config.data.{key}={size} must be a height and a width in px, or (0, 0)")
+    if not any(size) and largest is None:
+        raise ValueError(f"config.data.{key} is needed: {config['name']!r} is not prepared, so its sizes are unknown")
+    return size if any(size) else largest
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    scale = config["scale"]
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise ValueError(f"config.data.scale={tuple(scale)} must be two factors above 0, the smaller one first")
+    if not 0 <= config["colour"] <= 1:
+        raise ValueError(f"config.data.colour={config['colour']} must lie between 0 and 1")
+    datasets.check_fraction(config)

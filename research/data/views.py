@@ -1,0 +1,110 @@
+"""Where a picture lies on a canvas of fixed size: one `View` moves its pixels, its mask and its boxes alike."""
+
+import dataclasses
+import math
+
+import numpy as np
+from PIL import Image
+
+Size = tuple[int, int]  # height, width in px
+VOID = 255  # what a mask holds where there is no class
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The picture is resized to `resized`, its point (top, left) becomes the corner of the `canvas`; then `flip`
+    exchanges left and right, `upside_down` top and bottom.
+
+    A negative `top` or `left` leaves a margin there.
+    """
+
+    canvas: Size
+    resized: Size
+    top: int = 0
+    left: int = 0
+    flip: bool = False
+    upside_down: bool = False
+
+    def picture(self, image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
+        """`image` on the canvas, resized bilinearly; `fill` is the colour around it."""
+        return self._place(image, Image.Resampling.BILINEAR, fill if len(fill) > 1 else fill[0])
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """The mask uint8 [height, width] on the canvas: numbers of the nearest pixels, VOID around them."""
+        return np.asarray(self._place(Image.fromarray(mask), Image.Resampling.NEAREST, VOID))
+
+    def boxes(self, boxes: np.ndarray, size: Size) -> np.ndarray:
+        """Boxes [count, 4] (left, top, right, bottom in px) of a picture of `size`, on the canvas; not clipped."""
+        scale = np.array([self.resized[1] / size[1], self.resized[0] / size[0]] * 2)
+        return self._mirrored(boxes * scale - np.array([self.left, self.top] * 2))
+
+    def back(self, boxes: np.ndarray, size: Size) -> np.ndarray:
+        """The inverse of `boxes`."""
+        scale = np.array([self.resized[1] / size[1], self.resized[0] / size[0]] * 2)
+        return (self._mirrored(np.array(boxes, np.float64)) + np.array([self.left, self.top] * 2)) / scale
+
+    def _mirrored(self, boxes: np.ndarray) -> np.ndarray:
+        """`boxes` on the canvas, exchanged as the pixels are; its own inverse."""
+        if self.flip:
+            boxes[:, [0, 2]] = self.canvas[1] - boxes[:, [2, 0]]
+        if self.upside_down:
+            boxes[:, [1, 3]] = self.canvas[0] - boxes[:, [3, 1]]
+        return boxes
+
+    def _place(self, image: Image.Image, resampling: Image.Resampling, fill: int | tuple[int, ...]) -> Image.Image:
+        height, width = self.resized
+        if image.size != (width, height):
+            image = image.resize((width, height), resampling)
+        if self.resized != self.canvas or self.top or self.left:
+            placed = Image.new(image.mode, self.canvas[::-1], fill)
+            placed.paste(image, (-self.left, -self.top))
+            image = placed
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
+        return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if self.upside_down else image
+
+
+def size_of(image: Image.Image) -> Size:
+    """Height and width."""
+    return image.size[::-1]
+
+
+def corner(size: Size, canvas: Size) -> View:
+    """A picture of `size` as it is, in the upper left corner of the canvas."""
+    return View(canvas, size)
+
+
+def fitted(size: Size, canvas: Size) -> View:
+    """A picture of `size`, as large as the canvas lets it be at its own aspect ratio, in the upper left corner."""
+    return View(canvas, _times(size, min(canvas[0] / size[0], canvas[1] / size[1]), most=canvas))
+
+
+def drawn(
+    size: Size,
+    canvas: Size,
+    scale: tuple[float, float],
+    flip: bool,
+    rng: np.random.Generator,
+    upside_down: bool = False,
+    base: float = 1.0,
+) -> View:
+    """A random view of a picture of `size`.
+
+    It is resized by `base` and by a factor that is log-uniform in `scale`, both sides alike, and lies at a uniform
+    position at which it is inside the canvas, or the canvas inside it; `flip` and `upside_down`: each with probability
+    1/2.
+    """
+    factor = math.exp(rng.uniform(*np.log(scale))) if scale[0] < scale[1] else scale[0]
+    resized = _times(size, base * factor)
+    top, left = (_between(0, whole - part, rng) for whole, part in zip(resized, canvas, strict=True))
+    return View(canvas, resized, top, left, flip and rng.random() < 0.5, upside_down and rng.random() < 0.5)
+
+
+def _times(size: Size, factor: float, most: Size | None = None) -> Size:
+    sides = tuple(max(1, round(side * factor)) for side in size)
+    return tuple(map(min, sides, most)) if most else sides
+
+
+def _between(one: int, other: int, rng: np.random.Generator) -> int:
+    """A uniform integer from one to the other, both included."""
+    low, high = sorted((one, other))
+    return low + int(rng.random() * (high - low + 1))

@@ -1,0 +1,53 @@
+"""Boxes [..., 4] (left, top, right, bottom): overlaps, and what is left of many boxes around the same thing."""
+
+import jax
+import jax.numpy as jnp
+
+
+def area(boxes: jax.Array) -> jax.Array:
+    """[...]; 0 for boxes that are inverted."""
+    sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def _overlap(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The areas of intersection and union."""
+    corners = jnp.maximum(one[..., :2], other[..., :2]), jnp.minimum(one[..., 2:], other[..., 2:])
+    shared = area(jnp.concatenate(corners, axis=-1))
+    return shared, area(one) + area(other) - shared
+
+
+def iou(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Intersection over union of boxes that broadcast; 0 where both are empty."""
+    shared, union = _overlap(one, other)
+    return shared / jnp.maximum(union, 1e-9)
+
+
+def generalised_iou(one: jax.Array, other: jax.Array) -> jax.Array:
+    """IoU less the share of the smallest box around both that belongs to neither (Rezatofighi et al., 2019)."""
+    shared, union = _overlap(one, other)
+    corners = jnp.minimum(one[..., :2], other[..., :2]), jnp.maximum(one[..., 2:], other[..., 2:])
+    around = area(jnp.concatenate(corners, axis=-1))
+    return shared / jnp.maximum(union, 1e-9) - (around - union) / jnp.maximum(around, 1e-9)
+
+
+def suppress(boxes: jax.Array, labels: jax.Array, valid: jax.Array, threshold: float) -> jax.Array:
+    """Non-maximum suppression within each class: which boxes stay, [batch, count].
+
+    `boxes` [batch, count, 4] and `labels` [batch, count] come in falling order of score. A box goes when one before it
+    that stays has its class and an IoU above `threshold` with it. Boxes that are not `valid` go at once.
+    """
+    count = boxes.shape[1]
+    close = iou(boxes[:, :, None], boxes[:, None]) > threshold
+    before = jnp.arange(count)[:, None] < jnp.arange(count)[None]
+    # [batch, i, j]: i, if it stays, removes j.
+    removes = close & (labels[:, :, None] == labels[:, None]) & before & valid[:, :, None]
+
+    # What stays is the one fixed point of this rule, and the first n boxes are right after n rounds at the latest;
+    # mostly a few rounds are enough, where one box after the other would be `count`.
+    def body(carry):
+        stays, _ = carry
+        new = valid & ~(removes & stays[:, :, None]).any(1)
+        return new, (new != stays).any()
+
+    return jax.lax.while_loop(lambda carry: carry[1], body, (valid, jnp.array(True)))[0]

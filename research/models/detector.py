@@ -1,0 +1,139 @@
+"""An anchor-free detector of one stage, FCOS (Tian et al., 2019), over any backbone that gives feature maps."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from research.models import layers, pyramid
+from research.models.pyramid import FPN, PICTURE, SimplePyramid
+from research.parallel.sharding import Table, constrain
+
+PRIOR = 0.01  # the probability of every class before anything is learnt (Lin et al., 2017, "Focal loss")
+GROUPS = 8  # of group norm, where that divides the channels
+LOGICAL_AXES = ((".*scales", (None,)),)
+POINTS = ("batch", None, None)
+
+
+class Found(NamedTuple):
+    """What the head says at every point of every level, the finest level first, row by row; all float32.
+
+    class_logits [batch, points, classes]; distances [batch, points, 4] in px to left, top, right and bottom;
+    centreness [batch, points], a logit.
+    """
+
+    class_logits: jax.Array
+    distances: jax.Array
+    centreness: jax.Array
+
+
+class Tower(nn.Module):
+    """`depth` 3x3 convolutions, each with group norm and ReLU; the same for all levels."""
+
+    depth: int
+    channels: int
+    dtypes: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        groups = math.gcd(GROUPS, self.channels)
+        for index in range(1, self.depth + 1):
+            init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+            x = nn.Conv(self.channels, (3, 3), kernel_init=init, name=f"conv{index}", **self.dtypes)(x)
+            x = nn.relu(nn.GroupNorm(groups, use_fast_variance=False, name=f"norm{index}", **self.dtypes)(x))
+            x = constrain(x, PICTURE)
+        return x
+
+
+class Head(nn.Module):
+    """Classes from one tower, boxes and centre-ness from another, shared by all levels."""
+
+    num_classes: int
+    depth: int
+    channels: int
+    strides: tuple[int, ...]
+    dtypes: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, maps: pyramid.Maps) -> Found:
+        dtype = layers.at_least_float32(self.dtypes["dtype"])
+        last = {"dtype": dtype, "param_dtype": self.dtypes["param_dtype"], "kernel_init": nn.initializers.normal(0.01)}
+        rare = nn.initializers.constant(-math.log((1 - PRIOR) / PRIOR))
+        class_tower, box_tower = (
+            Tower(self.depth, self.channels, self.dtypes, name=f"{n}_tower") for n in ("class", "box")
+        )
+        classes = nn.Conv(self.num_classes, (3, 3), bias_init=rare, name="class_conv", **last)
+        boxes, centre = (nn.Conv(count, (3, 3), name=f"{n}_conv", **last) for n, count in (("box", 4), ("centre", 1)))
+        scales = self.param("scales", nn.initializers.ones, (len(maps),), self.dtypes["param_dtype"])
+        levels = []
+        for x, scale, stride in zip(maps, scales.astype(dtype), self.strides, strict=True):
+            seen, around = class_tower(x), box_tower(x)
+            distances = jnp.exp(jnp.clip(scale * boxes(around), max=8.0)) * stride  # e^8 strides are more than any map
+            levels.append([_flat(each) for each in (classes(seen), distances, centre(around))])
+        class_logits, distances, centreness = (jnp.concatenate(each, 1) for each in zip(*levels, strict=True))
+        return Found(*(constrain(each, POINTS) for each in (class_logits, distances)), centreness[..., 0])
+
+
+class Detector(nn.Module):
+    """Pictures [batch, height, width, channels] to what is `Found` at every point.
+
+    `backbone` gives maps (a ResNet or ViT with 0 classes). The maps of a ResNet from number `finest` on go into an FPN,
+    that of a ViT into a simple pyramid, of which those from `finest` on are used; `extra` coarser ones are added.
+    """
+
+    backbone: nn.Module
+    num_classes: int
+    finest: int = 1  # 0 is the largest map
+    extra: int = 0
+    pyramid_channels: int = 256
+    head_depth: int = 4
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+
+    @property
+    def logical_axes(self) -> Table:
+        """From parameter path to logical axes."""
+        return (*LOGICAL_AXES, *self.backbone.logical_axes, *pyramid.LOGICAL_AXES)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of each level, in px."""
+        strides = self.backbone.strides
+        if len(strides) == 1:
+            patch = strides[0]
+            if patch % 4:
+                raise ValueError(f"config.model.patch_size={patch} must be a multiple of 4 for a pyramid over it")
+            strides = (patch // 4, patch // 2, patch, 2 * patch)
+        if not 0 <= self.finest < len(strides):
+            raise ValueError(
+                f"config.model.finest={self.finest} must be at least 0 and less than {len(strides)} (maps)"
+            )
+        return (*strides[self.finest :], *(strides[-1] * 2**k for k in range(1, self.extra + 1)))
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> Found:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        strides = self.strides
+        maps = self.backbone(images, train)
+        if len(maps) == 1:
+            maps = SimplePyramid(self.pyramid_channels, self.extra, dtypes, name="pyramid")(maps)[self.finest :]
+        else:
+            maps = FPN(self.pyramid_channels, self.extra, dtypes, name="fpn")(maps[self.finest :])
+        return Head(self.num_classes, self.head_depth, self.pyramid_channels, strides, dtypes, name="head")(maps)
+
+
+def points(height: int, width: int, strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The points (x, y) [points, 2] in px of pictures of this size, in the order of `Found`, and the level of each."""
+    places, levels = [], []
+    for level, stride in enumerate(strides):
+        y, x = np.mgrid[: -(-height // stride), : -(-width // stride)]
+        places.append(np.stack([x.ravel(), y.ravel()], -1) * stride + stride / 2)
+        levels.append(np.full(x.size, level))
+    return np.concatenate(places).astype(np.float32), np.concatenate(levels)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    return x.reshape(x.shape[0], -1, x.shape[-1])

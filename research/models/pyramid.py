@@ -1,0 +1,100 @@
+"""Feature maps of several sizes, for what has to find things of several sizes: any backbone to a pyramid."""
+
+import functools
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from research.models import layers
+from research.models.resnet import PICTURE
+from research.parallel.sharding import constrain
+
+LOGICAL_AXES = (
+    (".*conv[0-9]*/kernel", ("height", "width", "channels_in", "channels")),
+    (".*conv[0-9]*/bias", ("channels",)),
+    (".*norm[0-9]*/(scale|bias|mean|var)", ("channels",)),
+)
+
+Maps = tuple[jax.Array, ...]  # each [batch, height, width, channels], the finest first
+
+
+class ConvNorm(nn.Module):
+    """A 3x3 convolution, batch norm and ReLU."""
+
+    features: int
+    dtypes: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        x = nn.Conv(self.features, (3, 3), use_bias=False, kernel_init=init, name="conv", **self.dtypes)(x)
+        norm = layers.batch_norm(use_running_average=not train, momentum=0.9, **self.dtypes)
+        return constrain(nn.relu(norm(name="norm")(x)), PICTURE)
+
+
+class FPN(nn.Module):
+    """Feature pyramid network (Lin et al., 2017): every map gets `channels` channels and what the coarser ones know.
+
+    `extra` further maps, each half as large as the one before, are convolved out of the coarsest (RetinaNet's P6, P7).
+    """
+
+    channels: int
+    extra: int
+    dtypes: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, maps: Maps) -> Maps:
+        conv = functools.partial(nn.Conv, self.channels, **self.dtypes)
+        merged, above = [], None
+        for level in reversed(range(len(maps))):
+            x = conv((1, 1), name=f"lateral_conv{level + 1}")(maps[level])
+            above = constrain(x if above is None else x + upsample(above, x.shape[1:3]), PICTURE)
+            merged.insert(0, above)
+        out = [constrain(conv((3, 3), name=f"out_conv{level + 1}")(x), PICTURE) for level, x in enumerate(merged)]
+        return (*out, *coarser(out[-1], self.extra, conv))
+
+
+class SimplePyramid(nn.Module):
+    """The one map of a plain ViT, at 4, 2, 1 and 1/2 times its height and width (Li et al., 2022, "ViTDet").
+
+    `channels` is the number of channels of each; 0: a quarter, a half, all and all of those of the map.
+    """
+
+    channels: int
+    extra: int
+    dtypes: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, maps: Maps) -> Maps:
+        x = maps[-1]
+        width = x.shape[-1]
+        up = functools.partial(nn.ConvTranspose, kernel_size=(2, 2), strides=(2, 2), **self.dtypes)
+        norm = functools.partial(layers.layer_norm, **self.dtypes)
+        two = constrain(up(width // 2, name="double_deconv")(x), PICTURE)
+        four = nn.gelu(norm(name="quadruple_norm")(up(width // 2, name="quadruple_deconv1")(x)))
+        four = constrain(up(width // 4, name="quadruple_deconv2")(four), PICTURE)
+        half = nn.max_pool(x, (2, 2), (2, 2), padding="SAME")
+        if not self.channels:
+            return (four, two, x, half)
+        conv = functools.partial(nn.Conv, self.channels, **self.dtypes)
+        out = []
+        for level, each in enumerate((four, two, x, half), start=1):
+            each = norm(name=f"lateral_norm{level}")(conv((1, 1), use_bias=False, name=f"lateral_conv{level}")(each))
+            each = norm(name=f"out_norm{level}")(conv((3, 3), use_bias=False, name=f"out_conv{level}")(each))
+            out.append(constrain(each, PICTURE))
+        return (*out, *coarser(out[-1], self.extra, conv))
+
+
+def coarser(x: jax.Array, count: int, conv: Any) -> Maps:
+    """`count` further maps, each made of the one before by a 3x3 convolution of stride 2. To be called in a module."""
+    maps = []
+    for level in range(count):
+        x = constrain(conv((3, 3), 2, padding=1, name=f"extra_conv{level + 1}")(nn.relu(x) if level else x), PICTURE)
+        maps.append(x)
+    return tuple(maps)
+
+
+def upsample(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """A map at twice its height and width, by nearest neighbours, cut to `size` (which halving had rounded up)."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]

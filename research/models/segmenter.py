@@ -1,0 +1,111 @@
+"""A class for every pixel: a backbone that gives feature maps, and a decoder over them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research import config as config_lib
+from research.models import layers
+from research.models.pyramid import FPN, LOGICAL_AXES, ConvNorm, Maps, SimplePyramid, upsample
+from research.parallel.sharding import Table, constrain
+
+
+class UNet(nn.Module):
+    """From the coarsest map on: twice as large, the next finer map beside it, a 3x3 convolution of both.
+
+    Ronneberger et al., 2015, but with one convolution a level. `channels` are those of each level, the coarsest first.
+    """
+
+    channels: tuple[int, ...]
+    dtypes: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, maps: Maps, train: bool) -> jax.Array:
+        if len(self.channels) != len(maps) - 1:
+            raise ValueError(
+                f"config.model.decoder_channels={self.channels} has {len(self.channels)} entries; decoder='unet' needs "
+                f"one for each of the {len(maps)} maps of the backbone but the coarsest"
+            )
+        x = maps[-1]
+        for level, (finer, features) in enumerate(zip(reversed(maps[:-1]), self.channels, strict=True), start=1):
+            x = jnp.concatenate([upsample(x, finer.shape[1:3]), finer], axis=-1)
+            x = ConvNorm(features, self.dtypes, name=f"up{level}")(x, train)
+        return x
+
+
+class SumOfLevels(nn.Module):
+    """A feature pyramid, a 3x3 convolution of each of its maps, and their sum at the size of the finest.
+
+    As the semantic branch of Kirillov et al., 2019, with the coarser maps enlarged at once. `channels`: of the pyramid,
+    and of the convolutions.
+    """
+
+    channels: tuple[int, ...]
+    dtypes: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, maps: Maps, train: bool) -> jax.Array:
+        if len(self.channels) != 2:
+            raise ValueError(
+                f"config.model.decoder_channels={self.channels} has {len(self.channels)} entries; decoder='fpn' needs "
+                "two: those of the pyramid and those of the sum"
+            )
+        maps, total = FPN(self.channels[0], 0, self.dtypes, name="fpn")(maps), 0
+        for level in reversed(range(len(maps))):
+            x = ConvNorm(self.channels[1], self.dtypes, name=f"level{level + 1}")(maps[level], train)
+            for finer in reversed(maps[:level]):
+                x = upsample(x, finer.shape[1:3])
+            total = total + x
+        return total
+
+
+class Linear(nn.Module):
+    """The coarsest map as it is (Strudel et al., 2021, "Segmenter", its linear decoder)."""
+
+    channels: tuple[int, ...]
+    dtypes: dict[str, Any]
+
+    def __call__(self, maps: Maps, train: bool) -> jax.Array:
+        return maps[-1]
+
+
+DECODERS: dict[str, Callable] = {"unet": UNet, "fpn": SumOfLevels, "linear": Linear}
+
+
+class Segmenter(nn.Module):
+    """Pictures [batch, height, width, channels] to logits [batch, height, width, num_classes] in float32.
+
+    `backbone` gives maps (a ResNet or ViT with 0 classes); that of a ViT becomes a simple pyramid for the decoders
+    that want several. The decoder's logits are enlarged bilinearly.
+    """
+
+    backbone: nn.Module
+    num_classes: int
+    decoder: str = "unet"
+    decoder_channels: tuple[int, ...] = ()  # see the decoders
+    decoder_dropout: float = 0.0  # of whole channels, before the last layer
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+
+    @property
+    def logical_axes(self) -> Table:
+        """From parameter path to logical axes."""
+        return (*self.backbone.logical_axes, *LOGICAL_AXES)
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        decoder = config_lib.choose(DECODERS, self.decoder, "model.decoder")
+        maps = self.backbone(images, train)
+        if len(maps) == 1 and self.decoder != "linear":
+            maps = SimplePyramid(0, 0, dtypes, name="pyramid")(maps)
+        x = decoder(tuple(self.decoder_channels), dtypes, name="decoder")(maps, train)
+        x = nn.Dropout(self.decoder_dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
+        dtype = layers.at_least_float32(x.dtype)
+        logits = nn.Dense(self.num_classes, name="head", dtype=dtype, param_dtype=self.param_dtype)(x)
+        logits = constrain(logits, ("batch", "height", "width", "classes"))
+        size = (images.shape[0], *images.shape[1:3], self.num_classes)
+        return constrain(jax.image.resize(logits, size, "bilinear"), ("batch", "height", "width", "classes"))

@@ -1,0 +1,112 @@
+"""Average precision of boxes by pycocotools, on the host."""
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# pycocotools' summary, in its order: AP, AP at IoU .5 and .75, AP by size of object; AR with 1, 10 and 100 boxes.
+_SUMMARY = ("map", "map50", "map75", "map_small", "map_medium", "map_large", "ar1", "ar10", "ar100")
+NAMES = _SUMMARY[:6]
+MAX_DETECTIONS = (1, 10, 100)  # of a picture, in its summary
+
+
+class Scorer:
+    """Collects the boxes that are found in a split, in px of the pictures, and scores them against the references.
+
+    Objects that are a crowd are neither missed nor found. `data` gives `reference` and `in_picture`.
+    """
+
+    signatures: Mapping[str, str] = {
+        "map": f"pycocotools {metadata.version('pycocotools')} bbox, IoU .50:.05:.95, 100 boxes a picture, "
+        "as a fraction; bad boxes left out or cut as the config says"
+    }
+
+    def __init__(self, data: Any, split: str):
+        self._data, self._split = data, split
+        self._found: dict[int, dict[str, Any]] = {}
+
+    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+        """Adds a batch of predictions; padding has weight 0, and what is no box the score 0."""
+        for row in np.flatnonzero(outputs["weight"] > 0):
+            index, kept = int(outputs["index"][row]), outputs["scores"][row] > 0
+            reference = self._data.reference(self._split, index)
+            boxes = self._data.in_picture(outputs["boxes"][row][kept], reference["size"])
+            found = {"boxes": boxes, "scores": outputs["scores"][row][kept], "labels": outputs["labels"][row][kept]}
+            self._found[index] = {"reference": reference, "found": found}
+
+    def result(self) -> dict[str, float]:
+        """`map` and its like, as fractions, and `ap50_CLASS`; without those that have no object."""
+        return average_precision(list(self._found.values()), self._data.class_names)
+
+    def save(self, path: Path) -> None:
+        """Writes a line of JSON for each picture: its name, size (height, width), and the boxes that were found."""
+        with open(path, "w") as file:
+            for index, each in sorted(self._found.items()):
+                found = as_json(each["found"], self._data.class_names)
+                line = {"index": index, "name": each["reference"]["name"], "size": each["reference"]["size"], **found}
+                file.write(json.dumps(line) + "\n")
+
+
+def as_json(found: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, list]:
+    """Boxes as (left, top, right, bottom) in px, scores, and the names of their classes."""
+    return {
+        "boxes": [[round(float(side), 2) for side in box] for box in found["boxes"]],
+        "scores": [round(float(score), 5) for score in found["scores"]],
+        "labels": [class_names[label] for label in found["labels"]],
+    }
+
+
+def average_precision(pictures: list[dict[str, Any]], class_names: tuple[str, ...]) -> dict[str, float]:
+    """The scores of `pictures`, each with its `reference` (boxes, labels, crowd, areas) and what was `found` there."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, results = COCO(), []
+    entries = [  # ids from 1: pycocotools takes 0 for no match
+        _entry(number, box, label, id=0, iscrowd=int(crowd), area=float(area))
+        for number, each in enumerate(pictures, start=1)
+        for box, label, crowd, area in zip(*(each["reference"][key] for key in _REFERENCE), strict=True)
+    ]
+    for number, entry in enumerate(entries, start=1):
+        entry["id"] = number
+    truth.dataset = {
+        "info": {},
+        "images": [{"id": number} for number in range(1, len(pictures) + 1)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
+        "annotations": entries,
+    }
+    for number, each in enumerate(pictures, start=1):
+        found = each["found"]
+        for box, label, score in zip(found["boxes"], found["labels"], found["scores"], strict=True):
+            results.append(_entry(number, box, label, score=float(score)))
+    if not entries:
+        return {}
+    if not results:
+        return dict.fromkeys(NAMES[:3], 0.0)
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
+        truth.createIndex()
+        scores = COCOeval(truth, truth.loadRes(results), "bbox")
+        scores.params.maxDets = list(MAX_DETECTIONS)
+        scores.evaluate()
+        scores.accumulate()
+        scores.summarize()
+    # precision: [IoU thresholds, recalls, classes, sizes, boxes a picture]; -1 where there is no object
+    at_half = scores.eval["precision"][0, :, :, 0, -1].mean(0)
+    values = dict(zip(_SUMMARY, scores.stats, strict=False))
+    values |= {f"ap50_{name}": value for name, value in zip(class_names, at_half, strict=True)}
+    return {name: float(value) for name, value in values.items() if value >= 0}
+
+
+_REFERENCE = ("boxes", "labels", "crowd", "areas")
+
+
+def _entry(picture: int, box: np.ndarray, label: int, **fields: Any) -> dict[str, Any]:
+    left, top, right, bottom = map(float, box)
+    bbox = [left, top, right - left, bottom - top]
+    return {"image_id": picture, "category_id": int(label) + 1, "bbox": bbox, **fields}

@@ -1,0 +1,214 @@
+"""Pictures to boxes: the losses of FCOS (Tian et al., 2019), non-maximum suppression inside the compiled step."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from research import config as config_lib
+from research.models import box_ops
+from research.models.detector import Found, points
+from research.parallel.sharding import Table, constrain
+from research.tasks import box_scores
+
+Batch = dict[str, jax.Array]
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+FARTHEST = 8  # strides: a level finds boxes whose farthest side is so far from the point, and more than half of it
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Pure functions over a model of pictures to what is `Found` at points.
+
+    A batch holds `image` uint8 [batch, height, width, 3], `boxes` float32 [batch, max_boxes, 4] (left, top, right and
+    bottom in px), `labels` int32 and `box_weight` float32 [batch, max_boxes], 0 where there is no box, `index` int32
+    [batch] and `weight` float32 [batch], 0 for padding. `mean` and `std` are per channel, in units of 0..255.
+    """
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    max_boxes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    # Points within so many strides of a box's centre, in either direction, are to find it.
+    radius: float = 1.5
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    box_loss_weight: float = 1.0
+    # Of prediction: boxes below the score, or of lower score and a larger IoU than this with one of their class, go.
+    score_threshold: float = 0.05
+    nms_iou: float = 0.6
+    candidates: int = 400  # that take part in it, in a picture
+    max_detections: int = 100
+    shown_from: float = 0.4  # the score from which `predict` draws a box
+    select_by: str = "map"  # which metric of the evaluation chooses among checkpoints; "loss": the least
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting that no batch could mend."""
+        config_lib.choose(dict.fromkeys(("loss", *box_scores.NAMES)), self.select_by, "task.select_by")
+        for field in ("candidates", "max_detections"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"config.task.{field}={getattr(self, field)} must be at least 1")
+
+    @property
+    def selection(self) -> tuple[str, str]:
+        """What chooses among checkpoints: a metric of the evaluation, and whether more of it is better."""
+        return self.select_by, "min" if self.select_by == "loss" else "max"
+
+    @property
+    def logical_axes(self) -> Table:
+        """From parameter path to logical axes."""
+        return self.model.logical_axes
+
+    def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes and dtypes of a batch, for compiling ahead of time."""
+        array = lambda shape, dtype: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+        return {
+            "image": array(self.image_shape, jnp.uint8),
+            "boxes": array((self.max_boxes, 4), jnp.float32),
+            "labels": array((self.max_boxes,), jnp.int32),
+            "box_weight": array((self.max_boxes,), jnp.float32),
+            "index": array((), jnp.int32),
+            "weight": array((), jnp.float32),
+        }
+
+    def init(self, rng: jax.Array) -> dict[str, Any]:
+        """Fresh variables: `params` and, for models with batch norm, `batch_stats`."""
+        return self.model.init(rng, jnp.zeros((1, *self.image_shape), jnp.float32))
+
+    def totals(self, batch: Batch) -> dict[str, jax.Array]:
+        """The normalisers of the loss: points that are to find a box, and the sum of their centre-ness."""
+        targets = self.targets(batch)
+        at_least = lambda total: jnp.where(total > 0, total, 1)
+        return {
+            "positives": at_least(targets["positive"].sum()),
+            "centreness": at_least(targets["centreness"].sum()),
+            "examples": at_least(batch["weight"].sum()),
+        }
+
+    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
+        mutable = [name for name in variables if name != "params"]
+        found, new = self._found(variables, batch, train=True, mutable=mutable, rngs={"dropout": rng})
+        sums = self._losses(found, batch)
+        normalisers = {"class_loss": "positives", "box_loss": "centreness", "centre_loss": "positives"}
+        parts = {name: sums[name][0] / totals[normaliser] for name, normaliser in normalisers.items()}
+        loss = parts["class_loss"] + self.box_loss_weight * parts["box_loss"] + parts["centre_loss"]
+        # So that the sums of all microbatches, divided, are the loss that is minimised.
+        return loss, (new, sums | {"loss": (loss * totals["examples"], batch["weight"].sum())})
+
+    def evaluate(self, variables, batch: Batch) -> Sums:
+        """The sums of the three losses, each with its normaliser."""
+        return self._losses(self._found(variables, batch), batch)
+
+    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+        """The loss of a whole split."""
+        parts = means["class_loss"] + means["centre_loss"]
+        return {"loss": float(parts + self.box_loss_weight * means["box_loss"])}
+
+    def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
+        """`boxes` [batch, max_detections, 4] in px, `scores` and `labels` [batch, max_detections], best first.
+
+        A score is the square root of class probability times centre-ness; 0 where there is no further box.
+        """
+        del rng
+        found = self._found(variables, batch)
+        probabilities = jax.nn.sigmoid(found.class_logits) * jax.nn.sigmoid(found.centreness)[..., None]
+        scores = jnp.sqrt(probabilities).reshape(len(batch["index"]), -1)
+        classes = len(self.class_names)
+        scores, place = jax.lax.top_k(scores, min(self.candidates, scores.shape[1]))
+        labels = place % classes
+        boxes = jnp.take_along_axis(self._boxes(found.distances), (place // classes)[..., None], axis=1)
+        stays = box_ops.suppress(boxes, labels, scores >= self.score_threshold, self.nms_iou)
+        best, order = jax.lax.top_k(jnp.where(stays, scores, 0), min(self.max_detections, scores.shape[1]))
+        chosen = jnp.take_along_axis(boxes, order[..., None], axis=1)
+        return {"boxes": chosen, "scores": best, "labels": jnp.take_along_axis(labels, order, axis=1)}
+
+    def scorer(self, data: Any, split: str) -> box_scores.Scorer:
+        """What computes mAP on the host."""
+        return box_scores.Scorer(data, split)
+
+    def targets(self, batch: Batch) -> dict[str, jax.Array]:
+        """What each point is to find, by the rules of FCOS with centre sampling; padding finds nothing.
+
+        `positive` [batch, points] is 1 where there is a box to find, which `label` and `box` [batch, points, 4] are of;
+        `centreness` is that of the point in the box, or 0. Where there are several boxes, it is the smallest.
+        """
+        place, level = self._points()
+        strides = np.array(self.model.strides, np.float32)
+        stride, first, last = strides[level], level == 0, level == len(strides) - 1
+        boxes = batch["boxes"][:, None]  # [batch, 1, boxes, 4]
+        near = place[None, :, None] - boxes[..., :2]  # [batch, points, boxes, 2]
+        far = boxes[..., 2:] - place[None, :, None]
+        farthest = jnp.maximum(near, far).max(-1)
+        low, high = np.where(first, 0, FARTHEST / 2 * stride), np.where(last, np.inf, FARTHEST * stride)
+        centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+        central = jnp.abs(place[None, :, None] - centre).max(-1) < self.radius * stride[:, None]
+        inside = jnp.minimum(near, far).min(-1) > 0
+        level_fits = (farthest > low[:, None]) & (farthest <= high[:, None])
+        weight = batch["box_weight"] * batch["weight"][:, None]
+        taken = inside & central & level_fits & (weight[:, None] > 0)
+        areas = jnp.where(taken, box_ops.area(boxes), jnp.inf)
+        chosen = areas.argmin(-1)
+        positive = taken.any(-1)
+        pick = lambda values: jnp.take_along_axis(values, chosen, axis=1)
+        box = jnp.stack([pick(batch["boxes"][..., side]) for side in range(4)], -1)
+        label = pick(batch["labels"])
+        around = jnp.stack([place - box[..., :2], box[..., 2:] - place], -1)  # [batch, points, 2, 2]
+        shares = around.min(-1) / jnp.maximum(around.max(-1), 1e-6)
+        centreness = jnp.sqrt(jnp.maximum(shares.prod(-1), 0))
+        return {
+            "positive": positive.astype(jnp.float32),
+            "label": label,
+            "box": box,
+            "centreness": jnp.where(positive, centreness, 0.0),
+        }
+
+    def _points(self) -> tuple[np.ndarray, np.ndarray]:
+        return points(*self.image_shape[:2], self.model.strides)
+
+    def _found(self, variables, batch: Batch, train: bool = False, **options) -> Any:
+        images = (batch["image"].astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        images = constrain(images, ("batch", "height", "width", None))
+        return self.model.apply(variables, images, train=train, **options)
+
+    def _boxes(self, distances: jax.Array) -> jax.Array:
+        """Boxes [batch, points, 4] from the distances of their sides to the points, cut at the border of the canvas."""
+        place, (height, width, _) = self._points()[0], self.image_shape
+        corners = jnp.concatenate([place - distances[..., :2], place + distances[..., 2:]], axis=-1)
+        return corners.clip(0, jnp.array([width, height] * 2, corners.dtype))
+
+    def _losses(self, found: Found, batch: Batch) -> Sums:
+        """Focal loss of the classes, GIoU weighted by centre-ness, cross-entropy of centre-ness, with normalisers."""
+        targets = self.targets(batch)
+        positive, centreness = targets["positive"], targets["centreness"]
+        wanted = jax.nn.one_hot(targets["label"], len(self.class_names)) * positive[..., None]
+        class_loss = focal(found.class_logits, wanted, self.focal_alpha, self.focal_gamma)
+        class_loss = class_loss * batch["weight"][:, None, None]
+        place = self._points()[0]
+        boxes = jnp.concatenate([place - found.distances[..., :2], place + found.distances[..., 2:]], axis=-1)
+        box_loss = (1 - box_ops.generalised_iou(boxes, targets["box"])) * centreness
+        centre_loss = binary_cross_entropy(found.centreness, centreness) * positive
+        return {
+            "class_loss": (class_loss.sum(), positive.sum()),
+            "box_loss": (box_loss.sum(), centreness.sum()),
+            "centre_loss": (centre_loss.sum(), positive.sum()),
+        }
+
+
+def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Elementwise, of probabilities sigmoid(logits)."""
+    return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+
+
+def focal(logits: jax.Array, targets: jax.Array, alpha: float, gamma: float) -> jax.Array:
+    """Elementwise focal loss (Lin et al., 2017): alpha_t (1 - p_t)^gamma (-log p_t)."""
+    probabilities = jax.nn.sigmoid(logits)
+    missing = jnp.abs(targets - probabilities)  # 1 - p_t
+    balance = alpha * targets + (1 - alpha) * (1 - targets)
+    return balance * missing**gamma * binary_cross_entropy(logits, targets)

@@ -1,0 +1,249 @@
+"""A class for every pixel: weighted cross-entropy, Dice or Lovász beside it, scores of one confusion matrix."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from research import config as config_lib
+from research.parallel.sharding import Table, constrain
+
+Batch = dict[str, jax.Array]
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Pure functions over a model of pictures to logits a pixel.
+
+    A batch holds `image` uint8 [batch, height, width, 3], `mask` uint8 [batch, height, width], whose numbers from the
+    number of classes on are void and count nowhere, `index` int32 [batch] and `weight` float32 [batch], 0 for padding.
+    `mean` and `std` are per channel, in units of 0..255; `class_weights` one a class, () for 1 each.
+    `region` names a loss of whole pictures, see REGIONS, that is added `region_weight` times.
+    """
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_weights: tuple[float, ...] = ()
+    region: str = "none"
+    region_weight: float = 1.0
+
+    # What chooses among checkpoints: a metric of the evaluation, and whether more of it is better.
+    selection = ("miou", "max")
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting that no batch could mend."""
+        config_lib.choose(REGIONS, self.region, "task.region")
+        if self.class_weights and len(self.class_weights) != len(self.class_names):
+            raise ValueError(
+                f"config.task.class_weights has {len(self.class_weights)} entries; () or one for each of the "
+                f"{len(self.class_names)} classes is needed: {', '.join(self.class_names)}"
+            )
+
+    @property
+    def logical_axes(self) -> Table:
+        """From parameter path to logical axes."""
+        return self.model.logical_axes
+
+    def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes and dtypes of a batch, for compiling ahead of time."""
+        array = lambda shape, dtype: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+        return {
+            "image": array(self.image_shape, jnp.uint8),
+            "mask": array(self.image_shape[:2], jnp.uint8),
+            "index": array((), jnp.int32),
+            "weight": array((), jnp.float32),
+        }
+
+    def init(self, rng: jax.Array) -> dict[str, Any]:
+        """Fresh variables: `params` and, for models with batch norm, `batch_stats`."""
+        return self.model.init(rng, jnp.zeros((1, *self.image_shape), jnp.float32))
+
+    def totals(self, batch: Batch) -> dict[str, jax.Array]:
+        """The normalisers of the loss, from the masks of the whole global batch."""
+        at_least = lambda total: jnp.where(total > 0, total, 1)
+        return {"pixels": at_least(self._weights(batch).sum()), "examples": at_least(batch["weight"].sum())}
+
+    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up.
+
+        Cross-entropy is a mean over pixels by the weights of their classes, `region` one over pictures.
+        """
+        mutable = [name for name in variables if name != "params"]
+        logits, new = self._logits(variables, batch, train=True, mutable=mutable, rngs={"dropout": rng})
+        weights = self._weights(batch)
+        loss = (_cross_entropy(logits, batch["mask"]) * weights).sum() / totals["pixels"]
+        sums = {"pixel_accuracy": self._accuracy(logits, batch)}
+        if REGIONS[self.region]:
+            losses = REGIONS[self.region](jax.nn.softmax(logits), batch["mask"]) * batch["weight"]
+            loss += self.region_weight * losses.sum() / totals["examples"]
+            sums[self.region] = (losses.sum(), batch["weight"].sum())
+        # So that the sums of all microbatches, divided, are the loss that is minimised.
+        sums["loss"] = (loss * totals["examples"], batch["weight"].sum())
+        return loss, (new, sums)
+
+    def evaluate(self, variables, batch: Batch) -> Sums:
+        """Sums of plain cross-entropy, and the confusion matrix [classes, classes] of truth and prediction."""
+        logits = self._logits(variables, batch)
+        valid = self._valid(batch)
+        pixels = valid.sum()
+        losses = _cross_entropy(logits, batch["mask"]) * valid
+        return {"loss": (losses.sum(), pixels), "confusion": (self._confusion(logits, batch), pixels)}
+
+    def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
+        """The likeliest class of each pixel, uint8 [batch, height, width]."""
+        del rng
+        return {"mask": self._logits(variables, batch).argmax(-1).astype(jnp.uint8)}
+
+    def derived(self, means: Mapping[str, Any]) -> dict[str, float]:
+        """`scores` of the confusion matrix of a whole split, which is the only one."""
+        return scores(np.asarray(means["confusion"]), self.class_names)
+
+    def scorer(self, data: Any, split: str) -> "Scorer":
+        """It keeps the predicted masks; every score is a sum, so it has none of its own."""
+        return Scorer(data, split)
+
+    def _logits(self, variables, batch: Batch, train: bool = False, **options) -> Any:
+        images = (batch["image"].astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        images = constrain(images, ("batch", "height", "width", None))
+        return self.model.apply(variables, images, train=train, **options)
+
+    def _valid(self, batch: Batch) -> jax.Array:
+        """1 where a pixel counts, 0 where it is void or padding, float32 [batch, height, width]."""
+        return (batch["mask"] < len(self.class_names)) * batch["weight"][:, None, None]
+
+    def _weights(self, batch: Batch) -> jax.Array:
+        """The weight of each pixel in the cross-entropy."""
+        if not self.class_weights:
+            return self._valid(batch)
+        # No gather: on an accelerator a product with one-hot vectors is faster than looking up few entries.
+        return _one_hot(batch["mask"], len(self.class_names)) @ jnp.array(self.class_weights) * self._valid(batch)
+
+    def _accuracy(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        valid = self._valid(batch)
+        return ((logits.argmax(-1) == batch["mask"]) * valid).sum(), valid.sum()
+
+    def _confusion(self, logits: jax.Array, batch: Batch) -> jax.Array:
+        """int32 [classes, classes]: pixels of class i that are taken for class j."""
+        classes = len(self.class_names)
+        truth = _one_hot(batch["mask"], classes) * batch["weight"][:, None, None, None]
+        # In float32 for each picture, where it is exact up to 2^24 pixels, then in whole numbers.
+        counts = jnp.einsum("bhwi,bhwj->bij", truth, _one_hot(logits.argmax(-1), classes))
+        return counts.astype(jnp.int32).sum(0)
+
+
+def scores(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, float]:
+    """`miou`, `pixel_accuracy` and `iou_CLASS`, as fractions, of a confusion matrix in any unit.
+
+    IoU is intersection over union of truth and prediction; a class that occurs in neither has none and is left out.
+    """
+    right = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - right
+    each = {name: float(right[i] / union[i]) for i, name in enumerate(class_names) if union[i] > 0}
+    mean = float(np.mean(list(each.values()))) if each else 0.0
+    accuracy = float(right.sum() / max(confusion.sum(), 1e-12))
+    return {"miou": mean, "pixel_accuracy": accuracy} | {
+        f"iou_{name.replace(' ', '_')}": value for name, value in each.items()
+    }
+
+
+class Scorer:
+    """Predicted masks of a split, on the host, for whoever wants to compute a score anew."""
+
+    signatures: Mapping[str, str] = {
+        "miou": "one confusion matrix over the split, at the size of the masks, without void; classes that occur"
+    }
+
+    def __init__(self, data: Any, split: str):
+        self._data, self._split = data, split
+        self._masks: dict[int, bytes] = {}
+
+    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+        """Keeps the masks of a batch of predictions; padding has weight 0."""
+        from PIL import Image
+
+        for index, weight, mask in zip(outputs["index"], outputs["weight"], outputs["mask"], strict=True):
+            if weight:
+                buffer = io.BytesIO()
+                Image.fromarray(np.asarray(mask)).save(buffer, format="PNG")
+                self._masks[int(index)] = buffer.getvalue()
+
+    def result(self) -> dict[str, float]:
+        """Nothing beside what the sums say."""
+        return {}
+
+    def save(self, path: Path) -> None:
+        """Writes `INDEX.png` into the folder `predictions` beside `path`, and to `path` a line of JSON for each.
+
+        The upper left corner of such a mask is that of the picture `name`; what lies beyond the picture means nothing.
+        """
+        folder = path.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        with open(path, "w") as file:
+            for index, encoded in sorted(self._masks.items()):
+                mask = folder / f"{index:05}.png"
+                mask.write_bytes(encoded)
+                name = self._data.example_name(self._split, index)
+                line = {"index": index, "name": name, "mask": f"{folder.name}/{mask.name}"}
+                file.write(json.dumps(line) + "\n")
+
+
+def dice(probabilities: jax.Array, mask: jax.Array) -> jax.Array:
+    """The Dice loss [batch] of each picture: 1 - 2 |p t| / (|p| + |t|), the mean over the classes that it shows.
+
+    As Milletari et al., 2016, but not squared below. `probabilities` are [batch, height, width, classes].
+    """
+    truth, shown, probabilities = _regions(probabilities, mask)
+    overlap = (probabilities * truth).sum((1, 2))
+    sizes = probabilities.sum((1, 2)) + truth.sum((1, 2))
+    return _mean_of_shown(1 - 2 * overlap / jnp.maximum(sizes, 1), shown)
+
+
+def lovasz(probabilities: jax.Array, mask: jax.Array) -> jax.Array:
+    """The Lovász-softmax loss [batch] of each picture (Berman et al., 2018), the mean over its classes."""
+    truth, shown, probabilities = _regions(probabilities, mask)
+    flat = lambda x: x.reshape(x.shape[0], -1, x.shape[-1]).swapaxes(1, 2)  # [batch, classes, pixels]
+    # Void pixels have error 0, so they come last in the order and change nothing.
+    errors, truth = flat(jnp.abs(truth - probabilities)), flat(truth)
+    order = jnp.argsort(-jax.lax.stop_gradient(errors))
+    errors, truth = (jnp.take_along_axis(x, order, axis=-1) for x in (errors, truth))
+    size = truth.sum(-1, keepdims=True)
+    seen = truth.cumsum(-1)
+    jaccard = 1 - (size - seen) / (size + (1 - truth).cumsum(-1))
+    gradient = jnp.diff(jaccard, prepend=0)
+    return _mean_of_shown((errors * gradient).sum(-1), shown)
+
+
+# Losses that do not add over pixels; each is a function of probabilities and masks to a loss a picture.
+REGIONS: dict[str, Callable | None] = {"none": None, "dice": dice, "lovasz": lovasz}
+
+
+def _regions(probabilities: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The true regions as one-hot vectors, whether each class is shown [batch, classes], probabilities outside void."""
+    truth = _one_hot(mask, probabilities.shape[-1])
+    valid = truth.sum(-1, keepdims=True)
+    return truth, truth.any((1, 2)), probabilities * valid
+
+
+def _mean_of_shown(losses: jax.Array, shown: jax.Array) -> jax.Array:
+    return (losses * shown).sum(-1) / jnp.maximum(shown.sum(-1), 1)
+
+
+def _cross_entropy(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """[batch, height, width]; 0 where void."""
+    return -(jax.nn.log_softmax(logits) * _one_hot(mask, logits.shape[-1])).sum(-1)
+
+
+def _one_hot(mask: jax.Array, classes: int) -> jax.Array:
+    """float32 [..., classes]; all zeros where void."""
+    return jax.nn.one_hot(mask, classes)
