@@ -86,9 +86,9 @@ def test_a_linear_decoder_enlarges_the_logits_of_patches_bilinearly():
     head, patches = variables["params"]["head"], model.backbone.apply({"params": variables["params"]["backbone"]}, x)
     coarse = np.asarray(patches[0] @ head["kernel"] + head["bias"])
     fine = jax.jit(model.apply)(variables, x)
-    # Half-pixel centres: pixel 12 k + 17.5 lies half-way between the centres of patches k + 1 and k + 2.
-    between = (fine[:, 11] + fine[:, 12]) / 2
-    np.testing.assert_allclose((between[:, 17] + between[:, 18]) / 2, coarse[:, :, 1].mean(1), rtol=1e-4, atol=1e-5)
+    # The corner that four patches of 12 px share lies amid pixels 11 and 12, and as far from the centre of each patch.
+    corner = fine[:, 11:13, 11:13].mean((1, 2))
+    np.testing.assert_allclose(corner, coarse[:, :2, :2].mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_coarse_reaches_the_finest_level_of_a_pyramid():

@@ -74,7 +74,7 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def example(self, picture: Any) -> dict[str, Any]:
         """What is stored of a picture that is good."""
-        return {"image": picture.encoded, "label": picture.label}
+        return {"image": picture.encoded, "label": picture.label, **picture.more}
 
     def problem(self, picture: Any) -> str | None:
         """What is wrong with a picture, as the end of a sentence that begins with its path; None when it is good."""
