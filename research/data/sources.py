@@ -22,6 +22,9 @@ OWN = {
     "cifar10_jpeg": ("research.data.builders.cifar10_jpeg", "Cifar10Jpeg"),
     "digits": ("research.data.builders.digits", "Digits"),
     "imagenet2012": ("research.data.builders.imagenet2012", "Imagenet2012"),
+    # Clips.
+    "fight_surv_video": ("research.data.builders.fight_surv_video", "FightSurvVideo"),
+    "moving_digits": ("research.data.builders.moving_digits", "MovingDigits"),
     # People.
     "casia_webface": ("research.data.builders.casia_webface", "CasiaWebface"),
     "extended_yale_b": ("research.data.builders.extended_yale_b", "ExtendedYaleB"),
@@ -59,11 +62,12 @@ def resolve_dir(data_dir: str = "") -> Path:
 def open_builder(name: str, data_dir: str = ""):
     """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, where there is none that works."""
     if name.startswith(FOLDER):
-        from research.data.builders import face_folder, folder, sound_folder, text_folder
+        from research.data.builders import clip_folder, face_folder, folder, sound_folder, text_folder
 
         path = name.removeprefix(FOLDER)
         kind = text_folder.TextFolder if text_folder.holds_texts(path) else folder.Folder
         kind = sound_folder.SoundFolder if sound_folder.holds_sounds(path) else kind
+        kind = clip_folder.ClipFolder if clip_folder.holds_videos(path) else kind
         kind = face_folder.FaceFolder if face_folder.holds_people(path) else kind
         return kind.of(path, resolve_dir(data_dir))
     return _open_own(name, data_dir) if is_own(name) else _open_catalogue(name, data_dir)
