@@ -7,17 +7,24 @@ import numpy as np
 from PIL import Image
 
 from research.data import tokens
+from research.data.clips import Clips
+
+
+def encoded(rng, height, channels):
+    """A picture of noise, 48 px wide."""
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (height, 48, channels), np.uint8).squeeze()).save(buffer, "png")
+    return buffer.getvalue()
 
 
 def pictures(data):
-    """The training and evaluation arrays of eight pictures that are drawn here, so that nothing must be prepared."""
-    channels = data.image_shape[-1]
+    """The training and evaluation arrays of eight pictures or clips that are drawn, so that none must be prepared."""
     for seed in range(8):
-        rng = np.random.default_rng(seed)
-        pixels = rng.integers(0, 256, (40 + seed, 48, channels), np.uint8).squeeze()
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "png")
-        example = {data.train_transform.image_key: buffer.getvalue(), data.train_transform.label_key: 3}
+        rng, shape = np.random.default_rng(seed), (40 + seed, data.image_shape[-1])
+        if isinstance(data, Clips):
+            example = {"frames": [encoded(rng, *shape) for _ in range(20)], "label": 3, "clip": b"a"}
+        else:
+            example = {data.train_transform.image_key: encoded(rng, *shape), data.train_transform.label_key: 3}
         yield data.train_transform(example, rng)["image"].tobytes()
         yield data.eval_transform(example)["image"].tobytes()
 

@@ -45,6 +45,7 @@ PICTURES = {
     "image_classification": {"accuracy"},
     "driving_segmentation": {"miou"},
     "detection": set(box_scores.NAMES),
+    "video": {"accuracy"},
     "face_recognition": {"accuracy", "identification", *face_scores.verify(*PAIRS)},
 }
 
@@ -105,7 +106,8 @@ def test_its_program_builds_on_several_devices_without_data(file, variant):
         assert outputs["boxes"].shape == (config.train.batch_size, outputs["scores"].shape[1], 4)
         assert data.num_classes == (80 if variant == "full" and "coco" in file else 3)
         return
-    assert data.num_classes == (10 if variant == "smoke" or "imagenet" not in file else 1000)
+    if experiment(file) == "image_classification":
+        assert data.num_classes == (10 if variant == "smoke" or "imagenet" not in file else 1000)
     assert outputs["probabilities"].shape == (config.train.batch_size, data.num_classes)
 
 
@@ -121,11 +123,10 @@ def test_it_names_a_floor_and_a_reference_with_their_sources(file):
     most = 1 if "accuracy" in result["metric"] or "bleu1" in result["metric"] else 100
     assert result["floor_source"] and 0 < result["floor"] < most
     assert config_lib.load_file(file).__doc__.count("\n") > 5
-    if (is_text(file) or experiment(file) == "face_recognition") and result["reference"] is None:
+    if experiment(file) != "image_classification" and result["reference"] is None:
         assert "none is published" in config_lib.load_file(file).__doc__ and not result["reference_source"]
         return
-    assert result["floor"] < result["reference"] < most
-    assert result["reference_source"]
+    assert result["floor"] < result["reference"] <= most and result["reference_source"]
 
 
 @each_variant

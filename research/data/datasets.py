@@ -149,34 +149,21 @@ def load(config: Mapping[str, Any]) -> Pictures:
     A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
     prepare it when its counts or its examples are asked for. Raises ValueError for an unknown name or a bad setting.
     """
-    from research.data import images  # Pillow only where pictures are used
-
     config = {**DEFAULTS, **config}
     builder = open_builder(config)
     image_key, label_key = _labelled_picture(builder, config["name"])
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
-    size = _size(config, shape)
-    resize, eval_size = config["resize"] or size, config["eval_size"] or size
-    _check(config, size, eval_size, resize)
-    geometry = {
-        "resize": resize,
-        "channels": 1 if shape[-1] == 1 else 3,
-        "image_key": image_key,
-        "label_key": label_key,
-        "squeeze": config["squeeze"],
-        "equalise": config["equalise"],
-    }
-    augmentation = {key: config[key] for key in AUGMENTATION}
+    train, evaluate = transforms(config, shape, image_key, label_key)
     return Pictures(
         prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
-        train_transform=images.Train(size=size, **geometry, **augmentation),
-        eval_transform=images.Evaluate(size=eval_size, **geometry),
+        train_transform=train,
+        eval_transform=evaluate,
         workers=config["workers"],
         prefetch=config["prefetch"],
         class_names=tuple(names),
-        image_shape=(size, size, geometry["channels"]),
-        mean=per_channel(config["mean"], geometry["channels"], "mean"),
-        std=per_channel(config["std"], geometry["channels"], "std"),
+        image_shape=(train.size, train.size, train.channels),
+        mean=per_channel(config["mean"], train.channels, "mean"),
+        std=per_channel(config["std"], train.channels, "std"),
         cache=config["cache"],
     )
 
@@ -190,6 +177,28 @@ def open_builder(config: Mapping[str, Any]) -> Any:
         prepare.prepare(config["name"], data_dir=config["dir"])
         builder = sources.open_builder(config["name"], config["dir"])
     return builder
+
+
+def transforms(config: Mapping[str, Any], shape: Sequence[int | None], image_key: str, label_key: str) -> tuple:
+    """What training and what evaluation do to pictures of `shape`: images.Train and images.Evaluate.
+
+    Raises ValueError for a bad setting.
+    """
+    from research.data import images  # Pillow only where pictures are used
+
+    size = _size(config, shape)
+    resize, eval_size = config["resize"] or size, config["eval_size"] or size
+    _check(config, size, eval_size, resize)
+    geometry = {
+        "resize": resize,
+        "channels": 1 if shape[-1] == 1 else 3,
+        "image_key": image_key,
+        "label_key": label_key,
+        "squeeze": config["squeeze"],
+        "equalise": config["equalise"],
+    }
+    augmentation = {key: config[key] for key in AUGMENTATION if key in config}
+    return images.Train(size=size, **geometry, **augmentation), images.Evaluate(size=eval_size, **geometry)
 
 
 def _labelled_picture(builder, name):
@@ -240,7 +249,7 @@ def check_fraction(config: Mapping[str, Any]) -> None:
 
 
 def per_channel(values: Sequence[float], channels: int, key: str) -> tuple[float, ...]:
-    """One value a channel, of `config.data.KEY`. Raises ValueError for another number of values."""
+    """`values` of config.data.`key`, one for each channel; one for all may be given. Raises ValueError for others."""
     values = tuple(float(value) for value in values)
     if len(values) not in (1, channels):
         raise ValueError(f"config.data.{key}={values} has {len(values)} values; the pictures have {channels} channels")

@@ -115,7 +115,11 @@ class Decoded:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index not in self._kept:
             example = self._source[index]
-            pixels = np.asarray(decode(example[self._image_key], self._channels))
+            encoded = example[self._image_key]
+            if isinstance(encoded, bytes):
+                pixels = np.asarray(decode(encoded, self._channels))
+            else:  # the frames of a clip
+                pixels = [np.asarray(decode(frame, self._channels)) for frame in encoded]
             self._kept[index] = {**example, self._image_key: pixels}
         return self._kept[index]
 

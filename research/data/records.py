@@ -20,9 +20,9 @@ class Records:
 
         self._features = builder.info.features
         self._decoders = {
-            key: tfds.decode.SkipDecoding()
+            key: _Encoded()
             for key, feature in self._features.items()
-            if isinstance(feature, tfds.features.Image)
+            if isinstance(getattr(feature, "feature", feature), tfds.features.Image)  # a Sequence has a feature
         }
         self._files = [(str(part.filename), part.skip) for part in builder.info.splits[split].file_instructions]
         counts = [part.take for part in builder.info.splits[split].file_instructions]
@@ -58,3 +58,16 @@ class Records:
 
     def __setstate__(self, state):
         self.__dict__.update(state, _open=threading.local())
+
+
+class _Encoded:
+    """A decoder for TFDS that leaves a picture, or each of a sequence, as it is; that of TFDS knows no sequences."""
+
+    def setup(self, feature: Any) -> None:
+        pass
+
+    def decode_example_np(self, example: bytes) -> bytes:
+        return example
+
+    def decode_batch_example_np(self, examples: Any) -> Any:
+        return examples

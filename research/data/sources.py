@@ -27,6 +27,9 @@ OWN = {
     "coloured_shapes": ("research.data.builders.shapes", "ColouredShapes"),
     "digits": ("research.data.builders.digits", "Digits"),
     "imagenet2012": ("research.data.builders.imagenet2012", "Imagenet2012"),
+    # Clips.
+    "fight_surv_video": ("research.data.builders.fight_surv_video", "FightSurvVideo"),
+    "moving_digits": ("research.data.builders.moving_digits", "MovingDigits"),
     # People.
     "casia_webface": ("research.data.builders.casia_webface", "CasiaWebface"),
     "extended_yale_b": ("research.data.builders.extended_yale_b", "ExtendedYaleB"),
@@ -70,13 +73,22 @@ def open_builder(name: str, data_dir: str = ""):
 
 def _folder_kind(path: str):
     """The class of the builder that reads the folder `path`, by what lies there."""
-    from research.data.builders import box_folder, face_folder, folder, mask_folder, sound_folder, text_folder
+    from research.data.builders import (
+        box_folder,
+        clip_folder,
+        face_folder,
+        folder,
+        mask_folder,
+        sound_folder,
+        text_folder,
+    )
 
     for holds, kind in (
         (mask_folder.holds_masks, mask_folder.MaskFolder),
         (box_folder.holds_boxes, box_folder.BoxFolder),
         (sound_folder.holds_sounds, sound_folder.SoundFolder),
         (text_folder.holds_texts, text_folder.TextFolder),
+        (clip_folder.holds_videos, clip_folder.ClipFolder),
         (face_folder.holds_people, face_folder.FaceFolder),
     ):
         if holds(path):

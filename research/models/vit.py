@@ -24,10 +24,10 @@ SIZES = {
 }
 
 LOGICAL_AXES = (
-    ("blocks/attention/(query|key|value)/kernel", ("layers", "embed", "heads", "kv")),
-    ("blocks/attention/(query|key|value)/bias", ("layers", "heads", "kv")),
-    ("blocks/attention/(query|key)_norm/scale", ("layers", "kv")),
-    ("blocks/attention/out/kernel", ("layers", "heads", "kv", "embed")),
+    ("blocks/(time_)?attention/(query|key|value)/kernel", ("layers", "embed", "heads", "kv")),
+    ("blocks/(time_)?attention/(query|key|value)/bias", ("layers", "heads", "kv")),
+    ("blocks/(time_)?attention/(query|key)_norm/scale", ("layers", "kv")),
+    ("blocks/(time_)?attention/out/kernel", ("layers", "heads", "kv", "embed")),
     ("blocks/mlp/up/kernel", ("layers", "embed", "mlp")),
     ("blocks/mlp/up/bias", ("layers", "mlp")),
     ("blocks/mlp/down/kernel", ("layers", "mlp", "embed")),
@@ -194,6 +194,7 @@ class ViT(nn.Module):
     dtype: str = "float32"
     param_dtype: str = "float32"
     logical_axes = LOGICAL_AXES
+    block = Block
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -286,7 +287,8 @@ class ViT(nn.Module):
 
     def _encode(self, x: jax.Array, train: bool, norm: Callable, dtypes: dict[str, Any]) -> jax.Array:
         in_loop = self.unroll < self.depth
-        block = layers.remat(Block, self.remat, static_argnums=(3,), in_loop=in_loop)  # 3: train, counted from self
+        static = (3,)  # train, counted from self
+        block = layers.remat(self.block, self.remat, static_argnums=static, in_loop=in_loop)
         scan = nn.scan(
             block,
             variable_axes={"params": 0},

@@ -19,12 +19,13 @@ Sums = dict[str, tuple[jax.Array, jax.Array]]
 class Task:
     """Pure functions over a picture model.
 
-    A batch holds `image` uint8 [batch, height, width, channels], `label` int32 [batch], `index` int32 [batch] and
-    `weight` float32 [batch], which is 0 for padding. `mean` and `std` are per channel, in units of 0..255.
+    A batch holds `image` uint8 [batch, height, width, channels] (of clips, [batch, frames, height, width, channels]),
+    `label` int32 [batch], `index` int32 [batch] and `weight` float32 [batch], which is 0 for padding. `mean` and `std`
+    are per channel, in units of 0..255.
     """
 
     model: nn.Module
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     label_smoothing: float = 0.0
@@ -85,7 +86,8 @@ class Task:
 
     def _normalise(self, images: jax.Array) -> jax.Array:
         images = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-        return constrain(images, ("batch", "height", "width", None))
+        frames = (None,) * (images.ndim - 4)
+        return constrain(images, ("batch", *frames, "height", "width", None))
 
     def _targets(self, labels: jax.Array) -> jax.Array:
         return optax.losses.smooth_labels(jax.nn.one_hot(labels, self.model.num_classes), self.label_smoothing)

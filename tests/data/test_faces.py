@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from research.data import faces, pairs, prepare, sources
-from research.data.builders import extended_yale_b, orl_faces
+from research.data.builders import casia_webface, extended_yale_b, orl_faces
 from tests.data.conftest import encoded_picture
 
 YALE = ("A+000E+00", "A+005E-10", "A-035E+15", "A+085E-20", "A+110E+65", "A+000E+90", "A-010E+00", "A+050E-40", "A+0E0")
@@ -162,6 +162,23 @@ def test_what_is_wrong_in_a_folder_is_named(tmp_path, file, text, message):
     (root / file).write_text(text)
     with pytest.raises(ValueError, match=message):
         sources.open_builder(f"folder:{root}", str(tmp_path / "data"))
+
+
+def test_casia_webface_is_tested_on_lfw(tmp_path, monkeypatch):
+    monkeypatch.setattr(casia_webface, "PEOPLE", 3)
+    root = write_people(tmp_path / "faces", "abc", count=5, split="CASIA-WebFace")
+    write_people(root, "xy", split="lfw")
+    (root / "pairs.txt").write_text("1 1\nx 1 3\nx 1 y 2\n")
+    data = prepared("casia_webface", root, tmp_path)
+    assert data.counts == {"train": 13, "validation": 2, "test": 6} and data.num_classes == 3
+    assert paths(data, "validation") == {"a/a_0004.jpg", "a/a_0005.jpg"}
+    assert data.pairs("test")[1] == pairs.Pair("x/x_0001.jpg", "y/y_0002.jpg", 0, 0)
+    (root / "pairs.txt").write_text("1 1\nx 1 3\nx 1 a 2\n")
+    with pytest.raises(ValueError, match=r"pairs.txt, pair 2: there is no picture 'a/a_0002.jpg'"):
+        prepare.prepare("casia_webface", str(root), str(tmp_path / "again"))
+    monkeypatch.setattr(casia_webface, "PEOPLE", 4)
+    with pytest.raises(ValueError, match=r"holds the folders of 3 people; 4 are expected"):
+        prepare.prepare("casia_webface", str(root), str(tmp_path / "once more"))
 
 
 def test_any_labelled_pictures_are_people(tmp_path):

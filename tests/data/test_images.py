@@ -149,3 +149,52 @@ def test_randaugment_is_a_function_of_the_generator(picture):
     assert draw(1) == draw(1)
     assert len({draw(seed) for seed in range(20)}) > 10
     assert randaugment.apply(picture, 0, 9, np.random.default_rng(0)) is picture
+
+
+def test_squeezed_pictures_keep_their_edges(picture):
+    example = {"image": encode(picture), "label": 3}
+    seen = images.Evaluate(size=20, resize=20, channels=3, squeeze=True)(example)["image"]
+    np.testing.assert_array_equal(seen, np.asarray(picture.resize((20, 20), Image.Resampling.BILINEAR)))
+
+
+def test_equalised_pictures_do_not_depend_on_how_they_were_lit(rng):
+    pixels = rng.permutation(np.arange(4096) // 64).reshape(64, 64).astype(np.uint8)
+    settings = {"size": 64, "resize": 64, "channels": 1, "equalise": True}
+    bright, dim = (
+        images.Evaluate(**settings)({"image": encode(Image.fromarray(each)), "label": 0})["image"]
+        for each in (3 * pixels + 20, pixels)
+    )
+    np.testing.assert_array_equal(bright, dim)
+    assert dim.min() == 0 and dim.max() > 240
+    cropped = images.Train(**settings, crop="random")({"image": encode(Image.fromarray(pixels)), "label": 0}, rng)
+    np.testing.assert_array_equal(cropped["image"], dim)
+
+
+def test_light_changes_gain_and_spread_within_the_limits(picture, rng):
+    pixels = np.asarray(picture, float)
+    seen = [np.asarray(images.random_light(picture, 0.2, 0.0, rng), float) for _ in range(50)]
+    gains = [(each.sum() / pixels.sum()) for each in seen if each.max() < 255]
+    assert 0.79 < min(gains) < 0.9 and max(gains) < 1.21
+    inner = np.abs(pixels - pixels.mean()) < 40  # where nothing is clipped
+    spreads = [
+        (np.asarray(images.random_light(picture, 0.0, 0.3, rng), float) - pixels.mean())[inner].std() for _ in range(50)
+    ]
+    spreads = np.array(spreads) / pixels[inner].std()
+    assert 0.69 < spreads.min() < 0.8 and 1.2 < spreads.max() < 1.31
+
+
+def test_erasing_fills_one_rectangle_of_the_area_said(rng):
+    pixels = np.full((40, 30, 1), 77, np.uint8)
+    shares = []
+    for _ in range(200):
+        changed = images.random_erase(pixels, rng)[..., 0] != 77
+        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        assert changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.9
+        shares.append(height * width / changed.size)
+    assert 0.01 < min(shares) < 0.08 and 0.25 < max(shares) < 0.38
+    assert (pixels == 77).all()
+    train = images.Train(size=30, resize=30, channels=1, erase=0.25)
+    example = {"image": encode(Image.fromarray(np.full((30, 30), 77, np.uint8))), "label": 0}
+    erased = [(train(example, rng)["image"] != 77).any() for _ in range(400)]
+    assert 0.18 < np.mean(erased) < 0.32

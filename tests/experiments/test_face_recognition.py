@@ -64,6 +64,9 @@ def test_two_pictures_are_compared(trained, tmp_path, capsys):
             similarity, threshold = map(float, re.search(r"similarity (\S+), threshold (\S+)\)", line).groups())
             assert verdicts[same][-1] == (similarity >= threshold)
     assert np.mean(verdicts[True]) > 0.6 > 0.4 > np.mean(verdicts[False])
+    strict = configs.load(CONFIG, "smoke", (*config.source.overrides, "task.threshold=1.1"))
+    main.main(strict, workdir, "predict", files)
+    assert ": two people (similarity" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"two files at least are needed, not 1"):
         main.main(config, workdir, "predict", files[:1])
 

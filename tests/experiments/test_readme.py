@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -61,7 +62,7 @@ SHARED = ROOT.parent / "shared/data"
 # What the smoke variants train on where it is not what the page prepares; the pages say so in passing only.
 SMOKE_NAMES = (
     "spelled_numbers", "dial_tones", "random_patterns/identification", "random_patterns/verification",
-    "coloured_shapes",
+    "coloured_shapes", "moving_digits/motion",
 )  # fmt: skip
 SMOKE_DATA = " && ".join(f"python -m research.data prepare {name}" for name in SMOKE_NAMES)
 TEXTS = ("translation", "summarization", "sentiment", "question_answering")
@@ -133,6 +134,21 @@ def write_scenes(path):
         Image.fromarray(60 * mask).convert("RGB").save(path / f"images/{number}.jpg")
 
 
+def write_videos(path):
+    """Ten videos of noise that stands still and ten of noise that moves."""
+    for name, step in {"still": 0, "moving": 3}.items():
+        (path / name).mkdir(parents=True)
+        for index in range(10):
+            pixels = np.random.default_rng(index).integers(0, 256, (32, 48, 3), np.uint8)
+            with av.open(str(path / name / f"{index}.mp4"), "w") as container:
+                stream = container.add_stream("mpeg4", rate=10)
+                stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+                for frame in range(8):
+                    moved = np.ascontiguousarray(np.roll(pixels, frame * step, axis=1))
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
+                container.mux(stream.encode(None))
+
+
 def write_pairs(path):
     """Forty lines of a number in words and one in digits, as a TSV file."""
     path.mkdir()
@@ -160,6 +176,7 @@ OWN_DATA = {
     "/path/to/pictures": write_pictures,
     "/path/to/people": write_people,
     "/path/to/scenes": write_scenes,
+    "/path/to/videos": write_videos,
     "/path/to/pairs": write_pairs,
     "/path/to/classes": write_pairs,
     "/path/to/sounds": write_sounds,

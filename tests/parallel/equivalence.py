@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from research.models import alexnet, convnext, faces, resnet, seq2seq, speech, vit
+from research.models import alexnet, convnext, faces, resnet, seq2seq, speech, video, vit
 from research.parallel import mesh as mesh_lib
 from research.tasks import classification
 from research.tasks import faces as faces_task
@@ -32,6 +32,12 @@ MODELS = {
     "resnet": functools.partial(resnet.ResNet, stage_sizes=(1, 1), block="bottleneck", width=8, stem="imagenet"),
     "convnext": functools.partial(convnext.ConvNeXt, stage_sizes=(1, 1), widths=(8, 16), stochastic_depth=0.3),
     "alexnet": functools.partial(alexnet.AlexNet, mlp_dim=32),
+}
+CLIPS = {
+    "vivit": functools.partial(video.VideoViT, **SMALL, pool="mean", frames=4),
+    "vivit_factorised": functools.partial(
+        video.VideoViT, **SMALL, pool="mean", frames=6, space_time="factorised", remat="full"
+    ),
 }
 SIZES = {"alexnet": 64, "resnet": 16, "convnext": 16}
 
@@ -77,6 +83,9 @@ def make_task(name, dtype, **settings):
         backbone = resnet.ResNet(0, (1, 1), "basic", 8, "half", dtype=dtype, param_dtype=dtype)
         model = faces.FaceModel(backbone, 10, 16, flatten=True, embed_dropout=0.2, param_dtype=dtype)
         return faces_task.Task(model, (8, 8, 3), (128.0,) * 3, (74.0,) * 3, margin_size=0.3, scale=8.0)
+    if name in CLIPS:
+        model = CLIPS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
+        return classification.Task(model, (model.frames, 8, 8, 3), (128.0,) * 3, (74.0,) * 3, 0.1)
     model = MODELS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
     size = SIZES.get(name, SMALL["image_size"])
     return classification.Task(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, 0.1, mixup=0.4)

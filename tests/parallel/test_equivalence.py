@@ -24,6 +24,7 @@ FAST = [
     ("convnext", (2, 2, 2, 1), "float64"),
     ("t5", (1, 2, 2, 2), "float64"),
     ("faces", (2, 2, 2, 1), "float64"),
+    ("vivit_factorised", (1, 2, 2, 2), "float64"),
 ]
 # The other ViTs and texts share the code that the first one takes to every mesh.
 SOME = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 4, 2), (2, 2, 2, 1), (1, 2, 2, 2), (2, 1, 1, 4)]
@@ -31,7 +32,7 @@ SOME = [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 4, 2), (2, 2, 2, 1), (1, 2, 2, 2), (2
 
 def meshes(name):
     """Every way to lay 8 devices along the axes that mean something to a model."""
-    if name in ("vit_22b", "vit_conv", "vaswani", "whisper", "speech"):
+    if name in ("vit_22b", "vit_conv", "vaswani", "whisper", "speech", *equivalence.CLIPS):
         return SOME
     used = AXES.get(name, 4)
     sizes = [size for size in itertools.product((1, 2, 4, 8), repeat=used) if np.prod(size) == 8]
@@ -40,7 +41,7 @@ def meshes(name):
 
 ALL = [
     (name, sizes, dtype)
-    for name in (*equivalence.MODELS, *equivalence.TEXTS, "speech", "faces")
+    for name in (*equivalence.MODELS, *equivalence.TEXTS, *equivalence.CLIPS, "speech", "faces")
     for sizes in meshes(name)
     for dtype in ("float32", "float64")
 ]

@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -59,8 +59,15 @@ def digest(root: Path, splits: Mapping[str, Sequence[Path]], beside: Sequence[st
 
 
 def find_pictures(root: Path) -> dict[str, list[Path]]:
-    """Split -> the paths of its pictures below `root`, sorted."""
-    suffixes = Image.registered_extensions()
+    """Split -> the paths of its pictures below `root`, sorted. Raises ValueError for a split without any."""
+    return find_files(root, Image.registered_extensions(), "pictures", "class/picture.jpg")
+
+
+def find_files(root: Path, suffixes: Container[str], what: str, expected: str) -> dict[str, list[Path]]:
+    """Split -> the paths of its files with these suffixes in class folders below `root`, sorted.
+
+    Raises ValueError, which calls them `what`, for a split without any.
+    """
     below = lambda pattern: sorted(
         path.relative_to(root) for path in root.glob(pattern) if path.suffix.lower() in suffixes and path.is_file()
     )
@@ -68,7 +75,7 @@ def find_pictures(root: Path) -> dict[str, list[Path]]:
         splits = {split: below(f"{folder}/*/*") for folder, split in SPLIT_FOLDERS.items() if (root / folder).is_dir()}
     else:
         splits = {"train": below("*/*")}
-    empty = [split for split, pictures in splits.items() if not pictures]
+    empty = [split for split, files in splits.items() if not files]
     if empty:
-        raise ValueError(f"{root} holds no {empty[0]} pictures; expected class/picture.jpg or train/class/picture.jpg")
+        raise ValueError(f"{root} holds no {empty[0]} {what}; expected {expected} or train/{expected}")
     return splits

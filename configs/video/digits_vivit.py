@@ -1,0 +1,70 @@
+"""ViViT tells where a digit moves and how fast: eight motions that no single frame shows.
+
+    python -m research.data prepare moving_digits/motion
+    python -m experiments.video.main --config=configs/video/digits_vivit.py:cpu --workdir=runs/digits_vivit
+
+The digits are scans that ship inside scikit-learn, each on a torus of 16 px, so that all places are equally likely in
+every frame. A token is 4 x 4 px of 2 frames, and each attends to all others (Arnab et al., "ViViT: A Video Vision
+Transformer", 2021, model 1). `full` and `cpu` are the same.
+Floor: chance, which is also where a model of single frames ends. Reference: the phase of the spectra of neighbouring
+frames tells all motions, but for scans that are empty.
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("full", "cpu", "smoke")
+
+RESULT = {
+    "metric": "test/accuracy",
+    "floor": 0.125,
+    "floor_source": "chance",
+    "reference": 1.0,
+    "reference_source": "phase correlation of neighbouring frames",
+}
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    """The config of one of VARIANTS."""
+    smoke = variant == "smoke"
+    return ConfigDict(
+        {
+            "seed": 0,
+            "data": {
+                "name": "moving_digits/motion",
+                "image_size": 16,
+                "brightness": 0.2,
+                "mean": (30.0,),
+                "std": (60.0,),
+                "cache": True,
+            },
+            "model": {
+                "frames": 8,
+                "tubelet": 2,
+                "space_time": "joint",
+                "image_size": 16,
+                "patch_size": 4,
+                "width": 16 if smoke else 64,
+                "depth": 2 if smoke else 3,
+                "mlp_dim": 32 if smoke else 128,
+                "num_heads": 2 if smoke else 4,
+                "unroll": 3,
+            },
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 2e-3,
+                "schedule": "cosine",
+                "warmup_steps": 2 if smoke else 100,
+                "weight_decay": 0.05,
+                "clip_norm": 1.0,
+            },
+            "train": {
+                "steps": 8 if smoke else 2000,
+                "batch_size": 16 if smoke else 32,
+                "eval_batch_size": 100,
+                "eval_every": 4 if smoke else 500,
+                "checkpoint_every": 4 if smoke else 500,
+                "log_every": 2 if smoke else 50,
+                "ema": 0.99,
+            },
+        }
+    )

@@ -1,0 +1,67 @@
+"""Video analysis: train, evaluate or use a transformer over space and time on labelled clips. See README.md."""
+
+from research.train import preemption
+
+if __name__ == "__main__":
+    preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from research import cli
+from research import config as config_lib
+from research.data import clips
+from research.interop import start
+from research.models.video import VideoViT
+from research.parallel import processes
+from research.report import confusion
+from research.tasks import classification, video
+from research.train import trainer
+
+# A clip has one form of tokens; see VideoViT.
+_NOT_SET = ("parent", "name", "dtype", "param_dtype", "pool", "positions", "stem", "stem_width", "parallel")
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """Every field that a config of this experiment may set, with its default."""
+    return trainer.defaults(config) | {
+        "data": clips.DEFAULTS,
+        "model": config_lib.fields_of(VideoViT, leave_out=_NOT_SET),
+        "task": config_lib.fields_of(video.Task, leave_out=("mixup", "cutmix")),
+    }
+
+
+def build(config: Any, order: str = clips.ORDERS[0]) -> tuple[video.Task, clips.Clips]:
+    """The task and the data of a config; nothing is read or computed yet. Evaluation sees frames in `order`."""
+    data = clips.load(config.data, order)
+    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
+    model = VideoViT(data.num_classes, pool="mean", **dtypes, **config.model)
+    return video.Task(model, data.image_shape, data.mean, data.std, **config.task), data
+
+
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Runs one mode; `inputs` are the video files of `predict`."""
+    task, data = build(config)
+    if mode == "predict":
+        return show_predictions(config, task, data, workdir, inputs)
+    result = trainer.run(mode, config, task, data, workdir, start.find)
+    if mode == "train" and result is not None:
+        confusion.draw(workdir)
+    return result
+
+
+def show_predictions(config: Any, task: video.Task, data: clips.Clips, workdir: str, files: Sequence[str]):
+    """Prints the likeliest classes of each video file, with their probabilities."""
+    examples = classification.unlabelled(np.stack([data.read(file) for file in files]))
+    outputs = trainer.predict(config, task, data, workdir, examples)
+    if not processes.is_main():
+        return
+    for file, probabilities in zip(files, outputs["probabilities"], strict=True):
+        best = np.argsort(-probabilities)[:5]
+        print(f"{file}: " + ", ".join(f"{data.class_names[index]} {probabilities[index]:.1%}" for index in best))
+
+
+if __name__ == "__main__":
+    cli.run(main)

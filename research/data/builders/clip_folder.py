@@ -1,0 +1,52 @@
+"""A user's own folder of videos, `PATH/class/clip.mp4` or `PATH/{train,validation,test}/class/clip.mp4`.
+
+`val` is `validation`; formats are those of FFmpeg. FRAMES frames of each are kept, evenly spaced over it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from research.data import video_files
+from research.data.builders import folder
+from research.data.builders.clips import Clip, ClipBuilder, Undecodable
+
+FRAMES, SIDE = 32, 144  # px, of the shorter side
+
+
+class ClipFolder(ClipBuilder, skip_registration=True):
+    """The videos in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
+
+    def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], **kwargs):
+        self._root, self._splits = root, splits
+        super().__init__(**kwargs)
+
+    @classmethod
+    def of(cls, path: str, data_dir: Path) -> "ClipFolder":
+        """The builder of the folder `path`. Raises ValueError where there are no videos in class folders."""
+        root = Path(path).expanduser().resolve()
+        splits = folder.find_files(root, video_files.SUFFIXES, "videos", "class/clip.mp4")
+        config = tfds.core.BuilderConfig(name=folder.digest(root, splits), description=f"The videos in {root}.")
+        return cls(root, splits, config=config, data_dir=data_dir, file_format="array_record")
+
+    def _info(self):
+        classes = {clip.parent.name for clips in self._splits.values() for clip in clips}
+        return self.clip_info(FRAMES, (None, None, 3), sorted(classes))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split, self._read(paths)) for split, paths in self._splits.items()}
+
+    def _read(self, paths: Sequence[Path]) -> Iterator[Clip | Undecodable]:
+        for path in paths:
+            try:
+                yield Clip(str(path), video_files.read(self._root / path, FRAMES, SIDE), path.parent.name)
+            except ValueError as error:
+                yield Undecodable(str(self._root / path), f"cannot be used ({error})")
+
+
+def holds_videos(path: str) -> bool:
+    """Whether there are videos in the class folders of the folder `path`."""
+    root = Path(path).expanduser()
+    files = (file for pattern in ("*/*", "*/*/*") for file in root.glob(pattern))
+    return root.is_dir() and any(file.suffix.lower() in video_files.SUFFIXES for file in files)

@@ -1,0 +1,72 @@
+"""What our builders of labelled clips share: a clip is a sequence of pictures, kept as bytes and checked once."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import tensorflow_datasets as tfds
+import tqdm
+
+from research.data import images
+
+
+class Clip(NamedTuple):
+    """A clip as encoded pictures in their order. The stored order hashes `name`, which names it to a person, too."""
+
+    name: str
+    frames: Sequence[bytes]
+    label: str
+
+
+class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A TFDS builder of `frames`, a `label` and the `clip` that they are, prepared without TensorFlow.
+
+    `archives`, `skip_undecodable` and `skipped` are as in PictureBuilder.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    archives: Sequence[str] = ()
+    skip_undecodable = False
+
+    def __init__(self, **kwargs):
+        self.skipped: list[str] = []
+        super().__init__(**kwargs)
+
+    def clip_info(self, frames: int, shape: tuple, class_names: Sequence[str]) -> tfds.core.DatasetInfo:
+        """The TFDS metadata of clips of so many `frames` of `shape` [height, width, channels] (None: it varies)."""
+        features = {
+            "frames": tfds.features.Sequence(tfds.features.Image(shape=shape), length=frames),
+            "label": tfds.features.ClassLabel(names=class_names),
+            "clip": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, description=self.__doc__, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _generate_examples(self, split: str, clips: Iterable["Clip | Undecodable"]) -> Iterator[tuple[str, dict]]:
+        progress = tqdm.tqdm(clips, desc=f"{self.name} {split}", unit=" clips", mininterval=0.5)
+        for clip in progress:
+            if problem := clip.problem if isinstance(clip, Undecodable) else self._problem(clip):
+                if not self.skip_undecodable:
+                    raise ValueError(f"{clip.name} {problem}; mend it, or prepare with --skip_undecodable")
+                self.skipped.append(clip.name)
+                continue
+            yield clip.name, {"frames": list(clip.frames), "label": clip.label, "clip": clip.name}
+
+    def _problem(self, clip: Clip) -> str:
+        """What is wrong with a clip; empty for nothing."""
+        wanted = self.info.features["frames"].shape[0]
+        if len(clip.frames) != wanted:
+            return f"has {len(clip.frames)} frames, not {wanted}"
+        for number, frame in enumerate(clip.frames):
+            try:
+                images.decode(frame, 3)
+            except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly anything on broken bytes.
+                return f"has a frame, {number}, that cannot be decoded ({type(error).__name__}: {error})"
+        return ""
+
+
+class Undecodable(NamedTuple):
+    """A clip that cannot be used, and why."""
+
+    name: str
+    problem: str

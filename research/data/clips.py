@@ -1,0 +1,141 @@
+"""`load(config.data)`: labelled clips as batches that are a function of (seed, step)."""
+
+import dataclasses
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from research.data import datasets, images, sources
+
+# Those of pictures, but for what a clip has no use for.
+DEFAULTS: dict[str, Any] = {
+    "frames": 0,  # that the model sees, evenly spaced; 0: as many as are stored
+    **{key: value for key, value in datasets.DEFAULTS.items() if not key.startswith("randaugment")},
+}
+ORDERS = ("as they are", "shuffled", "reversed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """The frames of a clip as evaluation sees them: uint8 [frames, size, size, channels], in one of ORDERS."""
+
+    picture: images.Evaluate
+    frames: int
+    order: str = "as they are"
+
+    def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays `image` and `label` of an example with encoded frames."""
+        stored = example["frames"]
+        chosen = spread(len(stored), self.frames)
+        if self.order == "reversed":
+            chosen = chosen[::-1]
+        elif self.order == "shuffled":  # each clip in its own way, which is always the same
+            chosen = np.random.default_rng(zlib.crc32(example["clip"])).permutation(chosen)
+        return _clip([self.picture({"image": stored[index], "label": example["label"]}) for index in chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """As Evaluate, with the random choices of `picture` drawn once a clip, and frames a little earlier or later."""
+
+    picture: images.Train
+    frames: int
+
+    def __call__(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """As in evaluation, with the random choices drawn from `rng`."""
+        stored, seed = example["frames"], int(rng.integers(2**63))
+        chosen = spread(len(stored), self.frames, rng.random())
+        # A generator of its own for each frame, in one state: so all frames are cut, moved and lit alike.
+        seen = [
+            self.picture({"image": stored[index], "label": example["label"]}, np.random.default_rng(seed))
+            for index in chosen
+        ]
+        return _clip(seen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips(datasets.Dataset):
+    """Labelled clips. A batch holds, beside `index` and `weight`:
+
+    image  uint8 [batch, frames, height, width, channels]
+    label  int32 [batch]
+    """
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int, int]  # frames, height, width, channels
+    mean: tuple[float, ...]  # per channel, in units of 0..255
+    std: tuple[float, ...]
+    cache: bool
+
+    def source(self, split: str) -> Sequence[Mapping[str, Any]]:
+        """As in Dataset; with `cache`, decoded frames stay in memory as long as this data set."""
+        return self._decoded[split] if self.cache else super().source(split)
+
+    @cached_property
+    def _decoded(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        of = lambda split: images.Decoded(super(Clips, self).source(split), "frames", self.image_shape[-1])
+        return {split: of(split) for split in sources.SPLITS}
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the labels tell apart."""
+        return len(self.class_names)
+
+    def reference(self, split: str, index: int) -> dict[str, str]:
+        """`clip`, the name of an example, and its `class`."""
+        example = self.prepared.source(split)[index]
+        return {"clip": example["clip"].decode(), "class": self.class_names[int(example["label"])]}
+
+    def read(self, path: str) -> np.ndarray:
+        """The video file at `path` as evaluation sees it: uint8 [frames, height, width, channels].
+
+        Raises ValueError for what is none, see video_files.read.
+        """
+        from research.data import video_files
+        from research.data.builders import clip_folder
+
+        frames = video_files.read(path, max(self.image_shape[0], clip_folder.FRAMES), clip_folder.SIDE)
+        return self.eval_transform({"frames": frames, "label": 0})["image"]
+
+
+def spread(stored: int, count: int, phase: float = 0.5) -> np.ndarray:
+    """`count` of `stored` frames, evenly spaced; `phase`, from 0 to 1, moves them within their stretches."""
+    return np.minimum(((np.arange(count) + phase) * stored / count).astype(int), stored - 1)
+
+
+def load(config: Mapping[str, Any], order: str = ORDERS[0]) -> Clips:
+    """The labelled clips that `config` (see DEFAULTS) describes, evaluated in an order; otherwise as datasets.load."""
+    config = {**DEFAULTS, **config}
+    if order not in ORDERS:
+        raise ValueError(f"order={order!r} is unknown; choose from {', '.join(ORDERS)}")
+    builder = datasets.open_builder(config)
+    features = builder.info.features
+    if not {"frames", "label"} <= features.keys():
+        raise ValueError(
+            f"config.data.name={config['name']!r} has the features {', '.join(features)}; frames and a label are needed"
+        )
+    stored, *shape = features["frames"].shape
+    frames = config["frames"] or stored
+    if frames > stored:
+        raise ValueError(f"config.data.frames={frames}, but {config['name']!r} holds {stored} of each clip")
+    picture = datasets.transforms(config, shape, "image", "label")
+    channels = picture[1].channels
+    return Clips(
+        prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
+        train_transform=Train(picture[0], frames),
+        eval_transform=Evaluate(picture[1], frames, order),
+        workers=config["workers"],
+        prefetch=config["prefetch"],
+        class_names=tuple(features["label"].names),
+        image_shape=(frames, picture[0].size, picture[0].size, channels),
+        mean=datasets.per_channel(config["mean"], channels, "mean"),
+        std=datasets.per_channel(config["std"], channels, "std"),
+        cache=config["cache"],
+    )
+
+
+def _clip(frames: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {"image": np.stack([frame["image"] for frame in frames]), "label": frames[0]["label"]}

@@ -1,0 +1,95 @@
+"""Tokens of clips, and which of them attend to which."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.models import video
+
+TINY = {
+    "num_classes": 3, "frames": 4, "tubelet": 1, "image_size": 4, "patch_size": 2, "width": 8, "depth": 1, "mlp_dim": 8,
+    "num_heads": 2, "pool": "mean",
+}  # fmt: skip
+
+
+def clips(seed=0, count=2, frames=4):
+    return np.random.default_rng(seed).normal(size=(count, frames, 4, 4, 1)).astype(np.float32)
+
+
+def make(space_time, **settings):
+    """A model, and random variables for it, since behind a fresh head of zeros all logits would be zero."""
+    model = video.VideoViT(**{**TINY, "space_time": space_time, **settings})
+    shapes = jax.eval_shape(model.init, jax.random.key(0), clips(frames=model.frames))
+    rng = np.random.default_rng(1)
+    return model, jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
+
+
+def test_a_tubelet_is_a_patch_of_neighbouring_frames():
+    model, _ = make("joint", tubelet=2)
+    images = clips()
+    tubelets = np.asarray(model._tubelets(jnp.asarray(images)))
+    assert tubelets.shape == (2, 2, 4, 8)
+    for time in range(2):
+        for row in range(2):
+            for column in range(2):
+                cut = images[1, 2 * time : 2 * time + 2, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+                np.testing.assert_array_equal(tubelets[1, time, 2 * row + column], cut.ravel())
+
+
+def test_single_frames_do_not_know_their_order():
+    model, variables = make("frames")
+    variables["params"]["time"] = np.zeros_like(variables["params"]["time"])
+    mixed = clips()[:, [2, 0, 3, 1]]
+    apply = jax.jit(model.apply)
+    np.testing.assert_allclose(apply(variables, clips()), apply(variables, mixed), atol=1e-5)
+    # And the logits of a clip of one frame again and again are those of the frame.
+    head = variables["params"]["head"]
+    still = np.repeat(clips()[:, :1], 4, axis=1)
+    one, ones = make("frames", frames=1)
+    ones["params"] |= {name: value for name, value in variables["params"].items() if name != "time"}
+    ones["params"]["time"] = np.zeros((1, 1, 8), np.float32)
+    np.testing.assert_allclose(apply(variables, still), jax.jit(one.apply)(ones, still[:, :1]), atol=1e-5)
+    assert head["kernel"].shape == (8, 3)
+
+
+@pytest.mark.parametrize("space_time", ["joint", "factorised"])
+def test_others_do(space_time):
+    model, variables = make(space_time)
+    apply = jax.jit(model.apply)
+    assert np.abs(apply(variables, clips()) - apply(variables, clips()[:, [2, 0, 3, 1]])).max() > 1e-3
+
+
+def test_a_factorised_layer_attends_to_the_same_time_and_the_same_place():
+    """The gradient of one token of a layer: not zero where a path leads, over space and then over time to all."""
+    model = video.FactorisedBlock(
+        8, 2, 0.0, video.layers.layer_norm, "exact", True, True, None, False, "xla", {}, parent=None
+    )
+    x = np.random.default_rng(0).normal(size=(1, 3, 4, 8)).astype(np.float32)
+    variables = model.init(jax.random.key(0), x, 0.0, False)
+    seen = jax.grad(lambda x, params: model.apply({"params": params}, x, 0.0, False)[0][0, 0, 0].sum())
+    assert (np.abs(seen(x, variables["params"])).max(-1) > 0).all()
+    # Without attention over time, only the tokens of the same time; without that over space, those of the same place.
+    for silent, expected in (
+        ("time_attention", {(0, place) for place in range(4)}),
+        ("attention", {(time, 0) for time in range(3)}),
+    ):
+        params = dict(variables["params"])
+        params[silent] = jax.tree.map(np.zeros_like, params[silent])
+        reached = np.abs(np.asarray(seen(x, params))).max(-1)[0] > 0
+        assert set(zip(*np.nonzero(reached), strict=True)) == expected
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"space_time": "divided"}, r"model.space_time='divided' is unknown; choose from factorised, frames, joint"),
+    ({"tubelet": 3}, r"model.frames=4 must be a multiple of tubelet=3"),
+    ({"pool": "cls"}, r"model.pool='cls' is not known to clips; use 'mean'"),
+])  # fmt: skip
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        video.VideoViT(**{**TINY, **settings})
+
+
+def test_clips_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"model.frames=4 and image_size=4, but config.data gives 2 frames of 4 x 4"):
+        jax.eval_shape(video.VideoViT(**TINY).init, jax.random.key(0), clips(frames=2))
