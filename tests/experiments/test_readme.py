@@ -28,6 +28,7 @@ _IMAGENET = "it needs the ImageNet archives (144 GB)"
 _STORIES = "it needs the CNN and Daily Mail archives"
 _LIBRISPEECH = "it needs the archives of LibriSpeech (60 GB)"
 _CITYSCAPES = "it needs the archives of Cityscapes (11 GB)"
+_COCO = "it needs the archives of COCO 2017 (20 GB)"
 _DOWNLOADS = "it downloads from the internet"
 _BENCHMARK = "it takes ten minutes on an idle machine; the same with --quick is run"
 QUICK = "python -m experiments.performance.main --quick"
@@ -44,6 +45,7 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[tpu]'": _INSTALLS,
     "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
     "python -m research.data prepare cityscapes_fine --manual_dir=/path/to/cityscapes": _CITYSCAPES,
+    "python -m research.data prepare coco2017 --manual_dir=/path/to/coco": _COCO,
     "python -m research.data prepare cnn_dailymail --manual_dir=/path/to/stories "
     "--config=configs/summarization/cnn_dailymail.py:full": _STORIES,
     "python -m research.data prepare librispeech_flac/all960 --manual_dir=/path/to/librispeech "
@@ -58,7 +60,8 @@ NOT_RUN = {
 SHARED = ROOT.parent / "shared/data"
 # What the smoke variants train on; the pages say so in passing only.
 SMOKE_DATA = " && ".join(
-    f"python -m research.data prepare {name}" for name in ("spelled_numbers", "dial_tones", "coloured_shapes")
+    f"python -m research.data prepare {name}"
+    for name in ("spelled_numbers", "dial_tones", "coloured_shapes", "boxed_shapes")
 )
 TEXTS = ("translation", "summarization", "sentiment", "question_answering")
 TRAINING_PAGES = sorted({ROOT / "experiments" / config.parent.name / "README.md" for config in CONFIGS})
@@ -81,7 +84,7 @@ def runs_here(command):
     """Whether a command is one that this test runs on this machine."""
     if command in NOT_RUN or needs_weights(command):
         return False
-    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/(recordings|camvid/)", command)
+    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/(recordings|camvid/|BCCD)", command)
 
 
 def small(command):
@@ -113,6 +116,21 @@ def write_scenes(path):
         Image.fromarray(60 * mask).convert("RGB").save(path / f"images/{number}.jpg")
 
 
+def write_boxes(path):
+    """Twenty grey pictures of one white box, as Pascal VOC lays them out."""
+    for part in ("images", "annotations"):
+        (path / part).mkdir(parents=True)
+    for number in range(20):
+        left, top = (int(each) for each in np.random.default_rng(number).integers(4, 24, 2))
+        pixels = np.full((48, 64, 3), 90, np.uint8)
+        pixels[top : top + 12, left : left + 16] = 240
+        Image.fromarray(pixels).save(path / f"images/{number}.jpg")
+        corners = {"xmin": left, "ymin": top, "xmax": left + 16, "ymax": top + 12}
+        box = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
+        xml = f"<annotation><object><name>box</name><bndbox>{box}</bndbox></object></annotation>"
+        (path / f"annotations/{number}.xml").write_text(xml)
+
+
 def write_pairs(path):
     """Forty lines of a number in words and one in digits, as a TSV file."""
     path.mkdir()
@@ -139,6 +157,7 @@ def write_sounds(path):
 OWN_DATA = {
     "/path/to/pictures": write_pictures,
     "/path/to/scenes": write_scenes,
+    "/path/to/boxes": write_boxes,
     "/path/to/pairs": write_pairs,
     "/path/to/classes": write_pairs,
     "/path/to/sounds": write_sounds,
