@@ -24,6 +24,7 @@ OWN = {
     "camvid": ("research.data.builders.camvid", "Camvid"),
     "cifar10_jpeg": ("research.data.builders.cifar10_jpeg", "Cifar10Jpeg"),
     "cityscapes_fine": ("research.data.builders.mask_folder", "CityscapesFine"),
+    "coco2017": ("research.data.builders.coco2017", "Coco2017"),
     "coloured_shapes": ("research.data.builders.shapes", "ColouredShapes"),
     "digits": ("research.data.builders.digits", "Digits"),
     "imagenet2012": ("research.data.builders.imagenet2012", "Imagenet2012"),

@@ -30,6 +30,7 @@ _STORIES = "it needs the CNN and Daily Mail archives"
 _CASIA = "it needs CASIA-WebFace and LFW"
 _LIBRISPEECH = "it needs the archives of LibriSpeech (60 GB)"
 _CITYSCAPES = "it needs the archives of Cityscapes (11 GB)"
+_COCO = "it needs the archives of COCO 2017 (20 GB)"
 _DOWNLOADS = "it downloads from the internet"
 _BENCHMARK = "it takes ten minutes on an idle machine; the same with --quick is run"
 QUICK = "python -m experiments.performance.main --quick"
@@ -47,6 +48,7 @@ NOT_RUN = {
     "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
     "python -m research.data prepare casia_webface --manual_dir=/path/to/casia": _CASIA,
     "python -m research.data prepare cityscapes_fine --manual_dir=/path/to/cityscapes": _CITYSCAPES,
+    "python -m research.data prepare coco2017 --manual_dir=/path/to/coco": _COCO,
     "python -m research.data prepare cnn_dailymail --manual_dir=/path/to/stories "
     "--config=configs/summarization/cnn_dailymail.py:full": _STORIES,
     "python -m research.data prepare librispeech_flac/all960 --manual_dir=/path/to/librispeech "
@@ -62,7 +64,7 @@ SHARED = ROOT.parent / "shared/data"
 # What the smoke variants train on where it is not what the page prepares; the pages say so in passing only.
 SMOKE_NAMES = (
     "spelled_numbers", "dial_tones", "random_patterns/identification", "random_patterns/verification",
-    "coloured_shapes", "moving_digits/motion",
+    "coloured_shapes", "boxed_shapes", "moving_digits/motion",
 )  # fmt: skip
 SMOKE_DATA = " && ".join(f"python -m research.data prepare {name}" for name in SMOKE_NAMES)
 TEXTS = ("translation", "summarization", "sentiment", "question_answering")
@@ -86,7 +88,7 @@ def runs_here(command):
     """Whether a command is one that this test runs on this machine."""
     if command in NOT_RUN or needs_weights(command):
         return False
-    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/(recordings|orl_faces|camvid/)", command)
+    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/(recordings|orl_faces|camvid/|BCCD)", command)
 
 
 def small(command):
@@ -149,6 +151,21 @@ def write_videos(path):
                 container.mux(stream.encode(None))
 
 
+def write_boxes(path):
+    """Twenty grey pictures of one white box, as Pascal VOC lays them out."""
+    for part in ("images", "annotations"):
+        (path / part).mkdir(parents=True)
+    for number in range(20):
+        left, top = (int(each) for each in np.random.default_rng(number).integers(4, 24, 2))
+        pixels = np.full((48, 64, 3), 90, np.uint8)
+        pixels[top : top + 12, left : left + 16] = 240
+        Image.fromarray(pixels).save(path / f"images/{number}.jpg")
+        corners = {"xmin": left, "ymin": top, "xmax": left + 16, "ymax": top + 12}
+        box = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
+        xml = f"<annotation><object><name>box</name><bndbox>{box}</bndbox></object></annotation>"
+        (path / f"annotations/{number}.xml").write_text(xml)
+
+
 def write_pairs(path):
     """Forty lines of a number in words and one in digits, as a TSV file."""
     path.mkdir()
@@ -177,6 +194,7 @@ OWN_DATA = {
     "/path/to/people": write_people,
     "/path/to/scenes": write_scenes,
     "/path/to/videos": write_videos,
+    "/path/to/boxes": write_boxes,
     "/path/to/pairs": write_pairs,
     "/path/to/classes": write_pairs,
     "/path/to/sounds": write_sounds,

@@ -42,11 +42,12 @@ def log_softmax(variables, batch):
 
 @pytest.fixture(scope="module")
 def variables():
-    return make().init(jax.random.key(0))
+    return jax.jit(make().init)(jax.random.key(0))
 
 
 def loss_of(task, variables, batch):
-    return task.loss(variables, batch, task.totals(batch), jax.random.key(1))
+    loss = lambda v, b: task.loss(v, b, task.totals(b), jax.random.key(1))
+    return jax.jit(loss)(variables, batch)
 
 
 def test_cross_entropy_is_weighted_by_the_class_of_each_pixel(variables):
@@ -80,7 +81,7 @@ def test_lovasz_of_certain_predictions_is_one_minus_iou():
     rng = np.random.default_rng(0)
     mask = rng.choice([0, 1, 2, 255], (8, 7, 9)).astype(np.uint8)
     predicted = rng.integers(0, 3, mask.shape)
-    losses = segmentation.lovasz(jax.nn.one_hot(predicted, 3), mask)
+    losses = jax.jit(segmentation.lovasz)(np.eye(3, dtype=np.float32)[predicted], mask)
     for loss, truth, guess in zip(losses, mask, predicted, strict=True):
         kept = truth < 3
         expected = 1 - jaccard_score(truth[kept], guess[kept], labels=np.unique(truth[kept]), average=None)
@@ -89,7 +90,7 @@ def test_lovasz_of_certain_predictions_is_one_minus_iou():
 
 def test_lovasz_lies_between_its_corners_and_pulls_towards_the_truth():
     mask = np.array([[[0, 0, 1, 1]]], np.uint8)
-    loss = lambda logits: segmentation.lovasz(jax.nn.softmax(logits), mask).sum()
+    loss = jax.jit(lambda logits: segmentation.lovasz(jax.nn.softmax(logits), mask).sum())
     logits = jnp.zeros((1, 1, 4, 2))
     # All errors are 1/2: half of the loss 1 of a prediction that is wrong everywhere.
     np.testing.assert_allclose(loss(logits), 0.5, rtol=1e-6)
@@ -100,10 +101,11 @@ def test_lovasz_lies_between_its_corners_and_pulls_towards_the_truth():
 @pytest.mark.parametrize("region", segmentation.REGIONS)
 def test_losses_of_parts_add_up_and_padding_and_void_count_nowhere(variables, region):
     task, batch = make(region=region, class_weights=(1.0, 2.0, 3.0)), make_batch()
-    totals, rng = task.totals(batch), jax.random.key(1)
-    whole = task.loss(variables, batch, totals, rng)[0]
+    totals = task.totals(batch)
+    whole = loss_of(task, variables, batch)[0]
     parts = [{k: v[i::2] for k, v in batch.items()} for i in range(2)]
-    losses = [task.loss(variables, part, totals, rng) for part in parts]
+    part_loss = jax.jit(lambda part: task.loss(variables, part, totals, jax.random.key(1)))
+    losses = [part_loss(part) for part in parts]
     np.testing.assert_allclose(sum(loss for loss, _ in losses), whole, rtol=1e-5)
     total, weight = (sum(aux[1]["loss"][k] for _, aux in losses) for k in range(2))
     np.testing.assert_allclose(total / weight, whole, rtol=1e-5)
@@ -118,7 +120,7 @@ def test_losses_of_parts_add_up_and_padding_and_void_count_nowhere(variables, re
 def test_scores_are_those_of_one_confusion_matrix(variables):
     task, batch = make(), make_batch()
     halves = [{k: v[i::2] for k, v in batch.items()} for i in range(2)]
-    sums = [task.evaluate(variables, half)["confusion"] for half in halves]
+    sums = [jax.jit(task.evaluate)(variables, half)["confusion"] for half in halves]
     confusion, pixels = (np.sum([np.asarray(each[k], np.float64) for each in sums], 0) for k in range(2))
     truth, guess = batch["mask"][:4], log_softmax(variables, batch)[:4].argmax(-1)
     kept = truth < 3

@@ -141,10 +141,11 @@ def _annotated(file: Path, pictures: Mapping[str, Path]) -> Annotated:
 def _coco_files(root: Path) -> dict[str, Path]:
     """Split -> its file of annotations."""
     files = {}
-    for file in sorted((root / "annotations").glob("*.json")):
+    found = sorted((root / "annotations").glob("*.json"))
+    # COCO's own folder holds files of key points and captions beside these.
+    for file in [each for each in found if each.name.startswith("instances")] or found:
         part = next((split for name, split in SPLITS.items() if name in file.stem.lower()), "train")
-        if "keypoints" not in file.stem and "captions" not in file.stem:
-            files.setdefault(part, file)
+        files.setdefault(part, file)
     for split, place in _split_folders(root).items():
         if file := next(iter(sorted(place.glob("*coco*.json"))), None):
             files[split] = file
