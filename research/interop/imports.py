@@ -97,7 +97,8 @@ def _write_config(checkpoint: checkpoints.Checkpoint, folder: Path, target: Path
 
 def _refuse_other_models(raw: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for field, value in raw["model"].items():
-        if config["model"][field] != value:
+        is_open = field == "image_size" and raw["model"].get("positions") == "sincos"  # and fits every size
+        if config["model"][field] != value and not is_open:
             raise ValueError(f"--config.model.{field}={config['model'][field]!r}, but the checkpoint says {value!r}")
 
 

@@ -6,13 +6,19 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.speech_recognition import main
+from research import config as config_lib
 from research.data import audio, utterances
 from research.interop import __main__ as interop
-from research.interop import exports, imports, runs
+from research.interop import exports, imports, runs, safetensors, start
+from research.interop.families import whisper
+from research.interop.safetensors import Spec
 from research.models import decoding
+from research.train import trainer
 from tests.interop import reference
 from tests.interop.reference import torch, transformers
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 PLACES, STEPS = 20, 12
 
 
@@ -72,12 +78,6 @@ def test_other_models_agree_too(name, tmp_path):
             positions += 0.3 * torch.randn(positions.shape, generator=torch.Generator().manual_seed(3))
     model = check(theirs, reference.save(theirs, tmp_path), PLACES, theirs.config.num_mel_bins, length=5, batch=2)
     assert model.encoder_positions == ("sinusoidal" if name == "other sizes" else "learned")
-
-
-@pytest.mark.long
-def test_whisper_tiny_at_its_public_size(tmp_path):
-    theirs = reference.randomise(transformers.WhisperForConditionalGeneration(transformers.WhisperConfig()))
-    check(theirs, reference.save(theirs, tmp_path), places=1500, mels=80, length=40, batch=1)
 
 
 def test_greedy_generation_gives_the_same_tokens(tmp_path):
@@ -185,6 +185,47 @@ def test_a_checkpoint_that_does_not_fit_is_refused(saved, change, config, messag
         imports.run(str(folder), str(tmp_path / "run"))
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def begun(path, skip, **overrides):
+    """What becomes of the parameters of a config for LibriSpeech, with CTC beside the decoder."""
+    words = [f"train.init_from={path}", f"train.init_skip={skip}", "data.mels=10"]
+    sizes = {"width": 24, "decoder_depth": 3, "num_heads": 3, "kv_dim": 8, "mlp_dim": 40}
+    words += [f"model.{name}={value}" for name, value in (sizes | overrides).items()]
+    config = config_lib.load("configs/speech_recognition/librispeech_whisper_small.py", "smoke", words)
+    task, _ = main.build(config)
+    return start.find(config, task, trainer.build(config, task))
+
+
+@pytest.mark.parametrize("source", ["transformers", "run"])
+def test_other_words_and_a_ctc_head_begin_afresh(saved, imported, source):
+    path = saved[1] if source == "transformers" else imported
+    weights = begun(path, "('^embedding$', '^ctc_head$')")
+    assert weights.report()["fresh"] == {"embedding": "skipped", "ctc_head": "skipped"}
+    assert weights.report()["resized"] == {"decoder/learned": [[16, 24], [8, 24]]}
+    before = np.asarray(variables_of(imported)["decoder/learned"])
+    found = weights.read("decoder/learned", (slice(2, 5), slice(None)), np.float32)
+    np.testing.assert_array_equal(found, before[2:5])
+    place = "embed_tokens.weight" if source == "transformers" else "embedding"
+    with pytest.raises(ValueError, match=rf"{place} is \[40, 24\] in .*or name it in train.init_skip"):
+        begun(path, "('^ctc_head$',)")
+    with pytest.raises(
+        ValueError, match=r"config\.model.encoder_positions='learned', but .* was made with 'sinusoidal'"
+    ):
+        begun(path, "('^embedding$', '^ctc_head$')", encoder_positions="learned")
+
+
+def test_an_export_leaves_a_ctc_head_behind(saved, imported):
+    class Ours:
+        specs = dict(runs.open_run(imported).tensors.specs) | {"ctc_head": Spec((24, 40), np.dtype(np.float32))}
+
+        def read(self, name):
+            return np.zeros(self.specs[name].shape, np.float32)
+
+    model = runs.open_run(imported).make_model(ctc=True)
+    specs, _, left_out = exports._tensors(whisper.FAMILY, model, Ours())
+    assert left_out == ["ctc_head"] and not [name for name in specs if "ctc" in name]
+    assert specs.keys() == safetensors.Safetensors(saved[1] / "model.safetensors").specs.keys()
 
 
 # ---- Spectrograms.
