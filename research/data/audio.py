@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 NORMALISATIONS = ("utterance", "level", "whisper", "none")
+EDGES = {"silence": "constant", "mirror": "reflect"}  # -> what NumPy calls it
 LEAST_POWER = 1e-10  # of a mel band; what is less counts as this much
 
 
@@ -20,7 +21,8 @@ class LogMel:
 
     rate          of the samples, Hz
     window_ms     Hann windows of this length, in ms, are also what is transformed
-    hop_ms        from one frame to the next, in ms; frame k is centred on k hops, and silence surrounds the sound
+    hop_ms        from one frame to the next, in ms; frame k is centred on k hops
+    edges         what windows see before and after the sound: "silence", or "mirror": the sound itself, turned around
     mels          triangular bands of equal area, evenly spaced on Slaney's mel scale
     lowest_hz     where the first band begins
     highest_hz    where the last band ends; 0: at half the rate
@@ -42,6 +44,7 @@ class LogMel:
     pre_emphasis: float = 0.0
     range_db: float = 80.0
     normalise: str = "utterance"
+    edges: str = "silence"
 
     def __post_init__(self):
         if self.rate < 1000:
@@ -51,9 +54,10 @@ class LogMel:
                 raise ValueError(f"config.data.{field}={getattr(self, field)} must be at least {least}")
         if not 0 <= self.pre_emphasis < 1:
             raise ValueError(f"config.data.pre_emphasis={self.pre_emphasis} must be at least 0 and less than 1")
-        if self.normalise not in NORMALISATIONS:
-            known = ", ".join(NORMALISATIONS)
-            raise ValueError(f"config.data.normalise={self.normalise!r} is unknown; choose from {known}")
+        for field, choices in (("normalise", NORMALISATIONS), ("edges", EDGES)):
+            if getattr(self, field) not in choices:
+                known = ", ".join(choices)
+                raise ValueError(f"config.data.{field}={getattr(self, field)!r} is unknown; choose from {known}")
         if not self.lowest_hz < self._highest <= self.rate / 2:
             raise ValueError(
                 f"config.data.highest_hz={self.highest_hz} must lie above lowest_hz={self.lowest_hz} and at most at "
@@ -94,7 +98,8 @@ class LogMel:
         if self.pre_emphasis:
             samples = np.append(samples[:1], samples[1:] - np.float32(self.pre_emphasis) * samples[:-1])
         count, half = self.frames(len(samples)), self.window // 2
-        padded = np.pad(samples, (half, max(0, (count - 1) * self.hop + self.window - half - len(samples))))
+        after = max(0, (count - 1) * self.hop + self.window - half - len(samples))
+        padded = np.pad(samples, (half, after), mode=EDGES[self.edges])
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop][:count]
         spectra = np.fft.rfft(windows * hann(self.window), axis=1)
         power = (spectra.real**2 + spectra.imag**2) @ self.filters

@@ -15,7 +15,8 @@ from research.data import vocabulary as vocabulary_lib
 from research.data.utterances import Joined, Subset, ToArrays, Utterances
 
 LONG = ("refuse", "split")
-_MEL = ("window_ms", "hop_ms", "mels", "lowest_hz", "highest_hz", "pre_emphasis", "range_db", "normalise")
+PADDING = ("masked", "silence")
+_MEL = ("window_ms", "hop_ms", "mels", "lowest_hz", "highest_hz", "pre_emphasis", "range_db", "normalise", "edges")
 _AUGMENT = tuple(field.name for field in dataclasses.fields(audio.Augment))
 
 DEFAULTS: dict[str, Any] = {
@@ -46,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "target_length": 128,  # tokens, EOS included
     "long_sounds": "refuse",  # or "split": predict cuts what is longer, training leaves it out, both with a warning
     "eval_buckets": 3,  # shapes of evaluation batches, from these lengths down by halves
+    "padding": "masked",  # or "silence": what follows a sound in its row is heard, as by Whisper, which was trained so
     # Speed, never content. `cache` keeps the samples of every sound in memory, a copy in each worker.
     "cache": False,
     "workers": 0,
@@ -89,6 +91,7 @@ class Speech(datasets.Dataset):
 
     source                              float32 [batch, frames, mels], 0 after the sound
     source_segments, source_positions   int32 [batch, frames / shortening]: 1 and 0, 1, ... where there is sound, else 0
+                                        (with `padding` "silence", which is heard, there is sound everywhere)
     target, target_segments, target_positions   int32 [batch, target length]: tokens, ending in EOS, as in text.Text
     """
 
@@ -252,7 +255,8 @@ def load(config: Mapping[str, Any], shortening: int = 1) -> Speech:
         round(seconds * mel.rate)
         for seconds in (config["max_seconds"], config["train_seconds"] or config["max_seconds"])
     )
-    transform = ToArrays(mel, 0, config["target_length"], shortening).shaped(mel.frames(longest))
+    transform = ToArrays(mel, 0, config["target_length"], shortening, silence=config["padding"] == "silence")
+    transform = transform.shaped(mel.frames(longest))
     to_learn = transform.shaped(mel.frames(longest_to_learn))
     rest = (
         "long_sounds",
@@ -289,9 +293,9 @@ def _check(config):
     if config["train_seconds"] > config["max_seconds"]:
         most = f"max_seconds={config['max_seconds']}"
         raise ValueError(f"config.data.train_seconds={config['train_seconds']} must be at most {most}")
-    if config["long_sounds"] not in LONG:
-        known = " or ".join(LONG)
-        raise ValueError(f"config.data.long_sounds={config['long_sounds']!r} is unknown; choose {known}")
+    for field, choices in (("long_sounds", LONG), ("padding", PADDING)):
+        if config[field] not in choices:
+            raise ValueError(f"config.data.{field}={config[field]!r} is unknown; choose {' or '.join(choices)}")
     pauses = config["pause_ms"]
     if len(pauses) != 2 or not 0 <= pauses[0] <= pauses[1]:
         raise ValueError(f"config.data.pause_ms={pauses} must be the least and the most, in ms")

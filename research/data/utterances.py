@@ -99,7 +99,8 @@ class Joined(Sequence):
 class ToArrays:
     """Utterance -> `source` float32 [frames, mels], `source_segments` ... int32 [frames / shortening], `target` ...
 
-    With `augment`, the sound and its spectrogram are changed at random first; see speech.Speech for the arrays.
+    With `augment`, the sound and its spectrogram are changed at random first; see speech.Speech for the arrays. With
+    `silence`, rows are filled up with that, which is heard like the sound; else nothing follows it.
     """
 
     mel: audio.LogMel
@@ -108,6 +109,7 @@ class ToArrays:
     shortening: int
     augment: audio.Augment | None = None
     longest: int = 0  # samples of a sound that is played slowly
+    silence: bool = False
 
     def shaped(self, frames: int, target_length: int = 0) -> "ToArrays":
         """The same for other rows; `frames` is rounded up to a multiple of the shortening."""
@@ -119,6 +121,8 @@ class ToArrays:
         samples, ids = utterance
         if self.augment:
             samples = self.augment.sound(samples, rng, self.longest)
+        if self.silence:
+            samples = np.pad(samples, (0, max(0, self.frames * self.mel.hop - len(samples))))
         features = self.mel(samples)[: self.frames]
         if self.augment:
             features = self.augment.spectrogram(features, rng)

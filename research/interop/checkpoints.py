@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
-from research.interop import npz, runs, safetensors
-from research.interop.families import big_vision, convnext, resnet, t5, vit
+from research.interop import models, npz, runs, safetensors
+from research.interop.families import big_vision, convnext, resnet, t5, vit, whisper
 from research.interop.family import Family
 from research.interop.layouts import Row, Tensors
 
 FAMILIES = {
-    family.name: family for family in (vit.FAMILY, resnet.FAMILY, convnext.FAMILY, t5.FAMILY, t5.MT5, big_vision.FAMILY)
-}
+    family.name: family
+    for family in (
+        vit.FAMILY, resnet.FAMILY, convnext.FAMILY, t5.FAMILY, t5.MT5, whisper.FAMILY, big_vision.FAMILY,
+    )
+}  # fmt: skip
 _INDEX = ".safetensors.index.json"
 _CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".msgpack", ".npy")
 _MEND = (
@@ -55,9 +58,13 @@ class Checkpoint:
     table: Callable[[nn.Module, list[str]], list[Row]]  # of a model and the paths of its parameters
     unused: str  # a regex of names
 
+    def make_model(self, **settings: Any) -> nn.Module:
+        """The model, in float32 unless `settings` say otherwise."""
+        return models.make(self.model, self.fields, **settings)
+
 
 def open_checkpoint(path: str) -> Checkpoint:
-    """The checkpoint at `path`; only headers are read.
+    """The checkpoint at `path`; little more than headers is read.
 
     Raises ValueError, in one line, for what is absent, damaged, of an unknown family, or would run code when read.
     """
@@ -86,6 +93,7 @@ def _of_family(path: str, family: Family, config: Mapping[str, Any], tensors: Te
     renamed = Renamed(tensors, family.names(tensors.specs))
     try:
         fields = family.fields(config, renamed.specs)
+        fields |= family.settle(fields, renamed)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     table = lambda model, paths: family.table(model)
@@ -129,12 +137,12 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def channels(checkpoint: Checkpoint) -> int:
-    """The channels of the pictures that a model was made for."""
-    for name in ("patches/kernel", "conv1/kernel", "stem/kernel"):
-        rows = [row for row in checkpoint.table(checkpoint.model(**checkpoint.fields), [name]) if row.ours == name]
+    """The channels of the pictures, or the bands of the spectrograms, that a model was made for."""
+    for name in ("patches/kernel", "conv1/kernel", "stem/kernel", "front_end/conv1/kernel"):
+        rows = [row for row in checkpoint.table(checkpoint.make_model(), [name]) if row.ours == name]
         for row in rows:
             shape = checkpoint.tensors.specs[row.theirs].shape
-            return row.layout.to_ours(np.broadcast_to(np.float32(0), shape), shape).shape[2]
+            return row.layout.to_ours(np.broadcast_to(np.float32(0), shape), shape).shape[-2]
     return 3
 
 

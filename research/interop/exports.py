@@ -1,6 +1,7 @@
 """`python -m research.interop export`: the weights of a run as transformers or big_vision read them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from research.interop.checkpoints import FAMILIES
 from research.interop.family import Family
 from research.interop.folders import whole_or_nothing
 from research.interop.safetensors import Spec
-from research.models import convnext, resnet, seq2seq, vit
+from research.models import convnext, resnet, seq2seq, speech, vit
 
-_DEFAULTS = {vit.ViT: "vit", resnet.ResNet: "resnet", convnext.ConvNeXt: "convnext", seq2seq.Seq2Seq: "t5"}
+_DEFAULTS = {
+    vit.ViT: "vit", resnet.ResNet: "resnet", convnext.ConvNeXt: "convnext", seq2seq.Seq2Seq: "t5",
+    speech.Recogniser: "whisper",
+}  # fmt: skip
 _MOST_BYTES = 5_000_000_000  # of a file
 
 
@@ -27,7 +31,8 @@ def run(workdir: str, path: str, family: str = "", most_bytes: int = _MOST_BYTES
     chosen = _family(source, Path(workdir), target, family)
     model = source.make_model()
     config = chosen.config(model)
-    specs, tensors = _tensors(chosen, model, source.tensors)
+    specs, tensors, left_out = _tensors(chosen, model, source.tensors)
+    config |= chosen.sizes(specs) | (source.special_ids if isinstance(model, seq2seq.Seq2Seq) else {})
     if target.exists() and (target.is_file() or any(target.iterdir())):
         raise ValueError(f"{path} exists; name a new {'file' if target.suffix == '.npz' else 'folder'}")
     if chosen.name == "big_vision":
@@ -39,7 +44,8 @@ def run(workdir: str, path: str, family: str = "", most_bytes: int = _MOST_BYTES
             text = json.dumps({**config, "dtype": dtype}, indent=2)
             (folder / "config.json").write_text(text + "\n")
             safetensors.write_sharded(folder, specs, lambda name: tensors[name](), most_bytes)
-    return [f"wrote {len(specs)} tensors of {chosen.name} to {path}"]
+    lines = [f"wrote {len(specs)} tensors of {chosen.name} to {path}"]
+    return lines + [f"left out {name}, for which {chosen.name} has no place" for name in left_out]
 
 
 def _family(source: runs.Run, workdir: Path, target: Path, name: str) -> Family:
@@ -58,16 +64,26 @@ def _family(source: runs.Run, workdir: Path, target: Path, name: str) -> Family:
     return FAMILIES[name]
 
 
-def _tensors(family: Family, model: Any, ours: runs.Tensors) -> tuple[dict[str, Spec], dict[str, Any]]:
-    """The specs of their tensors, in the order in which ours are read once, and functions that make them."""
+def _tensors(family: Family, model: Any, ours: runs.Tensors) -> tuple[dict[str, Spec], dict[str, Any], list[str]]:
+    """The specs of their tensors, in the order in which ours are read once, and functions that make them.
+
+    The last are the parameters of ours that stay behind.
+    """
     rows = {row.ours: row for row in family.table(model)}
     read = family.fold(ours.read, ours.specs)
+    left_out = [path for path in ours.specs if re.fullmatch(family.left_out, path)]
     specs, tensors = {}, {}
     for path, spec in ours.specs.items():
+        if path in left_out:
+            continue
         if path not in rows:
             raise ValueError(f"{path} cannot be exported: {family.name} has no tensor for it")
         whole = lambda path=path: np.asarray(read(path))
         for name, make in rows[path].write(whole, spec.shape):
             specs[name] = Spec(rows[path].their_shape(spec.shape), spec.dtype)
             tensors[name] = make
-    return specs, tensors
+    dtype = next(iter(specs.values())).dtype
+    for name, values in family.computed(model).items():
+        specs[name] = Spec(values.shape, dtype)
+        tensors[name] = lambda values=values: values.astype(dtype)
+    return specs, tensors, left_out

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
-from research.interop.layouts import Row
+from research.interop.layouts import Row, Tensors
 from research.interop.safetensors import Spec
 
 Read = Callable[[str], np.ndarray]
@@ -30,6 +30,10 @@ class Family:
     names        the names that the table uses -> the names in a file, which may be spelled in other ways
     unused       a regex: tensors that are known to have no use here
     fold         for export: reads our parameters of these paths as the layout can hold them
+    settle       of our fields and their tensors: those fields that only values tell
+    computed     of a model of ours: the tensors of theirs that it computes and has no parameter for
+    sizes        of the specs of their tensors: those fields of their config that our model does not know
+    left_out     a regex: parameters of ours that theirs does without
     """
 
     name: str
@@ -41,6 +45,10 @@ class Family:
     names: Callable[[Iterable[str]], dict[str, str]] = same_names
     unused: str = "(?!)"
     fold: Callable[[Read, Collection[str]], Read] = lambda read, paths: read
+    settle: Callable[[Mapping[str, Any], Tensors], dict[str, Any]] = lambda fields, tensors: {}
+    computed: Callable[[nn.Module], dict[str, np.ndarray]] = lambda model: {}
+    sizes: Callable[[Mapping[str, Spec]], dict[str, Any]] = lambda specs: {}
+    left_out: str = "(?!)"
 
 
 def require(model: nn.Module, family: str, **fields: Any) -> None:

@@ -1,8 +1,6 @@
 """`python -m research.interop import`: a foreign checkpoint becomes a run directory, with the config that fits it."""
 
-import json
 import pprint
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from research import config as config_lib
-from research.interop import checkpoints, loading, runs, streaming
+from research.interop import checkpoints, configs, loading, models, runs, streaming
 from research.interop.folders import whole_or_nothing
 from research.models.seq2seq import Seq2Seq
+from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
-from research.tasks import classification, seq2seq
+from research.tasks import classification, seq2seq, speech
 from research.train import rundir, trainer
 
-_VOCABULARY = "spiece.model"  # what T5's is called
-_NAMES = {model: name for name, model in runs.MODELS.items()}
+_METRICS = {"image_classification": "test/accuracy", "translation": "test/loss", "speech_recognition": "test/wer"}
 _FILE = '''"""{title}, as `python -m research.interop import {path}` read it. Every field may be overridden.
 
     python -m experiments.{experiment}.main --config={file} --workdir={workdir} --mode=evaluate
@@ -62,7 +60,7 @@ def run(path: str, workdir: str, overrides: Sequence[str] = (), skip: Sequence[s
         plan = loading.plan(checkpoint, task.model, loading.leaves_of(variables), skip, exact=True)
         meta = {"config": config_lib.plain(config), "data_fingerprint": None}
         streaming.write(folder / "checkpoints", _leaves(plan, task, program.state, config.seed), meta)
-        rundir.write_json(folder / runs.IMPORTED, plan.report())
+        rundir.write_json(folder / runs.IMPORTED, plan.report() | _special_ids(checkpoint))
         rundir.write_json(folder / "config.json", config_lib.plain(config))
     shape = ", ".join(f"{name}={value}" for name, value in checkpoint.fields.items())
     lines = [f"{checkpoint.kind}: {shape}", f"{program.num_params:,} parameters", *plan.lines()]
@@ -72,7 +70,7 @@ def run(path: str, workdir: str, overrides: Sequence[str] = (), skip: Sequence[s
 def _write_config(checkpoint: checkpoints.Checkpoint, folder: Path, target: Path, overrides: Sequence[str]) -> Any:
     """Writes the config file of the run, and returns its config."""
     family = checkpoints.FAMILIES[checkpoint.kind]
-    raw = (_text_config if family.model is Seq2Seq else _picture_config)(checkpoint, folder, target)
+    raw = configs.make(checkpoint, folder, target)
     source = config_lib.Source(f"configs/{family.experiment}/imported.py", "full")
     complete, _ = config_lib.complete(raw, config_lib.experiment_module(source).defaults, overrides)
     _refuse_other_models(raw, complete)
@@ -86,7 +84,7 @@ def _write_config(checkpoint: checkpoints.Checkpoint, folder: Path, target: Path
         experiment=family.experiment,
         file=target / file,
         workdir=target,
-        metric="test/accuracy" if classes else "test/loss",
+        metric=_METRICS[family.experiment],
         floor=1 / classes if known else None,
         source="chance" if known else None,
         config=pprint.pformat(complete, width=100, sort_dicts=False).replace("\n", "\n        "),
@@ -99,66 +97,35 @@ def _write_config(checkpoint: checkpoints.Checkpoint, folder: Path, target: Path
 
 def _refuse_other_models(raw: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for field, value in raw["model"].items():
-        if config["model"][field] != value:
+        is_open = field == "image_size" and raw["model"].get("positions") == "sincos"  # and fits every size
+        if config["model"][field] != value and not is_open:
             raise ValueError(f"--config.model.{field}={config['model'][field]!r}, but the checkpoint says {value!r}")
 
 
-def _picture_config(checkpoint: checkpoints.Checkpoint, folder: Path, target: Path) -> dict[str, Any]:
-    fields = {name: value for name, value in checkpoint.fields.items() if name != "num_classes"}
-    size = fields.get("image_size") or checkpoint.config.get("image_size", 224)
-    mean, std = _normalisation(checkpoint)
-    resize = size if checkpoint.model is runs.MODELS["vit"] else round(size / 0.875)
-    name = "imagenet2012" if checkpoint.fields["num_classes"] == 1000 else ""
-    return {
-        "seed": 0,
-        "data": {"name": name, "image_size": size, "resize": resize, "crop": "inception", "flip": True,
-                 "mean": mean, "std": std},
-        "model": {"name": _NAMES[checkpoint.model], **fields},
-        "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "warmup_steps": 50, "clip_norm": 1.0},
-        "train": {"steps": 1000, "batch_size": 128},
-    }  # fmt: skip
-
-
-def _normalisation(checkpoint: checkpoints.Checkpoint) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the channels, in units of 0..255: those it was published with, or -1..1."""
-    file = Path(checkpoint.path).expanduser() / "preprocessor_config.json"
-    found = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    mean, std = found.get("image_mean", [0.5]), found.get("image_std", [0.5])
-    if not file.is_file() and checkpoint.kind in ("resnet", "convnext"):
-        mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet
-    scaled = lambda values: tuple(round(255 * value, 3) for value in values)
-    return scaled(mean), scaled(std)
-
-
-def _text_config(checkpoint: checkpoints.Checkpoint, folder: Path, target: Path) -> dict[str, Any]:
-    fields = {name: value for name, value in checkpoint.fields.items() if name != "vocab_size"}
-    vocabulary = Path(checkpoint.path).expanduser() / _VOCABULARY
-    if vocabulary.is_file():
-        shutil.copy(vocabulary, folder / _VOCABULARY)
-    return {
-        "seed": 0,
-        "data": {
-            "name": "",
-            "vocabulary": str(target / _VOCABULARY) if vocabulary.is_file() else "",
-            "vocab_size": checkpoint.fields["vocab_size"],
-        },
-        "model": fields,
-        "optimizer": {"name": "adafactor", "learning_rate": 1e-3, "schedule": "constant", "clip_norm": 1.0},
-        "train": {"steps": 1000, "batch_size": 128},
-    }
+def _special_ids(checkpoint: checkpoints.Checkpoint) -> dict[str, Any]:
+    """The special tokens of a model that writes, for those who use it without a vocabulary of ours."""
+    if not issubclass(checkpoint.model, Seq2Seq):
+        return {}
+    found = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    found |= {name: checkpoint.config[name] for name in found if isinstance(checkpoint.config.get(name), int)}
+    return {"special_ids": found}
 
 
 def _task(checkpoint: checkpoints.Checkpoint, config: Any) -> Any:
     """The task as the experiment builds it, but with no data at hand."""
     settings = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
     settings |= {name: value for name, value in config_lib.plain(config.model).items() if name != "name"}
-    counts = {name: checkpoint.fields[name] for name in ("num_classes", "vocab_size") if name in checkpoint.fields}
-    model = checkpoint.model(**settings, **counts)
+    known = ("num_classes", "vocab_size", "max_source_length", "max_target_length")
+    sizes = {name: checkpoint.fields[name] for name in known if name in checkpoint.fields}
+    model, task = models.make(checkpoint.model, settings, **sizes), config_lib.plain(config.task)
+    if isinstance(model, Recogniser):
+        lengths = runs.places(config), config.data.target_length
+        front_end = {"mels": config.data.mels, "shortening": model.front_end.shortening}
+        return speech.Task(model, *lengths, bos=3, eos=1, unk=2, **front_end, **task)
     if isinstance(model, Seq2Seq):
         lengths = config.data.source_length, config.data.target_length
-        return seq2seq.Task(model, *lengths, bos=0, eos=1, unk=2, **config_lib.plain(config.task))
+        return seq2seq.Task(model, *lengths, bos=0, eos=1, unk=2, **task)
     size, channels = config.data.image_size, checkpoints.channels(checkpoint)
-    task = config_lib.plain(config.task)
     return classification.Task(model, (size, size, channels), config.data.mean, config.data.std, **task)
 
 

@@ -45,7 +45,8 @@ class Layout:
 SAME = Layout(lambda theirs, shape: theirs, lambda ours: ours)
 # A bias of [heads * kv] is [heads, kv] here.
 FLAT = Layout(lambda theirs, shape: theirs.reshape(shape), lambda ours: ours.reshape(-1))
-# PyTorch's convolutions are [out, in, height, width]; ours [height, width, in, out].
+# PyTorch's convolutions are [out, in, length] or [out, in, height, width]; ours [length, in, out] and so on.
+CONV1D = Layout(lambda theirs, shape: theirs.transpose(2, 1, 0), lambda ours: ours.transpose(2, 1, 0))
 CONV = Layout(lambda theirs, shape: theirs.transpose(2, 3, 1, 0), lambda ours: ours.transpose(3, 2, 0, 1))
 
 

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from research.interop import models
 from research.interop.checkpoints import Checkpoint, is_unused
 from research.interop.layouts import Index, Row
 from research.interop.safetensors import Spec
 from research.models.seq2seq import Seq2Seq
+from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
 
 # Every number that a parameter may be made of; a float64 would lose digits.
@@ -21,11 +23,13 @@ _FLOATS = ("float32", "bfloat16", "float16")
 # Fields of a model that may differ from the checkpoint: training can make up for them, or the shapes say them.
 _MAY_DIFFER = (
     "num_classes", "image_size", "pool", "dropout", "stochastic_depth", "zero_init_residual", "momentum", "attention",
-    "remat", "unroll", "dtype", "param_dtype", "max_source_length", "max_target_length", "layer_scale",
+    "remat", "unroll", "dtype", "param_dtype", "max_source_length", "max_target_length", "layer_scale", "vocab_size",
+    "ctc",
 )  # fmt: skip
 # Fields that shift results a little; they are reported.
 _EPSILONS = ("layer_norm_epsilon", "norm_epsilon", "epsilon", "last_epsilon")
 _HEAD = re.compile(r"head/(kernel|bias)")
+_SEQUENCE = re.compile(r"(encoder|decoder)/learned")  # positions [length, width], of which the first may be taken
 
 
 def leaves_of(variables: Any) -> dict[str, Any]:
@@ -37,9 +41,11 @@ def leaves_of(variables: Any) -> dict[str, Any]:
 
 
 def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
-    """The shapes and dtypes of the variables of a model of pictures or of text."""
+    """The shapes and dtypes of the variables of a model of pictures, of text or of sounds of so many bands."""
     if isinstance(model, Seq2Seq):
         inputs = (jnp.zeros((1, 2), jnp.int32),) * 6
+        if isinstance(model, Recogniser):
+            inputs = (jnp.zeros((1, 2 * model.front_end.shortening, channels)), *inputs[1:])
     else:
         inputs = (jnp.zeros((1, *(getattr(model, "image_size", 224),) * 2, channels)),)
     return jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
@@ -63,7 +69,8 @@ class Loading:
         if path in self.resized:
             theirs = self.resized[path]
             whole = row.read(tensors, theirs, (slice(None),) * len(theirs), np.float32)
-            return resize_positions(whole, shape[1])[index].astype(dtype)
+            fitting = whole[: shape[0]] if _SEQUENCE.fullmatch(path) else resize_positions(whole, shape[1])
+            return fitting[index].astype(dtype)
         return row.read(tensors, shape, index, dtype)
 
     def variables(self, shapes: Any) -> Any:
@@ -123,10 +130,12 @@ def plan(
     """How the parameters `leaves` (see `leaves_of`) of `model` are loaded; nothing but headers has been read.
 
     What a regex of `skip` is found in stays fresh, or is not missed there. Positions of another picture size are
-    resized, and a head of other classes is fresh; unless `exact`, for which all must fit and nothing may be left over.
+    resized, of longer sequences the first are taken, and a head of other classes is fresh; unless `exact`, for which
+    all must fit and nothing may be left over.
     Raises ValueError, with the names on both sides, for what does not fit.
     """
-    if not issubclass(type(model), checkpoint.model):
+    hears = isinstance(model, Recogniser) and not issubclass(checkpoint.model, Recogniser)
+    if hears or not issubclass(type(model), checkpoint.model):
         name = lambda kind: kind.__name__
         raise ValueError(
             f"{checkpoint.path} holds a {name(checkpoint.model)}, but the config has a {name(type(model))}"
@@ -159,7 +168,7 @@ def _found(patterns: Iterable[str], name: str) -> bool:
 
 def _compare_fields(loading: Loading, model: nn.Module) -> None:
     for field, theirs in loading.checkpoint.fields.items():
-        ours = getattr(model, field)
+        ours = models.value(model, field)
         if theirs == ours or field in _MAY_DIFFER:
             continue
         line = f"config.model.{field}={ours!r}, but {loading.checkpoint.path} was made with {theirs!r}"
@@ -191,11 +200,12 @@ def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set
     if not exact and _HEAD.fullmatch(path) and _other_classes(specs[wrong], expected):
         loading.fresh[path] = f"{there(wrong)} is {list(specs[wrong].shape)}, of other classes"
         return set()
-    source = None if exact or path != "positions" else _positions_shape(row, shape, specs[wrong])
+    source = None if exact else _source_shape(path, row, shape, specs[wrong])
     if source is None:
+        mend = "" if exact else "; change the config, or name it in train.init_skip"
         raise ValueError(
             f"{there(wrong)} is {list(specs[wrong].shape)} in {loading.checkpoint.path}, but {path} {list(shape)} "
-            f"needs {list(expected)}"
+            f"needs {list(expected)}{mend}"
         )
     loading.rows[path], loading.resized[path] = row, source
     return set(names)
@@ -211,6 +221,14 @@ def _has_head(loading: Loading) -> bool:
 def _other_classes(theirs: Spec, expected: tuple[int, ...]) -> bool:
     """Whether two heads have the same features: one axis, that of the classes, may differ."""
     return len(theirs.shape) == len(expected) and sum(a != b for a, b in zip(theirs.shape, expected, strict=True)) == 1
+
+
+def _source_shape(path: str, row: Row, shape: tuple[int, ...], theirs: Spec) -> tuple[int, ...] | None:
+    """The shape on our side of positions that ours are made of; None where there are none."""
+    if _SEQUENCE.fullmatch(path):
+        is_longer = len(theirs.shape) == 2 and theirs.shape[0] > shape[0] and theirs.shape[1] == shape[1]
+        return theirs.shape if is_longer else None
+    return _positions_shape(row, shape, theirs) if path == "positions" else None
 
 
 def _positions_shape(row: Row, shape: tuple[int, ...], theirs: Spec) -> tuple[int, ...] | None:

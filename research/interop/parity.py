@@ -9,12 +9,13 @@ import numpy as np
 
 from research.interop import checkpoints, loading
 from research.models.seq2seq import Seq2Seq
+from research.models.speech import Recogniser
 
 RELATIVE = 1e-4  # of the largest logit, in float32
 _CLASSES = {
     "vit": "ViTForImageClassification", "resnet": "ResNetForImageClassification",
     "convnext": "ConvNextForImageClassification", "t5": "T5ForConditionalGeneration",
-    "mt5": "MT5ForConditionalGeneration",
+    "mt5": "MT5ForConditionalGeneration", "whisper": "WhisperForConditionalGeneration",
 }  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def run(path: str) -> list[str]:
     checkpoint = checkpoints.open_checkpoint(path)
     if checkpoint.kind not in _CLASSES:
         raise ValueError(f"{path}: transformers has no model for {checkpoint.kind}; check is for {', '.join(_CLASSES)}")
-    model = checkpoint.model(**checkpoint.fields)
+    model = checkpoint.make_model()
     shapes = loading.abstract(model, checkpoints.channels(checkpoint))
     plan = loading.plan(checkpoint, model, loading.leaves_of(shapes), exact=True)
     if plan.fresh:
@@ -43,12 +44,17 @@ def run(path: str) -> list[str]:
 
 def _inputs(checkpoint: checkpoints.Checkpoint, model: Any) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(0)
+    channels = checkpoints.channels(checkpoint)
+    normal = lambda *shape: rng.normal(0, 1, shape).astype(np.float32)
+    ids = lambda length: rng.integers(2, model.vocab_size, (2, length))
+    rows = lambda length: (np.ones((2, length), np.int32), np.broadcast_to(np.arange(length), (2, length)))
+    if isinstance(model, Recogniser):  # theirs takes no sounds of another length
+        places, length = model.max_source_length, min(30, model.max_target_length)
+        return normal(2, places * model.front_end.shortening, channels), *rows(places), ids(length), *rows(length)
     if isinstance(model, Seq2Seq):
-        ids = lambda length: rng.integers(2, model.vocab_size, (2, length))
-        rows = lambda length: (np.ones((2, length), np.int32), np.broadcast_to(np.arange(length), (2, length)))
         return ids(40), *rows(40), ids(30), *rows(30)
     size = getattr(model, "image_size", 224)
-    return (rng.normal(0, 1, (2, size, size, checkpoints.channels(checkpoint))).astype(np.float32),)
+    return (normal(2, size, size, channels),)
 
 
 def _theirs(checkpoint: checkpoints.Checkpoint, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -61,4 +67,7 @@ def _theirs(checkpoint: checkpoints.Checkpoint, inputs: tuple[np.ndarray, ...]) 
     with torch.no_grad():
         if len(inputs) == 1:
             return model(torch.tensor(inputs[0].transpose(0, 3, 1, 2))).logits.numpy()
-        return model(input_ids=torch.tensor(inputs[0]), decoder_input_ids=torch.tensor(inputs[3])).logits.numpy()
+        source, target = torch.tensor(inputs[0]), torch.tensor(inputs[3])
+        if checkpoint.kind == "whisper":
+            return model(input_features=source.mT, decoder_input_ids=target).logits.numpy()
+        return model(input_ids=source, decoder_input_ids=target).logits.numpy()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import linen as nn
 
+from research.data.vocabulary import Vocabulary
+from research.interop import models
 from research.interop.safetensors import DTYPES, Spec
-from research.models import alexnet, convnext, resnet, seq2seq, vit
+from research.models import seq2seq, speech
 
-# By `config.model.name`; the experiments over text have one model, whose config has no name.
-MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet, "convnext": convnext.ConvNeXt, "alexnet": alexnet.AlexNet}
 IMPORTED = "import.json"  # the report of an import in the run directory that it made
 _KNOWN = {str(np.dtype(dtype)): np.dtype(dtype) for dtype in DTYPES.values()}
 
@@ -61,11 +62,23 @@ class Run:
     model: type[nn.Module]
     fields: Mapping[str, Any]  # of the model
     tensors: Tensors
-    imported: bool  # whether it is what an import made, or goes on from there
+    imported: Mapping[str, Any]  # the report of the import that made it, or that it goes on from; else nothing
 
     def make_model(self, **settings: Any) -> nn.Module:
         """The model, in float32 unless `settings` say otherwise."""
-        return self.model(**{**self.fields, **settings})
+        return models.make(self.model, self.fields, **settings)
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Special tokens, by the names that transformers has for them: of the import, else of the run's vocabulary."""
+        data = self.config["data"]
+        if "special_ids" in self.imported:
+            return dict(self.imported["special_ids"])
+        if data["vocabulary"]:
+            bos = Vocabulary.of_file(data["vocabulary"], data["vocab_size"]).bos
+        else:
+            bos = 0 if self.imported else 3  # as data/vocabulary.py trains them
+        return {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": bos}
 
 
 def is_run(folder: Path) -> bool:
@@ -82,18 +95,34 @@ def open_run(folder: Path) -> Run:
         raise ValueError(f"{folder / 'config.json'} is not the config of a run; give the --workdir of a run")
     tensors = Tensors(_selected(folder, config))
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config["model"].items()}
-    name, imported = fields.pop("name", None), (folder / IMPORTED).is_file()
-    if name is None:
-        fields |= {"vocab_size": tensors.specs["embedding"].shape[0], **_lengths(config)}
+    imported = json.loads((folder / IMPORTED).read_text()) if (folder / IMPORTED).is_file() else {}
+    name = fields.pop("name", None)
+    if name is not None:
+        fields["num_classes"] = tensors.specs["head/bias"].shape[0]
+        return Run(config, models.MODELS[name], fields, tensors, imported)
+    fields |= {"vocab_size": tensors.specs["embedding"].shape[0], **_lengths(config, tensors.specs)}
+    if "strides" not in fields:
         return Run(config, seq2seq.Seq2Seq, fields, tensors, imported)
-    fields["num_classes"] = tensors.specs["head/bias"].shape[0]
-    return Run(config, MODELS[name], fields, tensors, imported)
+    return Run(config, speech.Recogniser, fields | {"ctc": "ctc_head" in tensors.specs}, tensors, imported)
 
 
-def _lengths(config: Mapping[str, Any]) -> dict[str, int]:
-    """As text2text.build gives them to the model."""
-    longest = max(config["data"]["target_length"], config["task"]["max_decode_length"])
-    return {"max_source_length": config["data"]["source_length"], "max_target_length": longest}
+def _lengths(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, int]:
+    """As text2text.build gives them to the model; of sounds, the longest that it hears."""
+    data = config["data"]
+    source = data["source_length"] if "source_length" in data else places(config)
+    if "encoder/learned" in specs:
+        source = specs["encoder/learned"].shape[0]
+    return {
+        "max_source_length": source,
+        "max_target_length": max(data["target_length"], config["task"]["max_decode_length"]),
+    }
+
+
+def places(config: Mapping[str, Any]) -> int:
+    """The places of the encoder that the longest sound takes."""
+    data, shortening = config["data"], math.prod(config["model"]["strides"])
+    samples, hop = (round(seconds * data["sample_rate"]) for seconds in (data["max_seconds"], data["hop_ms"] / 1000))
+    return -(-samples // (hop * shortening))
 
 
 def _selected(folder: Path, config: Mapping[str, Any]) -> Path:

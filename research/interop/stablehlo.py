@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from research.data.vocabulary import Vocabulary
 from research.interop import npz, runs
 from research.interop.folders import whole_or_nothing
 from research.models import decoding
 from research.models.seq2seq import Seq2Seq
+from research.models.speech import Recogniser
 
 PLATFORMS = ("cpu", "tpu", "cuda")
 _LOADER = Path(__file__).with_name("loader.py")
@@ -25,7 +25,8 @@ def run(workdir: str, path: str) -> list[str]:
     """Writes the selected checkpoint of the run in `workdir` as a program, weights and a loader to the folder `path`.
 
     The batch may be of any size. A model of pictures takes uint8 [batch, height, width, channels] and gives logits; one
-    of text takes token ids and a mask, both int32 [batch, source_length], and gives the tokens of greedy decoding.
+    of text takes token ids and a mask, both int32 [batch, source_length], and gives the tokens of greedy decoding. So
+    does one of sounds, of log-mel spectrograms float32 [batch, frames, mels] and a mask int32 [batch, places].
     Returns what to tell the user.
     """
     if importlib.util.find_spec("flatbuffers") is None:
@@ -36,7 +37,7 @@ def run(workdir: str, path: str) -> list[str]:
     names = sorted(source.tensors.specs)
     shapes = [jax.ShapeDtypeStruct(*source.tensors.specs[name]) for name in names]
     model = source.make_model(dtype=source.config["precision"]["compute"])
-    make = _text if isinstance(model, Seq2Seq) else _pictures
+    make = _sounds if isinstance(model, Recogniser) else _text if isinstance(model, Seq2Seq) else _pictures
     function, inputs = make(model, source)
     with whole_or_nothing(target) as folder:
         exported = jax_export.export(
@@ -82,23 +83,29 @@ def _pictures(model: Any, source: runs.Run) -> tuple[Any, dict[str, jax.ShapeDty
 
 
 def _text(model: Seq2Seq, source: runs.Run) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-    length, steps = source.config["data"]["source_length"], source.config["task"]["max_decode_length"]
-
-    def function(variables, tokens, mask):
-        apply = lambda method, *args: model.apply(variables, *args, method=method)
-        positions = jnp.broadcast_to(jnp.arange(length), tokens.shape)
-        cache = apply("init_cache", apply("encode", tokens, mask, positions), mask, steps)
-        step = lambda *args: apply("decode_step", *args)
-        return decoding.greedy(step, cache, tokens.shape[0], steps, _bos(source), 1)[0]
-
     (batch,) = jax_export.symbolic_shape("batch")
-    ids = jax.ShapeDtypeStruct((batch, length), jnp.int32)
-    return function, {"tokens": ids, "mask": ids}
+    ids = jax.ShapeDtypeStruct((batch, source.config["data"]["source_length"]), jnp.int32)
+    return _decode(model, source), {"tokens": ids, "mask": ids}
 
 
-def _bos(source: runs.Run) -> int:
-    """The token that a decoder begins with: that of our own vocabularies, or the one of a vocabulary from a file."""
-    data = source.config["data"]
-    if data["vocabulary"]:
-        return Vocabulary.of_file(data["vocabulary"], data["vocab_size"]).bos
-    return 0 if source.imported else 3  # as data/vocabulary.py trains them
+def _sounds(model: Recogniser, source: runs.Run) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    (batch,) = jax_export.symbolic_shape("batch")
+    places = runs.places(source.config)
+    shape = (batch, places * model.front_end.shortening, source.config["data"]["mels"])
+    mask = jax.ShapeDtypeStruct((batch, places), jnp.int32)
+    return _decode(model, source), {"spectrograms": jax.ShapeDtypeStruct(shape, jnp.float32), "mask": mask}
+
+
+def _decode(model: Seq2Seq, source: runs.Run) -> Any:
+    """A function of variables, sources and a mask of their places: the tokens of greedy decoding."""
+    steps, special = source.config["task"]["max_decode_length"], source.special_ids
+    bos, eos = special["decoder_start_token_id"], special["eos_token_id"]
+
+    def function(variables, sources, mask):
+        apply = lambda method, *args: model.apply(variables, *args, method=method)
+        positions = jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
+        cache = apply("init_cache", apply("encode", sources, mask, positions), mask, steps)
+        step = lambda *args: apply("decode_step", *args)
+        return decoding.greedy(step, cache, sources.shape[0], steps, bos, eos)[0]
+
+    return function

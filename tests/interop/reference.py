@@ -19,6 +19,8 @@ def randomise(model, seed=0):
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if not tensor.is_floating_point():
                 continue
+            if name.endswith("encoder.embed_positions.weight"):
+                continue  # sinusoids, which Whisper does not train
             fan_in = tensor[0].numel() if tensor.ndim > 1 else 1
             if name.endswith("Attention.q.weight"):
                 # T5 does not divide the logits of attention. Were they larger than those of trained weights, PyTorch's
@@ -73,6 +75,17 @@ def t5(untied=True, family="T5", **options):
     return randomise(model)
 
 
+def whisper(head=True, **options):
+    options = {
+        "vocab_size": 40, "num_mel_bins": 10, "d_model": 24, "encoder_layers": 2, "decoder_layers": 3,
+        "encoder_attention_heads": 3, "decoder_attention_heads": 3, "encoder_ffn_dim": 40, "decoder_ffn_dim": 40,
+        "max_source_positions": 20, "max_target_positions": 16, "pad_token_id": 5, "bos_token_id": 5,
+        "eos_token_id": 5, "decoder_start_token_id": 7, "suppress_tokens": None, "begin_suppress_tokens": None,
+    } | options  # fmt: skip
+    kind = transformers.WhisperForConditionalGeneration if head else transformers.WhisperModel
+    return randomise(kind(transformers.WhisperConfig(**options)))
+
+
 def save(model, folder, **options):
     """The folder as transformers writes it."""
     model.save_pretrained(folder, **options)
@@ -82,7 +95,7 @@ def save(model, folder, **options):
 def load(path, channels=3, **settings):
     """Our model and its variables for the checkpoint at `path`, of which nothing may be left over."""
     checkpoint = checkpoints.open_checkpoint(str(path))
-    model = checkpoint.model(**{**checkpoint.fields, **settings})
+    model = checkpoint.make_model(**settings)
     shapes = loading.abstract(model, channels)
     plan = loading.plan(checkpoint, model, loading.leaves_of(shapes), exact=True)
     return model, plan.variables(shapes)

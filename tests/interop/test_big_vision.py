@@ -9,11 +9,12 @@ import pytest
 
 from research.interop import checkpoints, exports, imports, loading, npz, runs
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 WIDTH, DEPTH, MLP, HEADS, PATCH = 24, 3, 40, 3, 4
 
 
-def random_weights(image_size, classes, cls, seed=0):
-    """Tensors by the names that big_vision gives them, float32."""
+def random_weights(image_size, classes, cls, seed=0, learned=True):
+    """Tensors by the names that big_vision gives them, float32; positions are sines and cosines unless `learned`."""
     rng = np.random.default_rng(seed)
     dense = lambda *shape, fan: rng.normal(0, (2 / fan) ** 0.5, shape)
     bias = lambda *shape: rng.normal(0, 0.2, shape)
@@ -21,12 +22,13 @@ def random_weights(image_size, classes, cls, seed=0):
     tensors = {
         "embedding/kernel": dense(PATCH, PATCH, 3, WIDTH, fan=3 * PATCH**2),
         "embedding/bias": bias(WIDTH),
-        "pos_embedding": bias(1, (image_size // PATCH) ** 2, WIDTH),
         "Transformer/encoder_norm/scale": 1 + bias(WIDTH),
         "Transformer/encoder_norm/bias": bias(WIDTH),
         "head/kernel": dense(WIDTH, classes, fan=WIDTH),
         "head/bias": bias(classes),
     } | ({"cls": bias(1, 1, WIDTH)} if cls else {})
+    if learned:
+        tensors["pos_embedding"] = bias(1, (image_size // PATCH) ** 2, WIDTH)
     for layer in range(DEPTH):
         block = f"Transformer/encoderblock_{layer}"
         for norm in ("LayerNorm_0", "LayerNorm_1"):
@@ -71,7 +73,8 @@ def forward(tensors, images):
             np.einsum("hwc,hwcd->d", image[y * PATCH : (y + 1) * PATCH, x * PATCH : (x + 1) * PATCH],
                       get("embedding/kernel")) + get("embedding/bias")
             for y in range(side) for x in range(side)
-        ]) + get("pos_embedding")[0]  # fmt: skip
+        ])  # fmt: skip
+        x = x + (get("pos_embedding")[0] if "pos_embedding" in tensors else sines_and_cosines(side))
         x = np.concatenate([get("cls")[0], x]) if "cls" in tensors else x
         for layer in range(DEPTH):
             block = f"Transformer/encoderblock_{layer}"
@@ -85,23 +88,40 @@ def forward(tensors, images):
     return np.stack([one(image.astype(np.float64)) for image in images])
 
 
-def load(path):
+def sines_and_cosines(side):
+    """Positions [side**2, WIDTH], row by row: a quarter of the features each for sin x, cos x, sin y and cos y."""
+    count = WIDTH // 4
+    positions = []
+    for y in range(side):
+        for x in range(side):
+            positions.append([
+                wave(place / 10_000 ** (k / (count - 1)))
+                for place in (x, y) for wave in (math.sin, math.cos) for k in range(count)
+            ])  # fmt: skip
+    return np.array(positions)
+
+
+def load(path, **settings):
     """Our model and its variables, of which nothing may be left over."""
     checkpoint = checkpoints.open_checkpoint(str(path))
-    model = checkpoint.model(**checkpoint.fields)
+    model = checkpoint.make_model(**settings)
     shapes = loading.abstract(model, checkpoints.channels(checkpoint))
     plan = loading.plan(checkpoint, model, loading.leaves_of(shapes), exact=True)
     return model, plan.variables(shapes)
 
 
-@pytest.mark.parametrize("cls", [False, True])
-@pytest.mark.parametrize("prefix", ["", "params/"])
-def test_logits_are_those_of_an_independent_forward_pass(cls, prefix, tmp_path):
-    tensors = random_weights(image_size=16, classes=5, cls=cls)
+@pytest.mark.parametrize(
+    ("cls", "prefix", "learned"),
+    [(False, "", True), (True, "params/", True), (False, "params/", False), (True, "", False)],
+)
+def test_logits_are_those_of_an_independent_forward_pass(cls, prefix, learned, tmp_path):
+    tensors = random_weights(image_size=16, classes=5, cls=cls, learned=learned)
     other = {"opt/0/count": np.int32(3)} if prefix else {}
     np.savez(tmp_path / "vit.npz", **{prefix + name: array for name, array in tensors.items()}, **other)
-    model, variables = load(tmp_path / "vit.npz")
-    assert (model.pool, model.image_size, model.depth) == ("cls" if cls else "mean", 16, DEPTH)
+    # The size of pictures is not said where positions are computed.
+    model, variables = load(tmp_path / "vit.npz", **({} if learned else {"image_size": 16}))
+    assert (model.pool, model.depth) == ("cls" if cls else "mean", DEPTH)
+    assert (model.positions, model.image_size) == ("learned" if learned else "sincos", 16)
     images = np.random.default_rng(1).normal(0, 1, (3, 16, 16, 3)).astype(np.float32)
     ours = jax.jit(lambda variables: model.apply(variables, images))(variables)
     expected = forward(tensors, images)
@@ -109,11 +129,13 @@ def test_logits_are_those_of_an_independent_forward_pass(cls, prefix, tmp_path):
     assert np.abs(np.asarray(ours) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("cls", [False, True])
-def test_import_export_import_is_bitwise(cls, tmp_path):
-    tensors = random_weights(image_size=8, classes=4, cls=cls)
+@pytest.mark.parametrize(("cls", "learned"), [(False, True), (True, True), (False, False)])
+def test_import_export_import_is_bitwise(cls, learned, tmp_path):
+    tensors = random_weights(image_size=8, classes=4, cls=cls, learned=learned)
     np.savez(tmp_path / "vit.npz", **tensors)
-    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "run"))
+    sizes = [] if learned else ["model.image_size=8", "data.image_size=8"]
+    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "run"), sizes)
+    assert runs.open_run(tmp_path / "run").fields["image_size"] == 8
     exports.run(str(tmp_path / "run"), str(tmp_path / "out.npz"))
     with np.load(tmp_path / "out.npz", allow_pickle=False) as out:
         assert set(out.files) == tensors.keys()

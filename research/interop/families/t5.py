@@ -127,9 +127,6 @@ def config(model: Seq2Seq, model_type: str = "t5") -> dict[str, Any]:
         "is_encoder_decoder": True,
         "tie_word_embeddings": model.logits != "untied",
         "scale_decoder_outputs": model.logits == "tied_scaled",
-        "pad_token_id": 0,
-        "eos_token_id": 1,
-        "decoder_start_token_id": 0,
     }
 
 
