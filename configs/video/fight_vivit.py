@@ -44,7 +44,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "scale": 0.15,
                 "brightness": 0.3,
                 "contrast": 0.3,
-                "erase": 0.25,
+                "erase": 0.5,
                 "mean": (110.0,),
                 "std": (60.0,),
                 "cache": True,
