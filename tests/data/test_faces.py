@@ -190,6 +190,6 @@ def test_any_labelled_pictures_are_people(tmp_path):
 
 def test_patterns_need_no_download(tmp_path):
     data = prepared("random_patterns/verification", "", tmp_path)
-    assert data.counts == {"train": 120, "validation": 20, "test": 108} and data.num_classes == 10
+    assert data.counts == {"train": 504, "validation": 84, "test": 108} and data.num_classes == 42
     assert {each["light"] for each in map(lambda i: data.reference("test", i), range(108))} == {"dim", "bright"}
     assert orl_faces.OrlFaces.unseen[0] == "s31"

@@ -10,7 +10,7 @@ from PIL import Image
 from research.data.builders import faces
 from research.data.builders.pictures import Picture
 
-PEOPLE, UNSEEN = 16, 6
+PEOPLE, UNSEEN = 48, 6
 PICTURES = {"train": 12, "validation": 2, "test": 4}  # of each person who is known
 SIDE = 16  # px
 SHIFT = 2  # px
@@ -18,10 +18,10 @@ SEED = 0
 
 
 class RandomPatterns(faces.FaceBuilder, skip_registration=True):
-    """Sixteen smooth patterns, each moved, lit and noisy in its own way in every picture; `light` is dim or bright.
+    """Forty-eight smooth patterns, each moved, lit and noisy in its own way in every picture; `light` is dim or bright.
 
-    random_patterns/identification   192 / 32 / 64 pictures of everybody
-    random_patterns/verification     120 / 20 / 108: the test split is six people who are not trained on
+    random_patterns/identification   576 / 96 / 192 pictures of everybody
+    random_patterns/verification     504 / 84 / 108: the test split is six people who are not trained on
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.
