@@ -81,6 +81,7 @@ def test_compile_takes_the_depth_that_it_reports(digits, monkeypatch):
     assert config.endswith("--config.model.unroll=1")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("work", text_steps.WORK)
 def test_tessera_and_pytorch_do_the_same_work(work):
     for package in ("torch", "transformers"):
