@@ -15,6 +15,7 @@ import soundfile
 from PIL import Image
 
 from research import config as configs
+from research.data import prepare
 from research.data.builders import dial_tones
 from research.data.builders.spelled_numbers import spell
 from tests.experiments.conftest import BIN, ROOT
@@ -66,7 +67,6 @@ SMOKE_NAMES = (
     "spelled_numbers", "dial_tones", "random_patterns/identification", "random_patterns/verification",
     "coloured_shapes", "boxed_shapes", "moving_digits/motion",
 )  # fmt: skip
-SMOKE_DATA = " && ".join(f"python -m research.data prepare {name}" for name in SMOKE_NAMES)
 TEXTS = ("translation", "summarization", "sentiment", "question_answering")
 TRAINING_PAGES = sorted({ROOT / "experiments" / config.parent.name / "README.md" for config in CONFIGS})
 
@@ -217,12 +217,18 @@ def play_cloud(house, folder):
         assert house.run(command).returncode == 0
 
 
+@pytest.fixture(scope="session")
+def smoke_data(data_dir):
+    """In one process, since each start of another takes seconds, on every page."""
+    for name in SMOKE_NAMES:
+        prepare.prepare(name, data_dir=str(data_dir))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_works(page, house, tmp_path):
+def test_every_command_works(page, house, smoke_data, tmp_path):
     for own, write in OWN_DATA.items():
         write(tmp_path / Path(own).name)
-    assert house.run(SMOKE_DATA).returncode == 0
     if page.parent.name == "tpu_scripts":
         play_cloud(house, tmp_path / "cloud")
     makefile = house.root / "Makefile"

@@ -17,7 +17,7 @@ CONFIG = str(ROOT / "configs/video/digits_vivit.py")
 SETTINGS = (
     "data.name=moving_digits/sense", "train.steps=400", "train.batch_size=32", "train.eval_every=400",
     "train.checkpoint_every=400", "optimizer.warmup_steps=20", "optimizer.learning_rate=4e-3", "model.width=32",
-    "model.mlp_dim=64",
+    "model.mlp_dim=64", "train.eval_batch_size=80",
 )  # fmt: skip
 
 
