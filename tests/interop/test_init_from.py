@@ -11,6 +11,7 @@ from research.interop.families import big_vision
 from research.models.vit import ViT
 from research.tasks import classification
 from research.train import trainer
+from research.train.checkpoint import Checkpoints
 from tests.train import toy
 
 SIZE = {"width": 16, "depth": 2, "mlp_dim": 24, "num_heads": 2, "patch_size": 2, "gelu": "tanh"}
@@ -139,7 +140,7 @@ def test_a_run_directory_is_a_source_too(tmp_path):
     tensors = runs.Tensors(tensors_at)
     assert set(tensors.specs) == {"head/bias", "head/kernel", "hidden/kernel", "norm/bias", "norm/scale", "norm/mean", "norm/var"}  # noqa: E501  # fmt: skip
     program = trainer.build(config, toy.make_task())
-    state = trainer.Checkpoints(str(tmp_path / "first/checkpoints"), 1, 1, "max").restore(program)[1]
+    state = Checkpoints(str(tmp_path / "first/checkpoints"), 1, 1, "max").restore(program)[1]
     for name, leaf in loading.leaves_of(state.ema).items():
         np.testing.assert_array_equal(tensors.read(name), leaf)
 
