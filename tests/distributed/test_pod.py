@@ -9,8 +9,10 @@ import time
 import numpy as np
 import pytest
 
+from research.interop import imports, loading, runs
 from research.parallel import processes
 from tests.distributed.pod import Pod, examples_read
+from tests.interop.test_init_from import big_vision_file
 from tests.killing import after_step, outcome
 
 STEPS = 12
@@ -106,3 +108,19 @@ def test_a_run_stopped_in_every_way_ends_in_the_same_bits(four, tmp_path):
     pod = Pod(tmp_path, 4, workdir)
     assert pod.wait() == 0, pod.text
     assert outcome(workdir, STEPS) == outcome(four, STEPS)
+
+
+@pytest.mark.parametrize("source", ["vit.npz", "imported"])
+def test_two_processes_begin_with_the_weights_of_a_checkpoint(source, tmp_path):
+    """Each reads what its shards need; a learning rate of nearly nothing leaves the weights as they are."""
+    _, params = big_vision_file(tmp_path / "vit.npz")
+    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "imported"))
+    workdir = finished(
+        tmp_path, 2, f"train.init_from='{tmp_path / source}'", "mesh.fsdp=4", "train.steps=1",
+        "optimizer.warmup_steps=0", "optimizer.learning_rate=1e-30", "optimizer.weight_decay=0.0",
+    )  # fmt: skip
+    report = json.loads((workdir / "init_from.json").read_text())
+    assert report["fresh"] == {} and report["left_over"] == []
+    tensors = runs.Tensors(workdir / "checkpoints/1")
+    for name, leaf in loading.leaves_of({"params": params}).items():
+        np.testing.assert_allclose(tensors.read(name), leaf, rtol=1e-6, atol=1e-12)

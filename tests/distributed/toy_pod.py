@@ -1,7 +1,8 @@
 """`python -m tests.distributed.toy_pod WORKDIR [--delay=S] [--slow-eval=S] [--other=PROCESS] [FIELD=VALUE ...]`.
 
 Trains the toy on as many processes as the launcher says, slowly enough to be killed. Beside WORKDIR every process
-writes which examples it reads. The process `--other` is given another learning rate.
+writes which examples it reads. The process `--other` is given another learning rate. With `train.init_from` there is a
+ViT in the place of the toy.
 """
 
 import argparse
@@ -22,8 +23,10 @@ import jax
 
 from research import command
 from research import config as config_lib
+from research.interop import start
 from research.parallel import processes
 from research.train import trainer
+from tests.interop import test_init_from
 from tests.train import toy
 
 
@@ -70,7 +73,8 @@ def main() -> None:
     workdir = Path(arguments.workdir)
     log = (arguments.log or workdir.parent) / f"{workdir.name}.read.{jax.process_index()}.jsonl"
     data = LoggedData(log=log, delay_s=arguments.delay, eval_delay_s=arguments.slow_eval)
-    result = trainer.run(arguments.mode, config, toy.make_task(), data, arguments.workdir)
+    task = test_init_from.task_of() if config.train.init_from else toy.make_task()
+    result = trainer.run(arguments.mode, config, task, data, arguments.workdir, start.find)
     if arguments.mode == "evaluate" and processes.is_main():
         print(json.dumps(result))
 

@@ -15,6 +15,7 @@ from research.train.checkpoint import Checkpoints
 from tests.interop import reference
 from tests.interop.reference import torch
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 MODELS = {
     "vit": reference.vit,
     "resnet": lambda: reference.resnet(depths=(1, 2), hidden_sizes=(32, 64)),

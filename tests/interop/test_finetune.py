@@ -11,6 +11,8 @@ from research.data import prepare
 from research.interop import __main__ as interop
 from tests.interop.test_big_vision import random_weights
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
@@ -89,6 +91,37 @@ def test_translation_from_a_random_t5(data, tmp_path, capsys):
     report = json.loads((tmp_path / "run/init_from.json").read_text())
     assert report["fresh"] == {} and report["left_over"] == [] and report["kind"] == "t5"
     assert (tmp_path / "run/result.json").exists()
+
+
+@pytest.mark.long
+def test_recognition_from_a_random_whisper(data, tmp_path, capsys):
+    """Fresh words, and less of them; what is exported after that agrees with transformers."""
+    from tests.interop import reference
+
+    data("dial_tones")
+    theirs = reference.whisper(max_source_positions=60, num_mel_bins=20, encoder_layers=1, decoder_layers=1)
+    reference.save(theirs, tmp_path / "theirs")
+    run = tmp_path / "imported"
+    interop.main(["import", str(tmp_path / "theirs"), f"--workdir={run}"])
+    words = [
+        f"--config={run}/speech_recognition/imported.py", f"--config.train.init_from={run}",
+        "--config.train.init_skip=('^embedding$',)", "--config.data.name=dial_tones",
+        "--config.data.vocab_size=64", "--config.data.vocab_type=bpe", "--config.data.target_length=8",
+        "--config.task.max_decode_length=8", "--config.task.decoder=greedy", *SHORT,
+        f"--workdir={tmp_path}/run",
+    ]  # fmt: skip
+    experiment("speech_recognition", *words)
+    report = json.loads((tmp_path / "run/init_from.json").read_text())
+    assert report["fresh"] == {"embedding": "skipped"}
+    assert report["resized"] == {"decoder/learned": [[16, 24], [8, 24]]} and report["left_over"] == ["embedding"]
+    assert json.loads((tmp_path / "run/result.json").read_text())["metrics"]["test/wer"] > 0
+    capsys.readouterr()
+    interop.main(["export", f"{tmp_path}/run", f"{tmp_path}/out"])
+    interop.main(["check", f"{tmp_path}/out"])
+    lines = capsys.readouterr().out
+    assert "logits [2, 8, 64] differ by" in lines
+    written = json.loads((tmp_path / "out/config.json").read_text())
+    assert (written["eos_token_id"], written["decoder_start_token_id"]) == (1, 3)
 
 
 T5 = [

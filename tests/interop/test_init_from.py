@@ -14,6 +14,7 @@ from research.train import trainer
 from research.train.checkpoint import Checkpoints
 from tests.train import toy
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIZE = {"width": 16, "depth": 2, "mlp_dim": 24, "num_heads": 2, "patch_size": 2, "gelu": "tanh"}
 
 

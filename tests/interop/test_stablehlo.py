@@ -14,6 +14,7 @@ from tests.interop.test_big_vision import random_weights
 
 pytest.importorskip("flatbuffers", reason="flatbuffers is not installed; it comes with the extra [interop]")
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 # Runs load.py of the folder it is in, with `research` out of reach.
 SCRIPT = """
 import runpy, sys
@@ -56,7 +57,8 @@ def test_pictures_of_any_count(tmp_path):
     run = runs.open_run(tmp_path / "run")
     for count in (1, 3):
         images = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 3), np.uint8)
-        expected = run.make_model().apply(variables_of(run), (images.astype(np.float32) - 100) / 50)
+        model, scaled = run.make_model(), (images.astype(np.float32) - 100) / 50
+        expected = jax.jit(lambda variables: model.apply(variables, scaled))(variables_of(run))  # noqa: B023
         np.testing.assert_allclose(call(tmp_path / "out", images), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -75,13 +77,37 @@ def test_texts_are_decoded(tmp_path):
         np.testing.assert_array_equal(call(tmp_path / "out", tokens, mask), expected)
 
 
-def greedy(model, variables, tokens, mask):
-    """The tokens [batch, 12] that a model answers with, outside of any program."""
-    variables = jax.tree.map(jax.numpy.asarray, variables)
-    positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    apply = lambda method, *args: model.apply(variables, *args, method=method)
-    cache = apply("init_cache", apply("encode", tokens, mask, positions), mask, 12)
-    return decoding.greedy(lambda *args: apply("decode_step", *args), cache, len(tokens), 12, 0, 1)[0]
+@pytest.mark.long
+def test_sounds_are_decoded(tmp_path):
+    """From the token that Whisper begins with, to the one that it ends with."""
+    from tests.interop import reference
+
+    theirs = reference.whisper(encoder_layers=1, decoder_layers=1, max_source_positions=8)
+    reference.save(theirs, tmp_path / "theirs")
+    imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"), ["task.max_decode_length=12"])
+    stablehlo.run(str(tmp_path / "run"), str(tmp_path / "out"))
+    about = json.loads((tmp_path / "out/model.json").read_text())
+    assert about["inputs"] == {
+        "spectrograms": [["batch", "16", "10"], "float32"], "mask": [["batch", "8"], "int32"],
+    }  # fmt: skip
+    run = runs.open_run(tmp_path / "run")
+    sounds = np.random.default_rng(0).normal(0, 1, (3, 16, 10)).astype(np.float32)
+    mask = (np.arange(8) < np.array([[8], [4], [6]])).astype(np.int32)
+    expected = greedy(run.make_model(), variables_of(run), sounds, mask, bos=7, eos=5)
+    np.testing.assert_array_equal(call(tmp_path / "out", sounds, mask), expected)
+
+
+def greedy(model, variables, sources, mask, bos=0, eos=1):
+    """The tokens [batch, 12] that a model answers with, outside of the exported program."""
+    positions = np.broadcast_to(np.arange(mask.shape[1]), mask.shape)
+
+    @jax.jit
+    def generate(variables):
+        apply = lambda method, *args: model.apply(variables, *args, method=method)
+        cache = apply("init_cache", apply("encode", sources, mask, positions), mask, 12)
+        return decoding.greedy(lambda *args: apply("decode_step", *args), cache, len(sources), 12, bos, eos)[0]
+
+    return generate(variables)
 
 
 def test_the_folder_may_not_exist(tmp_path):
