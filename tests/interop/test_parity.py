@@ -12,7 +12,6 @@ from research.models import decoding
 from tests.interop import reference
 from tests.interop.reference import torch
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 BOS, EOS = 0, 1
 
 
