@@ -59,8 +59,7 @@ def show_predictions(config: Any, task: video.Task, data: clips.Clips, workdir: 
     if not processes.is_main():
         return
     for file, probabilities in zip(files, outputs["probabilities"], strict=True):
-        best = np.argsort(-probabilities)[:5]
-        print(f"{file}: " + ", ".join(f"{data.class_names[index]} {probabilities[index]:.1%}" for index in best))
+        print(f"{file}: {classification.likeliest(probabilities, data.class_names)}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,32 +56,14 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clips(datasets.Dataset):
-    """Labelled clips. A batch holds, beside `index` and `weight`:
+class Clips(datasets.Pictures):
+    """As datasets.Pictures, of clips. A batch holds, beside `index` and `weight`:
 
     image  uint8 [batch, frames, height, width, channels]
     label  int32 [batch]
     """
 
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int, int]  # frames, height, width, channels
-    mean: tuple[float, ...]  # per channel, in units of 0..255
-    std: tuple[float, ...]
-    cache: bool
-
-    def source(self, split: str) -> Sequence[Mapping[str, Any]]:
-        """As in Dataset; with `cache`, decoded frames stay in memory as long as this data set."""
-        return self._decoded[split] if self.cache else super().source(split)
-
-    @cached_property
-    def _decoded(self) -> dict[str, Sequence[Mapping[str, Any]]]:
-        of = lambda split: images.Decoded(super(Clips, self).source(split), "frames", self.image_shape[-1])
-        return {split: of(split) for split in sources.SPLITS}
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes the labels tell apart."""
-        return len(self.class_names)
+    encoded_key: ClassVar[str] = "frames"
 
     def reference(self, split: str, index: int) -> dict[str, str]:
         """`clip`, the name of an example, and its `class`."""

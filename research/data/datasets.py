@@ -106,17 +106,28 @@ class Dataset:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures(Dataset):
+class Classed(Dataset):
+    """Pictures in which something has a class, and what normalises them in the compiled step."""
+
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]  # per channel, in units of 0..255
+    std: tuple[float, ...]
+
+    @cached_property
+    def num_classes(self) -> int:
+        """How many classes the labels tell apart."""
+        return len(self.class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures(Classed):
     """Labelled pictures. A batch holds, beside `index` and `weight`:
 
     image  uint8 [batch, height, width, channels]
     label  int32 [batch]
     """
 
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]  # height, width, channels
-    mean: tuple[float, ...]  # per channel, in units of 0..255
-    std: tuple[float, ...]
+    image_shape: tuple[int, ...]  # height, width, channels
     cache: bool
 
     def source(self, split: str) -> Sequence[Mapping[str, Any]]:
@@ -127,13 +138,13 @@ class Pictures(Dataset):
     def _decoded(self) -> dict[str, Sequence[Mapping[str, Any]]]:
         from research.data import images
 
-        key, channels = self.eval_transform.image_key, self.image_shape[-1]
+        key, channels = self.encoded_key, self.image_shape[-1]
         return {split: images.Decoded(super(Pictures, self).source(split), key, channels) for split in sources.SPLITS}
 
-    @cached_property
-    def num_classes(self) -> int:
-        """How many classes the labels tell apart."""
-        return len(self.class_names)
+    @property
+    def encoded_key(self) -> str:
+        """The field of an example that holds what is decoded."""
+        return self.eval_transform.image_key
 
     def read(self, path: str) -> Any:
         """The picture file at `path` as evaluation sees it: uint8 [height, width, channels]. Raises ValueError."""

@@ -128,7 +128,7 @@ class Train(Evaluate):
 
 
 @dataclasses.dataclass(frozen=True)
-class Detections(datasets.Dataset):
+class Detections(datasets.Classed):
     """Pictures with boxes. A batch holds, beside `index` and `weight`:
 
     image       uint8 [batch, height, width, 3]
@@ -137,19 +137,10 @@ class Detections(datasets.Dataset):
     box_weight  float32 [batch, max_boxes]: 1, or 0 where there is no box
     """
 
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]  # per channel, in units of 0..255
-    std: tuple[float, ...]
-
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the canvas."""
         return (*self.train_transform.size, CHANNELS)
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes the labels tell apart."""
-        return len(self.class_names)
 
     def train_batches(self, *args: Any, **kwargs: Any) -> Iterator[pipeline.Batch]:
         """As in Dataset; which examples a mosaic is made of depends on (seed, example, epoch) too."""

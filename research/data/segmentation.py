@@ -85,27 +85,19 @@ class Train(Evaluate):
 
 
 @dataclasses.dataclass(frozen=True)
-class Scenes(datasets.Dataset):
+class Scenes(datasets.Classed):
     """Pictures with a class for every pixel. A batch holds, beside `index` and `weight`:
 
     image  uint8 [batch, height, width, 3]
     mask   uint8 [batch, height, width]: a class, or VOID
     """
 
-    class_names: tuple[str, ...]
     colours: tuple[str, ...]  # "#rrggbb", or "" where the data set says none
-    mean: tuple[float, ...]  # per channel, in units of 0..255
-    std: tuple[float, ...]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels while training."""
         return (*self.train_transform.size, CHANNELS)
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes the masks tell apart."""
-        return len(self.class_names)
 
     def example_name(self, split: str, index: int) -> str:
         """What the picture at a position of a split is called in its archive or folder."""

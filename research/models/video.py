@@ -105,8 +105,6 @@ class VideoViT(vit.ViT):
         x = self._encode(constrain(x, _names(x)), train, norm, dtypes)
         x = norm(name="norm")(x).reshape(batch, time * space, self.width)
         x = constrain(constrain(x, vit.TOKENS).mean(1), ("batch", "embed"))
-        if not self.num_classes:
-            return x
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
     def _tubelets(self, images: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """Pictures to classes: softmax cross-entropy with label smoothing, mixup and cutmix."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -122,6 +123,12 @@ def unlabelled(images: np.ndarray) -> dict[str, np.ndarray]:
     """A batch of pictures [batch, height, width, channels] whose classes are to be predicted."""
     zeros = np.zeros(len(images), np.int32)
     return {"image": images, "label": zeros, "index": zeros - 1, "weight": zeros.astype(np.float32)}
+
+
+def likeliest(probabilities: np.ndarray, class_names: Sequence[str], count: int = 5) -> str:
+    """The `count` likeliest classes by `probabilities` [classes], each with its own, as a line for a person."""
+    best = np.argsort(-probabilities)[:count]
+    return ", ".join(f"{class_names[index]} {probabilities[index]:.1%}" for index in best)
 
 
 def _boxes(rng: jax.Array, alpha: float, count: int, height: int, width: int) -> jax.Array:
