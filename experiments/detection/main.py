@@ -16,6 +16,7 @@ from research.data import detection as boxes
 from research.data import drawing, images, views
 from research.models import detector, resnet, vit
 from research.parallel import processes
+from research.report import precision_recall
 from research.tasks import box_scores, detection
 from research.train import trainer
 
@@ -53,7 +54,10 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     task, data = build(config)
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs)
-    return trainer.run(mode, config, task, data, workdir)
+    result = trainer.run(mode, config, task, data, workdir)
+    if mode == "train" and result is not None:
+        precision_recall.draw(workdir)
+    return result
 
 
 def show_predictions(

@@ -17,6 +17,7 @@ from research.data import drawing, images
 from research.data import segmentation as scenes
 from research.models import resnet, segmenter, vit
 from research.parallel import processes
+from research.report import confusion
 from research.tasks import segmentation
 from research.train import trainer
 
@@ -54,7 +55,10 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     task, data = build(config)
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs)
-    return trainer.run(mode, config, task, data, workdir)
+    result = trainer.run(mode, config, task, data, workdir)
+    if mode == "train" and result is not None:
+        confusion.draw(workdir)
+    return result
 
 
 def show_predictions(

@@ -22,11 +22,13 @@ from experiments.performance import (
     speech_steps,
     startup,
     text_steps,
+    vision_steps,
     vit_steps,
 )
 from experiments.performance.measurement import SMOKE, Measured, Measurement, say
 from experiments.performance.text_shapes import Shapes
 from research import command
+from research.data import prepare
 from research.models.speech import SIZES
 from research.report import formats, records
 from research.train import result
@@ -37,6 +39,7 @@ SUITES = {
     "startup": startup.measure,
     "compile": compiling.measure,
     "memory": memory.measure,
+    "vision": vision_steps.measure,
     "vit": vit_steps.measure,
     "plan": plans.measure,
     "text": text_steps.measure,
@@ -50,6 +53,10 @@ QUICK = {
     "startup": {"config": SMOKE, "imports": 1, "runs": 1},
     "compile": {"config": SMOKE, "depths": (2, 4), "repeats": 1},
     "memory": {"configs": (SMOKE,)},
+    "vision": {
+        "configs": tuple(f"{each.removesuffix(':cpu')}:smoke" for each in vision_steps.CONFIGS),
+        "steps": 3, "repeats": 1, "asked": (1, 2), "answers": 1,
+    },
     "vit": {"config": SMOKE, "batch_sizes": {"S": 8}, "steps": 4, "repeats": 1, "matmul": 64},
     "plan": {"config": SMOKE, "slices": (("v5e:2x2", 1024, 1, 4), ("v5e:2x4", 2048, 2, 4)), "overrides": ()},
     "text": {
@@ -70,6 +77,9 @@ QUICK = {
         "pairs": 2,
     },
 }  # fmt: skip
+# Made, not downloaded: what QUICK runs on.
+QUICK_DATA = ("digits", "boxed_shapes", "coloured_shapes", "random_patterns/verification", "moving_digits/motion",
+              "spelled_numbers")  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -78,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     disable_compilation_cache()
     revision = result.revision()  # now, since recording changes the tree
     measured: dict[str, Measured] = {}
+    for name in QUICK_DATA if arguments.quick else ():
+        say(prepare.prepare(name))
     for name in arguments.suite or default_suites(arguments.quick):
         say(f"{name}:")
         measured[name] = SUITES[name](**(QUICK[name] if arguments.quick else {}))

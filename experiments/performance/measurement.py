@@ -9,7 +9,6 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from experiments.image_classification import main as image_classification
 from research import config as config_lib
 from research.train import feed, trainer
 from research.train.program import Program
@@ -57,10 +56,10 @@ def say(line: str) -> None:
 
 
 def load(config: str, overrides: Sequence[str] = ()) -> tuple[Any, Any, Any]:
-    """`(config, task, data)` of `FILE:VARIANT`, as the entrypoint makes them."""
+    """`(config, task, data)` of `FILE:VARIANT`, as the config's entrypoint makes them."""
     source = config_lib.Source.parse(config, overrides)
     loaded = config_lib.load(source.file, source.variant, source.overrides)
-    return loaded, *image_classification.build(loaded)
+    return loaded, *config_lib.experiment_module(source).build(loaded)
 
 
 def program_and_batches(config: Any, task: Any, data: Any) -> tuple[Program, Iterator[dict]]:

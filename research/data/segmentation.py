@@ -99,9 +99,10 @@ class Scenes(datasets.Classed):
         """Height, width and channels while training."""
         return (*self.train_transform.size, CHANNELS)
 
-    def example_name(self, split: str, index: int) -> str:
-        """What the picture at a position of a split is called in its archive or folder."""
-        return self.source(split)[index]["name"].decode()
+    def reference(self, split: str, index: int) -> dict[str, Any]:
+        """What a score compares with: the `mask` of a picture, and the `name` of that in its archive or folder."""
+        example = self.source(split)[index]
+        return {"name": example["name"].decode(), "mask": images.decode_mask(example["mask"])}
 
     def view(self, image: Image.Image) -> views.View:
         """How a picture that somebody brings lies on the canvas of evaluation: as it is, smaller where it must be."""

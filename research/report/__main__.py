@@ -5,17 +5,19 @@ import sys
 from pathlib import Path
 
 from research import command
-from research.report import records, tables
+from research.report import plots, records, tables
 
 
 def add(workdirs: list[Path], root: Path) -> int:
-    """Records finished runs; nothing is written unless all of them can be read."""
+    """Records finished runs and keeps their plots; nothing is written unless all of them can be read."""
     rows = [records.read_run(workdir, root) for workdir in workdirs]
     for row in rows:
         records.results_path(row["experiment"], root)
     for workdir, row in zip(workdirs, rows, strict=True):
         done = "replaced the row of" if records.record(row, root) else "added"
         print(f"experiments/{row['experiment']}/results.jsonl: {done} {workdir}")
+        for plot in plots.keep(workdir, row, root):
+            print(f"{plot.relative_to(root)}: written")
     print("now run: python -m research.report tables")
     return 0
 

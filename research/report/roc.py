@@ -1,14 +1,12 @@
 """`roc.png` of a run: what a threshold accepts, from the pairs in its predictions.jsonl."""
 
-import io
 import os
 from pathlib import Path
 
 import numpy as np
 
-from research.report import formats, records
+from research.report import figures, formats
 from research.tasks import face_scores
-from research.train import rundir
 
 _SMALLEST = 1e-4  # of the rates of false accepts that are shown
 
@@ -20,12 +18,10 @@ def draw(workdir: str | os.PathLike) -> Path:
     """
     from matplotlib.figure import Figure  # here, because it costs more than the rest of the report
 
-    folder = rundir.Folder(workdir)
-    predictions = folder.root / "predictions.jsonl"
-    lines = records.read_lines(predictions) if predictions.exists() else []
+    path, lines = figures.predictions(workdir)
     pairs = [(line["similarity"], line["same"]) for line in lines if "same" in line]
     if not pairs:
-        raise ValueError(f"{predictions} holds no pairs; finish a run with 'verification' in config.task.metrics")
+        raise ValueError(f"{path} holds no pairs; finish a run with 'verification' in config.task.metrics")
     similarities, same = np.array(pairs).T
     curve = face_scores.roc(similarities, same)
 
@@ -42,12 +38,5 @@ def draw(workdir: str | os.PathLike) -> Path:
         right.hist(similarities[same == kind], bins, density=True, color=colour, alpha=0.6, label=name)
     right.set(xlabel="similarity", ylabel="pairs", yticks=[])
     for axes, title in ((left, "ROC of the test pairs"), (right, "similarities")):
-        axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color="#333333")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-        axes.legend(fontsize=8, frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    path = folder.root / "roc.png"
-    path.write_bytes(content.getvalue())
-    return path
+        figures.tidy(axes, title)
+    return figures.save(figure, path.with_name("roc.png"))

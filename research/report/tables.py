@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report import formats, records
+from research.report import formats, plots, records
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 STALE = " · **stale**"
@@ -33,14 +33,16 @@ def readmes(root: Path) -> list[Path]:
 
 
 def updated(readme: Path, stale: Callable[[Row], bool]) -> str:
-    """A README with its table made anew from the rows beside it. Raises ValueError when it has no markers."""
+    """A README with its table made anew from the rows and plots beside it. Raises ValueError when it has no markers."""
     text = readme.read_text("utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"{readme} must hold the line {BEGIN} once and, after it, the line {END} once")
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
     path = readme.parent / "results.jsonl"
     rows = records.read_lines(path) if path.exists() else []
-    return f"{before}{BEGIN}\n{render(rows, stale)}\n{after}"
+    shown = plots.section(readme.parent)
+    shown = "\n\n" + _collapsed("Plots of the runs that were recorded last", shown) if shown else ""
+    return f"{before}{BEGIN}\n{render(rows, stale)}{shown}\n{after}"
 
 
 def differs(readme: Path) -> bool:

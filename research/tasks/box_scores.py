@@ -45,25 +45,65 @@ class Scorer:
         return average_precision(list(self._found.values()), self._data.class_names)
 
     def save(self, path: Path) -> None:
-        """Writes a line of JSON for each picture: its name, size (height, width), and the boxes that were found."""
+        """Writes a line of JSON for each picture: its name, size (height, width), the boxes found, and its objects."""
         with open(path, "w") as file:
             for index, each in sorted(self._found.items()):
-                found = as_json(each["found"], self._data.class_names)
-                line = {"index": index, "name": each["reference"]["name"], "size": each["reference"]["size"], **found}
+                reference, names = each["reference"], self._data.class_names
+                objects = as_json(reference, names) | {key: np.asarray(reference[key]).tolist() for key in _OF_OBJECTS}
+                line = {"index": index, "name": reference["name"], "size": reference["size"]}
+                line |= as_json(each["found"], names) | {"objects": objects}
                 file.write(json.dumps(line) + "\n")
 
 
 def as_json(found: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, list]:
-    """Boxes as (left, top, right, bottom) in px, scores, and the names of their classes."""
-    return {
-        "boxes": [[round(float(side), 2) for side in box] for box in found["boxes"]],
-        "scores": [round(float(score), 5) for score in found["scores"]],
-        "labels": [class_names[label] for label in found["labels"]],
-    }
+    """Boxes as (left, top, right, bottom) in px, their scores where there are any, and the names of their classes."""
+    boxes = [[round(float(side), 2) for side in box] for box in found["boxes"]]
+    scores = {"scores": [round(float(score), 5) for score in found["scores"]]} if "scores" in found else {}
+    return {"boxes": boxes, **scores, "labels": [class_names[label] for label in found["labels"]]}
+
+
+def from_lines(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """`(pictures, class names)` of the lines that a scorer has saved; the classes are those that occur in them."""
+    names = sorted({name for line in lines for name in (*line["labels"], *line["objects"]["labels"])})
+
+    def numbered(boxes):
+        labels = [names.index(name) for name in boxes["labels"]]
+        return {**boxes, "boxes": np.reshape(boxes["boxes"], (-1, 4)), "labels": labels}
+
+    return [{"reference": numbered(line["objects"]), "found": numbered(line)} for line in lines], tuple(names)
 
 
 def average_precision(pictures: list[dict[str, Any]], class_names: tuple[str, ...]) -> dict[str, float]:
     """The scores of `pictures`, each with its `reference` (boxes, labels, crowd, areas) and what was `found` there."""
+    if not any(len(each["reference"]["boxes"]) for each in pictures):
+        return {}
+    if not any(len(each["found"]["boxes"]) for each in pictures):
+        return dict.fromkeys(NAMES[:3], 0.0)
+    scores = _evaluated(pictures, class_names)
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
+        scores.summarize()
+    values = dict(zip(_SUMMARY, scores.stats, strict=False))
+    at_half = precision_at_half(pictures, class_names, scores)
+    values |= {f"ap50_{name}": precision.mean() for name, precision in at_half.items()}
+    return {name: float(value) for name, value in values.items() if value >= 0}
+
+
+def precision_at_half(
+    pictures: list[dict[str, Any]], class_names: tuple[str, ...], scores: Any = None
+) -> dict[str, np.ndarray]:
+    """For each class that has objects the precision [101] at recalls 0, .01, ... 1 and IoU .5."""
+    scores = scores or _evaluated(pictures, class_names)
+    # precision: [IoU thresholds, recalls, classes, sizes, boxes a picture]; -1 where there is no object
+    at_half = scores.eval["precision"][0, :, :, 0, -1]
+    return {name: at_half[:, number] for number, name in enumerate(class_names) if at_half[0, number] >= 0}
+
+
+_OF_OBJECTS = ("crowd", "areas")
+_REFERENCE = ("boxes", "labels", *_OF_OBJECTS)
+
+
+def _evaluated(pictures, class_names):
+    """pycocotools' evaluation, accumulated."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -85,25 +125,13 @@ def average_precision(pictures: list[dict[str, Any]], class_names: tuple[str, ..
         found = each["found"]
         for box, label, score in zip(found["boxes"], found["labels"], found["scores"], strict=True):
             results.append(_entry(number, box, label, score=float(score)))
-    if not entries:
-        return {}
-    if not results:
-        return dict.fromkeys(NAMES[:3], 0.0)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
         truth.createIndex()
-        scores = COCOeval(truth, truth.loadRes(results), "bbox")
+        scores = COCOeval(truth, truth.loadRes(results) if results else COCO(), "bbox")
         scores.params.maxDets = list(MAX_DETECTIONS)
         scores.evaluate()
         scores.accumulate()
-        scores.summarize()
-    # precision: [IoU thresholds, recalls, classes, sizes, boxes a picture]; -1 where there is no object
-    at_half = scores.eval["precision"][0, :, :, 0, -1].mean(0)
-    values = dict(zip(_SUMMARY, scores.stats, strict=False))
-    values |= {f"ap50_{name}": value for name, value in zip(class_names, at_half, strict=True)}
-    return {name: float(value) for name, value in values.items() if value >= 0}
-
-
-_REFERENCE = ("boxes", "labels", "crowd", "areas")
+    return scores
 
 
 def _entry(picture: int, box: np.ndarray, label: int, **fields: Any) -> dict[str, Any]:

@@ -187,6 +187,7 @@ class Scorer:
         """Writes `INDEX.png` into the folder `predictions` beside `path`, and to `path` a line of JSON for each.
 
         The upper left corner of such a mask is that of the picture `name`; what lies beyond the picture means nothing.
+        `confusion` counts the pixels of each class (row) that are predicted as each (column).
         """
         folder = path.with_suffix("")
         folder.mkdir(exist_ok=True)
@@ -194,9 +195,19 @@ class Scorer:
             for index, encoded in sorted(self._masks.items()):
                 mask = folder / f"{index:05}.png"
                 mask.write_bytes(encoded)
-                name = self._data.example_name(self._split, index)
-                line = {"index": index, "name": name, "mask": f"{folder.name}/{mask.name}"}
+                reference = self._data.reference(self._split, index)
+                line = {"index": index, "name": reference["name"], "mask": f"{folder.name}/{mask.name}"}
+                line |= {"classes": self._data.class_names, "confusion": self._confusion(encoded, reference["mask"])}
                 file.write(json.dumps(line) + "\n")
+
+    def _confusion(self, encoded: bytes, truth: np.ndarray) -> list[list[int]]:
+        from PIL import Image
+
+        classes, (height, width) = len(self._data.class_names), truth.shape
+        predicted = np.asarray(Image.open(io.BytesIO(encoded)))[:height, :width]
+        pairs = classes * truth.astype(int) + predicted
+        counts = np.bincount(pairs[truth < classes], minlength=classes**2)
+        return counts.reshape(classes, classes).tolist()
 
 
 def dice(probabilities: jax.Array, mask: jax.Array) -> jax.Array:

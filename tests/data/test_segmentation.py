@@ -41,7 +41,7 @@ def test_a_folder_is_a_data_set(tmp_path, load):
     assert data.counts == {"train": 8, "validation": 1, "test": 1}
     assert data.image_shape == (12, 16, 3)
     batch = next(data.eval_batches("test", 2))
-    number = int(data.example_name("test", 0).removeprefix("images/").removesuffix(".jpg"))
+    number = int(data.reference("test", 0)["name"].removeprefix("images/").removesuffix(".jpg"))
     mask = np.random.default_rng(number).choice([0, 1, 255], (12, 16))
     np.testing.assert_array_equal(batch["mask"][0], mask)
     np.testing.assert_array_equal(batch["weight"], [1, 0])

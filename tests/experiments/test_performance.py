@@ -1,5 +1,6 @@
 """The performance suites at toy size: what they report, not how fast it is."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -7,14 +8,25 @@ import os
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.performance import compiling, input_pipeline, loop, main, measurement, speech_steps, text_steps
+from experiments.performance import (
+    compiling,
+    input_pipeline,
+    loop,
+    main,
+    measurement,
+    speech_steps,
+    text_steps,
+    vision_steps,
+)
 from experiments.performance.measurement import Measurement
 from research import config as configs
 from research.data import prepare
 from research.report import records, tables
+from research.train import trainer
 from tests.experiments.conftest import ROOT
 from tests.experiments.test_readme import QUICK, commands
 
@@ -79,6 +91,21 @@ def test_compile_takes_the_depth_that_it_reports(digits, monkeypatch):
     assert depths == [12, 12, 48, 12, 48]
     assert [each.value for each in measurements] == [4.0, 12.0, 48.0]
     assert config.endswith("--config.model.unroll=1")
+
+
+def test_an_answer_is_timed_for_as_many_examples_as_are_asked(digits):
+    loaded, task, data = measurement.load(measurement.SMOKE)
+    program = trainer.build(loaded, task, jax.devices()[:1])
+    sizes = []
+
+    def predict_step(variables, batch, rng):
+        sizes.append({name: len(array) for name, array in batch.items()})
+        return program.predict_step(variables, batch, rng)
+
+    examples = next(data.train_batches(0, 4))
+    seen = dataclasses.replace(program, predict_step=predict_step)
+    assert 0 < vision_steps.answer_seconds(seen, program.init().evaluated, examples, 6, answers=2) < 60
+    assert len(sizes) == 3 and all(set(size.values()) == {6} for size in sizes)
 
 
 @pytest.mark.long
@@ -190,7 +217,9 @@ def test_recorded_rows_stand_in_the_experiment_of_their_name(tmp_path):
     assert json.loads(line)["measurements"][0]["value"] == 1.0134
 
 
-@pytest.mark.parametrize("config", [measurement.DIGITS, measurement.CIFAR10, measurement.SMOKE, text_steps.PACKED])
+@pytest.mark.parametrize(
+    "config", [measurement.DIGITS, measurement.CIFAR10, measurement.SMOKE, text_steps.PACKED, *vision_steps.CONFIGS]
+)
 def test_the_configs_exist(config, monkeypatch):
     monkeypatch.chdir(ROOT)
     source = configs.Source.parse(config)
@@ -206,9 +235,10 @@ def test_wrong_arguments(words):
 
 
 @pytest.mark.long
-def test_the_command(digits, tmp_path):
-    """All suites in the way that the README says."""
-    prepare.prepare("spelled_numbers")
+def test_the_command(data_dir, monkeypatch, tmp_path):
+    """All suites in the way that the README says; nothing needs to be prepared."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     assert QUICK in commands(ROOT / "experiments/performance/README.md")
     out = tmp_path / "performance.json"
     command = [sys.executable, *QUICK.split()[1:], f"--out={out}"]

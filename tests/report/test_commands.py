@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from research.report import records, tables
 
@@ -39,6 +40,20 @@ def test_add_tables_check(repository):
 
     assert repository.run("tables").returncode == 0
     assert repository.readme.read_text() == text, "a second run changes nothing"
+    assert repository.run("check").returncode == 0
+
+
+def test_plots_are_kept_small_and_shown(repository):
+    first, second = (repository.finished_run(seed) for seed in (0, 1))
+    for number, run in enumerate((first, second)):
+        Image.new("RGB", (1600, 800), (number, 100, 200)).save(run / "curves.png")
+    assert repository.run("add", first).returncode == 0
+    assert "plots/net_full/curves.png: written" in repository.run("add", second).stdout
+    with Image.open(repository.results.with_name("plots") / "net_full/curves.png") as kept:
+        assert kept.size == (1000, 500) and kept.convert("RGB").getpixel((9, 9)) == (1, 100, 200), "the newest"
+    assert repository.run("check").returncode == 1
+    assert repository.run("tables").returncode == 0
+    assert "![curves of net_full](plots/net_full/curves.png)" in repository.readme.read_text()
     assert repository.run("check").returncode == 0
 
 

@@ -44,6 +44,15 @@ def test_the_overlap_that_is_needed_grows_from_half_to_nearly_all():
     assert [scores[name] for name in ("map", "map50", "map75")] == pytest.approx([0.7, 1, 1])
 
 
+def test_precision_falls_along_the_recalls():
+    pictures = [
+        {"reference": reference([SMALL], [0]), "found": found([SMALL, (50, 50, 60, 60)], [0, 0], [0.9, 0.8])},
+        {"reference": reference([LARGE], [0]), "found": found([LARGE], [0], [0.7])},
+    ]
+    ((name, precision),) = box_scores.precision_at_half(pictures, NAMES).items()
+    assert name == "a" and precision == pytest.approx([1] * 51 + [2 / 3] * 50)
+
+
 def test_a_crowd_is_neither_missed_nor_wrong():
     truth = reference([SMALL, LARGE], [0, 0], crowd=[0, 1])
     inside = found([SMALL, (30, 30, 50, 50), (60, 60, 70, 70)], [0, 0, 0], [0.5, 0.9, 0.8])
@@ -87,5 +96,8 @@ def test_batches_are_collected_without_padding_and_saved(tmp_path):
     assert [line["labels"] for line in lines] == [["a"], ["b"], ["a"]]
     assert lines[2] == {
         "index": 2, "name": "p", "size": [99, 99], "boxes": [[10, 10, 20, 20]], "scores": [0.75], "labels": ["a"],
+        "objects": {"boxes": [[10, 10, 20, 20]], "labels": ["a"], "crowd": [0], "areas": [100]},
     }  # fmt: skip
+    again = box_scores.average_precision(*box_scores.from_lines(lines))
+    assert again == scorer.result(), "from what is saved alone"
     assert "pycocotools" in scorer.signatures["map"]

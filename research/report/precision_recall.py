@@ -1,0 +1,29 @@
+"""`precision_recall.png` of a run: what a detector finds and how much of it is right, from its predictions.jsonl."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from research.report import figures, formats
+from research.tasks import box_scores
+
+
+def draw(workdir: str | os.PathLike) -> Path:
+    """Draws `precision_recall.png` of a run whose predictions hold boxes and objects; returns its path.
+
+    Raises ValueError where they hold none.
+    """
+    from matplotlib.figure import Figure  # here, because it costs more than the rest of the report
+
+    path, lines = figures.predictions(workdir)
+    if not any("objects" in line for line in lines):
+        raise ValueError(f"{path} holds no objects; finish a run of this experiment")
+    figure = Figure(figsize=(5.4, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for name, precision in box_scores.precision_at_half(*box_scores.from_lines(lines)).items():
+        label = f"{name}, AP {formats.number(float(precision.mean()))}"
+        axes.plot(np.linspace(0, 1, len(precision)), precision, linewidth=1.6, label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    figures.tidy(axes, "test split, IoU of half or more")
+    return figures.save(figure, path.with_name("precision_recall.png"))
