@@ -31,6 +31,7 @@ OWN = {
     # Clips.
     "fight_surv_video": ("research.data.builders.fight_surv_video", "FightSurvVideo"),
     "moving_digits": ("research.data.builders.moving_digits", "MovingDigits"),
+    "ucf101_avi": ("research.data.builders.ucf101_avi", "Ucf101Avi"),
     # People.
     "casia_webface": ("research.data.builders.casia_webface", "CasiaWebface"),
     "extended_yale_b": ("research.data.builders.extended_yale_b", "ExtendedYaleB"),

@@ -126,6 +126,41 @@ def test_training_sees_every_frame_of_its_stretch():
     assert drawn == {tuple(range(first, 16, 4)) for first in range(4)}
 
 
+def write_ucf101(root):
+    """Clips 1 and 2 of groups 1 to 6 of two classes; of the three lists, groups 1 to 2 are for test."""
+    lists = {"train": [], "test": []}
+    for name in ("Archery", "YoYo"):
+        (root / "UCF-101" / name).mkdir(parents=True)
+        for number in range(12):
+            group, clip = divmod(number, 2)
+            path = f"{name}/v_{name}_g{group + 1:02}_c{clip + 1:02}.avi"
+            write_video(root / "UCF-101" / path, 5)
+            lists["test" if group < 2 else "train"].append(path)
+    (root / "ucfTrainTestlist").mkdir()
+    for split, paths in lists.items():
+        for number in (1, 2, 3):
+            lines = [f"{path} 7" if split == "train" else path for path in paths]
+            (root / f"ucfTrainTestlist/{split}list0{number}.txt").write_text("\r\n".join(lines) + "\r\n")
+    return root
+
+
+def test_ucf101_holds_whole_groups_out(tmp_path):
+    root = write_ucf101(tmp_path / "ucf101")
+    prepare.prepare("ucf101_avi/split2", str(root), str(tmp_path / "data"))
+    data = clips.load({"name": "ucf101_avi/split2", "dir": str(tmp_path / "data"), "image_size": 8, "frames": 4})
+    assert len(data.class_names) == 101 and data.counts == {"train": 8, "validation": 8, "test": 8}
+    names = [data.reference("validation", index)["clip"] for index in range(8)]
+    assert {name.split("_g")[1][:2] for name in names} == {"05", "06"}
+    assert {data.reference("test", index)["class"] for index in range(8)} == {"Archery", "YoYo"}
+    (root / "UCF-101/YoYo/v_YoYo_g01_c01.avi").unlink()
+    with pytest.raises(ValueError, match=r"YoYo/v_YoYo_g01_c01.avi cannot be used"):
+        prepare.prepare("ucf101_avi/split1", str(root), str(tmp_path / "data"))
+    file = root / "ucfTrainTestlist/trainlist03.txt"
+    file.write_text("Archery/v_Archery_g01_c01.avi 3\nArchery/v_Archery.avi 3\n")
+    with pytest.raises(ValueError, match=r"trainlist03.txt, line 2: 'Archery/v_Archery.avi 3' is no <class>"):
+        prepare.prepare("ucf101_avi/split3", str(root), str(tmp_path / "data"))
+
+
 def write_fights(root, groups=20, bad=None):
     root.mkdir()
     rows = []

@@ -35,14 +35,19 @@ class ClipFolder(ClipBuilder, skip_registration=True):
         return self.clip_info(FRAMES, (None, None, 3), sorted(classes))
 
     def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(split, self._read(paths)) for split, paths in self._splits.items()}
+        return {
+            split: self._generate_examples(split, read_videos(self._root, paths))
+            for split, paths in self._splits.items()
+        }
 
-    def _read(self, paths: Sequence[Path]) -> Iterator[Clip | Undecodable]:
-        for path in paths:
-            try:
-                yield Clip(str(path), video_files.read(self._root / path, FRAMES, SIDE), path.parent.name)
-            except ValueError as error:
-                yield Undecodable(str(self._root / path), f"cannot be used ({error})")
+
+def read_videos(root: Path, paths: Sequence[Path]) -> Iterator[Clip | Undecodable]:
+    """The videos `root`/class/clip, each with FRAMES frames."""
+    for path in paths:
+        try:
+            yield Clip(str(path), video_files.read(root / path, FRAMES, SIDE), path.parent.name)
+        except ValueError as error:
+            yield Undecodable(str(root / path), f"cannot be used ({error})")
 
 
 def holds_videos(path: str) -> bool:
