@@ -69,8 +69,8 @@ class VideoViT(vit.ViT):
 
     joint        each to all (model 1 of the paper)
     factorised   in each layer first to those of the same time, then to those of the same place (model 3)
-    frames       to those of the same time alone: a ViT on each tubelet, and their mean; what it knows of time is no
-                 more than a tubelet shows, which with tubelet=1 is nothing
+    frames       to those of the same time alone, without positions in time: a ViT on each tubelet, and their mean;
+                 what it knows of time is no more than a tubelet shows, which with tubelet=1 is nothing
     """
 
     frames: int = 16
@@ -97,8 +97,11 @@ class VideoViT(vit.ViT):
         time, space = x.shape[1:3]
         init = nn.initializers.normal(0.02)
         where = self.param("space", init, (1, space, self.width), self.param_dtype).astype(x.dtype)
-        when = self.param("time", init, (1, time, self.width), self.param_dtype).astype(x.dtype)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x + where[:, None] + when[:, :, None])
+        x = x + where[:, None]
+        if self.space_time != "frames":
+            when = self.param("time", init, (1, time, self.width), self.param_dtype).astype(x.dtype)
+            x = x + when[:, :, None]
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
         if self.space_time != "factorised":
             rows = batch if self.space_time == "joint" else batch * time
             x = x.reshape(rows, -1, self.width)
