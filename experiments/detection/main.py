@@ -18,7 +18,7 @@ from research.models import detector, resnet, vit
 from research.parallel import processes
 from research.report import precision_recall
 from research.tasks import box_scores, detection
-from research.train import trainer
+from research.train import rundir, trainer
 
 BACKBONES = {"resnet": resnet.ResNet, "vit": vit.ViT}
 _NOT_SET = ("parent", "name", "dtype", "param_dtype")
@@ -67,21 +67,21 @@ def show_predictions(
 
     Both hold the boxes whose score is `task.shown_from` or more; in JSON in px: left, top, right, bottom.
     """
+    places = rundir.answers(workdir, files)
     pictures = [images.read(file, boxes.CHANNELS) for file in files]
     outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
     if not processes.is_main():
         return
-    folder = Path(workdir) / "predict"
-    folder.mkdir(exist_ok=True)
-    for row, (file, picture) in enumerate(zip(files, pictures, strict=True)):
+    for row, (file, picture, place) in enumerate(zip(files, pictures, places, strict=True)):
+        place.parent.mkdir(exist_ok=True)
         shown = outputs["scores"][row] >= max(task.shown_from, 1e-9)  # 0: no box
         found = {name: outputs[name][row][shown] for name in ("boxes", "labels", "scores")}
         found["boxes"] = data.in_picture(found["boxes"], views.size_of(picture))
-        place = folder / f"{Path(file).stem}.png"
-        drawing.boxes(picture, found["boxes"], found["labels"], found["scores"], data.class_names).save(place)
+        drawn = drawing.boxes(picture, found["boxes"], found["labels"], found["scores"], data.class_names)
+        drawn.save(f"{place}.png")
         content = {"picture": str(file), **box_scores.as_json(found, data.class_names)}
-        place.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-        print(f"{file}: {shown.sum()} boxes in {place} and {place.with_suffix('.json')}")
+        Path(f"{place}.json").write_text(json.dumps(content, indent=1) + "\n")
+        print(f"{file}: {shown.sum()} boxes in {place}.png and {place}.json")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ if __name__ == "__main__":
     preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -19,7 +18,7 @@ from research.models import resnet, segmenter, vit
 from research.parallel import processes
 from research.report import confusion
 from research.tasks import segmentation
-from research.train import trainer
+from research.train import rundir, trainer
 
 BACKBONES = {"resnet": resnet.ResNet, "vit": vit.ViT}
 _NOT_SET = ("parent", "name", "dtype", "param_dtype")
@@ -68,18 +67,17 @@ def show_predictions(
 
     NAME.png is the picture in the colours of its classes, with a legend; NAME_mask.png holds their numbers.
     """
+    places = rundir.answers(workdir, files)
     pictures = [images.read(file, scenes.CHANNELS) for file in files]
     outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
     if not processes.is_main():
         return
-    folder = Path(workdir) / "predict"
-    folder.mkdir(exist_ok=True)
-    for file, picture, mask in zip(files, pictures, outputs["mask"], strict=True):
+    for file, picture, mask, place in zip(files, pictures, outputs["mask"], places, strict=True):
+        place.parent.mkdir(exist_ok=True)
         mask = data.in_picture(mask, picture)
-        place = folder / f"{Path(file).stem}.png"
-        drawing.overlay(picture, mask, data.class_names, data.colours).save(place)
-        Image.fromarray(mask).save(place.with_name(f"{place.stem}_mask.png"))
-        print(f"{file}: {place}")
+        drawing.overlay(picture, mask, data.class_names, data.colours).save(f"{place}.png")
+        Image.fromarray(mask).save(f"{place}_mask.png")
+        print(f"{file}: {place}.png")
 
 
 if __name__ == "__main__":

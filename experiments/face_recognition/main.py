@@ -67,7 +67,9 @@ def show_comparisons(config: Any, task: faces.Task, data: faces_data.Faces, work
     if len(files) < 2:
         raise ValueError(f"--mode=predict compares pictures: two files at least are needed, not {len(files)}")
     examples = classification.unlabelled(np.stack([data.read(file) for file in files]))
-    threshold = task.threshold or validated_threshold(workdir)
+    threshold = task.threshold or validated_threshold(
+        workdir, task.selection if config.train.select == "best" else None
+    )
     embeddings = trainer.predict(config, task, data, workdir, examples)["embedding"]
     if not processes.is_main():
         return
@@ -76,15 +78,23 @@ def show_comparisons(config: Any, task: faces.Task, data: faces_data.Faces, work
         print(f"{files[0]} and {file}: {verdict} (similarity {similarity:.3f}, threshold {threshold:.3f})")
 
 
-def validated_threshold(workdir: str) -> float:
-    """The threshold that was best on the validation pairs of a run, at its last evaluation. Raises ValueError."""
+def validated_threshold(workdir: str, selection: tuple[str, str] | None = None) -> float:
+    """The threshold that was best on the validation pairs of a run, at its last evaluation. Raises ValueError.
+
+    With a task's `selection` it is that of the evaluation which was best by it.
+    """
     metrics = rundir.read_metrics(rundir.Folder(workdir).files / "metrics.jsonl")
-    found = [entry["value"] for entry in metrics if entry["name"] == "validation/threshold"]
+    values = lambda name: {entry["step"]: entry["value"] for entry in metrics if entry["name"] == f"validation/{name}"}
+    found = values("threshold")
+    if selection and found:
+        name, mode = selection
+        scores = {step: (1 if mode == "max" else -1) * score for step, score in values(name).items() if step in found}
+        found = {step: found[step] for step, score in scores.items() if score == max(scores.values())}
     if not found:
         raise ValueError(
             f"{workdir} holds no threshold of validation pairs; give one, such as --config.task.threshold=0.5"
         )
-    return found[-1]
+    return found[max(found)]
 
 
 if __name__ == "__main__":

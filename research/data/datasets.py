@@ -1,6 +1,7 @@
 """`load(config.data)`: labelled pictures as batches that are a function of (seed, step)."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -185,7 +186,8 @@ def open_builder(config: Mapping[str, Any]) -> Any:
     if config["name"].startswith(sources.FOLDER) and not sources.is_prepared(builder):
         from research.data import prepare
 
-        prepare.prepare(config["name"], data_dir=config["dir"])
+        # It counts and names what is wrong with the user's files.
+        print(prepare.prepare(config["name"], data_dir=config["dir"]), file=sys.stderr)
         builder = sources.open_builder(config["name"], config["dir"])
     return builder
 

@@ -62,20 +62,28 @@ def read_view2(text: str, name: str) -> list[Pair]:
 
 
 def check(pairs: Sequence[Pair], present: Collection[str], name: str) -> None:
-    """Raises ValueError, with the file `name` and the entry, where a pair names a picture that is not `present`."""
+    """Raises ValueError, with the file `name` and the entry, where a pair names a picture that is not `present`.
+
+    And where there are too few pairs to choose a threshold on the other folds.
+    """
     if not pairs:
         raise ValueError(f"{name} holds no pairs")
     for number, pair in enumerate(pairs, start=1):
         for path in pair[:2]:
             if path not in present:
                 raise ValueError(f"{name}, pair {number}: there is no picture {path!r}; mend the entry or add the file")
+    for fold in sorted({pair.fold for pair in pairs}):
+        if {pair.same for pair in pairs if pair.fold != fold} != {0, 1}:
+            raise ValueError(
+                f"{name}: beside fold {fold} there must be pairs of one person and of two, to choose a threshold by"
+            )
 
 
 def draw(pictures: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]] = ()) -> list[Pair]:
     """Pairs of (path, person) pictures, at most DRAWN of one person and DRAWN of two, always the same.
 
-    With a `gallery` the second picture of each pair comes from there. Raises ValueError where no pair shows one
-    person, or none two.
+    With a `gallery` the second picture of each pair comes from there. Raises ValueError where fewer than two
+    pairs show one person, or two.
     """
     rng, pictures = random.Random(DRAW_SEED), sorted(pictures)
     others = sorted(gallery) or pictures
@@ -90,7 +98,7 @@ def draw(pictures: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]]
         (first, person), (second, other) = rng.choice(pictures), rng.choice(others)
         if person != other and len(different) < DRAWN:
             different[(first, second) if gallery else tuple(sorted((first, second)))] = None
-    if not same or not different:
+    if min(len(same), len(different)) < 2:  # a threshold is chosen on some and used on others
         raise ValueError(
             f"{len(pictures)} pictures give {len(same)} pairs of one person and {len(different)} of two; verification "
             "needs both: hold out more pictures of each person, or name pairs in pairs.csv"

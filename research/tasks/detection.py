@@ -108,8 +108,8 @@ class Task:
 
     def derived(self, means: Mapping[str, float]) -> dict[str, float]:
         """The loss of a whole split."""
-        parts = means["class_loss"] + means["centre_loss"]
-        return {"loss": float(parts + self.box_loss_weight * means["box_loss"])}
+        mean = lambda name: means.get(name, 0.0)  # of a split without objects there are none
+        return {"loss": float(mean("class_loss") + mean("centre_loss") + self.box_loss_weight * mean("box_loss"))}
 
     def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
         """`boxes` [batch, max_detections, 4] in px, `scores` and `labels` [batch, max_detections], best first.

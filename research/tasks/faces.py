@@ -158,16 +158,16 @@ class Scorer:
         return lines
 
     def _verified(self) -> list[dict[str, Any]]:
-        pictures = {}
+        own, gallery = {}, {}  # apart, since a picture of another split may have the same path
         for index in sorted(self._embeddings):
             picture = self._data.reference(self._split, index)
-            pictures[picture["path"]] = picture, self._embeddings[index]
+            (gallery if picture["gallery"] else own)[picture["path"]] = picture, self._embeddings[index]
         lines = []
         for pair in self._data.pairs(self._split):
-            missing = [path for path in pair[:2] if path not in pictures]
-            if missing:
+            entries = own.get(pair.first), gallery.get(pair.second) or own.get(pair.second)
+            if missing := [path for path, entry in zip(pair[:2], entries, strict=True) if entry is None]:
                 raise ValueError(f"{self._data.name!r}: a pair names {missing[0]!r}, which is not in {self._split}")
-            (first, embedding), (second, other) = (pictures[path] for path in pair[:2])
+            (first, embedding), (second, other) = entries
             said = {"path1": pair.first, "path2": pair.second, "same": pair.same, "fold": pair.fold}
             groups = {column: [first[column], second[column]] for column in self._groups}
             lines.append({**said, "similarity": round(float(embedding @ other), 6), **groups})

@@ -107,7 +107,8 @@ class Task:
 
     def derived(self, means: Mapping[str, Any]) -> dict[str, float]:
         """`scores` of the confusion matrix of a whole split, which is the only one."""
-        return scores(np.asarray(means["confusion"]), self.class_names)
+        classes = len(self.class_names)
+        return scores(np.asarray(means.get("confusion", np.zeros((classes, classes)))), self.class_names)
 
     def scorer(self, data: Any, split: str) -> "Scorer":
         """It keeps the predicted masks; every score is a sum, so it has none of its own."""

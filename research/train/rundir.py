@@ -4,7 +4,7 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,17 @@ class Folder:
         """Size and time of change of every file; taken before a copy, so that what is written meanwhile goes next."""
         paths = [path for path in self.files.rglob("*") if path.is_file() and path.suffix != ".partial"]
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+
+
+def answers(workdir: str | os.PathLike, files: Sequence[str]) -> list[Path]:
+    """For each of `files` what its answers are called, without suffix: `workdir`/predict/NAME.
+
+    Raises ValueError where two of them would have one name.
+    """
+    stems = [Path(file).stem for file in files]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise ValueError(f"two inputs are called {twice[0]}, and so would be their answers; give them one at a time")
+    return [Path(workdir) / "predict" / stem for stem in stems]
 
 
 def claim(

@@ -79,6 +79,34 @@ def test_lists_of_image_sets_are_the_splits(tmp_path, load):
         load(root)
 
 
+def test_names_with_spaces_and_lists_of_one_class(tmp_path, load):
+    root = write_voc(tmp_path / "own")
+    for folder, suffix in (("Annotations", "xml"), ("JPEGImages", "jpg")):
+        (root / folder / f"3.{suffix}").rename(root / folder / f"my cell 3.{suffix}")
+    (root / "ImageSets/Main").mkdir(parents=True)
+    (root / "ImageSets/Main/trainval.txt").write_text("my cell 3\n" + "".join(f"{number} -1\n" for number in range(3)))
+    (root / "ImageSets/Main/test.txt").write_text("4 1\n5 1\n")
+    assert sum(load(root).counts.values()) == 6 and load(root).counts["test"] == 2
+
+
+def test_xml_beside_pictures_in_one_folder(tmp_path, load):
+    root = tmp_path / "own"
+    root.mkdir()
+    for file in write_voc(tmp_path / "made").glob("*/*"):
+        file.rename(root / file.name)
+    assert sum(load(root).counts.values()) == 10
+
+
+def test_a_picture_that_is_listed_twice_is_named(tmp_path, load):
+    root = write_voc(tmp_path / "own")
+    copy = root / "Annotations/copy.xml"
+    copy.write_text((root / "Annotations/3.xml").read_text().replace("x.jpg", "3.jpg"))
+    with pytest.raises(
+        ValueError, match=r"Annotations/3.xml and .*copy.xml: there are two entries for .*3.jpg; keep one"
+    ):
+        load(root)
+
+
 def test_xml_beside_pictures_in_folders_of_splits(tmp_path, load):
     for split, count in {"train": 4, "valid": 2, "test": 3}.items():
         write_voc(tmp_path / f"made/{split}", count, folders=("a", "b"))
@@ -124,6 +152,10 @@ def test_a_coco_folder_is_a_data_set(tmp_path, load):
 
 BAD_ENTRIES = {
     "no XML": ("<annotation><obj", r"Annotations/3.xml is no XML"),
+    "another encoding": (
+        "<?xml version='1.0' encoding='gb2312'?><a/>",
+        r"Annotations/3.xml is no XML that can be read",
+    ),
     "no numbers": (voc([("cat", 1, 2, 3, "x", 0)]), r"Annotations/3.xml: object 1 has no bndbox of four numbers"),
     "no name": (voc([("cat", 1, 2, 3, 4, 0), ("", 1, 2, 3, 4, 0)]), r"Annotations/3.xml: object 2 has no name"),
 }

@@ -22,6 +22,7 @@ def pgm(seed):
 
 
 PAIRS = "path1,path2,same\n{0}s31/1.pgm,{0}s31/2.pgm,1\n{0}s31/1.pgm,{0}s40/2.pgm,0\n"
+PAIRS += "{0}s31/2.pgm,{0}s31/3.pgm,1\n{0}s31/2.pgm,{0}s40/1.pgm,0\n"
 
 
 def write_orl(folder, people=40, pairs_text=PAIRS):
@@ -95,7 +96,7 @@ def test_yale_b_knows_its_lights(tmp_path):
     name = "CroppedYale/{0}/{0}_P00{1}.jpg".format
     lines = [f"{name('yaleB30', YALE[0])},{name('yaleB30', YALE[2])},1", f"{name('yaleB31', YALE[0])},"
              f"{name('yaleB39', YALE[4])},0"]  # fmt: skip
-    (folder / "pairs_heldout_identities.csv").write_text("\n".join(lines))
+    (folder / "pairs_heldout_identities.csv").write_text("\n".join(2 * lines))
     with zipfile.ZipFile(folder / "CroppedYale_84x96.zip", "w") as archive:
         for person in extended_yale_b.ExtendedYaleB.people:
             for number, light in enumerate(YALE):
@@ -122,7 +123,7 @@ def load_folder(root, tmp_path, **settings):
 
 def test_a_folder_with_pairs_and_labels(tmp_path):
     root = write_people(tmp_path / "people", "abcdef")
-    (root / "pairs.csv").write_text("e/e_0001.jpg,e/e_0002.jpg,1\ne/e_0003.jpg,f/f_0001.jpg,0\n")
+    (root / "pairs.csv").write_text(2 * "e/e_0001.jpg,e/e_0002.jpg,1\ne/e_0003.jpg,f/f_0001.jpg,0\n")
     (root / "labels.csv").write_text("person,height\na,tall\ne,tall\nf,small\n")
     data = load_folder(root, tmp_path, validation_fraction=0.3)
     assert data.class_names == tuple("abcdef") and data.num_classes == 4 and data.columns == ("height",)
@@ -132,26 +133,32 @@ def test_a_folder_with_pairs_and_labels(tmp_path):
             for each in map(lambda i: data.reference(split, i), range(data.counts[split]))}  # fmt: skip
     assert seen == {"a": "tall", "b": "", "c": "", "d": ""}
     before = data.fingerprint
-    (root / "pairs.csv").write_text("e/e_0001.jpg,e/e_0003.jpg,1\ne/e_0003.jpg,f/f_0001.jpg,0\n")
+    (root / "pairs.csv").write_text(2 * "e/e_0001.jpg,e/e_0003.jpg,1\ne/e_0003.jpg,f/f_0001.jpg,0\n")
     assert load_folder(root, tmp_path, validation_fraction=0.3).fingerprint != before
 
 
 def test_lfw_beside_a_folder_to_train_on(tmp_path):
     root = write_people(tmp_path / "people", "ab", split="train", count=6)
     write_people(root, "xyz", split="test")
-    (root / "pairs.txt").write_text("1 1\nx 1 3\ny 1 z 2\n")
+    (root / "pairs.txt").write_text("2 1\nx 1 3\ny 1 z 2\nx 1 2\ny 1 z 1\n")
     data = load_folder(root, tmp_path)
     assert data.num_classes == 2 and data.counts["test"] == 9
     assert data.pairs("test")[1] == pairs.Pair("y/y_0001.jpg", "z/z_0002.jpg", 0, 0)
-    (root / "pairs.txt").write_text("1 1\nx 1 3\ny 1 a 2\n")
+    (root / "pairs.txt").write_text("2 1\nx 1 3\ny 1 a 2\nx 1 2\ny 1 z 1\n")
     with pytest.raises(ValueError, match=r"'a' is in a pair and in train; verification is of people unseen"):
         load_folder(root, tmp_path)
+
+
+EVERYBODY = "a/a_0001.jpg,a/a_0002.jpg,1\na/a_0001.jpg,b/b_0001.jpg,0\n"
+EVERYBODY += "c/c_0001.jpg,c/c_0002.jpg,1\nc/c_0001.jpg,d/d_0001.jpg,0\n"
 
 
 @pytest.mark.parametrize(("file", "text", "message"), [
     ("pairs.csv", "a/a_0001.jpg,a/a_0009.jpg,1\n", r"pairs.csv, pair 1: there is no picture 'a/a_0009.jpg'"),
     ("pairs.txt", "1 1\na 1 2\na 1 e 2\n", r"pairs.txt, pair 2: there is no picture 'e/e_0002.jpg'"),
-    ("pairs.csv", "a/a_0001.jpg,b/b_0001.jpg,0\nc/c_0001.jpg,d/d_0001.jpg,0\n", r"people leaves nobody to train on"),
+    ("pairs.csv", EVERYBODY, r"people leaves nobody to train on"),
+    ("pairs.csv", EVERYBODY[:56], r"pairs.csv: beside fold 0 there must be pairs of one person and of two"),
+    ("pairs.csv", "\xff", r"pairs.csv, line 1: '\xff' is not path1,path2,same"),
     ("labels.csv", "person,age\na,7\nx,8\n", r"labels.csv, line 3: there is no person 'x'"),
     ("labels.csv", "picture,age\na/1.jpg,8\n", r"labels.csv, line 2: there is no picture 'a/1.jpg'"),
     ("labels.csv", "who,age\na,8\n", r"labels.csv, line 1 must be `picture,COLUMN"),
@@ -159,7 +166,7 @@ def test_lfw_beside_a_folder_to_train_on(tmp_path):
 ])  # fmt: skip
 def test_what_is_wrong_in_a_folder_is_named(tmp_path, file, text, message):
     root = write_people(tmp_path / "people")
-    (root / file).write_text(text)
+    (root / file).write_text(text, "utf-8")
     with pytest.raises(ValueError, match=message):
         sources.open_builder(f"folder:{root}", str(tmp_path / "data"))
 
@@ -168,7 +175,7 @@ def test_casia_webface_is_tested_on_lfw(tmp_path, monkeypatch):
     monkeypatch.setattr(casia_webface, "PEOPLE", 3)
     root = write_people(tmp_path / "faces", "abc", count=5, split="CASIA-WebFace")
     write_people(root, "xy", split="lfw")
-    (root / "pairs.txt").write_text("1 1\nx 1 3\nx 1 y 2\n")
+    (root / "pairs.txt").write_text("2 1\nx 1 3\nx 1 y 2\nx 1 2\nx 2 y 1\n")
     data = prepared("casia_webface", root, tmp_path)
     assert data.counts == {"train": 13, "validation": 2, "test": 6} and data.num_classes == 3
     assert paths(data, "validation") == {"a/a_0004.jpg", "a/a_0005.jpg"}
@@ -193,3 +200,12 @@ def test_patterns_need_no_download(tmp_path):
     assert data.counts == {"train": 504, "validation": 84, "test": 108} and data.num_classes == 42
     assert {each["light"] for each in map(lambda i: data.reference("test", i), range(108))} == {"dim", "bright"}
     assert orl_faces.OrlFaces.unseen[0] == "s31"
+
+
+def test_a_file_of_another_encoding_is_named(tmp_path):
+    root = write_people(tmp_path / "people")
+    (root / "labels.csv").write_bytes(b"\xef\xbb\xbfperson,age\na,7\n")  # as some editors begin a file in UTF-8
+    sources.open_builder(f"folder:{root}", str(tmp_path / "data"))
+    (root / "labels.csv").write_bytes(b"person,name\na,Ren\xe9\n")
+    with pytest.raises(ValueError, match=r"labels.csv: invalid UTF-8"):
+        sources.open_builder(f"folder:{root}", str(tmp_path / "data"))

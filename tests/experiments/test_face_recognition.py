@@ -1,5 +1,6 @@
 """What a model that has been trained on patterns says of pairs of pictures of people whom it has not seen."""
 
+import json
 import re
 
 import numpy as np
@@ -81,5 +82,12 @@ def test_two_pictures_are_compared(trained, tmp_path, capsys):
 def test_a_run_without_a_threshold_says_how_to_give_one(tmp_path):
     with pytest.raises(ValueError, match=r"holds no threshold of validation pairs; .*--config.task.threshold=0.5"):
         main.validated_threshold(str(tmp_path))
+    values = {500: (0.3, 0.9), 1000: (0.4, 0.95), 1500: (0.5, 0.8)}
+    with open(tmp_path / "metrics.jsonl", "w") as file:
+        for step, (threshold, auc) in values.items():
+            for name, value in {"threshold": threshold, "auc": auc}.items():
+                file.write(json.dumps({"step": step, "name": f"validation/{name}", "value": value}) + "\n")
+    assert main.validated_threshold(str(tmp_path)) == 0.5
+    assert main.validated_threshold(str(tmp_path), ("auc", "max")) == 0.4
     with pytest.raises(ValueError, match=r"predictions.jsonl holds no pairs"):
         roc.draw(tmp_path)

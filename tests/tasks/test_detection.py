@@ -137,6 +137,8 @@ def test_losses_of_parts_add_up_and_padding_counts_nowhere(variables):
     other["boxes"][other["box_weight"] == 0] = 7
     np.testing.assert_allclose(loss_of(task, variables, other)[0], whole, rtol=1e-6)
     nothing = {**batch, "box_weight": np.zeros_like(batch["box_weight"])}
+    sums = jax.jit(task.evaluate)(variables, nothing)
+    assert task.derived({name: total / weight for name, (total, weight) in sums.items() if weight})["loss"] == 0
     gradient = jax.grad(lambda v: loss_of(task, v, nothing)[0])(variables)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 

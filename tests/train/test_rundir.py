@@ -107,3 +107,9 @@ def test_another_kind_of_url_and_a_missing_package_are_refused(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"--workdir=gs://bucket/runs/one needs the package gcsfs"):
         rundir.Folder(URL)
+
+
+def test_answers_to_files_of_one_name_would_be_one(tmp_path):
+    assert rundir.answers(tmp_path, ["a/1.jpg", "b/2.png"]) == [tmp_path / "predict/1", tmp_path / "predict/2"]
+    with pytest.raises(ValueError, match=r"two inputs are called 1, and so would be their answers"):
+        rundir.answers(tmp_path, ["a/1.jpg", "b/2.png", "b/1.jpg"])

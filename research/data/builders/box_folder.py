@@ -1,7 +1,8 @@
 """A user's own folder of pictures and boxes, as Pascal VOC or COCO lay them out.
 
 VOC    PATH/{JPEGImages,images}/NAME.*, PATH/{Annotations,annotations}/NAME.xml, and if there are any,
-       PATH/ImageSets/Main/{train,val,test}.txt with a NAME on each line; or pictures and .xml in PATH/{train,val,test}
+       PATH/ImageSets/Main/{train,val,trainval,test}.txt with a NAME on each line; or pictures and .xml in
+       PATH/{train,val,test} or in PATH itself
 COCO   PATH/annotations/*.json, one with train, one with val or test in its name, and their pictures in PATH, in
        PATH/images or in folders of these named like the split (train2017); or pictures and one *coco*.json in
        PATH/{train,val,test}
@@ -71,12 +72,25 @@ def holds_boxes(path: str) -> bool:
 def find(root: Path) -> tuple[Found, list[str]]:
     """The pictures of each split, and the names of the classes."""
     if files := _coco_files(root):
-        return _find_coco(root, files)
+        splits, names = _find_coco(root, files)
+        _check_once(splits)
+        return splits, names
     splits = _find_voc(root)
+    _check_once(splits)
     for split, pictures in splits.items():
         if not pictures:
             raise ValueError(f"{root} holds no annotations for {split}; expected NAME.xml beside pictures")
     return splits, sorted({each.name for pictures in splits.values() for one in pictures for each in one.objects})
+
+
+def _check_once(splits: Found) -> None:
+    for pictures in splits.values():
+        seen = {}
+        for each in pictures:
+            if each.picture in seen:
+                files = " and ".join(dict.fromkeys(map(str, (seen[each.picture], each.annotation))))
+                raise ValueError(f"{files}: there are two entries for the picture {each.picture}; keep one")
+            seen[each.picture] = each.annotation
 
 
 def read(root: Path, pictures: Sequence[Annotated]) -> Iterator[Boxed]:
@@ -87,7 +101,8 @@ def read(root: Path, pictures: Sequence[Annotated]) -> Iterator[Boxed]:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    return {split: root / name for name, split in SPLITS.items() if (root / name).is_dir()}
+    found = {split: root / name for name, split in SPLITS.items() if (root / name).is_dir()}
+    return found or ({"train": root} if next(root.glob("*.xml"), None) else {})
 
 
 # ---- Pascal VOC
@@ -111,15 +126,23 @@ def _find_voc(root: Path) -> Found:
         raise ValueError(f"{annotations} has no pictures beside it; expected {root}/JPEGImages or {root}/images")
     by_stem, lists = _by_stem(pictures), root / "ImageSets/Main"
     named = {split: lists / f"{name}.txt" for name, split in SPLITS.items() if (lists / f"{name}.txt").is_file()}
+    if not named.keys() & {"train", "validation"} and (lists / "trainval.txt").is_file():
+        named["train"] = lists / "trainval.txt"
     if not named:
         return {"train": [_annotated(file, by_stem) for file in sorted(annotations.glob("*.xml"))]}
     found = {}
     for split, file in named.items():
-        files = [annotations / f"{line.split()[0]}.xml" for line in file.read_text().splitlines() if line.strip()]
+        files = [_listed(annotations, line.strip()) for line in file.read_text().splitlines() if line.strip()]
         for missing in (each for each in files if not each.is_file()):
             raise ValueError(f"{file} names {missing.stem}, but there is no {missing}")
         found[split] = [_annotated(each, by_stem) for each in files]
     return found
+
+
+def _listed(annotations: Path, line: str) -> Path:
+    """The annotation that a line of a list names; in lists of one class, a number follows the name."""
+    whole = annotations / f"{line}.xml"
+    return whole if whole.is_file() else annotations / f"{line.split()[0]}.xml"
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -134,8 +134,8 @@ def parse_voc(xml: bytes, path: str) -> tuple[str, list[Object]]:
     """
     try:
         root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{path} is no XML ({error})") from None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two are of unusual encodings
+        raise ValueError(f"{path} is no XML that can be read ({error})") from None
     objects = []
     for number, each in enumerate(root.iter("object"), start=1):
         name, box = each.findtext("name", "").strip(), each.find("bndbox")

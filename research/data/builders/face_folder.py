@@ -14,7 +14,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from research.data import pairs as pairs_lib
-from research.data.builders import folder
+from research.data.builders import folder, text_files
 from research.data.builders.faces import FaceBuilder
 from research.data.builders.pictures import Picture
 
@@ -83,7 +83,7 @@ def _read_pairs(root: Path, names: Mapping[str, Path]) -> list[pairs_lib.Pair]:
         raise ValueError(f"{root} holds {files[0].name} and {files[1].name}; keep one")
     if not files:
         return []
-    pairs = PAIR_FILES[files[0].name](files[0].read_text("utf-8"), str(files[0]))
+    pairs = PAIR_FILES[files[0].name](text_files.text(files[0]), str(files[0]))
     pairs = [pair._replace(first=_plain(pair.first), second=_plain(pair.second)) for pair in pairs]
     pairs_lib.check(pairs, names, str(files[0]))
     return pairs
@@ -115,7 +115,7 @@ def _read_labels(file: Path, names: Mapping[str, Path]) -> dict[str, dict[str, s
     """Picture or person -> column -> label."""
     if not file.is_file():
         return {}
-    rows = list(csv.reader(file.read_text("utf-8").splitlines()))
+    rows = list(csv.reader(text_files.text(file).splitlines()))
     header = rows[0] if rows else [""]
     if header[0] not in ("picture", "person") or len(header) < 2 or {"image", "label", "path"} & set(header):
         given = ",".join(header)

@@ -22,6 +22,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from research.data import images
+from research.data.builders import text_files
 from research.data.builders.folder import SPLIT_FOLDERS
 from research.data.builders.masks import Labelled, MaskBuilder
 from research.data.views import VOID
@@ -168,7 +169,7 @@ def _classes(file: Path) -> dict[str, str]:
     if not file.is_file():
         raise ValueError(f"{file} is missing; it names class 0, 1, ... of the masks, one on each line")
     classes = {}
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_files.text(file).splitlines(), start=1):
         name, _, colour = (part.strip() for part in line.partition("\t"))
         if not name or name in classes or (colour and not re.fullmatch("#[0-9a-fA-F]{6}", colour)):
             raise ValueError(f"{file} line {number} is {line!r}; a new name is needed, and if wanted a tab and #rrggbb")

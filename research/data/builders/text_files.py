@@ -8,6 +8,8 @@ from typing import Any
 
 from research.data.builders.archives import damage_named
 
+_MARK = b"\xef\xbb\xbf"  # with which some editors begin a file in UTF-8
+
 
 def lines(path: Path) -> list[str]:
     """The lines of a file, see `read`. Raises ValueError, see `split_lines`."""
@@ -20,10 +22,15 @@ def read(path: Path) -> bytes:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
+def text(path: Path) -> str:
+    """The text of a UTF-8 file. Raises ValueError, with its name, for other bytes."""
+    return decode(read(path).removeprefix(_MARK), str(path))
+
+
 def split_lines(content: bytes, name: Path | str) -> list[str]:
     """The lines of a UTF-8 file that messages call `name`. Raises ValueError for an empty line and for other bytes."""
     # Not str.splitlines, which also splits at characters such as U+2028.
-    found = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+    found = content.removeprefix(_MARK).removesuffix(b"\n").split(b"\n")
     decoded = []
     for number, line in enumerate(found, start=1):
         decoded.append(decode(line, f"{name}, line {number}").removesuffix("\r"))
