@@ -32,7 +32,7 @@ _MAY_DIFFER_ON_RESUME = re.compile(_RUN_FIELDS + r"|train\.steps|source\..*")
 _MAY_DIFFER_IN_USE = re.compile(
     r"task\.(decoder|max_decode_length|beam_size|length_penalty|early_stopping|num_return|temperature|top_k|top_p)"
     r"|task\.(threshold|flip_average|groups|score_threshold|nms_iou|candidates|max_detections|shown_from)"
-    r"|train\.(eval_batch_size|select)|data\.truncate(_source)?"
+    r"|train\.(eval_batch_size|select)|data\.(truncate(_source)?|long_sounds)"
 )
 _NOT_IN_DIGEST = re.compile(_RUN_FIELDS + r"|seed|source\..*")
 

@@ -54,7 +54,7 @@ def build(config: Any) -> tuple[speech.Task, speech_data.Speech]:
         vocab_size=data.vocabulary.size,
         front_end=front_end,
         ctc=config.task.ctc_weight > 0,
-        max_source_length=data.places,
+        max_source_length=data.frames // front_end.shortening,  # evaluation hears longer sounds than training
         max_target_length=max(config.data.target_length, config.task.max_decode_length),
         **dtypes,
         **{key: value for key, value in config.model.items() if key != "strides"},

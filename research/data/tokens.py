@@ -135,9 +135,13 @@ class Tokens:
         unfinished.rename(folder)
 
     def _training_texts(self) -> Iterator[str]:
-        step = -(-self.raw.size_bytes("train") // TRAINING_BYTES)
+        step = -(-self._text_bytes() // TRAINING_BYTES)
         for texts in self._texts("train", step, doing=" for the vocabulary"):
             yield from texts
+
+    def _text_bytes(self) -> int:
+        """How large the texts of the training split are, about."""
+        return self.raw.size_bytes("train")
 
     def _tokenise(self, split: str, words: vocabulary_lib.Vocabulary, folder: Path) -> None:
         files = [(folder / f"{split}.{side}.ids").open("wb") for side in SIDES]

@@ -57,6 +57,7 @@ class Checkpoint:
     tensors: Renamed
     table: Callable[[nn.Module, list[str]], list[Row]]  # of a model and the paths of its parameters
     unused: str  # a regex of names
+    vocabulary: str = ""  # the digest of the tokens that it has learnt, where that is known
 
     def make_model(self, **settings: Any) -> nn.Module:
         """The model, in float32 unless `settings` say otherwise."""
@@ -103,9 +104,10 @@ def _of_family(path: str, family: Family, config: Mapping[str, Any], tensors: Te
 def _of_run(path: str, where: Path) -> Checkpoint:
     run = runs.open_run(where)
     tensors = Renamed(run.tensors, {name: name for name in run.tensors.specs})
-    return Checkpoint(
-        path, "run", run.model, run.fields, run.config, tensors, lambda model, paths: [Row(p, p) for p in paths], "(?!)"
-    )
+    table = lambda model, paths: [Row(p, p) for p in paths]
+    # A fingerprint of texts ends so, see data/tokens.py.
+    vocabulary = run.tensors.trained_on.partition("vocabulary ")[2]
+    return Checkpoint(path, "run", run.model, run.fields, run.config, tensors, table, "(?!)", vocabulary)
 
 
 def _weights(folder: Path) -> Path:

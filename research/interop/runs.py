@@ -15,6 +15,7 @@ from research.data.vocabulary import Vocabulary
 from research.interop import models
 from research.interop.safetensors import DTYPES, Spec
 from research.models import seq2seq, speech
+from research.tasks import selecting
 
 IMPORTED = "import.json"  # the report of an import in the run directory that it made
 _KNOWN = {str(np.dtype(dtype)): np.dtype(dtype) for dtype in DTYPES.values()}
@@ -26,7 +27,9 @@ class Tensors:
     def __init__(self, step: Path):
         """Of the checkpoint in the folder `step`."""
         self._state = step / "state"
-        leaves = json.loads((step / "meta" / "metadata").read_text())["leaves"]
+        meta = json.loads((step / "meta" / "metadata").read_text())
+        leaves = meta["leaves"]
+        self.trained_on: str = meta["data_fingerprint"] or ""  # of its data; none where weights were imported
         averaged = any(name.startswith("ema/") for name in leaves)
         self._places = {}
         for name in leaves:
@@ -127,10 +130,8 @@ def places(config: Mapping[str, Any]) -> int:
 
 def _selected(folder: Path, config: Mapping[str, Any]) -> Path:
     """The newest checkpoint, or the best one where the config selects it."""
-    least = config.get("task", {}).get("select_by") in ("loss", "perplexity")
-    options = ocp.CheckpointManagerOptions(
-        read_only=True, best_fn=lambda metrics: metrics["score"], best_mode="min" if least else "max"
-    )
+    mode = selecting.mode(config.get("task", {}).get("select_by", ""))
+    options = ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics["score"], best_mode=mode)
     checkpoints = (folder / "checkpoints").absolute()
     with ocp.CheckpointManager(checkpoints, options=options) as manager:
         step = manager.best_step() if config["train"]["select"] == "best" else manager.latest_step()

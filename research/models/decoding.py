@@ -151,7 +151,7 @@ def ctc_greedy(logits: jax.Array, heard: jax.Array, max_length: int, blank: int 
     """The likeliest path through `logits` [batch, length, vocab] as CTC reads it: tokens [batch, max_length], scores.
 
     Repeats become one token and blanks none (Graves et al., 2006); 0 follows the last token. Places that are not
-    `heard` [batch, length] do not count. The score is the log-probability of the path.
+    `heard` [batch, length] do not count. The score is the log-probability of the tokens where each begins.
     """
     _check(max_length >= 1, "max_length", max_length, "at least 1")
     logits = logits.astype(jnp.float32)
@@ -163,7 +163,7 @@ def ctc_greedy(logits: jax.Array, heard: jax.Array, max_length: int, blank: int 
     here = place[:, None] == jnp.arange(max_length)[:, None]
     tokens = jnp.where(here, path[:, None], 0).sum(-1)
     best = logits.max(-1) - jax.nn.logsumexp(logits, axis=-1)
-    return tokens, jnp.where(heard, best, 0).sum(-1)
+    return tokens, jnp.where(kept & (place < max_length), best, 0).sum(-1)
 
 
 def _candidates(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

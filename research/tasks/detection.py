@@ -13,7 +13,7 @@ from research import config as config_lib
 from research.models import box_ops
 from research.models.detector import Found, points
 from research.parallel.sharding import Table, constrain
-from research.tasks import box_scores
+from research.tasks import box_scores, selecting
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -58,7 +58,7 @@ class Task:
     @property
     def selection(self) -> tuple[str, str]:
         """What chooses among checkpoints: a metric of the evaluation, and whether more of it is better."""
-        return self.select_by, "min" if self.select_by == "loss" else "max"
+        return self.select_by, selecting.mode(self.select_by)
 
     @property
     def logical_axes(self) -> Table:

@@ -13,11 +13,10 @@ import optax
 
 from research import config as config_lib
 from research.models import faces
-from research.tasks import classification, face_scores
+from research.tasks import classification, face_scores, selecting
 from research.tasks.classification import Batch, Sums
 
 METRICS = ("identification", "verification")
-_LESS_IS_BETTER = ("loss", "eer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Task(classification.Task):
     @property
     def selection(self) -> tuple[str, str]:
         """What chooses among checkpoints, and whether more ("max") or less of it is better."""
-        return self.select_by, "min" if self.select_by in _LESS_IS_BETTER else "max"
+        return self.select_by, selecting.mode(self.select_by)
 
     def loss(self, variables, batch: Batch, totals, rng: jax.Array):
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""

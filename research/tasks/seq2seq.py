@@ -15,13 +15,12 @@ from research import config as config_lib
 from research.models import decoding
 from research.models.layers import at_least_float32
 from research.parallel.sharding import Table
-from research.tasks import text_scores
+from research.tasks import selecting, text_scores
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 
 DECODERS = ("beam", "greedy", "sample")
-LESS_IS_BETTER = ("loss", "perplexity", "wer", "cer")
 _SIDES = ("source", "target")
 
 
@@ -85,7 +84,7 @@ class Task:
     @property
     def selection(self) -> tuple[str, str]:
         """What chooses among checkpoints: a metric of the evaluation, and whether more or less of it is better."""
-        return self.select_by, "min" if self.select_by in LESS_IS_BETTER else "max"
+        return self.select_by, selecting.mode(self.select_by)
 
     def example(self, batch_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
         """The shapes and dtypes of a batch, for compiling ahead of time."""
@@ -195,7 +194,12 @@ class Scorer:
     """Collects the best answer to each example of a split, as text, and compares them with its references."""
 
     def __init__(self, metrics: tuple[str, ...], data: Any, split: str):
+        """Raises ValueError for a metric that the examples lack a field for."""
         self._metrics, self._data, self._split = metrics, data, split
+        for metric in metrics:
+            field = text_scores.NEEDED.get(metric)
+            if field and data.reference(split, 0).get(field) in (None, ""):
+                raise ValueError(f"the metric {metric} needs a data set whose examples have the field {field}")
         self._answers: dict[int, str] = {}
         self.signatures: dict[str, str] = {}  # {name of a score: how it was computed}, once there is a result
 

@@ -12,6 +12,7 @@ import math
 import re
 import statistics
 import string
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -21,6 +22,7 @@ Scored = tuple[dict[str, float], str]  # {name: value}, signature
 
 # What a metric reads of an example: the accepted texts, the original one first, and for some the task it belongs to.
 FIELDS = ("references", "task", "speaker")
+NEEDED = {"accuracy_by_task": "task", "wer_by_speaker": "speaker"}  # metric -> the field that it groups by
 NORMALISED = "lower case, no punctuation, no articles"
 SPOKEN = "lower case, no punctuation but apostrophes in words"
 
@@ -149,7 +151,9 @@ def normalise_answer(text: str) -> str:
 
 def normalise_spoken(text: str) -> str:
     """`text` as WER compares it: see SPOKEN; what stands between words is one space."""
-    letters = (letter if letter.isalnum() or letter in "'\u2019" else " " for letter in text.lower())
+    # Marks, such as the vowels of Hindi, belong to the letter before.
+    is_part = lambda letter: letter.isalnum() or letter in "'\u2019" or unicodedata.category(letter)[0] == "M"
+    letters = (letter if is_part(letter) else " " for letter in unicodedata.normalize("NFC", text.lower()))
     words = "".join(letters).replace("\u2019", "'").split()
     return " ".join(filter(None, (word.strip("'") for word in words)))
 

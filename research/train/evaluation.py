@@ -42,10 +42,11 @@ def evaluate(
         if outputs and processes.is_main():
             scorer.add(outputs)
 
-    for _, batch in ahead(data.eval_batches(split, batch_size, rows), program.batch_sharding):
+    for number, (_, batch) in enumerate(ahead(data.eval_batches(split, batch_size, rows), program.batch_sharding)):
         if stop():
             return None
-        outputs = program.predict_step(variables, batch, jax.random.key(seed)) if scorer else {}
+        rng = jax.random.fold_in(jax.random.key(seed), number)  # for answers that are sampled
+        outputs = program.predict_step(variables, batch, rng) if scorer else {}
         running.append((program.eval_step(variables, batch), outputs))
         if len(running) > 2:  # enough to keep the device busy, not so many that batches pile up in its memory
             collect()

@@ -40,7 +40,7 @@ class Weights(Protocol):
         """The same, for `init_from.json` in the run directory."""
 
 
-Start = Callable[[Any, Any, Program], Weights]  # of a config whose `train.init_from` is set, a task and its program
+Start = Callable[[Any, Any, Program, Any], Weights]  # of a config with `train.init_from`, a task, its program, data
 
 
 def run(
@@ -80,13 +80,17 @@ class Run(Session):
         super().__init__(config, task, data, workdir, write=True)
 
     def check(self) -> None:
-        """Finds the weights that a fresh state begins with; there are none where the run has begun already."""
+        """Finds the weights that a fresh state begins with; there are none where the run has begun already.
+
+        Raises ValueError for those that do not fit, and where answers to the data could not be scored.
+        """
+        self.task.scorer(self.data, "test")
         path = self.settings.init_from
         if not path or has_steps(self.workdir / "checkpoints"):
             return
         if self.start is None:
             raise ValueError(f"config.train.init_from={path!r} is not supported by this experiment; leave it empty")
-        self.weights = self.start(self.config, self.task, self.program)
+        self.weights = self.start(self.config, self.task, self.program, self.data)
 
     def train(self) -> dict[str, Any] | None:
         """See `run`."""

@@ -196,3 +196,10 @@ def test_what_is_wrong_in_librispeech_is_named(tmp_path, change, message):
     folder = write_librispeech(tmp_path / "a")
     change(folder / "LibriSpeech/dev-clean/19/0")
     assert message in attempt("librispeech_flac/clean100", folder, tmp_path)
+
+
+def test_a_chapter_without_its_transcripts_is_named(tmp_path):
+    folder = write_librispeech(tmp_path / "a")
+    (folder / "LibriSpeech/test-clean/19/1/19-1.trans.txt").unlink()
+    message = attempt("librispeech_flac/clean100", folder, tmp_path)
+    assert "test-clean/19/1 holds sounds but no .trans.txt; unpack test-clean.tar.gz again" in message

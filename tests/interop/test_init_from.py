@@ -1,6 +1,7 @@
 """`config.train.init_from`: training begins with the weights of a checkpoint, whatever the mesh."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -46,7 +47,7 @@ def task_of(image_size=4, classes=4, **fields):
 def begun(config, task, devices=None):
     """The first state of a run, and the report of its weights."""
     program = trainer.build(config, task, devices)
-    weights = start.find(config, task, program)
+    weights = start.find(config, task, program, toy.Data())
     return weights.state(program.init()), weights, program
 
 
@@ -149,7 +150,7 @@ def test_a_run_directory_is_a_source_too(tmp_path):
 def refusal(path, task=None, **overrides):
     config, task = config_of(path, **overrides), task or task_of()
     with pytest.raises(ValueError) as caught:
-        start.find(config, task, trainer.build(config, task))
+        start.find(config, task, trainer.build(config, task), toy.Data())
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -195,3 +196,13 @@ def test_only_what_a_shard_needs_is_read(tmp_path):
     part = row.read(Watched(), (2, 16, 24), (slice(1, 2), slice(None), slice(4, 8)), np.float32)
     np.testing.assert_array_equal(part, params["blocks"]["mlp"]["up"]["kernel"][1:2, :, 4:8])
     assert touched == ["Transformer/encoderblock_1/MlpBlock_0/Dense_0/kernel"]
+
+
+def test_embeddings_of_another_vocabulary_are_refused():
+    checkpoint = SimpleNamespace(path="runs/other", vocabulary="abc")
+    data = SimpleNamespace(vocabulary=SimpleNamespace(digest="xyz"))
+    with pytest.raises(ValueError, match=r"runs/other was trained with the vocabulary abc, these data have xyz; name"):
+        start._check_vocabulary(checkpoint, data, ())
+    start._check_vocabulary(checkpoint, data, ("^embedding",))
+    start._check_vocabulary(SimpleNamespace(path="a", vocabulary=""), data, ())  # of another library
+    start._check_vocabulary(checkpoint, object(), ())  # pictures

@@ -194,7 +194,7 @@ def begun(path, skip, **overrides):
     words += [f"model.{name}={value}" for name, value in (sizes | overrides).items()]
     config = config_lib.load("configs/speech_recognition/librispeech_whisper_small.py", "smoke", words)
     task, _ = main.build(config)
-    return start.find(config, task, trainer.build(config, task))
+    return start.find(config, task, trainer.build(config, task), None)
 
 
 @pytest.mark.parametrize("source", ["transformers", "run"])

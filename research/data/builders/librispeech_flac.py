@@ -41,6 +41,9 @@ def _utterances(folder: Path, parts: tuple[str, ...]) -> Iterator[dict]:
         transcripts = sorted(root.glob("*/*/*.trans.txt"))
         if not transcripts:
             raise ValueError(f"{root} holds no SPEAKER/CHAPTER/*.trans.txt; unpack {part}.tar.gz in {folder}")
+        sounds_only = {file.parent for file in root.glob("*/*/*.flac")} - {file.parent for file in transcripts}
+        if sounds_only:
+            raise ValueError(f"{min(sounds_only)} holds sounds but no .trans.txt; unpack {part}.tar.gz again")
         for transcript in transcripts:
             yield from _chapter(transcript)
 

@@ -87,4 +87,8 @@ def _find_lists(root: Path) -> dict[str, Path]:
 def _rows(file: Path) -> list[Row]:
     """The rows of a list of two or of three columns."""
     columns = text_files.lines(file)[0].count("\t") + 1
-    return [tuple(row) for row in text_files.tsv(file, 3 if columns == 3 else 2)]
+    rows = [tuple(row) for row in text_files.tsv(file, 3 if columns == 3 else 2)]
+    for number, row in enumerate(rows, start=1):
+        if not any(map(str.isalnum, row[1])):  # which no score of words could count
+            raise ValueError(f"{file}, line {number}: the transcript {row[1]!r} has no words")
+    return rows

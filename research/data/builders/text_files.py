@@ -78,6 +78,10 @@ def jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {number} is no JSON ({error.msg} at column {error.colno})") from None
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{path}, line {number}: invalid UTF-8 (half of a surrogate pair)") from None
         if not isinstance(value, dict):
             raise ValueError(f"{path}, line {number} is a JSON {type(value).__name__}, not an object")
         yield number, value

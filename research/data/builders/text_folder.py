@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from research.data import templates
 from research.data.builders import text_files
 from research.data.builders.texts import TEXT, TEXTS, TextBuilder
 
@@ -91,7 +92,8 @@ def _fields(file: Path) -> dict[str, Any]:
     if _kind(file) != "jsonl":
         return dict.fromkeys(SIDES, TEXT)
     _, first = next(text_files.jsonl(file))
-    return {key: TEXTS if isinstance(value, list) else TEXT for key, value in first.items()}
+    kinds = {key: TEXTS if isinstance(value, list) else TEXT for key, value in first.items()}
+    return kinds | {templates.REFERENCES: TEXTS} if templates.REFERENCES in kinds else kinds
 
 
 def _read(file: Path, fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
