@@ -160,8 +160,6 @@ class Augment:
     """What training does to a sound and to its spectrogram.
 
     speed            plays it up to so much faster or slower, pitch and all: 0.1 is 0.9 to 1.1 times (Ko et al., 2015)
-    filter_db        makes each frequency up to so many dB louder or softer, smoothly, as another microphone and another
-                     room would (as FilterAugment, Nam et al., 2022, but on the samples)
     noise            the share of the sounds that noise is added to
     noise_db         least and most of the signal-to-noise ratio, in dB
     frequency_masks, frequency_width   SpecAugment (Park et al., 2019): so many stretches of 0 to so many bands
@@ -169,7 +167,6 @@ class Augment:
     """
 
     speed: float = 0.0
-    filter_db: float = 0.0
     noise: float = 0.0
     noise_db: tuple[float, ...] = (5.0, 40.0)
     frequency_masks: int = 0
@@ -184,17 +181,15 @@ class Augment:
                 raise ValueError(f"config.data.{field}={getattr(self, field)} must lie between 0 and {most}")
         if len(self.noise_db) != 2 or self.noise_db[0] > self.noise_db[1]:
             raise ValueError(f"config.data.noise_db={self.noise_db} must be the least and the most, in dB")
-        for field in ("filter_db", "frequency_masks", "frequency_width", "time_masks", "time_width"):
+        for field in ("frequency_masks", "frequency_width", "time_masks", "time_width"):
             if getattr(self, field) < 0:
                 raise ValueError(f"config.data.{field}={getattr(self, field)} must not be negative")
 
     def sound(self, samples: np.ndarray, rng: np.random.Generator, longest: int) -> np.ndarray:
-        """`samples` at another speed, but not more than `longest` of them, filtered, with noise."""
+        """`samples` at another speed, but not more than `longest` of them, with noise."""
         if self.speed:
             factor = max(rng.uniform(1 - self.speed, 1 + self.speed), len(samples) / longest)
             samples = change_speed(samples, factor)[:longest]
-        if self.filter_db:
-            samples = filtered(samples, rng.uniform(-self.filter_db, self.filter_db, _FILTER_POINTS))
         if self.noise and rng.random() < self.noise:
             samples = add_noise(samples, rng.uniform(*self.noise_db), rng, colour=rng.uniform(0, 1.5))
         return samples
@@ -212,9 +207,6 @@ class Augment:
         return features
 
 
-_FILTER_POINTS = 6  # about 500 mel apart at 8 kHz
-
-
 def _stretch(length: int, widest: int, rng: np.random.Generator) -> slice:
     width = int(rng.integers(0, widest + 1))
     start = int(rng.integers(0, length - width + 1))
@@ -228,20 +220,6 @@ def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
     import soxr
 
     return soxr.resample(samples, factor, 1.0, quality="MQ")
-
-
-def filtered(samples: np.ndarray, gains_db: np.ndarray) -> np.ndarray:
-    """`samples` whose frequencies are louder by `gains_db`: points from 0 to half the rate, linear between them.
-
-    They are evenly spread over log(1 + 5.7 f), where f is 1 at half the rate: on the mel scale, were that 4 kHz.
-    Silence stays silent.
-    """
-    size = 1 << (len(samples) - 1).bit_length()  # whose transform is fast
-    spectrum = np.fft.rfft(samples, size)
-    place = np.log1p(np.linspace(0, 5.7, len(spectrum)))
-    gains = np.interp(place, np.linspace(0, place[-1], len(gains_db)), gains_db)
-    changed = np.fft.irfft(spectrum * 10 ** (gains / 20), size)[: len(samples)]
-    return np.where(samples == 0, 0, changed).astype(np.float32)
 
 
 def add_noise(samples: np.ndarray, snr_db: float, rng: np.random.Generator, colour: float = 0.0) -> np.ndarray:
