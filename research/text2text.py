@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from research import config as config_lib
 from research.data import text
 from research.data.builders import text_files
@@ -90,9 +88,7 @@ def answer(config: Any, task: seq2seq.Task, data: text.Text, workdir: str, texts
 
     Raises ValueError for a text that does not fit the data, see `text.Text.encode`.
     """
-    encoded = [data.encode(each) for each in texts]
-    examples = {name: np.stack([example[name] for example in encoded]) for name in encoded[0]}
-    outputs = trainer.predict(config, task, data, workdir, examples)
+    outputs = trainer.predict(config, task, data, workdir, data.encode(texts))
     return [
         [Answer(data.vocabulary.decode(ids), float(score)) for ids, score in zip(tokens, scores, strict=True)]
         for tokens, scores in zip(outputs["tokens"], outputs["scores"], strict=True)

@@ -1,6 +1,7 @@
 """`load(config.data)`: pairs of source and target text as batches of token ids that are a function of (seed, step)."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -141,24 +142,28 @@ class Text(datasets.Dataset):
         source, target = self.prepared.template.texts(fields)
         return {**fields, "source": source, "target": target, "references": self.prepared.template.accepted(fields)}
 
-    def encode(self, text: str) -> pipeline.Batch:
-        """The arrays of one example without a target, for `predict`: weight 1, index 0.
+    def encode(self, texts: Sequence[str]) -> pipeline.Batch:
+        """The arrays of examples without targets, for `predict`: weight 1, index 0.
 
-        `text` holds the fields of the source template, between tabs where there are several (question, tab, context).
+        A text holds the fields of the source template, between tabs where there are several (question, tab, context).
         Raises ValueError for a wrong number of fields and for a text that is empty or too long.
         """
+        ids = [np.array([*self.vocabulary.encode(self._filled(text)), self.vocabulary.eos]) for text in texts]
+        self._check(np.array([len(each) for each in ids]), "source_length", self.source_length, "given")
+        cut = functools.partial(tokens.cut, limit=self.source_length, keep_end=self.truncate_source == "start")
+        examples = [self.eval_transform([(cut(each), np.array([], np.int32))]) for each in ids]
+        batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+        return {**batch, "index": np.zeros(len(texts), np.int32), "weight": np.ones(len(texts), np.float32)}
+
+    def _filled(self, text: str) -> str:
+        """The source template, filled with the fields in `text`."""
         names = self.prepared.template.source_fields
         parts = text.rstrip("\n").split("\t") if len(names) > 1 else [text]
         if len(parts) != len(names):
             raise ValueError(f"{text!r} has {len(parts)} of the fields {', '.join(names)}; put tabs between them")
         if not all(part.strip() for part in parts):
             raise ValueError(f"{text!r}: the {names[[bool(part.strip()) for part in parts].index(False)]} is empty")
-        source = self.prepared.template.source.format(**dict(zip(names, parts, strict=True)))
-        ids = np.array([*self.vocabulary.encode(source), self.vocabulary.eos])
-        self._check(np.array([len(ids)]), "source_length", self.source_length, "given")
-        ids = tokens.cut(ids, self.source_length, keep_end=self.truncate_source == "start")
-        example = self.eval_transform([(ids, np.array([], np.int32))])
-        return {**example, "index": np.int32(0), "weight": np.float32(1)}
+        return self.prepared.template.source.format(**dict(zip(names, parts, strict=True)))
 
 
 def load(config: Mapping[str, Any]) -> Text:

@@ -213,7 +213,7 @@ def test_too_long_is_refused_or_cut_and_said(load, capsys):
 
 def test_encoding_a_source(load):
     data = load(source="translate: {source}")
-    example = data.encode("a cat.\n")
+    example = {name: array[0] for name, array in data.encode(["a cat.\n", "two cats"]).items()}
     ids = data.vocabulary.encode("translate: a cat.")
     assert example["source"][: len(ids) + 2].tolist() == [*ids, 1, 0]
     assert example["source_segments"].sum() == len(ids) + 1
@@ -223,16 +223,18 @@ def test_encoding_a_source(load):
     batch = next(data.eval_batches("test", 1))
     assert example.keys() == batch.keys()
     two = load(source="{source} | {target}")
-    np.testing.assert_array_equal(two.encode("a cat\ta dog")["source"][:3], two.vocabulary.encode("a cat | a dog")[:3])
+    np.testing.assert_array_equal(
+        two.encode(["a cat\ta dog"])["source"][0, :3], two.vocabulary.encode("a cat | a dog")[:3]
+    )
     for wrong, message in (
-        (lambda: two.encode("a cat"), "'a cat' has 1 of the fields source, target; put tabs between them"),
-        (lambda: two.encode("a cat\t "), "the target is empty"),
-        (lambda: data.encode("  "), "the source is empty"),
-        (lambda: data.encode("a cat " * 99), "1 of 1 given examples are longer than source_length=48"),
+        (lambda: two.encode(["a cat"]), "'a cat' has 1 of the fields source, target; put tabs between them"),
+        (lambda: two.encode(["a cat\t "]), "the target is empty"),
+        (lambda: data.encode(["  "]), "the source is empty"),
+        (lambda: data.encode(["a cat " * 99, "a cat"]), "1 of 2 given examples are longer than source_length=48"),
     ):
         with pytest.raises(ValueError, match=message):
             wrong()
-    assert load(truncate=True).encode("a cat " * 99)["source"][-1] == 1
+    assert load(truncate=True).encode(["a cat " * 99])["source"][0, -1] == 1
 
 
 @pytest.mark.parametrize(
