@@ -52,6 +52,8 @@ NOT_RUN = {
     "python -m research.data prepare cityscapes_fine --manual_dir=/path/to/cityscapes": _CITYSCAPES,
     "python -m research.data prepare coco2017 --manual_dir=/path/to/coco": _COCO,
     "python -m research.data prepare ucf101_avi/split1 --manual_dir=/path/to/ucf101": _UCF101,
+    "python -m experiments.video.main --config=configs/video/fight_vivit.py:full --config.data.name=ucf101_avi/split1 "
+    "--config.data.cache=False --config.data.workers=8 --workdir=runs/ucf101": _UCF101,
     "python -m research.data prepare cnn_dailymail --manual_dir=/path/to/stories "
     "--config=configs/summarization/cnn_dailymail.py:full": _STORIES,
     "python -m research.data prepare librispeech_flac/all960 --manual_dir=/path/to/librispeech "
