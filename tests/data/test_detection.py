@@ -97,6 +97,18 @@ def test_xml_beside_pictures_in_one_folder(tmp_path, load):
     assert sum(load(root).counts.values()) == 10
 
 
+def test_a_picture_of_another_size_than_annotated_is_named(tmp_path, capsys, load):
+    xml = voc([("cat", 2, 3, 12, 9, 0)])
+    sizes = {3: (30, 20), 4: (20, 30), 5: (0, 0)}  # width and height; they are 30 x 20, and 0 is not known
+    texts = {
+        number: xml.replace("</annotation>", f"<size><width>{w}</width><height>{h}</height></size></annotation>")
+        for number, (w, h) in sizes.items()
+    }
+    load(write_voc(tmp_path / "own", replaced=texts))
+    said = capsys.readouterr().err
+    assert "1 pictures of another size than annotated, perhaps turned: Annotations/4.xml (20 x 30)" in said
+
+
 def test_a_picture_that_is_listed_twice_is_named(tmp_path, load):
     root = write_voc(tmp_path / "own")
     copy = root / "Annotations/copy.xml"

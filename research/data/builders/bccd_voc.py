@@ -34,5 +34,5 @@ def _pictures(archive: Path, part: str) -> Iterator[Boxed]:
             for member in (picture, annotation):
                 if member not in known:
                     raise ValueError(f"{archive} names {name} in {part}.txt, but has no {member}; fetch it again")
-            _, objects = parse_voc(members.read(annotation), f"{archive}/{annotation}")
-            yield Boxed(archive, picture, members.read(picture), objects, annotation)
+            _, objects, size = parse_voc(members.read(annotation), f"{archive}/{annotation}")
+            yield Boxed(archive, picture, members.read(picture), objects, annotation, size)

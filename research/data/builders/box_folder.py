@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from research.data.builders.boxes import BoxBuilder, Boxed, Object, parse_voc
+from research.data.views import Size
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 ANNOTATIONS, PICTURES = ("Annotations", "annotations"), ("JPEGImages", "images")
@@ -32,6 +33,7 @@ class Annotated(NamedTuple):
     picture: Path
     objects: Sequence[Object]
     annotation: Path
+    size: Size | None = None  # as the file says, where it does
 
 
 Found = dict[str, list[Annotated]]
@@ -97,7 +99,7 @@ def read(root: Path, pictures: Sequence[Annotated]) -> Iterator[Boxed]:
     """The bytes of each picture."""
     for each in pictures:
         member, annotation = (str(file.relative_to(root)) for file in (each.picture, each.annotation))
-        yield Boxed(root, member, each.picture.read_bytes(), each.objects, annotation)
+        yield Boxed(root, member, each.picture.read_bytes(), each.objects, annotation, each.size)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -151,11 +153,11 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _annotated(file: Path, pictures: Mapping[str, Path]) -> Annotated:
-    name, objects = parse_voc(file.read_bytes(), str(file))
+    name, objects, size = parse_voc(file.read_bytes(), str(file))
     picture = pictures.get(file.stem) or pictures.get(Path(name).stem)
     if picture is None:
         raise ValueError(f"{file} is an annotation without its picture {name or file.stem}")
-    return Annotated(picture, objects, file)
+    return Annotated(picture, objects, file, size)
 
 
 # ---- COCO

@@ -38,6 +38,7 @@ class Boxed(NamedTuple):
     encoded: bytes
     objects: Sequence[Object]
     annotation: str  # what names the annotation to a person
+    size: Size | None = None  # height and width, as the annotation has them; None where it has none
 
     @property
     def path(self) -> str:
@@ -63,8 +64,9 @@ class BoxBuilder(PictureBuilder, skip_registration=True):
             "areas": tfds.features.Tensor(shape=(None,), dtype=np.float32),
             "name": tfds.features.Text(),
         }
-        # The largest height and width, the most boxes in a picture, and bad boxes; known when it is prepared.
-        metadata = tfds.core.MetadataDict(largest=[0, 0], most=0, boxes=0, bad={"empty": [], "outside": []})
+        # The largest height and width, the most boxes in a picture, bad boxes, and pictures of another size than their
+        # annotation says; known when it is prepared.
+        metadata = tfds.core.MetadataDict(largest=[0, 0], most=0, boxes=0, bad={"empty": [], "outside": []}, resized=[])
         return tfds.core.DatasetInfo(
             builder=self, description=__doc__, features=tfds.features.FeaturesDict(features), metadata=metadata
         )
@@ -101,6 +103,8 @@ class BoxBuilder(PictureBuilder, skip_registration=True):
             metadata["largest"] = [max(pair) for pair in zip(metadata["largest"], size, strict=True)]
             metadata["most"] = max(metadata["most"], len(picture.objects))
             metadata["boxes"] += len(picture.objects)
+            if picture.size not in (None, size):
+                metadata["resized"].append(f"{picture.annotation} ({picture.size[1]} x {picture.size[0]})")
             found = bad(np.array([each.box for each in picture.objects]), size)
             for kind, wrong in zip(("empty", "outside"), found, strict=True):
                 for index in np.flatnonzero(wrong):
@@ -108,14 +112,19 @@ class BoxBuilder(PictureBuilder, skip_registration=True):
                     metadata["bad"][kind].append(f"{picture.annotation} [{box}]")
 
     def summary(self) -> str:
-        """How many boxes there are, and which of them are bad."""
-        metadata, parts = self.info.metadata, []
-        for kind, entries in metadata["bad"].items():
-            if entries:
-                more = f" and {len(entries) - NAMED} more" if len(entries) > NAMED else ""
-                what = "empty or inverted" if kind == "empty" else "reaching outside"
-                parts.append(f"{len(entries)} {what}: {'; '.join(sorted(entries)[:NAMED])}{more}")
-        return f"{metadata['boxes']} boxes" + (f", of them {'; '.join(parts)}" if parts else "")
+        """How many boxes there are, which of them are bad, and which pictures may be turned."""
+        metadata = self.info.metadata
+        kinds = {"empty or inverted": metadata["bad"]["empty"], "reaching outside": metadata["bad"]["outside"]}
+        parts = [f"{len(entries)} {what}: {_some(entries)}" for what, entries in kinds.items() if entries]
+        text = f"{metadata['boxes']} boxes" + (f", of them {'; '.join(parts)}" if parts else "")
+        if resized := metadata["resized"]:
+            text += f", {len(resized)} pictures of another size than annotated, perhaps turned: {_some(resized)}"
+        return text
+
+
+def _some(entries: Sequence[str]) -> str:
+    more = f" and {len(entries) - NAMED} more" if len(entries) > NAMED else ""
+    return f"{'; '.join(sorted(entries)[:NAMED])}{more}"
 
 
 def bad(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -127,8 +136,10 @@ def bad(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
     return empty, ~empty & (clipped != boxes).any(1)
 
 
-def parse_voc(xml: bytes, path: str) -> tuple[str, list[Object]]:
-    """The file name of the picture ("" where none is given) and the objects of a Pascal VOC annotation.
+def parse_voc(xml: bytes, path: str) -> tuple[str, list[Object], Size | None]:
+    """The file name of the picture ("" where none is given), the objects and the size of a Pascal VOC annotation.
+
+    The size is None where it is not given or 0.
 
     Raises ValueError, which names `path` and the entry, for one that cannot be read.
     """
@@ -146,4 +157,6 @@ def parse_voc(xml: bytes, path: str) -> tuple[str, list[Object]]:
         if not name:
             raise ValueError(f"{path}: object {number} has no name")
         objects.append(Object(corners, name, crowd=each.findtext("difficult", "0").strip() == "1"))
-    return root.findtext("filename", "").strip(), objects
+    size = [root.findtext(f"size/{side}", "").strip() for side in ("height", "width")]
+    known = all(each.isdecimal() and int(each) for each in size)
+    return root.findtext("filename", "").strip(), objects, tuple(map(int, size)) if known else None
