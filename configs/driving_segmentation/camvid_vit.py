@@ -35,7 +35,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "camvid",
                 "scale": (0.75, 1.75),
                 "flip": True,
-                "colour": 0.6,
+                "colour": 0.3,
                 "mean": (80.0, 85.0, 89.0),
                 "std": (60.0, 67.0, 66.0),
                 "workers": 4,
