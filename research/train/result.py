@@ -65,15 +65,22 @@ def command(config: Any, workdir: Path) -> str:
     return shlex.join([*words, f"--workdir=runs/{workdir.name}"])
 
 
+_RECORDED = ("results.jsonl", "README.md", "plots/*")
+_CODE = (":/", *(f":(top,exclude)experiments/*/{name}" for name in _RECORDED))
+
+
 def revision() -> tuple[str, bool]:
-    """The commit of this repository and whether tracked files differ from it; ("unknown", True) without git."""
+    """The commit of this repository and whether tracked files differ from it; ("unknown", True) without git.
+
+    What recording changes does not count: rows that are recorded one after the other have seen the same code.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run(
             [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
         ).stdout
         status = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+            [*git, "status", "--porcelain", "-uno", "--", *_CODE], capture_output=True, text=True, check=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown", True
