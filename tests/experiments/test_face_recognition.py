@@ -11,7 +11,7 @@ from experiments.face_recognition import main
 from research import config as configs
 from research.data import prepare
 from research.data.builders import random_patterns
-from research.report import roc
+from research.report import figures, roc
 from tests.experiments.conftest import ROOT
 
 CONFIG = str(ROOT / "configs/face_recognition/orl_verification.py")
@@ -46,7 +46,7 @@ def test_people_who_were_never_seen_are_told_apart(trained):
     assert "test/accuracy" not in scores and "test/loss" not in scores  # nobody in the test split has a centre
     assert {"test/auc_light_dim", "test/far_light_bright"} <= scores.keys()
     assert (ROOT / workdir / "roc.png").stat().st_size > 10_000
-    lines = roc.records.read_lines(roc.Path(workdir) / "predictions.jsonl")
+    lines = figures.predictions(ROOT / workdir)[1]
     assert {line["same"] for line in lines} == {0, 1} and len(lines) > 900
 
 
