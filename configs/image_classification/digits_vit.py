@@ -1,6 +1,6 @@
 """A small ViT on the handwritten digits that ship inside scikit-learn: 1,797 scans of 8x8 pixels, 10 classes.
 
-`full` and `cpu` are the same: the data fits a laptop. Measured at 2 min 42 s on 2 busy CPU cores.
+`full` and `cpu` are the same: the data fits a laptop. Under 2 minutes on 2 CPU cores, 2 min 42 s on busy ones.
 
     python -m research.data prepare digits
     python -m experiments.image_classification.main \\
