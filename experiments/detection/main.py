@@ -67,7 +67,7 @@ def show_predictions(
 
     Both hold the boxes whose score is `task.shown_from` or more; in JSON in px: left, top, right, bottom.
     """
-    places = rundir.answers(workdir, files)
+    places = rundir.prediction_paths(workdir, files)
     pictures = [images.read(file, boxes.CHANNELS) for file in files]
     outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
     if not processes.is_main():

@@ -67,7 +67,7 @@ def show_predictions(
 
     NAME.png is the picture in the colours of its classes, with a legend; NAME_mask.png holds their numbers.
     """
-    places = rundir.answers(workdir, files)
+    places = rundir.prediction_paths(workdir, files)
     pictures = [images.read(file, scenes.CHANNELS) for file in files]
     outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
     if not processes.is_main():

@@ -25,7 +25,6 @@ def predict(
         fill = size - len(next(iter(chunk.values())))
         chunk = {name: np.pad(array, [(0, fill)] + [(0, 0)] * (array.ndim - 1)) for name, array in chunk.items()}
         batch = to_mesh({name: array[rows] for name, array in chunk.items()}, program.batch_sharding)
-        outputs.append(
-            jax.device_get(program.predict_step(variables, batch, jax.random.fold_in(jax.random.key(seed), begin)))
-        )
+        rng = jax.random.fold_in(jax.random.key(seed), begin)  # for answers that are sampled
+        outputs.append(jax.device_get(program.predict_step(variables, batch, rng)))
     return jax.tree.map(lambda *chunks: np.concatenate(chunks)[:count], *outputs)

@@ -59,7 +59,7 @@ class Folder:
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
-def answers(workdir: str | os.PathLike, files: Sequence[str]) -> list[Path]:
+def prediction_paths(workdir: str | os.PathLike, files: Sequence[str]) -> list[Path]:
     """For each of `files` what its answers are called, without suffix: `workdir`/predict/NAME.
 
     Raises ValueError where two of them would have one name.
