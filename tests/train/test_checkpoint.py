@@ -1,6 +1,7 @@
 """Damage is noticed, any mesh reads any checkpoint, and a checkpoint that does not fit is refused."""
 
 import dataclasses
+import re
 import shutil
 
 import jax
@@ -87,7 +88,8 @@ def test_any_mesh_reads_any_checkpoint(sizes, workdir):
 
 
 def test_a_flipped_bit_that_orbax_reads_without_complaint_is_noticed(tmp_path):
-    # Wide enough for the array to lie in a file of its own, where Orbax checks nothing.
+    # Wide enough for the arrays to lie in files of their own, where Orbax checks nothing. Which is the largest differs
+    # from run to run.
     config = toy.make_config(**{"train.ema": 0.0})
     build = build_program(config, wider_task(4096), mesh_lib.make_mesh(config.mesh))
     lines = []
@@ -98,7 +100,7 @@ def test_a_flipped_bit_that_orbax_reads_without_complaint_is_noticed(tmp_path):
     checkpoints.wait()
     flip_a_bit(tmp_path / "checkpoints" / "2", folders=("ocdbt.process_0/d",))
     assert checkpoints.restore(build)[0] == 1
-    assert "the checksum of params/hidden/kernel differs" in lines[0]
+    assert re.search(r"the checksum of \S+/kernel differs", lines[0]), lines[0]
 
 
 def test_a_checkpoint_of_another_model_is_refused_and_left_alone(workdir):
