@@ -18,9 +18,8 @@ from research.parallel import processes
 from research.tasks import seq2seq
 from research.train import trainer
 
-_MODEL = config_lib.fields_of(
-    Seq2Seq, leave_out=("parent", "name", "front_end", "dtype", "param_dtype", "max_source_length", "max_target_length")
-)
+_OF_DATA = ("max_source_length", "max_target_length", "sentence_length")
+_MODEL = config_lib.fields_of(Seq2Seq, leave_out=("parent", "name", "front_end", "dtype", "param_dtype", *_OF_DATA))
 
 
 class Answer(NamedTuple):
@@ -47,6 +46,7 @@ def build(config: Any) -> tuple[seq2seq.Task, text.Text]:
         vocab_size=data.vocabulary.size,
         max_source_length=config.data.source_length,
         max_target_length=longest,
+        sentence_length=config.data.sentence_length,
         dtype=config.precision.compute,
         param_dtype=config.precision.params,
         **config.model,

@@ -21,7 +21,8 @@ from research.parallel import processes
 from research.tasks import speech
 from research.train import trainer
 
-_NOT_SET = ("parent", "name", "front_end", "dtype", "param_dtype", "max_source_length", "max_target_length", "ctc")
+_NOT_SET = ("parent", "name", "front_end", "dtype", "param_dtype", "ctc")
+_NOT_SET += ("max_source_length", "max_target_length", "sentence_length")
 _STRIDES = config_lib.fields_of(FrontEnd)["strides"]
 
 

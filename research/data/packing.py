@@ -93,8 +93,12 @@ class ToArrays:
 
 
 def arrays(name: str, parts: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:
-    """`name`, `name_segments` and `name_positions`, int32 [length], of token arrays that share a row."""
-    tokens, segments, positions = np.zeros((3, length), np.int32)
+    """`name`, `name_segments` and `name_positions`, int32 [length], of token arrays that share a row.
+
+    Where a place of a row is a sentence, the parts are [sentences, tokens] and `name` is [length, tokens].
+    """
+    segments, positions = np.zeros((2, length), np.int32)
+    tokens = np.zeros((length, *parts[0].shape[1:]), np.int32)
     end = 0
     for number, part in enumerate(parts, start=1):
         start, end = end, end + len(part)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from research.data import datasets, packing, pipeline, sources, templates, tokens
+from research.data import datasets, packing, pipeline, sentences, sources, templates, tokens
 from research.data import vocabulary as vocabulary_lib
 
 DEFAULTS: dict[str, Any] = {
@@ -28,9 +28,10 @@ DEFAULTS: dict[str, Any] = {
     "byte_fallback": True,
     "split_cjk": True,
     "special_tokens": (),
-    # Tokens in a row, EOS included.
+    # Tokens in a row, EOS included; of a source sentences of up to `sentence_length` tokens, unless that is 0.
     "source_length": 128,
     "target_length": 128,
+    "sentence_length": 0,
     "truncate": False,  # what is longer: cut it, else refuse to train
     "truncate_source": "end",  # where a source is cut: "end", or "start" where what comes last matters most
     "pack": True,  # several short training examples in one row
@@ -45,7 +46,8 @@ DEFAULTS: dict[str, Any] = {
 class Text(datasets.Dataset):
     """Pairs of texts. A batch holds, beside `index` and `weight`, int32 [batch, length]
 
-    source, target                      token ids, each example ending in EOS; 0: padding
+    source, target                      token ids, each example ending in EOS; 0: padding. Where the places of a source
+                                        are sentences (see sentences.py), `source` is [batch, length, sentence_length]
     source_segments, target_segments    1, 2, ... for the examples of the row; 0: padding
     source_positions, target_positions  position inside the example
 
@@ -59,6 +61,7 @@ class Text(datasets.Dataset):
     truncate_source: str
     pack: bool
     eval_buckets: int
+    sentence_length: int
 
     @property
     def is_prepared(self) -> bool:
@@ -86,7 +89,7 @@ class Text(datasets.Dataset):
     @cached_property
     def _lengths(self) -> dict[str, np.ndarray]:
         """Split -> tokens of each example, [examples, 2], cut to the limits. Says how many are cut, or raises."""
-        lengths = {split: self.prepared.lengths(split) for split in sources.SPLITS}
+        lengths = {split: self.prepared.lengths(split, self._splitter) for split in sources.SPLITS}
         for side, limit in enumerate(self._limits):
             for split in sources.SPLITS:
                 self._check(lengths[split][:, side], f"{tokens.SIDES[side]}_length", limit, split)
@@ -96,7 +99,8 @@ class Text(datasets.Dataset):
         long = int((lengths > limit).sum())
         if not long:
             return
-        line = f"{self.name}: {long:,} of {len(lengths):,} {split} examples are longer than {field}={limit} tokens"
+        unit = "sentences" if self.sentence_length and field == "source_length" else "tokens"
+        line = f"{self.name}: {long:,} of {len(lengths):,} {split} examples are longer than {field}={limit} {unit}"
         if not self.truncate:
             longest = f"the longest has {lengths.max():,}"
             raise ValueError(f"{line}, {longest}; raise config.data.{field} or set data.truncate=True")
@@ -118,7 +122,14 @@ class Text(datasets.Dataset):
         return packing.Packed(self._examples(split), rows)
 
     def _examples(self, split):
-        return self.prepared.examples(split, self._limits, keep_end=self.truncate_source == "start")
+        return self.prepared.examples(split, self._limits, self.truncate_source == "start", self._splitter)
+
+    @cached_property
+    def _splitter(self) -> sentences.Splitter | None:
+        """What makes sentences of a source's tokens; None where its places are tokens."""
+        if not self.sentence_length:
+            return None
+        return sentences.Splitter(self.vocabulary.ids_ending_in(sentences.ENDS), self.sentence_length)
 
     def eval_batches(
         self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None
@@ -149,6 +160,7 @@ class Text(datasets.Dataset):
         Raises ValueError for a wrong number of fields and for a text that is empty or too long.
         """
         ids = [np.array([*self.vocabulary.encode(self._filled(text)), self.vocabulary.eos]) for text in texts]
+        ids = list(map(self._splitter, ids)) if self._splitter else ids
         self._check(np.array([len(each) for each in ids]), "source_length", self.source_length, "given")
         cut = functools.partial(tokens.cut, limit=self.source_length, keep_end=self.truncate_source == "start")
         examples = [self.eval_transform([(cut(each), np.array([], np.int32))]) for each in ids]
@@ -193,7 +205,7 @@ def load(config: Mapping[str, Any]) -> Text:
     lengths = config["source_length"], config["target_length"]
     to_arrays = packing.ToArrays(*lengths)
     speed = {"workers": config["workers"], "prefetch": config["prefetch"]}
-    rest = {key: config[key] for key in ("truncate", "truncate_source", "pack", "eval_buckets")}
+    rest = {key: config[key] for key in ("truncate", "truncate_source", "pack", "eval_buckets", "sentence_length")}
     return Text(prepared, to_arrays, to_arrays, **speed, source_length=lengths[0], target_length=lengths[1], **rest)
 
 
@@ -205,7 +217,8 @@ def make_tokens(config: Mapping[str, Any]) -> str:
 
 
 def _check(config):
-    for key, least in {"workers": 0, "prefetch": 0, "eval_buckets": 1, "source_length": 2, "target_length": 2}.items():
+    at_least = {"workers": 0, "prefetch": 0, "eval_buckets": 1, "source_length": 2, "target_length": 2}
+    for key, least in {**at_least, "sentence_length": 0}.items():
         if config[key] < least:
             raise ValueError(f"config.data.{key}={config[key]} must be at least {least}")
     if config["truncate_source"] not in ("start", "end"):

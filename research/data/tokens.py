@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ import tqdm
 
 from research.data import packing, prepare, sources, templates
 from research.data import vocabulary as vocabulary_lib
+from research.data.sentences import Splitter
 
 SIDES = ("source", "target")
 CHUNK = 4096  # examples that are tokenised at a time
@@ -93,14 +95,20 @@ class Tokens:
         example = self._records[split][index]
         return {key: templates.plain(value, features[key]) for key, value in example.items()}
 
-    def lengths(self, split: str) -> np.ndarray:
-        """Tokens of each example with EOS, int64 [examples, 2]: source and target."""
+    def lengths(self, split: str, splitter: Splitter | None = None) -> np.ndarray:
+        """Tokens of each example with EOS, int64 [examples, 2]: source (with `splitter` its sentences) and target."""
         ends = [np.load(self.folder / f"{split}.{side}.ends.npy") for side in SIDES]
-        return np.stack([np.diff(end, prepend=0) for end in ends], axis=1)
+        lengths = np.stack([np.diff(end, prepend=0) for end in ends], axis=1)
+        if splitter:
+            examples = Examples(self.folder, split)
+            lengths[:, 0] = [splitter.count(examples.whole(index)[0]) for index in range(len(examples))]
+        return lengths
 
-    def examples(self, split: str, limits: tuple[int, int], keep_end: bool) -> "Examples":
+    def examples(
+        self, split: str, limits: tuple[int, int], keep_end: bool, splitter: Splitter | None = None
+    ) -> "Examples":
         """The token arrays of a split, cut to `limits` with EOS kept; of sources the end stays if `keep_end`."""
-        return Examples(self.folder, split, limits, keep_end)
+        return Examples(self.folder, split, limits, keep_end, splitter)
 
     @cached_property
     def _records(self):
@@ -161,8 +169,16 @@ class Tokens:
 class Examples(Sequence):
     """`examples[i]`: source and target ids of example i. Every process maps the files for itself."""
 
-    def __init__(self, folder: Path, split: str, limits: tuple[int, int], keep_end: bool):
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        limits: tuple[int, int] = (sys.maxsize, sys.maxsize),
+        keep_end: bool = False,
+        splitter: Splitter | None = None,
+    ):
         self._folder, self._split, self._limits, self._keep_end = folder, split, limits, keep_end
+        self._splitter = splitter
 
     @cached_property
     def _sides(self):
@@ -178,18 +194,28 @@ class Examples(Sequence):
         return len(self._sides[0][1])
 
     def __getitem__(self, index: int) -> packing.Example:
-        source, target = (ids[ends[index - 1] if index else 0 : ends[index]] for ids, ends in self._sides)
+        source, target = self.whole(index)
+        if self._splitter:
+            source = self._splitter(source)
         return cut(source, self._limits[0], self._keep_end), cut(target, self._limits[1])
+
+    def whole(self, index: int) -> packing.Example:
+        """All ids of example `index`."""
+        source, target = (ids[ends[index - 1] if index else 0 : ends[index]] for ids, ends in self._sides)
+        return source, target
 
     def __getstate__(self):
         return {key: value for key, value in self.__dict__.items() if key != "_sides"}
 
 
 def cut(ids: np.ndarray, limit: int, keep_end: bool = False) -> np.ndarray:
-    """`ids` with at most `limit` of them, the last of which, EOS, always stays; of the others the first or the last."""
+    """`ids`, or sentences of them, with at most `limit` of them.
+
+    The last one, which is or holds EOS, always stays; of the others the first or the last.
+    """
     if len(ids) <= limit:
         return ids
-    return ids[-limit:] if keep_end else np.append(ids[: limit - 1], ids[-1])
+    return ids[-limit:] if keep_end else np.concatenate([ids[: limit - 1], ids[-1:]])
 
 
 def _dtype(size: int) -> str:

@@ -119,6 +119,11 @@ class Vocabulary:
             raise ValueError(f"unknown special token {token!r}: it is not in the vocabulary {str(self._path())!r}")
         return index
 
+    def ids_ending_in(self, characters: str) -> tuple[int, ...]:
+        """The ids of the tokens whose last character is one of these."""
+        pieces = map(self._processor.id_to_piece, range(self.pieces))
+        return tuple(index for index, piece in enumerate(pieces) if piece[-1] in characters)
+
     def encode(self, text: str) -> list[int]:
         """The ids of `text`."""
         return self._processor.encode(normalise(text))

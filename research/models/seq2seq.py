@@ -50,6 +50,7 @@ LOGICAL_AXES = (
     ("(encoder|decoder)/learned", ("positions", "embed")),
     ("(encoder|decoder)/norm/(scale|bias)", ("embed",)),
     ("embedding", ("vocab", "embed")),
+    ("word_weights", (None, "embed")),
     ("head", ("embed", "vocab")),
 )
 
@@ -62,6 +63,7 @@ class Seq2Seq(nn.Module):
     Rows hold several examples: `segments` number them from 1, 0 is padding, `positions` count inside each. The layers
     of a stack are one scan whose parameters carry a leading axis; `unroll` layers are compiled side by side.
     Sources other than tokens come through `front_end`, a module of (source, train) that makes [batch, length, width].
+    With `sentence_length` the places of a source are sentences, token ids [batch, source length, sentence_length].
     """
 
     vocab_size: int
@@ -85,6 +87,7 @@ class Seq2Seq(nn.Module):
     relative_distance: int = 128  # from which on all distances are one
     max_source_length: int = 512  # of learned positions
     max_target_length: int = 512  # of learned positions
+    sentence_length: int = 0  # tokens of a sentence; 0: the places of a source are tokens
     embedding_scale: bool = False  # multiply embeddings by sqrt(width)
     logits: str = "untied"  # or "tied" to the embeddings, or "tied_scaled": divided by sqrt(width), as in T5 1.0
     dropout: float = 0.0
@@ -109,6 +112,9 @@ class Seq2Seq(nn.Module):
         std = self.width**-0.5 if self.embedding_scale or self.logits == "tied" else 1.0
         shape = (self.vocab_size, self.width)
         self.embedding = self.param("embedding", nn.initializers.normal(std), shape, self.param_dtype)
+        if self.sentence_length:
+            shape = (self.sentence_length, self.width)
+            self.word_weights = self.param("word_weights", nn.initializers.ones, shape, self.param_dtype)
         self.encoder = self._stack(self.encoder_depth, False, self.encoder_positions, self.max_source_length)
         self.decoder = self._stack(self.decoder_depth, True, self.decoder_positions, self.max_target_length)
         if self.logits == "untied":
@@ -132,7 +138,7 @@ class Seq2Seq(nn.Module):
         self, source: jax.Array, source_segments: jax.Array, source_positions: jax.Array, train: bool = False
     ) -> jax.Array:
         """The front end and the encoder: [batch, source length, width]."""
-        x = self._embed(source) if self.front_end is None else self.front_end(source, train)
+        x = self._embed_source(source) if self.front_end is None else self.front_end(source, train)
         return self.encode_embedded(x, source_segments, source_positions, train)
 
     def encode_embedded(
@@ -166,6 +172,13 @@ class Seq2Seq(nn.Module):
         x = self._embed(token).reshape(cache["cross_mask"].shape[0], -1, self.width)
         x, cache = self.decoder.step(x, jnp.asarray(position), cache)
         return self._logits(x).reshape(token.shape[0], -1), cache
+
+    def _embed_source(self, source: jax.Array) -> jax.Array:
+        """[batch, length, width]; a sentence is the sum of its words, weighted by place (Dehghani et al., 2019)."""
+        x = self._embed(source)
+        if not self.sentence_length:
+            return x
+        return jnp.einsum("blwe,we,blw->ble", x, self.word_weights.astype(x.dtype), (source > 0).astype(x.dtype))
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
         x = self._table()[tokens]
@@ -218,6 +231,8 @@ class Seq2Seq(nn.Module):
         ):  # fmt: skip
             if getattr(self, field) < 1:
                 raise ValueError(f"config.model.{field}={getattr(self, field)} must be at least 1")
+        if self.sentence_length < 0:
+            raise ValueError(f"config.data.sentence_length={self.sentence_length} must be at least 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"config.model.dropout={self.dropout} must be at least 0 and less than 1")
         if "sinusoidal" in (self.encoder_positions, self.decoder_positions) and (self.width % 2 or self.width < 4):

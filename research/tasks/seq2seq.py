@@ -29,8 +29,9 @@ class Task:
     """Pure functions over an encoder-decoder such as `seq2seq.Seq2Seq`.
 
     A batch holds `index` int32 [batch] and `weight` float32 [batch], which is 0 for padding, and int32 [batch, length]
-    `source`, `source_segments`, `source_positions` and the same of `target`, as `research/data/text.py` makes them. The
-    decoder reads `target` one place later, with `bos` before each of the examples of a row.
+    `source`, `source_segments`, `source_positions` and the same of `target`, as `research/data/text.py` makes them
+    (with `model.sentence_length`, `source` is [batch, length, sentence_length]). The decoder reads `target` one place
+    later, with `bos` before each of the examples of a row.
     """
 
     DECODERS: ClassVar = DECODERS
@@ -98,7 +99,8 @@ class Task:
         return {**rows, "index": vector(jnp.int32), "weight": vector(jnp.float32)}
 
     def _source(self, batch_size: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch_size, self.source_length), jnp.int32)
+        sentence = (self.model.sentence_length,) if self.model.sentence_length else ()
+        return jax.ShapeDtypeStruct((batch_size, self.source_length, *sentence), jnp.int32)
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
         """Fresh variables: `params`."""
@@ -115,7 +117,8 @@ class Task:
         if self.word_dropout:
             # Drawn by a key of its own, apart from what layers make of `rng`.
             dropped = jax.random.bernoulli(jax.random.fold_in(rng, 1), self.word_dropout, batch["source"].shape)
-            batch = batch | {"source": jnp.where(dropped, self.unk, batch["source"])}
+            # Padding stays: that between sentences is masked by nothing else.
+            batch = batch | {"source": jnp.where(dropped & (batch["source"] > 0), self.unk, batch["source"])}
         logits = self._logits(variables, batch, train=True, rngs={"dropout": rng})
         loss, sums = self._cross_entropy(logits, batch, totals)
         return loss, ({}, sums)

@@ -248,6 +248,22 @@ class Frames(nn.Module):
         return nn.Dense(self.width, name="project")(frames.reshape(frames.shape[0], -1, 2 * frames.shape[-1]))
 
 
+def test_a_sentence_is_the_sum_of_its_words_weighted_by_their_place():
+    model = seq2seq.Seq2Seq(VOCAB, **SMALL, sentence_length=4, embedding_scale=True)
+    rng = np.random.default_rng(0)
+    source = rng.integers(1, VOCAB, (2, SOURCE, 4)) * (np.arange(4) < rng.integers(1, 5, (2, SOURCE, 1)))
+    arrays = (source, *batch()[1:])
+    params = jit(model.init)(jax.random.key(0), *arrays)["params"]
+    assert logical_axes("word_weights", model.logical_axes) == (None, "embed")
+    params["word_weights"] = rng.normal(size=(4, 16)).astype(np.float32)
+    embedded = np.zeros((2, SOURCE, 16), np.float32)
+    for place in np.ndindex(2, SOURCE, 4):
+        if source[place]:  # padding counts for nothing
+            embedded[place[:2]] += 4 * params["embedding"][source[place]] * params["word_weights"][place[2]]
+    encoded = compiled(model, "encode_embedded")({"params": params}, embedded, *arrays[1:3])
+    close(compiled(model, "encode")({"params": params}, *arrays[:3]), encoded)
+
+
 def test_a_front_end_takes_the_place_of_source_tokens():
     model = seq2seq.Seq2Seq(VOCAB, **SMALL, front_end=Frames(16))
     frames = np.random.default_rng(0).normal(size=(2, 2 * SOURCE, 5)).astype(np.float32)

@@ -53,7 +53,7 @@ WHISPER = {
 # Whisper has 3 heads, 13 places and 31 tokens here, which no mesh divides.
 TEXTS = {
     "t5": functools.partial(seq2seq.Seq2Seq, 32, **TEXT),
-    "vaswani": functools.partial(seq2seq.Seq2Seq, 32, **TEXT, **VASWANI, unroll=2),
+    "vaswani": functools.partial(seq2seq.Seq2Seq, 32, **TEXT, **VASWANI, unroll=2, sentence_length=3),
     "whisper": functools.partial(
         seq2seq.Seq2Seq, 31, **(TEXT | {"num_heads": 3}), **WHISPER, max_source_length=13, max_target_length=13
     ),
@@ -119,7 +119,13 @@ def make_batch(task):
         tokens = rng.integers(4, task.model.vocab_size, (16, len(places))) * (segments > 0)
         for name, rows in (("", tokens), ("_segments", segments), ("_positions", positions)):
             batch[side + name] = np.broadcast_to(rows, tokens.shape).astype(np.int32)
-    return batch | make_sounds(rng) if isinstance(task, speech_task.Task) else batch
+    if isinstance(task, speech_task.Task):
+        return batch | make_sounds(rng)
+    if task.model.sentence_length:
+        words = np.arange(task.model.sentence_length)
+        sentences = np.repeat(batch["source"][..., None], len(words), axis=-1) + words
+        batch["source"] = (sentences % 32 * (words < rng.integers(1, 4, sentences[..., :1].shape))).astype(np.int32)
+    return batch
 
 
 def make_sounds(rng):
