@@ -54,10 +54,7 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     task, data = build(config)
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs)
-    result = trainer.run(mode, config, task, data, workdir)
-    if mode == "train" and result is not None:
-        precision_recall.draw(workdir)
-    return result
+    return trainer.run(mode, config, task, data, workdir, plot=precision_recall.draw)
 
 
 def show_predictions(

@@ -53,10 +53,8 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     task, data = build(config)
     if mode == "predict":
         return show_comparisons(config, task, data, workdir, inputs)
-    result = trainer.run(mode, config, task, data, workdir, start.find)
-    if mode == "train" and result is not None and "verification" in task.metrics:
-        roc.draw(workdir)
-    return result
+    plot = roc.draw if "verification" in task.metrics else None
+    return trainer.run(mode, config, task, data, workdir, start.find, plot)
 
 
 def show_comparisons(config: Any, task: faces.Task, data: faces_data.Faces, workdir: str, files: Sequence[str]):

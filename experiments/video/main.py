@@ -46,10 +46,7 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     task, data = build(config)
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs)
-    result = trainer.run(mode, config, task, data, workdir, start.find)
-    if mode == "train" and result is not None:
-        confusion.draw(workdir)
-    return result
+    return trainer.run(mode, config, task, data, workdir, start.find, confusion.draw)
 
 
 def show_predictions(config: Any, task: video.Task, data: clips.Clips, workdir: str, files: Sequence[str]):

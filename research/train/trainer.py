@@ -44,18 +44,28 @@ Start = Callable[[Any, Any, Program, Any], Weights]  # of a config with `train.i
 
 
 def run(
-    mode: str, config: Any, task: Any, data: Any, workdir: str, start: Start | None = None
+    mode: str,
+    config: Any,
+    task: Any,
+    data: Any,
+    workdir: str,
+    start: Start | None = None,
+    plot: Callable[[str], Any] | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the end, or evaluates a trained run; returns the content of `result.json`, None but on process 0.
 
     The same command continues a run that was killed, bit for bit. After SIGTERM, whichever process got it, all save
     the same step and exit with 75.
-    `start` finds the weights that `config.train.init_from` names, for a run that begins.
+    `start` finds the weights that `config.train.init_from` names, for a run that begins. `plot` draws, from the run
+    directory of a finished training, what its curves do not show.
     Raises ValueError for what a user can mend, before anything is compiled or written.
     """
-    if mode == "train":
-        return Run(config, task, data, workdir, start).train()
-    return Session(config, task, data, workdir).evaluate()
+    if mode != "train":
+        return Session(config, task, data, workdir).evaluate()
+    content = Run(config, task, data, workdir, start).train()
+    if plot and content is not None:
+        plot(workdir)
+    return content
 
 
 def predict(config: Any, task: Any, data: Any, workdir: str, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
