@@ -13,7 +13,8 @@ from research.models.speech import Recogniser
 
 _VOCABULARY = "spiece.model"  # what T5's is called
 _NAMES = {model: name for name, model in MODELS.items()}
-_LENGTHS = ("vocab_size", "max_source_length", "max_target_length")  # which experiments take from their data
+# Which experiments take from their data.
+_LENGTHS = ("vocab_size", "max_source_length", "max_target_length", "sentence_length")
 
 
 def make(checkpoint: Checkpoint, folder: Path, target: Path) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def leaves_of(variables: Any) -> dict[str, Any]:
 def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
     """The shapes and dtypes of the variables of a model of pictures, of text or of sounds of so many bands."""
     if isinstance(model, Seq2Seq):
-        inputs = (jnp.zeros((1, 2), jnp.int32),) * 6
+        source = (1, 2, model.sentence_length) if model.sentence_length else (1, 2)
+        inputs = (jnp.zeros(source, jnp.int32), *(jnp.zeros((1, 2), jnp.int32),) * 5)
         if isinstance(model, Recogniser):
             inputs = (jnp.zeros((1, 2 * model.front_end.shortening, channels)), *inputs[1:])
     else:
@@ -171,7 +172,8 @@ def _compare_fields(loading: Loading, model: nn.Module) -> None:
         ours = models.value(model, field)
         if theirs == ours or field in _MAY_DIFFER:
             continue
-        line = f"config.model.{field}={ours!r}, but {loading.checkpoint.path} was made with {theirs!r}"
+        group = "data" if field == "sentence_length" else "model"
+        line = f"config.{group}.{field}={ours!r}, but {loading.checkpoint.path} was made with {theirs!r}"
         if field not in _EPSILONS:
             raise ValueError(f"{line}; set it to that")
         loading.differs.append(line)

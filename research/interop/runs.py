@@ -118,6 +118,7 @@ def _lengths(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, 
     return {
         "max_source_length": source,
         "max_target_length": max(data["target_length"], config["task"]["max_decode_length"]),
+        "sentence_length": data.get("sentence_length", 0),
     }
 
 

@@ -84,8 +84,9 @@ def _pictures(model: Any, source: runs.Run) -> tuple[Any, dict[str, jax.ShapeDty
 
 def _text(model: Seq2Seq, source: runs.Run) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
     (batch,) = jax_export.symbolic_shape("batch")
-    ids = jax.ShapeDtypeStruct((batch, source.config["data"]["source_length"]), jnp.int32)
-    return _decode(model, source), {"tokens": ids, "mask": ids}
+    mask = jax.ShapeDtypeStruct((batch, source.config["data"]["source_length"]), jnp.int32)
+    sentence = (model.sentence_length,) if model.sentence_length else ()
+    return _decode(model, source), {"tokens": jax.ShapeDtypeStruct(mask.shape + sentence, jnp.int32), "mask": mask}
 
 
 def _sounds(model: Recogniser, source: runs.Run) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
