@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research import config as config_lib
-from research.models import layers, transformer
+from research.models import copying, layers, transformer
 from research.models.stack import POSITIONS, Cache, Stack
 from research.parallel.sharding import Table, constrain
 
@@ -51,6 +51,7 @@ LOGICAL_AXES = (
     ("(encoder|decoder)/norm/(scale|bias)", ("embed",)),
     ("embedding", ("vocab", "embed")),
     ("head", ("embed", "vocab")),
+    *copying.LOGICAL_AXES,
 )
 
 LOGITS = ("untied", "tied", "tied_scaled")
@@ -62,6 +63,7 @@ class Seq2Seq(nn.Module):
     Rows hold several examples: `segments` number them from 1, 0 is padding, `positions` count inside each. The layers
     of a stack are one scan whose parameters carry a leading axis; `unroll` layers are compiled side by side.
     Sources other than tokens come through `front_end`, a module of (source, train) that makes [batch, length, width].
+    With `copying` the logits are log-probabilities, of which a pointer to the source's tokens has made its part.
     """
 
     vocab_size: int
@@ -87,6 +89,7 @@ class Seq2Seq(nn.Module):
     max_target_length: int = 512  # of learned positions
     embedding_scale: bool = False  # multiply embeddings by sqrt(width)
     logits: str = "untied"  # or "tied" to the embeddings, or "tied_scaled": divided by sqrt(width), as in T5 1.0
+    copying: bool = False  # name tokens by where they stand in the source, too; see copying.py
     dropout: float = 0.0
     remat: str = "none"
     unroll: int = 1
@@ -114,6 +117,8 @@ class Seq2Seq(nn.Module):
         if self.logits == "untied":
             init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
             self.head = self.param("head", init, shape[::-1], self.param_dtype)
+        if self.copying:
+            self.pointer = copying.Pointer(self.width, self.dtype, self.param_dtype)
 
     def __call__(
         self,
@@ -126,7 +131,7 @@ class Seq2Seq(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         encoded = self.encode(source, source_segments, source_positions, train)
-        return self.decode(encoded, source_segments, target_in, target_segments, target_positions, train)
+        return self.decode(encoded, source_segments, target_in, target_segments, target_positions, train, source)
 
     def encode(
         self, source: jax.Array, source_segments: jax.Array, source_positions: jax.Array, train: bool = False
@@ -149,14 +154,36 @@ class Seq2Seq(nn.Module):
         target_segments: jax.Array,
         target_positions: jax.Array,
         train: bool = False,
+        source: jax.Array | None = None,
     ) -> jax.Array:
-        """Logits of the token that follows each of `target_in`, given those before it and the `encoded` source."""
-        x = self._embed(target_in)
-        return self._logits(self.decoder(x, target_segments, target_positions, encoded, source_segments, train))
+        """Logits of the token that follows each of `target_in`, given those before it and the `encoded` source.
 
-    def init_cache(self, encoded: jax.Array, source_segments: jax.Array, max_length: int, beams: int = 1) -> Cache:
-        """The cache of `decode_step` for rows of one example each, and so many hypotheses of each; see `decoding`."""
-        return self.decoder.init_cache(encoded, source_segments, max_length, beams)
+        `source`, the tokens that were encoded, is needed for `copying` alone.
+        """
+        x = self._embed(target_in)
+        x = self.decoder(x, target_segments, target_positions, encoded, source_segments, train)
+        logits = self._logits(x)
+        if not self.copying:
+            return logits
+        mask = target_segments[:, :, None] == source_segments[:, None]
+        return self.pointer(logits, x, target_in, self.pointer.read(encoded, source, source_segments), mask)
+
+    def init_cache(
+        self,
+        encoded: jax.Array,
+        source_segments: jax.Array,
+        max_length: int,
+        beams: int = 1,
+        source: jax.Array | None = None,
+    ) -> Cache:
+        """The cache of `decode_step` for rows of one example each, and so many hypotheses of each; see `decoding`.
+
+        `source`, the tokens that were encoded, is needed for `copying` alone.
+        """
+        cache = self.decoder.init_cache(encoded, source_segments, max_length, beams)
+        if self.copying:
+            cache["pointer"] = self.pointer.read(encoded, source, source_segments)
+        return cache
 
     def decode_step(self, token: jax.Array, position: jax.Array | int, cache: Cache) -> tuple[jax.Array, Cache]:
         """Logits [batch * beams, vocab] of what follows `token` [batch * beams] at `position`, and the cache with it.
@@ -165,7 +192,11 @@ class Seq2Seq(nn.Module):
         """
         x = self._embed(token).reshape(cache["cross_mask"].shape[0], -1, self.width)
         x, cache = self.decoder.step(x, jnp.asarray(position), cache)
-        return self._logits(x).reshape(token.shape[0], -1), cache
+        logits = self._logits(x)
+        if self.copying:
+            written, mask = token.reshape(x.shape[:2]), cache["cross_mask"][:, 0]
+            logits = self.pointer(logits, x, written, cache["pointer"], mask)
+        return logits.reshape(token.shape[0], -1), cache
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
         x = self._table()[tokens]
@@ -218,6 +249,8 @@ class Seq2Seq(nn.Module):
         ):  # fmt: skip
             if getattr(self, field) < 1:
                 raise ValueError(f"config.model.{field}={getattr(self, field)} must be at least 1")
+        if self.copying and self.front_end is not None:
+            raise ValueError("config.model.copying=True needs a source of tokens, which a front end does not read")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"config.model.dropout={self.dropout} must be at least 0 and less than 1")
         if "sinusoidal" in (self.encoder_positions, self.decoder_positions) and (self.width % 2 or self.width < 4):

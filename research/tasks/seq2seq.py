@@ -144,7 +144,7 @@ class Task:
         source, segments, positions = (filled(batch[f"source{what}"]) for what in ("", "_segments", "_positions"))
         apply = lambda method, *args: self.model.apply(variables, *args, method=method)
         encoded = apply("encode", source, segments, positions)
-        cache = apply("init_cache", encoded, segments, self.max_decode_length, self._beams)
+        cache = apply("init_cache", encoded, segments, self.max_decode_length, self._beams, source)
         tokens, scores = self._search(lambda *args: apply("decode_step", *args), cache, len(source), rng)
         return {"tokens": tokens, "scores": scores}
 

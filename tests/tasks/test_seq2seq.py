@@ -238,7 +238,7 @@ class Ending(nn.Module):
     def encode(self, source, segments, positions):
         return source
 
-    def init_cache(self, encoded, segments, max_length, beams):
+    def init_cache(self, encoded, segments, max_length, beams, source):
         return {"hypotheses": {}, "token": jnp.repeat(jnp.where(segments[:, 0] > 0, EOS, 5), beams)}
 
     def decode_step(self, token, position, cache):
