@@ -129,9 +129,11 @@ class Seq2Seq(nn.Module):
         target_segments: jax.Array,
         target_positions: jax.Array,
         train: bool = False,
+        copied: jax.Array | None = None,
     ) -> jax.Array:
         encoded = self.encode(source, source_segments, source_positions, train)
-        return self.decode(encoded, source_segments, target_in, target_segments, target_positions, train, source)
+        copied = source if copied is None else copied  # another one where the encoder is not shown all tokens
+        return self.decode(encoded, source_segments, target_in, target_segments, target_positions, train, copied)
 
     def encode(
         self, source: jax.Array, source_segments: jax.Array, source_positions: jax.Array, train: bool = False

@@ -112,11 +112,14 @@ class Task:
 
     def loss(self, variables, batch: Batch, totals, rng: jax.Array):
         """`(loss, ({}, sums))` of training; losses of microbatches and devices add up."""
+        options = {}
         if self.word_dropout:
             # Drawn by a key of its own, apart from what layers make of `rng`.
             dropped = jax.random.bernoulli(jax.random.fold_in(rng, 1), self.word_dropout, batch["source"].shape)
+            # What is hidden from the encoder can still be copied: from a place that its context tells of.
+            options = {"copied": batch["source"]} if getattr(self.model, "copying", False) else {}
             batch = batch | {"source": jnp.where(dropped, self.unk, batch["source"])}
-        logits = self._logits(variables, batch, train=True, rngs={"dropout": rng})
+        logits = self._logits(variables, batch, train=True, rngs={"dropout": rng}, **options)
         loss, sums = self._cross_entropy(logits, batch, totals)
         return loss, ({}, sums)
 

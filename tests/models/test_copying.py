@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax.sharding import Mesh
 
+from research.interop.families import t5
 from research.models import copying, decoding, seq2seq, speech
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import constraints_for, logical_axes, path_name
@@ -70,21 +71,22 @@ def test_probabilities_by_hand():
     with jax.enable_x64():
         model, variables = build(dtype="float64", param_dtype="float64")
         arrays = packed(((4, 2), (3, 3)), np.random.default_rng(3))
-        source, segments, _, target_in, target_segments, target_positions = arrays
-        encoded = model.apply(variables, *arrays[:3], method="encode")
-        decoder = lambda module, *args: module.decoder(module._embed(args[0]), *args[1:], encoded, segments)
-        x = model.apply(variables, *arrays[3:], method=decoder)
-        logits = model.apply(variables, x, method="_logits")
+        source, segments, _, target_in, target_segments, _ = arrays
+
+        def parts(module):
+            encoded = module.encode(*arrays[:3])
+            x = module.decoder(module._embed(target_in), *arrays[4:], encoded, segments)
+            return module._logits(x), x, encoded, module(*arrays)
+
+        logits, x, encoded, log_probabilities = jit(functools.partial(model.apply, method=parts))(variables)
         allowed = (target_segments[0][:, None] == segments[0]) & (segments[0] > 0)
         real = target_segments[0] > 0
         row = [np.asarray(part[0]) for part in (logits, x, target_in, encoded, source)]
         expected = by_hand(variables["params"]["pointer"], *(part[real] for part in row[:3]), *row[3:], allowed[real])
-        found = np.exp(model.apply(variables, *arrays)[0])
+        found = np.exp(log_probabilities[0])
         np.testing.assert_allclose(found[real], expected, rtol=1e-9)
-        # Random weights copy, follow and name all of it.
-        assert (
-            np.abs(expected - np.exp(row[0][real]) / np.exp(row[0][real]).sum(-1, keepdims=True)).max(-1) > 0.05
-        ).all()
+        named = np.exp(row[0][real])
+        assert (np.abs(expected - named / named.sum(-1, keepdims=True)).max(-1) > 0.05).all()  # copying counts
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,7 +126,7 @@ def test_nothing_is_infinite_where_the_model_is_sure():
         )
         return found.sum(), found
 
-    gradients, found = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(params, arguments, keys)
+    gradients, found = jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(params, arguments, keys)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, found)))
     np.testing.assert_allclose(np.exp(found).sum(-1), 1, rtol=1e-5)
 
@@ -143,8 +145,8 @@ def test_a_product_spreads_as_additions_do():
         with constraints_for(mesh):
             return copying.spread(weights, tokens, 6)
 
-    text = {way: jax.jit(way, static_argnums=2).lower(weights, tokens, 6).as_text() for way in (copying.spread,)}
-    assert "scatter" in text[copying.spread] and "scatter" not in product.lower(weights, tokens).as_text()
+    assert "scatter" in jax.jit(copying.spread, static_argnums=2).lower(weights, tokens, 6).as_text()
+    assert "scatter" not in product.lower(weights, tokens).as_text()
     np.testing.assert_allclose(copying.spread(weights, tokens, 6), expected, rtol=1e-6)
     np.testing.assert_allclose(product(weights, tokens), expected, rtol=1e-6)
 
@@ -227,29 +229,46 @@ def test_every_leaf_has_one_name_for_each_axis():
         assert len(logical_axes(path_name(path), model.logical_axes)) == leaf.ndim, path_name(path)
 
 
+def test_hidden_tokens_can_be_copied():
+    """The encoder reads `source`, and what is copied is `copied`."""
+    model, variables = build()
+    arrays, other = batch(), batch(1)[0]
+    encoded = compiled(model, "encode")(variables, *arrays[:3])
+    decode = compiled(model, "decode", (6,))
+    expected = decode(variables, encoded, arrays[1], *arrays[3:], False, other)
+    found = jit(functools.partial(model.apply, copied=other))(variables, *arrays)
+    close(found, expected)
+    assert np.abs(found - compiled(model)(variables, *arrays)).max() > 0.1
+
+
 def test_sounds_are_refused():
     with pytest.raises(ValueError, match=r"config.model.copying=True needs a source of tokens"):
         seq2seq.Seq2Seq(VOCAB, copying=True, front_end=speech.FrontEnd(16))
 
 
+def test_t5_has_no_place_for_it():
+    with pytest.raises(ValueError, match=r"config.model.copying=True cannot be exported: T5 has False only"):
+        t5.config(seq2seq.Seq2Seq(VOCAB, copying=True))
+
+
 # ---- What it is for.
 
-WORDS, SEEN, LENGTH = 60, 30, 6  # tokens from SEEN on are never a target in training
+WORDS, SEEN, LENGTH = 60, 30, 6  # tokens from SEEN on are in no example of training
 
 
 @functools.cache
 def copied_share(copying):
     """How many of the unseen tokens a model names that has learnt to write what stands behind a mark, in order."""
-    mark, steps, count = 4, 150, 64
+    mark, steps, count = 4, 60, 64
     model = seq2seq.Seq2Seq(
-        WORDS, width=32, encoder_depth=1, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, logits="tied",
-        encoder_positions="sinusoidal", decoder_positions="sinusoidal", embedding_scale=True, copying=copying,
+        WORDS, width=32, encoder_depth=1, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, copying=copying,
+        encoder_positions="sinusoidal", decoder_positions="sinusoidal", embedding_scale=True,
     )  # fmt: skip
 
     def example(key, low, high):
-        """Others, the mark, and two tokens of `low` to `high`, which are the target; all are read, whatever they are."""
+        """Others, the mark, and two tokens, which are the target: all of `low` to `high`."""
         at, other, wanted = jax.random.split(key, 3)
-        source = jax.random.randint(other, (count, LENGTH), 5, WORDS)
+        source = jax.random.randint(other, (count, LENGTH), low, high)
         places = jax.random.randint(at, (count, 1), 0, LENGTH - 2) + jnp.arange(3)
         target = jax.random.randint(wanted, (count, 2), low, high)
         source = jax.vmap(lambda row, at, new: row.at[at].set(new))(
@@ -259,7 +278,7 @@ def copied_share(copying):
         before = jnp.concatenate([jnp.full((count, 1), 3), target[:, :1]], 1)
         return (source, *ones(source), before, *ones(before)), target
 
-    optimizer = optax.adam(3e-3)
+    optimizer = optax.adam(5e-3)
 
     @jax.jit
     def train(params):
@@ -284,7 +303,7 @@ def copied_share(copying):
 
 
 @pytest.mark.parametrize("copying", [True, False])
-def test_tokens_that_were_never_a_target_can_be_named_by_copying_alone(copying):
+def test_tokens_that_were_never_seen_can_be_named_by_copying_alone(copying):
     share, losses = copied_share(copying)
     assert np.isfinite(losses).all()
     assert share > 0.9 if copying else share < 0.2

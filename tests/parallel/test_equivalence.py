@@ -22,6 +22,7 @@ FAST = [
     ("convnext", (2, 2, 2, 1), "float64"),
     ("t5", (1, 2, 2, 2), "float64"),
     ("faces", (2, 2, 2, 1), "float64"),
+    ("copying", (1, 2, 2, 2), "float64"),
 ]
 # Each axis alone, the products of two and of three: what a mesh can do to a step.
 MESHES = [
@@ -30,7 +31,7 @@ MESHES = [
 ]  # fmt: skip
 # These share the code that others take to every mesh; AlexNet takes long.
 FEW = [(1, 1, 4, 2), (2, 1, 1, 4), (1, 2, 2, 2)]
-SHARING = ("vit_22b", "vit_conv", "vaswani", "whisper", "speech", *equivalence.CLIPS)
+SHARING = ("vit_22b", "vit_conv", "vaswani", "copying", "whisper", "speech", *equivalence.CLIPS)
 
 
 def meshes(name):
