@@ -21,6 +21,7 @@ LOGICAL_AXES = (
     ("pointer/key/kernel", ("embed", None, "kv")),
     ("pointer/switches/kernel", ("embed", None)),
     ("pointer/switches/bias", (None,)),
+    ("repeated", ("embed",)),
 )
 
 # At first half of the probability is copied, and what goes on with a copy weighs e^2 times as much as other places.
@@ -77,6 +78,16 @@ class Pointer(nn.Module):
         least = jnp.finfo(dtype).tiny
         both = jnp.logaddexp(named, jnp.log(jnp.maximum(copied, least)) + jax.nn.log_sigmoid(-gate)[..., None])
         return constrain(jnp.where(copied > least, both, named), ("batch", "length", "vocab"))
+
+
+def repeated(tokens: jax.Array, segments: jax.Array) -> jax.Array:
+    """Whether each of `tokens` [batch, places] stands at another place of its example, too: bool [batch, places].
+
+    The words of a question tell where its answer stands, whatever they mean (the exact match of Chen et al., "Reading
+    Wikipedia to Answer Open-Domain Questions", 2017).
+    """
+    both = (tokens[:, :, None] == tokens[:, None]) & (segments[:, :, None] == segments[:, None])
+    return both.sum(-1) > 1
 
 
 def spread(weights: jax.Array, tokens: jax.Array, vocab_size: int) -> jax.Array:

@@ -119,6 +119,7 @@ class Seq2Seq(nn.Module):
             self.head = self.param("head", init, shape[::-1], self.param_dtype)
         if self.copying:
             self.pointer = copying.Pointer(self.width, self.dtype, self.param_dtype)
+            self.repeated = self.param("repeated", nn.initializers.normal(1.0), (self.width,), self.param_dtype)
 
     def __call__(
         self,
@@ -140,6 +141,8 @@ class Seq2Seq(nn.Module):
     ) -> jax.Array:
         """The front end and the encoder: [batch, source length, width]."""
         x = self._embed(source) if self.front_end is None else self.front_end(source, train)
+        if self.copying:
+            x += copying.repeated(source, source_segments)[..., None] * self.repeated.astype(x.dtype)
         return self.encode_embedded(x, source_segments, source_positions, train)
 
     def encode_embedded(

@@ -151,6 +151,25 @@ def test_a_product_spreads_as_additions_do():
     np.testing.assert_allclose(product(weights, tokens), expected, rtol=1e-6)
 
 
+def test_repeated_tokens_are_those_of_one_example():
+    tokens, segments = np.array([[5, 6, 5, 6, 7, 7, 0, 0]]), np.array([[1, 1, 1, 2, 2, 2, 0, 0]])
+    assert copying.repeated(tokens, segments)[0, :6].tolist() == [True, False, True, False, True, True]
+
+
+def test_the_encoder_is_told_of_repeated_tokens():
+    model, variables = build()
+    arrays = list(batch())
+    arrays[0] = np.array([[4, 5, 6, 4, 7, 8, 9, 10]] * 2) * arrays[1]
+    without = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 0 * leaf if path_name(path).endswith("/repeated") else leaf, variables
+    )
+    one, other = (compiled(model, "encode")(each, *arrays[:3]) for each in (variables, without))
+    assert np.abs(one - other)[0].max(-1).min() > 1e-3  # all places see the one that is told of
+    arrays[0][:, 3] = 3
+    one, other = (compiled(model, "encode")(each, *arrays[:3]) for each in (variables, without))
+    np.testing.assert_array_equal(one[0], other[0])
+
+
 # ---- Packing and decoding.
 
 
@@ -216,7 +235,8 @@ def test_scores_of_answers_are_those_of_the_whole_model(decoder):
 def test_without_it_nothing_changes_and_with_it_only_the_pointer_is_new():
     plain, copies = (seq2seq.Seq2Seq(VOCAB, **test_seq2seq.SMALL, copying=copying) for copying in (False, True))
     without, with_it = (jit(model.init)(jax.random.key(0), *batch())["params"] for model in (plain, copies))
-    pointer = with_it.pop("pointer")
+    pointer, repeated = with_it.pop("pointer"), with_it.pop("repeated")
+    assert repeated.shape == (16,)
     jax.tree.map(np.testing.assert_array_equal, with_it, without)
     assert {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(pointer)} == {
         "query/kernel": (16, 16), "key/kernel": (16, 2, 16), "switches/kernel": (16, 2), "switches/bias": (2,),
