@@ -322,6 +322,7 @@ def copied_share(copying):
     return float((found == target).mean()), losses
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("copying", [True, False])
 def test_tokens_that_were_never_seen_can_be_named_by_copying_alone(copying):
     share, losses = copied_share(copying)

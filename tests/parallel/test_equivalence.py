@@ -22,7 +22,6 @@ FAST = [
     ("convnext", (2, 2, 2, 1), "float64"),
     ("t5", (1, 2, 2, 2), "float64"),
     ("faces", (2, 2, 2, 1), "float64"),
-    ("copying", (1, 2, 2, 2), "float64"),
 ]
 # Each axis alone, the products of two and of three: what a mesh can do to a step.
 MESHES = [
