@@ -63,7 +63,8 @@ class Seq2Seq(nn.Module):
     Rows hold several examples: `segments` number them from 1, 0 is padding, `positions` count inside each. The layers
     of a stack are one scan whose parameters carry a leading axis; `unroll` layers are compiled side by side.
     Sources other than tokens come through `front_end`, a module of (source, train) that makes [batch, length, width].
-    With `copying` the logits are log-probabilities, of which a pointer to the source's tokens has made its part.
+    With `copying` the logits are log-probabilities, to which a pointer to the source's tokens has added; they are
+    normalised, so a z-loss of them is 0.
     """
 
     vocab_size: int
