@@ -4,9 +4,10 @@
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/qamr.py:cpu --workdir=runs/qamr
 
-`full`: four encoder and two decoder layers of width 128, since anything larger learns the data by heart, with a dropout
-of 0.3 and, since the sentences are so few, a vocabulary of only 2k; 10 epochs. `cpu`: the same model with a dropout of
-0.1 for 3 epochs, half an hour on 2 CPU cores. `smoke`: numbers in words to numbers in digits, seconds on a CPU.
+`full`: three encoder and two decoder layers of width 128, since anything larger learns the data by heart, a dropout
+of 0.3 and, since the sentences are so few, a vocabulary of only 2k, without upper case; 10 epochs. The model copies
+(research/models/copying.py), since it is asked about other sentences in the test. `cpu`: the same model with a dropout
+of 0.2 for 5 epochs, half an hour on one CPU core. `smoke`: numbers in words to numbers in digits, seconds on a CPU.
 The official training part is not used: training and validation are the official dev part (see the builder), test is
 the official test part. Judge by the test split alone, whose sentences are others.
 Reference: none is published for so little training data.
@@ -38,22 +39,26 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "vocab_size": 2000,
                 "source_length": 320,
                 "target_length": 40,
+                "fold_case": True,
                 "truncate": True,
             },
             "model": {
                 "width": 128,
-                "encoder_depth": 4,
+                "encoder_depth": 3,
                 "decoder_depth": 2,
                 "num_heads": 4,
                 "kv_dim": 32,
                 "mlp_dim": 384,
                 "logits": "tied",
+                "encoder_positions": "sinusoidal",
+                "decoder_positions": "sinusoidal",
                 "embedding_scale": True,
+                "copying": True,
                 "dropout": 0.3,
-                "unroll": 4,
+                "unroll": 3,
             },
             "task": {
-                "label_smoothing": 0.1,
+                "word_dropout": 0.1,
                 "beam_size": 4,
                 "length_penalty": 0.6,
                 "max_decode_length": 40,
@@ -81,8 +86,8 @@ def get_config(variant: str = "full") -> ConfigDict:
         }
     )
     if variant == "cpu":
-        config.model.update(dropout=0.1, unroll=1)
-        config.train.update(steps=1200, batch_size=8)
+        config.model.update(dropout=0.2, unroll=1)
+        config.train.update(steps=2000, batch_size=8)
     if variant == "smoke":
         config.data.update(name="spelled_numbers", vocab_size=400, source_length=64, target_length=64)
         config.data.update(source="question: {parity} context: {words}", target="{digits}")

@@ -4,13 +4,14 @@
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/tweetqa.py:cpu --workdir=runs/tweetqa
 
-`full`: four encoder and two decoder layers of width 128, since anything larger learns the data by heart, with a dropout
-of 0.3; 15 epochs. `cpu`: the same model with a dropout of 0.1 for 4 epochs, a quarter of an hour on 2 CPU cores.
-`smoke`: numbers in words to numbers in digits, seconds on a CPU.
+`full`: three encoder and two decoder layers of width 128, since anything larger learns the data by heart, a dropout
+of 0.3; 15 epochs. From fresh weights a rare word cannot be named, so the model copies (research/models/copying.py);
+answers are in lower case and tweets are not, so the vocabulary folds case. `cpu`: the same model with a dropout of 0.2
+for 4 epochs, a quarter of an hour on one CPU core. `smoke`: numbers in words to numbers in digits, seconds on a CPU.
 The official test part has no answers, so test is the official dev part, with two answers each; validation is held out
 of the training tweets.
 Reference: the sequence-to-sequence baseline of Xiong et al., "TWEETQA: A Social Media Focused Question Answering
-Dataset", 2019, BLEU-1 53.4 and ROUGE-L 39.5 on dev; it reads GloVe vectors and copies words, which our model cannot.
+Dataset", 2019, BLEU-1 53.4 and ROUGE-L 39.5 on dev; it copies words, too, but begins with GloVe vectors.
 """
 
 from ml_collections import ConfigDict
@@ -39,22 +40,26 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "vocab_size": 8000,
                 "source_length": 256,
                 "target_length": 32,
+                "fold_case": True,
                 "truncate": True,
             },
             "model": {
                 "width": 128,
-                "encoder_depth": 4,
+                "encoder_depth": 3,
                 "decoder_depth": 2,
                 "num_heads": 4,
                 "kv_dim": 32,
                 "mlp_dim": 384,
                 "logits": "tied",
+                "encoder_positions": "sinusoidal",
+                "decoder_positions": "sinusoidal",
                 "embedding_scale": True,
+                "copying": True,
                 "dropout": 0.3,
-                "unroll": 4,
+                "unroll": 3,
             },
             "task": {
-                "label_smoothing": 0.1,
+                "word_dropout": 0.1,
                 "beam_size": 4,
                 "length_penalty": 0.6,
                 "max_decode_length": 24,
@@ -82,7 +87,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         }
     )
     if variant == "cpu":
-        config.model.update(dropout=0.1, unroll=1)
+        config.model.update(dropout=0.2, unroll=1)
         config.train.update(steps=1200, batch_size=8)
     if variant == "smoke":
         config.data.update(name="spelled_numbers", vocab_size=400, source_length=64, target_length=64)

@@ -9,9 +9,9 @@ Summarization", 2020, train from fresh weights as a baseline: 12 layers of width
 tokens, Adafactor with a learning rate that falls with the root of the step, dropout 0.1, label smoothing 0.1, batch
 256, beam 8, length penalty 0.8. Theirs has a vocabulary of 96k and subjects of 32 tokens; the number of steps is ours.
 One GPU, with `--config.train.microbatches=8` where memory is short.
-`cpu`: three and two layers of width 128 with relative positions; mails cut to 128 tokens,
-where what they are about mostly stands, subjects to 24; half an hour on 2 CPU cores. `smoke`: numbers in words to
-numbers in digits, seconds.
+`cpu`: three and two layers of width 128 that copy words of the mail (research/models/copying.py), without upper case;
+mails cut to 128 tokens, where what they are about mostly stands, subjects to 24; half an hour on one CPU core.
+`smoke`: numbers in words to numbers in digits, seconds.
 Scores compare with the original subject, as theirs do; `rouge_multi` takes the best of it and of three that people
 wrote.
 """
@@ -90,22 +90,23 @@ def get_config(variant: str = "full") -> ConfigDict:
         }
     )
     if variant == "cpu":
-        config.data.update(vocab_size=8000, source_length=128, target_length=24)
+        config.data.update(vocab_size=8000, source_length=128, target_length=24, fold_case=True)
         config.model.update(width=128, encoder_depth=3, decoder_depth=2, num_heads=4, kv_dim=32, mlp_dim=384, unroll=1)
-        config.model.update(encoder_positions="relative", decoder_positions="relative", dropout=0.2)
-        config.task.update(beam_size=4, max_decode_length=24, word_dropout=0.1)
+        config.model.update(copying=True, dropout=0.2)
+        config.task.update(beam_size=4, max_decode_length=24, word_dropout=0.1, label_smoothing=0.0)
+        config.task.length_penalty = 1.5  # chosen on the validation split: with 0.8 subjects are a word or two
         config.optimizer = ConfigDict(
             {
                 "name": "adamw",
-                "learning_rate": 2e-3,
+                "learning_rate": 1.5e-3,
                 "schedule": "cosine",
-                "warmup_steps": 500,
+                "warmup_steps": 150,
                 "b2": 0.98,
                 "weight_decay": 0.01,
                 "clip_norm": 1.0,
             }
         )
-        config.train.update(steps=3000, batch_size=16, eval_every=500, checkpoint_every=500, log_every=100, ema=0.998)
+        config.train.update(steps=3000, batch_size=16, eval_every=500, checkpoint_every=500, log_every=100, ema=0.99)
         config.precision.compute = "float32"
     if variant == "smoke":
         config.data.update(name="spelled_numbers", source="{words}", target="{digits}", vocab_size=400)

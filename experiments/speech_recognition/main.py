@@ -22,7 +22,7 @@ from research.tasks import speech
 from research.train import trainer
 
 _NOT_SET = ("parent", "name", "front_end", "dtype", "param_dtype", "ctc")
-_NOT_SET += ("max_source_length", "max_target_length", "sentence_length")
+_NOT_SET += ("max_source_length", "max_target_length", "sentence_length", "copying")
 _STRIDES = config_lib.fields_of(FrontEnd)["strides"]
 
 

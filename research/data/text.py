@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "byte_fallback": True,
     "split_cjk": True,
     "special_tokens": (),
+    "fold_case": False,
     # Tokens in a row, EOS included; of a source sentences of up to `sentence_length` tokens, unless that is 0.
     "source_length": 128,
     "target_length": 128,
@@ -197,6 +198,7 @@ def load(config: Mapping[str, Any]) -> Text:
         byte_fallback=config["byte_fallback"],
         split_cjk=config["split_cjk"],
         special_tokens=tuple(config["special_tokens"]),
+        fold_case=config["fold_case"],
     )
     raw = sources.Prepared(builder, config["name"], config["validation_fraction"], without=template.unlabelled)
     prepared = tokens.Tokens(raw, template, settings, config["vocabulary"])

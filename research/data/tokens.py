@@ -78,7 +78,7 @@ class Tokens:
             "layout": LAYOUT,
             "texts": self.raw.fingerprint,
             "template": [self.template.source, self.template.target],
-            "vocabulary": self.vocabulary.digest if self.vocabulary_file else dataclasses.asdict(self.settings),
+            "vocabulary": self.vocabulary.digest if self.vocabulary_file else self.settings.described(),
         }
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         kind = "given" if self.vocabulary_file else f"{self.settings.type}-{self.settings.size}"

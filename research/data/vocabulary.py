@@ -1,7 +1,8 @@
 """Sentencepiece vocabularies (Kudo and Richardson 2018): trained deterministically, or taken from a file.
 
 Text is taken as it is (no NFKC: it would turn a Chinese comma into an English one) but for white space, see
-`normalise`. With `byte_fallback`, decoding what was encoded gives the normalised text back, whatever it holds.
+`normalise`, unless a setting folds case. With `byte_fallback`, decoding what was encoded gives the normalised text
+back, whatever it holds.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,7 @@ class Settings:
     byte_fallback   other characters become bytes (256 tokens) instead of `unk`
     split_cjk       Chinese and Japanese characters are a token each
     special_tokens  strings that are one token wherever they occur, such as "<question>"
+    fold_case       text is NFKC in lower case to the vocabulary, so that it decodes to that
     """
 
     size: int = 8000
@@ -40,6 +43,7 @@ class Settings:
     byte_fallback: bool = True
     split_cjk: bool = True
     special_tokens: tuple[str, ...] = ()
+    fold_case: bool = False
 
     def __post_init__(self):
         if self.type not in TYPES:
@@ -48,6 +52,11 @@ class Settings:
             raise ValueError(f"config.data.vocab_size={self.size} must be at least 5")
         if not 0.9 <= self.coverage <= 1:
             raise ValueError(f"config.data.vocab_coverage={self.coverage} must lie between 0.9 and 1")
+
+    def described(self) -> dict[str, Any]:
+        """The settings by name, of which the name of what was prepared is made; the youngest only where it is set."""
+        fields = dataclasses.asdict(self)
+        return fields if self.fold_case else {name: value for name, value in fields.items() if name != "fold_case"}
 
 
 class Vocabulary:
@@ -173,7 +182,7 @@ def train(texts: Iterable[str], settings: Settings) -> bytes:
             unk_id=Vocabulary.unk,
             bos_id=3,
             unk_surface="\u2047",  # the default has spaces around it, which Chinese has not
-            normalization_rule_name="identity",
+            normalization_rule_name="nfkc_cf" if settings.fold_case else "identity",
             pretokenization_delimiter=BOUNDARY if bounded else "",
             max_sentence_length=2**30,  # bytes; longer ones would be left out in silence
             input_sentence_size=0,  # all of them, in their order

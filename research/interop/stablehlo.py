@@ -105,7 +105,7 @@ def _decode(model: Seq2Seq, source: runs.Run) -> Any:
     def function(variables, sources, mask):
         apply = lambda method, *args: model.apply(variables, *args, method=method)
         positions = jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
-        cache = apply("init_cache", apply("encode", sources, mask, positions), mask, steps)
+        cache = apply("init_cache", apply("encode", sources, mask, positions), mask, steps, 1, sources)
         step = lambda *args: apply("decode_step", *args)
         return decoding.greedy(step, cache, sources.shape[0], steps, bos, eos)[0]
 

@@ -75,7 +75,7 @@ def attention(
     if implementation == "cudnn" and reason:
         raise ValueError(f"config.model.attention='cudnn' {reason}; use 'auto' or 'xla'")
     # In float64 because jax.nn.dot_product_attention would round its softmax to float32.
-    if query.dtype == jnp.float64 or (implementation == "auto" and _platform() == "cpu"):
+    if query.dtype == jnp.float64 or (implementation == "auto" and platform() == "cpu"):
         return _divided_last(query, key, value, bias, mask, query.shape[-1] ** -0.5 if scale is None else scale)
     use_cudnn = implementation == "cudnn" or (implementation == "auto" and not reason)
     return jax.nn.dot_product_attention(
@@ -130,7 +130,7 @@ def _masked(logits: jax.Array, bias: jax.Array | None, mask: jax.Array | None) -
     return logits
 
 
-def _platform() -> str:
+def platform() -> str:
     """Where the program will run."""
     mesh = traced_mesh()
     return mesh_lib.platform(mesh) if mesh else jax.default_backend()
@@ -138,12 +138,12 @@ def _platform() -> str:
 
 def _no_cudnn(query: jax.Array, restricted: bool) -> str:
     """Why cuDNN's attention cannot be had for `query` where the program will run; empty when it can."""
-    mesh, platform = traced_mesh(), _platform()
+    mesh, on = traced_mesh(), platform()
     heads, depth = query.shape[2:]
     if restricted:
         return "takes no bias and no mask here"
-    if platform not in ("gpu", "cuda"):
-        return f"needs an NVIDIA GPU, not {platform}"
+    if on not in ("gpu", "cuda"):
+        return f"needs an NVIDIA GPU, not {on}"
     if query.dtype not in (jnp.bfloat16, jnp.float16):
         return f"needs precision.compute='bfloat16' or 'float16', not '{query.dtype}'"
     if depth % 8 or depth > 128:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research import config as config_lib
-from research.models import layers, transformer
+from research.models import copying, layers, transformer
 from research.models.stack import POSITIONS, Cache, Stack
 from research.parallel.sharding import Table, constrain
 
@@ -52,6 +52,7 @@ LOGICAL_AXES = (
     ("embedding", ("vocab", "embed")),
     ("word_weights", (None, "embed")),
     ("head", ("embed", "vocab")),
+    *copying.LOGICAL_AXES,
 )
 
 LOGITS = ("untied", "tied", "tied_scaled")
@@ -64,6 +65,8 @@ class Seq2Seq(nn.Module):
     of a stack are one scan whose parameters carry a leading axis; `unroll` layers are compiled side by side.
     Sources other than tokens come through `front_end`, a module of (source, train) that makes [batch, length, width].
     With `sentence_length` the places of a source are sentences, token ids [batch, source length, sentence_length].
+    With `copying` the logits are log-probabilities, to which a pointer to the source's tokens has added; they are
+    normalised, so a z-loss of them is 0.
     """
 
     vocab_size: int
@@ -90,6 +93,7 @@ class Seq2Seq(nn.Module):
     sentence_length: int = 0  # tokens of a sentence; 0: the places of a source are tokens
     embedding_scale: bool = False  # multiply embeddings by sqrt(width)
     logits: str = "untied"  # or "tied" to the embeddings, or "tied_scaled": divided by sqrt(width), as in T5 1.0
+    copying: bool = False  # name tokens by where they stand in the source, too; see copying.py
     dropout: float = 0.0
     remat: str = "none"
     unroll: int = 1
@@ -120,6 +124,9 @@ class Seq2Seq(nn.Module):
         if self.logits == "untied":
             init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
             self.head = self.param("head", init, shape[::-1], self.param_dtype)
+        if self.copying:
+            self.pointer = copying.Pointer(self.width, self.dtype, self.param_dtype)
+            self.repeated = self.param("repeated", nn.initializers.normal(1.0), (self.width,), self.param_dtype)
 
     def __call__(
         self,
@@ -130,15 +137,17 @@ class Seq2Seq(nn.Module):
         target_segments: jax.Array,
         target_positions: jax.Array,
         train: bool = False,
+        copied: jax.Array | None = None,
     ) -> jax.Array:
         encoded = self.encode(source, source_segments, source_positions, train)
-        return self.decode(encoded, source_segments, target_in, target_segments, target_positions, train)
+        copied = source if copied is None else copied  # another one where the encoder is not shown all tokens
+        return self.decode(encoded, source_segments, target_in, target_segments, target_positions, train, copied)
 
     def encode(
         self, source: jax.Array, source_segments: jax.Array, source_positions: jax.Array, train: bool = False
     ) -> jax.Array:
         """The front end and the encoder: [batch, source length, width]."""
-        x = self._embed_source(source) if self.front_end is None else self.front_end(source, train)
+        x = self._embed_source(source, source_segments) if self.front_end is None else self.front_end(source, train)
         return self.encode_embedded(x, source_segments, source_positions, train)
 
     def encode_embedded(
@@ -155,14 +164,36 @@ class Seq2Seq(nn.Module):
         target_segments: jax.Array,
         target_positions: jax.Array,
         train: bool = False,
+        source: jax.Array | None = None,
     ) -> jax.Array:
-        """Logits of the token that follows each of `target_in`, given those before it and the `encoded` source."""
-        x = self._embed(target_in)
-        return self._logits(self.decoder(x, target_segments, target_positions, encoded, source_segments, train))
+        """Logits of the token that follows each of `target_in`, given those before it and the `encoded` source.
 
-    def init_cache(self, encoded: jax.Array, source_segments: jax.Array, max_length: int, beams: int = 1) -> Cache:
-        """The cache of `decode_step` for rows of one example each, and so many hypotheses of each; see `decoding`."""
-        return self.decoder.init_cache(encoded, source_segments, max_length, beams)
+        `source`, the tokens that were encoded, is needed for `copying` alone.
+        """
+        x = self._embed(target_in)
+        x = self.decoder(x, target_segments, target_positions, encoded, source_segments, train)
+        logits = self._logits(x)
+        if not self.copying:
+            return logits
+        mask = target_segments[:, :, None] == source_segments[:, None]
+        return self.pointer(logits, x, target_in, self.pointer.read(encoded, source, source_segments), mask)
+
+    def init_cache(
+        self,
+        encoded: jax.Array,
+        source_segments: jax.Array,
+        max_length: int,
+        beams: int = 1,
+        source: jax.Array | None = None,
+    ) -> Cache:
+        """The cache of `decode_step` for rows of one example each, and so many hypotheses of each; see `decoding`.
+
+        `source`, the tokens that were encoded, is needed for `copying` alone.
+        """
+        cache = self.decoder.init_cache(encoded, source_segments, max_length, beams)
+        if self.copying:
+            cache["pointer"] = self.pointer.read(encoded, source, source_segments)
+        return cache
 
     def decode_step(self, token: jax.Array, position: jax.Array | int, cache: Cache) -> tuple[jax.Array, Cache]:
         """Logits [batch * beams, vocab] of what follows `token` [batch * beams] at `position`, and the cache with it.
@@ -171,14 +202,20 @@ class Seq2Seq(nn.Module):
         """
         x = self._embed(token).reshape(cache["cross_mask"].shape[0], -1, self.width)
         x, cache = self.decoder.step(x, jnp.asarray(position), cache)
-        return self._logits(x).reshape(token.shape[0], -1), cache
+        logits = self._logits(x)
+        if self.copying:
+            written, mask = token.reshape(x.shape[:2]), cache["cross_mask"][:, 0]
+            logits = self.pointer(logits, x, written, cache["pointer"], mask)
+        return logits.reshape(token.shape[0], -1), cache
 
-    def _embed_source(self, source: jax.Array) -> jax.Array:
+    def _embed_source(self, source: jax.Array, segments: jax.Array) -> jax.Array:
         """[batch, length, width]; a sentence is the sum of its words, weighted by place (Dehghani et al., 2019)."""
         x = self._embed(source)
-        if not self.sentence_length:
-            return x
-        return jnp.einsum("blwe,we,blw->ble", x, self.word_weights.astype(x.dtype), (source > 0).astype(x.dtype))
+        if self.sentence_length:
+            return jnp.einsum("blwe,we,blw->ble", x, self.word_weights.astype(x.dtype), (source > 0).astype(x.dtype))
+        if self.copying:
+            x += copying.repeated(source, segments)[..., None] * self.repeated.astype(x.dtype)
+        return x
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
         x = self._table()[tokens]
@@ -233,6 +270,10 @@ class Seq2Seq(nn.Module):
                 raise ValueError(f"config.model.{field}={getattr(self, field)} must be at least 1")
         if self.sentence_length < 0:
             raise ValueError(f"config.data.sentence_length={self.sentence_length} must be at least 0")
+        if self.copying and (self.front_end is not None or self.sentence_length):
+            raise ValueError(
+                "config.model.copying=True needs a source of tokens, neither of sentences nor of what a front end reads"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"config.model.dropout={self.dropout} must be at least 0 and less than 1")
         if "sinusoidal" in (self.encoder_positions, self.decoder_positions) and (self.width % 2 or self.width < 4):

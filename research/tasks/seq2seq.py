@@ -114,12 +114,15 @@ class Task:
 
     def loss(self, variables, batch: Batch, totals, rng: jax.Array):
         """`(loss, ({}, sums))` of training; losses of microbatches and devices add up."""
+        options = {}
         if self.word_dropout:
             # Drawn by a key of its own, apart from what layers make of `rng`.
             dropped = jax.random.bernoulli(jax.random.fold_in(rng, 1), self.word_dropout, batch["source"].shape)
+            # What is hidden from the encoder can still be copied: from a place that its context tells of.
+            options = {"copied": batch["source"]} if getattr(self.model, "copying", False) else {}
             # Padding stays: that between sentences is masked by nothing else.
             batch = batch | {"source": jnp.where(dropped & (batch["source"] > 0), self.unk, batch["source"])}
-        logits = self._logits(variables, batch, train=True, rngs={"dropout": rng})
+        logits = self._logits(variables, batch, train=True, rngs={"dropout": rng}, **options)
         loss, sums = self._cross_entropy(logits, batch, totals)
         return loss, ({}, sums)
 
@@ -147,7 +150,7 @@ class Task:
         source, segments, positions = (filled(batch[f"source{what}"]) for what in ("", "_segments", "_positions"))
         apply = lambda method, *args: self.model.apply(variables, *args, method=method)
         encoded = apply("encode", source, segments, positions)
-        cache = apply("init_cache", encoded, segments, self.max_decode_length, self._beams)
+        cache = apply("init_cache", encoded, segments, self.max_decode_length, self._beams, source)
         tokens, scores = self._search(lambda *args: apply("decode_step", *args), cache, len(source), rng)
         return {"tokens": tokens, "scores": scores}
 

@@ -56,6 +56,19 @@ def test_the_same_texts_give_the_same_bytes_and_special_ids(kind):
     assert [processor.id_to_piece(index) for index in range(5)] == ["<pad>", "</s>", "<unk>", "<s>", "\n"]
 
 
+def test_case_can_be_folded(tmp_path):
+    words = trained(tmp_path, [*ENGLISH, "\n"], size=400, fold_case=True)
+    assert words.encode("QUITE\nａnother Zebra") == words.encode("quite\nanother zebra")
+    assert words.decode(words.encode("QUITE\nａnother Zebra")) == "quite\nanother zebra"
+    plain = trained(tmp_path, ENGLISH, size=400)
+    assert plain.encode("Zebra") != plain.encode("zebra")
+
+
+def test_a_setting_that_came_later_leaves_the_names_of_prepared_data_alone():
+    assert "fold_case" not in Settings().described()
+    assert Settings(fold_case=True).described() == Settings().described() | {"fold_case": True}
+
+
 def test_the_digest_is_that_of_the_file(tmp_path):
     words = trained(tmp_path, ENGLISH, size=400)
     assert words.digest == hashlib.sha256((tmp_path / "vocabulary.model").read_bytes()).hexdigest()[:16]

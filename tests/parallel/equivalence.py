@@ -54,6 +54,7 @@ WHISPER = {
 TEXTS = {
     "t5": functools.partial(seq2seq.Seq2Seq, 32, **TEXT),
     "vaswani": functools.partial(seq2seq.Seq2Seq, 32, **TEXT, **VASWANI, unroll=2, sentence_length=3),
+    "copying": functools.partial(seq2seq.Seq2Seq, 32, **TEXT, copying=True),
     "whisper": functools.partial(
         seq2seq.Seq2Seq, 31, **(TEXT | {"num_heads": 3}), **WHISPER, max_source_length=13, max_target_length=13
     ),

@@ -30,7 +30,7 @@ MESHES = [
 ]  # fmt: skip
 # These share the code that others take to every mesh; AlexNet takes long.
 FEW = [(1, 1, 4, 2), (2, 1, 1, 4), (1, 2, 2, 2)]
-SHARING = ("vit_22b", "vit_conv", "vaswani", "whisper", "speech", *equivalence.CLIPS)
+SHARING = ("vit_22b", "vit_conv", "vaswani", "copying", "whisper", "speech", *equivalence.CLIPS)
 
 
 def meshes(name):

@@ -31,7 +31,7 @@ def decoded(name, sizes, decoder):
     [("t5", (2, 2, 2, 1), "beam"), *(pytest.param(*case, marks=pytest.mark.long) for case in (
         ("t5", (1, 2, 2, 2), "beam"), ("t5", (2, 2, 2, 1), "greedy"), ("t5", (2, 2, 2, 1), "sample"),
         ("vaswani", (2, 2, 2, 1), "beam"), ("whisper", (2, 2, 2, 1), "beam"), ("whisper", (1, 1, 4, 2), "greedy"),
-        ("speech", (1, 2, 2, 2), "ctc"), ("speech", (2, 2, 2, 1), "beam"),
+        ("speech", (1, 2, 2, 2), "ctc"), ("speech", (2, 2, 2, 1), "beam"), ("copying", (2, 2, 2, 1), "beam"),
     ))],
 )  # fmt: skip
 def test_decoding_on_a_mesh_is_that_of_one_device(name, sizes, decoder):

@@ -133,6 +133,23 @@ def test_word_dropout_hides_its_share_of_the_source_in_training_alone():
     np.testing.assert_allclose(total / count, np.log(VOCAB), rtol=1e-6)
 
 
+class Copied(Unread):
+    """The same of the tokens that may be copied."""
+
+    copying: bool = True
+
+    @nn.compact
+    def __call__(self, source, segments, positions, target_in, *rest, copied=None, train=False):
+        hidden = self.param("gain", nn.initializers.ones, ()) * (copied == UNK).mean() if train else 0
+        return jnp.zeros((*target_in.shape, VOCAB)).at[..., 0].set(hidden)
+
+
+def test_what_is_hidden_can_still_be_copied():
+    batch, task = packed(40), make(Copied(), word_dropout=0.25)
+    loss, _ = task.loss({"params": {"gain": 1.0}}, batch, task.totals(batch), jax.random.key(1))
+    np.testing.assert_allclose(loss, np.log(VOCAB), rtol=1e-5)
+
+
 def test_losses_of_parts_add_up_to_the_loss_of_the_whole():
     task = make(label_smoothing=0.1, z_loss=1e-2)
     pairs = make_pairs(7)
@@ -238,7 +255,7 @@ class Ending(nn.Module):
     def encode(self, source, segments, positions):
         return source
 
-    def init_cache(self, encoded, segments, max_length, beams):
+    def init_cache(self, encoded, segments, max_length, beams, source):
         return {"hypotheses": {}, "token": jnp.repeat(jnp.where(segments[:, 0] > 0, EOS, 5), beams)}
 
     def decode_step(self, token, position, cache):

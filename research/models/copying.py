@@ -1,0 +1,109 @@
+"""Copying from the source: a pointer beside the vocabulary (See et al., "Get To The Point", 2017; Gu et al., 2016).
+
+A small model that begins with fresh weights has no idea of a rare word, so it cannot name the one that its source
+holds; but it can learn where to look, and take what stands there.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.models import layers
+from research.models.transformer import TOKENS, Projections
+from research.parallel.sharding import constrain, traced_mesh
+
+Source = dict[str, jax.Array]
+
+LOGICAL_AXES = (
+    ("pointer/query/kernel", ("embed", "kv")),
+    ("pointer/key/kernel", ("embed", None, "kv")),
+    ("pointer/switches/kernel", ("embed", None)),
+    ("pointer/switches/bias", (None,)),
+    ("repeated", ("embed",)),
+)
+
+# At first half of the probability is copied, and what goes on with a copy weighs e^2 times as much as other places.
+GATE, FOLLOW = 0.0, 2.0
+
+
+class Pointer(nn.Module):
+    """Mixes softmax(logits) with attention over the source: p = g softmax(logits) + (1 - g) copied.
+
+    `copied` gives each token the attention of all places of the source that hold it, by one head as wide as the model;
+    the gate g is a sigmoid of the decoder's features. A copy mostly goes on, so a place is found by what stands before
+    it, too: by a part of its key that the encoder makes there, and by a second gate, which is added to the logits of
+    the places that come after the token just written (the "selective read" of Gu et al., 2016, made simple).
+    """
+
+    width: int
+    dtype: str
+    param_dtype: str
+
+    def setup(self) -> None:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        self.query = nn.Dense(self.width, use_bias=False, **dtypes)
+        self.key = Projections((self.width,), (False, False), dtypes)
+        bias = lambda key, shape, dtype: jnp.array([GATE, FOLLOW], dtype)
+        self.switches = nn.Dense(2, kernel_init=nn.initializers.zeros, bias_init=bias, **dtypes)
+
+    def read(self, encoded: jax.Array, tokens: jax.Array, segments: jax.Array) -> Source:
+        """What `__call__` needs of a source whose `tokens` are [batch, places]: made once, for all steps of a decoding.
+
+        `before` is the token before each place, -1 where an example begins; `keys` are [batch, places, width].
+        """
+        here, of_next = self.key(encoded)
+        inside = jnp.pad(segments[:, 1:] == segments[:, :-1], ((0, 0), (1, 0)))
+        keys = here + jnp.where(inside[..., None], jnp.roll(of_next, 1, axis=1), 0)
+        before = jnp.where(inside, jnp.roll(tokens, 1, axis=1), -1)
+        return {"tokens": tokens, "before": before, "keys": constrain(keys, ("batch", "length", "kv"))}
+
+    def __call__(
+        self, logits: jax.Array, x: jax.Array, written: jax.Array, source: Source, mask: jax.Array
+    ) -> jax.Array:
+        """Log-probabilities [batch, length, vocab], in the dtype of the `logits`, for features `x` of the decoder.
+
+        `written` [batch, length] is the token before each that is to come; the `mask` [batch, length or 1, places] is
+        true for places that may be copied. All are finite: what is not in the source is not divided by nor logged.
+        """
+        dtype = logits.dtype
+        gate, follow = jnp.moveaxis(self.switches(x).astype(dtype), -1, 0)
+        query = constrain(self.query(x) * jnp.asarray(self.width**-0.5, self.dtype), TOKENS)
+        scores = jnp.einsum("btd,bsd->bts", query, source["keys"], preferred_element_type=dtype)
+        scores += follow[..., None] * (written[..., None] == source["before"][:, None])
+        weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(dtype).min))
+        copied = spread(constrain(weights, ("batch", "length", None)), source["tokens"], logits.shape[-1])
+        named = jax.nn.log_softmax(logits) + jax.nn.log_sigmoid(gate)[..., None]
+        least = jnp.finfo(dtype).tiny
+        both = jnp.logaddexp(named, jnp.log(jnp.maximum(copied, least)) + jax.nn.log_sigmoid(-gate)[..., None])
+        return constrain(jnp.where(copied > least, both, named), ("batch", "length", "vocab"))
+
+
+def repeated(tokens: jax.Array, segments: jax.Array) -> jax.Array:
+    """Whether each of `tokens` [batch, places] stands at another place of its example, too: bool [batch, places].
+
+    The words of a question tell where its answer stands, whatever they mean (the exact match of Chen et al., "Reading
+    Wikipedia to Answer Open-Domain Questions", 2017).
+    """
+    both = (tokens[:, :, None] == tokens[:, None]) & (segments[:, :, None] == segments[:, None])
+    return both.sum(-1) > 1
+
+
+def spread(weights: jax.Array, tokens: jax.Array, vocab_size: int) -> jax.Array:
+    """The sum of `weights` [batch, length, places] over places of the same of `tokens` [batch, places].
+
+    [batch, length, vocab]. A product with one-hot tokens, which may be split over any axis; on a single CPU, where that
+    took a hundred times as long, additions at the places of the tokens.
+    """
+    if _on_one_cpu():
+        empty = jnp.zeros((weights.shape[1], vocab_size), weights.dtype)
+        return jax.vmap(lambda tokens, weights: empty.at[:, tokens].add(weights))(tokens, weights)
+    chosen = constrain(jax.nn.one_hot(tokens, vocab_size, dtype=weights.dtype), ("batch", None, "vocab"))
+    copied = jnp.einsum("bts,bsv->btv", weights, chosen, precision=jax.lax.Precision.HIGHEST)
+    return constrain(copied, ("batch", "length", "vocab"))
+
+
+def _on_one_cpu() -> bool:
+    mesh: Any = traced_mesh()
+    return layers.platform() == "cpu" and (mesh is None or mesh.size == 1)
