@@ -99,8 +99,8 @@ class Task:
         return {**rows, "index": vector(jnp.int32), "weight": vector(jnp.float32)}
 
     def _source(self, batch_size: int) -> jax.ShapeDtypeStruct:
-        sentence = (self.model.sentence_length,) if self.model.sentence_length else ()
-        return jax.ShapeDtypeStruct((batch_size, self.source_length, *sentence), jnp.int32)
+        words = getattr(self.model, "sentence_length", 0)
+        return jax.ShapeDtypeStruct((batch_size, self.source_length, *((words,) if words else ())), jnp.int32)
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
         """Fresh variables: `params`."""
