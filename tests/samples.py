@@ -69,15 +69,26 @@ class Written:
         self._texts = [[prefix + text for text in prepared.template.texts(fields)]] * copies
         self.name = prepared.name
 
-    def lengths(self, split):
-        return np.array([[len(text) + 1 for text in pair] for pair in self._texts])
+    @property
+    def vocabulary(self):
+        return self
 
-    def examples(self, split, limits, keep_end):
-        ids = lambda text: np.array([*text.encode(), 1], np.int32)
+    def ids_ending_in(self, characters):
+        return tuple(characters.encode())
+
+    def lengths(self, split, splitter=None):
+        return np.array([[len(part) for part in pair] for pair in self._pairs(splitter)])
+
+    def examples(self, split, limits, keep_end, splitter=None):
         return [
-            (tokens.cut(ids(source), limits[0], keep_end), tokens.cut(ids(target), limits[1]))
-            for source, target in self._texts
+            (tokens.cut(source, limits[0], keep_end), tokens.cut(target, limits[1]))
+            for source, target in self._pairs(splitter)
         ]
+
+    def _pairs(self, splitter):
+        ids = lambda text: np.array([*text.encode(), 1], np.int32)
+        places = splitter or (lambda ids: ids)
+        return [(places(ids(source)), ids(target)) for source, target in self._texts]
 
 
 def texts(data):
