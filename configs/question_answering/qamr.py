@@ -7,7 +7,7 @@
 `full`: three encoder and two decoder layers of width 128, since anything larger learns the data by heart, a dropout
 of 0.3 and, since the sentences are so few, a vocabulary of only 2k, without upper case; 10 epochs. The model copies
 (research/models/copying.py), since it is asked about other sentences in the test. `cpu`: the same model with a dropout
-of 0.2 for 1,000 steps, a quarter of an hour on one CPU core. `smoke`: numbers in words to numbers in digits, seconds.
+of 0.2 for 1,000 steps, twenty minutes on one CPU core. `smoke`: numbers in words to numbers in digits, seconds.
 The official training part is not used: training and validation are the official dev part (see the builder), test is
 the official test part. Judge by the test split alone, whose sentences are others.
 Reference: none is published for so little training data.

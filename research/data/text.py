@@ -219,8 +219,8 @@ def make_tokens(config: Mapping[str, Any]) -> str:
 
 
 def _check(config):
-    at_least = {"workers": 0, "prefetch": 0, "eval_buckets": 1, "source_length": 2, "target_length": 2}
-    for key, least in {**at_least, "sentence_length": 0}.items():
+    lengths = {"source_length": 2, "target_length": 2, "sentence_length": 0}
+    for key, least in {"workers": 0, "prefetch": 0, "eval_buckets": 1, **lengths}.items():
         if config[key] < least:
             raise ValueError(f"config.data.{key}={config[key]} must be at least {least}")
     if config["truncate_source"] not in ("start", "end"):

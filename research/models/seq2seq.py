@@ -268,8 +268,6 @@ class Seq2Seq(nn.Module):
         ):  # fmt: skip
             if getattr(self, field) < 1:
                 raise ValueError(f"config.model.{field}={getattr(self, field)} must be at least 1")
-        if self.sentence_length < 0:
-            raise ValueError(f"config.data.sentence_length={self.sentence_length} must be at least 0")
         if self.copying and (self.front_end is not None or self.sentence_length):
             raise ValueError(
                 "config.model.copying=True needs a source of tokens, neither of sentences nor of what a front end reads"
