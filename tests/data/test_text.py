@@ -250,6 +250,7 @@ def test_encoding_a_source(load):
         ({"vocab_type": "morfessor"}, "vocab_type='morfessor' is unknown"),
         ({"source_length": 1}, "source_length=1 must be at least 2"),
         ({"eval_buckets": 0}, "eval_buckets=0 must be at least 1"),
+        ({"sentence_length": -1}, "sentence_length=-1 must be at least 0"),
         ({"truncate_source": "middle"}, "truncate_source='middle' is unknown; choose start or end"),
         ({"vocabulary": "/absent.model"}, "'/absent.model' cannot be read"),
         ({"name": "nonsense"}, "unknown data set 'nonsense'"),
