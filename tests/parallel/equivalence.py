@@ -8,6 +8,7 @@ import optax
 
 from research.models import alexnet, convnext, faces, resnet, seq2seq, speech, video, vit
 from research.parallel import mesh as mesh_lib
+from research.parallel.sharding import path_name
 from research.tasks import classification
 from research.tasks import faces as faces_task
 from research.tasks import seq2seq as seq2seq_task
@@ -92,8 +93,8 @@ def make_task(name, dtype, **settings):
     return classification.Task(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, 0.1, mixup=0.4)
 
 
-def make_program(name, sizes, dtype, **settings):
-    """The program of a model on a mesh of the first data x fsdp x tensor x sequence devices."""
+def make_program(name, sizes, dtype, platform=None, **settings):
+    """The program of a model on a mesh of the first data x fsdp x tensor x sequence devices of a platform."""
     config = toy.make_config(
         **{
             "mesh": dict(zip(mesh_lib.AXES, sizes, strict=True)),
@@ -103,7 +104,8 @@ def make_program(name, sizes, dtype, **settings):
         }
     )
     task = make_task(name, dtype, **settings)
-    return build_program(config, task, mesh_lib.make_mesh(config.mesh, jax.devices()[: int(np.prod(sizes))])), task
+    devices = jax.devices(platform)[: int(np.prod(sizes))]
+    return build_program(config, task, mesh_lib.make_mesh(config.mesh, devices)), task
 
 
 def make_batch(task):
@@ -159,17 +161,32 @@ def first_state(program):
 
 
 @functools.cache
-def step(name, sizes, dtype):
+def step(name, sizes, dtype, platform=None):
     """(gradients, state after one step, metrics) of a model, on the host."""
     with jax.enable_x64(dtype == "float64"):
-        program, task = make_program(name, sizes, dtype)
+        program, task = make_program(name, sizes, dtype, platform)
         batch = feed.to_mesh(make_batch(task), program.batch_sharding)
         state = first_state(program)
         # Compiled without LLVM's optimisations, which take most of the time and know nothing of the mesh.
-        compiled = program.train_step.lower(state, batch).compile({"xla_backend_optimization_level": 0})
+        options = {} if platform == "gpu" else {"xla_backend_optimization_level": 0}
+        compiled = program.train_step.lower(state, batch).compile(options)
         state, metrics = compiled(state, batch)
         gradients = optax.tree_utils.tree_get(state.opt_state, "trace")
         return jax.device_get((gradients, state, metrics))
+
+
+def check(one, other, tolerance):
+    """Two results of `step`, of which none is alone zero: each leaf to `tolerance` of it and a hundredth of all."""
+    gradients, state, metrics = one
+    total = norm([norm(leaf) for leaf in jax.tree.leaves(gradients)])
+    flat = jax.tree_util.tree_leaves_with_path((gradients, state, metrics["loss"]))
+    for (path, leaf), given in zip(flat, jax.tree.leaves((*other[:2], other[2]["loss"])), strict=True):
+        assert leaf.dtype == given.dtype and leaf.shape == given.shape
+        difference = norm(np.asarray(leaf, np.float64) - np.asarray(given, np.float64))
+        allowed = tolerance * (norm(leaf) + 0.01 * total)
+        assert difference <= allowed, (path_name(path), difference / allowed)
+    dead = {path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradients) if not np.any(leaf)}
+    assert not dead
 
 
 def norm(leaf):

@@ -4,11 +4,8 @@ With dropout, stochastic depth, mixup, microbatches, EMA and a padded example. I
 in float64 to 1e-12, so that nothing but rounding can differ.
 """
 
-import jax
-import numpy as np
 import pytest
 
-from research.parallel.sharding import path_name
 from tests.parallel import equivalence
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of a leaf, and a hundredth of it of the global gradient
@@ -50,16 +47,7 @@ ALL = [
 
 def check(name, sizes, dtype):
     one, many = (equivalence.step(name, size, dtype) for size in ((1, 1, 1, 1), sizes))
-    gradients, state, metrics = one
-    total = equivalence.norm([equivalence.norm(leaf) for leaf in jax.tree.leaves(gradients)])
-    flat = jax.tree_util.tree_leaves_with_path((gradients, state, metrics["loss"]))
-    for (path, leaf), other in zip(flat, jax.tree.leaves((*many[:2], many[2]["loss"])), strict=True):
-        assert leaf.dtype == other.dtype and leaf.shape == other.shape
-        difference = equivalence.norm(np.asarray(leaf, np.float64) - np.asarray(other, np.float64))
-        allowed = TOLERANCE[dtype] * (equivalence.norm(leaf) + 0.01 * total)
-        assert difference <= allowed, (path_name(path), difference / allowed)
-    dead = {path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(gradients) if not np.any(leaf)}
-    assert not dead
+    equivalence.check(one, many, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize(("name", "sizes", "dtype"), FAST)
