@@ -9,8 +9,8 @@ every 10 ms, convolutions of strides 1 and 2, 12 layers of width 768. Here paddi
 masked and not heard; training rows are 17 s long, and the few sounds that are longer are left out; a vocabulary of
 1,000 is trained on the transcripts; the encoder learns CTC too; dropout, speed perturbation and SpecAugment (Park et
 al., 2019) take the place of 680,000 hours of sound.
-Hardware: meant for 32 chips, data=-1, 16 rows on each, in bfloat16 with full remat. Nothing here has been trained at
-this size. `smoke`: digits as a telephone dials them, seconds on a CPU.
+Hardware: meant for 32 chips, data=-1, 16 rows on each, in bfloat16 with full remat; by its plan 6.6 of 16 GiB a chip on
+v5e:4x8. Nothing here has been trained at this size. `smoke`: digits as a telephone dials them, seconds on a CPU.
 Reference: Whisper small, zero-shot, which has heard far more but none of this.
 """
 
