@@ -89,7 +89,7 @@ def _equation(eqn: core.JaxprEqn, active: list[bool]) -> tuple[int, int, list[bo
     if name == "while":
         return _while(params, active)
     if name == "cond":
-        branches = [_walk(branch.jaxpr, active[1:]) for branch in params["branches"]]
+        branches = [_walk(_open(branch), active[1:]) for branch in params["branches"]]
         outputs = [any(each) for each in zip(*(out for *_, out in branches), strict=True)]
         return *max((forward, backward) for forward, backward, _ in branches), outputs
     if name == "stop_gradient":
@@ -103,26 +103,29 @@ def _equation(eqn: core.JaxprEqn, active: list[bool]) -> tuple[int, int, list[bo
 
 def _inner_jaxpr(params: dict[str, Any]) -> core.Jaxpr | None:
     """The body of pjit, remat, custom_jvp, custom_vjp and their like."""
-    for value in params.values():
-        if isinstance(value, core.ClosedJaxpr):
-            return value.jaxpr
-        if isinstance(value, core.Jaxpr):
-            return value
-    return None
+    bodies = (value for value in params.values() if isinstance(value, core.ClosedJaxpr | core.Jaxpr))
+    return next(map(_open, bodies), None)
+
+
+def _open(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> core.Jaxpr:
+    """Without its constants, where JAX has closed it over them; from 0.11 on it closes over none."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
 
 
 def _scan(params: dict[str, Any], active: list[bool]) -> tuple[int, int, list[bool]]:
-    consts, carries, body = params["num_consts"], params["num_carry"], params["jaxpr"].jaxpr
-    active = list(active)
-    forward, backward, outputs = _fixed_point(body, active, slice(consts, consts + carries))
+    if "ft_in" in params:  # JAX 0.11 keeps the operands as a tree: constants, carry, slices
+        consts, carries = (len(list(part)) for part in params["ft_in"].unpack()[:2])
+    else:
+        consts, carries = params["num_consts"], params["num_carry"]
+    forward, backward, outputs = _fixed_point(_open(params["jaxpr"]), list(active), slice(consts, consts + carries))
     return params["length"] * forward, params["length"] * backward, outputs
 
 
 def _while(params: dict[str, Any], active: list[bool]) -> tuple[int, int, list[bool]]:
     cond_consts, body_consts = params["cond_nconsts"], params["body_nconsts"]
     inputs = active[cond_consts:]
-    forward, backward, outputs = _fixed_point(params["body_jaxpr"].jaxpr, inputs, slice(body_consts, len(inputs)))
-    test = _walk(params["cond_jaxpr"].jaxpr, active[:cond_consts] + outputs)[0]
+    forward, backward, outputs = _fixed_point(_open(params["body_jaxpr"]), inputs, slice(body_consts, len(inputs)))
+    test = _walk(_open(params["cond_jaxpr"]), active[:cond_consts] + outputs)[0]
     return forward + test, backward, outputs
 
 

@@ -77,10 +77,22 @@ def attention(
     # In float64 because jax.nn.dot_product_attention would round its softmax to float32.
     if query.dtype == jnp.float64 or (implementation == "auto" and platform() == "cpu"):
         return _divided_last(query, key, value, bias, mask, query.shape[-1] ** -0.5 if scale is None else scale)
-    use_cudnn = implementation == "cudnn" or (implementation == "auto" and not reason)
+    if implementation == "cudnn" or (implementation == "auto" and not reason):
+        return _cudnn(query, key, value, scale)
+    return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale, implementation="xla")
+
+
+def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, scale: float | None) -> jax.Array:
+    """JAX refuses odd lengths in training (0.10, 0.11), so they get a place more, which nobody looks at."""
+    lengths = query.shape[1], key.shape[1]
+    if not any(length % 2 for length in lengths):
+        return jax.nn.dot_product_attention(query, key, value, scale=scale, implementation="cudnn")
+    even = (jnp.pad(part, ((0, 0), (0, part.shape[1] % 2), (0, 0), (0, 0))) for part in (query, key, value))
+    real = (jnp.full(query.shape[:1], length, jnp.int32) for length in lengths)
+    names = ("query_seq_lengths", "key_value_seq_lengths")
     return jax.nn.dot_product_attention(
-        query, key, value, bias, mask, scale=scale, implementation="cudnn" if use_cudnn else "xla"
-    )
+        *even, scale=scale, implementation="cudnn", **dict(zip(names, real, strict=True))
+    )[:, : lengths[0]]
 
 
 def _divided_last(
