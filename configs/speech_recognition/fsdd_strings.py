@@ -106,7 +106,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     if variant == "cpu":
         config.model.update(width=96, encoder_depth=4, decoder_depth=1, kv_dim=24, mlp_dim=288, unroll=4)
         config.optimizer.update(learning_rate=2e-3, warmup_steps=200)
-        config.train.update(steps=2200, batch_size=24, eval_every=440, checkpoint_every=440, ema=0.995)
+        config.train.update(steps=3600, batch_size=24, eval_every=600, checkpoint_every=600, ema=0.995)
     if variant == "smoke":
         config.data.update(name="dial_tones", max_seconds=1.2, train_seconds=0.0, target_length=8, join=1, cache=False)
         config.model.update(width=32, encoder_depth=2, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, unroll=2)
