@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import ad_checkpoint
 
 from research import config as config_lib
 from research.parallel import mesh as mesh_lib
@@ -28,12 +29,29 @@ NORMS: dict[str, Callable] = {
 ATTENTION = ("auto", "xla", "cudnn")
 
 
+_OPERAND = "operand"
+_DOTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+_OPERANDS = jax.checkpoint_policies.save_only_these_names(_OPERAND)
+
+
+def _operands(primitive: Any, *args: Any, **params: Any) -> bool:
+    """Whether a result is worth keeping: one that a product takes or gives, or of cuDNN's attention."""
+    fused = primitive.name.startswith("dot_product_attention")
+    return fused or _DOTS(primitive, *args, **params) or _OPERANDS(primitive, *args, **params)
+
+
 # What a layer keeps for its backward pass; the rest is computed again (Chen et al., 2016).
 REMAT: dict[str, Callable | None] = {
     "none": None,  # no remat at all
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "operands": _operands,  # norms and activations again, from one input each rather than from float32 steps between
+    "dots": _DOTS,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+
+
+def operand(x: jax.Array) -> jax.Array:
+    """`x`, which remat="operands" keeps: what a product takes, or what a norm or activation before one is made of."""
+    return ad_checkpoint.checkpoint_name(x, _OPERAND)
 
 
 def remat(

@@ -72,8 +72,9 @@ class Attention(nn.Module):
         value = project(use_bias=self.qkv_bias, name="value")(x)
         if self.norm:
             query, key = self.norm(name="query_norm")(query), self.norm(name="key_norm")(key)
-        query, key, value = (constrain(part, ("batch", "length", "heads", "kv")) for part in (query, key, value))
-        x = constrain(layers.attention(query, key, value, self.implementation), ("batch", "length", "heads", "kv"))
+        heads = ("batch", "length", "heads", "kv")
+        query, key, value = (layers.operand(constrain(part, heads)) for part in (query, key, value))
+        x = layers.operand(constrain(layers.attention(query, key, value, self.implementation), heads))
         out = nn.DenseGeneral(
             width, axis=(-2, -1), kernel_init=nn.initializers.xavier_uniform(), name="out", **self.dtypes
         )
@@ -97,8 +98,9 @@ class MLP(nn.Module):
             **self.dtypes,
         )
         width = x.shape[-1]
-        x = layers.GELU[self.gelu](dense(self.mlp_dim, name="up")(x))
+        x = layers.GELU[self.gelu](layers.operand(dense(self.mlp_dim, name="up")(x)))
         x = constrain(nn.Dropout(self.dropout, deterministic=not train)(x), ("batch", "length", "mlp"))
+        x = layers.operand(x)
         return constrain(dense(width, name="down")(x), TOKENS)
 
 
@@ -129,11 +131,11 @@ class Block(nn.Module):
             return constrain(layers.StochasticDepth()(branch, drop_rate, train), TOKENS)
 
         x = constrain(x, TOKENS)
-        y = constrain(self.norm(name="norm1")(x), TOKENS)
+        y = layers.operand(constrain(self.norm(name="norm1")(x), TOKENS))
         if self.parallel:
             return x + residual(attention(y) + mlp(y, train)), None
-        x = x + residual(attention(y))
-        y = constrain(self.norm(name="norm2")(x), TOKENS)
+        x = layers.operand(x + residual(attention(y)))
+        y = layers.operand(constrain(self.norm(name="norm2")(x), TOKENS))
         return x + residual(mlp(y, train)), None
 
 
