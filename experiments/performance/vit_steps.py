@@ -43,7 +43,7 @@ def measure(
         shape = [f"model.{field}={value}" for field, value in SIZES[size].items()] if config == CONFIG else []
         words = ["precision.compute=bfloat16", f"train.batch_size={batch_size * jax.device_count()}", "mesh.data=-1"]
         if config == CONFIG:
-            words += [*shape, "model.remat=none", f"model.unroll={SIZES[size]['depth']}"]
+            words += [*shape, "model.remat=operands", f"model.unroll={SIZES[size]['depth']}"]
         words += overrides
         name = " ".join([config, *(f"--config.{word}" for word in words)])
         measured[name] = _measure_size(f"ViT-{size}/16", config, words, steps, repeats, matmul)
