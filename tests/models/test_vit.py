@@ -99,7 +99,7 @@ def test_forward_equals_numpy(settings):
     np.testing.assert_allclose(jax.jit(model.apply)(variables, images()), expected, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("settings", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots"}])
+@pytest.mark.parametrize("settings", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots"}, {"remat": "operands"}])
 def test_unroll_and_remat_change_no_gradient(settings):
     def gradients(model, variables):
         loss = lambda v: (model.apply(v, images(), train=True, rngs={"dropout": jax.random.key(1)}) ** 2).sum()
