@@ -22,12 +22,13 @@ def measure(config: str = DIGITS, depths: tuple[int, int] = (12, 48), repeats: i
         newest = ", ".join(f"{depth} layers {seconds[depth][-1]:.2f} s" for depth in depths)
         say(f"  {repeat + 1} of {repeats}: {newest}")
     medians = [statistics.median(seconds[depth]) for depth in depths]
-    return {
-        f"{config} --config.{UNROLL}": [
+    yield (
+        f"{config} --config.{UNROLL}",
+        [
             Measurement(f"{depths[1]} layers / {depths[0]} layers", medians[1] / medians[0], at_most=1.2),
             *(Measurement(f"{depth} layers", median, "s") for depth, median in zip(depths, medians, strict=True)),
-        ]
-    }
+        ],
+    )
 
 
 def compile_seconds(config: str, depth: int) -> float:

@@ -32,13 +32,14 @@ def measure(config: str = CIFAR10, repeats: int = 3, batches: int = 100, steps: 
         newest = f"{batch_seconds[-1] * 1e3:.1f} ms a batch, {step_seconds[-1] * 1e3:.1f} ms a step"
         say(f"  {repeat + 1} of {repeats}: {newest}")
     made, eaten = (loaded.train.batch_size / statistics.median(times) for times in (batch_seconds, step_seconds))
-    return {
-        config: [
+    yield (
+        config,
+        [
             Measurement("input pipeline / step", made / eaten, at_least=3),
             Measurement("input pipeline", made, "examples/s"),
             Measurement("step", eaten, "examples/s"),
-        ]
-    }
+        ],
+    )
 
 
 def _seconds_a_batch(pipeline: Iterator, batches: int, drain: int) -> float:

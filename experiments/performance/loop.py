@@ -101,10 +101,11 @@ def measure(config: str = CIFAR10, segment: int = 25, pairs: int = 8) -> Measure
             signal.signal(signal.SIGTERM, on_sigterm)  # the trainer has set its own handler
     timed = segment - SETTLE_STEPS
     ratios = [full / bare for full, bare in zip(step.full_s, step.bare_s, strict=True)]
-    return {
-        config: [
+    yield (
+        config,
+        [
             Measurement("full loop / bare step", statistics.median(ratios), at_most=1.02),
             Measurement("bare step", statistics.median(step.bare_s) / timed * 1e3, "ms"),
             Measurement("step in the full loop", statistics.median(step.full_s) / timed * 1e3, "ms"),
-        ]
-    }
+        ],
+    )

@@ -25,13 +25,15 @@ from experiments.performance import (
     vision_steps,
     vit_steps,
 )
-from experiments.performance.measurement import SMOKE, Measured, Measurement, say
+from experiments.performance.measurement import SMOKE, Measurement, say
 from experiments.performance.text_shapes import Shapes
 from research import command
 from research.data import prepare
 from research.models.speech import SIZES
 from research.report import formats, records
 from research.train import result
+
+Row = tuple[str, str, list[Measurement]]  # suite, config and what was measured
 
 SUITES = {
     "loop": loop.measure,
@@ -86,18 +88,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     disable_compilation_cache()
     revision = result.revision()  # now, since recording changes the tree
-    measured: dict[str, Measured] = {}
+    measured: list[Row] = []
     for name in QUICK_DATA if arguments.quick else ():
         say(prepare.prepare(name))
     for name in arguments.suite or default_suites(arguments.quick):
         say(f"{name}:")
-        measured[name] = SUITES[name](**(QUICK[name] if arguments.quick else {}))
-        if arguments.record:
-            for row in rows({name: measured[name]}, revision):
-                records.record(row)
+        for config, measurements in SUITES[name](**(QUICK[name] if arguments.quick else {})):
+            measured.append((name, config, measurements))
+            if arguments.record:  # each at once: what comes after may fail, or the machine may be taken away
+                records.record(row(*measured[-1], revision))
     print(table(measured))
     if arguments.out:
-        text = json.dumps(rows(measured, revision), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps([row(*each, revision) for each in measured], indent=2, ensure_ascii=False) + "\n"
         records.write_atomically(Path(arguments.out), text)
     if arguments.record:
         say("recorded; now run: python -m research.report tables")
@@ -144,35 +146,30 @@ def disable_compilation_cache() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
 
 
-def rows(measured: dict[str, Measured], revision: tuple[str, bool]) -> list[dict[str, Any]]:
-    """One results row for each suite and config, as research/report/records.py describes them."""
+def row(suite: str, config: str, measurements: list[Measurement], revision: tuple[str, bool]) -> dict[str, Any]:
+    """A results row, as research/report/records.py describes it."""
     commit, dirty = revision
-    return [
-        {
-            "experiment": "performance",
-            "suite": suite,
-            "config": config,
-            "measurements": [
-                {"name": each.name, "value": each.value, "unit": each.unit, "goal": each.goal, "met": each.met}
-                for each in measurements
-            ],
-            "hardware": result.hardware(),
-            "commit": commit,
-            "dirty": dirty,
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "command": shlex.join(["python", "-m", "experiments.performance.main", f"--suite={suite}"]),
-        }
-        for suite, by_config in measured.items()
-        for config, measurements in by_config.items()
-    ]
+    return {
+        "experiment": "performance",
+        "suite": suite,
+        "config": config,
+        "measurements": [
+            {"name": each.name, "value": each.value, "unit": each.unit, "goal": each.goal, "met": each.met}
+            for each in measurements
+        ],
+        "hardware": result.hardware(),
+        "commit": commit,
+        "dirty": dirty,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "command": shlex.join(["python", "-m", "experiments.performance.main", f"--suite={suite}"]),
+    }
 
 
-def table(measured: dict[str, Measured]) -> str:
+def table(measured: list[Row]) -> str:
     """The measurements as an aligned table with a header."""
     lines = [("suite", "config", "measured", "value", "unit", "goal", "met?")]
-    for suite, by_config in measured.items():
-        for config, measurements in by_config.items():
-            lines += [(suite, Path(config.split()[0]).name, *_cells(each)) for each in measurements]
+    for suite, config, measurements in measured:
+        lines += [(suite, Path(config.split()[0]).name, *_cells(each)) for each in measurements]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "\n".join(line.rstrip() for line in aligned)

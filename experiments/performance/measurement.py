@@ -46,8 +46,8 @@ class Measurement:
         return None if self.at_least is None else bool(self.value >= self.at_least)
 
 
-# A suite measures configs: `measure() -> {config: measurements}`.
-Measured = dict[str, list[Measurement]]
+# A suite measures one config after the other: `measure()` gives (config, measurements) as soon as it has them.
+Measured = Iterator[tuple[str, list[Measurement]]]
 
 
 def say(line: str) -> None:

@@ -20,13 +20,11 @@ MIB = 2**20
 
 def measure(configs: Sequence[str] = (DIGITS, CIFAR10)) -> Measured:
     """One fresh process for each config."""
-    measured = {}
     for config in configs:
         say(f"  {config}")
         command = [sys.executable, "-m", "experiments.performance.memory", config]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        measured[config] = [Measurement(name, size / MIB, "MiB") for name, size in json.loads(output).items()]
-    return measured
+        yield config, [Measurement(name, size / MIB, "MiB") for name, size in json.loads(output).items()]
 
 
 def step_process_bytes(config: str, steps: int = 3) -> dict[str, int]:

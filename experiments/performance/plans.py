@@ -35,7 +35,7 @@ def measure(
     values.append(Measurement(f"temporaries, {sizes}", large["temp_bytes"] / small["temp_bytes"], at_most=1.05))
     moved = [sum(plan["collective_bytes"].values()) for plan in plans]
     values.append(Measurement(f"collective bytes a chip, {sizes}", moved[1] / moved[0], at_most=1.05))
-    return {" ".join([config, *(f"--config.{field}" for field in overrides)]): values}
+    yield " ".join([config, *(f"--config.{field}" for field in overrides)]), values
 
 
 def of_one(plan: dict) -> list[Measurement]:

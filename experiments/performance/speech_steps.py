@@ -70,7 +70,7 @@ def measure(shapes: Shapes = WHISPER_TINY, pairs: int = 5) -> Measured:
     """
     if missing():
         raise ValueError(f"the suite speech cannot run: {missing()}; leave it out")
-    return {shapes.name: [each for work in shapes.work for each in compare(shapes, work, pairs)]}
+    yield shapes.name, [each for work in shapes.work for each in compare(shapes, work, pairs)]
 
 
 def missing() -> str:

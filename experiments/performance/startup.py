@@ -21,13 +21,14 @@ def measure(config: str = DIGITS, imports: int = 5, runs: int = 3) -> Measured:
     for total, compiling in starting:
         say(f"  first step after {total:.2f} s, of which compiling {compiling:.2f} s")
     totals, compilings = zip(*starting, strict=True)
-    return {
-        config: [
+    yield (
+        config,
+        [
             Measurement("import of the entrypoint, warm", importing, "s", at_most=2.5),
             Measurement("process start to first step", statistics.median(totals), "s", at_most=10),
             Measurement("of which compiling the step", statistics.median(compilings), "s"),
-        ]
-    }
+        ],
+    )
 
 
 def _median(name, function, repeats) -> float:

@@ -74,7 +74,8 @@ def measure(shapes: Shapes = T5_SMALL, pairs: int = 5, packed: str = PACKED) -> 
             Measurement(f"{work}: peak resident, {side}", peak_bytes(side, work, shapes) / MIB, "MiB")
             for side in ("Tessera", "PyTorch")
         ]
-    return {shapes.name: measured, packed: [Measurement("padding of packed rows", padding)]}
+    yield shapes.name, measured
+    yield packed, [Measurement("padding of packed rows", padding)]
 
 
 def missing() -> str:

@@ -24,7 +24,8 @@ def measure(
     configs: Sequence[str] = CONFIGS, steps: int = 7, repeats: int = 3, asked: Sequence[int] = (1, 32), answers: int = 7
 ) -> Measured:
     """For each config the median training step, and the median answer to each of `asked` many examples at once."""
-    return {config: _measure_config(config, steps, repeats, asked, answers) for config in configs}
+    for config in configs:
+        yield config, _measure_config(config, steps, repeats, asked, answers)
 
 
 def _measure_config(config: str, steps: int, repeats: int, asked: Sequence[int], answers: int) -> list[Measurement]:

@@ -38,7 +38,6 @@ def measure(
     """
     if jax.default_backend() == "cpu" and config == CONFIG:
         raise ValueError("the suite vit needs a GPU or TPU, and JAX has found none; leave it out, or see --quick")
-    measured = {}
     for size, batch_size in (batch_sizes or BATCH_SIZES).items():
         shape = [f"model.{field}={value}" for field, value in SIZES[size].items()] if config == CONFIG else []
         words = ["precision.compute=bfloat16", f"train.batch_size={batch_size * jax.device_count()}", "mesh.data=-1"]
@@ -46,8 +45,7 @@ def measure(
             words += [*shape, "model.remat=operands", f"model.unroll={SIZES[size]['depth']}"]
         words += overrides
         name = " ".join([config, *(f"--config.{word}" for word in words)])
-        measured[name] = _measure_size(f"ViT-{size}/16", config, words, steps, repeats, matmul)
-    return measured
+        yield name, _measure_size(f"ViT-{size}/16", config, words, steps, repeats, matmul)
 
 
 def _measure_size(name: str, config: str, overrides: list[str], steps: int, repeats: int, matmul: int):

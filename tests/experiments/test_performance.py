@@ -76,7 +76,7 @@ def test_loop_and_input(digits):
     """The ratios follow from the figures that stand beside them."""
     for suite in (loop.measure, input_pipeline.measure):
         name = "loop" if suite is loop.measure else "input"
-        ((config, measurements),) = suite(**main.QUICK[name]).items()
+        ((config, measurements),) = suite(**main.QUICK[name])
         assert config == measurement.SMOKE
         assert all(math.isfinite(each.value) and each.value > 0 for each in measurements)
         if name == "input":
@@ -87,7 +87,7 @@ def test_loop_and_input(digits):
 def test_compile_takes_the_depth_that_it_reports(digits, monkeypatch):
     depths = []
     monkeypatch.setattr(compiling, "compile_seconds", lambda config, depth: depths.append(depth) or float(depth))
-    ((config, measurements),) = compiling.measure(measurement.SMOKE, depths=(12, 48), repeats=2).items()
+    ((config, measurements),) = compiling.measure(measurement.SMOKE, depths=(12, 48), repeats=2)
     assert depths == [12, 12, 48, 12, 48]
     assert [each.value for each in measurements] == [4.0, 12.0, 48.0]
     assert config.endswith("--config.model.unroll=1")
@@ -183,7 +183,7 @@ def test_text_says_where_it_cannot_run(monkeypatch, capsys):
     assert "text" not in main.default_suites(quick=True)
     assert "the suite text is left out: torch and transformers, of the extra [interop]" in capsys.readouterr().err
     with pytest.raises(ValueError, match="leave it out"):
-        text_steps.measure()
+        next(text_steps.measure())
 
 
 def test_padding_is_that_of_the_training_rows(digits):
@@ -198,21 +198,29 @@ def test_padding_is_that_of_the_training_rows(digits):
 
 
 def test_rows_are_those_that_the_tables_read():
-    measured = {"loop": {measurement.CIFAR10: [Measurement("full / bare", 1.0134, at_most=1.02)]}}
-    (row,) = main.rows(measured, ("0123456789ab", False))
+    measured = ("loop", measurement.CIFAR10, [Measurement("full / bare", 1.0134, at_most=1.02)])
+    row = main.row(*measured, ("0123456789ab", False))
     table = tables.render([json.loads(json.dumps(row))])
     assert "| loop |" in table and "| 1.013 | <= 1.02 |" in table and "`0123456`" in table
     assert row["command"] in table
-    lines = main.table(measured).splitlines()
+    lines = main.table([measured]).splitlines()
     assert lines[0].split() == ["suite", "config", "measured", "value", "unit", "goal", "met?"]
     assert lines[1].split() == ["loop", "cifar10_resnet.py:cpu", "full", "/", "bare", "1.013", "<=", "1.02", "yes"]
 
 
-def test_recorded_rows_stand_in_the_experiment_of_their_name(tmp_path):
+def test_each_row_is_recorded_as_soon_as_it_is_measured(tmp_path, monkeypatch):
     (tmp_path / "experiments/performance").mkdir(parents=True)
-    measured = {"loop": {measurement.CIFAR10: [Measurement("full / bare", 1.0134, at_most=1.02)]}}
-    for row in main.rows(measured, ("0123456789ab", False)):
-        records.record(row, tmp_path)
+
+    def measure():
+        yield measurement.CIFAR10, [Measurement("full / bare", 1.0134, at_most=1.02)]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "disable_compilation_cache", lambda: None)  # which would last
+    monkeypatch.setitem(main.SUITES, "loop", measure)
+    record = records.record
+    monkeypatch.setattr(records, "record", lambda row: record(row, tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        main.main(["--suite=loop", "--record"])
     (line,) = (tmp_path / "experiments/performance/results.jsonl").read_text().splitlines()
     assert json.loads(line)["measurements"][0]["value"] == 1.0134
 
