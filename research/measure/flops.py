@@ -84,6 +84,8 @@ def _equation(eqn: core.JaxprEqn, active: list[bool]) -> tuple[int, int, list[bo
     if name in _PRODUCTS:
         count = _PRODUCTS[name](eqn)
         return count, count * sum(active[:2]), [any(active)]
+    if name.startswith("dot_product_attention"):
+        return _fused_attention(eqn, active)
     if name == "scan":
         return _scan(params, active)
     if name == "while":
@@ -99,6 +101,18 @@ def _equation(eqn: core.JaxprEqn, active: list[bool]) -> tuple[int, int, list[bo
         return _walk(inner, active)
     # An elementwise operation, or one whose body is another language (a kernel): not counted, but active.
     return 0, 0, [any(active)] * len(eqn.outvars)
+
+
+def _fused_attention(eqn: core.JaxprEqn, active: list[bool]) -> tuple[int, int, list[bool]]:
+    """cuDNN's kernels, over [batch, length, heads, depth] each: query key^T, and that times value.
+
+    The one of the backward pass does five products, the first of them again (Dao et al., 2022).
+    """
+    batch, queries, heads, depth = eqn.invars[0].aval.shape
+    count = 2 * batch * heads * queries * eqn.invars[1].aval.shape[1] * depth
+    query, key, value = active[:3]
+    products = 5 if "_bwd" in eqn.primitive.name else 2
+    return products * count, count * (query + key + (query or key) + value), [any(active)] * len(eqn.outvars)
 
 
 def _inner_jaxpr(params: dict[str, Any]) -> core.Jaxpr | None:

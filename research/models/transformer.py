@@ -122,9 +122,9 @@ class Attention(nn.Module):
         self, x: jax.Array, bias: jax.Array | None, mask: jax.Array, encoded: jax.Array | None = None
     ) -> jax.Array:
         parts = [*self.query(x), *self.key_value(encoded)] if self.cross else self.query_key_value(x)
-        query, key, value = (constrain(part, HEADS) for part in parts)
+        query, key, value = (layers.operand(constrain(part, HEADS)) for part in parts)
         x = layers.attention(query, key, value, bias=bias, mask=mask, scale=self.settings.scale)
-        return constrain(self.out(constrain(x, HEADS)), TOKENS)
+        return constrain(self.out(layers.operand(constrain(x, HEADS))), TOKENS)
 
     def keys_values(self, encoded: jax.Array) -> Pair:
         """What cross attention reads at every step: [batch, heads, kv, length] and [batch, heads, length, kv]."""
@@ -187,11 +187,11 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         settings = self.settings
         biases = (settings.bias,) * (2 if settings.gated else 1)
-        hidden, *gate = Projections((settings.mlp_dim,), biases, settings.dtypes, name="up")(x)
+        hidden, *gate = map(layers.operand, Projections((settings.mlp_dim,), biases, settings.dtypes, name="up")(x))
         hidden = ACTIVATIONS[settings.activation](hidden)
         hidden = hidden * gate[0] if gate else hidden
         hidden = nn.Dropout(settings.dropout, deterministic=not train)(hidden)
-        hidden = constrain(hidden, ("batch", "length", "mlp"))
+        hidden = layers.operand(constrain(hidden, ("batch", "length", "mlp")))
         down = nn.Dense(settings.width, use_bias=settings.bias, kernel_init=_fan_in(), name="down", **settings.dtypes)
         return constrain(down(hidden), TOKENS)
 
@@ -256,8 +256,8 @@ class Block(nn.Module):
         return encoded, self.cross_attention.keys_values(encoded)
 
     def _before(self, x: jax.Array, norm: Callable) -> jax.Array:
-        return constrain(norm(x), TOKENS) if self.settings.norm_position == "pre" else x
+        return layers.operand(constrain(norm(x), TOKENS)) if self.settings.norm_position == "pre" else x
 
     def _after(self, x: jax.Array, branch: jax.Array, norm: Callable, train: bool = False) -> jax.Array:
-        x = x + constrain(self.dropout(branch, deterministic=not train), TOKENS)
-        return x if self.settings.norm_position == "pre" else constrain(norm(x), TOKENS)
+        x = layers.operand(x + constrain(self.dropout(branch, deterministic=not train), TOKENS))
+        return x if self.settings.norm_position == "pre" else layers.operand(constrain(norm(x), TOKENS))

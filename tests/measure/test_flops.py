@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.extend import core
 
 from research.measure.flops import forward_flops, mfu, training_flops
 from research.models import alexnet, resnet, seq2seq, vit
@@ -51,6 +52,18 @@ def test_a_loop_counts_once_and_a_conditional_as_its_dearest_branch():
 
     assert forward_flops(loop, array(4, 4), array(4, 4)) == 2 * 4**3
     assert forward_flops(either, array(4, 4), array(4, 4)) == 2 * 2 * 4**3
+
+
+@pytest.mark.parametrize(("name", "products"), [("fwd_wrapper", 2), ("bwd_wrapper", 5)])
+def test_attention_in_a_kernel_counts_as_its_products(name, products):
+    """Under the names that JAX gives to cuDNN's kernels, which no CPU has; tests/parallel/test_gpu.py asks a GPU."""
+    kernel = core.Primitive(f"dot_product_attention_{name}")
+    kernel.def_abstract_eval(lambda query, key, value: query)
+    attend = lambda query, key, value: kernel.bind(query, key, value).sum()
+    query, key = array(2, 5, 3, 8), array(2, 7, 3, 8)
+    product = 2 * 2 * 3 * 5 * 7 * 8
+    assert forward_flops(attend, query, key, key) == products * product
+    assert training_flops(attend, query, key, key) == (products + 2) * product  # nothing reaches key and value
 
 
 # ---- What a gradient has to reach.
@@ -122,7 +135,7 @@ def vit_forward(width, depth, mlp_dim, length, patch_pixels, classes):
     return depth * layer + length * patch_pixels * width + width * classes
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize("remat", ["none", "operands", "dots", "full"])
 def test_a_vit_costs_what_the_formula_says(remat):
     model = vit.ViT(10, image_size=32, patch_size=8, width=24, depth=3, mlp_dim=80, num_heads=4, remat=remat)
     multiplications = vit_forward(24, 3, 80, 16, 8 * 8 * 3, 10)

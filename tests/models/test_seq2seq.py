@@ -281,7 +281,7 @@ def test_a_front_end_takes_the_place_of_source_tokens():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("settings", [{"unroll": 3}, {"remat": "full"}, {"remat": "dots", "unroll": 2}])
+@pytest.mark.parametrize("settings", [{"unroll": 3}, {"remat": "full"}, {"remat": "operands", "unroll": 2}])
 def test_unroll_and_remat_change_no_gradient(settings):
     def gradients(settings):
         model, variables = build(dropout=0.2, **settings)

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,6 +112,23 @@ def test_unroll_and_remat_change_no_gradient(settings):
     jax.tree.map(close, gradients(plain, variables), gradients(other, variables))
 
 
+def test_operands_are_all_that_is_kept_of_a_layer():
+    """In bfloat16, of [8, 4, 16] tokens with an MLP of 4 times their width: 16 arrays of that size a layer, no float32.
+
+    What a norm takes and gives, twice; query, key, value, the heads' answer; before and behind the activation.
+    """
+    x = jnp.zeros((8, 4, 16), "bfloat16")
+    dtypes = {"dtype": "bfloat16", "param_dtype": "float32"}
+    norm = functools.partial(layers.layer_norm, **dtypes)
+    block = layers.remat(vit.Block, "operands", (3,))(64, 2, 0.0, norm, "exact", True, True, None, False, "xla", dtypes)
+    variables = jax.eval_shape(lambda: block.init({"params": jax.random.key(0)}, x, 0.0, False))
+    apply = lambda v, x: block.apply(v, x, 0.0, False)[0]
+    kept = jax.tree.leaves(jax.eval_shape(lambda v, x: jax.vjp(apply, v, x)[1], variables, x))
+    tokens = [leaf for leaf in kept if leaf.shape[0] == 8]
+    assert {leaf.dtype.name for leaf in tokens} == {"bfloat16"}
+    assert sum(leaf.size for leaf in tokens) == 16 * x.size
+
+
 @pytest.mark.parametrize(("unroll", "barriers"), [(1, False), (2, False), (3, True), (4, True)])
 def test_remat_keeps_the_compiler_from_merging_layers_that_are_in_no_loop(unroll, barriers):
     model, variables = build(remat="full", unroll=unroll)
@@ -152,7 +170,8 @@ def test_attention_in_float64_rounds_nothing_to_float32():
 def test_cudnn_is_taken_where_it_can_be_had(monkeypatch, platform, shape, dtype, sizes, expected):
     taken = []
     monkeypatch.setattr(layers.mesh_lib, "platform", lambda mesh: platform)
-    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *_, implementation, **__: taken.append(implementation))
+    fake = lambda query, *_, implementation, **__: taken.append(implementation) or query
+    monkeypatch.setattr(jax.nn, "dot_product_attention", fake)
     mesh = mesh_lib.make_mesh(dict(zip(mesh_lib.AXES, sizes, strict=True)), jax.devices()[: math.prod(sizes)])
     x = jnp.zeros(shape, dtype)
     with sharding.constraints_for(mesh):
@@ -165,6 +184,25 @@ def test_cudnn_is_taken_where_it_can_be_had(monkeypatch, platform, shape, dtype,
         else:
             with pytest.raises(ValueError, match=f"config.model.attention='cudnn' .*{expected}.*; use 'auto' or 'xla'"):
                 layers.attention(x, x, x, "cudnn")
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(5, 5), (5, 6), (6, 5)])
+def test_cudnn_is_given_even_lengths_and_told_what_is_real(monkeypatch, queries, keys):
+    """XLA's attention in cuDNN's place, which would refuse odd lengths in training."""
+    xla, rng = jax.nn.dot_product_attention, np.random.default_rng(0)
+    query, key, value = (
+        jnp.asarray(rng.normal(size=(2, length, 3, 8)), "bfloat16") for length in (queries, keys, keys)
+    )
+
+    def cudnn(*parts, implementation, **lengths):
+        assert implementation == "cudnn" and all(part.shape[1] % 2 == 0 for part in parts)
+        return xla(*parts, implementation="xla", **lengths)
+
+    expected = xla(query, key, value, implementation="xla")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", cudnn)
+    monkeypatch.setattr(layers, "_no_cudnn", lambda *_: "")
+    given = layers.attention(query, key, value, "cudnn")
+    chex.assert_trees_all_close(given.astype("float32"), expected.astype("float32"), rtol=1e-2, atol=1e-2)
 
 
 def test_evaluation_ignores_dropout_and_training_does_not():

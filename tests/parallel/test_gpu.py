@@ -1,10 +1,13 @@
 """What only a GPU can show: `JAX_PLATFORMS=cuda,cpu python -m pytest tests/parallel/test_gpu.py`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.measure import flops
 from research.models import layers
 from tests.parallel import equivalence
 
@@ -40,6 +43,14 @@ def test_cudnn_attention_is_attention(shape):
     assert abs(fused_value - value) < 0.01 * equivalence.norm(weights)
     for mine, theirs in zip(fused, exact, strict=True):
         assert equivalence.norm(np.float64(mine) - np.float64(theirs)) < 0.02 * equivalence.norm(theirs)
+
+
+def test_the_operations_of_cudnn_attention_count():
+    shape = (2, 196, 4, 64)
+    parts = [jax.ShapeDtypeStruct(shape, jnp.bfloat16)] * 3
+    for implementation in ("cudnn", "xla"):
+        loss = functools.partial(lambda parts, name: layers.attention(*parts, name).sum(), name=implementation)
+        assert flops.training_flops(loss, parts) == 6 * 2 * 2 * 4 * 196**2 * 64
 
 
 def test_auto_takes_cudnn_where_it_can_be_had():
