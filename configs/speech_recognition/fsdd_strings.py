@@ -8,8 +8,8 @@ A training example is made of 1 to 8 training takes of one speaker, a function o
 strings, of the official test takes, are a stored list. Every digit is one token. Encoder and decoder learn together;
 Watanabe et al., "Hybrid CTC/Attention Architecture for End-to-End Speech Recognition", 2017. The encoder alone answers,
 by CTC: it finds the digits long before the decoder, after 500 steps 65 % of them against 16 %.
-`full`: width 256, 12k steps of 64, meant for one GPU. `cpu`: width 96, 2.2k steps of 24, meant for less than half an
-hour on 2 CPU cores. `smoke`: digits as a telephone dials them, seconds on a CPU.
+`full`: width 256, 12k steps of 64, meant for one GPU. `cpu`: width 96, 3.6k steps of 24, meant for less than 40
+minutes on 2 CPU cores. `smoke`: digits as a telephone dials them, seconds on a CPU.
 Reference: none is published, since these strings are ours.
 """
 

@@ -14,6 +14,7 @@ from research import cli
 from research import config as config_lib
 from research.data import detection as boxes
 from research.data import drawing, images, views
+from research.interop import start
 from research.models import detector, resnet, vit
 from research.parallel import processes
 from research.report import precision_recall
@@ -54,7 +55,7 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     task, data = build(config)
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs)
-    return trainer.run(mode, config, task, data, workdir, plot=precision_recall.draw)
+    return trainer.run(mode, config, task, data, workdir, start.find, precision_recall.draw)
 
 
 def show_predictions(

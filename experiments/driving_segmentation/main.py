@@ -14,6 +14,7 @@ from research import cli
 from research import config as config_lib
 from research.data import drawing, images
 from research.data import segmentation as scenes
+from research.interop import start
 from research.models import resnet, segmenter, vit
 from research.parallel import processes
 from research.report import confusion
@@ -54,7 +55,7 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     task, data = build(config)
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs)
-    return trainer.run(mode, config, task, data, workdir, plot=confusion.draw)
+    return trainer.run(mode, config, task, data, workdir, start.find, confusion.draw)
 
 
 def show_predictions(

@@ -58,6 +58,7 @@ class Checkpoint:
     table: Callable[[nn.Module, list[str]], list[Row]]  # of a model and the paths of its parameters
     unused: str  # a regex of names
     vocabulary: str = ""  # the digest of the tokens that it has learnt, where that is known
+    backbone: type[nn.Module] | None = None  # of a model around one; `fields` are those of both
 
     def make_model(self, **settings: Any) -> nn.Module:
         """The model, in float32 unless `settings` say otherwise."""
@@ -107,7 +108,7 @@ def _of_run(path: str, where: Path) -> Checkpoint:
     table = lambda model, paths: [Row(p, p) for p in paths]
     # A fingerprint of texts ends so, see data/tokens.py.
     vocabulary = run.tensors.trained_on.partition("vocabulary ")[2]
-    return Checkpoint(path, "run", run.model, run.fields, run.config, tensors, table, "(?!)", vocabulary)
+    return Checkpoint(path, "run", run.model, run.fields, run.config, tensors, table, "(?!)", vocabulary, run.backbone)
 
 
 def _weights(folder: Path) -> Path:

@@ -24,11 +24,11 @@ _FLOATS = ("float32", "bfloat16", "float16")
 _MAY_DIFFER = (
     "num_classes", "image_size", "pool", "dropout", "stochastic_depth", "zero_init_residual", "momentum", "attention",
     "remat", "unroll", "dtype", "param_dtype", "max_source_length", "max_target_length", "layer_scale", "vocab_size",
-    "ctc",
+    "ctc", "image_width", "decoder_dropout", "embed_dropout",
 )  # fmt: skip
 # Fields that shift results a little; they are reported.
 _EPSILONS = ("layer_norm_epsilon", "norm_epsilon", "epsilon", "last_epsilon")
-_HEAD = re.compile(r"head/(kernel|bias)")
+_HEAD = re.compile(r"head/(class_conv/)?(kernel|bias)|centres")  # what knows the classes
 _SEQUENCE = re.compile(r"(encoder|decoder)/learned")  # positions [length, width], of which the first may be taken
 
 
@@ -63,6 +63,7 @@ class Loading:
     fresh: dict[str, str] = dataclasses.field(default_factory=dict)  # why
     left_over: list[str] = dataclasses.field(default_factory=list)
     differs: list[str] = dataclasses.field(default_factory=list)
+    grid: tuple[int, int] | None = None  # rows and columns of patches, of a model that has such
 
     def read(self, path: str, index: Index, dtype: np.dtype) -> np.ndarray:
         """The values of a parameter at `index`."""
@@ -70,7 +71,7 @@ class Loading:
         if path in self.resized:
             theirs = self.resized[path]
             whole = row.read(tensors, theirs, (slice(None),) * len(theirs), np.float32)
-            fitting = whole[: shape[0]] if _SEQUENCE.fullmatch(path) else resize_positions(whole, shape[1])
+            fitting = whole[: shape[0]] if _SEQUENCE.fullmatch(path) else resize_positions(whole, shape[1], self.grid)
             return fitting[index].astype(dtype)
         return row.read(tensors, shape, index, dtype)
 
@@ -135,23 +136,23 @@ def plan(
     all must fit and nothing may be left over.
     Raises ValueError, with the names on both sides, for what does not fit.
     """
-    hears = isinstance(model, Recogniser) and not issubclass(checkpoint.model, Recogniser)
-    if hears or not issubclass(type(model), checkpoint.model):
-        name = lambda kind: kind.__name__
-        raise ValueError(
-            f"{checkpoint.path} holds a {name(checkpoint.model)}, but the config has a {name(type(model))}"
-        )
-    loading = Loading(checkpoint, {path: tuple(leaf.shape) for path, leaf in leaves.items()})
-    _compare_fields(loading, model)
-    rows = {row.ours: row for row in checkpoint.table(model, list(leaves))}
+    part, ours, theirs = _common(checkpoint, model)
+    loading = Loading(checkpoint, {path: tuple(leaf.shape) for path, leaf in leaves.items()}, grid=_grid(part))
+    _compare_fields(loading, part)
+    inside = {path: path.removeprefix(ours) for path in leaves if path.startswith(ours)}
+    rows = {row.ours: row for row in checkpoint.table(part, list(inside.values()))}
     used: set[str] = set()
     for path, leaf in leaves.items():
         if any(re.search(pattern, path) for pattern in skip):
             loading.fresh[path] = "skipped"
-        elif path not in rows:
+        elif path not in inside:
+            loading.fresh[path] = f"not of the {type(part).__name__}, which is all that is taken"
+        elif inside[path] not in rows:
             raise ValueError(f"{path} has no counterpart in the table of {checkpoint.kind}; name it in train.init_skip")
         else:
-            used |= _place(loading, path, leaf, rows[path], exact)
+            row = rows[inside[path]]
+            row = dataclasses.replace(row, theirs=theirs + row.theirs) if theirs else row
+            used |= _place(loading, path, leaf, row, exact)
     extra = [name for name in checkpoint.tensors.specs if name not in used]
     loading.left_over = [checkpoint.tensors.there(name) for name in extra]
     unknown = [name for name in extra if not is_unused(checkpoint, name) and not _found(skip, name)]
@@ -163,12 +164,41 @@ def plan(
     return loading
 
 
+def _common(checkpoint: Checkpoint, model: nn.Module) -> tuple[nn.Module, str, str]:
+    """The part of `model` that the checkpoint has too: all of it, or a backbone; where it lies in ours and in theirs.
+
+    Raises ValueError where there is none.
+    """
+    hears = isinstance(model, Recogniser) and not issubclass(checkpoint.model, Recogniser)
+    if not hears and issubclass(type(model), checkpoint.model):
+        return model, "", ""
+    part, ours = (model.backbone, models.BACKBONE) if hasattr(model, "backbone") else (model, "")
+    their_part, theirs = (checkpoint.backbone, models.BACKBONE) if checkpoint.backbone else (checkpoint.model, "")
+    if hears or not issubclass(type(part), their_part):
+        name = lambda kind, inner: kind.__name__ + (f" around a {inner.__name__}" if inner else "")
+        raise ValueError(
+            f"{checkpoint.path} holds a {name(checkpoint.model, checkpoint.backbone)}, but the config has a "
+            f"{name(type(model), type(part) if ours else None)}"
+        )
+    return part, ours, theirs
+
+
+def _grid(model: nn.Module) -> tuple[int, int] | None:
+    """Rows and columns of the patches of a ViT, also inside another model."""
+    vit = getattr(model, "backbone", model)
+    if not hasattr(vit, "patch_size"):
+        return None
+    return vit.image_size // vit.patch_size, (vit.image_width or vit.image_size) // vit.patch_size
+
+
 def _found(patterns: Iterable[str], name: str) -> bool:
     return any(re.search(pattern, name) for pattern in patterns)
 
 
 def _compare_fields(loading: Loading, model: nn.Module) -> None:
     for field, theirs in loading.checkpoint.fields.items():
+        if not hasattr(model, field) and not isinstance(model, loading.checkpoint.model):
+            continue  # of what is around a backbone, and here is not
         ours = models.value(model, field)
         if theirs == ours or field in _MAY_DIFFER:
             continue
@@ -230,7 +260,8 @@ def _source_shape(path: str, row: Row, shape: tuple[int, ...], theirs: Spec) -> 
     if _SEQUENCE.fullmatch(path):
         is_longer = len(theirs.shape) == 2 and theirs.shape[0] > shape[0] and theirs.shape[1] == shape[1]
         return theirs.shape if is_longer else None
-    return _positions_shape(row, shape, theirs) if path == "positions" else None
+    is_learned = path.removeprefix(models.BACKBONE) == "positions"
+    return _positions_shape(row, shape, theirs) if is_learned else None
 
 
 def _positions_shape(row: Row, shape: tuple[int, ...], theirs: Spec) -> tuple[int, ...] | None:
@@ -245,20 +276,21 @@ def _positions_shape(row: Row, shape: tuple[int, ...], theirs: Spec) -> tuple[in
     return None
 
 
-def resize_positions(positions: np.ndarray, length: int) -> np.ndarray:
+def resize_positions(positions: np.ndarray, length: int, grid: tuple[int, int] | None = None) -> np.ndarray:
     """Learned positions [1, length, width] of a square grid, bilinearly to one of another `length`, in float32.
 
-    That of a class token, which comes first where the length is one more than a square, is kept, dropped, or 0.
+    The new `grid`, rows and columns, is square unless given. The position of a class token, which comes first where
+    there is one more than places in the grid, is kept, dropped, or 0.
     """
-    split = lambda count: 0 if round(count**0.5) ** 2 == count else 1
-    old_cls, cls = split(positions.shape[1]), split(length)
-    grid = positions[0, old_cls:].astype(np.float32)
-    old_side, side = round(len(grid) ** 0.5), round((length - cls) ** 0.5)
-    weights = _linear_weights(old_side, side)
-    grid = grid.reshape(old_side, old_side, -1)
-    grid = np.einsum("ya,xb,abd->yxd", weights, weights, grid, optimize=True).reshape(side * side, -1)
-    first = positions[0, :1] if old_cls else np.zeros_like(grid[:1])
-    return np.concatenate([first[:cls], grid])[None].astype(np.float32)
+    side_of = lambda count: round(count**0.5) if round(count**0.5) ** 2 == count else round((count - 1) ** 0.5)
+    side = side_of(positions.shape[1])
+    rows, columns = grid or (side_of(length), side_of(length))
+    old_cls, cls = positions.shape[1] - side * side, length - rows * columns
+    around = positions[0, old_cls:].astype(np.float32).reshape(side, side, -1)
+    down, across = _linear_weights(side, rows), _linear_weights(side, columns)
+    resized = np.einsum("ya,xb,abd->yxd", down, across, around, optimize=True).reshape(rows * columns, -1)
+    first = positions[0, :1] if old_cls else np.zeros_like(resized[:1])
+    return np.concatenate([first[:cls], resized])[None].astype(np.float32)
 
 
 def _linear_weights(old: int, new: int) -> np.ndarray:

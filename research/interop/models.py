@@ -5,10 +5,15 @@ from typing import Any
 
 from flax import linen as nn
 
-from research.models import alexnet, convnext, resnet, speech, vit
+from research.models import alexnet, convnext, detector, faces, resnet, segmenter, speech, vit
 
 # By `config.model.name`; the experiments over text have one model, and so has that over sounds: no name is needed.
 MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet, "convnext": convnext.ConvNeXt, "alexnet": alexnet.AlexNet}
+# By experiment: the models around one of these without a head, which is called their backbone.
+AROUND = {
+    "detection": detector.Detector, "driving_segmentation": segmenter.Segmenter, "face_recognition": faces.FaceModel,
+}  # fmt: skip
+BACKBONE = "backbone/"  # where its parameters lie
 _DTYPES = ("dtype", "param_dtype")
 
 
@@ -22,5 +27,7 @@ def make(model: type[nn.Module], fields: Mapping[str, Any], **settings: Any) -> 
 
 
 def value(model: nn.Module, field: str) -> Any:
-    """What `make` was given for a field."""
+    """What `make` was given for a field; of a model around a backbone also the fields of that."""
+    if hasattr(model, "backbone") and not hasattr(model, field):
+        model = model.backbone
     return model.front_end.strides if field == "strides" else getattr(model, field)

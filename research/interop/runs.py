@@ -66,9 +66,12 @@ class Run:
     fields: Mapping[str, Any]  # of the model
     tensors: Tensors
     imported: Mapping[str, Any]  # the report of the import that made it, or that it goes on from; else nothing
+    backbone: type[nn.Module] | None = None  # of a model around one; `fields` are those of both
 
     def make_model(self, **settings: Any) -> nn.Module:
-        """The model, in float32 unless `settings` say otherwise."""
+        """The model, in float32 unless `settings` say otherwise. Raises ValueError for one around a backbone."""
+        if self.backbone:
+            raise ValueError(f"a {self.model.__name__} cannot be exported; classifiers and models of texts can")
         return models.make(self.model, self.fields, **settings)
 
     @property
@@ -100,6 +103,9 @@ def open_run(folder: Path) -> Run:
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config["model"].items()}
     imported = json.loads((folder / IMPORTED).read_text()) if (folder / IMPORTED).is_file() else {}
     name = fields.pop("name", None)
+    around = models.AROUND.get(config["source"].get("experiment"))
+    if around:
+        return Run(config, around, fields, tensors, imported, models.MODELS[name])
     if name is not None:
         fields["num_classes"] = tensors.specs["head/bias"].shape[0]
         return Run(config, models.MODELS[name], fields, tensors, imported)

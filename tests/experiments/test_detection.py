@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +11,8 @@ from experiments.detection import main
 from research import config as configs
 from research.data import prepare
 from research.data.builders import shapes
+from research.interop import checkpoints, exports, loading
+from research.models import resnet
 from tests.experiments.conftest import ROOT
 
 CONFIG = str(ROOT / "configs/detection/bccd_fcos.py")
@@ -68,6 +71,31 @@ def test_it_learns_and_its_score_is_that_of_its_saved_boxes(trained):
     assert (workdir / "precision_recall.png").stat().st_size > 5000
     each = [metrics[f"test/ap50_{name}"] for name in data.class_names]
     assert metrics["test/map50"] == pytest.approx(np.mean(each), abs=1e-6)
+
+
+@pytest.mark.long
+def test_other_runs_begin_with_its_weights_or_those_of_its_backbone(trained, tmp_path):
+    config, workdir, _ = trained
+    task, _ = main.build(config)
+    leaves = loading.leaves_of(jax.eval_shape(task.init, jax.random.key(0)))
+    checkpoint = checkpoints.open_checkpoint(str(workdir))
+    again = loading.plan(checkpoint, task.model, leaves)
+    assert set(again.rows) == set(leaves) and not again.left_over
+    others = loading.plan(checkpoint, task.model.clone(num_classes=7), leaves | {
+        path: jax.ShapeDtypeStruct((*leaf.shape[:-1], 7), leaf.dtype)
+        for path, leaf in leaves.items() if "class_conv" in path
+    })  # fmt: skip
+    assert set(others.fresh) == {"head/class_conv/kernel", "head/class_conv/bias"}
+
+    classifier = resnet.ResNet(5, (1, 1, 1), "basic", 12, "half")
+    variables = jax.eval_shape(lambda: classifier.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32)))
+    plan = loading.plan(checkpoint, classifier, loading.leaves_of(variables))
+    assert set(plan.fresh) == {"head/kernel", "head/bias"}
+    loaded = loading.leaves_of(plan.variables(variables))
+    for path in plan.rows:
+        np.testing.assert_array_equal(loaded[path], checkpoint.tensors.read(f"backbone/{path}"))
+    with pytest.raises(ValueError, match="no family .* for a Detector"):
+        exports.run(str(workdir), str(tmp_path / "exported"))
 
 
 @pytest.mark.long

@@ -1,0 +1,60 @@
+"""Weights for the backbone of a detector, of a segmenter and of a model of faces."""
+
+import jax
+import numpy as np
+import pytest
+
+from research.interop import checkpoints, loading
+from research.models import detector, faces, resnet, segmenter
+from research.models.vit import ViT
+from tests.interop.test_init_from import SIZE, big_vision_file
+
+VIT = SIZE | {"pool": "mean", "patch_size": 4}
+
+
+def shapes_of(model, height, width):
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, height, width, 1), np.float32)))
+    return variables, loading.leaves_of(variables)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vit") / "vit.npz"
+    _, params = big_vision_file(path, image_size=12, **VIT)
+    return checkpoints.open_checkpoint(str(path)), params
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda backbone: segmenter.Segmenter(backbone, 3, decoder="linear"),
+        lambda backbone: detector.Detector(backbone, 3, pyramid_channels=8, head_depth=1),
+        lambda backbone: faces.FaceModel(backbone, 3, 8),
+    ],
+    ids=["segmenter", "detector", "faces"],
+)
+def test_the_backbone_is_loaded_and_what_is_around_it_is_fresh(pretrained, around):
+    """Its positions are laid over a picture that is wider than high, as an independent resampling does."""
+    checkpoint, params = pretrained
+    model = around(ViT(0, image_size=8, image_width=24, **VIT))
+    variables, leaves = shapes_of(model, 8, 24)
+    plan = loading.plan(checkpoint, model, leaves)
+    inside = {path for path in leaves if path.startswith("backbone/")}
+    assert set(plan.rows) == inside and set(plan.fresh) == leaves.keys() - inside != set()
+    assert sorted(plan.left_over) == ["head/bias", "head/kernel"]
+    loaded = plan.variables(variables)["params"]["backbone"]
+    positions = loaded.pop("positions")
+    expected = {name: leaf for name, leaf in params.items() if name not in ("head", "positions")}
+    jax.tree.map(np.testing.assert_array_equal, loaded, expected)
+    square = params["positions"].reshape(3, 3, -1)
+    wide = jax.image.resize(square, (2, 6, square.shape[-1]), "bilinear")
+    np.testing.assert_allclose(positions[0], wide.reshape(12, -1), rtol=1e-5, atol=1e-6)
+
+
+def test_a_backbone_of_another_kind_is_refused(pretrained):
+    model = segmenter.Segmenter(resnet.ResNet(0, (1, 1), "basic", 8, "half"), 3, decoder_channels=(8,))
+    with pytest.raises(ValueError, match="holds a ViT, but the config has a Segmenter around a ResNet"):
+        loading.plan(pretrained[0], model, shapes_of(model, 8, 8)[1])
+    model = segmenter.Segmenter(ViT(0, image_size=8, **(VIT | {"depth": 3})), 3, decoder="linear")
+    with pytest.raises(ValueError, match=r"config\.model\.depth=3, but .* was made with 2; set it to that"):
+        loading.plan(pretrained[0], model, shapes_of(model, 8, 8)[1])
