@@ -54,7 +54,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "mlp_dim": 256,
                 "logits": "tied",
                 "embedding_scale": True,
-                "dropout": 0.2,
+                "dropout": 0.1,
                 "unroll": 4,
             },
             "task": {
