@@ -12,7 +12,7 @@ from jax import ad_checkpoint
 
 from research import config as config_lib
 from research.parallel import mesh as mesh_lib
-from research.parallel.sharding import constrain, traced_mesh
+from research.parallel.sharding import Names, constrain, traced_mesh
 
 GELU: dict[str, Callable] = {
     "exact": functools.partial(nn.gelu, approximate=False),
@@ -181,6 +181,24 @@ def _no_cudnn(query: jax.Array, restricted: bool) -> str:
     if mesh and (mesh.shape["sequence"] > 1 or heads % mesh.shape["tensor"]):
         return f"needs mesh.sequence=1 and a mesh.tensor that divides {heads} heads"
     return ""
+
+
+def dot_gathered(names: Names, inputs: jax.Array, kernel: jax.Array, *args: Any, **settings: Any) -> jax.Array:
+    """A dense layer's `dot_general` whose kernel is gathered once, for this product and for the gradient of its input.
+
+    `names` are the logical axes of the gathered kernel. Left to itself XLA gathers a kernel of three axes a second time
+    in a backward pass that has just computed the layer again.
+    """
+    return jax.lax.dot_general(inputs, _gathered(names, kernel), *args, **settings)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gathered(names: Names, kernel: jax.Array) -> jax.Array:
+    return constrain(kernel, names)
+
+
+# The gradient stays as it comes, so that it can be summed where it is kept rather than everywhere.
+_gathered.defvjp(lambda names, kernel: (_gathered(names, kernel), None), lambda names, _, gradient: (gradient,))
 
 
 def batch_norm(param_dtype: Any, **settings) -> Callable:

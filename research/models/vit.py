@@ -65,6 +65,7 @@ class Attention(nn.Module):
             nn.DenseGeneral,
             (self.num_heads, width // self.num_heads),
             kernel_init=nn.initializers.xavier_uniform(),
+            dot_general=functools.partial(layers.dot_gathered, (None, "heads", "kv")),
             **self.dtypes,
         )
         query = project(use_bias=self.qkv_bias, name="query")(x)
@@ -76,7 +77,12 @@ class Attention(nn.Module):
         query, key, value = (layers.operand(constrain(part, heads)) for part in (query, key, value))
         x = layers.operand(constrain(layers.attention(query, key, value, self.implementation), heads))
         out = nn.DenseGeneral(
-            width, axis=(-2, -1), kernel_init=nn.initializers.xavier_uniform(), name="out", **self.dtypes
+            width,
+            axis=(-2, -1),
+            kernel_init=nn.initializers.xavier_uniform(),
+            dot_general=functools.partial(layers.dot_gathered, ("heads", "kv", None)),
+            name="out",
+            **self.dtypes,
         )
         return constrain(out(x), TOKENS)
 

@@ -94,7 +94,7 @@ def test_other_runs_begin_with_its_weights_or_those_of_its_backbone(trained, tmp
     loaded = loading.leaves_of(plan.variables(variables))
     for path in plan.rows:
         np.testing.assert_array_equal(loaded[path], checkpoint.tensors.read(f"backbone/{path}"))
-    with pytest.raises(ValueError, match="no family .* for a Detector"):
+    with pytest.raises(ValueError, match=r"no family .* for a Detector"):
         exports.run(str(workdir), str(tmp_path / "exported"))
 
 
