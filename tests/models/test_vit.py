@@ -112,6 +112,22 @@ def test_unroll_and_remat_change_no_gradient(settings):
     jax.tree.map(close, gradients(plain, variables), gradients(other, variables))
 
 
+def test_a_gathered_kernel_is_multiplied_as_any_other():
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 5, 8), (8, 4, 2)))
+    dimensions = (((2,), (0,)), ((), ()))
+    mesh = mesh_lib.make_mesh(dict.fromkeys(mesh_lib.AXES, 1) | {"fsdp": 8}, jax.devices())
+    placed = jax.device_put(kernel, jax.NamedSharding(mesh, jax.P("fsdp")))
+
+    def gathered(x, kernel):
+        with sharding.constraints_for(mesh):
+            return (layers.dot_gathered((None, "heads", "kv"), x, kernel, dimensions) ** 2).sum()
+
+    plain = lambda x, kernel: (jax.lax.dot_general(x, kernel, dimensions) ** 2).sum()
+    expected = jax.value_and_grad(plain, (0, 1))(x, kernel)
+    chex.assert_trees_all_close(jax.jit(jax.value_and_grad(gathered, (0, 1)))(x, placed), expected, rtol=1e-5)
+
+
 def test_operands_are_all_that_is_kept_of_a_layer():
     """In bfloat16, of [8, 4, 16] tokens with an MLP of 4 times their width: 16 arrays of that size a layer, no float32.
 

@@ -170,6 +170,18 @@ def test_a_plan_for_a_tpu_slice():
     assert found["bound_by"] in ("compute", "hbm", "links") and 0 < found["mfu"] < 1
 
 
+@without_libtpu
+@pytest.mark.long
+def test_a_large_vit_moves_little_more_than_it_must():
+    """The goal of the performance experiment's suite `plan`: 1.2 times the lower bound, with remat and fsdp."""
+    config = "configs/image_classification/imagenet_vit_l16.py"
+    mesh = ("--config.mesh.data=1", "--config.mesh.fsdp=16", "--config.train.batch_size=256")
+    done = run(f"--config={config}", "--topology=v5e:4x4", *mesh, "--config.model.remat=full", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert 1 <= sum(found["collective_bytes"].values()) / found["collective_lower_bound_bytes"] <= 1.2
+
+
 def test_the_search_goes_past_meshes_that_a_model_refuses(monkeypatch):
     """Made plans stand in for compiled ones: every mesh with a tensor axis is refused, as for a model without one."""
     tried = []
