@@ -20,7 +20,7 @@ from research.train import feed, trainer
 
 CONFIG = "configs/image_classification/imagenet_vit_l16.py"
 GIB = 2**30
-# Pictures a step and device; they fit a GPU of 80 GB.
+# Pictures a step and device; meant to fit a GPU of 80 GB.
 BATCH_SIZES = {"S": 512, "B": 256, "L": 256}
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from research.interop import models
+from research.interop import models, positions
 from research.interop.checkpoints import Checkpoint, is_unused
 from research.interop.layouts import Index, Row
 from research.interop.safetensors import Spec
@@ -63,7 +63,8 @@ class Loading:
     fresh: dict[str, str] = dataclasses.field(default_factory=dict)  # why
     left_over: list[str] = dataclasses.field(default_factory=list)
     differs: list[str] = dataclasses.field(default_factory=list)
-    grid: tuple[int, int] | None = None  # rows and columns of patches, of a model that has such
+    grid: positions.Grid | None = None  # of patches, in a model that has such
+    their_grid: positions.Grid | None = None  # where it is known
 
     def read(self, path: str, index: Index, dtype: np.dtype) -> np.ndarray:
         """The values of a parameter at `index`."""
@@ -71,8 +72,9 @@ class Loading:
         if path in self.resized:
             theirs = self.resized[path]
             whole = row.read(tensors, theirs, (slice(None),) * len(theirs), np.float32)
-            fitting = whole[: shape[0]] if _SEQUENCE.fullmatch(path) else resize_positions(whole, shape[1], self.grid)
-            return fitting[index].astype(dtype)
+            if _SEQUENCE.fullmatch(path):
+                return whole[: shape[0]][index].astype(dtype)
+            return positions.resize(whole, shape[1], self.grid, self.their_grid)[index].astype(dtype)
         return row.read(tensors, shape, index, dtype)
 
     def variables(self, shapes: Any) -> Any:
@@ -137,7 +139,10 @@ def plan(
     Raises ValueError, with the names on both sides, for what does not fit.
     """
     part, ours, theirs = _common(checkpoint, model)
-    loading = Loading(checkpoint, {path: tuple(leaf.shape) for path, leaf in leaves.items()}, grid=_grid(part))
+    shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    loading = Loading(
+        checkpoint, shapes, grid=positions.grid_of(part), their_grid=positions.grid_of_fields(checkpoint.fields)
+    )
     _compare_fields(loading, part)
     inside = {path: path.removeprefix(ours) for path in leaves if path.startswith(ours)}
     rows = {row.ours: row for row in checkpoint.table(part, list(inside.values()))}
@@ -170,7 +175,8 @@ def _common(checkpoint: Checkpoint, model: nn.Module) -> tuple[nn.Module, str, s
     Raises ValueError where there is none.
     """
     hears = isinstance(model, Recogniser) and not issubclass(checkpoint.model, Recogniser)
-    if not hears and issubclass(type(model), checkpoint.model):
+    around = checkpoint.backbone is None or isinstance(getattr(model, "backbone", None), checkpoint.backbone)
+    if not hears and issubclass(type(model), checkpoint.model) and around:
         return model, "", ""
     part, ours = (model.backbone, models.BACKBONE) if hasattr(model, "backbone") else (model, "")
     their_part, theirs = (checkpoint.backbone, models.BACKBONE) if checkpoint.backbone else (checkpoint.model, "")
@@ -181,14 +187,6 @@ def _common(checkpoint: Checkpoint, model: nn.Module) -> tuple[nn.Module, str, s
             f"{name(type(model), type(part) if ours else None)}"
         )
     return part, ours, theirs
-
-
-def _grid(model: nn.Module) -> tuple[int, int] | None:
-    """Rows and columns of the patches of a ViT, also inside another model."""
-    vit = getattr(model, "backbone", model)
-    if not hasattr(vit, "patch_size"):
-        return None
-    return vit.image_size // vit.patch_size, (vit.image_width or vit.image_size) // vit.patch_size
 
 
 def _found(patterns: Iterable[str], name: str) -> bool:
@@ -226,13 +224,15 @@ def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set
             )
     expected = row.their_shape(shape)
     wrong = next((name for name in names if specs[name].shape != expected), None)
-    if wrong is None:
+    is_other_grid = _is_positions(path) and loading.their_grid not in (None, loading.grid)
+    if wrong is None and not is_other_grid:
         loading.rows[path] = row
         return set(names)
+    wrong = wrong or names[0]
     if not exact and _HEAD.fullmatch(path) and _other_classes(specs[wrong], expected):
         loading.fresh[path] = f"{there(wrong)} is {list(specs[wrong].shape)}, of other classes"
         return set()
-    source = None if exact else _source_shape(path, row, shape, specs[wrong])
+    source = None if exact else _source_shape(path, row, shape, specs[wrong], loading.their_grid)
     if source is None:
         mend = "" if exact else "; change the config, or name it in train.init_skip"
         raise ValueError(
@@ -255,47 +255,15 @@ def _other_classes(theirs: Spec, expected: tuple[int, ...]) -> bool:
     return len(theirs.shape) == len(expected) and sum(a != b for a, b in zip(theirs.shape, expected, strict=True)) == 1
 
 
-def _source_shape(path: str, row: Row, shape: tuple[int, ...], theirs: Spec) -> tuple[int, ...] | None:
+def _is_positions(path: str) -> bool:
+    return path.removeprefix(models.BACKBONE) == "positions"
+
+
+def _source_shape(
+    path: str, row: Row, shape: tuple[int, ...], theirs: Spec, grid: positions.Grid | None
+) -> tuple[int, ...] | None:
     """The shape on our side of positions that ours are made of; None where there are none."""
     if _SEQUENCE.fullmatch(path):
         is_longer = len(theirs.shape) == 2 and theirs.shape[0] > shape[0] and theirs.shape[1] == shape[1]
         return theirs.shape if is_longer else None
-    is_learned = path.removeprefix(models.BACKBONE) == "positions"
-    return _positions_shape(row, shape, theirs) if is_learned else None
-
-
-def _positions_shape(row: Row, shape: tuple[int, ...], theirs: Spec) -> tuple[int, ...] | None:
-    """The shape on our side of positions of another length; None where that is not all that differs."""
-    if len(theirs.shape) != 3:
-        return None
-    for length in (theirs.shape[1], theirs.shape[1] + 1):
-        source = (1, length, shape[2])
-        is_grid = any(round((length - extra) ** 0.5) ** 2 == length - extra for extra in (0, 1))
-        if is_grid and row.their_shape(source) == theirs.shape:
-            return source
-    return None
-
-
-def resize_positions(positions: np.ndarray, length: int, grid: tuple[int, int] | None = None) -> np.ndarray:
-    """Learned positions [1, length, width] of a square grid, bilinearly to one of another `length`, in float32.
-
-    The new `grid`, rows and columns, is square unless given. The position of a class token, which comes first where
-    there is one more than places in the grid, is kept, dropped, or 0.
-    """
-    side_of = lambda count: round(count**0.5) if round(count**0.5) ** 2 == count else round((count - 1) ** 0.5)
-    side = side_of(positions.shape[1])
-    rows, columns = grid or (side_of(length), side_of(length))
-    old_cls, cls = positions.shape[1] - side * side, length - rows * columns
-    around = positions[0, old_cls:].astype(np.float32).reshape(side, side, -1)
-    down, across = _linear_weights(side, rows), _linear_weights(side, columns)
-    resized = np.einsum("ya,xb,abd->yxd", down, across, around, optimize=True).reshape(rows * columns, -1)
-    first = positions[0, :1] if old_cls else np.zeros_like(resized[:1])
-    return np.concatenate([first[:cls], resized])[None].astype(np.float32)
-
-
-def _linear_weights(old: int, new: int) -> np.ndarray:
-    """[new, old]: linear interpolation between the centres of cells, averaging where there are fewer than before."""
-    centres = (np.arange(new) + 0.5) * old / new - 0.5
-    distances = np.abs(centres[:, None] - np.arange(old)) / max(1.0, old / new)
-    weights = np.maximum(0, 1 - distances)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return positions.source_shape(row, shape, theirs, grid) if _is_positions(path) else None

@@ -14,7 +14,7 @@ from flax import linen as nn
 from research.data.vocabulary import Vocabulary
 from research.interop import models
 from research.interop.safetensors import DTYPES, Spec
-from research.models import seq2seq, speech
+from research.models import seq2seq, speech, video
 from research.tasks import selecting
 
 IMPORTED = "import.json"  # the report of an import in the run directory that it made
@@ -71,7 +71,9 @@ class Run:
     def make_model(self, **settings: Any) -> nn.Module:
         """The model, in float32 unless `settings` say otherwise. Raises ValueError for one around a backbone."""
         if self.backbone:
-            raise ValueError(f"a {self.model.__name__} cannot be exported; classifiers and models of texts can")
+            raise ValueError(
+                f"a {self.model.__name__} cannot be exported; classifiers and models of text and sound can"
+            )
         return models.make(self.model, self.fields, **settings)
 
     @property
@@ -106,9 +108,9 @@ def open_run(folder: Path) -> Run:
     around = models.AROUND.get(config["source"].get("experiment"))
     if around:
         return Run(config, around, fields, tensors, imported, models.MODELS[name])
-    if name is not None:
+    if name is not None or "tubelet" in fields:
         fields["num_classes"] = tensors.specs["head/bias"].shape[0]
-        return Run(config, models.MODELS[name], fields, tensors, imported)
+        return Run(config, models.MODELS[name] if name else video.VideoViT, fields, tensors, imported)
     fields |= {"vocab_size": tensors.specs["embedding"].shape[0], **_lengths(config, tensors.specs)}
     if "strides" not in fields:
         return Run(config, seq2seq.Seq2Seq, fields, tensors, imported)

@@ -35,7 +35,7 @@ _OPERANDS = jax.checkpoint_policies.save_only_these_names(_OPERAND)
 
 
 def _operands(primitive: Any, *args: Any, **params: Any) -> bool:
-    """Whether a result is worth keeping: one that a product takes or gives, or of cuDNN's attention."""
+    """Whether to keep a result: what a product takes or gives, and what cuDNN's attention does; not XLA's logits."""
     fused = primitive.name.startswith("dot_product_attention")
     return fused or _DOTS(primitive, *args, **params) or _OPERANDS(primitive, *args, **params)
 
@@ -43,7 +43,7 @@ def _operands(primitive: Any, *args: Any, **params: Any) -> bool:
 # What a layer keeps for its backward pass; the rest is computed again (Chen et al., 2016).
 REMAT: dict[str, Callable | None] = {
     "none": None,  # no remat at all
-    "operands": _operands,  # norms and activations again, from one input each rather than from float32 steps between
+    "operands": _operands,  # norms, activations and XLA's attention again, from what goes into them
     "dots": _DOTS,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
@@ -106,7 +106,7 @@ def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, scale: float | No
     if not any(length % 2 for length in lengths):
         return jax.nn.dot_product_attention(query, key, value, scale=scale, implementation="cudnn")
     even = (jnp.pad(part, ((0, 0), (0, part.shape[1] % 2), (0, 0), (0, 0))) for part in (query, key, value))
-    real = (jnp.full(query.shape[:1], length, jnp.int32) for length in lengths)
+    real = (constrain(jnp.full(query.shape[:1], length, jnp.int32), ("batch",)) for length in lengths)
     names = ("query_seq_lengths", "key_value_seq_lengths")
     return jax.nn.dot_product_attention(
         *even, scale=scale, implementation="cudnn", **dict(zip(names, real, strict=True))
@@ -186,8 +186,9 @@ def _no_cudnn(query: jax.Array, restricted: bool) -> str:
 def dot_gathered(names: Names, inputs: jax.Array, kernel: jax.Array, *args: Any, **settings: Any) -> jax.Array:
     """A dense layer's `dot_general` whose kernel is gathered once, for this product and for the gradient of its input.
 
-    `names` are the logical axes of the gathered kernel. Left to itself XLA gathers a kernel of three axes a second time
-    in a backward pass that has just computed the layer again.
+    `names` are the logical axes of the gathered kernel. For remat: left to itself XLA gathers a kernel of three axes a
+    second time in a backward pass that has just computed the layer again. Without remat the gathered kernels of all
+    layers would be kept.
     """
     return jax.lax.dot_general(inputs, _gathered(names, kernel), *args, **settings)
 

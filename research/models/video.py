@@ -37,14 +37,16 @@ class FactorisedBlock(nn.Module):
     parallel: bool
     attention: str
     dtypes: dict[str, Any]
+    gather: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, drop_rate: jax.Array, train: bool) -> tuple[jax.Array, None]:
         if self.parallel:
             raise ValueError("config.model.parallel=True is not known to space_time='factorised'; use 'joint'")
         attention = functools.partial(
-            vit.Attention, self.num_heads, self.qkv_bias, self.key_bias, self.qk_norm, self.attention, self.dtypes
-        )
+            vit.Attention, self.num_heads, self.qkv_bias, self.key_bias, self.qk_norm, self.attention, self.dtypes,
+            self.gather,
+        )  # fmt: skip
         mlp = vit.MLP(self.mlp_dim, self.gelu, self.dropout, self.dtypes, name="mlp")
         batch, time, space, width = x.shape
 

@@ -57,15 +57,17 @@ class Attention(nn.Module):
     norm: Callable | None  # of queries and keys
     implementation: str
     dtypes: dict[str, Any]
+    gather: bool = False  # each kernel once for all that a backward pass with remat does; see layers.dot_gathered
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
+        gathered = lambda *names: functools.partial(layers.dot_gathered, names) if self.gather else None
         project = functools.partial(
             nn.DenseGeneral,
             (self.num_heads, width // self.num_heads),
             kernel_init=nn.initializers.xavier_uniform(),
-            dot_general=functools.partial(layers.dot_gathered, (None, "heads", "kv")),
+            dot_general=gathered(None, "heads", "kv"),
             **self.dtypes,
         )
         query = project(use_bias=self.qkv_bias, name="query")(x)
@@ -80,7 +82,7 @@ class Attention(nn.Module):
             width,
             axis=(-2, -1),
             kernel_init=nn.initializers.xavier_uniform(),
-            dot_general=functools.partial(layers.dot_gathered, ("heads", "kv", None)),
+            dot_general=gathered("heads", "kv", None),
             name="out",
             **self.dtypes,
         )
@@ -124,12 +126,14 @@ class Block(nn.Module):
     parallel: bool
     attention: str
     dtypes: dict[str, Any]
+    gather: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, drop_rate: jax.Array, train: bool) -> tuple[jax.Array, None]:
         attention = Attention(
-            self.num_heads, self.qkv_bias, self.key_bias, self.qk_norm, self.attention, self.dtypes, name="attention"
-        )
+            self.num_heads, self.qkv_bias, self.key_bias, self.qk_norm, self.attention, self.dtypes, self.gather,
+            name="attention",
+        )  # fmt: skip
         mlp = MLP(self.mlp_dim, self.gelu, self.dropout, self.dtypes, name="mlp")
 
         def residual(branch):
@@ -309,7 +313,8 @@ class ViT(nn.Module):
         qk_norm = functools.partial(norm, use_bias=False) if self.norm == "layer" else norm
         blocks = scan(
             self.mlp_dim, self.num_heads, self.dropout, norm, self.gelu, self.qkv_bias, self.key_bias,
-            qk_norm if self.qk_norm else None, self.parallel, self.attention, dtypes, name="blocks",
+            qk_norm if self.qk_norm else None, self.parallel, self.attention, dtypes, self.remat != "none",
+            name="blocks",
         )  # fmt: skip
         rates = jnp.linspace(0, self.stochastic_depth, self.depth)
         return blocks(x, rates, train)[0]

@@ -99,12 +99,12 @@ def _times(plan: Plan) -> list[tuple[str, str]]:
 
 def ranking(plans: Sequence[Plan]) -> str:
     """Plans of one config and slice, the best first, one a line."""
-    lines = [f"{'mesh':32} {'remat':6} {'parts':>5} {'peak':>10} {'step':>10} {'MFU':>6}  verdict"]
+    lines = [f"{'mesh':32} {'remat':8} {'parts':>5} {'peak':>10} {'step':>10} {'MFU':>6}  verdict"]
     for plan in plans:
         mfu = "-" if plan.mfu is None else f"{plan.mfu:.1%}"
         verdict = ("fits, bound by " + plan.bound_by) if plan.fits and plan.bound_by else "does not fit"
         lines.append(
-            f"{mesh_text(plan.mesh):32} {plan.remat or '-':6} {plan.microbatches:5} {size(plan.peak_bytes):>10} "
+            f"{mesh_text(plan.mesh):32} {plan.remat or '-':8} {plan.microbatches:5} {size(plan.peak_bytes):>10} "
             f"{duration(plan.step_time_s):>10} {mfu:>6}  {verdict}"
         )
     return "\n".join(lines)

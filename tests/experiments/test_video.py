@@ -3,6 +3,7 @@
 import re
 
 import av
+import jax
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from experiments.video import main
 from research import config as configs
 from research.data import prepare
 from research.data.builders import moving_digits
+from research.interop import checkpoints, exports, loading
 from research.train import trainer
 from tests.experiments.conftest import ROOT
 
@@ -44,6 +46,17 @@ def test_shuffled_frames_fall_to_chance_and_reversed_ones_to_the_other_class(tra
     assert accuracy["as they are"] == pytest.approx(result["metrics"]["test/accuracy"])
     assert 0.42 < accuracy["shuffled"] < 0.58  # of 400 clips: three standard deviations and a little
     assert accuracy["reversed"] < 0.1
+
+
+@pytest.mark.long
+def test_another_run_begins_with_its_weights(trained):
+    config, workdir, _ = trained
+    task, _ = main.build(config, "as they are")
+    leaves = loading.leaves_of(jax.eval_shape(task.init, jax.random.key(0)))
+    plan = loading.plan(checkpoints.open_checkpoint(workdir), task.model, leaves)
+    assert set(plan.rows) == set(leaves) and not plan.left_over
+    with pytest.raises(ValueError, match=r"no family .* for a VideoViT"):
+        exports.run(workdir, workdir + "/exported")
 
 
 @pytest.mark.long

@@ -1,10 +1,12 @@
 """Weights for the backbone of a detector, of a segmenter and of a model of faces."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
 
-from research.interop import checkpoints, loading
+from research.interop import checkpoints, layouts, loading, safetensors
 from research.models import detector, faces, resnet, segmenter
 from research.models.vit import ViT
 from tests.interop.test_init_from import SIZE, big_vision_file
@@ -58,3 +60,41 @@ def test_a_backbone_of_another_kind_is_refused(pretrained):
     model = segmenter.Segmenter(ViT(0, image_size=8, **(VIT | {"depth": 3})), 3, decoder="linear")
     with pytest.raises(ValueError, match=r"config\.model\.depth=3, but .* was made with 2; set it to that"):
         loading.plan(pretrained[0], model, shapes_of(model, 8, 8)[1])
+
+
+def run_of(model, tensors):
+    """A checkpoint of a run of ours that holds these tensors."""
+    specs = {name: safetensors.Spec(value.shape, value.dtype) for name, value in tensors.items()}
+    there = types.SimpleNamespace(specs=specs, read=tensors.__getitem__, there=lambda name: name)
+    table = lambda model, paths: [layouts.Row(path, path) for path in paths]
+    inner = model.backbone
+    fields = {
+        name: getattr(inner, name) for name in ("patch_size", "image_size", "image_width") if hasattr(inner, name)
+    }
+    fields |= {"width": inner.width}
+    return checkpoints.Checkpoint("runs/other", "run", type(model), fields, {}, there, table, "(?!)", "", type(inner))
+
+
+@pytest.mark.parametrize(("old", "new"), [((16, 24), (24, 16)), ((12, 48), (16, 24)), ((8, 24), (16, 32))])
+def test_positions_of_one_wide_picture_are_laid_over_another(old, new):
+    segment = lambda sides: segmenter.Segmenter(
+        ViT(0, image_size=sides[0], image_width=sides[1], **VIT), 3, decoder="linear"
+    )
+    _, leaves = shapes_of(segment(old), *old)
+    rng = np.random.default_rng(0)
+    tensors = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in leaves.items()}
+    variables, leaves = shapes_of(segment(new), *new)
+    plan = loading.plan(run_of(segment(old), tensors), segment(new), leaves)
+    assert not plan.fresh and list(plan.resized) == ["backbone/positions"]
+    positions = plan.variables(variables)["params"]["backbone"]["positions"]
+    before = tensors["backbone/positions"].reshape(old[0] // 4, old[1] // 4, -1)
+    expected = jax.image.resize(before, (new[0] // 4, new[1] // 4, before.shape[-1]), "bilinear")
+    np.testing.assert_allclose(positions[0], expected.reshape(positions.shape[1:]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_around_a_backbone_of_another_kind_is_refused():
+    around = lambda backbone: detector.Detector(backbone, 3, pyramid_channels=8, head_depth=1)
+    theirs = around(resnet.ResNet(0, (1, 1), "basic", 8, "half"))
+    model = around(ViT(0, image_size=8, **VIT))
+    with pytest.raises(ValueError, match="holds a Detector around a ResNet, but the config has a Detector around a V"):
+        loading.plan(run_of(theirs, {}), model, shapes_of(model, 8, 8)[1])

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from research.interop import loading, npz, runs, start
+from research.interop import loading, npz, positions, runs, start
 from research.interop.families import big_vision
 from research.models.vit import ViT
 from research.tasks import classification
@@ -122,8 +122,8 @@ def test_positions_are_resized_to_other_pictures(tmp_path):
 def test_resizing_keeps_constants_and_the_class_token(old, new):
     rng = np.random.default_rng(0)
     cls, grid = rng.normal(size=(1, 1, 3)), np.ones((1, old - (old in (10, 17)), 1)) * np.array([1.0, -2.0, 0.5])
-    positions = grid if old not in (10, 17) else np.concatenate([cls, grid], 1)
-    resized = loading.resize_positions(positions.astype(np.float32), new)
+    whole = grid if old not in (10, 17) else np.concatenate([cls, grid], 1)
+    resized = positions.resize(whole.astype(np.float32), new)
     assert resized.shape == (1, new, 3)
     has_cls = new in (10, 5)
     np.testing.assert_allclose(resized[:, has_cls:], np.broadcast_to(grid[:, :1], (1, new - has_cls, 3)), rtol=1e-6)

@@ -1,0 +1,64 @@
+"""Learned positions of a grid of patches, laid over another grid."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+
+from research.interop.layouts import Row
+from research.interop.safetensors import Spec
+
+Grid = tuple[int, int]  # rows and columns
+
+
+def grid_of(model: nn.Module) -> Grid | None:
+    """Of the patches of a ViT, also inside another model."""
+    vit = getattr(model, "backbone", model)
+    if not hasattr(vit, "patch_size"):
+        return None
+    return vit.image_size // vit.patch_size, (vit.image_width or vit.image_size) // vit.patch_size
+
+
+def grid_of_fields(fields: Mapping[str, Any]) -> Grid | None:
+    """Of a model of these fields; None where they do not say that it is no square."""
+    width = fields.get("image_width", 0)
+    return (fields["image_size"] // fields["patch_size"], width // fields["patch_size"]) if width else None
+
+
+def source_shape(row: Row, shape: tuple[int, ...], theirs: Spec, grid: Grid | None) -> tuple[int, ...] | None:
+    """The shape on our side of positions of another grid; None where that is not all that differs."""
+    if len(theirs.shape) != 3:
+        return None
+    for length in (theirs.shape[1], theirs.shape[1] + 1):
+        source = (1, length, shape[2])
+        places = (length, length - 1)  # without and with a class token
+        is_grid = math.prod(grid) in places if grid else any(round(n**0.5) ** 2 == n for n in places)
+        if is_grid and row.their_shape(source) == theirs.shape:
+            return source
+    return None
+
+
+def resize(positions: np.ndarray, length: int, grid: Grid | None = None, old_grid: Grid | None = None) -> np.ndarray:
+    """Learned positions [1, length, width] of one grid, bilinearly to one of another `length`, in float32.
+
+    The grids are squares unless they are given. The position of a class token, which comes first where there is one
+    more than places in the grid, is kept, dropped, or 0.
+    """
+    side_of = lambda count: round(count**0.5) if round(count**0.5) ** 2 == count else round((count - 1) ** 0.5)
+    old, new = old_grid or (side_of(positions.shape[1]),) * 2, grid or (side_of(length),) * 2
+    old_cls, cls = positions.shape[1] - math.prod(old), length - math.prod(new)
+    around = positions[0, old_cls:].astype(np.float32).reshape(*old, -1)
+    down, across = (_linear_weights(*sides) for sides in zip(old, new, strict=True))
+    resized = np.einsum("ya,xb,abd->yxd", down, across, around, optimize=True).reshape(math.prod(new), -1)
+    first = positions[0, :1] if old_cls else np.zeros_like(resized[:1])
+    return np.concatenate([first[:cls], resized])[None].astype(np.float32)
+
+
+def _linear_weights(old: int, new: int) -> np.ndarray:
+    """[new, old]: linear interpolation between the centres of cells, averaging where there are fewer than before."""
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    distances = np.abs(centres[:, None] - np.arange(old)) / max(1.0, old / new)
+    weights = np.maximum(0, 1 - distances)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
