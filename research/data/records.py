@@ -44,6 +44,12 @@ class Records:
         position = index - (self._ends[file - 1] if file else 0) + skip
         return self._reader(name).read(position, position + 1)[0]
 
+    def canonical(self, index: int) -> bytes:
+        """The bytes of record `index` with its fields in order, in which each process writes them as it pleases."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        return tf_example_pb2.Example.FromString(self.raw(index)).SerializeToString(deterministic=True)
+
     def _reader(self, name: str):
         from array_record.python import array_record_module
 

@@ -54,7 +54,7 @@ OWN = {
 }
 FOLDER = "folder:"
 SPLITS = ("train", "validation", "test")
-FINGERPRINT_RECORDS = 64
+FINGERPRINT_EXAMPLES = 256
 CATALOGUE_PARTS = (
     "question_answering", "ranking", "recommendation", "structured", "summarization", "text", "text_simplification",
     "time_series", "translate", "video", "vision_language",
@@ -195,18 +195,17 @@ class Prepared:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over: name, version, every split's expression, length and file sizes, and the bytes of 64
-        records (or all, where there are fewer) spread evenly over it. A data set prepared again from the same archives
-        has the same fingerprint; an edit that touches none of these records and no file's size goes unseen.
+        """16 hex digits over: name, version, every split's expression and length, and the content of 256 examples (or
+        all, where there are fewer) spread evenly over it. A data set prepared again from the same archives has the same
+        fingerprint; an edit that touches none of these examples goes unseen.
         """
         digest = hashlib.sha256(f"{self.builder.name} {self.version}".encode())
         for split, expression in self._expressions.items():
-            sizes = [os.path.getsize(path) for path in self.builder.info.splits[expression].filepaths]
             source = self.source(split)
-            digest.update(f"{split} {expression} {len(source)} {sizes}".encode())
-            spread = min(FINGERPRINT_RECORDS, len(source))
+            digest.update(f"{split} {expression} {len(source)}".encode())
+            spread = min(FINGERPRINT_EXAMPLES, len(source))
             for position in range(spread):
-                digest.update(source.raw(position * len(source) // spread))
+                digest.update(source.canonical(position * len(source) // spread))
         return digest.hexdigest()[:16]
 
 

@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 import scipy.io
+from tensorflow_datasets.proto import tf_example_pb2
 
-from research.data import datasets, prepare, sources
+from research.data import datasets, prepare, records, sources
 from tests.data.conftest import ROOT, encoded_picture, run_python, write_cifar10
 
 
@@ -35,6 +36,21 @@ def test_the_fingerprint_follows_the_content_not_the_place(tmp_path):
         prepare.prepare("cifar10_jpeg", manual_dir=str(archives), data_dir=str(archives))
         fingerprints.append(cifar10(archives).fingerprint)
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_the_order_in_which_a_process_writes_fields_is_no_content(monkeypatch):
+    """Protocol buffers write a map in an order of their own, which differs from process to process."""
+
+    def field(name, number):
+        example = tf_example_pb2.Example()
+        example.features.feature[name].int64_list.value.append(number)
+        return example.SerializeToString()
+
+    one, two = field("label", 1), field("take", 2)
+    source = object.__new__(records.Records)
+    written = [one + two, two + one, one + field("take", 3)]  # messages one after the other are merged
+    monkeypatch.setattr(records.Records, "raw", lambda self, index: written[index])
+    assert source.canonical(0) == source.canonical(1) != source.canonical(2)
 
 
 def test_prepare_again_does_nothing(tmp_path):
