@@ -224,7 +224,7 @@ def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set
             )
     expected = row.their_shape(shape)
     wrong = next((name for name in names if specs[name].shape != expected), None)
-    is_other_grid = _is_positions(path) and loading.their_grid not in (None, loading.grid)
+    is_other_grid = _is_positions(path) and positions.differ(loading.grid, loading.their_grid)
     if wrong is None and not is_other_grid:
         loading.rows[path] = row
         return set(names)

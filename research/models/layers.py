@@ -102,15 +102,13 @@ def attention(
 
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, scale: float | None) -> jax.Array:
     """JAX refuses odd lengths in training (0.10, 0.11), so they get a place more, which nobody looks at."""
-    lengths = query.shape[1], key.shape[1]
-    if not any(length % 2 for length in lengths):
-        return jax.nn.dot_product_attention(query, key, value, scale=scale, implementation="cudnn")
+    attend = functools.partial(jax.nn.dot_product_attention, scale=scale, implementation="cudnn")
+    if query.shape[1] % 2 == key.shape[1] % 2 == 0:
+        return attend(query, key, value)
     even = (jnp.pad(part, ((0, 0), (0, part.shape[1] % 2), (0, 0), (0, 0))) for part in (query, key, value))
-    real = (constrain(jnp.full(query.shape[:1], length, jnp.int32), ("batch",)) for length in lengths)
-    names = ("query_seq_lengths", "key_value_seq_lengths")
-    return jax.nn.dot_product_attention(
-        *even, scale=scale, implementation="cudnn", **dict(zip(names, real, strict=True))
-    )[:, : lengths[0]]
+    real = lambda part: constrain(jnp.full(len(part), part.shape[1], jnp.int32), ("batch",))
+    padded = attend(*even, query_seq_lengths=real(query), key_value_seq_lengths=real(key))
+    return padded[:, : query.shape[1]]
 
 
 def _divided_last(

@@ -75,10 +75,12 @@ def run_of(model, tensors):
     return checkpoints.Checkpoint("runs/other", "run", type(model), fields, {}, there, table, "(?!)", "", type(inner))
 
 
-@pytest.mark.parametrize(("old", "new"), [((16, 24), (24, 16)), ((12, 48), (16, 24)), ((8, 24), (16, 32))])
+@pytest.mark.parametrize(
+    ("old", "new"), [((16, 24), (24, 16)), ((12, 48), (16, 24)), ((8, 24), (16, 32)), ((24, 24), (16, 36))]
+)
 def test_positions_of_one_wide_picture_are_laid_over_another(old, new):
     segment = lambda sides: segmenter.Segmenter(
-        ViT(0, image_size=sides[0], image_width=sides[1], **VIT), 3, decoder="linear"
+        ViT(0, image_size=sides[0], image_width=sides[1] * (sides[0] != sides[1]), **VIT), 3, decoder="linear"
     )
     _, leaves = shapes_of(segment(old), *old)
     rng = np.random.default_rng(0)
