@@ -57,6 +57,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "class_weights": tuple(round(1 / math.log(1.1 + share), 2) for share in SHARES),  # ENet's, softer
                 "region": "dice",
                 "region_weight": 1.0,
+                "flip_average": True,
             },
             "optimizer": {
                 "name": "adamw",
@@ -67,7 +68,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "clip_norm": 1.0,
             },
             "train": {
-                "steps": 16_000,
+                "steps": 10_000,
                 "batch_size": 16,
                 "eval_batch_size": 16,
                 "eval_every": 1000,
@@ -82,7 +83,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         config.data.workers = 0
         config.model.update(stage_sizes=(1, 2, 2, 2), width=24, decoder_channels=(96, 48, 32))
         config.optimizer.update(learning_rate=3e-3, warmup_steps=100)
-        config.train.update(steps=2600, batch_size=8, eval_every=200, checkpoint_every=200, log_every=25, ema=0.99)
+        config.train.update(steps=4000, batch_size=8, eval_every=200, checkpoint_every=200, log_every=25, ema=0.99)
     if variant == "smoke":
         config.data.update(name="coloured_shapes", scale=(0.8, 1.25), colour=0.1, workers=0)
         config.data.update(mean=(120.0,), std=(40.0,))

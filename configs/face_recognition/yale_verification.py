@@ -35,7 +35,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "extended_yale_b/verification",
                 "image_size": 48,
                 "squeeze": True,
-                "equalise": True,
+                "lighting": "local",
                 "flip": True,
                 "rotate": 8.0,
                 "shift": 3.0,

@@ -43,7 +43,8 @@ def build(config: Any) -> tuple[faces.Task, faces_data.Faces]:
     dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
     backbone = MODELS[config.model.name](num_classes=0, **dtypes, **settings)
     head = {key: config.model[key] for key in _HEAD}
-    model = FaceModel(backbone, data.num_classes, param_dtype=config.precision.params, **head)
+    people = data.num_classes * (1 + config.task.mirrored_people)
+    model = FaceModel(backbone, people, param_dtype=config.precision.params, **head)
     task = faces.Task(model, data.image_shape, data.mean, data.std, **config_lib.plain(config.task))
     return task, data
 

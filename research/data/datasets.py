@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "eval_size": 0,  # where evaluation sees another size than training; 0 is image_size
     # What evaluation sees too, see images.Evaluate.
     "squeeze": False,
-    "equalise": False,
+    "lighting": "as it is",
     # Augmentation while training, see images.Train.
     "crop": "none",
     "pad": 4,
@@ -208,7 +208,7 @@ def transforms(config: Mapping[str, Any], shape: Sequence[int | None], image_key
         "image_key": image_key,
         "label_key": label_key,
         "squeeze": config["squeeze"],
-        "equalise": config["equalise"],
+        "lighting": config["lighting"],
     }
     augmentation = {key: config[key] for key in AUGMENTATION if key in config}
     return images.Train(size=size, **geometry, **augmentation), images.Evaluate(size=eval_size, **geometry)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from research import config as config_lib
@@ -18,6 +19,8 @@ LOGICAL_AXES = (
     *vit.LOGICAL_AXES,
 )
 ATTENDING = ("joint", "factorised", "frames")
+SEEN = ("frames", "changes", "both")
+GAIN = 4.0  # of changes, which are small beside what frames differ by from their mean
 
 
 class FactorisedBlock(nn.Module):
@@ -78,6 +81,7 @@ class VideoViT(vit.ViT):
     frames: int = 16
     tubelet: int = 2
     space_time: str = "joint"
+    sees: str = "frames"
     logical_axes = LOGICAL_AXES
 
     @property
@@ -95,7 +99,7 @@ class VideoViT(vit.ViT):
             )
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = functools.partial(layers.NORMS[self.norm], epsilon=self.layer_norm_epsilon, **dtypes)
-        x = nn.Dense(self.width, name="tubelets", **dtypes)(self._tubelets(images.astype(self.dtype)))
+        x = nn.Dense(self.width, name="tubelets", **dtypes)(self._tubelets(self._seen(images.astype(self.dtype))))
         time, space = x.shape[1:3]
         init = nn.initializers.normal(0.02)
         where = self.param("space", init, (1, space, self.width), self.param_dtype).astype(x.dtype)
@@ -112,6 +116,13 @@ class VideoViT(vit.ViT):
         x = constrain(constrain(x, vit.TOKENS).mean(1), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
+    def _seen(self, images: jax.Array) -> jax.Array:
+        if self.sees == "frames":
+            return images
+        changes = GAIN * jnp.abs(jnp.diff(images, axis=1))
+        changes = jnp.concatenate([changes[:, :1], changes], 1)  # nothing is before the first frame
+        return changes if self.sees == "changes" else jnp.concatenate([images, changes], -1)
+
     def _tubelets(self, images: jax.Array) -> jax.Array:
         """[batch, time, space, pixels of a tubelet]."""
         batch, channels, side = images.shape[0], images.shape[-1], self.image_size // self.patch_size
@@ -123,6 +134,7 @@ class VideoViT(vit.ViT):
     def _check(self) -> None:
         super()._check()
         config_lib.choose(dict.fromkeys(ATTENDING), self.space_time, "model.space_time")
+        config_lib.choose(dict.fromkeys(SEEN), self.sees, "model.sees")
         if self.tubelet < 1 or self.frames % self.tubelet:
             raise ValueError(f"config.model.frames={self.frames} must be a multiple of tubelet={self.tubelet}")
         for field, known in (("pool", "mean"), ("positions", "learned"), ("stem", "patch")):

@@ -26,7 +26,8 @@ class Task:
     A batch holds `image` uint8 [batch, height, width, 3], `mask` uint8 [batch, height, width], whose numbers from the
     number of classes on are void and count nowhere, `index` int32 [batch] and `weight` float32 [batch], 0 for padding.
     `mean` and `std` are per channel, in units of 0..255; `class_weights` one a class, () for 1 each.
-    `region` names a loss of whole pictures, see REGIONS, that is added `region_weight` times.
+    `region` names a loss of whole pictures, see REGIONS, that is added `region_weight` times. With `flip_average`, what
+    is evaluated and predicted is the mean of the logits of a picture and of its mirror image.
     """
 
     model: nn.Module
@@ -37,6 +38,7 @@ class Task:
     class_weights: tuple[float, ...] = ()
     region: str = "none"
     region_weight: float = 1.0
+    flip_average: bool = False
 
     # What chooses among checkpoints: a metric of the evaluation, and whether more of it is better.
     selection = ("miou", "max")
@@ -94,7 +96,7 @@ class Task:
 
     def evaluate(self, variables, batch: Batch) -> Sums:
         """Sums of plain cross-entropy, and the confusion matrix [classes, classes] of truth and prediction."""
-        logits = self._logits(variables, batch)
+        logits = self._averaged(variables, batch)
         valid = self._valid(batch)
         pixels = valid.sum()
         losses = _cross_entropy(logits, batch["mask"]) * valid
@@ -103,7 +105,7 @@ class Task:
     def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
         """The likeliest class of each pixel, uint8 [batch, height, width]."""
         del rng
-        return {"mask": self._logits(variables, batch).argmax(-1).astype(jnp.uint8)}
+        return {"mask": self._averaged(variables, batch).argmax(-1).astype(jnp.uint8)}
 
     def derived(self, means: Mapping[str, Any]) -> dict[str, float]:
         """`scores` of the confusion matrix of a whole split, which is the only one."""
@@ -118,6 +120,13 @@ class Task:
         images = (batch["image"].astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         images = constrain(images, ("batch", "height", "width", None))
         return self.model.apply(variables, images, train=train, **options)
+
+    def _averaged(self, variables, batch: Batch) -> jax.Array:
+        logits = self._logits(variables, batch)
+        if not self.flip_average:
+            return logits
+        mirrored = self._logits(variables, batch | {"image": batch["image"][:, :, ::-1]})
+        return (logits + mirrored[:, :, ::-1]) / 2
 
     def _valid(self, batch: Batch) -> jax.Array:
         """1 where a pixel counts, 0 where it is void or padding, float32 [batch, height, width]."""
