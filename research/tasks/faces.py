@@ -70,9 +70,7 @@ class Task(classification.Task):
             mirrored = jax.random.bernoulli(mirror_rng, shape=batch["label"].shape)
             images = jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
             batch = batch | {"label": batch["label"] + mirrored * (self.model.num_classes // 2)}
-        (_, cosines), new = self.model.apply(
-            variables, images, train=True, mutable=mutable, rngs={"dropout": rng}
-        )
+        (_, cosines), new = self.model.apply(variables, images, train=True, mutable=mutable, rngs={"dropout": rng})
         logits = faces.margin_logits(cosines, batch["label"], self.margin, self.margin_size, self.scale)
         losses = optax.losses.softmax_cross_entropy(logits, self._targets(batch["label"])) * batch["weight"]
         return losses.sum() / totals["examples"], (new, self._sums(losses, cosines, batch))

@@ -26,8 +26,11 @@ class Task:
     A batch holds `image` uint8 [batch, height, width, 3], `mask` uint8 [batch, height, width], whose numbers from the
     number of classes on are void and count nowhere, `index` int32 [batch] and `weight` float32 [batch], 0 for padding.
     `mean` and `std` are per channel, in units of 0..255; `class_weights` one a class, () for 1 each.
-    `region` names a loss of whole pictures, see REGIONS, that is added `region_weight` times. With `flip_average`, what
-    is evaluated and predicted is the mean of the logits of a picture and of its mirror image.
+    `region` names a loss of whole pictures, see REGIONS, that is added `region_weight` times.
+
+    standardise    each picture by its own mean and standard deviation, all channels together, instead of `mean` and
+                   `std`: how dark it is does not matter then. What is around it on its canvas counts, too.
+    flip_average   what is evaluated and predicted is the mean of the logits of a picture and of its mirror image
     """
 
     model: nn.Module
@@ -38,6 +41,7 @@ class Task:
     class_weights: tuple[float, ...] = ()
     region: str = "none"
     region_weight: float = 1.0
+    standardise: bool = False
     flip_average: bool = False
 
     # What chooses among checkpoints: a metric of the evaluation, and whether more of it is better.
@@ -117,9 +121,14 @@ class Task:
         return Scorer(data, split)
 
     def _logits(self, variables, batch: Batch, train: bool = False, **options) -> Any:
-        images = (batch["image"].astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-        images = constrain(images, ("batch", "height", "width", None))
+        images = constrain(self._normalised(batch["image"].astype(jnp.float32)), ("batch", "height", "width", None))
         return self.model.apply(variables, images, train=train, **options)
+
+    def _normalised(self, images: jax.Array) -> jax.Array:
+        if not self.standardise:
+            return (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        spread = images.std((1, 2, 3), keepdims=True)
+        return (images - images.mean((1, 2, 3), keepdims=True)) / jnp.maximum(spread, 1)  # of one grey value: zeros
 
     def _averaged(self, variables, batch: Batch) -> jax.Array:
         logits = self._logits(variables, batch)
