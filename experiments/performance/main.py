@@ -59,7 +59,7 @@ QUICK = {
         "configs": tuple(f"{each.removesuffix(':cpu')}:smoke" for each in vision_steps.CONFIGS[::3]),
         "steps": 3, "repeats": 1, "asked": (1, 2), "answers": 1,
     },
-    "vit": {"config": SMOKE, "batch_sizes": {"S": 8}, "steps": 4, "repeats": 1, "matmul": 64},
+    "vit": {"config": SMOKE, "runs": (("S", 8, "none", 0),), "steps": 4, "repeats": 1, "matmul": 64},
     "plan": {"config": SMOKE, "slices": (("v5e:2x2", 1024, 1, 4), ("v5e:2x4", 2048, 2, 4)), "overrides": ()},
     "text": {
         "shapes": Shapes(

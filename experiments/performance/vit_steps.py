@@ -20,29 +20,32 @@ from research.train import feed, trainer
 
 CONFIG = "configs/image_classification/imagenet_vit_l16.py"
 GIB = 2**30
-# Pictures a step and device; meant to fit a GPU of 80 GB.
-BATCH_SIZES = {"S": 512, "B": 256, "L": 256}
+# Size, pictures a step and device, model.remat, GiB of memory without which it is left out; what matters most first.
+RUNS = (("L", 256, "operands", 50), ("L", 256, "none", 95), ("B", 256, "operands", 20), ("S", 512, "operands", 20))
 
 
 def measure(
     config: str = CONFIG,
-    batch_sizes: dict[str, int] | None = None,
+    runs: Sequence[tuple[str, int, str, int]] = RUNS,
     overrides: Sequence[str] = (),
     steps: int = 22,
     repeats: int = 3,
     matmul: int = 8192,
 ) -> Measured:
-    """For each size: medians over `repeats` stretches of `steps` steps, each beside a large matmul of the same minute.
+    """For each of `runs`: medians over `repeats` stretches of `steps` steps, each beside a large matmul.
 
     Raises ValueError on a machine without an accelerator, where a step would take minutes.
     """
     if jax.default_backend() == "cpu" and config == CONFIG:
         raise ValueError("the suite vit needs a GPU or TPU, and JAX has found none; leave it out, or see --quick")
-    for size, batch_size in (batch_sizes or BATCH_SIZES).items():
+    for size, batch_size, remat, needed in runs:
+        if (memory := _memory("bytes_limit") / GIB) and memory < needed:
+            say(f"ViT-{size}/16 with remat={remat} is left out: it needs {needed} GiB, and there are {memory:.0f}")
+            continue
         shape = [f"model.{field}={value}" for field, value in SIZES[size].items()] if config == CONFIG else []
         words = ["precision.compute=bfloat16", f"train.batch_size={batch_size * jax.device_count()}", "mesh.data=-1"]
         if config == CONFIG:
-            words += [*shape, "model.remat=operands", f"model.unroll={SIZES[size]['depth']}"]
+            words += [*shape, f"model.remat={remat}", f"model.unroll={SIZES[size]['depth']}"]
         words += overrides
         name = " ".join([config, *(f"--config.{word}" for word in words)])
         yield name, _measure_size(f"ViT-{size}/16", config, words, steps, repeats, matmul)
@@ -50,7 +53,7 @@ def measure(
 
 def _measure_size(name: str, config: str, overrides: list[str], steps: int, repeats: int, matmul: int):
     loaded, task, _ = load(config, overrides)
-    peak_before = _peak_memory()
+    peak_before = _memory("peak_bytes_in_use")
     program = trainer.build(loaded, task)
     batch = random_batch(task, loaded.train.batch_size, program)
     state, step_s, matmul_flops = program.init(), [], []
@@ -71,14 +74,14 @@ def _measure_size(name: str, config: str, overrides: list[str], steps: int, repe
         peak = jax.device_count() * chip.peak_flops("bfloat16") / chip.cores
         goal = {"at_least": 0.6} if "ViT-L" in name else {}
         values.append(Measurement(f"{name} MFU against the datasheet", model_flops / seconds / peak, **goal))
-    if _peak_memory() > peak_before:  # which a smaller model may not have passed
-        values.append(Measurement(f"{name} peak memory", _peak_memory() / GIB, "GiB"))
+    if (used := _memory("peak_bytes_in_use")) > peak_before:  # which a smaller model may not have passed
+        values.append(Measurement(f"{name} peak memory", used / GIB, "GiB"))
     return values
 
 
-def _peak_memory() -> int:
-    """Bytes, since the process began; 0 where the device does not say."""
-    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+def _memory(key: str) -> int:
+    """Bytes of the device's statistics, of which peaks are since the process began; 0 where the device does not say."""
+    return (jax.devices()[0].memory_stats() or {}).get(key, 0)
 
 
 def random_batch(task: Any, batch_size: int, program: Any) -> dict[str, jax.Array]:
