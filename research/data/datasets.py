@@ -202,6 +202,8 @@ def transforms(config: Mapping[str, Any], shape: Sequence[int | None], image_key
     size = _size(config, shape)
     resize, eval_size = config["resize"] or size, config["eval_size"] or size
     _check(config, size, eval_size, resize)
+    if (lighting := config["lighting"]) not in images.LIGHTINGS:
+        raise ValueError(f"config.data.lighting={lighting!r} is unknown; choose from {', '.join(images.LIGHTINGS)}")
     geometry = {
         "resize": resize,
         "channels": 1 if shape[-1] == 1 else 3,

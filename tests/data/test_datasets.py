@@ -132,6 +132,7 @@ def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
         ({"name": "ag_news_subset"}, "one picture and one class are needed"),
         ({"name": "imagenet2012"}, "image_size is needed"),
         ({"name": "folder:/absent"}, "/absent is not a folder"),
+        ({"name": "digits", "lighting": "dim"}, "lighting='dim' is unknown; choose from as it is, equalised, local"),
         ({"name": "digits", "crop": "centre"}, "crop='centre' is unknown; choose from none, pad, random, inception"),
         ({"name": "digits", "resize": 4}, "resize=4 px must be at least image_size=8"),
         ({"name": "digits", "eval_size": 9}, "resize=8 px must be at least eval_size=9"),

@@ -170,6 +170,45 @@ def test_equalised_pictures_do_not_depend_on_how_they_were_lit(rng):
     np.testing.assert_array_equal(cropped["image"], dim)
 
 
+def blur(pixels, sigma):
+    """A Gaussian blur by explicit sums, the border mirrored with its last pixel."""
+    reach = round(4 * sigma)
+    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+    for axis in (0, 1):
+        padded = np.pad(pixels, [(reach, reach) if each == axis else (0, 0) for each in (0, 1)], "symmetric")
+        pixels = np.apply_along_axis(np.convolve, axis, padded, weights / weights.sum(), mode="valid")
+    return pixels
+
+
+def test_local_contrast_is_that_of_tan_and_triggs(rng):
+    pixels = rng.integers(0, 256, (24, 20)).astype(np.uint8)
+    powers = (pixels + 1.0) ** 0.2
+    contrast = blur(powers, 1) - blur(powers, 2)
+    contrast /= np.mean(np.abs(contrast) ** 0.1) ** 10
+    contrast /= np.mean(np.minimum(np.abs(contrast), 10) ** 0.1) ** 10
+    expected = 127.5 + 12.75 * 10 * np.tanh(contrast / 10)
+    np.testing.assert_allclose(np.asarray(images.local_contrast(Image.fromarray(pixels))), expected, atol=0.6)
+
+
+def test_local_contrast_leaves_slow_light_alone(picture):
+    grey = np.asarray(picture.convert("L").resize((64, 64), Image.Resampling.BICUBIC), float)
+    light = np.linspace(0.3, 1.0, 64)[:, None] * np.linspace(1.0, 0.5, 64)
+    lit, unlit = (
+        np.asarray(images.local_contrast(Image.fromarray(each.round().astype(np.uint8))), float)
+        for each in (grey * light, grey)
+    )
+    inner = (slice(4, -4),) * 2
+    assert np.corrcoef((grey * light)[inner].ravel(), grey[inner].ravel())[0, 1] < 0.9
+    assert np.corrcoef(lit[inner].ravel(), unlit[inner].ravel())[0, 1] > 0.97
+
+
+def test_local_contrast_works_on_each_channel_and_finds_none_in_one_colour(picture):
+    apart = [np.asarray(images.local_contrast(band)) for band in picture.split()]
+    np.testing.assert_array_equal(np.asarray(images.local_contrast(picture)), np.stack(apart, -1))
+    flat = np.asarray(images.local_contrast(Image.new("L", (9, 7), 40)))
+    assert flat.shape == (7, 9) and (np.abs(flat - 127.5) < 1).all()
+
+
 def test_light_changes_gain_and_spread_within_the_limits(picture, rng):
     pixels = np.asarray(picture, float)
     seen = [np.asarray(images.random_light(picture, 0.2, 0.0, rng), float) for _ in range(50)]

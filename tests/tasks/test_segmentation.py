@@ -145,3 +145,38 @@ def test_bad_settings_are_refused():
         make(class_weights=(1.0, 2.0))
     with pytest.raises(ValueError, match=r"config.task.region='shape' is unknown; choose from dice, lovasz, none"):
         make(region="shape")
+
+
+def test_standardised_pictures_do_not_depend_on_how_they_were_lit(variables):
+    batch, task = make_batch(), make(standardise=True)
+    batch["image"] //= 4
+    logits = jax.jit(task._logits)
+    dim, bright = (
+        np.asarray(logits(variables, batch | {"image": each})) for each in (batch["image"], 3 * batch["image"] + 20)
+    )
+    np.testing.assert_allclose(dim, bright, atol=1e-4)
+    pixels = batch["image"].astype(float)
+    each = (pixels - pixels.mean((1, 2, 3), keepdims=True)) / pixels.std((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(dim, each @ np.asarray(variables["params"]["head"]["kernel"], float), atol=1e-4)
+    grey = np.full_like(batch["image"], 7)
+    np.testing.assert_array_equal(logits(variables, batch | {"image": grey}), np.zeros_like(dim))
+
+
+def test_averaged_over_mirror_images_a_mask_turns_with_its_picture():
+    class Leaning(nn.Module):
+        """Logits that differ from left to right, so that a picture and its mirror image get other masks."""
+
+        @nn.compact
+        def __call__(self, images, train=False):
+            return nn.Dense(3, name="head")(images) * jnp.arange(images.shape[2])[:, None]
+
+    batch = make_batch()
+    mirrored = {name: batch[name][:, :, ::-1] for name in ("image", "mask")}
+    for average in (False, True):
+        task = segmentation.Task(Leaning(), NAMES, (5, 6, 3), (100.0,) * 3, (50.0,) * 3, flip_average=average)
+        variables = jax.jit(task.init)(jax.random.key(0))
+        predict, evaluate = jax.jit(task.predict), jax.jit(task.evaluate)
+        masks, turned = (np.asarray(predict(variables, each)["mask"]) for each in (batch, batch | mirrored))
+        losses = [float(evaluate(variables, each)["loss"][0]) for each in (batch, batch | mirrored)]
+        assert (masks == turned[:, :, ::-1]).all() == average
+        assert np.isclose(*losses) == average
