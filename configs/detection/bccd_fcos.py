@@ -1,4 +1,4 @@
-"""FCOS over an FPN and a ResNet on BCCD: 205 pictures of blood cells with 4,888 boxes in three classes, from scratch.
+"""FCOS over an FPN and a ResNet on BCCD: 364 pictures of blood cells, 205 to train on, from scratch.
 
     python -m research.data prepare bccd_voc --manual_dir=../shared/data/bccd
     python -m experiments.detection.main --config=configs/detection/bccd_fcos.py:cpu --workdir=runs/bccd_fcos

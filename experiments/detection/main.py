@@ -15,23 +15,18 @@ from research import config as config_lib
 from research.data import detection as boxes
 from research.data import drawing, images, views
 from research.interop import start
-from research.models import detector, resnet, vit
+from research.models import backbones, detector
 from research.parallel import processes
 from research.report import precision_recall
 from research.tasks import box_scores, detection
 from research.train import rundir, trainer
 
-BACKBONES = {"resnet": resnet.ResNet, "vit": vit.ViT}
-_NOT_SET = ("parent", "name", "dtype", "param_dtype")
-_DETECTOR = config_lib.fields_of(detector.Detector, leave_out=_NOT_SET)
-
 
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
-    backbone = config_lib.choose(BACKBONES, config.model.name, "model.name")
     return trainer.defaults(config) | {
         "data": boxes.DEFAULTS,
-        "model": {"name": "", **config_lib.fields_of(backbone, leave_out=_NOT_SET), **_DETECTOR},
+        "model": backbones.defaults(config, detector.Detector),
         "task": config_lib.fields_of(detection.Task),
     }
 
@@ -39,11 +34,7 @@ def defaults(config: Any) -> dict[str, Any]:
 def build(config: Any) -> tuple[detection.Task, boxes.Detections]:
     """The task and the data of a config; nothing is read or computed yet."""
     data = boxes.load(config.data)
-    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
-    of_backbone = {key: value for key, value in config.model.items() if key not in ("name", *_DETECTOR)}
-    backbone = BACKBONES[config.model.name](num_classes=0, **dtypes, **of_backbone)
-    head = {key: config.model[key] for key in _DETECTOR}
-    model = detector.Detector(backbone, data.num_classes, **dtypes, **head)
+    model = backbones.make(config, detector.Detector, data.num_classes)
     task = detection.Task(
         model, data.class_names, data.image_shape, config.data.max_boxes, data.mean, data.std, **config.task
     )
@@ -65,13 +56,14 @@ def show_predictions(
 
     Both hold the boxes whose score is `task.shown_from` or more; in JSON in px: left, top, right, bottom.
     """
-    places = rundir.prediction_paths(workdir, files)
+    folder = rundir.Folder(workdir)
+    places = rundir.prediction_paths(folder, files)
     pictures = [images.read(file, boxes.CHANNELS) for file in files]
     outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
     if not processes.is_main():
         return
+    places[0].parent.mkdir(exist_ok=True)
     for row, (file, picture, place) in enumerate(zip(files, pictures, places, strict=True)):
-        place.parent.mkdir(exist_ok=True)
         shown = outputs["scores"][row] >= max(task.shown_from, 1e-9)  # 0: no box
         found = {name: outputs[name][row][shown] for name in ("boxes", "labels", "scores")}
         found["boxes"] = data.in_picture(found["boxes"], views.size_of(picture))
@@ -79,7 +71,9 @@ def show_predictions(
         drawn.save(f"{place}.png")
         content = {"picture": str(file), **box_scores.as_json(found, data.class_names)}
         Path(f"{place}.json").write_text(json.dumps(content, indent=1) + "\n")
-        print(f"{file}: {shown.sum()} boxes in {place}.png and {place}.json")
+        said = f"{workdir}/predict/{place.name}"
+        print(f"{file}: {shown.sum()} boxes in {said}.png and {said}.json")
+    folder.push()
 
 
 if __name__ == "__main__":

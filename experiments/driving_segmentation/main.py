@@ -15,23 +15,18 @@ from research import config as config_lib
 from research.data import drawing, images
 from research.data import segmentation as scenes
 from research.interop import start
-from research.models import resnet, segmenter, vit
+from research.models import backbones, segmenter, vit
 from research.parallel import processes
 from research.report import confusion
 from research.tasks import segmentation
 from research.train import rundir, trainer
 
-BACKBONES = {"resnet": resnet.ResNet, "vit": vit.ViT}
-_NOT_SET = ("parent", "name", "dtype", "param_dtype")
-_DECODER = config_lib.fields_of(segmenter.Segmenter, leave_out=_NOT_SET)
-
 
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
-    backbone = config_lib.choose(BACKBONES, config.model.name, "model.name")
     return trainer.defaults(config) | {
         "data": scenes.DEFAULTS,
-        "model": {"name": "", **config_lib.fields_of(backbone, leave_out=_NOT_SET), **_DECODER},
+        "model": backbones.defaults(config, segmenter.Segmenter),
         "task": config_lib.fields_of(segmentation.Task),
     }
 
@@ -39,11 +34,13 @@ def defaults(config: Any) -> dict[str, Any]:
 def build(config: Any) -> tuple[segmentation.Task, scenes.Scenes]:
     """The task and the data of a config; nothing is read or computed yet."""
     data = scenes.load(config.data)
-    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
-    of_backbone = {key: value for key, value in config.model.items() if key not in ("name", *_DECODER)}
-    backbone = BACKBONES[config.model.name](num_classes=0, **dtypes, **of_backbone)
-    decoder = {key: config.model[key] for key in _DECODER}
-    model = segmenter.Segmenter(backbone, data.num_classes, **dtypes, **decoder)
+    model = backbones.make(config, segmenter.Segmenter, data.num_classes)
+    sizes = data.train_transform.size, data.eval_transform.size
+    if isinstance(model.backbone, vit.ViT) and sizes[0] != sizes[1]:
+        raise ValueError(
+            f"a ViT sees pictures of one size, but config.data.image_size={sizes[0]} and eval_size={sizes[1]}; "
+            "set both to the size of the largest picture, or take a ResNet"
+        )
     task = segmentation.Task(
         model, data.class_names, data.image_shape, data.mean, data.std, **config_lib.plain(config.task)
     )
@@ -65,17 +62,19 @@ def show_predictions(
 
     NAME.png is the picture in the colours of its classes, with a legend; NAME_mask.png holds their numbers.
     """
-    places = rundir.prediction_paths(workdir, files)
+    folder = rundir.Folder(workdir)
+    places = rundir.prediction_paths(folder, files)
     pictures = [images.read(file, scenes.CHANNELS) for file in files]
     outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
     if not processes.is_main():
         return
+    places[0].parent.mkdir(exist_ok=True)
     for file, picture, mask, place in zip(files, pictures, outputs["mask"], places, strict=True):
-        place.parent.mkdir(exist_ok=True)
         mask = data.in_picture(mask, picture)
         drawing.overlay(picture, mask, data.class_names, data.colours).save(f"{place}.png")
         Image.fromarray(mask).save(f"{place}_mask.png")
-        print(f"{file}: {place}.png")
+        print(f"{file}: {workdir}/predict/{place.name}.png")
+    folder.push()
 
 
 if __name__ == "__main__":

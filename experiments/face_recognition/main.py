@@ -14,24 +14,21 @@ from research import cli
 from research import config as config_lib
 from research.data import faces as faces_data
 from research.interop import start
-from research.models import resnet, vit
+from research.models import backbones
 from research.models.faces import FaceModel
 from research.parallel import processes
 from research.report import roc
 from research.tasks import classification, faces
 from research.train import rundir, trainer
 
-MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet}
-_NOT_SET = ("parent", "name", "dtype", "param_dtype")
-_HEAD = config_lib.fields_of(FaceModel, leave_out=("momentum", *_NOT_SET))
+_OF_BACKBONE = ("momentum",)  # which both have
 
 
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
-    backbone = config_lib.choose(MODELS, config.model.name, "model.name")
     return trainer.defaults(config) | {
         "data": faces_data.DEFAULTS,
-        "model": {"name": "", **config_lib.fields_of(backbone, leave_out=_NOT_SET), **_HEAD},
+        "model": backbones.defaults(config, FaceModel, _OF_BACKBONE),
         "task": config_lib.fields_of(faces.Task, leave_out=("mixup", "cutmix")),
     }
 
@@ -39,12 +36,8 @@ def defaults(config: Any) -> dict[str, Any]:
 def build(config: Any) -> tuple[faces.Task, faces_data.Faces]:
     """The task and the data of a config; nothing is read or computed yet."""
     data = faces_data.load(config.data, gallery="identification" in config.task.metrics)
-    settings = {key: value for key, value in config.model.items() if key not in ("name", *_HEAD)}
-    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
-    backbone = MODELS[config.model.name](num_classes=0, **dtypes, **settings)
-    head = {key: config.model[key] for key in _HEAD}
     people = data.num_classes * (1 + config.task.mirrored_people)
-    model = FaceModel(backbone, people, param_dtype=config.precision.params, **head)
+    model = backbones.make(config, FaceModel, people, _OF_BACKBONE)
     task = faces.Task(model, data.image_shape, data.mean, data.std, **config_lib.plain(config.task))
     return task, data
 

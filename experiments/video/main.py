@@ -21,7 +21,18 @@ from research.tasks import classification, video
 from research.train import trainer
 
 # A clip has one form of tokens; see VideoViT.
-_NOT_SET = ("parent", "name", "dtype", "param_dtype", "pool", "positions", "stem", "stem_width", "parallel")
+_NOT_SET = (
+    "parent",
+    "name",
+    "dtype",
+    "param_dtype",
+    "image_width",
+    "pool",
+    "positions",
+    "stem",
+    "stem_width",
+    "parallel",
+)
 
 
 def defaults(config: Any) -> dict[str, Any]:

@@ -9,10 +9,14 @@ import numpy as np
 
 from research.data import datasets, images, sources
 
-# Those of pictures, but for what a clip has no use for.
+# Those of pictures, but for what a clip has no use for, and its model, which knows one size.
 DEFAULTS: dict[str, Any] = {
     "frames": 0,  # that the model sees, evenly spaced; 0: as many as are stored
-    **{key: value for key, value in datasets.DEFAULTS.items() if not key.startswith("randaugment")},
+    **{
+        key: value
+        for key, value in datasets.DEFAULTS.items()
+        if key != "eval_size" and not key.startswith("randaugment")
+    },
 }
 ORDERS = ("as they are", "shuffled", "reversed")
 
@@ -89,7 +93,7 @@ def spread(stored: int, count: int, phase: float = 0.5) -> np.ndarray:
 
 def load(config: Mapping[str, Any], order: str = ORDERS[0]) -> Clips:
     """The labelled clips that `config` (see DEFAULTS) describes, evaluated in an order; otherwise as datasets.load."""
-    config = {**DEFAULTS, **config}
+    config = {**datasets.DEFAULTS, **DEFAULTS, **config}
     if order not in ORDERS:
         raise ValueError(f"order={order!r} is unknown; choose from {', '.join(ORDERS)}")
     builder = datasets.open_builder(config)

@@ -64,6 +64,11 @@ class Faces(datasets.Pictures):
         """
         return self._references(split)[index]
 
+    def known(self, split: str) -> set[str]:
+        """The people of a split whose pictures are in its gallery."""
+        people = lambda gallery: {each["person"] for each in self._references(split) if each["gallery"] is gallery}
+        return people(True) & people(False)
+
     def pairs(self, split: str) -> list[pairs.Pair]:
         """The pairs of a split: those of its protocol or, where there is none, some that are drawn.
 

@@ -115,7 +115,12 @@ class Scenes(datasets.Classed):
         fill, count = self.eval_transform.fill, len(pictures)
         canvases = np.stack([np.asarray(self.view(picture).picture(picture, fill)) for picture in pictures])
         index, weight = np.full(count, -1, np.int32), np.zeros(count, np.float32)
-        return {"image": canvases, "mask": np.full(canvases.shape[:3], VOID), "index": index, "weight": weight}
+        return {
+            "image": canvases,
+            "mask": np.full(canvases.shape[:3], VOID, np.uint8),
+            "index": index,
+            "weight": weight,
+        }
 
     def in_picture(self, mask: np.ndarray, image: Image.Image) -> np.ndarray:
         """The part of a predicted mask [height, width] that shows `image`, at the size of `image`."""
@@ -142,12 +147,18 @@ def load(config: Mapping[str, Any]) -> Scenes:
     _check(config)
     mean, std = (datasets.per_channel(config[key], CHANNELS, key) for key in ("mean", "std"))
     largest = _largest(builder)
+    canvas = _size(config, "eval_size", largest)
+    if largest and any(side < most for side, most in zip(canvas, largest, strict=True)):
+        raise ValueError(
+            f"config.data.eval_size={canvas} is less than the largest picture of {config['name']!r}: "
+            f"{largest[0]} px high, {largest[1]} px wide"
+        )
     shared = {"classes": len(builder.class_names), "fill": tuple(round(value) for value in mean)}
     augmentation = {"scale": tuple(config["scale"]), "flip": config["flip"], "colour": config["colour"]}
     return Scenes(
         prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
         train_transform=Train(_size(config, "image_size", largest), **shared, **augmentation),
-        eval_transform=Evaluate(_size(config, "eval_size", largest), **shared),
+        eval_transform=Evaluate(canvas, **shared),
         workers=config["workers"],
         prefetch=config["prefetch"],
         class_names=tuple(builder.class_names),

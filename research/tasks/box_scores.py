@@ -23,11 +23,19 @@ class Scorer:
     """
 
     signatures: Mapping[str, str] = {
-        "map": f"pycocotools {metadata.version('pycocotools')} bbox, IoU .50:.05:.95, 100 boxes a picture, "
-        "as a fraction; bad boxes left out or cut as the config says"
+        name: f"pycocotools {metadata.version('pycocotools')} bbox, IoU {iou}, 100 boxes a picture, as a fraction; "
+        "bad boxes left out or cut as the config says"
+        for name, iou in {"map": ".50:.05:.95", "map50": ".50", "map75": ".75"}.items()
     }
 
     def __init__(self, data: Any, split: str):
+        """Raises ValueError for a split in which nothing is to be found."""
+        references = (data.reference(split, index) for index in range(data.counts[split]))
+        if all(np.all(each["crowd"]) for each in references):  # the first with an object ends it
+            raise ValueError(
+                f"no picture of the {split} split of {data.name!r} has an object, so nothing can be scored; add some, "
+                "or hold out more with config.data.validation_fraction"
+            )
         self._data, self._split = data, split
         self._found: dict[int, dict[str, Any]] = {}
 
@@ -75,10 +83,6 @@ def from_lines(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple
 
 def average_precision(pictures: list[dict[str, Any]], class_names: tuple[str, ...]) -> dict[str, float]:
     """The scores of `pictures`, each with its `reference` (boxes, labels, crowd, areas) and what was `found` there."""
-    if not any(len(each["reference"]["boxes"]) for each in pictures):
-        return {}
-    if not any(len(each["found"]["boxes"]) for each in pictures):
-        return dict.fromkeys(NAMES[:3], 0.0)
     scores = _evaluated(pictures, class_names)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
         scores.summarize()

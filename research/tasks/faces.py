@@ -16,7 +16,18 @@ from research.models import faces
 from research.tasks import classification, face_scores, selecting
 from research.tasks.classification import Batch, Sums
 
-METRICS = ("identification", "verification")
+# What each gives; with groups, `name_column_label` too.
+METRICS = {
+    "identification": ("identification",),
+    "verification": (
+        "auc",
+        "eer",
+        *(f"tar_at_far_{name}" for name in face_scores.RATES),
+        "pair_accuracy",
+        "tar",
+        "far",
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Task(classification.Task):
     scale: float = 64.0
     mirrored_people: bool = False
     flip_average: bool = True
-    metrics: tuple[str, ...] = METRICS
+    metrics: tuple[str, ...] = tuple(METRICS)
     groups: tuple[str, ...] = ()
     select_by: str = "accuracy"
     threshold: float = 0.0
@@ -46,8 +57,14 @@ class Task(classification.Task):
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that no batch could mend."""
         config_lib.choose(faces.MARGINS, self.margin, "task.margin")
+        known = ["accuracy", "loss"]
         for metric in self.metrics:
-            config_lib.choose(dict.fromkeys(METRICS), metric, "task.metrics")
+            known += config_lib.choose(METRICS, metric, "task.metrics")
+        of_group = lambda name: self.groups and self.select_by.startswith(f"{name}_")
+        if not any(self.select_by == name or of_group(name) for name in known):
+            raise ValueError(
+                f"config.task.select_by={self.select_by!r} is no score of task.metrics; choose from {', '.join(known)}"
+            )
         most = {"arcface": np.pi, "cosface": 2.0, "none": 0.0}[self.margin]
         if not 0 <= self.margin_size <= most:
             raise ValueError(
@@ -96,12 +113,19 @@ class Task(classification.Task):
     def scorer(self, data: Any, split: str) -> "Scorer | None":
         """What scores the embeddings of a split of `data` (a data.faces.Faces) on the host; None without metrics.
 
-        Raises ValueError for a group that the data do not know.
+        Raises ValueError for a group that the data do not know, and where there is nobody or no pair to score.
         """
         for column in self.groups:
             if column not in data.columns:
                 known = f"choose from {', '.join(data.columns)}" if data.columns else "this data set has none"
                 raise ValueError(f"config.task.groups={self.groups}: there is no column {column!r}; {known}")
+        if "identification" in self.metrics and not data.known(split):
+            raise ValueError(
+                f"nobody in the {split} split of {data.name!r} has pictures in the splits before it, so nobody can be "
+                'identified; set config.task.metrics=("verification",)'
+            )
+        if "verification" in self.metrics:
+            data.pairs(split)
         return Scorer(self.metrics, self.groups, data, split) if self.metrics else None
 
     def _embed(self, variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -150,7 +174,10 @@ class Scorer:
     def _identified(self) -> list[dict[str, Any]]:
         pictures = [(self._data.reference(self._split, index), index) for index in sorted(self._embeddings)]
         gallery = [(picture, index) for picture, index in pictures if picture["gallery"]]
-        probes = [(picture, index) for picture, index in pictures if not picture["gallery"]]
+        known = {picture["person"] for picture, _ in gallery}  # who is not there cannot be found
+        probes = [
+            (picture, index) for picture, index in pictures if not picture["gallery"] and picture["person"] in known
+        ]
         rows = lambda part: np.stack([self._embeddings[index] for _, index in part])
         lines = []
         for (picture, _), row, similarity in zip(

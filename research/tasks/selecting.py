@@ -2,7 +2,7 @@
 
 import re
 
-_LESS_IS_BETTER = re.compile(r"(.*_)?loss|perplexity|(wer|cer|eer|substitutions|insertions|deletions)(_.*)?")
+_LESS_IS_BETTER = re.compile(r"(.*_)?loss|perplexity|(wer|cer|eer|far|substitutions|insertions|deletions)(_.*)?")
 
 
 def mode(metric: str) -> str:

@@ -59,15 +59,15 @@ class Folder:
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
-def prediction_paths(workdir: str | os.PathLike, files: Sequence[str]) -> list[Path]:
-    """For each of `files` what its answers are called, without suffix: `workdir`/predict/NAME.
+def prediction_paths(folder: Folder, files: Sequence[str]) -> list[Path]:
+    """For each of `files` where its answers are written, without suffix: `folder.files`/predict/NAME; to be pushed.
 
     Raises ValueError where two of them would have one name.
     """
     stems = [Path(file).stem for file in files]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise ValueError(f"two inputs are called {twice[0]}, and so would be their answers; give them one at a time")
-    return [Path(workdir) / "predict" / stem for stem in stems]
+    return [folder.files / "predict" / stem for stem in stems]
 
 
 def claim(

@@ -95,6 +95,8 @@ class Run(Session):
         Raises ValueError for those that do not fit, and where answers to the data could not be scored.
         """
         self.task.scorer(self.data, "test")
+        if self.settings.score == "all":
+            self.task.scorer(self.data, "validation")
         path = self.settings.init_from
         if not path or has_steps(self.workdir / "checkpoints"):
             return

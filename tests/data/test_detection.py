@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from research.data import detection, images, prepare
-from research.data.builders import shapes
+from research.data.builders import boxes, shapes
 from tests.data.conftest import encoded_picture
 
 CONFIG = {"image_size": (24, 32), "max_boxes": 8}
@@ -197,6 +197,43 @@ def test_coco_entries_of_nothing_are_named(tmp_path, load):
     short = {"id": 6, "image_id": 10, "category_id": 7, "bbox": [0, 0, 1]}
     with pytest.raises(ValueError, match=r"instances_train2017.json: annotation 6 has no bbox of four numbers"):
         load(write_coco(tmp_path / "other", {"train2017": [short]}))
+    vague = {"id": 6, "image_id": 10, "category_id": 7, "bbox": [0, 0, 1, 1], "area": "much"}
+    with pytest.raises(ValueError, match=r"instances_train2017.json: annotation 6 has no bbox .* or a bad area"):
+        load(write_coco(tmp_path / "vague", {"train2017": [vague]}))
+    assert load(write_coco(tmp_path / "null", {"train2017": [vague | {"area": None}]})).counts["test"] == 2
+
+
+def edit_coco(root, split, change):
+    file = root / f"annotations/instances_{split}.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize(("part", "key", "message"), [
+    ("categories", "name", r"train2017.json: the category \{\"id\": 7\} has no name"),
+    ("images", "id", r"train2017.json: the image \{\"file_name\": \"000000000000.jpg\"\} has no id"),
+    ("images", "file_name", r"train2017.json: the image \{\"id\": 10\} has no file_name"),
+])  # fmt: skip
+def test_coco_entries_that_lack_something_are_named(tmp_path, load, part, key, message):
+    with pytest.raises(ValueError, match=message):
+        load(edit_coco(write_coco(tmp_path / "coco"), "train2017", lambda content: content[part][0].pop(key)))
+
+
+def test_coco_files_may_number_their_classes_in_different_ways(tmp_path, load):
+    def renumber(content):
+        content["categories"] = [{"id": 3, "name": "zebra"}, {"id": 4, "name": "zebra"}, {"id": 7, "name": "ant"}]
+
+    data = load(edit_coco(write_coco(tmp_path / "coco"), "val2017", renumber))
+    assert data.class_names == ("ant", "zebra")
+    labels = lambda split: by_name(data)[f"{split}/000000000000.jpg"]["labels"]
+    assert list(labels("train2017")) == [1, 0] and list(labels("val2017")) == [0, 1]
+
+
+def test_sides_that_are_no_numbers_make_a_bad_box():
+    empty, outside = boxes.bad(np.array([[1, np.nan, 5, 5], [1, 1, np.nan, 5], [1, 1, 5, 5]]), (20, 30))
+    assert list(empty) == [True, True, False] and not outside.any()
 
 
 def test_bad_boxes_are_counted_and_then_cut_left_out_or_refused(tmp_path, load):

@@ -1,5 +1,6 @@
 """Builders of faces and folders of people: who is trained on, what is paired with what, and what is refused."""
 
+import dataclasses
 import io
 import zipfile
 
@@ -135,6 +136,14 @@ def test_a_folder_with_pairs_and_labels(tmp_path):
     before = data.fingerprint
     (root / "pairs.csv").write_text(2 * "e/e_0001.jpg,e/e_0003.jpg,1\ne/e_0003.jpg,f/f_0001.jpg,0\n")
     assert load_folder(root, tmp_path, validation_fraction=0.3).fingerprint != before
+
+
+def test_who_is_known_has_pictures_in_the_splits_before(tmp_path):
+    root = write_people(tmp_path / "people", "abcdef", count=6)
+    (root / "pairs.csv").write_text(2 * "e/e_0001.jpg,e/e_0002.jpg,1\ne/e_0003.jpg,f/f_0001.jpg,0\n")
+    data = dataclasses.replace(load_folder(root, tmp_path, validation_fraction=0.3), gallery=True)
+    assert data.known("validation") <= set("abcd") and data.known("validation")
+    assert data.known("test") == set(), "e and f are in no other split"
 
 
 def test_lfw_beside_a_folder_to_train_on(tmp_path):

@@ -40,6 +40,7 @@ def test_a_folder_of_classes_is_a_data_set(tmp_path, load):
     ("splits", "counts"),
     [
         (("train", "val", "test"), {"train": 40, "validation": 40, "test": 40}),
+        (("train", "valid", "test"), {"train": 40, "validation": 40, "test": 40}),
         (("train", "validation"), {"train": 36, "validation": 4, "test": 40}),
         (("train", "test"), {"train": 36, "validation": 4, "test": 40}),
     ],

@@ -1,5 +1,6 @@
 """Folders of pictures and masks, their bad entries, and what a batch of them holds."""
 
+import dataclasses
 import io
 import zipfile
 
@@ -57,10 +58,10 @@ def test_folders_of_splits_with_pictures_of_several_sizes(tmp_path, load):
     batch = next(data.eval_batches("test", 3))
     assert (batch["mask"][:, 10:] == 255).all() and set(np.unique(batch["mask"][:, :10])) == {0, 1, 255}
     assert next(data.train_batches(0, 4))["mask"].shape == (4, 8, 8)
-    with pytest.raises(
-        ValueError, match=r"test/images/\d.jpg is 10 px high and 30 px wide, more than .*eval_size=\(12"
-    ):
-        next(load(root, eval_size=(12, 16)).eval_batches("test", 3))
+    with pytest.raises(ValueError, match=r"eval_size=\(12, 16\) is less than the largest .*: 20 px high, 30 px wide"):
+        load(root, eval_size=(12, 16))
+    with pytest.raises(ValueError, match=r"is 20 px high and 10 px wide, more than config.data.eval_size=\(12, 16\)"):
+        dataclasses.replace(data.eval_transform, size=(12, 16))(data.source("validation")[0])
 
 
 def test_batches_depend_on_seed_and_step_alone(tmp_path, load):

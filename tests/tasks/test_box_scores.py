@@ -1,6 +1,7 @@
 """Average precision against a count by hand; sizes, crowds and padding."""
 
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -62,13 +63,15 @@ def test_a_crowd_is_neither_missed_nor_wrong():
 def test_nothing_found_is_zero_and_no_objects_no_score():
     nothing = found([], [], [])
     assert box_scores.average_precision([{"reference": reference([SMALL], [0]), "found": nothing}], NAMES) == {
-        "map": 0.0, "map50": 0.0, "map75": 0.0,
+        "map": 0.0, "map50": 0.0, "map75": 0.0, "map_small": 0.0, "ar1": 0.0, "ar10": 0.0, "ar100": 0.0,
+        f"ap50_{NAMES[0]}": 0.0,
     }  # fmt: skip
     assert box_scores.average_precision([{"reference": reference([], []), "found": nothing}], NAMES) == {}
 
 
 class Data:
     class_names = NAMES
+    counts: ClassVar = {"test": 2}
 
     def reference(self, split, index):
         return reference([SMALL], [index % 2])
@@ -100,4 +103,17 @@ def test_batches_are_collected_without_padding_and_saved(tmp_path):
     }  # fmt: skip
     again = box_scores.average_precision(*box_scores.from_lines(lines))
     assert again == scorer.result(), "from what is saved alone"
-    assert "pycocotools" in scorer.signatures["map"]
+    assert "IoU .50:.05:.95" in scorer.signatures["map"] and "IoU .50," in scorer.signatures["map50"]
+
+
+@pytest.mark.parametrize("objects", [([], []), ([SMALL], [1])], ids=["no objects", "only a crowd"])
+def test_a_split_in_which_nothing_is_to_be_found_is_refused(objects):
+    class Empty(Data):
+        name = "cells"
+
+        def reference(self, split, index):
+            boxes, crowd = objects
+            return reference(boxes, [0] * len(boxes), crowd=crowd)
+
+    with pytest.raises(ValueError, match=r"no picture of the test split of 'cells' has an object"):
+        box_scores.Scorer(Empty(), "test")

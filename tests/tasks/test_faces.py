@@ -103,6 +103,9 @@ def test_an_embedding_is_that_of_a_picture_and_its_mirror_image():
     ({"margin": "none"}, r"task.margin_size=0.5 must lie between 0 and 0 for 'none'"),
     ({"metrics": ("recognition",)}, r"task.metrics='recognition' is unknown; choose from identification, verification"),
     ({"scale": 0.0}, r"task.scale=0.0 must be more than 0"),
+    ({"select_by": "aucc"}, r"task.select_by='aucc' is no score of task.metrics; choose from accuracy, loss, ident"),
+    ({"select_by": "auc", "metrics": ("identification",)}, r"task.select_by='auc' is no score of task.metrics"),
+    ({"select_by": "auc_light_dim"}, r"task.select_by='auc_light_dim' is no score of task.metrics"),
 ])  # fmt: skip
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
@@ -126,6 +129,9 @@ class People:
             "gallery": index >= 20,
             "light": light,
         }
+
+    def known(self, split):
+        return {f"p{number}" for number in range(4)}
 
     def pairs(self, split):
         every = [(a, b) for a in range(20) for b in range(a)]
@@ -182,3 +188,31 @@ def test_a_group_or_a_picture_that_the_data_lack_is_named():
     scorer.add({"embedding": np.ones((19, 8)), "index": np.arange(19)})
     with pytest.raises(ValueError, match=r"'people': a pair names '19', which is not in test"):
         scorer.result()
+
+
+def test_who_has_no_picture_in_the_gallery_cannot_be_identified():
+    class Strangers(People):
+        def reference(self, split, index):
+            stranger = {"person": "stranger"} if index in (3, 5) else {}
+            return super().reference(split, index) | stranger
+
+    scorer = make(metrics=("identification",)).scorer(Strangers(), "test")
+    scorer.add({"embedding": np.eye(40), "index": np.arange(40)})
+    assert len([line for line in scorer._lines() if "found" in line]) == 18
+
+    class Nobody(People):
+        def known(self, split):
+            return set()
+
+    with pytest.raises(ValueError, match=r"nobody in the test split of 'people' has pictures in the splits before it"):
+        make(metrics=("identification",)).scorer(Nobody(), "test")
+
+
+def test_pairs_are_looked_for_before_anything_is_scored():
+    class Few(People):
+        def pairs(self, split):
+            raise ValueError(f"the {split} split gives no pairs")
+
+    make(metrics=("identification",)).scorer(Few(), "validation")
+    with pytest.raises(ValueError, match="the validation split gives no pairs"):
+        make(metrics=("verification",)).scorer(Few(), "validation")

@@ -11,19 +11,19 @@ Classes are those that occur, in the order of their names, for COCO in that of t
 held out of train.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from research.data.builders import folder
 from research.data.builders.boxes import BoxBuilder, Boxed, Object, parse_voc
+from research.data.builders.folder import SPLIT_FOLDERS
 from research.data.views import Size
 
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 ANNOTATIONS, PICTURES = ("Annotations", "annotations"), ("JPEGImages", "images")
 
 
@@ -51,12 +51,11 @@ class BoxFolder(BoxBuilder, skip_registration=True):
         """The builder of the folder `path`. Raises ValueError for an annotation without its picture or a bad entry."""
         root = Path(path).expanduser().resolve()
         splits, class_names = find(root)
-        digest = hashlib.sha256(f"{root} {class_names}".encode())
-        for split, pictures in splits.items():
-            for file in sorted({file for each in pictures for file in (each.picture, each.annotation)}):
-                stat = file.stat()
-                digest.update(f"{split} {file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        config = tfds.core.BuilderConfig(name=digest.hexdigest()[:16], description=f"The folder {root}.")
+        files = {
+            split: sorted({file for each in pictures for file in (each.picture, each.annotation)})
+            for split, pictures in splits.items()
+        }
+        config = tfds.core.BuilderConfig(name=folder.digest(root, files), description=f"The folder {root}.")
         return cls(root, splits, class_names, config=config, data_dir=data_dir, file_format="array_record")
 
     def _split_generators(self, dl_manager):
@@ -103,7 +102,7 @@ def read(root: Path, pictures: Sequence[Annotated]) -> Iterator[Boxed]:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    found = {split: root / name for name, split in SPLITS.items() if (root / name).is_dir()}
+    found = {split: root / name for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
     return found or ({"train": root} if next(root.glob("*.xml"), None) else {})
 
 
@@ -127,7 +126,7 @@ def _find_voc(root: Path) -> Found:
     if pictures is None:
         raise ValueError(f"{annotations} has no pictures beside it; expected {root}/JPEGImages or {root}/images")
     by_stem, lists = _by_stem(pictures), root / "ImageSets/Main"
-    named = {split: lists / f"{name}.txt" for name, split in SPLITS.items() if (lists / f"{name}.txt").is_file()}
+    named = {split: lists / f"{name}.txt" for name, split in SPLIT_FOLDERS.items() if (lists / f"{name}.txt").is_file()}
     if not named.keys() & {"train", "validation"} and (lists / "trainval.txt").is_file():
         named["train"] = lists / "trainval.txt"
     if not named:
@@ -169,7 +168,7 @@ def _coco_files(root: Path) -> dict[str, Path]:
     found = sorted((root / "annotations").glob("*.json"))
     # COCO's own folder holds files of key points and captions beside these.
     for file in [each for each in found if each.name.startswith("instances")] or found:
-        part = next((split for name, split in SPLITS.items() if name in file.stem.lower()), "train")
+        part = next((split for name, split in SPLIT_FOLDERS.items() if name in file.stem.lower()), "train")
         files.setdefault(part, file)
     for split, place in _split_folders(root).items():
         if file := next(iter(sorted(place.glob("*coco*.json"))), None):
@@ -178,41 +177,50 @@ def _coco_files(root: Path) -> dict[str, Path]:
 
 
 def _find_coco(root: Path, files: Mapping[str, Path]) -> tuple[Found, list[str]]:
-    found, names = {}, {}
+    found, named = {}, set()
     for split, file in files.items():
         try:
             content = json.loads(file.read_text("utf-8"))
             images, annotations, categories = (content[key] for key in ("images", "annotations", "categories"))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is no COCO annotation ({type(error).__name__}: {error})") from None
-        known = {each["id"]: each["name"] for each in categories}
-        names |= known
-        objects = {each["id"]: [] for each in images}
+        known = {_given(each, "id", file, "category"): _given(each, "name", file, "category") for each in categories}
+        named |= {(number, name) for number, name in known.items()}
+        objects = {_given(each, "id", file, "image"): [] for each in images}
         for each in annotations:
             if each.get("image_id") not in objects or each.get("category_id") not in known:
                 raise ValueError(f"{file}: annotation {each.get('id')} names a picture or category that is not in it")
             objects[each["image_id"]].append(_coco_object(each, known, file))
         places = _coco_places(root, file)
         found[split] = [
-            Annotated(_coco_picture(each["file_name"], places, file), objects[each["id"]], file) for each in images
+            Annotated(_coco_picture(_given(each, "file_name", file, "image"), places, file), objects[each["id"]], file)
+            for each in images
         ]
     used = {each.name for pictures in found.values() for one in pictures for each in one.objects}
-    return found, [name for _, name in sorted(names.items()) if name in used]
+    # Files may number the same classes in different ways, or one class twice.
+    return found, list(dict.fromkeys(name for _, name in sorted(named) if name in used))
+
+
+def _given(entry: Mapping, key: str, file: Path, what: str) -> Any:
+    """`entry[key]`. Raises ValueError, which names file and entry, where it has none."""
+    if not isinstance(entry, Mapping) or key not in entry:
+        raise ValueError(f"{file}: the {what} {json.dumps(entry)[:100]} has no {key}")
+    return entry[key]
 
 
 def _coco_object(entry: Mapping, names: Mapping[int, str], file: Path) -> Object:
     try:
         x, y, width, height = map(float, entry["bbox"])
+        area, crowd = float(entry.get("area") or 0), bool(entry.get("iscrowd", 0))
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{file}: annotation {entry.get('id')} has no bbox of four numbers") from None
-    area, crowd = float(entry.get("area", 0)), bool(entry.get("iscrowd", 0))
+        raise ValueError(f"{file}: annotation {entry.get('id')} has no bbox of four numbers, or a bad area") from None
     return Object((x, y, x + width, y + height), names[entry["category_id"]], crowd, area)
 
 
 def _coco_places(root: Path, file: Path) -> list[Path]:
     """Where the pictures of a file of annotations may lie: `instances_train2017.json` belongs to `train2017`."""
     part = file.stem.rpartition("_")[2]
-    names = (part, f"images/{part}", *(name for name in SPLITS if name in part), "images", ".")
+    names = (part, f"images/{part}", *(name for name in SPLIT_FOLDERS if name in part), "images", ".")
     return [file.parent, *(root / name for name in names)]
 
 

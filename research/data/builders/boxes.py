@@ -64,9 +64,9 @@ class BoxBuilder(PictureBuilder, skip_registration=True):
             "areas": tfds.features.Tensor(shape=(None,), dtype=np.float32),
             "name": tfds.features.Text(),
         }
-        # The largest height and width, the most boxes in a picture, bad boxes, and pictures of another size than their
-        # annotation says; known when it is prepared.
-        metadata = tfds.core.MetadataDict(largest=[0, 0], most=0, boxes=0, bad={"empty": [], "outside": []}, resized=[])
+        # The most boxes in a picture, bad boxes, and pictures of another size than their annotation says; known when it
+        # is prepared.
+        metadata = tfds.core.MetadataDict(most=0, boxes=0, bad={"empty": [], "outside": []}, resized=[])
         return tfds.core.DatasetInfo(
             builder=self, description=__doc__, features=tfds.features.FeaturesDict(features), metadata=metadata
         )
@@ -100,7 +100,6 @@ class BoxBuilder(PictureBuilder, skip_registration=True):
     def _note(self, picture: Boxed, size: Size) -> None:
         with self._lock:
             metadata = self.info.metadata
-            metadata["largest"] = [max(pair) for pair in zip(metadata["largest"], size, strict=True)]
             metadata["most"] = max(metadata["most"], len(picture.objects))
             metadata["boxes"] += len(picture.objects)
             if picture.size not in (None, size):
@@ -132,7 +131,7 @@ def bad(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
     boxes = boxes.reshape(-1, 4)
     limits = np.array([size[1], size[0]] * 2)
     clipped = boxes.clip(0, limits)
-    empty = (clipped[:, 2] <= clipped[:, 0]) | (clipped[:, 3] <= clipped[:, 1])
+    empty = ~((clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1]))  # so also where a side is no number
     return empty, ~empty & (clipped != boxes).any(1)
 
 

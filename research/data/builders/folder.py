@@ -1,6 +1,6 @@
 """A user's own folder of pictures, `PATH/class/picture.jpg` or `PATH/{train,validation,test}/class/picture.jpg`.
 
-`val` is `validation`. Formats are those of Pillow; files that do not look like pictures are ignored.
+`val` and `valid` are `validation`. Formats are those of Pillow; files that do not look like pictures are ignored.
 """
 
 import hashlib
@@ -12,7 +12,13 @@ from PIL import Image
 
 from research.data.builders.pictures import Picture, PictureBuilder
 
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
 
 
 class Folder(PictureBuilder, skip_registration=True):

@@ -1,7 +1,7 @@
 """A user's own folder of pictures and masks, and the folders of Cityscapes (Cordts et al., 2016).
 
     PATH/classes.txt                             the name of class 0, 1, ... on each line, and if wanted a tab, #rrggbb
-    PATH/{train,validation,test}/images/NAME.*   pictures; `val` is `validation`
+    PATH/{train,validation,test}/images/NAME.*   pictures; `val` and `valid` are `validation`
     PATH/{train,validation,test}/masks/NAME.png  their masks: class numbers, 255 is void
 
 A folder of `images` and `masks` alone is one that splits are held out of. Of Cityscapes, which has no classes.txt,
@@ -10,7 +10,6 @@ is labelTrainIds or else labelIds, whose numbers are then changed into these. It
 `val` is the test split.
 """
 
-import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from research.data import images
-from research.data.builders import text_files
+from research.data.builders import folder, text_files
 from research.data.builders.folder import SPLIT_FOLDERS
 from research.data.builders.masks import Labelled, MaskBuilder
 from research.data.views import VOID
@@ -58,12 +57,10 @@ class MaskFolder(MaskBuilder, skip_registration=True):
         """The builder of the folder `path`. Raises ValueError for a picture without mask and a mask without picture."""
         root = Path(path).expanduser().resolve()
         splits, classes = find(root)
-        digest = hashlib.sha256(f"{root} {classes}".encode())
-        for split, pairs in splits.items():
-            for file in (file for pair in pairs for file in (pair.picture, pair.mask)):
-                stat = (root / file).stat()
-                digest.update(f"{split} {file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        config = tfds.core.BuilderConfig(name=digest.hexdigest()[:16], description=f"The folder {root}.")
+        files = {split: [file for pair in pairs for file in pair[:2]] for split, pairs in splits.items()}
+        config = tfds.core.BuilderConfig(
+            name=folder.digest(root, files, [CLASSES_FILE]), description=f"The folder {root}."
+        )
         return cls(root, splits, classes, config=config, data_dir=data_dir, file_format="array_record")
 
     def _split_generators(self, dl_manager):
