@@ -210,6 +210,8 @@ def task_fingerprint(config):
     task, data = build(config)
     if isinstance(data, detection.Detections):
         return training(task)[0], decoding(task), task.selection, task.shown_from
+    if isinstance(data, segmentation.Scenes):
+        return training(task)[0], decoding(task)
     if isinstance(data, Faces):
         return training(task)[0], decoding(task), task.metrics, task.groups, task.selection
     if not isinstance(data, Text | Speech):
@@ -234,7 +236,7 @@ def others(value):
         case int():
             return (value + 1, 1)
         case float():
-            return (value / 2 + 0.125,)
+            return (value / 2 + 0.125, 0.0)  # of a probability, no draw may lie between the first and `value`
         case str():
             return ("nonsense",)
         case tuple():

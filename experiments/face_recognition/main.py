@@ -36,8 +36,7 @@ def defaults(config: Any) -> dict[str, Any]:
 def build(config: Any) -> tuple[faces.Task, faces_data.Faces]:
     """The task and the data of a config; nothing is read or computed yet."""
     data = faces_data.load(config.data, gallery="identification" in config.task.metrics)
-    people = data.num_classes * (1 + config.task.mirrored_people)
-    model = backbones.make(config, FaceModel, people, _OF_BACKBONE)
+    model = backbones.make(config, FaceModel, data.num_classes, _OF_BACKBONE)
     task = faces.Task(model, data.image_shape, data.mean, data.std, **config_lib.plain(config.task))
     return task, data
 

@@ -36,7 +36,6 @@ class Task(classification.Task):
 
     margin, margin_size   "arcface" (radians), "cosface" (of the cosine) or "none"; see models/faces.py
     scale                 of the cosines, the s of the papers
-    mirrored_people       mirror images count as other people, so that there are twice as many to tell apart
     flip_average          an embedding is that of a picture plus that of its mirror image, at length 1
     metrics               of METRICS
     groups                columns of the data by whose labels these are also computed
@@ -47,7 +46,6 @@ class Task(classification.Task):
     margin: str = "arcface"
     margin_size: float = 0.5
     scale: float = 64.0
-    mirrored_people: bool = False
     flip_average: bool = True
     metrics: tuple[str, ...] = tuple(METRICS)
     groups: tuple[str, ...] = ()
@@ -82,11 +80,6 @@ class Task(classification.Task):
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
         mutable = [name for name in variables if name != "params"]
         images = self._normalise(batch["image"])
-        if self.mirrored_people:
-            mirror_rng, rng = jax.random.split(rng)
-            mirrored = jax.random.bernoulli(mirror_rng, shape=batch["label"].shape)
-            images = jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
-            batch = batch | {"label": batch["label"] + mirrored * (self.model.num_classes // 2)}
         (_, cosines), new = self.model.apply(variables, images, train=True, mutable=mutable, rngs={"dropout": rng})
         logits = faces.margin_logits(cosines, batch["label"], self.margin, self.margin_size, self.scale)
         losses = optax.losses.softmax_cross_entropy(logits, self._targets(batch["label"])) * batch["weight"]
@@ -95,7 +88,7 @@ class Task(classification.Task):
     def evaluate(self, variables, batch: Batch) -> Sums:
         """Sums of cross-entropy, without margin, and of pictures nearest to their person's centre; of people known."""
         _, cosines = self._embed(variables, self._normalise(batch["image"]))
-        known = batch["label"] < self.model.num_classes // (1 + self.mirrored_people)
+        known = batch["label"] < self.model.num_classes
         batch = batch | {"label": jnp.where(known, batch["label"], 0), "weight": batch["weight"] * known}
         own = jax.nn.one_hot(batch["label"], self.model.num_classes)
         losses = optax.losses.softmax_cross_entropy(self.scale * cosines, own)
