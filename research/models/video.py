@@ -76,6 +76,9 @@ class VideoViT(vit.ViT):
     factorised   in each layer first to those of the same time, then to those of the same place (model 3)
     frames       to those of the same time alone, without positions in time: a ViT on each tubelet, and their mean;
                  what it knows of time is no more than a tubelet shows, which with tubelet=1 is nothing
+
+    `sees` says what a tubelet is cut from: "frames"; "changes", GAIN times how much each pixel differs from that of the
+    frame before; or "both", as channels side by side.
     """
 
     frames: int = 16
