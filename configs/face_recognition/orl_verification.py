@@ -5,7 +5,8 @@
       --config=configs/face_recognition/orl_verification.py:cpu --workdir=runs/orl_verification
 
 s1 to s30 are trained on, but for two pictures of each, whose pairs validate; the test is 450 pairs of one person and
-450 of two among s31 to s40. `full` and `cpu` differ in the number of steps.
+450 of two among s31 to s40. What is seen is the contrast of each pixel to its neighbourhood (Tan and Triggs, 2010).
+`full` and `cpu` differ in the number of steps.
 Floor: principal components and linear discriminants of the 30 people. Reference: none is published for these pairs.
 `smoke`: seconds, on random patterns.
 """
@@ -33,15 +34,14 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "orl_faces/verification",
                 "image_size": 48,
                 "squeeze": True,
+                "lighting": "local",
                 "flip": True,
                 "rotate": 8.0,
                 "shift": 3.0,
                 "scale": 0.12,
-                "brightness": 0.2,
-                "contrast": 0.3,
                 "erase": 0.5,
-                "mean": (112.0,),
-                "std": (50.0,),
+                "mean": (128.0,),
+                "std": (25.0,),
                 "cache": True,
             },
             "model": {
