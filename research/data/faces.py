@@ -14,7 +14,8 @@ import numpy as np
 
 from research.data import datasets, pairs, pipeline
 
-DEFAULTS = datasets.DEFAULTS
+# Those of pictures, but for another size in evaluation, which an embedding of each place could not take.
+DEFAULTS = {key: value for key, value in datasets.DEFAULTS.items() if key != "eval_size"}
 NO_COLUMNS = ("image", "label", "path")
 
 
