@@ -20,19 +20,9 @@ from research.report import confusion
 from research.tasks import classification, video
 from research.train import trainer
 
-# A clip has one form of tokens; see VideoViT.
-_NOT_SET = (
-    "parent",
-    "name",
-    "dtype",
-    "param_dtype",
-    "image_width",
-    "pool",
-    "positions",
-    "stem",
-    "stem_width",
-    "parallel",
-)
+# A clip is square and has one form of tokens; see VideoViT.
+_NOT_SET = ("parent", "name", "dtype", "param_dtype", "image_width", "pool", "positions", "stem", "stem_width")
+_NOT_SET += ("parallel",)
 
 
 def defaults(config: Any) -> dict[str, Any]:

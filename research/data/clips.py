@@ -12,11 +12,7 @@ from research.data import datasets, images, sources
 # Those of pictures, but for what a clip has no use for, and its model, which knows one size.
 DEFAULTS: dict[str, Any] = {
     "frames": 0,  # that the model sees, evenly spaced; 0: as many as are stored
-    **{
-        key: value
-        for key, value in datasets.DEFAULTS.items()
-        if key != "eval_size" and not key.startswith("randaugment")
-    },
+    **{key: value for key, value in datasets.DEFAULTS.items() if key.split("_")[0] not in ("randaugment", "eval")},
 }
 ORDERS = ("as they are", "shuffled", "reversed")
 
