@@ -16,18 +16,12 @@ from research.models import faces
 from research.tasks import classification, face_scores, selecting
 from research.tasks.classification import Batch, Sums
 
-# What each gives; with groups, `name_column_label` too.
+# What each gives, and of which there is a `name_column_label` for each group.
 METRICS = {
     "identification": ("identification",),
-    "verification": (
-        "auc",
-        "eer",
-        *(f"tar_at_far_{name}" for name in face_scores.RATES),
-        "pair_accuracy",
-        "tar",
-        "far",
-    ),
+    "verification": ("auc", "eer", *(f"tar_at_far_{name}" for name in face_scores.RATES), "pair_accuracy"),
 }
+OF_GROUPS = ("identification", "auc", "pair_accuracy", "tar", "far")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +52,8 @@ class Task(classification.Task):
         known = ["accuracy", "loss"]
         for metric in self.metrics:
             known += config_lib.choose(METRICS, metric, "task.metrics")
-        of_group = lambda name: self.groups and self.select_by.startswith(f"{name}_")
-        if not any(self.select_by == name or of_group(name) for name in known):
+        of_group = self.select_by.startswith(tuple(f"{name}_{group}_" for name in OF_GROUPS for group in self.groups))
+        if self.select_by not in known and not of_group:
             raise ValueError(
                 f"config.task.select_by={self.select_by!r} is no score of task.metrics; choose from {', '.join(known)}"
             )

@@ -105,11 +105,16 @@ def test_an_embedding_is_that_of_a_picture_and_its_mirror_image():
     ({"scale": 0.0}, r"task.scale=0.0 must be more than 0"),
     ({"select_by": "aucc"}, r"task.select_by='aucc' is no score of task.metrics; choose from accuracy, loss, ident"),
     ({"select_by": "auc", "metrics": ("identification",)}, r"task.select_by='auc' is no score of task.metrics"),
+    ({"select_by": "far"}, r"task.select_by='far' is no score of task.metrics"),
     ({"select_by": "auc_light_dim"}, r"task.select_by='auc_light_dim' is no score of task.metrics"),
 ])  # fmt: skip
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         make(**settings)
+
+
+def test_a_score_of_a_group_may_choose():
+    assert make(select_by="far_light_dim", groups=("light",)).selection == ("far_light_dim", "min")
 
 
 class People:
