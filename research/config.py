@@ -22,6 +22,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from research.spec import FieldError, Spec
+from research.spec.fields import info, infos
+
 # What may change in the middle of a run, and what a result does not depend on.
 _RUN_FIELDS = (
     r"mesh\..*|train\.(log|eval|checkpoint)_every|train\.(keep_(last|best)|profile)"
@@ -120,11 +123,43 @@ def complete(raw: dict, defaults: Callable[[ConfigDict], dict], overrides: Seque
     for (group, *rest), text in names:
         if rest == ["name"] and isinstance(raw.setdefault(group, {}), dict):
             raw[group]["name"] = text
-    known = defaults(ConfigDict(raw))
+    known, specs = _declared(defaults(ConfigDict(raw)), raw)
     config = _fill(raw, known, "")
     for path, text in parsed:
         _override(config, path, text)
+    for group, cls in specs.items():
+        config[group] = _checked(cls, config[group], group)
+    if not 0 <= config.get("seed", 0) < 2**32:
+        raise ValueError(f"config.seed={config['seed']} must be at least 0 and less than 2**32")
     return config, known
+
+
+def _declared(known: Mapping[str, Any], raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, type[Spec]]]:
+    """The defaults of every group as plain values, and the spec of each group that has one.
+
+    A group is declared by a spec, or by specs of which its `name` chooses one: the first unless the config says so.
+    """
+    plain_defaults, specs = dict(known), {}
+    for group, declared in known.items():
+        chosen = {}
+        if isinstance(declared, Mapping) and declared and all(isinstance(each, type) for each in declared.values()):
+            given, first = raw.get(group), next(iter(declared))
+            name = given.get("name", first) if isinstance(given, Mapping) else first
+            declared, chosen = choose(declared, name, f"{group}.name"), {"name": first}
+        if isinstance(declared, type) and issubclass(declared, Spec):
+            specs[group] = declared
+            plain_defaults[group] = chosen | {each.name: each.default for each in infos(declared)}
+    return plain_defaults, specs
+
+
+def _checked(cls: type[Spec], values: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The values of a group in the types that its spec declares. Raises ValueError for one that it does not accept."""
+    name = {key: values[key] for key in values if key == "name" and info(cls, key) is None}
+    try:
+        spec = cls(**{key: value for key, value in values.items() if key not in name})
+    except FieldError as error:
+        raise ValueError(f"config.{error.below(group)}") from None
+    return name | {each.name: getattr(spec, each.name) for each in infos(cls)}
 
 
 def plain(config: ConfigDict | Mapping) -> dict:

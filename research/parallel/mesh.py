@@ -7,7 +7,25 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
+from research.spec import Role, Spec, checks, field, invalid
+
 AXES = ("data", "fsdp", "tensor", "sequence")
+_SIZE = checks.Check(lambda size: isinstance(size, int) and (size >= 1 or size == -1), "must be 1 or more, or -1")
+
+
+class MeshSpec(Spec, tag="mesh"):
+    """How many devices each axis of the mesh takes; a single -1 takes those that the other axes leave."""
+
+    data: int = field(default=-1, role=Role.RUNTIME, check=_SIZE, doc="devices with different rows of a batch")
+    fsdp: int = field(default=1, role=Role.RUNTIME, check=_SIZE, doc="the same, which share parameters as well")
+    tensor: int = field(default=1, role=Role.RUNTIME, check=_SIZE, doc="devices that share heads and hidden units")
+    sequence: int = field(default=1, role=Role.RUNTIME, check=_SIZE, doc="devices that share positions")
+
+    def validate(self) -> None:
+        """Raises FieldError where two axes are to take what is left."""
+        free = [axis for axis in AXES if getattr(self, axis) == -1]
+        if len(free) > 1:
+            raise invalid(self, free[1], f"but mesh.{free[0]}=-1 as well: only one axis may be -1")
 
 
 def resolve(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:

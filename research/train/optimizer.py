@@ -8,36 +8,108 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research import config as config_lib
 from research.parallel.sharding import path_name
+from research.spec import Spec, checks, field, invalid
+from research.spec.fields import infos
 
-OPTIMIZERS = {
+_DTYPE = checks.optional(checks.one_of("float32", "bfloat16", "float16", "float64"))
+_DECAY_RATE = checks.from_up_to(0, 1)
+
+
+class OptimizerSpec(Spec):
+    """What all optimizers have: the learning rate and its schedule, weight decay, multipliers and clipping."""
+
+    learning_rate: float = field(default=1e-3, check=checks.at_least(0), doc="the peak of the schedule")
+    schedule: str = field(
+        default="cosine", check=checks.one_of("cosine", "linear", "constant", "rsqrt"), doc="after the warm-up"
+    )
+    warmup_steps: int = field(default=0, check=checks.at_least(0), doc="steps of a linear rise from 0")
+    final_fraction: float = field(
+        default=0.0, check=checks.between(0, 1), doc="of the learning rate, where cosine and linear end"
+    )
+    weight_decay: float = field(
+        default=0.0, check=checks.at_least(0), doc="as optax applies it; for sgd it is added to the gradient"
+    )
+    decay: tuple[str, ...] = field(
+        default=("kernel",), check=checks.each(checks.regex()),
+        doc="regular expressions, searched in a parameter's path: what is decayed",
+    )  # fmt: skip
+    multipliers: tuple[tuple[str, float], ...] = field(
+        default=(), doc="(regular expression, factor): the first that is found in a path scales its learning rate"
+    )
+    clip_norm: float = field(
+        default=0.0, check=checks.at_least(0), doc="global norm above which gradients are scaled down; 0 is off"
+    )
+
+    def validate(self) -> None:
+        """Raises FieldError for a multiplier that is no regular expression, or negative."""
+        for pattern, factor in self.multipliers:
+            if not checks.regex().accepts(pattern) or factor < 0:
+                raise invalid(
+                    self, "multipliers", "must be (regular expression, factor) pairs with factors of 0 or more"
+                )
+
+
+class AdamW(OptimizerSpec, tag="adamw"):
+    """Loshchilov and Hutter (2019), optax.adamw."""
+
+    b1: float = field(default=0.9, check=_DECAY_RATE, doc="decay of the first moment")
+    b2: float = field(default=0.999, check=_DECAY_RATE, doc="decay of the second moment")
+    eps: float = field(default=1e-8, check=checks.at_least(0), doc="added to the root of the second moment")
+    eps_root: float = field(default=0.0, check=checks.at_least(0), doc="added inside the root")
+    mu_dtype: str | None = field(default=None, check=_DTYPE, doc="dtype of the first moment; None: of the parameter")
+    nesterov: bool = field(default=False, doc="Nesterov momentum (Dozat, 2016)")
+
+
+class SGD(OptimizerSpec, tag="sgd"):
+    """Gradient descent, optax.sgd."""
+
+    momentum: float | None = field(default=None, check=checks.optional(_DECAY_RATE), doc="None is off")
+    nesterov: bool = field(default=False, doc="Nesterov momentum")
+    accumulator_dtype: str | None = field(default=None, check=_DTYPE, doc="dtype of the momentum")
+
+
+class Lion(OptimizerSpec, tag="lion"):
+    """Chen et al. (2023), optax.lion."""
+
+    b1: float = field(default=0.9, check=_DECAY_RATE, doc="decay inside the sign")
+    b2: float = field(default=0.99, check=_DECAY_RATE, doc="decay of the momentum")
+    mu_dtype: str | None = field(default=None, check=_DTYPE, doc="dtype of the momentum; None: of the parameter")
+
+
+class Adafactor(OptimizerSpec, tag="adafactor"):
+    """Shazeer and Stern (2018), optax.adafactor."""
+
+    min_dim_size_to_factor: int = field(default=128, check=checks.at_least(1), doc="smaller leaves are not factored")
+    decay_rate: float = field(default=0.8, check=_DECAY_RATE, doc="exponent of the decay of the second moment")
+    decay_offset: int = field(default=0, check=checks.at_least(0), doc="steps, where fine-tuning begins")
+    multiply_by_parameter_scale: bool = field(default=True, doc="the learning rate is relative to a leaf's RMS")
+    clipping_threshold: float | None = field(
+        default=1.0, check=checks.optional(checks.above(0)), doc="RMS of an update above which it is scaled down"
+    )
+    momentum: float | None = field(default=None, check=checks.optional(_DECAY_RATE), doc="None is off")
+    eps: float = field(default=1e-30, check=checks.at_least(0), doc="added to the squared gradient")
+    factored: bool = field(default=True, doc="second moments as rows and columns")
+
+
+class Lamb(OptimizerSpec, tag="lamb"):
+    """You et al. (2020), optax.lamb."""
+
+    b1: float = field(default=0.9, check=_DECAY_RATE, doc="decay of the first moment")
+    b2: float = field(default=0.999, check=_DECAY_RATE, doc="decay of the second moment")
+    eps: float = field(default=1e-6, check=checks.at_least(0), doc="added to the root of the second moment")
+    eps_root: float = field(default=0.0, check=checks.at_least(0), doc="added inside the root")
+
+
+OPTIMIZERS = {each.tag: each for each in (AdamW, SGD, Lion, Adafactor, Lamb)}
+_FUNCTIONS = {
     "adamw": optax.adamw,
     "sgd": optax.sgd,
     "lion": optax.lion,
     "adafactor": optax.adafactor,
     "lamb": optax.lamb,
 }
-
-DEFAULTS = {
-    "name": "adamw",
-    "learning_rate": 1e-3,
-    "schedule": "cosine",  # one of SCHEDULES
-    "warmup_steps": 0,  # linear, from 0
-    "final_fraction": 0.0,  # of the learning rate, where cosine and linear end
-    "weight_decay": 0.0,  # as optax applies it; for sgd it is added to the gradient
-    "decay": ("kernel",),  # regexes, searched in a parameter's path: what is decayed
-    "multipliers": (),  # (regex, factor) pairs: the first that is found in a path scales its learning rate
-    "clip_norm": 0.0,  # global norm above which gradients are scaled down; 0 is off
-}
-# The decay and the learning rate are this module's business; all other arguments are the optimizer's own.
-_OURS = ("learning_rate", "weight_decay", "mask", "weight_decay_rate", "weight_decay_mask", "dtype_momentum")
-
-
-def defaults(name: str) -> dict[str, Any]:
-    """The keys of `config.optimizer` for one optimizer: `DEFAULTS` and the arguments of the optax function."""
-    function = config_lib.choose(OPTIMIZERS, name, "optimizer.name")
-    return DEFAULTS | config_lib.fields_of(function, leave_out=_OURS)
+_SHARED = tuple(each.name for each in infos(OptimizerSpec))
 
 
 def _cosine(step: jax.Array, steps: int, final: float) -> jax.Array:
@@ -57,7 +129,7 @@ def schedule(config: Mapping[str, Any], steps: int) -> optax.Schedule:
     Linear warm-up over `warmup_steps` to `learning_rate`, then cosine or linear down to `final_fraction` of it at
     `steps`, constant, or rsqrt: learning_rate * sqrt(warmup / k) (Vaswani et al., 2017, section 5.3).
     """
-    shape = config_lib.choose(SCHEDULES, config["schedule"], "optimizer.schedule")
+    shape = SCHEDULES[config["schedule"]]
     warmup, peak, final = config["warmup_steps"], config["learning_rate"], config["final_fraction"]
     if warmup >= steps:
         raise ValueError(f"config.optimizer.warmup_steps={warmup} must be less than config.train.steps={steps}")
@@ -97,7 +169,7 @@ def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.Gradient
 def build(config: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
     """Clipping, the optimizer with its schedule and decay, then the learning-rate multipliers."""
     name, mask = config["name"], _matching(config["decay"])
-    arguments = {key: config[key] for key in defaults(name) if key not in DEFAULTS}
+    arguments = {each.name: config[each.name] for each in infos(OPTIMIZERS[name]) if each.name not in _SHARED}
     arguments["learning_rate"] = schedule(config, steps)
     chain = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
     if name == "sgd":
@@ -106,7 +178,7 @@ def build(config: Mapping[str, Any], steps: int) -> optax.GradientTransformation
         arguments |= {"weight_decay_rate": config["weight_decay"] or None, "weight_decay_mask": mask}
     else:
         arguments |= {"weight_decay": config["weight_decay"], "mask": mask}
-    chain.append(OPTIMIZERS[name](**arguments))
+    chain.append(_FUNCTIONS[name](**arguments))
     if config["multipliers"]:
         chain.append(_scale_by_path(config["multipliers"]))
     return optax.chain(*chain)

@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 import jax
 from tqdm import tqdm
 
-from research import config as config_lib
 from research.measure import profile
 from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
@@ -23,9 +22,9 @@ from research.train.program import Program, State, build_program
 
 def build(config: Any, task: Any, devices: Sequence[jax.Device] | None = None) -> Program:
     """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked."""
-    dtypes = ("float32", "bfloat16", "float16") + (("float64",) if jax.config.jax_enable_x64 else ())
     for field, dtype in config.precision.items():
-        config_lib.choose(dict.fromkeys(dtypes), dtype, f"precision.{field}")
+        if dtype == "float64" and not jax.config.jax_enable_x64:
+            raise ValueError(f"config.precision.{field}='float64' needs JAX_ENABLE_X64=1 in the environment")
     mesh = mesh_lib.make_mesh(config.mesh, devices)
     check_batch(config, mesh)
     return build_program(config, task, mesh)
@@ -38,7 +37,7 @@ class Session:
         self.config, self.task, self.data, self.settings = config, task, data, config.train
         self.folder = rundir.Folder(workdir)
         self.workdir, files = self.folder.root, self.folder.files
-        settings_lib.check(self.settings)
+        settings_lib.check(config)
         self.revision = result.revision()  # now, since the tree may change while the run goes on
         self.program = build(config, task)
         if write:

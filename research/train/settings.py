@@ -1,44 +1,80 @@
-"""The config groups that every experiment shares."""
+"""The groups of a config that every experiment shares."""
 
+import re
 from typing import Any
 
-from research import config as config_lib
+from research.parallel.mesh import MeshSpec
+from research.spec import Role, Spec, checks, field, invalid
 from research.train import optimizer
+
+_STEPS = checks.at_least(1)
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+class TrainSpec(Spec, tag="train"):
+    """The loop: how long, on how much at once, and what is kept."""
+
+    steps: int = field(default=1000, role=Role.LENGTH, check=_STEPS, doc="optimizer steps")
+    batch_size: int = field(default=128, check=checks.at_least(1), doc="examples in a step, over the whole mesh")
+    microbatches: int = field(default=1, check=checks.at_least(1), doc="parts of a batch whose gradients are added up")
+    eval_batch_size: int = field(default=128, role=Role.INFERENCE, check=checks.at_least(1), doc="of the whole mesh")
+    eval_every: int = field(
+        default=1000, role=Role.RUNTIME, check=_STEPS, doc="steps; a checkpoint follows every evaluation"
+    )
+    checkpoint_every: int = field(default=1000, role=Role.RUNTIME, check=_STEPS, doc="steps")
+    log_every: int = field(default=50, role=Role.RUNTIME, check=_STEPS, doc="steps")
+    keep_last: int = field(default=2, role=Role.RUNTIME, check=checks.at_least(1), doc="newest checkpoints kept")
+    keep_best: int = field(default=1, role=Role.RUNTIME, check=checks.at_least(0), doc="best checkpoints kept")
+    select: str = field(
+        default="last", role=Role.INFERENCE, check=checks.one_of("last", "best"),
+        doc="the checkpoint that is scored on test: the last, or the best on validation",
+    )  # fmt: skip
+    score: str = field(
+        default="test", check=checks.one_of("test", "all"),
+        doc="the splits that are decoded and scored on the host, for tasks that have that",
+    )  # fmt: skip
+    profile: str = field(
+        default="", role=Role.RUNTIME, doc="STEP:COUNT traces COUNT steps after step STEP; --profile sets it"
+    )
+    ema: float = field(
+        default=0.0, check=checks.from_up_to(0, 1),
+        doc="decay of the average of the weights that is evaluated, min(ema, (1 + k) / (10 + k)) at step k; 0 is off",
+    )  # fmt: skip
+    init_from: str = field(default="", doc="initial weights: a run directory, or what the import command reads")
+    init_skip: tuple[str, ...] = field(
+        default=(), check=checks.each(checks.regex()),
+        doc="regular expressions, searched in a parameter's path: what is initialised afresh all the same",
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        """Raises FieldError for fields that contradict one another."""
+        if self.init_skip and not self.init_from:
+            raise invalid(self, "init_skip", "needs config.train.init_from, which is empty")
+        if self.profile and not re.fullmatch(r"\d+:[1-9]\d*", self.profile):
+            raise invalid(self, "profile", "must be STEP:COUNT, e.g. 10:5")
+
+
+class PrecisionSpec(Spec, tag="precision"):
+    """The dtypes of parameters and of the computation."""
+
+    params: str = field(default="float32", check=checks.one_of(*DTYPES), doc="dtype of the parameters")
+    compute: str = field(default="float32", check=checks.one_of(*DTYPES), doc="dtype of activations and products")
 
 
 def defaults(config: Any) -> dict[str, Any]:
-    """The config groups that every experiment shares, with their defaults."""
+    """The groups that every experiment shares: the spec of each, or the specs that its `name` chooses from."""
+    del config
     return {
         "seed": 0,
-        "train": {
-            "steps": 1000,
-            "batch_size": 128,  # of the whole mesh
-            "microbatches": 1,  # a step adds up the gradients of so many parts of the batch
-            "eval_batch_size": 128,
-            "eval_every": 1000,  # steps; a checkpoint follows every evaluation
-            "checkpoint_every": 1000,  # steps
-            "log_every": 50,  # steps
-            "keep_last": 2,
-            "keep_best": 1,
-            "select": "last",  # which checkpoint is scored on the test split: "last" or "best" on validation
-            "score": "test",  # which split is decoded and scored on the host, where a task has that: "test" or "all"
-            "profile": "",  # STEP:COUNT traces COUNT steps after step STEP; --profile sets it
-            "ema": 0.0,  # decay of the average of the weights that is evaluated; 0 is off
-            "init_from": "",  # weights to begin with: a run directory, or what `python -m research.interop` reads
-            "init_skip": (),  # regexes, searched in a parameter's path: what begins afresh all the same
-        },
-        "optimizer": optimizer.defaults(config.get("optimizer", {}).get("name", "adamw")),
-        "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1},
-        "precision": {"params": "float32", "compute": "float32"},
+        "train": TrainSpec,
+        "optimizer": optimizer.OPTIMIZERS,
+        "mesh": MeshSpec,
+        "precision": PrecisionSpec,
     }
 
 
-def check(settings: Any) -> None:
-    """Raises ValueError for a value of `config.train` that cannot be meant."""
-    for field in ("log_every", "eval_every", "checkpoint_every", "steps"):
-        if settings[field] < 1:
-            raise ValueError(f"config.train.{field}={settings[field]} must be at least 1")
-    for field, known in (("select", ("last", "best")), ("score", ("test", "all"))):
-        config_lib.choose(dict.fromkeys(known), settings[field], f"train.{field}")
-    if settings.init_skip and not settings.init_from:
-        raise ValueError(f"config.train.init_skip={settings.init_skip} needs config.train.init_from, which is empty")
+def check(config: Any) -> None:
+    """Raises ValueError where the groups of a config contradict one another; each by itself is checked already."""
+    warmup, steps = config.optimizer.warmup_steps, config.train.steps
+    if warmup >= steps:
+        raise ValueError(f"config.optimizer.warmup_steps={warmup} must be less than config.train.steps={steps}")

@@ -1,9 +1,13 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from research.spec import FieldError, flat
+from research.spec.fields import infos
 from research.train import optimizer
 
 PARAMS = {"body": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}, "head": {"kernel": jnp.array([3.0])}}
@@ -11,7 +15,8 @@ GRADS = jax.tree.map(lambda x: 0.1 * jnp.ones_like(x), PARAMS)
 
 
 def make(name="sgd", **settings):
-    return optimizer.defaults(name) | {"name": name, "learning_rate": 0.1, "schedule": "constant"} | settings
+    spec = optimizer.OPTIMIZERS[name](**({"learning_rate": 0.1, "schedule": "constant"} | settings))
+    return {"name": name, **flat(spec)}
 
 
 def one_update(config, steps=10):
@@ -69,10 +74,30 @@ def test_clipping_bounds_the_global_norm():
     np.testing.assert_allclose(optax.global_norm(updates), 0.1 * 0.05, rtol=1e-5)
 
 
-def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match=r"optimizer.name='adam' is unknown; choose from adafactor, adamw"):
-        optimizer.defaults("adam")
-    with pytest.raises(ValueError, match=r"optimizer.schedule='step' is unknown"):
-        optimizer.build(make(schedule="step"), 10)
-    with pytest.raises(ValueError, match=r"warmup_steps=10 must be less than config.train.steps=10"):
-        optimizer.build(make(warmup_steps=10), 10)
+def test_every_field_is_an_argument_of_optax_with_its_default():
+    for name, spec in optimizer.OPTIMIZERS.items():
+        arguments = inspect.signature(getattr(optax, name)).parameters
+        own = set(flat(spec())) - {each.name for each in infos(optimizer.OptimizerSpec)}
+        for field in own:
+            assert arguments[field].default == getattr(spec(), field), (name, field)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"schedule": "step"}, "schedule='step' is unknown; choose from constant, cosine"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 must be at least 0"),
+        ({"b1": 2.0}, "b1=2.0 must be at least 0 and less than 1"),
+        ({"warmup_steps": -3}, "warmup_steps=-3 must be at least 0"),
+        ({"final_fraction": -1.0}, "final_fraction=-1.0 must lie between 0 and 1"),
+        ({"clip_norm": -1.0}, "clip_norm=-1.0 must be at least 0"),
+        ({"mu_dtype": "float99"}, "mu_dtype='float99' is unknown; choose from bfloat16"),
+        ({"decay": ("(",)}, "decay=('(',) must be a regular expression, each of them"),
+        ({"multipliers": (("(", 1.0),)}, "multipliers=(('(', 1.0),) must be (regular expression, factor) pairs"),
+        ({"multipliers": (("head", 1.0, 2.0),)}, "multipliers=('head', 1.0, 2.0) has 3 items; it must have 2"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(FieldError) as caught:
+        optimizer.AdamW(**settings)
+    assert str(caught.value).startswith(message)

@@ -1,0 +1,94 @@
+"""Ranges of fields: each check says whether a value is accepted, and in words what would be."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+
+@dataclass(frozen=True)
+class Check:
+    """`accepts(value)`, and `says` for the error message, e.g. "must be at least 1"."""
+
+    accepts: Callable[[object], bool]
+    says: str
+
+    def __and__(self, other: "Check") -> "Check":
+        """Both; the words are joined by "and"."""
+        return Check(
+            lambda value: self.accepts(value) and other.accepts(value),
+            f"{self.says} and {other.says.removeprefix('must ')}",
+        )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def at_least(low: float) -> Check:
+    """`value >= low`."""
+    return Check(lambda value: _number(value) >= low, f"must be at least {low}")
+
+
+def at_most(high: float) -> Check:
+    """`value <= high`."""
+    return Check(lambda value: _number(value) <= high, f"must be at most {high}")
+
+
+def above(low: float) -> Check:
+    """`value > low`."""
+    return Check(lambda value: _number(value) > low, f"must be greater than {low}")
+
+
+def between(low: float, high: float) -> Check:
+    """`low <= value <= high`."""
+    return Check(lambda value: low <= _number(value) <= high, f"must lie between {low} and {high}")
+
+
+def from_up_to(low: float, high: float) -> Check:
+    """`low <= value < high`, e.g. the probability of dropout."""
+    return Check(lambda value: low <= _number(value) < high, f"must be at least {low} and less than {high}")
+
+
+def strictly_between(low: float, high: float) -> Check:
+    """`low < value < high`."""
+    return Check(lambda value: low < _number(value) < high, f"must lie between {low} and {high}, both excluded")
+
+
+def one_of(*words: str) -> Check:
+    """One of `words`."""
+    return Check(lambda value: value in words, f"is unknown; choose from {', '.join(sorted(words))}")
+
+
+def each(check: Check) -> Check:
+    """`check` for each item of a tuple."""
+
+    def accepts(value: object) -> bool:
+        items = cast(Sequence[object], value) if isinstance(value, tuple) else ()
+        return isinstance(value, tuple) and all(check.accepts(item) for item in items)
+
+    return Check(accepts, f"{check.says}, each of them")
+
+
+def not_empty() -> Check:
+    """A text or tuple that holds something."""
+    return Check(lambda value: bool(value), "must not be empty")
+
+
+def optional(check: Check) -> Check:
+    """None, or a value that `check` accepts."""
+    return Check(lambda value: value is None or check.accepts(value), f"{check.says}, or be None")
+
+
+def _is_regex(value: object) -> bool:
+    try:
+        re.compile(value if isinstance(value, str) else "(")
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return True
+
+
+def regex() -> Check:
+    """A regular expression that compiles."""
+    return Check(_is_regex, "must be a regular expression")
