@@ -3,10 +3,21 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
+
+OVERRIDE = "--config."  # before the name of a field
+
+
+def overrides_of(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The overrides of a command line (`train.steps=100`), and its other words. Raises ValueError without a value."""
+    overrides = [word.removeprefix(OVERRIDE) for word in argv if word.startswith(OVERRIDE)]
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"{OVERRIDE}{override} has no value; write {OVERRIDE}{override}=VALUE")
+    return overrides, [word for word in argv if not word.startswith(OVERRIDE)]
 
 
 class Parser(argparse.ArgumentParser):

@@ -77,43 +77,76 @@ def load_file(file: str) -> ModuleType:
     return module
 
 
-def experiment_module(source: Source) -> ModuleType:
-    """`experiments/<experiment>/main.py` of a config."""
-    name = f"experiments.{source.experiment}.main"
+def experiment_module(source: Source, experiment: str = "") -> ModuleType:
+    """`experiments/<experiment>/main.py` of a config; of the experiment that its folder names, unless one is given."""
+    experiment = experiment or source.experiment
+    name = f"experiments.{experiment}.main"
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if not name.startswith(error.name or "-"):
             raise
         raise ValueError(
-            f"config {source.file!r} belongs to the experiment {source.experiment!r} by its folder, "
-            f"but there is no experiments/{source.experiment}/main.py"
+            f"config {source.file!r} belongs to the experiment {experiment!r} by its folder, "
+            f"but there is no experiments/{experiment}/main.py"
         ) from None
 
 
-def load(file: str, variant: str = "full", overrides: Sequence[str] = ()) -> ConfigDict:
-    """The complete, locked config of a file, with overrides such as `train.steps=100`.
+def of_run(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config of a run directory, from the content of its config.json, with `overrides`; no config file is read.
 
-    Raises ValueError, in one line, for an unknown file, variant or field, and for a value of the wrong type.
+    Raises ValueError as `resolve` does, and for content that is no config.
     """
+    where = content.get("source")
+    if not isinstance(where, Mapping) or not {"experiment", "file", "variant", "overrides", "digest"} <= where.keys():
+        raise ValueError("config.json of the run holds no source; name its config with --config=FILE[:VARIANT]")
+    raw = plain({key: value for key, value in content.items() if key != "source"})
+    source = Source(where["file"], where["variant"], (*where["overrides"], *overrides))
+    config = complete(raw, experiment_module(source, where["experiment"]).defaults, overrides).values
+    return ConfigDict(config | {"source": {**plain(where), "overrides": source.overrides}}).lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """The complete values of a config, the defaults of the same fields, and the specs of the groups that have one."""
+
+    values: dict[str, Any]
+    defaults: dict[str, Any]
+    specs: dict[str, type[Spec]]
+
+
+def resolve(source: Source) -> Resolved:
+    """What a config file, a variant and overrides make together.
+
+    Raises ValueError, in one line, for an unknown file, variant or field, and for a value of the wrong type or out of
+    its range.
+    """
+    module = load_file(source.file)
+    if source.variant not in module.VARIANTS:
+        known = ", ".join(module.VARIANTS)
+        raise ValueError(f"unknown variant {source.variant!r} of {source.file}; choose from {known}")
+    raw = plain(module.get_config(source.variant))
+    return complete(raw, experiment_module(source).defaults, source.overrides)
+
+
+def load(file: str, variant: str = "full", overrides: Sequence[str] = ()) -> ConfigDict:
+    """The complete, locked config of a file, with overrides such as `train.steps=100`. Raises as `resolve` does."""
     source = Source(file, variant, tuple(overrides))
-    module = load_file(file)
-    if variant not in module.VARIANTS:
-        raise ValueError(f"unknown variant {variant!r} of {file}; choose from {', '.join(module.VARIANTS)}")
-    raw = plain(module.get_config(variant))
-    config, defaults = complete(raw, experiment_module(source).defaults, overrides)
-    config["source"] = {
-        "experiment": source.experiment,
-        "file": file,
-        "variant": variant,
-        "overrides": tuple(overrides),
-        "digest": _digest(config, defaults),
+    resolved = resolve(source)
+    config = resolved.values | {
+        "source": {
+            "experiment": source.experiment,
+            "file": file,
+            "variant": variant,
+            "overrides": source.overrides,
+            "digest": _digest(resolved.values, resolved.defaults),
+        }
     }
     return ConfigDict(config).lock()
 
 
-def complete(raw: dict, defaults: Callable[[ConfigDict], dict], overrides: Sequence[str] = ()) -> tuple[dict, dict]:
-    """`raw` with every missing key at its default and with the overrides applied (see `load`), and the defaults.
+def complete(raw: dict, defaults: Callable[[ConfigDict], dict], overrides: Sequence[str] = ()) -> Resolved:
+    """`raw` with every missing key at its default and with the overrides applied, see `resolve`.
 
     `defaults` is a function of the config, since a model's or an optimizer's keys depend on its name; a name given as
     an override therefore acts before the other overrides.
@@ -131,7 +164,7 @@ def complete(raw: dict, defaults: Callable[[ConfigDict], dict], overrides: Seque
         config[group] = _checked(cls, config[group], group)
     if not 0 <= config.get("seed", 0) < 2**32:
         raise ValueError(f"config.seed={config['seed']} must be at least 0 and less than 2**32")
-    return config, known
+    return Resolved(config, known, specs)
 
 
 def _declared(known: Mapping[str, Any], raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, type[Spec]]]:

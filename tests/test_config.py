@@ -22,7 +22,7 @@ def defaults(config):
 
 def complete(*overrides):
     raw = json.loads(json.dumps(BARE))
-    return config_lib.complete(raw, defaults, overrides)[0]
+    return config_lib.complete(raw, defaults, overrides).values
 
 
 def refusal(*overrides):

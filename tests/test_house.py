@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the ground up. `config`, `command` and `text2text` are modules, the others packages.
 FLOORS = (
-    "spec", "command", "config", "parallel", "measure", "models", "tasks", "data", "train", "plan", "report", "interop", "text2text",
-    "cli",
+    "spec", "command", "config", "parallel", "measure", "models", "tasks", "data", "train", "plan", "report", "interop",
+    "text2text", "cli",
 )  # fmt: skip
 FILES = sorted(path for top in ("research", "experiments", "configs", "tests") for path in (ROOT / top).rglob("*.py"))
 

@@ -30,7 +30,7 @@ class Tessera:
     """What `speech_torch.PyTorch` does, by the program of the trainer, which is compiled here."""
 
     def __init__(self, shapes: Shapes, work: str):
-        config = ConfigDict(config_lib.complete(shapes.config(), trainer.defaults)[0])
+        config = ConfigDict(config_lib.complete(shapes.config(), trainer.defaults).values)
         mel = audio.LogMel(RATE, mels=shapes.mels, normalise="whisper")
         self._sounds, targets = shapes.sounds(work), shapes.targets()
         self._to_arrays = ToArrays(mel, 0, shapes.target_length, SHORTENING).shaped(mel.frames(len(self._sounds[0])))

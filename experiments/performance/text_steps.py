@@ -37,7 +37,7 @@ class Tessera:
     """What `text_torch.PyTorch` does, by the program of the trainer, which is compiled here."""
 
     def __init__(self, shapes: Shapes, work: str):
-        config = ConfigDict(config_lib.complete(shapes.config(), trainer.defaults)[0])
+        config = ConfigDict(config_lib.complete(shapes.config(), trainer.defaults).values)
         task, rng = _task(shapes, work), jax.random.key(0)
         program = trainer.build(config, task, jax.devices()[:1])  # as many as PyTorch takes
         batch = task.example(shapes.batch_size)

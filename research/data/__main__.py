@@ -1,12 +1,15 @@
 """`python -m research.data prepare NAME [--manual_dir=DIR] [--data_dir=DIR] [--skip_undecodable] [--config=FILE]`."""
 
+import sys
+from collections.abc import Sequence
+
 from research import command
 from research import config as config_lib
 from research.data import prepare, sources, speech, templates, text
 from research.data.builders.texts import TextBuilder
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Prepares a data set. Raises ValueError for what the user can mend."""
     parser = command.Parser(prog="python -m research.data", description=__doc__)
     prepare_parser = parser.add_subparsers(required=True, metavar="COMMAND").add_parser("prepare", help=prepare.__doc__)
@@ -23,7 +26,7 @@ def main() -> None:
         default="",
         help="FILE[:VARIANT]: make the vocabulary and the tokens of texts or transcripts that this config wants",
     )
-    arguments = vars(parser.parse_args())
+    arguments = vars(parser.parse_args(argv))
     settings = _token_settings(arguments.pop("config"), arguments["name"], arguments["data_dir"])
     print(prepare.prepare(**arguments))
     if settings:
@@ -46,4 +49,4 @@ def _token_settings(config: str, name: str, data_dir: str) -> dict:
 
 if __name__ == "__main__":
     with command.one_line_errors():
-        main()
+        main(sys.argv[1:])

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 from research import command
 
-_OVERRIDE = "--config."
-
 
 def import_(path: str, workdir: str, skip: list[str], overrides: Sequence[str]) -> list[str]:
     """Makes a run directory, with its config, of the checkpoint at PATH."""
@@ -26,7 +24,7 @@ def export(workdir: str, path: str, format: str, family: str, overrides: Sequenc
     from research.interop import exports, stablehlo
 
     if overrides:
-        raise ValueError(f"{_OVERRIDE}{overrides[0]} is for import only; a run has its config")
+        raise ValueError(f"{command.OVERRIDE}{overrides[0]} is for import only; a run has its config")
     if format == "stablehlo":
         if family:
             raise ValueError(f"--family={family} is for --format=weights only")
@@ -39,7 +37,7 @@ def check(path: str, overrides: Sequence[str]) -> list[str]:
     from research.interop import parity
 
     if overrides:
-        raise ValueError(f"{_OVERRIDE}{overrides[0]} is for import only")
+        raise ValueError(f"{command.OVERRIDE}{overrides[0]} is for import only")
     return parity.run(path)
 
 
@@ -60,8 +58,8 @@ def main(argv: Sequence[str]) -> None:
     added["export"].add_argument("--format", choices=("weights", "stablehlo"), default="weights")
     added["export"].add_argument("--family", default="", metavar="NAME", help="e.g. mt5 where t5 would be taken")
     added["check"].add_argument("path", metavar="PATH", help="as for import")
-    overrides = [word.removeprefix(_OVERRIDE) for word in argv if word.startswith(_OVERRIDE)]
-    arguments = vars(parser.parse_args([word for word in argv if not word.startswith(_OVERRIDE)]))
+    overrides, others = command.overrides_of(argv)
+    arguments = vars(parser.parse_args(others))
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about a checkpoint without a score
     for line in arguments.pop("function")(**arguments, overrides=overrides):
         print(line)

@@ -15,8 +15,6 @@ from research import command
 from research import config as config_lib
 from research.plan import topology
 
-_OVERRIDE = "--config."
-
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments and the overrides (`mesh.fsdp=16`). Raises ValueError for an argument that is not known."""
@@ -35,8 +33,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--tries", type=int, default=3, metavar="N", help="with --mesh=auto: how many to compile")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    overrides = [word.removeprefix(_OVERRIDE) for word in argv if word.startswith(_OVERRIDE)]
-    arguments = parser.parse_args([word for word in argv if not word.startswith(_OVERRIDE)])
+    overrides, others = command.overrides_of(argv)
+    arguments = parser.parse_args(others)
     if arguments.tries < 1:
         raise ValueError(f"--tries={arguments.tries} must be at least 1")
     return arguments, overrides

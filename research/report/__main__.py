@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from research import command
@@ -47,7 +48,7 @@ def check(root: Path) -> int:
     return 1 if wrong else 0
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Runs one command and returns its exit code. Raises ValueError for what the user can mend."""
     parser = command.Parser(prog="python -m research.report", description="Results rows and their tables.")
     commands = parser.add_subparsers(required=True)
@@ -59,7 +60,7 @@ def main() -> int:
         subparser.set_defaults(function=function)
     for name, function in {"tables": write_tables, "check": check}.items():
         commands.add_parser(name, parents=[shared], help=function.__doc__).set_defaults(function=function)
-    arguments = vars(parser.parse_args())
+    arguments = vars(parser.parse_args(argv))
     function, root = arguments.pop("function"), arguments.pop("root").resolve()
     # The keys that a config may hold, and so its digest, come from the experiments of this root.
     sys.path.insert(0, str(root))
@@ -68,4 +69,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     with command.one_line_errors():
-        sys.exit(main())
+        sys.exit(main(sys.argv[1:]))

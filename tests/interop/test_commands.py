@@ -76,7 +76,7 @@ def test_the_trainer_restores_what_was_imported(name, tmp_path):
 def test_every_optimizer_begins_with_zeros(name):
     """Which is what an import writes without asking."""
     raw = {"optimizer": {"name": name}}
-    config, _ = config_lib.complete(raw, trainer.defaults)
+    config = config_lib.complete(raw, trainer.defaults).values
     transform = optimizer.build(config["optimizer"] | {"clip_norm": 1.0}, 10)
     params = {"kernel": np.ones((130, 140), np.float32), "bias": np.ones(3, np.float32)}
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(transform.init(params)))

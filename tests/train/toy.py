@@ -81,7 +81,7 @@ def make_config(**overrides) -> ConfigDict:
     for name, value in overrides.items():
         group, _, key = name.rpartition(".")
         (raw.setdefault(group, {}) if group else raw)[key] = value
-    config, _ = config_lib.complete(raw, trainer.defaults)
+    config = config_lib.complete(raw, trainer.defaults).values
     config["source"] = {"experiment": "toy", "file": "toy.py", "variant": "full", "overrides": (), "digest": "0" * 12}
     return ConfigDict(config).lock()
 

@@ -2,6 +2,8 @@
 
     python -m experiments.NAME.main --config=FILE[:VARIANT] [--config.FIELD=VALUE ...] --workdir=DIR \\
       [--mode=train|evaluate|predict] [--profile=STEP:COUNT] [INPUT ...]
+
+A trained run knows its config: `--workdir=RUN --mode=predict INPUT ...` needs no `--config`.
 """
 
 import argparse
@@ -15,9 +17,10 @@ from research import command
 from research import config as config_lib
 from research.measure import profile
 from research.parallel import processes
+from research.train import rundir, settings
 
 MODES = ("train", "evaluate", "predict")
-_OVERRIDE = "--config."
+_OVERRIDE = command.OVERRIDE
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -29,9 +32,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument(
         "--config",
-        required=True,
+        default="",
         metavar="FILE[:VARIANT]",
-        help="e.g. configs/NAME/CONFIG.py:cpu; the variant is full unless given",
+        help="e.g. configs/NAME/CONFIG.py:cpu; the variant is full unless given; a trained run has its own",
     )
     parser.add_argument(
         "--workdir", required=True, metavar="DIR", help="the run directory: checkpoints, metrics, result"
@@ -43,11 +46,10 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help=f"trace COUNT steps after step STEP; short for {_OVERRIDE}{profile.FIELD}",
     )
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="what --mode=predict is given, e.g. picture files")
-    overrides = [word.removeprefix(_OVERRIDE) for word in argv if word.startswith(_OVERRIDE)]
-    for override in overrides:
-        if "=" not in override:
-            raise ValueError(f"{_OVERRIDE}{override} has no value; write {_OVERRIDE}{override}=VALUE")
-    arguments = parser.parse_args([word for word in argv if not word.startswith(_OVERRIDE)])
+    overrides, others = command.overrides_of(argv)
+    arguments = parser.parse_args(others)
+    if arguments.mode == "train" and not arguments.config:
+        raise ValueError("--mode=train needs --config=FILE[:VARIANT]")
     if arguments.inputs and arguments.mode != "predict":
         raise ValueError(f"--mode={arguments.mode} takes no inputs, but {arguments.inputs[0]!r} was given")
     if arguments.mode == "predict" and not arguments.inputs:
@@ -57,14 +59,25 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return arguments, overrides
 
 
+def load(arguments: argparse.Namespace, overrides: Sequence[str]) -> Any:
+    """The config that the arguments name, or that of the run in `--workdir`. Raises ValueError where there is none."""
+    if arguments.config:
+        source = config_lib.Source.parse(arguments.config, overrides)
+        return config_lib.load(source.file, source.variant, source.overrides)
+    path = rundir.Folder(arguments.workdir).files / "config.json"
+    if not path.is_file():
+        raise ValueError(f"--workdir={arguments.workdir} is no run directory: it has no config.json")
+    return config_lib.of_run(rundir.read_json(path), overrides)
+
+
 def run(
     main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None], argv: Sequence[str] | None = None
 ) -> None:
     """Runs `main(config, workdir, mode, inputs)`; leaves with 2 and one line on stderr for what a user can mend."""
     with processes.together(), command.one_line_errors():
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
-        source = config_lib.Source.parse(arguments.config, overrides)
-        config = config_lib.load(source.file, source.variant, source.overrides)
+        config = load(arguments, overrides)
+        settings.check(config)
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about every checkpoint without a score
         processes.initialize()
         given = {"--mode": arguments.mode, "--workdir": arguments.workdir, "inputs": arguments.inputs}
@@ -82,7 +95,6 @@ def _close(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         )
         return
     from research.report import curves, records  # here, so that plotting does not delay the first step
-    from research.train import rundir
 
     folder = rundir.Folder(arguments.workdir)
     curves.draw(folder.files)

@@ -1,0 +1,97 @@
+"""`tessera show`: a config as it will run, its parameters, and a list of what there is."""
+
+import ast
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from research import config as config_lib
+from research.parallel import mesh as mesh_lib
+from research.parallel import sharding
+from research.spec.fields import infos
+from research.train import program
+
+_CHANGED = "*"
+
+
+def fields(source: config_lib.Source, docs: bool = False) -> Iterator[str]:
+    """Every field of a config, one a line: `* train.steps  2500  (1000)`.
+
+    A `*` marks a value that is not the default, which follows in parentheses. With `docs`, the role and the meaning of
+    each field follow where its group declares them.
+    """
+    resolved = config_lib.resolve(source)
+    defaults = config_lib.flat(resolved.defaults)
+    declared = {f"{group}.{each.name}": each for group, cls in resolved.specs.items() for each in infos(cls)}
+    digest = config_lib.load(source.file, source.variant, source.overrides).source.digest
+    yield f"{source.file}:{source.variant}  experiment {source.experiment}, digest {digest}"
+    values = config_lib.flat(resolved.values)
+    width = max(map(len, values))
+    for name, value in values.items():
+        changed = defaults.get(name, value) != value
+        line = f"{_CHANGED if changed else ' '} {name:{width}}  {value!r}"
+        line += f"  ({defaults[name]!r})" if changed else ""
+        if docs and name in declared:
+            line += f"  # {declared[name].doc} [{declared[name].role.value}]"
+        yield line
+
+
+def parameters(source: config_lib.Source) -> Iterator[str]:
+    """A table of the model's parameters: path, shape, logical axes, count and bytes; the totals last.
+
+    Nothing is computed. Raises ValueError where the model of the config cannot be built.
+    """
+    config = config_lib.load(source.file, source.variant, source.overrides)
+    task, _ = config_lib.experiment_module(source).build(config)
+    sizes = dict.fromkeys(mesh_lib.AXES, 1)
+    state = program.abstract_state(config, task, mesh_lib.make_mesh(sizes, jax.devices()[:1]))
+    rows = [("path", "shape", "axes", "count", "bytes")]
+    count = size = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        name = sharding.path_name(path)
+        parts, width = math.prod(leaf.shape), math.prod(leaf.shape) * leaf.dtype.itemsize
+        axes = sharding.logical_axes(name, task.logical_axes)
+        rows.append((name, "x".join(map(str, leaf.shape)) or "1", " ".join(map(str, axes)), f"{parts:,}", f"{width:,}"))
+        count, size = count + parts, size + width
+    rows.append(("total", "", "", f"{count:,}", f"{size:,}"))
+    yield from _aligned(rows)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+        yield "  ".join([*left, *right]).rstrip()
+
+
+def listing(root: Path) -> Iterator[str]:
+    """All configs below `root`/configs with the first line of their docstrings, then all data sets."""
+    files = sorted(root.glob("configs/*/*.py"))
+    width = max((len(str(file.relative_to(root))) for file in files), default=0)
+    yield "configs"
+    for file in files:
+        yield f"  {file.relative_to(root)!s:{width}}  {_summary(file)}"
+    from research.data import sources
+
+    yield "data sets (and every prepared one of the TFDS catalogue, and folder:PATH)"
+    width = max(map(len, sources.OWN))
+    for name, (module, builder) in sorted(sources.OWN.items()):
+        yield f"  {name:{width}}  {_summary(_file_of(module, root), builder)}"
+
+
+def _file_of(module: str, root: Path) -> Path:
+    return root / (module.replace(".", "/") + ".py")
+
+
+def _summary(file: Path, name: str | None = None) -> str:
+    """The first line of the docstring of a file, or of a class in it, without importing it."""
+    tree: Any = ast.parse(file.read_text(encoding="utf-8"))
+    if name is not None:
+        tree = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    text = inspect.cleandoc(ast.get_docstring(tree) or "")
+    return " ".join(text.split("\n\n")[0].split())[:120]

@@ -1,0 +1,114 @@
+"""`tessera COMMAND ...`: every command of the repository under one name; see `tessera --help`."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from research import command
+from research.train import preemption
+
+USAGE = """usage: tessera COMMAND ...
+
+commands:
+  train     train a model, or continue a run:
+              tessera train --config=FILE[:VARIANT] --workdir=DIR [--config.FIELD=VALUE ...]
+  evaluate  score a trained run on validation and test:
+              tessera evaluate --workdir=RUN
+  predict   use a trained run:
+              tessera predict --workdir=RUN INPUT ...
+  show      a config as it will run, with what differs from the defaults:
+              tessera show FILE[:VARIANT] [--docs] [--parameters] [--config.FIELD=VALUE ...]
+              tessera show --list
+  prepare   prepare a data set:
+              tessera prepare NAME [--manual_dir=DIR] [--data_dir=DIR]
+  plan      compile a config for a TPU slice without one:
+              tessera plan --config=FILE[:VARIANT] --topology=v5e:2x2
+  import, export, check
+            weights from and to other formats
+  report    results rows and tables:
+              tessera report add|show|tables|check ...
+
+Each command explains itself: tessera COMMAND --help. It runs in the root of the repository, like python -m."""
+
+_MODES = ("train", "evaluate", "predict")
+_MODULES = {  # command -> the module that has it, and the words that come first there
+    "prepare": ("research.data.__main__", ("prepare",)),
+    "plan": ("research.plan.__main__", ()),
+    "import": ("research.interop.__main__", ("import",)),
+    "export": ("research.interop.__main__", ("export",)),
+    "check": ("research.interop.__main__", ("check",)),
+    "report": ("research.report.__main__", ()),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs one command; leaves with 2 and one line for what a user can fix."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    name, *rest = words
+    sys.path.insert(0, os.getcwd())  # experiments and configs are those of the repository that one stands in
+    if name in _MODES:
+        preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+    with command.one_line_errors():
+        action = _action(name)
+    action(rest)
+
+
+def _action(name: str) -> Callable[[Sequence[str]], None]:
+    """The function of a command. Raises ValueError for one that is not known."""
+    if name in _MODES:
+        return lambda words: _experiment([f"--mode={name}", *words])
+    if name == "show":
+        return _show
+    if name not in _MODULES:
+        raise ValueError(f"unknown command {name!r}; choose from {', '.join((*_MODES, 'show', *_MODULES))}")
+    module, first = _MODULES[name]
+
+    def run(words: Sequence[str]) -> None:
+        with command.one_line_errors():
+            sys.exit(importlib.import_module(module).main([*first, *words]))
+
+    return run
+
+
+def _experiment(words: Sequence[str]) -> None:
+    """Trains, evaluates or uses: the same as `python -m experiments.NAME.main`, whose NAME the config says."""
+    from research.cli import experiment
+
+    with command.one_line_errors():
+        config = experiment.load(*experiment.parse(words))
+        module = importlib.import_module(f"experiments.{config.source.experiment}.main")
+    experiment.run(module.main, words)
+
+
+def _show(words: Sequence[str]) -> None:
+    """See research/cli/show.py."""
+    from research import config as config_lib
+
+    with command.one_line_errors():
+        parser = command.Parser(prog="tessera show", description="A config as it will run.")
+        parser.add_argument("config", nargs="?", metavar="FILE[:VARIANT]")
+        parser.add_argument("--docs", action="store_true", help="with the meaning and the role of each field")
+        parser.add_argument("--parameters", action="store_true", help="a table of the model's parameters instead")
+        parser.add_argument("--list", action="store_true", help="all configs and data sets")
+        overrides, others = command.overrides_of(words)
+        arguments = parser.parse_args(others)
+        if arguments.list == bool(arguments.config):
+            raise ValueError("give a config, such as configs/image_classification/digits_vit.py:cpu, or --list")
+        from research.cli import show
+
+        if arguments.list:
+            lines = show.listing(Path.cwd())
+        else:
+            source = config_lib.Source.parse(arguments.config, overrides)
+            lines = show.parameters(source) if arguments.parameters else show.fields(source, arguments.docs)
+        for line in lines:
+            print(line)
+
+
+if __name__ == "__main__":
+    main()
