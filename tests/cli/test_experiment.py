@@ -36,7 +36,7 @@ def test_predict_takes_inputs_in_their_order():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--workdir=w", "the following arguments are required: --config"),
+        ("--workdir=w", "--mode=train needs --config=FILE"),
         ("--config=c", "the following arguments are required: --workdir"),
         ("--config=c --workdir=w --mode=test", "invalid choice: 'test'"),
         ("--config=c --workdir=w --steps=3", "unrecognized arguments: --steps=3"),
