@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
+from research import numerics
+
 
 class Parser(argparse.ArgumentParser):
     """Raises ValueError for arguments that do not fit, where argparse would print its usage and leave."""
@@ -15,6 +17,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises the ValueError."""
         raise ValueError(f"{message}; see --help")
+
+
+@contextlib.contextmanager
+def begin() -> Iterator[None]:
+    """What a command runs in: `one_line_errors`, with XLA shielded before JAX starts."""
+    numerics.shield()
+    with one_line_errors():
+        yield
 
 
 @contextlib.contextmanager

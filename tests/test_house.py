@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# From the ground up. `config`, `text2text` and `cli` are modules, the others packages.
+# From the ground up. `numerics`, `config`, `text2text` and `cli` are modules, the others packages.
 FLOORS = (
-    "config", "parallel", "measure", "models", "tasks", "data", "train", "plan", "report", "interop", "text2text",
-    "cli",
+    "numerics", "config", "parallel", "measure", "models", "tasks", "data", "train", "plan", "report", "interop",
+    "text2text", "cli",
 )  # fmt: skip
 FILES = sorted(path for top in ("research", "experiments", "configs", "tests") for path in (ROOT / top).rglob("*.py"))
 

@@ -67,5 +67,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with command.one_line_errors():
+    with command.begin():
         sys.exit(main())

@@ -9,6 +9,7 @@ import jax
 from tqdm import tqdm
 
 from research import config as config_lib
+from research import numerics
 from research.measure import profile
 from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
@@ -22,7 +23,11 @@ from research.train.program import Program, State, build_program
 
 
 def build(config: Any, task: Any, devices: Sequence[jax.Device] | None = None) -> Program:
-    """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked."""
+    """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked.
+
+    Raises ValueError where one of them does not fit, and on a CPU where XLA computes wrongly.
+    """
+    numerics.check()
     dtypes = ("float32", "bfloat16", "float16") + (("float64",) if jax.config.jax_enable_x64 else ())
     for field, dtype in config.precision.items():
         config_lib.choose(dict.fromkeys(dtypes), dtype, f"precision.{field}")
