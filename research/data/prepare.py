@@ -34,8 +34,8 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
 
 def _summary(builder):
     parts = [f"{split} {info.num_examples}" for split, info in builder.info.splits.items()]
-    if hasattr(builder, "summary"):
-        parts.append(builder.summary())
+    if hasattr(builder, "summary") and (text := builder.summary()):
+        parts.append(text)
     skipped = getattr(builder, "skipped", [])
     if skipped:
         parts.append(f"{len(skipped)} undecodable left out: {' '.join(skipped)}")

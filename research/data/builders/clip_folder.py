@@ -18,6 +18,8 @@ FRAMES, SIDE = 32, 144  # px, of the shorter side
 class ClipFolder(ClipBuilder, skip_registration=True):
     """The videos in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
 
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 ignored rotation, the shape of pixels, and timestamps
+
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], **kwargs):
         self._root, self._splits = root, splits
         super().__init__(**kwargs)
@@ -45,7 +47,8 @@ def read_videos(root: Path, paths: Sequence[Path]) -> Iterator[Clip | Undecodabl
     """The videos `root`/class/clip, each with FRAMES frames."""
     for path in paths:
         try:
-            yield Clip(str(path), video_files.read(root / path, FRAMES, SIDE), path.parent.name)
+            video = video_files.read(root / path, FRAMES, SIDE)
+            yield Clip(str(path), video.frames, path.parent.name, video.warning)
         except ValueError as error:
             yield Undecodable(str(root / path), f"cannot be used ({error})")
 

@@ -15,6 +15,7 @@ class Clip(NamedTuple):
     name: str
     frames: Sequence[bytes]
     label: str
+    warning: str = ""  # what is wrong with it, though it is used
 
 
 class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -29,6 +30,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def __init__(self, **kwargs):
         self.skipped: list[str] = []
+        self.warnings: list[str] = []
         super().__init__(**kwargs)
 
     def clip_info(self, frames: int, shape: tuple, class_names: Sequence[str]) -> tfds.core.DatasetInfo:
@@ -42,6 +44,12 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             builder=self, description=self.__doc__, features=tfds.features.FeaturesDict(features)
         )
 
+    def summary(self) -> str:
+        """Which clips are used though they are damaged; "" for none."""
+        if not self.warnings:
+            return ""
+        return f"{len(self.warnings)} used as far as they can be decoded: {'; '.join(self.warnings)}"
+
     def _generate_examples(self, split: str, clips: Iterable["Clip | Undecodable"]) -> Iterator[tuple[str, dict]]:
         progress = tqdm.tqdm(clips, desc=f"{self.name} {split}", unit=" clips", mininterval=0.5)
         for clip in progress:
@@ -50,6 +58,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     raise ValueError(f"{clip.name} {problem}; mend it, or prepare with --skip_undecodable")
                 self.skipped.append(clip.name)
                 continue
+            if clip.warning:
+                self.warnings.append(f"{clip.name} {clip.warning}")
             yield clip.name, {"frames": list(clip.frames), "label": clip.label, "clip": clip.name}
 
     def _problem(self, clip: Clip) -> str:
