@@ -14,6 +14,8 @@ from pathlib import Path
 from research.data import sources
 from research.data.builders import archives
 
+NAMED = 5  # files that a summary names
+
 
 def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodable: bool = False) -> str:
     """Prepares the data set `name` below `data_dir` (see sources) unless that is done; returns what to tell the user.
@@ -39,6 +41,9 @@ def _summary(builder):
     skipped = getattr(builder, "skipped", [])
     if skipped:
         parts.append(f"{len(skipped)} undecodable left out: {' '.join(skipped)}")
+    if warnings := getattr(builder, "warnings", []):
+        more = f" and {len(warnings) - NAMED} more" if len(warnings) > NAMED else ""
+        parts.append(f"{len(warnings)} used as far as they can be decoded: {'; '.join(warnings[:NAMED])}{more}")
     return ", ".join(parts)
 
 

@@ -21,7 +21,8 @@ class Clip(NamedTuple):
 class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS builder of `frames`, a `label` and the `clip` that they are, prepared without TensorFlow.
 
-    `archives`, `skip_undecodable` and `skipped` are as in PictureBuilder.
+    `archives`, `skip_undecodable` and `skipped` are as in PictureBuilder; `warnings` name
+    clips that are used though they are damaged.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -43,12 +44,6 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self, description=self.__doc__, features=tfds.features.FeaturesDict(features)
         )
-
-    def summary(self) -> str:
-        """Which clips are used though they are damaged; "" for none."""
-        if not self.warnings:
-            return ""
-        return f"{len(self.warnings)} used as far as they can be decoded: {'; '.join(self.warnings)}"
 
     def _generate_examples(self, split: str, clips: Iterable["Clip | Undecodable"]) -> Iterator[tuple[str, dict]]:
         progress = tqdm.tqdm(clips, desc=f"{self.name} {split}", unit=" clips", mininterval=0.5)
