@@ -54,8 +54,10 @@ def read(path: str | Path, count: int, side: int) -> Video:
             try:
                 for time, frame in _timed(container.decode(stream), usual):
                     found.add(time, frame)
-                if stream.frames and found.seen < _COMPLETE * stream.frames:
-                    warning = f"is truncated: it holds {found.seen} of {stream.frames} frames"
+                # Of an AVI file without its end FFmpeg estimates the duration, but the number of frames is announced.
+                promised = max(float((stream.duration or 0) * stream.time_base), stream.frames * usual)
+                if found.seen and found.seconds < _COMPLETE * promised:
+                    warning = f"is truncated: it holds {found.seconds:.1f} of {promised:.1f} s"
             except (av.FFmpegError, OSError) as error:
                 if not found.seen:
                     raise
@@ -121,13 +123,19 @@ class _Thinned:
         """The first point of the grid from `time` on; of frames with the same one, the last is on screen there."""
         return np.ceil((time - self._start) / self._step) if self._step else time
 
+    @property
+    def seconds(self) -> float:
+        """From the beginning of the first frame to the end of the last."""
+        last, frame = self._waiting
+        return last + (float((frame.duration or 0) * (frame.time_base or 0)) or self._usual) - self._start
+
     def spread(self, count: int) -> Sequence[Any]:
         """`count` images, each the one on screen at its time."""
         last, frame = self._waiting
         kept = [*self._kept, (last, self._shape(frame))]
-        end = last + (float((frame.duration or 0) * (frame.time_base or 0)) or self._usual)
         # Up to the last frame, or into it where it stays for long.
-        wanted = np.linspace(self._start, max(last, end - (end - self._start) / count), count)
+        length = max(last - self._start, self.seconds * (1 - 1 / count))
+        wanted = np.linspace(self._start, self._start + length, count)
         if self._step:
             wanted = self._start + self._step * np.round((wanted - self._start) / self._step)
         times = np.array([time for time, _ in kept])
