@@ -54,7 +54,8 @@ def read_videos(root: Path, paths: Sequence[Path]) -> Iterator[Clip | Undecodabl
 
 
 def holds_videos(path: str) -> bool:
-    """Whether there are videos in the class folders of the folder `path`."""
+    """Whether there are videos, but for hidden ones, in the class folders of the folder `path`."""
     root = Path(path).expanduser()
-    files = (file for pattern in ("*/*", "*/*/*") for file in root.glob(pattern))
-    return root.is_dir() and any(file.suffix.lower() in video_files.SUFFIXES for file in files)
+    files = (file.relative_to(root) for pattern in ("*/*", "*/*/*") for file in root.glob(pattern))
+    shown = (file for file in files if not any(part.startswith(".") for part in file.parts))
+    return root.is_dir() and any(file.suffix.lower() in video_files.SUFFIXES for file in shown)
