@@ -211,3 +211,17 @@ def test_counts_of_what_was_read_and_what_not(tmp_path):
     outcome = prepare(root, "--skip_undecodable")
     assert "train 13" in outcome.out and "2 undecodable left out" in outcome.out
     assert "sound.mp4" in outcome.out and "three.mp4" in outcome.out
+
+
+@pytest.mark.long
+def test_prediction_names_a_file_that_it_cannot_use(tmp_path):
+    arguments = ["experiments.video.main", "--config=configs/video/fight_vivit.py:smoke", "--mode=predict"]
+    arguments += [f"--config.data.name=folder:{folder(tmp_path / 'own')}", f"--config.data.dir={tmp_path / 'data'}"]
+    arguments += [f"--workdir={tmp_path / 'run'}"]
+    bad = bad_videos(tmp_path / "bad")
+    for message in ("cannot be decoded", "has 3 frames; 4 are needed", "holds no video, only sound"):
+        line = refused(run([*arguments, bad[message]]))
+        assert message in line and str(bad[message]) in line
+    outcome = run([*arguments, cut_off(tmp_path / "cut.avi")])
+    assert "cut.avi' is truncated: it holds 4." in outcome.err
+    assert "checkpoint" in refused(outcome)  # it was read; but nothing has been trained
