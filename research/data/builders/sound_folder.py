@@ -106,11 +106,11 @@ class SoundFolder(sounds.SoundBuilder, skip_registration=True):
         return sounds.example(sound, text, speaker)
 
     def summary(self) -> str:
-        """What was left out and what is not listed, with some of the names; "" for nothing."""
+        """What was left out and what is not listed, with some of the names."""
         kinds = {f"{kind}, left out": names for kind, names in self._left_out.items()}
         kinds["in no list, ignored"] = self._unlisted
         parts = [f"{len(names):,} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
-        return ", ".join(parts + [f"{self._hidden:,} hidden, ignored"] * bool(self._hidden))
+        return ", ".join(parts + [f"{self._hidden:,} hidden, ignored"] * bool(self._hidden)) or "nothing left out"
 
 
 class _UnusableError(Exception):
