@@ -149,9 +149,9 @@ class Pictures(Classed):
 
     def read(self, path: str) -> Any:
         """The picture file at `path` as evaluation sees it: uint8 [height, width, channels]. Raises ValueError."""
-        from research.data import images
+        from research.data import image_files, images
 
-        picture = images.read(path, self.image_shape[-1])
+        picture = image_files.read(path, self.image_shape[-1])
         return images.to_array(self.eval_transform.picture(picture))
 
 

@@ -25,6 +25,8 @@ LABELS = "labels.csv"
 class FaceFolder(FaceBuilder, skip_registration=True):
     """The pictures in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
 
+    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
+
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], pairs, labels, **kwargs):
         self._root, self._splits, self._pairs, self._labels = root, splits, pairs, labels
         super().__init__(**kwargs)

@@ -8,8 +8,8 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from PIL import Image
 
+from research.data import image_files
 from research.data.builders.pictures import Picture, PictureBuilder
 
 SPLIT_FOLDERS = {
@@ -26,6 +26,8 @@ class Folder(PictureBuilder, skip_registration=True):
 
     So a folder that changed is another data set, which is prepared when it is used next.
     """
+
+    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
 
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], **kwargs):
         self._root, self._splits = root, splits
@@ -66,7 +68,7 @@ def digest(root: Path, splits: Mapping[str, Sequence[Path]], beside: Sequence[st
 
 def find_pictures(root: Path) -> dict[str, list[Path]]:
     """Split -> the paths of its pictures below `root`, sorted. Raises ValueError for a split without any."""
-    return find_files(root, Image.registered_extensions(), "pictures", "class/picture.jpg")
+    return find_files(root, image_files.suffixes(), "pictures", "class/picture.jpg")
 
 
 def find_files(root: Path, suffixes: Container[str], what: str, expected: str) -> dict[str, list[Path]]:

@@ -85,8 +85,8 @@ def undecodable(decode: Callable[[], Any]) -> str | None:
     """Why `decode` fails, as the end of a sentence; None when it does not."""
     try:
         decode()
-    except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly anything on broken bytes.
-        return f"cannot be decoded ({type(error).__name__}: {error})"
+    except ValueError as error:
+        return str(error)
     return None
 
 
