@@ -47,8 +47,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for clip in progress:
             if problem := clip.problem if isinstance(clip, Undecodable) else self._problem(clip):
                 if not self.skip_undecodable:
-                    raise ValueError(f"{clip.name} {problem}; mend it, or prepare with --skip_undecodable")
-                self.skipped.append(clip.name)
+                    raise ValueError(f"{clip.name} {problem}; fix it, or prepare with --skip_undecodable")
+                self.skipped.append(f"{clip.name} {problem}")
                 continue
             yield clip.name, {"frames": list(clip.frames), "label": clip.label, "clip": clip.name}
 
