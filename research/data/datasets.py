@@ -148,6 +148,12 @@ class Pictures(Classed):
         """The field of an example that holds what is decoded."""
         return self.eval_transform.image_key
 
+    def reference(self, split: str, index: int) -> dict[str, Any]:
+        """What names the example `index` of a split, its `path` where that is stored, and its `class`."""
+        example = self.prepared.source(split)[index]
+        path = {"path": example["path"].decode()} if isinstance(example.get("path"), bytes) else {}
+        return {"index": index, **path, "class": self.class_names[int(example[self.eval_transform.label_key])]}
+
     def read(self, path: str) -> Any:
         """The picture file at `path` as evaluation sees it: uint8 [height, width, channels]. Raises ValueError."""
         from research.data import image_files, images

@@ -188,7 +188,7 @@ def _split_folders(
         )
     if "train" not in places:
         raise ValueError(f"{root} holds {named[0].name}, but no train {what}; expected train/{expected}")
-    return {folder: split for split, folder in places.items()}
+    return {places[split]: split for split in dict.fromkeys(SPLIT_NAMES.values()) if split in places}
 
 
 def _check_unread(root: Path, empty: set[Path], left_out: Mapping[str, Sequence[Path]], what: str) -> None:

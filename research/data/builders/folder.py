@@ -29,7 +29,7 @@ class Folder(PictureBuilder, skip_registration=True):
     So a folder that changed is another data set, which is prepared when it is used next.
     """
 
-    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
+    VERSION = tfds.core.Version("2.0.0")  # since images are read upright and keep their path
 
     def __init__(self, root: Path, found: Found, **kwargs):
         self._root, self._splits = root, found.splits
@@ -47,14 +47,17 @@ class Folder(PictureBuilder, skip_registration=True):
 
     def _info(self):
         classes = {picture.parent.name for pictures in self._splits.values() for picture in pictures}
-        return self.picture_info(__doc__, (None, None, 3), sorted(classes))
+        more = {"path": tfds.features.Text()}
+        return self.picture_info(__doc__, (None, None, 3), sorted(classes), more)
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split, self._read(paths)) for split, paths in self._splits.items()}
 
     def _read(self, paths: Sequence[Path]) -> Iterator[Picture]:
         for path in paths:
-            yield Picture(self._root, str(path), (self._root / path).read_bytes(), path.parent.name)
+            yield Picture(
+                self._root, str(path), (self._root / path).read_bytes(), path.parent.name, {"path": str(path)}
+            )
 
 
 def digest(root: Path, splits: Mapping[str, Sequence[Path]], beside: Sequence[str] = ()) -> str:
