@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from research.data import sources
-from research.data.builders import archives
+from research.data.builders import archives, class_folders
+
+NAMED = 5  # files that a summary names
 
 
 def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodable: bool = False) -> str:
@@ -33,12 +35,16 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
 
 
 def _summary(builder):
+    """What was read, and what was left out and why."""
     parts = [f"{split} {info.num_examples}" for split, info in builder.info.splits.items()]
-    if hasattr(builder, "summary"):
-        parts.append(builder.summary())
     skipped = getattr(builder, "skipped", [])
     if skipped:
-        parts.append(f"{len(skipped)} undecodable left out: {' '.join(skipped)}")
+        more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+        parts.append(f"{len(skipped)} undecodable left out: {'; '.join(skipped[:NAMED])}{more}")
+    if hasattr(builder, "summary"):
+        parts.append(builder.summary())
+    if left_out := getattr(builder, "left_out", None):
+        parts.append(class_folders.described(left_out))
     return ", ".join(parts)
 
 

@@ -208,7 +208,7 @@ def test_dealing_whole_groups_keeps_parts_and_classes_even():
 
 
 @pytest.mark.parametrize(("bad", "message"), [
-    ("short", r"noFight/c003 has 15 frames, not 16; mend it, or prepare with --skip_undecodable"),
+    ("short", r"noFight/c003 has 15 frames, not 16; fix it, or prepare with --skip_undecodable"),
     ("missing", r"holds no frames of 'fight/nowhere', which clips.csv names"),
 ])  # fmt: skip
 def test_bad_clips_are_named(tmp_path, bad, message):

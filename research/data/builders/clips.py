@@ -50,8 +50,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for clip in progress:
             if problem := clip.problem if isinstance(clip, Undecodable) else self._problem(clip):
                 if not self.skip_undecodable:
-                    raise ValueError(f"{clip.name} {problem}; mend it, or prepare with --skip_undecodable")
-                self.skipped.append(clip.name)
+                    raise ValueError(f"{clip.name} {problem}; fix it, or prepare with --skip_undecodable")
+                self.skipped.append(f"{clip.name} {problem}")
                 continue
             if clip.warning:
                 self.warnings.append(f"{clip.name} {clip.warning}")
@@ -65,8 +65,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for number, frame in enumerate(clip.frames):
             try:
                 images.decode(frame, 3)
-            except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly anything on broken bytes.
-                return f"has a frame, {number}, that cannot be decoded ({type(error).__name__}: {error})"
+            except ValueError as error:
+                return f"has a frame, {number}, that {error}"
         return ""
 
 
