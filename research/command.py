@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
+from research import numerics
+
 OVERRIDE = "--config."  # before the name of a field
 
 
@@ -26,6 +28,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises the ValueError."""
         raise ValueError(f"{message}; see --help")
+
+
+@contextlib.contextmanager
+def begin() -> Iterator[None]:
+    """What a command runs in: `one_line_errors`, with XLA shielded before JAX starts."""
+    numerics.shield()
+    with one_line_errors():
+        yield
 
 
 @contextlib.contextmanager

@@ -38,6 +38,13 @@ _MAY_DIFFER_IN_USE = re.compile(
     r"|train\.(eval_batch_size|select)|data\.(truncate(_source)?|long_sounds)"
 )
 _NOT_IN_DIGEST = re.compile(_RUN_FIELDS + r"|seed|source\..*")
+# Sizes that a config file gives to fit others of its own. Where only one of those is overridden, they keep their ratio
+# to it, so that evaluation never sees the middle of larger images in silence. 0 stands for the size that is followed.
+_FOLLOWING = {
+    "data.resize": ("data.image_size",),
+    "data.eval_size": ("data.resize", "data.image_size"),
+    "model.image_size": ("data.image_size",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +165,10 @@ def complete(raw: dict, defaults: Callable[[ConfigDict], dict], overrides: Seque
             raw[group]["name"] = text
     known, specs = _declared(defaults(ConfigDict(raw)), raw)
     config = _fill(raw, known, "")
+    before = flat(config)
     for path, text in parsed:
         _override(config, path, text)
+    _follow(config, before, {".".join(path) for path, _ in parsed})
     for group, cls in specs.items():
         config[group] = _checked(cls, config[group], group)
     if not 0 <= config.get("seed", 0) < 2**32:
@@ -283,6 +292,24 @@ def _override(config: dict, path: list[str], text: str) -> None:
     except (ValueError, SyntaxError):
         value = text
     group[key] = _cast(value, group[key], field)
+
+
+def _follow(config: dict, before: Mapping[str, Any], overridden: set[str]) -> None:
+    """Keeps the ratios of _FOLLOWING, as they were in the flat config `before`, in what was not `overridden` itself."""
+    now = dict(before) | {field: value for field, value in flat(config).items() if field in overridden}
+    for field, leaders in _FOLLOWING.items():
+        leader = next((name for name in leaders if _is_size(before.get(name))), None)
+        if leader is None or field in overridden or not _is_size(before.get(field)) or type(now[leader]) is not int:
+            continue
+        group, key = field.split(".")
+        if group == "model" and not now[leader]:  # the size is that of the data, which is not known here
+            continue
+        now[field] = round(before[field] * now[leader] / before[leader])
+        config[group][key] = now[field]
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,10 @@ import hypothesis
 import jax
 import pytest
 
+from research import numerics
+
+numerics.shield()  # as every command does, before JAX starts
+
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("tessera", deadline=None)
 hypothesis.settings.load_profile("tessera")

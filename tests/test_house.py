@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# From the ground up. `config`, `command` and `text2text` are modules, the others packages.
+# From the ground up. `numerics`, `command`, `config` and `text2text` are modules, the others packages.
 FLOORS = (
-    "spec", "command", "config", "parallel", "measure", "models", "tasks", "data", "train", "plan", "report", "interop",
+    "spec", "numerics", "command", "config", "parallel", "measure", "models", "tasks", "data", "train", "plan",
+    "report", "interop",
     "text2text", "cli",
 )  # fmt: skip
 FILES = sorted(path for top in ("research", "experiments", "configs", "tests") for path in (ROOT / top).rglob("*.py"))

@@ -13,7 +13,7 @@ from typing import Any
 from research import cli
 from research import config as config_lib
 from research.data import detection as boxes
-from research.data import drawing, images, views
+from research.data import drawing, image_files, views
 from research.interop import start
 from research.models import backbones, detector
 from research.parallel import processes
@@ -58,7 +58,7 @@ def show_predictions(
     """
     folder = rundir.Folder(workdir)
     places = rundir.prediction_paths(folder, files)
-    pictures = [images.read(file, boxes.CHANNELS) for file in files]
+    pictures = [image_files.read(file, boxes.CHANNELS) for file in files]
     outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
     if not processes.is_main():
         return

@@ -12,7 +12,7 @@ from PIL import Image
 
 from research import cli
 from research import config as config_lib
-from research.data import drawing, images
+from research.data import drawing, image_files
 from research.data import segmentation as scenes
 from research.interop import start
 from research.models import backbones, segmenter, vit
@@ -64,7 +64,7 @@ def show_predictions(
     """
     folder = rundir.Folder(workdir)
     places = rundir.prediction_paths(folder, files)
-    pictures = [images.read(file, scenes.CHANNELS) for file in files]
+    pictures = [image_files.read(file, scenes.CHANNELS) for file in files]
     outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
     if not processes.is_main():
         return

@@ -16,6 +16,7 @@ from research.data import datasets
 from research.interop import start
 from research.models import alexnet, convnext, resnet, vit
 from research.parallel import processes
+from research.report import confusion
 from research.tasks import classification
 from research.train import trainer
 
@@ -48,7 +49,7 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     task, data = build(config)
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs)
-    return trainer.run(mode, config, task, data, workdir, start.find)
+    return trainer.run(mode, config, task, data, workdir, start.find, confusion.draw)
 
 
 def show_predictions(

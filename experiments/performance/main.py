@@ -181,5 +181,5 @@ def _cells(measurement: Measurement) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    with command.one_line_errors():
+    with command.begin():
         main()

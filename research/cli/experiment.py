@@ -74,7 +74,7 @@ def run(
     main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None], argv: Sequence[str] | None = None
 ) -> None:
     """Runs `main(config, workdir, mode, inputs)`; leaves with 2 and one line on stderr for what a user can mend."""
-    with processes.together(), command.one_line_errors():
+    with processes.together(), command.begin():
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
         config = load(arguments, overrides)
         settings.check(config)

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.path.insert(0, os.getcwd())  # experiments and configs are those of the repository that one stands in
     if name in _MODES:
         preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
-    with command.one_line_errors():
+    with command.begin():
         action = _action(name)
     action(rest)
 
@@ -69,7 +69,7 @@ def _action(name: str) -> Callable[[Sequence[str]], None]:
     module, first = _MODULES[name]
 
     def run(words: Sequence[str]) -> None:
-        with command.one_line_errors():
+        with command.begin():
             sys.exit(importlib.import_module(module).main([*first, *words]))
 
     return run
@@ -79,7 +79,7 @@ def _experiment(words: Sequence[str]) -> None:
     """Trains, evaluates or uses: the same as `python -m experiments.NAME.main`, whose NAME the config says."""
     from research.cli import experiment
 
-    with command.one_line_errors():
+    with command.begin():
         config = experiment.load(*experiment.parse(words))
         module = importlib.import_module(f"experiments.{config.source.experiment}.main")
     experiment.run(module.main, words)
@@ -89,7 +89,7 @@ def _show(words: Sequence[str]) -> None:
     """See research/cli/show.py."""
     from research import config as config_lib
 
-    with command.one_line_errors():
+    with command.begin():
         parser = command.Parser(prog="tessera show", description="A config as it will run.")
         parser.add_argument("config", nargs="?", metavar="FILE[:VARIANT]")
         parser.add_argument("--docs", action="store_true", help="with the meaning and the role of each field")

@@ -48,5 +48,5 @@ def _token_settings(config: str, name: str, data_dir: str) -> dict:
 
 
 if __name__ == "__main__":
-    with command.one_line_errors():
+    with command.begin():
         main(sys.argv[1:])

@@ -1,11 +1,13 @@
 """`load(config.data)`: labelled clips as batches that are a function of (seed, step)."""
 
 import dataclasses
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from tqdm import tqdm
 
 from research.data import datasets, images, sources
 
@@ -73,13 +75,15 @@ class Clips(datasets.Pictures):
     def read(self, path: str) -> np.ndarray:
         """The video file at `path` as evaluation sees it: uint8 [frames, height, width, channels].
 
-        Raises ValueError for what is none, see video_files.read.
+        Warns of a file that ends too early. Raises ValueError for what is no video, see video_files.read.
         """
         from research.data import video_files
         from research.data.builders import clip_folder
 
-        frames = video_files.read(path, max(self.image_shape[0], clip_folder.FRAMES), clip_folder.SIDE)
-        return self.eval_transform({"frames": frames, "label": 0})["image"]
+        video = video_files.read(path, max(self.image_shape[0], clip_folder.FRAMES), clip_folder.SIDE)
+        if video.warning:
+            tqdm.write(f"video {path!r} {video.warning}", file=sys.stderr)
+        return self.eval_transform({"frames": video.frames, "label": 0})["image"]
 
 
 def spread(stored: int, count: int, phase: float = 0.5) -> np.ndarray:

@@ -18,10 +18,11 @@ DEFAULTS: dict[str, Any] = {
     "name": "",  # see sources.py
     "dir": "",  # where prepared data lie; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
     "validation_fraction": 0.1,  # of train, held out where the data set has no validation split
-    # Geometry, in px. 0: image_size is that of the data set, if all its pictures share one; resize is image_size.
+    # Geometry, in px. 0: image_size is that of the data set, if all its pictures share one; resize is image_size. An
+    # override of image_size alone is enough: what the config file gives for the others keeps its ratio (config.py).
     "image_size": 0,
     "resize": 0,
-    "eval_size": 0,  # where evaluation sees another size than training; 0 is image_size
+    "eval_size": 0,  # where evaluation sees a larger size than training; 0 is image_size
     # What evaluation sees too, see images.Evaluate.
     "squeeze": False,
     "lighting": "as it is",
@@ -147,11 +148,17 @@ class Pictures(Classed):
         """The field of an example that holds what is decoded."""
         return self.eval_transform.image_key
 
+    def reference(self, split: str, index: int) -> dict[str, Any]:
+        """What names the example `index` of a split, its `path` where that is stored, and its `class`."""
+        example = self.prepared.source(split)[index]
+        path = {"path": example["path"].decode()} if isinstance(example.get("path"), bytes) else {}
+        return {"index": index, **path, "class": self.class_names[int(example[self.eval_transform.label_key])]}
+
     def read(self, path: str) -> Any:
         """The picture file at `path` as evaluation sees it: uint8 [height, width, channels]. Raises ValueError."""
-        from research.data import images
+        from research.data import image_files, images
 
-        picture = images.read(path, self.image_shape[-1])
+        picture = image_files.read(path, self.image_shape[-1])
         return images.to_array(self.eval_transform.picture(picture))
 
 
@@ -162,6 +169,8 @@ def load(config: Mapping[str, Any]) -> Pictures:
     prepare it when its counts or its examples are asked for. Raises ValueError for an unknown name or a bad setting.
     """
     config = {**DEFAULTS, **config}
+    if config["image_size"]:  # else it is known when the data set is
+        _check(config, config["image_size"])
     builder = open_builder(config)
     image_key, label_key = _labelled_picture(builder, config["name"])
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
@@ -200,12 +209,9 @@ def transforms(config: Mapping[str, Any], shape: Sequence[int | None], image_key
     from research.data import images  # Pillow only where pictures are used
 
     size = _size(config, shape)
-    resize, eval_size = config["resize"] or size, config["eval_size"] or size
-    _check(config, size, eval_size, resize)
-    if (lighting := config["lighting"]) not in images.LIGHTINGS:
-        raise ValueError(f"config.data.lighting={lighting!r} is unknown; choose from {', '.join(images.LIGHTINGS)}")
+    _check(config, size)
     geometry = {
-        "resize": resize,
+        "resize": config["resize"] or size,
         "channels": 1 if shape[-1] == 1 else 3,
         "image_key": image_key,
         "label_key": label_key,
@@ -213,7 +219,9 @@ def transforms(config: Mapping[str, Any], shape: Sequence[int | None], image_key
         "lighting": config["lighting"],
     }
     augmentation = {key: config[key] for key in AUGMENTATION if key in config}
-    return images.Train(size=size, **geometry, **augmentation), images.Evaluate(size=eval_size, **geometry)
+    return images.Train(size=size, **geometry, **augmentation), images.Evaluate(
+        size=config["eval_size"] or size, **geometry
+    )
 
 
 def _labelled_picture(builder, name):
@@ -241,7 +249,13 @@ def _size(config, shape):
     return height
 
 
-def _check(config, size, eval_size, resize):
+def _check(config, size):
+    """Raises ValueError for a bad setting of images that training sees in `size`."""
+    from research.data import images
+
+    resize, eval_size = config["resize"] or size, config["eval_size"] or size
+    if (lighting := config["lighting"]) not in images.LIGHTINGS:
+        raise ValueError(f"config.data.lighting={lighting!r} is unknown; choose from {', '.join(images.LIGHTINGS)}")
     for key, value in config.items():
         if isinstance(value, int | float) and value < 0:
             raise ValueError(f"config.data.{key}={value} must not be negative")
@@ -251,6 +265,11 @@ def _check(config, size, eval_size, resize):
         raise ValueError(f"config.data.resize={resize} px must be at least image_size={size}, which is at least 1")
     if eval_size > resize:
         raise ValueError(f"config.data.resize={resize} px must be at least eval_size={eval_size}")
+    if eval_size < size:
+        raise ValueError(
+            f"config.data.eval_size={eval_size} px would show evaluation less than training sees, image_size={size}; "
+            "0 makes it image_size"
+        )
     for key in ("brightness", "contrast", "erase"):
         if config[key] > 1:
             raise ValueError(f"config.data.{key}={config[key]} must be at most 1")

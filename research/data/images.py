@@ -5,13 +5,14 @@ the compiled step. Random choices come from the generator that is passed in and 
 """
 
 import dataclasses
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
+
+from research.data import image_files
 
 ERASED_SHARES, ERASED_RATIOS = (0.02, 0.33), (0.3, 1 / 0.3)  # of the area of a picture; height to width
 
@@ -129,32 +130,11 @@ class Decoded:
 
 
 def decode(encoded: bytes | np.ndarray, channels: int) -> Image.Image:
-    """The picture in `encoded` (any format that Pillow reads) with 1 (grey) or 3 (RGB) channels, fully read.
+    """The image in `encoded` with 1 (grey) or 3 (RGB) channels, upright and fully read, see image_files.decode.
 
-    An array is a picture that `Decoded` has kept.
+    An array is an image that `Decoded` has kept.
     """
-    if isinstance(encoded, np.ndarray):
-        return Image.fromarray(encoded)
-    image = Image.open(io.BytesIO(encoded))
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:
-        return image.convert(mode)
-    image.load()
-    return image
-
-
-def decode_mask(encoded: bytes) -> np.ndarray:
-    """The class numbers uint8 [height, width] of an encoded mask: grey or indexed, whatever the colours of its indices.
-
-    Raises ValueError for a picture with several channels, or with numbers above 255.
-    """
-    image = Image.open(io.BytesIO(encoded))
-    if image.mode not in ("1", "L", "P", "I", "I;16"):
-        raise ValueError(f"has the channels {image.mode}, where one channel of class numbers is needed")
-    numbers = np.asarray(image)
-    if numbers.max() > 255:
-        raise ValueError(f"holds the number {numbers.max()}, and 255 is the largest that a mask may hold")
-    return numbers.astype(np.uint8)
+    return Image.fromarray(encoded) if isinstance(encoded, np.ndarray) else image_files.decode(encoded, channels)
 
 
 def jitter_colours(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
@@ -162,15 +142,6 @@ def jitter_colours(image: Image.Image, strength: float, rng: np.random.Generator
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhance(image).enhance(rng.uniform(1 - strength, 1 + strength))
     return image
-
-
-def read(path: str, channels: int) -> Image.Image:
-    """The picture file at `path`, see decode. Raises ValueError, which names it, for one that cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return decode(file.read(), channels)
-    except OSError as error:  # Pillow's own errors are OSErrors too
-        raise ValueError(f"picture {path!r} cannot be read: {error}") from None
 
 
 def resize_shorter(image: Image.Image, size: int) -> Image.Image:

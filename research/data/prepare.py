@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from research.data import sources
-from research.data.builders import archives
+from research.data.builders import archives, class_folders
+
+NAMED = 5  # files that a summary names
 
 
 def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodable: bool = False) -> str:
@@ -28,17 +30,21 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
         with locked(Path(builder.data_dir).parent):
             if not sources.is_prepared(builder):  # by another process, meanwhile
                 _write(builder, name, manual_dir, skip_undecodable)
-                return f"{name}: prepared in {builder.data_dir} ({_summary(builder)})"
+                return f"{name}: prepared in {builder.data_dir} ({_summary(builder)}{_damaged(builder)})"
     return f"{name}: already prepared in {builder.data_dir}"
 
 
 def _summary(builder):
+    """What was read, and what was left out and why."""
     parts = [f"{split} {info.num_examples}" for split, info in builder.info.splits.items()]
-    if hasattr(builder, "summary"):
-        parts.append(builder.summary())
     skipped = getattr(builder, "skipped", [])
     if skipped:
-        parts.append(f"{len(skipped)} undecodable left out: {' '.join(skipped)}")
+        more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+        parts.append(f"{len(skipped)} undecodable left out: {'; '.join(skipped[:NAMED])}{more}")
+    if hasattr(builder, "summary"):
+        parts.append(builder.summary())
+    if left_out := getattr(builder, "left_out", None):
+        parts.append(class_folders.described(left_out))
     return ", ".join(parts)
 
 
@@ -49,6 +55,14 @@ def _check_archives(builder, name, manual_dir):
         )
     for archive in getattr(builder, "archives", ()):
         archives.check(Path(manual_dir) / archive)
+
+
+def _damaged(builder, named: int = 5):
+    """Which files are used though something is wrong with them, as the end of a summary."""
+    if not (warnings := getattr(builder, "warnings", [])):
+        return ""
+    more = f" and {len(warnings) - named} more" if len(warnings) > named else ""
+    return f", {len(warnings)} used as far as they can be decoded: {'; '.join(warnings[:named])}{more}"
 
 
 def _write(builder, name, manual_dir, skip_undecodable):

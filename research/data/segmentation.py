@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from research.data import datasets, images, sources, views
+from research.data import datasets, image_files, images, sources, views
 from research.data.views import VOID
 
 DEFAULTS: dict[str, Any] = {
@@ -53,7 +53,7 @@ class Evaluate:
         return self._arrays(views.corner(size, self.size), image, mask)
 
     def _decode(self, example: Mapping[str, Any]) -> tuple[Image.Image, np.ndarray]:
-        mask = images.decode_mask(example["mask"])
+        mask = image_files.decode_mask(example["mask"])
         return images.decode(example["image"], CHANNELS), np.where(mask < self.classes, mask, VOID).astype(np.uint8)
 
     def _arrays(self, view: views.View, image: Image.Image, mask: np.ndarray) -> dict[str, np.ndarray]:
@@ -102,7 +102,7 @@ class Scenes(datasets.Classed):
     def reference(self, split: str, index: int) -> dict[str, Any]:
         """What a score compares with: the `mask` of a picture, and the `name` of that in its archive or folder."""
         example = self.source(split)[index]
-        return {"name": example["name"].decode(), "mask": images.decode_mask(example["mask"])}
+        return {"name": example["name"].decode(), "mask": image_files.decode_mask(example["mask"])}
 
     def view(self, image: Image.Image) -> views.View:
         """How a picture that somebody brings lies on the canvas of evaluation: as it is, smaller where it must be."""

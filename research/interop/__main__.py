@@ -66,5 +66,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with command.one_line_errors():
+    with command.begin():
         main(sys.argv[1:])

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research import numerics
 from research.interop import checkpoints, loading
 from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
@@ -24,6 +25,7 @@ def run(path: str) -> list[str]:
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"check needs {' and '.join(missing)}; install Tessera with the extra [interop]")
+    numerics.check()
     checkpoint = checkpoints.open_checkpoint(path)
     if checkpoint.kind not in _CLASSES:
         raise ValueError(f"{path}: transformers has no model for {checkpoint.kind}; check is for {', '.join(_CLASSES)}")

@@ -74,5 +74,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    with command.one_line_errors():
+    with command.begin():
         main(sys.argv[1:])

@@ -9,11 +9,19 @@ from research import command
 from research.report import plots, records, tables
 
 
-def add(workdirs: list[Path], root: Path) -> int:
-    """Records finished runs and keeps their plots; nothing is written unless all of them can be read."""
+def add(workdirs: list[Path], root: Path, own_data: bool) -> int:
+    """Records finished runs and keeps their plots; nothing is written unless all of them can be read.
+
+    The rows belong to the repository, so a run on other data than those of its config file needs --own_data.
+    """
     rows = [records.read_run(workdir, root) for workdir in workdirs]
-    for row in rows:
+    for workdir, row in zip(workdirs, rows, strict=True):
         records.results_path(row["experiment"], root)
+        if records.own_data(row, root) and not own_data:
+            raise ValueError(
+                f"{workdir} was trained on {row['data']['name']}, not on the data of {row['file']}; `show {workdir}` "
+                f"prints its row, and --own_data records it in experiments/{row['experiment']} all the same"
+            )
     for workdir, row in zip(workdirs, rows, strict=True):
         done = "replaced the row of" if records.record(row, root) else "added"
         print(f"experiments/{row['experiment']}/results.jsonl: {done} {workdir}")
@@ -58,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
         subparser = commands.add_parser(name, parents=[shared], help=function.__doc__)
         subparser.add_argument("workdirs", metavar="WORKDIR", type=Path, nargs="+")
         subparser.set_defaults(function=function)
+        if function is add:
+            subparser.add_argument("--own_data", action="store_true", help="record runs on own data, too")
     for name, function in {"tables": write_tables, "check": check}.items():
         commands.add_parser(name, parents=[shared], help=function.__doc__).set_defaults(function=function)
     arguments = vars(parser.parse_args(argv))
@@ -68,5 +78,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    with command.one_line_errors():
+    with command.begin():
         sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from research import config as configs
+from research.data import sources
 from research.report import formats
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +22,7 @@ _FROM_SOURCE = ("experiment", "file", "variant", "overrides")
 _FROM_RESULT = ("config_digest", "commit", "dirty", "data", "params", "seed", "steps", "mesh", "hardware")
 _FROM_RESULT += ("wall_s", "versions", "command", "date", "metrics")
 _FROM_SPEC = ("floor", "floor_source", "reference", "reference_source")
+_DATA = "data.name="
 _IDENTITY = ("suite", "config", "file", "variant", "config_digest", "seed", "commit", "hardware")
 
 
@@ -50,8 +52,21 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
         "value": result["metrics"][names[0]],
         "signature": result.get("signatures", {}).get(names[0]),
         "also": names[1:],
-        **{key: spec.get(key) for key in _FROM_SPEC},
+        **({key: spec.get(key) for key in _FROM_SPEC} if not own_data(source, root) else dict.fromkeys(_FROM_SPEC)),
     }
+
+
+def own_data(source: Mapping[str, Any], root: Path = ROOT) -> bool:
+    """Whether an override chose other data than those that floor and reference of the config file are about.
+
+    Another configuration of one of our data sets, such as a fold, is no other data.
+    """
+    named = [text.removeprefix(_DATA) for text in source["overrides"] if text.startswith(_DATA)]
+    if not named:
+        return False
+    theirs = configs.load(str(root / source["file"]), source["variant"]).data.name
+    same_set = named[-1].partition("/")[0] == theirs.partition("/")[0] in sources.OWN
+    return named[-1] != theirs and not same_set
 
 
 def summary(workdir: str | os.PathLike, root: Path = ROOT) -> str:
@@ -64,8 +79,8 @@ def summary(workdir: str | os.PathLike, root: Path = ROOT) -> str:
         "config": " ".join([f"{row['file']}:{row['variant']}", *row["overrides"]]),
         "digest": row["config_digest"],
         "result": f"{row['metric']} {formats.number(row['value'])}{signature}",
-        "floor": formats.sourced(row["floor"], row["floor_source"]),
-        "reference": formats.sourced(row["reference"], row["reference_source"]),
+        "floor": _compared(row, "floor", root),
+        "reference": _compared(row, "reference", root),
         "also": ", ".join(f"{name} {formats.number(row['metrics'][name])}" for name in others) or "nothing",
         "data": formats.dataset(row["data"]),
         "model": f"{row['params']:,} parameters",
@@ -141,6 +156,13 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def _compared(row: Mapping[str, Any], key: str, root: Path) -> str:
+    """`0.1 (chance)`; of own data, which the config file knows nothing about, none."""
+    if own_data(row, root):
+        return f"none for {row['data']['name']}"
+    return formats.sourced(row[key], row[f"{key}_source"])
 
 
 def _goodput(result: Mapping[str, Any]) -> str:

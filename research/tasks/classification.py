@@ -1,7 +1,9 @@
 """Pictures to classes: softmax cross-entropy with label smoothing, mixup and cutmix."""
 
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ from research.parallel.sharding import Table, constrain
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
+KEPT = 20  # probabilities of an example that are written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +82,9 @@ class Task:
         """Further metrics of a whole split from its means: none."""
         return {}
 
-    def scorer(self, data: Any, split: str) -> None:
-        """None: accuracy is a sum, so `evaluate` says all there is and nothing has to be scored on the host."""
+    def scorer(self, data: Any, split: str) -> "Scorer":
+        """What collects the predictions for a split of `data` (a data.datasets.Pictures) on the host."""
+        return Scorer(data, split)
 
     def _logits(self, variables, batch: Batch) -> jax.Array:
         return self.model.apply(variables, self._normalise(batch["image"]), train=False)
@@ -117,6 +121,44 @@ class Task:
             own = jnp.where(use_cutmix, kept.astype(images.dtype), own)
         share = jnp.broadcast_to(own, (count, height, width, 1)).mean((1, 2))
         return own * images + (1 - own) * other_images, share * targets + (1 - share) * other_targets
+
+
+class Scorer:
+    """Collects the class probabilities of a split."""
+
+    def __init__(self, data: Any, split: str):
+        self._data, self._split = data, split
+        self._probabilities: dict[int, np.ndarray] = {}
+        self.signatures: dict[str, str] = {}
+
+    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+        """Takes the outputs of `Task.predict` for a batch, with its `index` and `weight`."""
+        for index, weight, row in zip(outputs["index"], outputs["weight"], outputs["probabilities"], strict=True):
+            if weight > 0:
+                self._probabilities[int(index)] = np.asarray(row)
+
+    def result(self) -> dict[str, float]:
+        """Nothing beside the sums of `Task.evaluate`."""
+        return {}
+
+    def save(self, path: Path) -> None:
+        """Writes a line of JSON an example: its reference, the class `predicted`, the `probabilities` by class.
+
+        Of more than KEPT classes, these are those of the likeliest.
+        """
+        with path.open("w", encoding="utf-8") as file:
+            for line in self.lines():
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What `save` writes, in the order of the split."""
+        lines, names = [], self._data.class_names
+        for index, row in sorted(self._probabilities.items()):
+            kept = range(len(names)) if len(names) <= KEPT else np.argsort(-row)[:KEPT]
+            said = {names[number]: round(float(row[number]), 6) for number in kept}
+            reference = self._data.reference(self._split, index)
+            lines.append({**reference, "predicted": names[int(row.argmax())], "probabilities": said})
+        return lines
 
 
 def unlabelled(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import jax
 from tqdm import tqdm
 
+from research import numerics
 from research.measure import profile
 from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
@@ -21,7 +22,11 @@ from research.train.program import Program, State, build_program
 
 
 def build(config: Any, task: Any, devices: Sequence[jax.Device] | None = None) -> Program:
-    """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked."""
+    """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked.
+
+    Raises ValueError where one of them does not fit, and on a CPU where XLA computes wrongly.
+    """
+    numerics.check()
     for field, dtype in config.precision.items():
         if dtype == "float64" and not jax.config.jax_enable_x64:
             raise ValueError(f"config.precision.{field}='float64' needs JAX_ENABLE_X64=1 in the environment")

@@ -33,15 +33,15 @@ def levels(encoded):
 @pytest.mark.parametrize("suffix", ["mp4", "avi"])
 def test_frames_are_spread_evenly_over_a_video(tmp_path, suffix):
     path = write_video(tmp_path / f"clip.{suffix}", 31)
-    frames = video_files.read(path, 4, 16)
+    frames = video_files.read(path, 4, 16).frames
     np.testing.assert_allclose(levels(frames), [40 + 5 * number for number in (0, 10, 20, 30)], atol=4)
     assert images.decode(frames[0], 3).size == (24, 16)
-    np.testing.assert_allclose(levels(video_files.read(path, 62, 99))[::61], [40, 190], atol=4)
+    np.testing.assert_allclose(levels(video_files.read(path, 62, 99).frames)[::61], [40, 190], atol=4)
 
 
 def test_a_long_video_is_thinned_out_on_the_way(tmp_path, monkeypatch):
     monkeypatch.setattr(video_files, "_WAITING", 8)
-    frames = video_files.read(write_video(tmp_path / "clip.mp4", 40), 5, 16)
+    frames = video_files.read(write_video(tmp_path / "clip.mp4", 40), 5, 16).frames
     assert np.diff(levels(frames)).min() > 30 and levels(frames)[-1] > 200
 
 
@@ -208,7 +208,7 @@ def test_dealing_whole_groups_keeps_parts_and_classes_even():
 
 
 @pytest.mark.parametrize(("bad", "message"), [
-    ("short", r"noFight/c003 has 15 frames, not 16; mend it, or prepare with --skip_undecodable"),
+    ("short", r"noFight/c003 has 15 frames, not 16; fix it, or prepare with --skip_undecodable"),
     ("missing", r"holds no frames of 'fight/nowhere', which clips.csv names"),
 ])  # fmt: skip
 def test_bad_clips_are_named(tmp_path, bad, message):

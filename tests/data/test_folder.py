@@ -83,5 +83,5 @@ def test_a_broken_picture_is_named_and_left_out_only_when_asked(tmp_path, load):
 
 def test_a_folder_without_pictures(tmp_path, load):
     (tmp_path / "empty/cat").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"empty holds no train pictures; expected class/picture\.jpg"):
+    with pytest.raises(ValueError, match=r"empty holds no train images; expected class/image\.jpg"):
         load(tmp_path / "empty")

@@ -80,5 +80,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with processes.together(), command.one_line_errors():
+    with processes.together(), command.begin():
         main()

@@ -8,7 +8,7 @@ from PIL import Image
 
 from experiments.driving_segmentation import main
 from research import config as configs
-from research.data import images, prepare
+from research.data import image_files, prepare
 from research.report import confusion
 from tests.experiments.conftest import ROOT
 
@@ -35,7 +35,7 @@ def test_it_learns_and_its_score_is_that_of_its_saved_masks(trained):
     source, names = main.build(config)[1].source("test"), ("ground", "disc", "box", "triangle")
     lines = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == len(source) == 32
-    truth = [images.decode_mask(source[line["index"]]["mask"]) for line in lines]
+    truth = [image_files.decode_mask(source[line["index"]]["mask"]) for line in lines]
     assert [line["name"] for line in lines] == [source[line["index"]]["name"].decode() for line in lines]
     guess = np.stack([np.asarray(Image.open(workdir / line["mask"])) for line in lines])
     truth = np.stack(truth)

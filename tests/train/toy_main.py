@@ -31,5 +31,5 @@ def main(workdir: str, delay_s: str = "0") -> None:
 
 if __name__ == "__main__":
     preemption.exit_on_sigterm()
-    with command.one_line_errors():
+    with command.begin():
         main(*sys.argv[1:])

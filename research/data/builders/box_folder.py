@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
-from PIL import Image
 
+from research.data import image_files
 from research.data.builders import folder
 from research.data.builders.boxes import BoxBuilder, Boxed, Object, parse_voc
 from research.data.builders.folder import SPLIT_FOLDERS
@@ -41,6 +41,8 @@ Found = dict[str, list[Annotated]]
 
 class BoxFolder(BoxBuilder, skip_registration=True):
     """The pictures below `root`, prepared under a digest of its path and of the names, sizes and times of its files."""
+
+    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
 
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Annotated]], class_names: Sequence[str], **kwargs):
         self._root, self._splits, self.class_names = root, splits, tuple(class_names)
@@ -147,7 +149,7 @@ def _listed(annotations: Path, line: str) -> Path:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    suffixes = Image.registered_extensions()
+    suffixes = image_files.suffixes()
     return {file.stem: file for file in sorted(folder.glob("*")) if file.suffix.lower() in suffixes}
 
 

@@ -1,6 +1,7 @@
 """A user's own folder of videos, `PATH/class/clip.mp4` or `PATH/{train,validation,test}/class/clip.mp4`.
 
-`val` is `validation`; formats are those of FFmpeg. FRAMES frames of each are kept, evenly spaced over it.
+Formats are those of FFmpeg; what is left out is counted, see class_folders.py. FRAMES frames of each are kept, evenly
+spaced over it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from research.data import video_files
-from research.data.builders import folder
+from research.data.builders import class_folders, folder
 from research.data.builders.clips import Clip, ClipBuilder, Undecodable
 
 FRAMES, SIDE = 32, 144  # px, of the shorter side
@@ -17,6 +18,8 @@ FRAMES, SIDE = 32, 144  # px, of the shorter side
 
 class ClipFolder(ClipBuilder, skip_registration=True):
     """The videos in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
+
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 ignored rotation, the shape of pixels, and timestamps
 
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], **kwargs):
         self._root, self._splits = root, splits
@@ -26,9 +29,13 @@ class ClipFolder(ClipBuilder, skip_registration=True):
     def of(cls, path: str, data_dir: Path) -> "ClipFolder":
         """The builder of the folder `path`. Raises ValueError where there are no videos in class folders."""
         root = Path(path).expanduser().resolve()
-        splits = folder.find_files(root, video_files.SUFFIXES, "videos", "class/clip.mp4")
+        found = class_folders.find(root, video_files.SUFFIXES, "videos", "class/clip.mp4")
+        class_folders.check_classes(root, found, "videos")
+        splits = found.splits
         config = tfds.core.BuilderConfig(name=folder.digest(root, splits), description=f"The videos in {root}.")
-        return cls(root, splits, config=config, data_dir=data_dir, file_format="array_record")
+        builder = cls(root, splits, config=config, data_dir=data_dir, file_format="array_record")
+        builder.summary, builder.left_out = found.summary, found.left_out
+        return builder
 
     def _info(self):
         classes = {clip.parent.name for clips in self._splits.values() for clip in clips}
@@ -45,13 +52,15 @@ def read_videos(root: Path, paths: Sequence[Path]) -> Iterator[Clip | Undecodabl
     """The videos `root`/class/clip, each with FRAMES frames."""
     for path in paths:
         try:
-            yield Clip(str(path), video_files.read(root / path, FRAMES, SIDE), path.parent.name)
+            video = video_files.read(root / path, FRAMES, SIDE)
+            yield Clip(str(path), video.frames, path.parent.name, video.warning)
         except ValueError as error:
             yield Undecodable(str(root / path), f"cannot be used ({error})")
 
 
 def holds_videos(path: str) -> bool:
-    """Whether there are videos in the class folders of the folder `path`."""
+    """Whether there are videos, but for hidden ones, in the class folders of the folder `path`."""
     root = Path(path).expanduser()
-    files = (file for pattern in ("*/*", "*/*/*") for file in root.glob(pattern))
-    return root.is_dir() and any(file.suffix.lower() in video_files.SUFFIXES for file in files)
+    files = (file.relative_to(root) for pattern in ("*/*", "*/*/*") for file in root.glob(pattern))
+    shown = (file for file in files if not any(part.startswith(".") for part in file.parts))
+    return root.is_dir() and any(file.suffix.lower() in video_files.SUFFIXES for file in shown)

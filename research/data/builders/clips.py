@@ -15,12 +15,14 @@ class Clip(NamedTuple):
     name: str
     frames: Sequence[bytes]
     label: str
+    warning: str = ""  # what is wrong with it, though it is used
 
 
 class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS builder of `frames`, a `label` and the `clip` that they are, prepared without TensorFlow.
 
-    `archives`, `skip_undecodable` and `skipped` are as in PictureBuilder.
+    `archives`, `skip_undecodable` and `skipped` are as in PictureBuilder; `warnings` name
+    clips that are used though they are damaged.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -29,6 +31,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def __init__(self, **kwargs):
         self.skipped: list[str] = []
+        self.warnings: list[str] = []
         super().__init__(**kwargs)
 
     def clip_info(self, frames: int, shape: tuple, class_names: Sequence[str]) -> tfds.core.DatasetInfo:
@@ -47,9 +50,11 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for clip in progress:
             if problem := clip.problem if isinstance(clip, Undecodable) else self._problem(clip):
                 if not self.skip_undecodable:
-                    raise ValueError(f"{clip.name} {problem}; mend it, or prepare with --skip_undecodable")
-                self.skipped.append(clip.name)
+                    raise ValueError(f"{clip.name} {problem}; fix it, or prepare with --skip_undecodable")
+                self.skipped.append(f"{clip.name} {problem}")
                 continue
+            if clip.warning:
+                self.warnings.append(f"{clip.name} {clip.warning}")
             yield clip.name, {"frames": list(clip.frames), "label": clip.label, "clip": clip.name}
 
     def _problem(self, clip: Clip) -> str:
@@ -60,8 +65,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for number, frame in enumerate(clip.frames):
             try:
                 images.decode(frame, 3)
-            except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly anything on broken bytes.
-                return f"has a frame, {number}, that cannot be decoded ({type(error).__name__}: {error})"
+            except ValueError as error:
+                return f"has a frame, {number}, that {error}"
         return ""
 
 

@@ -25,6 +25,8 @@ LABELS = "labels.csv"
 class FaceFolder(FaceBuilder, skip_registration=True):
     """The pictures in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
 
+    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
+
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], pairs, labels, **kwargs):
         self._root, self._splits, self._pairs, self._labels = root, splits, pairs, labels
         super().__init__(**kwargs)
@@ -36,7 +38,8 @@ class FaceFolder(FaceBuilder, skip_registration=True):
         Raises ValueError for a pair or a label of a picture that is not there, and where nobody is left to train on.
         """
         root = Path(path).expanduser().resolve()
-        splits = folder.find_pictures(root)
+        found = folder.find_images(root, beside=(*PAIR_FILES, LABELS))
+        splits = found.splits
         names = {name_of(picture): picture for pictures in splits.values() for picture in pictures}
         pairs = _read_pairs(root, names)
         if pairs:
@@ -44,7 +47,9 @@ class FaceFolder(FaceBuilder, skip_registration=True):
         labels = _read_labels(root / LABELS, names)
         digest = folder.digest(root, splits, [*PAIR_FILES, LABELS])
         config = tfds.core.BuilderConfig(name=digest, description=f"The people in {root}.")
-        return cls(root, splits, pairs, labels, config=config, data_dir=data_dir, file_format="array_record")
+        builder = cls(root, splits, pairs, labels, config=config, data_dir=data_dir, file_format="array_record")
+        builder.left_out = found.left_out
+        return builder
 
     def _info(self):
         people = lambda splits: {path.parent.name for split in splits for path in self._splits.get(split, ())}

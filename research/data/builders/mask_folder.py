@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from research.data import images
+from research.data import image_files
 from research.data.builders import folder, text_files
 from research.data.builders.folder import SPLIT_FOLDERS
 from research.data.builders.masks import Labelled, MaskBuilder
@@ -46,6 +46,8 @@ class Pair(NamedTuple):
 
 class MaskFolder(MaskBuilder, skip_registration=True):
     """The pairs below `root`, prepared under a digest of its path and of the names, sizes and times of its files."""
+
+    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
 
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Pair]], classes: Mapping[str, str], **kwargs):
         self._root, self._splits = root, splits
@@ -119,7 +121,7 @@ def _split_folders(root: Path) -> list[Path]:
 
 
 def _pairs(root: Path, place: Path) -> list[Pair]:
-    suffixes = Image.registered_extensions()
+    suffixes = image_files.suffixes()
     files = {}
     for part in ("images", "masks"):
         found = sorted(file for file in (place / part).glob("*") if file.suffix.lower() in suffixes)
@@ -158,7 +160,7 @@ def _train_ids(encoded: bytes) -> bytes:
     table = np.full(256, VOID, np.uint8)
     table[[number for number, _ in CITYSCAPES.values()]] = range(len(CITYSCAPES))
     buffer = io.BytesIO()
-    Image.fromarray(table[images.decode_mask(encoded)]).save(buffer, format="PNG")
+    Image.fromarray(table[image_files.decode_mask(encoded)]).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from research.data import images
+from research.data import image_files, images
 from research.data.builders.pictures import PictureBuilder, undecodable
 from research.data.views import VOID, size_of
 
@@ -72,11 +72,9 @@ class MaskBuilder(PictureBuilder, skip_registration=True):
         if problem := undecodable(lambda: images.decode(picture.encoded, self.channels)):
             return problem
         try:
-            mask = images.decode_mask(picture.mask)
+            mask = image_files.decode_mask(picture.mask)
         except ValueError as error:
             return f"has the mask {picture.mask_path}, which {error}"
-        except Exception as error:  # noqa: BLE001  as in `undecodable`
-            return f"has the mask {picture.mask_path}, which cannot be decoded ({type(error).__name__}: {error})"
         size = size_of(images.decode(picture.encoded, self.channels))
         if mask.shape != size:
             height, width = mask.shape

@@ -34,7 +34,7 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS builder of (image, label) examples that are prepared without TensorFlow.
 
     `archives` are the files that must lie in `manual_dir`, as MANUAL_DOWNLOAD_INSTRUCTIONS says. `skip_undecodable`
-    is set by `prepare`; the paths of the pictures that were left out are collected in `skipped`.
+    is set by `prepare`; `skipped` collects which pictures were left out, and why.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -68,9 +68,9 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if problem is None:
                 yield picture.member, self.example(picture)
             elif self.skip_undecodable:
-                self.skipped.append(picture.path)
+                self.skipped.append(f"{picture.path} {problem}")
             else:
-                raise ValueError(f"{picture.path} {problem}; mend it, or prepare with --skip_undecodable")
+                raise ValueError(f"{picture.path} {problem}; fix it, or prepare with --skip_undecodable")
 
     def example(self, picture: Any) -> dict[str, Any]:
         """What is stored of a picture that is good."""
@@ -85,8 +85,8 @@ def undecodable(decode: Callable[[], Any]) -> str | None:
     """Why `decode` fails, as the end of a sentence; None when it does not."""
     try:
         decode()
-    except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly anything on broken bytes.
-        return f"cannot be decoded ({type(error).__name__}: {error})"
+    except ValueError as error:
+        return str(error)
     return None
 
 

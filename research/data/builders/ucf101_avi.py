@@ -25,6 +25,7 @@ class Ucf101Avi(ClipBuilder, skip_registration=True):
     Validation is what train has of its two last groups, since clips of one group show the same scene.
     """
 
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 chose frames by their numbers
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f"split{number}") for number in (1, 2, 3)]  # noqa: RUF012
     archives = tuple(f"{LISTS}/{part}list0{number}.txt" for part in ("train", "test") for number in (1, 2, 3))
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"the folders {VIDEOS}/<class> and {LISTS}, as the archives of UCF101 unpack"

@@ -1,0 +1,211 @@
+"""What lies in a folder of classes, `ROOT/class/file` or `ROOT/{train,validation,test}/class/file`, and what does not.
+
+The class of a file is the folder that it lies in. Nothing vanishes: what is left out is counted by its reason, and a
+layout that can be understood in two ways is refused.
+"""
+
+import collections
+import os
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+# How people call splits, in any case.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+# Endings of images that are not read, and without which a class would vanish.
+UNREAD = {".heic", ".heif", ".jxl", ".eps", ".psd", ".svg", ".tga", ".ico", ".raw", ".dng", ".cr2", ".nef", ".arw"}
+HIDDEN, LINKED, LOOSE, EMPTY = "hidden", "links to a file that is read", "outside class folders", "empty class folders"
+NO_FILES = "links to nothing, or no files"
+
+
+class Found(NamedTuple):
+    """Split -> its files below the root, sorted; and reason -> what is left out for it."""
+
+    splits: dict[str, list[Path]]
+    left_out: dict[str, list[Path]]
+
+    def classes(self, split: str) -> set[str]:
+        """The classes of a split."""
+        return {file.parent.name for file in self.splits[split]}
+
+    def summary(self) -> str:
+        """How many classes and files there are, for a person."""
+        counts = collections.Counter(file.parent.name for files in self.splits.values() for file in files)
+        if len(counts) > 20:
+            return f"{len(counts)} classes of {min(counts.values()):,} to {max(counts.values()):,}"
+        return f"{len(counts)} classes: {', '.join(f'{name} {count:,}' for name, count in sorted(counts.items()))}"
+
+
+def find(root: Path, suffixes: Container[str], what: str, expected: str, beside: Collection[str] = ()) -> Found:
+    """Finds the files with these suffixes in class folders below `root`.
+
+    Args:
+        root: the folder.
+        suffixes: the endings of the files that are read, in lower case.
+        what: what messages call the files.
+        expected: the layout without splits, such as "class/image.jpg".
+        beside: names of files in `root` that something else reads.
+
+    Raises:
+        ValueError: for a split without files, two folders of one split, folders of splits beside those of classes,
+            files in folders within class folders, and names that are no UTF-8.
+    """
+    if not root.is_dir():
+        raise ValueError(f"data set 'folder:{root}': {root} is not a folder")
+    left_out = collections.defaultdict(list)
+    files, folders = _scan(root, suffixes, left_out)
+    left_out = {
+        reason: paths for reason, each in left_out.items() if (paths := [p for p in each if str(p) not in beside])
+    }
+    places = _split_folders(root, files, folders, what, expected)
+    splits, loose = {}, []
+    for place, split in places.items():
+        depth = len(place.parts)
+        here = [file for file in files if file.parts[:depth] == place.parts]
+        loose += [file for file in here if len(file.parts) == depth + 1]
+        _check_depth(root, [file for file in here if len(file.parts) > depth + 2], depth, what)
+        splits[split] = [file for file in here if len(file.parts) == depth + 2]
+        empty = {each for each in folders if len(each.parts) == depth + 1 and each.parts[:depth] == place.parts}
+        empty -= {file.parent for file in splits[split]}
+        _check_unread(root, empty, left_out, what)
+        left_out.setdefault(EMPTY, []).extend(sorted(empty))
+    if Path() not in places:
+        loose += [file for file in files if len(file.parts) == 1]
+    left_out.setdefault(LOOSE, []).extend(loose)
+    found = Found(splits, {reason: sorted(paths) for reason, paths in left_out.items() if paths})
+    for split, each in splits.items():
+        if not each:
+            seen = f"; {described(found.left_out)}" if found.left_out else ""
+            raise ValueError(f"{root} holds no {split} {what}; expected {expected} or train/{expected}{seen}")
+    return found
+
+
+def check_classes(root: Path, found: Found, what: str) -> None:
+    """Raises ValueError for a single class, and for a class that is not trained on."""
+    classes = found.classes("train")
+    for split in found.splits:
+        if unknown := sorted(found.classes(split) - classes):
+            raise ValueError(
+                f"{root}: the class {unknown[0]!r} has {what} in {split} but none in train ({len(unknown)} such "
+                f"classes); the classes of train are {', '.join(sorted(classes)[:20])}"
+            )
+    if len(classes) < 2:
+        left = f" ({described(found.left_out)})" if found.left_out else ""
+        raise ValueError(
+            f"{root} holds one class, {min(classes)!r}, where two at least are needed; each of its folders is one{left}"
+        )
+
+
+def described(left_out: Mapping[str, Sequence[Path | str]]) -> str:
+    """`left out: 3 hidden (.x/a.jpg), 6 .heic (cats/b.heic)`: how many for each reason, and the first of them."""
+    return "left out: " + ", ".join(f"{len(each):,} {reason} ({each[0]})" for reason, each in left_out.items())
+
+
+def _scan(root: Path, suffixes: Container[str], left_out: dict[str, list[Path]]) -> tuple[list[Path], list[Path]]:
+    """The files with these suffixes and the folders below `root`, as they lie there, both sorted."""
+    files, folders, links = [], [], []
+    for path, entry, hidden, linked in _walk(root):
+        if entry.is_dir():
+            folders += [] if hidden else [path]
+        elif hidden:
+            left_out[HIDDEN].append(path)
+        elif not entry.is_file():
+            left_out[NO_FILES].append(path)
+        elif path.suffix.lower() not in suffixes:
+            left_out[path.suffix.lower() or "without ending"].append(path)
+        else:
+            (links if linked else files).append(path)
+    known = {os.path.realpath(root / file) for file in files} if links else set()
+    for path in sorted(links):  # after the files, which are read under their own names
+        target = os.path.realpath(root / path)
+        if target in known:
+            left_out[LINKED].append(path)
+        else:
+            known.add(target)
+            files.append(path)
+    return sorted(files), sorted(folders)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, os.DirEntry, bool, bool]]:
+    """Everything below `root` with its path there, whether it is hidden, and whether a link leads to it.
+
+    Links are followed, but not in a circle.
+    """
+    waiting = [(Path(), False, False, (os.path.realpath(root),))]
+    while waiting:
+        folder, hidden, linked, above = waiting.pop()
+        try:
+            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise ValueError(f"{root / folder} cannot be read: {error.strerror}") from None
+        for entry in entries:
+            path = folder / entry.name
+            _check_name(root, path)
+            state = (hidden or entry.name.startswith(".") or entry.name == "__MACOSX", linked or entry.is_symlink())
+            yield path, entry, *state
+            if entry.is_dir():
+                real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
+                if real not in above:
+                    waiting.append((path, *state, (*above, real)))
+
+
+def _check_name(root: Path, path: Path) -> None:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{root / path.parent} holds {path.name!r}, a name that is no UTF-8; rename it") from None
+    if path.name != " ".join(path.name.splitlines()):
+        raise ValueError(f"{root / path.parent} holds {path.name!r}, a name of several lines; rename it")
+
+
+def _split_folders(
+    root: Path, files: Sequence[Path], folders: Sequence[Path], what: str, expected: str
+) -> dict[Path, str]:
+    """The folder of each split below `root`; that of train is `root` itself where there are none."""
+    tops = [folder for folder in folders if len(folder.parts) == 1]
+    named = [folder for folder in tops if folder.name.lower() in SPLIT_NAMES]
+    holding = {file.parts[0] for file in files if len(file.parts) > 1}
+    if not any(folder.name in holding for folder in named):
+        return {Path(): "train"}
+    places: dict[str, Path] = {}
+    for folder in named:
+        split = SPLIT_NAMES[folder.name.lower()]
+        if split in places:
+            raise ValueError(f"{root} holds {places[split].name} and {folder.name}, which are both {split}; keep one")
+        places[split] = folder
+    if others := sorted(holding - {folder.name for folder in named}):
+        raise ValueError(
+            f"{root} holds the split {named[0].name} beside {others[0]}, which holds {what} too; expected "
+            f"train/{expected}, or {expected} with no class called like a split"
+        )
+    if "train" not in places:
+        raise ValueError(f"{root} holds {named[0].name}, but no train {what}; expected train/{expected}")
+    return {places[split]: split for split in dict.fromkeys(SPLIT_NAMES.values()) if split in places}
+
+
+def _check_unread(root: Path, empty: set[Path], left_out: Mapping[str, Sequence[Path]], what: str) -> None:
+    for ending in left_out.keys() & UNREAD:
+        for file in left_out[ending]:
+            if file.parent in empty:
+                raise ValueError(
+                    f"{root / file.parent} holds no {what} that can be read, only others such as {file.name}; convert "
+                    f"{ending} files, to .jpg for example"
+                )
+
+
+def _check_depth(root: Path, deeper: Sequence[Path], depth: int, what: str) -> None:
+    if deeper:
+        first = deeper[0]
+        top = root.joinpath(*first.parts[: depth + 1])
+        raise ValueError(
+            f"{top} is a class folder with folders in it that hold {what} ({root / first}, {len(deeper):,} such); move "
+            f"them up into {top.name} or, where its folders are the classes, name folder:{top}"
+        )

@@ -1,0 +1,141 @@
+"""The one reader of encoded images: from untrusted bytes to upright pixels of 8 bits, or one reason why not.
+
+Every image that somebody else made goes through here, whether it is prepared, trained on or predicted. Only FORMATS are
+tried, so that no file reaches an interpreter (as EPS would). Of an animation or of several pages, the first is read.
+"""
+
+import contextlib
+import functools
+import io
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TIFF", "WEBP")
+ORIENTATION = 0x0112  # the EXIF tag
+# How stored pixels must be moved to stand upright, for each value of the tag; 1 is upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """The endings, in lower case, of the files that are taken for images."""
+    names = {*FORMATS, "MPO"}  # which is read as the JPEG that it begins with
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in names)
+
+
+def decode(encoded: bytes, channels: int) -> Image.Image:
+    """Decodes an image.
+
+    Args:
+        encoded: the bytes of a file in one of FORMATS.
+        channels: 1 (grey) or 3 (RGB). Transparency is left out, so that a pixel has the colour that is stored.
+
+    Returns:
+        The image upright (EXIF), of mode "L" or "RGB". 16 bits are scaled to 8 by their full range.
+
+    Raises:
+        ValueError: why it cannot be read, as the end of a sentence that begins with its name.
+    """
+    image = _load(encoded)
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode == mode:
+        return image
+    image = _to_eight_bits(image)
+    with _reasons():
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # the direct way warns, and gives the same colours
+        image.info.pop("transparency", None)
+        return image.convert(mode)
+
+
+def decode_mask(encoded: bytes) -> np.ndarray:
+    """The class numbers uint8 [height, width] of an encoded mask: grey or indexed, whatever the colours of its indices.
+
+    Raises ValueError, as `decode` does, also for a mask with several channels, or with numbers that 8 bits do not hold.
+    """
+    image = _load(encoded)
+    if image.mode not in MASK_MODES:
+        raise ValueError(f"has the channels {image.mode}, where one channel of class numbers is needed")
+    numbers = np.asarray(image)
+    for number in (numbers.max(), numbers.min()):
+        if not 0 <= number <= 255:
+            raise ValueError(f"holds the number {number}, and 0 to 255 is what a mask may hold")
+    return numbers.astype(np.uint8)
+
+
+def read(path: str, channels: int) -> Image.Image:
+    """The image file at `path`, see decode. Raises ValueError, which names it, for one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            encoded = file.read()
+    except (OSError, ValueError) as error:  # the latter for a name with a null byte
+        raise ValueError(f"picture {path!r} cannot be read: {error}") from None
+    try:
+        return decode(encoded, channels)
+    except ValueError as error:
+        raise ValueError(f"picture {path!r} cannot be read: it {error}") from None
+
+
+def _load(encoded: bytes) -> Image.Image:
+    """The image as stored in its file, but upright and in memory."""
+    _expect_odd_files()
+    with _reasons():
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        image.load()
+    kind = image.format
+    image = _upright(image)
+    image.format = kind  # which moving drops, and which says what the numbers of mode "I" mean
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ORIENTATION)  # of XMP, too; that of TIFF is applied by its decoder
+    except Exception:  # noqa: BLE001  Pillow's parsers raise nearly anything on broken EXIF, which says nothing then
+        return image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        bits = "floating-point numbers" if image.mode == "F" else "32-bit numbers"
+        raise ValueError(f"holds {bits}, whose range is not known; store it with 8 or 16 bits per channel")
+    levels = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+@functools.cache
+def _expect_odd_files() -> None:
+    """Silences what Pillow warns of: it refuses twice the size that it warns of, and broken EXIF is left out here."""
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", category=UserWarning)
+    warnings.filterwarnings("ignore", message="Truncated File Read", category=UserWarning)
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """Turns what Pillow raises into a ValueError of one line."""
+    try:
+        yield
+    except Image.DecompressionBombError:
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise ValueError(f"has more than the {limit:,} pixels that an image may have; make it smaller") from None
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"cannot be decoded (it is none of {', '.join(FORMATS)})") from None
+    except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly anything on broken bytes
+        text = " ".join(str(error).split())
+        raise ValueError(f"cannot be decoded ({type(error).__name__}: {text})") from None

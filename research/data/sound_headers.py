@@ -1,0 +1,73 @@
+"""How many bytes of samples the header of a sound file promises, and how many are there.
+
+libsndfile reads what is left of a truncated file without a word.
+"""
+
+import struct
+from typing import NamedTuple
+
+_UNKNOWN = 0x7FFF0000  # sizes from here on stand in files that were written to a pipe, whose length nobody knew
+
+
+class Data(NamedTuple):
+    """Where the samples begin, their bytes by the header (None: it does not say), and the bytes that are there."""
+
+    begin: int
+    declared: int | None
+    found: int
+
+
+def data(content: bytes) -> Data | None:
+    """The samples of a WAV, RF64, AIFF or AU file, or those in the last page of an Ogg file; None for any other."""
+    kind, form = content[:4], content[8:12]
+    if kind in (b"RIFF", b"RF64") and form == b"WAVE":
+        return _chunks(content, "<", b"data", 0)
+    if kind == b"FORM" and form in (b"AIFF", b"AIFC"):
+        return _chunks(content, ">", b"SSND", 8)
+    if kind == b".snd" and len(content) >= 12:
+        begin, size = struct.unpack_from(">II", content, 4)
+        return _data(content, begin, None if size >= _UNKNOWN else size)
+    if kind == b"OggS":
+        page = content.rfind(b"OggS")
+        begin = page + 27 + (content[page + 26] if page + 26 < len(content) else 0)
+        return _data(content, begin, sum(content[page + 27 : begin]) if begin <= len(content) else 1)
+    return None
+
+
+def completed(content: bytes) -> bytes:
+    """`content` with its true sizes in the header, where it is a WAV file that says 0 or no possible size."""
+    found = data(content)
+    if content[:4] != b"RIFF" or found is None or found.declared is not None or not 0 < found.found < _UNKNOWN:
+        return content
+    whole = bytearray(content)
+    struct.pack_into("<I", whole, 4, len(content) - 8)
+    struct.pack_into("<I", whole, found.begin - 4, found.found)
+    return bytes(whole)
+
+
+def _chunks(content: bytes, order: str, wanted: bytes, offset: int) -> Data:
+    """The chunk `wanted`, in which samples begin after `offset` bytes."""
+    place, long_size = 12, 0
+    while place + 8 <= len(content):
+        kind, size = content[place : place + 4], struct.unpack_from(f"{order}I", content, place + 4)[0]
+        begin = place + 8
+        if kind == b"ds64" and begin + 16 <= len(content):  # RF64: sizes of 64 bits
+            long_size = struct.unpack_from("<Q", content, begin + 8)[0]
+        if kind == wanted:
+            if content[:4] == b"RF64" and size == 0xFFFFFFFF:
+                return _data(content, begin + offset, long_size)
+            return _data(content, begin + offset, None if _unknown(content, size, begin) else size - offset)
+        place = begin + size + size % 2
+    return Data(len(content), 1, 0)
+
+
+def _unknown(content: bytes, size: int, begin: int) -> bool:
+    if size >= _UNKNOWN:
+        return size > len(content) - begin
+    # Nothing, says a recorder that was not asked to stop; the size of the whole file then does not fit either.
+    (whole,) = struct.unpack_from("<I", content, 4)
+    return content[:4] == b"RIFF" and size == 0 and len(content) > begin and whole + 8 < len(content)
+
+
+def _data(content: bytes, begin: int, declared: int | None) -> Data:
+    return Data(begin, declared, max(0, len(content) - begin))
