@@ -121,7 +121,7 @@ def _pairs(root: Path, place: Path) -> list[Pair]:
     files = {}
     for part in ("images", "masks"):
         found = folder.files(place / part, suffixes)
-        deeper = [file for below in (place / part).glob("*/") for file in folder.files(below, suffixes)]
+        deeper = [file for below in (place / part).glob("[!.]*/") for file in folder.files(below, suffixes)]
         if deeper:
             raise ValueError(f"{deeper[0]} would be left out ({len(deeper)} such); put it into {place / part} itself")
         files[part] = {file.stem: file.relative_to(root) for file in found}
