@@ -22,10 +22,11 @@ import tensorflow_datasets as tfds
 from research.data import image_files
 from research.data.builders import coco, folder, text_files, voc
 from research.data.builders.boxes import BoxBuilder, Boxed, Object
-from research.data.builders.folder import SPLIT_FOLDERS
+from research.data.builders.class_folders import SPLIT_NAMES
 from research.data.views import Size
 
 ANNOTATIONS, IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
+UNUSED = "images that nothing annotates or lists"
 
 
 class Annotated(NamedTuple):
@@ -62,7 +63,8 @@ class BoxFolder(BoxBuilder, skip_registration=True):
         return cls(root, splits, class_names, config=config, data_dir=data_dir, file_format="array_record")
 
     def _split_generators(self, dl_manager):
-        self.leave_out(_unused(self._root, self._splits))
+        if unused := _unused(self._root, self._splits):
+            self.left_out = {UNUSED: unused}  # which the summary of `prepare` counts
         return {split: self._generate_examples(split, read(self._root, each)) for split, each in self._splits.items()}
 
 
@@ -107,12 +109,12 @@ def read(root: Path, pictures: Sequence[Annotated]) -> Iterator[Boxed]:
         yield Boxed(root, member, each.picture.read_bytes(), each.objects, annotation, each.size)
 
 
-def _unused(root: Path, splits: Found) -> list[str]:
+def _unused(root: Path, splits: Found) -> list[Path]:
     """Images beside those that are used, or where some may be expected, that nothing annotates or lists."""
     used = {each.picture for pictures in splits.values() for each in pictures}
-    places = {picture.parent for picture in used} | {root / name for name in (*IMAGES, *SPLIT_FOLDERS)}
-    found = {file for place in places for file in _image_files(place)}
-    return sorted(str(file.relative_to(root)) for file in found - used)
+    places = {picture.parent for picture in used} | {root / name for name in IMAGES}
+    found = {file for place in (*places, *folder.split_folders(root).values()) for file in _image_files(place)}
+    return sorted(file.relative_to(root) for file in found - used)
 
 
 def _image_files(place: Path) -> list[Path]:
@@ -161,18 +163,24 @@ def _voc_splits(root: Path) -> Found:
     place = next((root / name for name in IMAGES if (root / name).is_dir()), None)
     if place is None:
         raise ValueError(f"{annotations} has no pictures beside it; expected {root}/JPEGImages or {root}/images")
-    lists = root / "ImageSets/Main"
-    named = {}
-    for name, split in SPLIT_FOLDERS.items():
-        if (lists / f"{name}.txt").is_file():
-            if split in named:
-                raise ValueError(f"{lists} holds {named[split].name} and {name}.txt, both for {split}; keep one")
-            named[split] = lists / f"{name}.txt"
-    if not named.keys() & {"train", "validation"} and (lists / "trainval.txt").is_file():
-        named["train"] = lists / "trainval.txt"
-    if not named:
+    lists = _voc_lists(root / "ImageSets/Main")
+    if not lists:
         return {"train": _all_annotated(_xml_files(annotations), place)}
-    return {split: _all_annotated(_listed(root, annotations, file), place) for split, file in named.items()}
+    return {split: _all_annotated(_listed(root, annotations, file), place) for split, file in lists.items()}
+
+
+def _voc_lists(place: Path) -> dict[str, Path]:
+    """Split -> the list of its annotations."""
+    lists = {}
+    for file in folder.files(place, {".txt"}):
+        split = SPLIT_NAMES.get(file.stem.lower())
+        if split in lists:
+            raise ValueError(f"{lists[split]} and {file} are both lists of {split}; keep one of them")
+        if split is not None:
+            lists[split] = file
+    if not lists.keys() & {"train", "validation"} and (place / "trainval.txt").is_file():
+        lists["train"] = place / "trainval.txt"
+    return lists
 
 
 def _listed(root: Path, annotations: Path, file: Path) -> list[Path]:
@@ -238,7 +246,7 @@ def _beside(place: Path) -> list[Path]:
 def _split_of(file: Path) -> str:
     """The split that is a word of the file's name: not of `latest`, but of `instances_test2017` and `myTest`."""
     words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", file.stem)}
-    return next((split for name, split in SPLIT_FOLDERS.items() if name in words), "train")
+    return next((split for name, split in SPLIT_NAMES.items() if name in words), "train")
 
 
 def _find_coco(root: Path, files: Mapping[str, Path]) -> tuple[Found, list[str]]:
@@ -258,9 +266,10 @@ def _find_coco(root: Path, files: Mapping[str, Path]) -> tuple[Found, list[str]]
 
 def _coco_places(root: Path, file: Path, split: str) -> list[Path]:
     """Where the images of a file of annotations may lie: those of `instances_train2017.json` in `train2017`."""
-    names = [file.stem.rpartition("_")[2], *(name for name, part in SPLIT_FOLDERS.items() if part == split)]
-    apart = [place / name for name in names for place in (root, root / "images")]
-    return list(dict.fromkeys([file.parent, *apart, root / "images", root]))
+    part = file.stem.rpartition("_")[2]
+    apart = [folder.split_folders(place).get(split) for place in (root, root / "images")]
+    places = [file.parent, root / part, root / "images" / part, *filter(None, apart), root / "images", root]
+    return list(dict.fromkeys(places))
 
 
 def _coco_image(name: str, places: Sequence[Path], root: Path, file: Path) -> Path:

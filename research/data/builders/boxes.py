@@ -19,7 +19,7 @@ from research.data import image_files, images
 from research.data.builders.pictures import PictureBuilder
 from research.data.views import Size, size_of
 
-NAMED = 5  # bad boxes, or images, that a summary names
+NAMED = 5  # bad boxes that a summary names
 FARTHEST = 1e9  # px: what an annotation may say, good or bad
 
 
@@ -68,15 +68,11 @@ class BoxBuilder(PictureBuilder, skip_registration=True):
         }
         # The most boxes of an image and what the summary says; known when it is prepared.
         metadata = tfds.core.MetadataDict(
-            most=0, boxes=0, bad={"empty": [], "outside": []}, crowds=0, negatives=0, turned=0, left_out=[]
+            most=0, boxes=0, bad={"empty": [], "outside": []}, crowds=0, negatives=0, turned=0
         )
         return tfds.core.DatasetInfo(
             builder=self, description=__doc__, features=tfds.features.FeaturesDict(features), metadata=metadata
         )
-
-    def leave_out(self, names: Sequence[str]) -> None:
-        """Has the summary say that these images were found but not read; to be called while examples are made."""
-        self.info.metadata["left_out"] = list(names)
 
     def example(self, picture: Boxed) -> dict[str, Any]:
         """See PictureBuilder."""
@@ -143,8 +139,6 @@ class BoxBuilder(PictureBuilder, skip_registration=True):
             "turned": "images turned upright, as their EXIF orientation says",
         }
         said += [f"{metadata[key]} {what}" for key, what in counts.items() if metadata[key]]
-        if left_out := metadata["left_out"]:
-            said.append(f"{len(left_out)} images left out, which nothing annotates or lists: {_some(left_out)}")
         return ", ".join(said)
 
 

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from research.data import pairs as pairs_lib
 from research.data.builders import folder, text_files
+from research.data.builders.class_folders import SPLIT_NAMES
 from research.data.builders.faces import FaceBuilder
 from research.data.builders.pictures import Picture
 
@@ -112,7 +113,8 @@ def _plain(name: str, names: Collection[str]) -> str:
     """The name of a picture as `names` has it: without the folder of its split, and without Windows' separators."""
     if name not in names:
         name = name.replace("\\", "/").removeprefix("./")
-    return name.removeprefix("test/")
+    parts = name.split("/")
+    return "/".join(parts[1:]) if len(parts) == 3 and parts[0].lower() in SPLIT_NAMES else name
 
 
 def _set_apart(root: Path, splits: Mapping[str, Sequence[Path]], people: set[str]) -> dict[str, list[Path]]:

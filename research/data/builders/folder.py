@@ -14,14 +14,6 @@ from research.data.builders import class_folders
 from research.data.builders.class_folders import Found
 from research.data.builders.pictures import Picture, PictureBuilder
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
-
 
 class Folder(PictureBuilder, skip_registration=True):
     """The pictures below `root`, prepared under a digest of its path and of the names, sizes and times of its files.
