@@ -123,3 +123,17 @@ def test_a_folder_of_one_person_is_refused(tmp_path, prepare):
         "one person to train on, 'a'"
         in prepare(write_people(tmp_path / "own", labels="person,age\n", people="a")).error
     )
+
+
+def test_people_who_appear_or_vanish_are_named(tmp_path, prepare):
+    root = write_people(tmp_path / "own", PAIRS)
+    (root / ".ipynb_checkpoints").mkdir()
+    for name in (".ipynb_checkpoints/1.png", "a/._1.png"):
+        (root / name).write_bytes((root / "a/1.png").read_bytes())
+    done = prepare(root)
+    assert "2 people to train on, 2 others, 4 pairs" in done.out and "left out: 2 hidden" in done.out
+    above = tmp_path / "above"
+    write_people(above / "people")
+    (above / "labels.csv").write_text("person,age\na,7\n")
+    error = prepare(above).error
+    assert "people is a class folder with folders in it that hold images" in error

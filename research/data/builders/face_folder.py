@@ -68,6 +68,13 @@ class FaceFolder(FaceBuilder, skip_registration=True):
             self.keep_pairs("test", self._pairs)
         return {split: self._generate_examples(split, self._read(paths)) for split, paths in self._splits.items()}
 
+    def summary(self) -> str:
+        """How many people there are."""
+        known = {path.parent.name for path in self._splits["train"]}
+        others = {path.parent.name for paths in self._splits.values() for path in paths} - known
+        said = f"{len(known)} people to train on, {len(others)} others"
+        return said + (f", {len(self._pairs)} pairs" if self._pairs else "")
+
     def _read(self, paths: Sequence[Path]) -> Iterator[Picture]:
         blank = dict.fromkeys((key for key in self.info.features if key not in ("image", "label", "path")), "")
         for path in paths:
