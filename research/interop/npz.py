@@ -13,7 +13,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from research.interop.safetensors import LONGEST_AXIS, Spec
+from research.interop.safetensors import LONGEST_AXIS, MOST_AXES, Spec
 
 _BFLOAT16 = np.dtype("V2")  # what NumPy makes of a bfloat16 that it does not know
 _MOST_EXPANSION = 100  # times; weights that training has not touched yet may all be zeros
@@ -69,7 +69,7 @@ class Npz:
                 f"{member.filename} in {self._path} holds pickled Python objects, which could run code; "
                 "write plain arrays with numpy.savez"
             )
-        if any(not 0 <= side <= LONGEST_AXIS for side in shape):
+        if len(shape) > MOST_AXES or any(not 0 <= side <= LONGEST_AXIS for side in shape):
             raise ValueError(f"{member.filename} in {self._path} has the shape {reprlib.repr(shape)}, which is none")
         if begin + math.prod(shape) * dtype.itemsize != member.file_size:
             raise ValueError(

@@ -145,7 +145,8 @@ def _of_processor(
         raise fields.refuse("do_resize", "which is not supported: images are always resized here")
     if fields.flag("do_pad"):
         raise fields.refuse("do_pad", "which is not supported: images are never padded here")
-    if fields.get("resample") not in _RESAMPLING or isinstance(fields.get("resample"), bool | float):
+    resample = fields.get("resample")
+    if type(resample) is not int or resample not in _RESAMPLING:
         raise fields.refuse("resample", f"which is not supported; one of {_RESAMPLING} is")
     data = _geometry(fields, is_convnext=stem == "ConvNext", square=stem in ("ViT", "DeiT"))
     if image_size and data["image_size"] != image_size:
@@ -154,7 +155,7 @@ def _of_processor(
             "they must agree"
         )
     return data | {
-        "interpolation": _RESAMPLING[fields.get("resample")],
+        "interpolation": _RESAMPLING[resample],
         "long_side": "floor",
         **_normalisation(fields, channels),
     }
@@ -222,7 +223,9 @@ def of_sounds(folder: Path, mels: int, frames: int) -> dict[str, Any]:
     window = fields.whole("n_fft", 100_000)
     heard = fields.whole("chunk_length", 3600) * rate // hop
     if name and heard != frames:
-        raise fields.refuse("chunk_length", f"which gives {heard} frames, but the weights need {frames}")
+        raise fields.refuse(
+            "chunk_length", f"which at hop_length={hop} gives {heard} frames, but the weights need {frames}"
+        )
     return {
         "sample_rate": rate, "window_ms": 1000 * window / rate, "hop_ms": 1000 * hop / rate, "mels": mels,
         "highest_hz": 8000.0 if rate != 16_000 else 0.0, "max_seconds": frames * hop / rate,

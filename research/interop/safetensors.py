@@ -25,7 +25,7 @@ DTYPES = {
 }  # fmt: skip
 _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 _LONGEST_HEADER = strict_json.MOST_BYTES  # as in the reference implementation
-_MOST_AXES = 8
+MOST_AXES = 8
 LONGEST_AXIS = 2**31 - 1  # what JAX can index
 
 
@@ -69,7 +69,7 @@ class Safetensors:
         kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(kind, str) or kind not in DTYPES:
             raise ValueError(f"{name} in {self._path} is {reprlib.repr(kind)}; known: {', '.join(DTYPES)}")
-        if not _is_whole(shape, LONGEST_AXIS) or len(shape) > _MOST_AXES:
+        if not _is_whole(shape, LONGEST_AXIS) or len(shape) > MOST_AXES:
             raise ValueError(f"{name} in {self._path} has the shape {reprlib.repr(shape)}, which is none")
         if not _is_whole(offsets, size) or len(offsets) != 2:
             raise ValueError(
