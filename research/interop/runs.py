@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from flax import linen as nn
 
 from research.data.vocabulary import Vocabulary
-from research.interop import models
+from research.interop import models, strict_json
 from research.interop.safetensors import DTYPES, Spec
 from research.models import seq2seq, speech, video
 from research.tasks import selecting
@@ -98,12 +98,12 @@ def open_run(folder: Path) -> Run:
     """The run in `folder`, at the checkpoint that its config selects. Raises ValueError where there is none."""
     if not is_run(folder):
         raise ValueError(f"{folder} is no run directory with checkpoints; give the --workdir of a run")
-    config = json.loads((folder / "config.json").read_text())
+    config = strict_json.read(folder / "config.json")
     if "model" not in config or "source" not in config:
         raise ValueError(f"{folder / 'config.json'} is not the config of a run; give the --workdir of a run")
     tensors = Tensors(_selected(folder, config))
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config["model"].items()}
-    imported = json.loads((folder / IMPORTED).read_text()) if (folder / IMPORTED).is_file() else {}
+    imported = strict_json.read(folder / IMPORTED) if (folder / IMPORTED).is_file() else {}
     name = fields.pop("name", None)
     around = models.AROUND.get(config["source"].get("experiment"))
     if around:
