@@ -11,7 +11,9 @@ from research.report import plots, records, tables
 def add(workdirs: list[Path], root: Path) -> int:
     """Records finished runs and keeps their plots; nothing is written unless all of them can be read."""
     rows = [records.read_run(workdir, root) for workdir in workdirs]
-    for row in rows:
+    for workdir, row in zip(workdirs, rows, strict=True):
+        if row["value"] is None:
+            raise ValueError(f"{row['metric']} of {workdir} is not finite, so there is nothing to record")
         records.results_path(row["experiment"], root)
     for workdir, row in zip(workdirs, rows, strict=True):
         done = "replaced the row of" if records.record(row, root) else "added"
