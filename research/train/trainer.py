@@ -94,6 +94,7 @@ class Run(Session):
 
     def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, start: Start | None = None):
         self.start, self.weights = start, None
+        self.reading = contextlib.ExitStack()  # ends the processes that read data; left to Python, they fail loudly
         super().__init__(config, task, data, workdir, write=True)
 
     def check(self) -> None:
@@ -125,6 +126,8 @@ class Run(Session):
         except KeyboardInterrupt:
             self._close(_INTERRUPTED_S)
             raise
+        finally:
+            self.reading.close()
 
     def _close(self, seconds: float | None) -> None:
         """Ends what runs in the background, after an error, which stays the one to be told."""
@@ -197,6 +200,7 @@ class Run(Session):
         settings, program = self.settings, self.program
         rows = local_rows(program.batch_sharding, settings.batch_size)
         batches = self.data.train_batches(self.config.seed, settings.batch_size, start=step, rows=rows)
+        self.reading.enter_context(contextlib.closing(batches))
         clock = Clock(self.timeline, step)
         first, pending = step, None
         bar = tqdm(total=settings.steps, initial=step, unit="step", disable=not processes.is_main(), dynamic_ncols=True)

@@ -3,13 +3,18 @@
 import dataclasses
 import json
 import math
+import multiprocessing
+import os
 import re
 import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 
+from research.command import Failure
+from research.data import pipeline
 from research.tasks import classification
 from research.train import trainer
 from tests.killing import in_a_save, start, wait_for
@@ -247,3 +252,21 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_before_stay(tmp_path):
     assert len(re.findall("error: cannot write checkpoint 6 in .*: No space left on device; .* step 4", errors)) == 1
     assert len(lines_of(errors)) < 10, errors
     assert [step for step in (3, 4) if (tmp_path / "run" / "checkpoints" / str(step)).exists()] == [3, 4]
+
+
+class Slowly:
+    """A transform that workers can be given."""
+
+    def __call__(self, example, rng):
+        time.sleep(0.02)
+        return {"x": np.float32(example)}
+
+
+@pytest.mark.long
+def test_a_killed_data_worker_ends_a_run_in_one_line_that_says_so():
+    batches = pipeline.train_batches(list(range(50)), Slowly(), 0, 4, workers=1, prefetch=1)
+    next(batches)
+    others = multiprocessing.active_children()
+    os.kill(others[-1].pid, signal.SIGKILL)
+    with pytest.raises(Failure, match=r"a process that reads data was killed \(exit code -9\)"):
+        list(zip(range(100), batches, strict=False))
