@@ -5,7 +5,6 @@
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,7 +64,7 @@ def run(
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
         source = config_lib.Source.parse(arguments.config, overrides)
         config = config_lib.load(source.file, source.variant, source.overrides)
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about every checkpoint without a score
+        command.quiet()
         processes.initialize()
         given = {"--mode": arguments.mode, "--workdir": arguments.workdir, "inputs": arguments.inputs}
         processes.agree(given | {f"config.{name}": value for name, value in config_lib.flat(config).items()})

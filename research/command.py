@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,22 @@ from typing import NoReturn
 from research import numerics
 
 
+class Failure(Exception):  # noqa: N818  no mistake in the program
+    """What ended a run though nobody gave it anything wrong, such as a full disk: one line, and exit code 1."""
+
+
 class Parser(argparse.ArgumentParser):
     """Raises ValueError for arguments that do not fit, where argparse would print its usage and leave."""
 
     def error(self, message: str) -> NoReturn:
         """Raises the ValueError."""
         raise ValueError(f"{message}; see --help")
+
+
+def quiet() -> None:
+    """No words of Orbax and asyncio on standard error: what goes wrong there is raised, and told in one line."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
@@ -29,7 +40,7 @@ def begin() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Leaves with one line on stderr: 2 for a user's mistake, 1 for a run that diverged, 130 for Ctrl-C.
+    """Leaves with one line on stderr: 2 for a user's mistake, 1 for a run that diverged or failed, 130 for Ctrl-C.
 
     A user's mistake is a ValueError that this repository raised itself; one from a library keeps its traceback.
     """
@@ -37,7 +48,7 @@ def one_line_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _leave("interrupted; the same command goes on where it can", 130)
-    except FloatingPointError as error:
+    except (FloatingPointError, Failure) as error:
         _leave(str(error), 1)
     except ValueError as error:
         if type(error) is not ValueError or not _raised_here(error.__traceback__):

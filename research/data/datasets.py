@@ -261,7 +261,6 @@ def _size(config, shape):
 
 def _check(config, size):
     """Raises ValueError for a bad setting of images that training sees in `size`."""
-    from research.data import images
 
     resize, eval_size = config["resize"] or size, config["eval_size"] or size
     for key, value in config.items():

@@ -16,6 +16,7 @@ from research.interop import models, strict_json
 from research.interop.safetensors import DTYPES, Spec
 from research.models import seq2seq, speech, video
 from research.tasks import selecting
+from research.train import seal
 
 IMPORTED = "import.json"  # the report of an import in the run directory that it made
 _KNOWN = {str(np.dtype(dtype)): np.dtype(dtype) for dtype in DTYPES.values()}
@@ -27,7 +28,7 @@ class Tensors:
     def __init__(self, step: Path):
         """Of the checkpoint in the folder `step`."""
         self._state = step / "state"
-        meta = json.loads((step / "meta" / "metadata").read_text())
+        meta = seal.read(step)
         leaves = meta["leaves"]
         self.trained_on: str = meta["data_fingerprint"] or ""  # of its data; none where weights were imported
         averaged = any(name.startswith("ema/") for name in leaves)
@@ -140,10 +141,7 @@ def places(config: Mapping[str, Any]) -> int:
 def _selected(folder: Path, config: Mapping[str, Any]) -> Path:
     """The newest checkpoint, or the best one where the config selects it."""
     mode = selecting.mode(config.get("task", {}).get("select_by", ""))
-    options = ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics["score"], best_mode=mode)
-    checkpoints = (folder / "checkpoints").absolute()
-    with ocp.CheckpointManager(checkpoints, options=options) as manager:
-        step = manager.best_step() if config["train"]["select"] == "best" else manager.latest_step()
+    step = seal.select(folder / "checkpoints", config["train"]["select"] == "best", mode)
     if step is None:
         raise ValueError(f"{folder} holds no whole checkpoint; train it first")
-    return checkpoints / str(step)
+    return folder / "checkpoints" / str(step)

@@ -15,6 +15,8 @@ def add(workdirs: list[Path], root: Path, own_data: bool) -> int:
     """
     rows = [records.read_run(workdir, root) for workdir in workdirs]
     for workdir, row in zip(workdirs, rows, strict=True):
+        if row["value"] is None:
+            raise ValueError(f"{row['metric']} of {workdir} is not finite, so there is nothing to record")
         records.results_path(row["experiment"], root)
         if records.own_data(row, root) and not own_data:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Evaluation on a whole split, exact under padding."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -42,14 +43,15 @@ def evaluate(
         if outputs and processes.is_main():
             scorer.add(outputs)
 
-    for number, (_, batch) in enumerate(ahead(data.eval_batches(split, batch_size, rows), program.batch_sharding)):
-        if stop():
-            return None
-        rng = jax.random.fold_in(jax.random.key(seed), number)  # for answers that are sampled
-        outputs = program.predict_step(variables, batch, rng) if scorer else {}
-        running.append((program.eval_step(variables, batch), outputs))
-        if len(running) > 2:  # enough to keep the device busy, not so many that batches pile up in its memory
-            collect()
+    with contextlib.closing(data.eval_batches(split, batch_size, rows)) as batches:
+        for number, (_, batch) in enumerate(ahead(batches, program.batch_sharding)):
+            if stop():
+                return None
+            rng = jax.random.fold_in(jax.random.key(seed), number)  # for answers that are sampled
+            outputs = program.predict_step(variables, batch, rng) if scorer else {}
+            running.append((program.eval_step(variables, batch), outputs))
+            if len(running) > 2:  # enough to keep the device busy, not so many that batches pile up in its memory
+                collect()
     while running:
         collect()
     means = {name: total / weight for name, (total, weight) in totals.items() if weight}

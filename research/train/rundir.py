@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,15 @@ def claim(
     return [line for line in allowed if not line.startswith("source.")]
 
 
+def finite(content: Any) -> Any:
+    """`content` with None for every number that JSON does not have: NaN and the infinities."""
+    if isinstance(content, Mapping):
+        return {name: finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes all of `content` or nothing."""
     partial = path.with_name(path.name + ".partial")
@@ -110,7 +120,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The `{"step", "name", "value"}` entries of a metrics file; a last line cut short by a kill is left out."""
+    """The `{"step", "name", "value"}` entries of a metrics file; a last line cut short by a kill is left out.
+
+    The value is None where it was not finite.
+    """
     entries = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -153,13 +166,14 @@ class Metrics:
         if not self._write:
             return
         for name, value in values.items():
-            self._file.write(json.dumps({"step": step, "name": name, "value": value}) + "\n")
+            self._file.write(json.dumps({"step": step, "name": name, "value": finite(float(value))}) + "\n")
         if self._events is None:
             from tensorboardX import SummaryWriter  # here, because it takes a third of a second
 
             self._events = SummaryWriter(str(self._workdir / "events"), purge_step=self._purge_step)
         for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+            if math.isfinite(value):
+                self._events.add_scalar(name, value, step)
 
     def flush(self) -> None:
         """Returns when everything written is on disk."""

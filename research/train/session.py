@@ -14,7 +14,7 @@ from research.measure import profile
 from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
 from research.parallel import processes
-from research.train import preemption, result, rundir
+from research.train import preemption, result, rundir, seal
 from research.train import settings as settings_lib
 from research.train.checkpoint import Checkpoints
 from research.train.evaluation import evaluate
@@ -41,6 +41,7 @@ class Session:
 
     def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, write: bool = False):
         self.config, self.task, self.data, self.settings = config, task, data, config.train
+        self.name, self.writes = str(workdir), write
         self.folder = rundir.Folder(workdir)
         self.workdir, files = self.folder.root, self.folder.files
         settings_lib.check(self.settings)
@@ -52,13 +53,17 @@ class Session:
         elif not (self.workdir / "checkpoints").exists():
             raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
         main = processes.is_main() and write
+        # Before config.json is written: where that was lost, the checkpoints still know their config.
+        if newest := seal.newest(self.workdir / "checkpoints"):
+            self.check_config(newest)
         self.changed = rundir.claim(files, config, write=main, name=str(workdir), in_use=not write)
         self.timeline = Timeline(files / "timeline.jsonl" if main else None)
         self.metrics = rundir.Metrics(files, write=main)
         mode = task.selection[1]
         self.checkpoints = Checkpoints(
-            str(self.workdir / "checkpoints"), self.settings.keep_last, self.settings.keep_best, mode, warn=self.say
-        )
+            str(self.workdir / "checkpoints"), self.settings.keep_last, self.settings.keep_best, mode,
+            warn=self.say, write=write,
+        )  # fmt: skip
         self.stop = preemption.Flag(shared=jax.process_count() > 1)
         self.profile = profile.Profile(self.settings.profile if main else "", files / "events")
 
@@ -101,13 +106,25 @@ class Session:
     def restore_selected(self) -> tuple[int, State]:
         """The step and the state of the checkpoint that `config.train.select` names."""
         best = self.settings.select == "best"
-        restored = self.checkpoints.restore(self.program, self.checkpoints.best_step() if best else None)
+        restored = self.checkpoints.restore(self.program, best)
         if restored is None:
             raise ValueError(f"{self.workdir} holds no checkpoint that can be read; train it first with --mode=train")
         step, state, meta = restored
+        if best and not self.checkpoints.has_score(step):
+            self.say(f"no checkpoint has a score that is finite; the newest, step {step}, is used")
+        self.check_config(meta)
         if self.data.is_prepared:  # which answering about a picture does not need
             self.check_data(meta)
         return step, state
+
+    def check_config(self, meta: dict[str, Any]) -> None:
+        """Raises ValueError where the checkpoint with this `meta` is of a config that this run must not differ from."""
+        _, refused = config_lib.differences(meta["config"], self.config, in_use=not self.writes)
+        if refused:
+            raise ValueError(
+                f"{self.name} belongs to another config, by checkpoint {meta['step']} ({'; '.join(refused)}); "
+                "choose another --workdir or undo the change"
+            )
 
     def check_data(self, meta: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint with this `meta` has seen other data."""

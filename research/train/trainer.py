@@ -1,5 +1,7 @@
 """The one trainer: every experiment trains and evaluates through `run`."""
 
+import contextlib
+import errno
 import functools
 import time
 from collections.abc import Callable
@@ -11,12 +13,13 @@ import numpy as np
 from tqdm import tqdm
 
 from research import config as config_lib
+from research.command import Failure
 from research.measure import flops
 from research.measure.chips import chip_of
 from research.measure.clock import Clock, describe
 from research.measure.timeline import lost_seconds, read
 from research.parallel import processes
-from research.train import prediction, preemption, result, rundir
+from research.train import interrupts, prediction, preemption, result, rundir
 from research.train.ahead import Ahead
 from research.train.checkpoint import has_steps
 from research.train.feed import local_rows, to_mesh
@@ -25,6 +28,10 @@ from research.train.session import Session, build
 from research.train.settings import defaults
 
 __all__ = ["Run", "Start", "Weights", "build", "defaults", "predict", "predictor", "run"]
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_INTERRUPTED_S = 60  # how long Ctrl-C waits for what is being saved
 
 
 class Weights(Protocol):
@@ -87,6 +94,7 @@ class Run(Session):
 
     def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, start: Start | None = None):
         self.start, self.weights = start, None
+        self.reading = contextlib.ExitStack()  # ends the processes that read data; left to Python, they fail loudly
         super().__init__(config, task, data, workdir, write=True)
 
     def check(self) -> None:
@@ -105,7 +113,31 @@ class Run(Session):
         self.weights = self.start(self.config, self.task, self.program, self.data)
 
     def train(self) -> dict[str, Any] | None:
-        """See `run`."""
+        """See `run`. Whatever ends it, what was being saved is on disk before, unless a second Ctrl-C comes."""
+        try:
+            return self._train()
+        except Exception as error:
+            # Others that are gone would be waited for in vain.
+            if not processes.lost_another(error):
+                self._close(None)
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise Failure(f"cannot write to {self.workdir}: {error.strerror}; {self._newest()}") from error
+            raise
+        except KeyboardInterrupt:
+            self._close(_INTERRUPTED_S)
+            raise
+        finally:
+            self.reading.close()
+
+    def _close(self, seconds: float | None) -> None:
+        """Ends what runs in the background, after an error, which stays the one to be told."""
+        with interrupts.last(seconds), contextlib.suppress(Exception):
+            self.checkpoints.close()
+        with contextlib.suppress(Exception):
+            self.metrics.close()
+            self.folder.push()
+
+    def _train(self) -> dict[str, Any] | None:
         done = self.folder.files / "result.json"
         started = time.time()
         state, step, train_step = self._start()
@@ -117,8 +149,9 @@ class Run(Session):
         if self.stop.poll():
             self.leave(None)
         # Only now: a finished run keeps the test scores in its metrics.
-        self.metrics.resume(step, evaluated=step > 0 and self.checkpoints.has_score(step))
-        if step and self._evaluation_due(step) and not self.checkpoints.has_score(step):
+        evaluated = step > 0 and self.checkpoints.was_evaluated(step)
+        self.metrics.resume(step, evaluated=evaluated)
+        if step and self._evaluation_due(step) and not evaluated:
             self._evaluate_and_save(state, step)
         self.timeline.add("start", started, time.time() - started, step)
         with jax.transfer_guard("disallow"):
@@ -136,11 +169,13 @@ class Run(Session):
             train_step = self._compile_ahead()
             return self._begin(), 0, train_step
         step, state, meta = restored
+        self.check_config(meta)
         self.check_data(meta)
         if step > self.settings.steps:
             raise ValueError(f"{self.workdir} is at step {step}; config.train.steps={self.settings.steps} is less")
         lost = lost_seconds(read(self.folder.files / "timeline.jsonl"), step)
         self.timeline.add("lost", time.time(), lost, step)
+        self.checkpoints.retain()
         self.say(f"continuing at step {step}")
         return state, step, self._compile_ahead() if step < self.settings.steps else None
 
@@ -165,6 +200,7 @@ class Run(Session):
         settings, program = self.settings, self.program
         rows = local_rows(program.batch_sharding, settings.batch_size)
         batches = self.data.train_batches(self.config.seed, settings.batch_size, start=step, rows=rows)
+        self.reading.enter_context(contextlib.closing(batches))
         clock = Clock(self.timeline, step)
         first, pending = step, None
         bar = tqdm(total=settings.steps, initial=step, unit="step", disable=not processes.is_main(), dynamic_ncols=True)
@@ -208,14 +244,22 @@ class Run(Session):
         values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
         for name, value in values.items():
             if not np.isfinite(value):
-                last = self.checkpoints.latest_step()
-                good = f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet"
-                raise FloatingPointError(f"{name} is {value} at step {step}; {good} in {self.workdir / 'checkpoints'}")
+                raise FloatingPointError(f"{name} is {value} at step {step}; {self._newest()}")
         bar.update(step - bar.n)
         if step % self.settings.log_every == 0 or step == self.settings.steps:
             speed = clock.enter(step).values(self.settings.batch_size, self._mfu_of_one)
             bar.set_postfix_str(f"loss={values['train/loss']:.4f}, {describe(speed)}")
             self.metrics.write(step, values | {f"speed/{name}": value for name, value in speed.items()})
+
+    def _newest(self) -> str:
+        """What is known of the newest checkpoint that is on disk. It need not be a good one."""
+        if (found := self.checkpoints.newest()) is None:
+            return f"there is no checkpoint yet in {self.workdir / 'checkpoints'}"
+        step, entry = found
+        score = "whose score is not finite" if entry.evaluated else "which was not evaluated"
+        if entry.score is not None:
+            score = f"with validation/{self.task.selection[0]} {entry.score:.4g}"
+        return f"the newest checkpoint in {self.workdir / 'checkpoints'} is step {step}, {score}"
 
     @functools.cached_property
     def _mfu_of_one(self) -> float | None:
@@ -241,7 +285,7 @@ class Run(Session):
                 if values is not None:
                     self.metrics.write(step, values)
                     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-                    score = self._score(values)
+                    score = self._score(values, step)
             with self.timeline.measure("save", step):
                 self.metrics.flush()
                 self.folder.push()
@@ -251,7 +295,7 @@ class Run(Session):
                 self.profile.close(state)
                 self.leave(step)
 
-    def _score(self, values: dict[str, float]) -> float:
+    def _score(self, values: dict[str, float], step: int) -> float:
         """What chooses among checkpoints; process 0, which alone has what is scored on the host, tells the others."""
         name = f"validation/{self.task.selection[0]}"
         if name not in values and processes.is_main():
@@ -259,12 +303,15 @@ class Run(Session):
                 f"checkpoints are chosen by {name}, but an evaluation gives {', '.join(values)}; "
                 "set config.train.score='all' to score answers while training"
             )
-        return processes.from_main(values.get(name)) if self.settings.score == "all" else values[name]
+        score = processes.from_main(values.get(name)) if self.settings.score == "all" else values[name]
+        if not np.isfinite(score):
+            self.say(f"{name} is {score} at step {step}, so this checkpoint cannot be the best one")
+        return score
 
     def _finish(self, state) -> dict[str, Any] | None:
         """Scores the selected checkpoint on the test split and writes `result.json`."""
         step = self.settings.steps
-        self.checkpoints.wait()
+        self.checkpoints.retain()
         if self.settings.select == "best":
             step, state = self.restore_selected()
         scorer = self.task.scorer(self.data, "test")
@@ -283,7 +330,8 @@ class Run(Session):
             for entry in rundir.read_metrics(files / "metrics.jsonl")
             if entry["step"] == step and entry["name"].startswith("validation/")
         }
-        content = result.describe(self.config, self.program, self.data, files, self.revision, step, validation | values)
+        scores = rundir.finite(validation | values)
+        content = result.describe(self.config, self.program, self.data, files, self.revision, step, scores)
         if scorer:
             scorer.save(files / "predictions.jsonl")
             content["signatures"] = {f"test/{name}": text for name, text in scorer.signatures.items()}

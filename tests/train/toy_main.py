@@ -31,5 +31,6 @@ def main(workdir: str, delay_s: str = "0") -> None:
 
 if __name__ == "__main__":
     preemption.exit_on_sigterm()
+    command.quiet()
     with command.begin():
         main(*sys.argv[1:])
