@@ -1,7 +1,6 @@
 """Run directories of our own, as a source of weights: their model, and its parameters read one at a time."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
