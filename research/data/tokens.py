@@ -115,15 +115,15 @@ class Tokens:
         return {split: self.raw.source(split) for split in sources.SPLITS}
 
     def _texts(self, split: str, step: int = 1, doing: str = "") -> Iterator[tuple[str, str]]:
-        """Source and target of every `step`th example. Raises ValueError for one that is empty."""
-        count = self.counts[split]
-        for index in tqdm.tqdm(range(0, count, step), desc=f"{self.name} {split}{doing}", unit=" examples"):
-            texts = self.template.texts(self.fields(split, index))
-            for side, text in zip(SIDES, texts, strict=True):
-                if not text.strip():
-                    template = getattr(self.template, side)
-                    raise ValueError(f"{self.name}: the {side} {template!r} of example {index} of {split} is empty")
-            yield texts
+        """Source and target of every `step`th example. Raises ValueError for a source that is empty."""
+        indices = range(0, self.counts[split], step)
+        for index in tqdm.tqdm(indices, desc=f"{self.name} {split}{doing}", unit=" examples"):
+            source, target = self.template.texts(self.fields(split, index))
+            if not source.strip():
+                raise ValueError(
+                    f"{self.name}: the source {self.template.source!r} of example {index} of {split} is empty"
+                )
+            yield source, target
 
     def _write(self, folder: Path, content: Mapping[str, Any]) -> None:
         for leftover in folder.parent.glob("incomplete.*"):
@@ -164,6 +164,17 @@ class Tokens:
         for side, file, length in zip(SIDES, files, lengths, strict=True):
             file.close()
             np.save(folder / f"{split}.{side}.ends.npy", np.cumsum(length))
+        self._report_empty(split, lengths[1])
+
+    def _report_empty(self, split: str, lengths: Sequence[int]) -> None:
+        """Says how many targets are EOS alone, as where nothing answers a question. Raises ValueError if all are."""
+        empty = sum(length == 1 for length in lengths)
+        if not empty:
+            return
+        line = f"{self.name}: {empty:,} of {len(lengths):,} {split} targets {self.template.target!r} are empty"
+        if empty == len(lengths):
+            raise ValueError(f"{line}; there is nothing to learn")
+        tqdm.tqdm.write(line, file=sys.stderr)
 
 
 class Examples(Sequence):
