@@ -154,6 +154,15 @@ class Text(datasets.Dataset):
         source, target = self.prepared.template.texts(fields)
         return {**fields, "source": source, "target": target, "references": self.prepared.template.accepted(fields)}
 
+    def distinct_targets(self, most: int = 100) -> list[tuple[int, ...]]:
+        """The token ids of the different targets of the training split, such as classes; ValueError for over `most`."""
+        examples, found = self._examples("train"), set()
+        for index in range(len(examples)):
+            found.add(tuple(tokens.cut(examples.whole(index)[1], self.target_length).tolist()))
+            if len(found) > most:
+                raise ValueError(f"{self.name} has more than {most} different targets, so that they are no classes")
+        return sorted(found)
+
     def encode(self, texts: Sequence[str]) -> pipeline.Batch:
         """The arrays of examples without targets, for `predict`: weight 1, index 0.
 
