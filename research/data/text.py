@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from research.data import datasets, packing, pipeline, sentences, sources, templates, tokens
 from research.data import vocabulary as vocabulary_lib
+from research.data.builders import text_folder
 
 DEFAULTS: dict[str, Any] = {
     "name": "",  # see sources.py
@@ -197,6 +198,8 @@ def load(config: Mapping[str, Any]) -> Text:
     """
     config = {**DEFAULTS, **config}
     _check(config)
+    if config["name"].startswith(sources.FOLDER):
+        text_folder.check(config["name"].removeprefix(sources.FOLDER))
     builder = datasets.open_builder(config)
     template = templates.choose(config["name"], config["source"], config["target"])
     template.check(config["name"], builder.info.features)
