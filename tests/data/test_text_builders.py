@@ -304,7 +304,7 @@ def test_jsonl_with_fields_of_its_own(tmp_path, suffix):
         write(tmp_path / "a", f"{split}.jsonl{suffix}", line * 5)
     (tmp_path / "a/notes.md").write_text("not a text of the data set")
     with pytest.raises(
-        ValueError, match=r"names the unknown field 'source'; 'folder:.*' has question, context, answer"
+        ValueError, match=r"names the unknown field 'source'; 'folder:.*' has answer, context, question"
     ):
         load_folder(tmp_path / "a", tmp_path)
     prompt = {"source": "{question} | {context}", "target": "{answer}"}

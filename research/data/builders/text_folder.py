@@ -110,7 +110,7 @@ class TextFolder(TextBuilder, skip_registration=True):
         folder = data_dir / self.name / self._config_name / str(self.VERSION)
         if not (folder / "dataset_info.json").is_file():
             return {}
-        return dict(tfds.features.FeaturesDict.from_config(folder))
+        return dict(sorted(tfds.features.FeaturesDict.from_config(folder).items()))
 
 
 def holds_texts(path: str) -> bool:
@@ -250,7 +250,7 @@ def _same_keys(row: dict, first: Mapping[str, Any], where: str) -> dict:
 
 def _fields(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     kinds = {str: TEXT, list: TEXTS, dict: {"text": TEXTS}}
-    return {key: kinds[type(value)] for key, value in examples[0].items()}
+    return {key: kinds[type(value)] for key, value in sorted(examples[0].items())}
 
 
 def _check_fields(examples: Sequence[Mapping[str, Any]], fields: Mapping[str, Any], path: Path) -> None:
