@@ -20,9 +20,11 @@ import tqdm
 
 TYPES = ("unigram", "bpe", "char")
 BOUNDARY = "\x1f"  # no token crosses it; white space to `normalise`, so that no text holds it
-# Training takes up to the square of a word's letters: a megabyte without a space, minutes. Words of more than
-# LONGEST_WORD are cut there, and what is beyond LONGEST_TAUGHT teaches nothing. They are tokenised all the same.
-LONGEST_WORD, LONGEST_TAUGHT = 1000, 20_000
+# Training takes up to the square of the letters of a word, and of a line that repeats itself: minutes for a megabyte.
+# Words of more than LONGEST_WORD letters are cut there, lines of more than LONGEST_LINE at spaces, and of a word what
+# is beyond LONGEST_TAUGHT teaches nothing. They are tokenised all the same.
+LONGEST_WORD, LONGEST_TAUGHT, LONGEST_LINE = 1000, 20_000, 20_000
+_SENTENCE = re.compile(rf"\S.{{0,{LONGEST_WORD - 1}}}(?!\S)")
 _LONG = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")  # BOUNDARY is a space to it
 _SPACES, _LINE_END = re.compile(r"[^\S\n]+"), re.compile(r"\s*\n\s*")
 # Kana and the blocks of Chinese characters.
@@ -215,7 +217,7 @@ def _sentences(texts: Iterable[str], bounded: bool) -> Iterator[str]:
             if _LONG.search(line):
                 left_out += sum(max(0, len(word[0]) - LONGEST_TAUGHT) for word in _LONG.finditer(line))
                 line = _LONG.sub(_in_parts, line)
-            yield line
+            yield from _SENTENCE.findall(line) if len(line) > LONGEST_LINE else (line,)
     if left_out:
         what = f"{left_out:,} characters of words of more than {LONGEST_TAUGHT:,}"
         tqdm.tqdm.write(f"the vocabulary is trained without {what}", file=sys.stderr)
