@@ -4,7 +4,9 @@ import gzip
 import json
 import time
 
+import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from research.data import text
 from tests.running import run
@@ -200,3 +202,42 @@ def test_a_line_of_a_megabyte_takes_seconds(tmp_path, word):
     assert outcome.code == 0, outcome.err
     assert ("980,000 characters of words of more than 20,000" in outcome.err) == (word == "x")
     assert time.monotonic() - begun < 60  # 300 before, 1 now
+
+
+def test_questions_of_the_catalogue_without_answer(tmp_path):
+    """As the catalogue's `squad/v2.0` is prepared: a sequence of answers, which is empty for every third question."""
+    features = tfds.features
+    answers = features.Sequence({"text": features.Text(), "answer_start": np.int32})
+
+    class Squad(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "squad"
+        VERSION = tfds.core.Version("3.0.0")
+        BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="v2.0", description="x", version=VERSION),)
+
+        def _info(self):
+            texts = dict.fromkeys(("id", "title", "question", "context"), features.Text())
+            several = dict.fromkeys(("answers", "plausible_answers"), answers)
+            kinds = features.FeaturesDict({**texts, **several, "is_impossible": np.bool_})
+            return tfds.core.DatasetInfo(builder=self, features=kinds)
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples() for split in ("train", "validation")}
+
+        def _generate_examples(self):
+            for number in range(30):
+                found = [f"river {number}"] * (number % 3 > 0)
+                said = {"id": "", "title": "", "question": f"What flows {number}?", "context": "It flows."}
+                answers = {"text": found, "answer_start": [0] * len(found)}
+                plausible = {"text": [], "answer_start": []}
+                said |= {"answers": answers, "plausible_answers": plausible, "is_impossible": not found}
+                yield number, said
+
+    Squad(data_dir=tmp_path, config="v2.0", file_format="array_record").download_and_prepare()
+    data = text.load({"name": "squad/v2.0", "dir": str(tmp_path), "source_length": 64, "target_length": 64})
+    counts = data.counts
+    assert counts == {"train": 27, "validation": 3, "test": 30}
+    references = [data.reference("test", index)["references"] for index in range(30)]
+    assert references.count(("",)) == 10
+    empty = [index for index, each in enumerate(references) if each == ("",)]
+    targets = data.prepared.examples("test", (64, 64), False)
+    assert all(targets[index][1].tolist() == [data.vocabulary.eos] for index in empty)
