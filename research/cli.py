@@ -5,7 +5,6 @@
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from research import command
 from research import config as config_lib
 from research.measure import profile
 from research.parallel import processes
+from research.train import rundir
 
 MODES = ("train", "evaluate", "predict")
 _OVERRIDE = "--config."
@@ -65,7 +65,7 @@ def run(
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
         source = config_lib.Source.parse(arguments.config, overrides)
         config = config_lib.load(source.file, source.variant, source.overrides)
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about every checkpoint without a score
+        rundir.check_workdir(arguments.workdir, write=arguments.mode == "train")
         processes.initialize()
         given = {"--mode": arguments.mode, "--workdir": arguments.workdir, "inputs": arguments.inputs}
         processes.agree(given | {f"config.{name}": value for name, value in config_lib.flat(config).items()})
@@ -82,7 +82,6 @@ def _close(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         )
         return
     from research.report import curves, records  # here, so that plotting does not delay the first step
-    from research.train import rundir
 
     folder = rundir.Folder(arguments.workdir)
     curves.draw(folder.files)
