@@ -84,14 +84,15 @@ def _open_closed_descriptors() -> None:
 def _lasting(stream: io.TextIOBase | None, descriptor: int) -> io.TextIOBase:
     if stream is None:  # it was closed when Python began
         return open(os.devnull, "w")
-    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)  # the same where PYTHONUNBUFFERED is set
     if not isinstance(raw, io.FileIO) or raw.fileno() != descriptor:
         return stream
     stream.flush()
-    buffered = io.BufferedWriter(_Lasting(descriptor, "w", closefd=False))
-    return io.TextIOWrapper(
-        buffered, stream.encoding, stream.errors, line_buffering=stream.line_buffering or stream.isatty()
-    )
+    lasting = _Lasting(descriptor, "w", closefd=False)
+    how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+    binary = lasting if buffer is raw else io.BufferedWriter(lasting)
+    return io.TextIOWrapper(binary, stream.encoding, stream.errors, **how)
 
 
 class _Lasting(io.FileIO):

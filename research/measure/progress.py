@@ -77,7 +77,7 @@ def bar(total: int | None, what: str, unit: str, initial: int = 0, hidden: bool 
     if not on_terminal():
         return Lines(total, what, unit, initial)
     return tqdm(
-        total=total, desc=what, unit=f" {unit}", initial=initial, dynamic_ncols=True, file=sys.stderr, mininterval=0.5,
+        total=total, desc=what, unit=f" {unit}", initial=initial, dynamic_ncols=True, file=sys.stderr,
         leave=not brief, delay=2 if brief else 0,
     )  # fmt: skip
 

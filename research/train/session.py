@@ -43,7 +43,8 @@ class Session:
         self.revision = result.revision()  # now, since the tree may change while the run goes on
         self.program = build(config, task)
         if write:
-            data.counts  # noqa: B018  Raises, before anything is written, when the data set is not prepared.
+            # These raise, before anything is written, when the data set is not prepared, or is damaged.
+            _ = data.counts, data.fingerprint
             self.check()
         elif not (self.workdir / "checkpoints").exists():
             raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")

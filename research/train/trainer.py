@@ -99,14 +99,31 @@ class Run(Session):
         Raises ValueError for those that do not fit, and where answers to the data could not be scored.
         """
         self.task.scorer(self.data, "test")
-        if self.settings.score == "all":
-            self.task.scorer(self.data, "validation")
+        self._check_selection(self.task.scorer(self.data, "validation") if self.settings.score == "all" else None)
         path = self.settings.init_from
         if not path or has_steps(self.workdir / "checkpoints"):
             return
         if self.start is None:
             raise ValueError(f"config.train.init_from={path!r} is not supported by this experiment; leave it empty")
         self.weights = self.start(self.config, self.task, self.program, self.data)
+
+    def _check_selection(self, scorer: Any) -> None:
+        """Raises ValueError where no evaluation while training will give the metric that chooses checkpoints."""
+        name, example = self.task.selection[0], self.task.example(self.settings.eval_batch_size)
+        sums = jax.eval_shape(self.program.eval_step, self.program.state.evaluated, example)
+        means = {metric: np.ones(total.shape) for metric, (total, _) in sums.items()}
+        known = sorted(
+            {metric for metric, mean in means.items() if not np.ndim(mean)} | self.task.derived(means).keys()
+        )
+        if name in known:
+            return
+        if scorer is None:
+            raise ValueError(
+                f"config.task.select_by={name!r} is not what an evaluation while training gives; choose from "
+                f"{', '.join(known)}, or set config.train.score='all' to score answers while training"
+            )
+        if hasattr(scorer, "check_gives"):
+            scorer.check_gives(name, known)
 
     def train(self) -> dict[str, Any] | None:
         """See `run`."""
