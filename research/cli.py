@@ -14,6 +14,7 @@ from research import command
 from research import config as config_lib
 from research.measure import profile
 from research.parallel import processes
+from research.train import rundir
 
 MODES = ("train", "evaluate", "predict")
 _OVERRIDE = "--config."
@@ -64,6 +65,7 @@ def run(
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
         source = config_lib.Source.parse(arguments.config, overrides)
         config = config_lib.load(source.file, source.variant, source.overrides)
+        rundir.check_workdir(arguments.workdir, write=arguments.mode == "train")
         command.quiet()
         processes.initialize()
         given = {"--mode": arguments.mode, "--workdir": arguments.workdir, "inputs": arguments.inputs}
@@ -81,7 +83,6 @@ def _close(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         )
         return
     from research.report import curves, records  # here, so that plotting does not delay the first step
-    from research.train import rundir
 
     folder = rundir.Folder(arguments.workdir)
     curves.draw(folder.files)

@@ -2,17 +2,16 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from research.data import datasets, packing, pipeline, sentences, sources, templates, tokens
 from research.data import vocabulary as vocabulary_lib
 from research.data.builders import text_folder
+from research.measure import progress
 
 DEFAULTS: dict[str, Any] = {
     "name": "",  # see sources.py
@@ -106,7 +105,7 @@ class Text(datasets.Dataset):
         if not self.truncate:
             longest = f"the longest has {lengths.max():,}"
             raise ValueError(f"{line}, {longest}; raise config.data.{field} or set data.truncate=True")
-        tqdm.write(f"{line} and are cut", file=sys.stderr)
+        progress.say(f"{line} and are cut")
 
     @cached_property
     def rows(self) -> list[np.ndarray]:
@@ -115,7 +114,7 @@ class Text(datasets.Dataset):
         rows = packing.first_fit(lengths, self._limits) if self.pack else list(np.arange(len(lengths))[:, None])
         share = packing.padding_share(lengths, len(rows), self._limits)
         line = f"{self.name}: {len(lengths):,} training examples in {len(rows):,} rows, {share:.1%} padding"
-        tqdm.write(line, file=sys.stderr)
+        progress.say(line)
         return rows
 
     def source(self, split: str) -> packing.Packed:

@@ -4,7 +4,7 @@ import functools
 import sys
 from pathlib import Path
 
-from research import command
+from research import command, files
 from research.report import plots, records, tables
 
 
@@ -44,7 +44,7 @@ def write_tables(root: Path) -> int:
     pages = {readme: tables.updated(readme, stale) for readme in tables.readmes(root)}
     for readme, text in pages.items():
         done = "unchanged" if text == readme.read_text("utf-8") else "rewritten"
-        records.write_atomically(readme, text)
+        files.write_atomically(readme, text)
         print(f"{readme.relative_to(root)}: {done}, {text.count(tables.STALE)} stale")
     return 0
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.measure import progress
 from research.parallel import processes
 from research.train.feed import ahead, local_rows
 from research.train.program import Program
@@ -43,7 +44,11 @@ def evaluate(
         if outputs and processes.is_main():
             scorer.add(outputs)
 
-    with contextlib.closing(data.eval_batches(split, batch_size, rows)) as batches:
+    count = data.counts[split]
+    with (
+        contextlib.closing(data.eval_batches(split, batch_size, rows)) as batches,
+        progress.bar(count, f"evaluating {split}", "examples", hidden=not processes.is_main(), brief=True) as bar,
+    ):
         for number, (_, batch) in enumerate(ahead(batches, program.batch_sharding)):
             if stop():
                 return None
@@ -52,6 +57,7 @@ def evaluate(
             running.append((program.eval_step(variables, batch), outputs))
             if len(running) > 2:  # enough to keep the device busy, not so many that batches pile up in its memory
                 collect()
+                bar.update(min(batch_size, count - bar.n))
     while running:
         collect()
     means = {name: total / weight for name, (total, weight) in totals.items() if weight}

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from research import config as config_lib
 from research.command import Failure
-from research.measure import flops
+from research.files import sealed
+from research.measure import flops, progress
 from research.measure.chips import chip_of
 from research.measure.clock import Clock, describe
 from research.measure.timeline import lost_seconds, read
@@ -69,7 +69,11 @@ def run(
     """
     if mode != "train":
         return Session(config, task, data, workdir).evaluate()
-    content = Run(config, task, data, workdir, start).train()
+    training = Run(config, task, data, workdir, start)
+    try:
+        content = training.train()
+    finally:
+        training.lock.release()
     if plot and content is not None:
         plot(workdir)
     return content
@@ -103,14 +107,31 @@ class Run(Session):
         Raises ValueError for those that do not fit, and where answers to the data could not be scored.
         """
         self.task.scorer(self.data, "test")
-        if self.settings.score == "all":
-            self.task.scorer(self.data, "validation")
+        self._check_selection(self.task.scorer(self.data, "validation") if self.settings.score == "all" else None)
         path = self.settings.init_from
         if not path or has_steps(self.workdir / "checkpoints"):
             return
         if self.start is None:
             raise ValueError(f"config.train.init_from={path!r} is not supported by this experiment; leave it empty")
         self.weights = self.start(self.config, self.task, self.program, self.data)
+
+    def _check_selection(self, scorer: Any) -> None:
+        """Raises ValueError where no evaluation while training will give the metric that chooses checkpoints."""
+        name, example = self.task.selection[0], self.task.example(self.settings.eval_batch_size)
+        sums = jax.eval_shape(self.program.eval_step, self.program.state.evaluated, example)
+        means = {metric: np.ones(total.shape) for metric, (total, _) in sums.items()}
+        known = sorted(
+            {metric for metric, mean in means.items() if not np.ndim(mean)} | self.task.derived(means).keys()
+        )
+        if name in known:
+            return
+        if scorer is None:
+            raise ValueError(
+                f"config.task.select_by={name!r} is not what an evaluation while training gives; choose from "
+                f"{', '.join(known)}, or set config.train.score='all' to score answers while training"
+            )
+        if hasattr(scorer, "check_gives"):
+            scorer.check_gives(name, known)
 
     def train(self) -> dict[str, Any] | None:
         """See `run`. Whatever ends it, what was being saved is on disk before, unless a second Ctrl-C comes."""
@@ -141,9 +162,14 @@ class Run(Session):
         done = self.folder.files / "result.json"
         started = time.time()
         state, step, train_step = self._start()
-        if done.exists() and step == self.settings.steps:
-            self.say(f"{self.workdir} is finished; result.json stands")
-            return rundir.read_json(done)
+        if step == self.settings.steps and done.exists():
+            try:
+                content = rundir.read_json(done)
+            except ValueError as error:
+                self.say(f"{error}; it is made again")
+            else:
+                self.say(f"{self.workdir} is finished; result.json stands")
+                return content
         if processes.is_main():
             done.unlink(missing_ok=True)
         if self.stop.poll():
@@ -171,6 +197,7 @@ class Run(Session):
         step, state, meta = restored
         self.check_config(meta)
         self.check_data(meta)
+        self.validated[step] = meta.get("validation", {})
         if step > self.settings.steps:
             raise ValueError(f"{self.workdir} is at step {step}; config.train.steps={self.settings.steps} is less")
         lost = lost_seconds(read(self.folder.files / "timeline.jsonl"), step)
@@ -203,7 +230,7 @@ class Run(Session):
         self.reading.enter_context(contextlib.closing(batches))
         clock = Clock(self.timeline, step)
         first, pending = step, None
-        bar = tqdm(total=settings.steps, initial=step, unit="step", disable=not processes.is_main(), dynamic_ncols=True)
+        bar = progress.bar(settings.steps, "training", "steps", initial=step, hidden=not processes.is_main())
         if step < settings.steps:
             batch = to_mesh(next(batches), program.batch_sharding)
         while step < settings.steps:
@@ -239,7 +266,7 @@ class Run(Session):
         self.profile.close(state)
         return state
 
-    def _log(self, step: int, metrics: dict[str, jax.Array], bar: tqdm, clock: Clock) -> None:
+    def _log(self, step: int, metrics: dict[str, jax.Array], bar: Any, clock: Clock) -> None:
         """Checks the metrics of one step; shows and writes them every `log_every` steps."""
         values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
         for name, value in values.items():
@@ -286,10 +313,14 @@ class Run(Session):
                     self.metrics.write(step, values)
                     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
                     score = self._score(values, step)
+                    self.validated[step] = rundir.finite(values)
             with self.timeline.measure("save", step):
+                self.lock.check()
                 self.metrics.flush()
                 self.folder.push()
                 meta = {"config": config_lib.plain(self.config), "data_fingerprint": self.data.fingerprint}
+                if step in self.validated:
+                    meta["validation"] = self.validated[step]
                 self.checkpoints.save(self.program, step, state, meta, score)
             if self.stop:
                 self.profile.close(state)
@@ -311,6 +342,7 @@ class Run(Session):
     def _finish(self, state) -> dict[str, Any] | None:
         """Scores the selected checkpoint on the test split and writes `result.json`."""
         step = self.settings.steps
+        self.lock.check()
         self.checkpoints.retain()
         if self.settings.select == "best":
             step, state = self.restore_selected()
@@ -325,16 +357,14 @@ class Run(Session):
         if not processes.is_main():
             return None
         files = self.folder.files
-        validation = {
-            entry["name"]: entry["value"]
-            for entry in rundir.read_metrics(files / "metrics.jsonl")
-            if entry["step"] == step and entry["name"].startswith("validation/")
-        }
+        # Those that lie in the checkpoint, under its checksum; of a run that an older version began, those of the log.
+        validation = self.validated.get(step) or rundir.validation_of(files / "metrics.jsonl", step)
         scores = rundir.finite(validation | values)
         content = result.describe(self.config, self.program, self.data, files, self.revision, step, scores)
         if scorer:
             scorer.save(files / "predictions.jsonl")
             content["signatures"] = {f"test/{name}": text for name, text in scorer.signatures.items()}
+        content = sealed(content)
         rundir.write_json(files / "result.json", content)
         self.folder.push()
         return content
