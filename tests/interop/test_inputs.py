@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.data import audio, datasets, images, sound_files, utterances
+from research.data import audio, datasets, image_files, images, sound_files, utterances
 from research.interop import checkpoints, imports, preprocessing
 from tests.interop import reference
 from tests.interop.reference import torch, transformers
@@ -53,7 +53,7 @@ def ours(folder, path, family="vit"):
     settings, _ = preprocessing.of_images(folder, family, 3, None, 224)
     shape = (None, None, 3)
     _, evaluate = datasets.transforms(datasets.DEFAULTS | settings, shape, "image", "label")
-    pixels = images.to_array(evaluate.picture(images.read(str(path), 3))).astype(np.float32)
+    pixels = images.to_array(evaluate.picture(image_files.read(str(path), 3))).astype(np.float32)
     return (pixels - np.float32(settings["mean"])) / np.float32(settings["std"])
 
 
