@@ -94,14 +94,16 @@ def claim(
     message calls it `name`. And where it cannot be written.
     """
     allowed: list[str] = []
-    before = _config_before(workdir / "config.json", checkpoints, warn)
+    before, origin, warning = _config_before(workdir / "config.json", checkpoints)
     if before is not None:
         allowed, refused = config_lib.differences(before, config, in_use)
         if refused:
             raise ValueError(
-                f"{name or workdir} belongs to another config ({'; '.join(refused)}); "
+                f"{name or workdir} belongs to another config{origin} ({'; '.join(refused)}); "
                 "choose another --workdir or undo the change"
             )
+    if warning:
+        warn(warning)
     if write:
         with writing(name or workdir):
             workdir.mkdir(parents=True, exist_ok=True)
@@ -145,23 +147,25 @@ def writing(workdir: str | os.PathLike, how: str = "written") -> Iterator[None]:
         raise ValueError(f"--workdir={shown} cannot be {how}: {error.strerror or error}; choose another") from None
 
 
-def _config_before(path: Path, checkpoints: Any, warn: Callable[[str], None]) -> Mapping[str, Any] | None:
-    """The config that a run began with; None where it has not begun."""
+def _config_before(path: Path, checkpoints: Any) -> tuple[Mapping[str, Any] | None, str, str]:
+    """The config that a run began with, whose it is if not that of `path`, and what to warn of.
+
+    The config is None where the run has not begun.
+    """
     try:
         if config := read_json(path):
-            return config
+            return config, "", ""
         problem = "is empty"
     except FileNotFoundError:
         problem = "is gone"
     except ValueError:
         problem = "is damaged"
     saved = seal.newest(checkpoints) if checkpoints is not None else None
-    config = saved["config"] if saved else None
     if saved:
-        warn(f"{path} {problem}; the config that was saved with checkpoint {saved['step']} stands in for it")
-    elif problem != "is gone":
-        warn(f"{path} {problem}, and no checkpoint says what it was")
-    return config
+        origin = f"checkpoint {saved['step']}"
+        warning = f"{path} {problem}; the config that was saved with {origin} stands in for it"
+        return saved["config"], f", by {origin}", warning
+    return None, "", f"{path} {problem}, and no checkpoint says what it was" if problem != "is gone" else ""
 
 
 def write_json(path: Path, content: Any) -> None:

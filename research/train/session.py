@@ -14,7 +14,7 @@ from research.measure import profile, progress
 from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
 from research.parallel import processes
-from research.train import lock, preemption, result, rundir, seal
+from research.train import lock, preemption, result, rundir
 from research.train import settings as settings_lib
 from research.train.checkpoint import Checkpoints
 from research.train.evaluation import evaluate
@@ -60,9 +60,6 @@ class Session:
             rundir.claim, files, config, name=str(workdir), in_use=not write,
             checkpoints=self.workdir / "checkpoints", warn=self.say,
         )  # fmt: skip
-        # Before config.json is written: where that was lost, the checkpoints still know their config.
-        if newest := seal.newest(self.workdir / "checkpoints"):
-            self.check_config(newest)
         self.changed = claim(write=False)
         if write:
             self._take_lock()
