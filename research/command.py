@@ -2,6 +2,9 @@
 
 import argparse
 import contextlib
+import io
+import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +12,12 @@ from types import TracebackType
 from typing import NoReturn
 
 from research import numerics
+from research.measure import progress
+
+
+class Failure(Exception):  # noqa: N818  no mistake in the program
+    """What ended a run though nobody gave it anything wrong, such as a full disk: one line, and exit code 1."""
+
 
 OVERRIDE = "--config."  # before the name of a field
 
@@ -30,6 +39,12 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see --help")
 
 
+def quiet() -> None:
+    """No words of Orbax and asyncio on standard error: what goes wrong there is raised, and told in one line."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 @contextlib.contextmanager
 def begin() -> Iterator[None]:
     """What a command runs in: `one_line_errors`, with XLA shielded before JAX starts."""
@@ -40,23 +55,29 @@ def begin() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Leaves with one line on stderr: 2 for a user's mistake, 1 for a run that diverged, 130 for Ctrl-C.
+    """Leaves with one line on stderr: 2 for a user's mistake, 1 for a run that diverged or failed, 130 for Ctrl-C.
 
     A user's mistake is a ValueError that this repository raised itself; one from a library keeps its traceback.
+    Standard output and error may be closed, or lose their reader as in `| head -1`; the exit code is the same.
     """
-    try:
-        yield
-    except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on where it can", 130)
-    except FloatingPointError as error:
-        _leave(str(error), 1)
-    except ValueError as error:
-        if type(error) is not ValueError or not _raised_here(error.__traceback__):
-            raise
-        _leave(str(error), 2)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Grain, TFDS and Orbax warn about what is none of a user's
+    with _lasting_streams():
+        try:
+            yield
+        except KeyboardInterrupt:
+            _leave("interrupted; the same command goes on where it can", 130)
+        except (FloatingPointError, Failure) as error:
+            _leave(str(error), 1)
+        except ValueError as error:
+            if type(error) is not ValueError or not _raised_here(error.__traceback__):
+                raise
+            _leave(str(error), 2)
+        finally:
+            progress.close_all()
 
 
 def _leave(message: str, code: int) -> NoReturn:
+    progress.close_all()
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
 
@@ -66,3 +87,53 @@ def _raised_here(traceback: TracebackType) -> bool:
         traceback = traceback.tb_next
     file = Path(traceback.tb_frame.f_code.co_filename).resolve()
     return Path(__file__).resolve().parents[1] in file.parents and "site-packages" not in file.parts
+
+
+@contextlib.contextmanager
+def _lasting_streams() -> Iterator[None]:
+    """Inside, what is written for nobody to read is dropped. Streams that something else stands in for stay."""
+    _open_closed_descriptors()
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _lasting(sys.stdout, 1), _lasting(sys.stderr, 2)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = (mine or theirs for mine, theirs in zip(before, (sys.stdout, sys.stderr), strict=True))
+
+
+def _open_closed_descriptors() -> None:
+    """Otherwise the next files that are opened, such as a log of the run, would get the number of standard error."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+
+
+def _lasting(stream: io.TextIOBase | None, descriptor: int) -> io.TextIOBase:
+    if stream is None:  # it was closed when Python began
+        return open(os.devnull, "w")
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)  # the same where PYTHONUNBUFFERED is set
+    if not isinstance(raw, io.FileIO) or raw.fileno() != descriptor:
+        return stream
+    stream.flush()
+    lasting = _Lasting(descriptor, "w", closefd=False)
+    how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+    binary = lasting if buffer is raw else io.BufferedWriter(lasting)
+    return io.TextIOWrapper(binary, stream.encoding, stream.errors, **how)
+
+
+class _Lasting(io.FileIO):
+    """A descriptor that leads to nowhere once its reader has gone."""
+
+    def write(self, data: bytes) -> int | None:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)

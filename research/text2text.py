@@ -69,22 +69,28 @@ def show(answers: Sequence[Answer]) -> str:
 
 
 def main(
-    config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), show: Callable[[Sequence[Answer]], str] = show
+    config: Any,
+    workdir: str,
+    mode: str,
+    inputs: Sequence[str] = (),
+    show: Callable[[Sequence[Answer]], str] = show,
+    predicting: Callable[[seq2seq.Task, text.Text], seq2seq.Task] = lambda task, data: task,
 ) -> dict[str, Any] | None:
     """Runs one mode. `inputs` of `predict` are texts, text files with one text a line, or `-` for standard input.
 
-    It prints what `show` makes of the answers to each text.
+    It prints what `show` makes of the answers to each text; they are given by the task that `predicting` makes.
     """
     task, data = build(config)
     if mode != "predict":
         return trainer.run(mode, config, task, data, workdir, start.find)
-    for answers in answer(config, task, data, workdir, read_texts(inputs)):
+    texts = read_texts(inputs)
+    for answers in answer(config, predicting(task, data), data, workdir, texts):
         if processes.is_main():
             print(show(answers))
 
 
 def answer(config: Any, task: seq2seq.Task, data: text.Text, workdir: str, texts: Sequence[str]) -> list[list[Answer]]:
-    """What the selected checkpoint of a run answers to each text, the best first, `config.task.num_return` of them.
+    """What the selected checkpoint of a run answers to each text, the best first, as many as `task` gives.
 
     Raises ValueError for a text that does not fit the data, see `text.Text.encode`.
     """

@@ -7,12 +7,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# From the ground up. `numerics`, `command`, `config` and `text2text` are modules, the others packages.
+# From the ground up. `numerics`, `files`, `config`, `command` and `text2text` are modules, the others packages.
 FLOORS = (
-    "spec", "numerics", "command", "config", "parallel", "measure", "models", "tasks", "data", "train", "plan",
-    "report", "interop",
-    "text2text", "cli",
-)  # fmt: skip
+    "spec",
+    "numerics",
+    "files",
+    "config",
+    "parallel",
+    "measure",
+    "command",
+    "models",
+    "tasks",
+    "data",
+    "train",
+    "plan",
+    "report",
+    "interop",
+    "text2text",
+    "cli",
+)
 FILES = sorted(path for top in ("research", "experiments", "configs", "tests") for path in (ROOT / top).rglob("*.py"))
 
 

@@ -131,7 +131,7 @@ def test_a_single_answer_stands_alone_and_is_the_one_that_was_scored(trained, ca
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"four\nf\xfcnf\n", "FILE, line 2: invalid UTF-8 (invalid start byte at byte 1)"),
+        (b"four\nf\xfcnf\n", "FILE, line 2: invalid UTF-8 (invalid start byte at byte 1); save the file as UTF-8"),
         (b"four\n\nfive\n", "FILE, line 2 is empty; fill it or remove it"),
         (b"", "FILE, line 1 is empty; fill it or remove it"),
         (b"one " * 50, "spelled_numbers: 1 of 1 given examples are longer than source_length=48 tokens, the longest "

@@ -75,7 +75,8 @@ def validated_threshold(workdir: str, selection: tuple[str, str] | None = None) 
     With a task's `selection` it is that of the evaluation which was best by it.
     """
     metrics = rundir.read_metrics(rundir.Folder(workdir).files / "metrics.jsonl")
-    values = lambda name: {entry["step"]: entry["value"] for entry in metrics if entry["name"] == f"validation/{name}"}
+    finite = [entry for entry in metrics if entry["value"] is not None]
+    values = lambda name: {entry["step"]: entry["value"] for entry in finite if entry["name"] == f"validation/{name}"}
     found = values("threshold")
     if selection and found:
         name, mode = selection

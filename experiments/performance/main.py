@@ -27,7 +27,7 @@ from experiments.performance import (
 )
 from experiments.performance.measurement import SMOKE, Measurement, say
 from experiments.performance.text_shapes import Shapes
-from research import command
+from research import command, files
 from research.data import prepare
 from research.models.speech import SIZES
 from research.report import formats, records
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table(measured))
     if arguments.out:
         text = json.dumps([row(*each, revision) for each in measured], indent=2, ensure_ascii=False) + "\n"
-        records.write_atomically(Path(arguments.out), text)
+        files.write_atomically(Path(arguments.out), text)
     if arguments.record:
         say("recorded; now run: python -m research.report tables")
 

@@ -1,15 +1,14 @@
 """What the suites share: a measured value beside its goal, a config made ready to run, timed steps."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from research import config as config_lib
+from research.measure import progress
 from research.train import feed, trainer
 from research.train.program import Program
 
@@ -52,7 +51,7 @@ Measured = Iterator[tuple[str, list[Measurement]]]
 
 def say(line: str) -> None:
     """A line of progress; on standard error, so that standard output holds the table alone."""
-    tqdm.write(line, file=sys.stderr)  # rather than print, since the trainer's progress bar may be there
+    progress.say(line)  # rather than print, since the trainer's progress bar may be there
 
 
 def load(config: str, overrides: Sequence[str] = ()) -> tuple[Any, Any, Any]:

@@ -10,18 +10,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from research import cli, text2text
+from research.tasks.class_words import ClassWords
 
 defaults, build = text2text.defaults, text2text.build
 
 
 def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
     """Runs one mode; `inputs` are what `predict` judges: sentences, files of them, or `-` for standard input."""
-    return text2text.main(config, workdir, mode, inputs, show)
+    return text2text.main(
+        config, workdir, mode, inputs, show, lambda task, data: ClassWords.of(task, data.distinct_targets())
+    )
 
 
 def show(answers: Sequence[text2text.Answer]) -> str:
-    """The likeliest sentiment and its probability, whose logarithm is the score as long as no length is penalised."""
-    return "\n".join(f"{each.text} {math.exp(each.score):.1%}" for each in answers)
+    """Every sentiment and its probability, the likeliest first; those of all sentiments add up to 1."""
+    return ", ".join(f"{each.text} {math.exp(each.score):.1%}" for each in answers)
 
 
 if __name__ == "__main__":

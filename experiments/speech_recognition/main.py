@@ -107,11 +107,14 @@ def transcribe(
 
 
 def confidence(task: speech.Task, tokens: np.ndarray, scores: np.ndarray) -> float:
-    """The geometric mean of the probabilities of `tokens` [parts, length], given the `scores` [parts] of the search."""
+    """The geometric mean of the probabilities of `tokens` [parts, length], given the `scores` [parts] of the search.
+
+    A part without tokens counts as one: its probability is that of saying nothing.
+    """
     counts = np.count_nonzero(tokens, axis=1)
     if task.decoder == "beam":  # whose scores are divided by this
         scores = scores * ((5 + counts) / 6) ** task.length_penalty
-    return float(np.exp(scores.sum() / max(1, counts.sum())))
+    return float(np.exp(scores.sum() / np.maximum(1, counts).sum()))
 
 
 if __name__ == "__main__":

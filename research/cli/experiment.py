@@ -7,7 +7,6 @@ A trained run knows its config: `--workdir=RUN --mode=predict INPUT ...` needs n
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,10 +63,9 @@ def load(arguments: argparse.Namespace, overrides: Sequence[str]) -> Any:
     if arguments.config:
         source = config_lib.Source.parse(arguments.config, overrides)
         return config_lib.load(source.file, source.variant, source.overrides)
-    path = rundir.Folder(arguments.workdir).files / "config.json"
-    if not path.is_file():
-        raise ValueError(f"--workdir={arguments.workdir} is no run directory: it has no config.json")
-    return config_lib.of_run(rundir.read_json(path), overrides)
+    rundir.check_workdir(arguments.workdir, write=False)
+    folder = rundir.Folder(arguments.workdir)
+    return config_lib.of_run(rundir.config_of(folder, arguments.workdir), overrides)
 
 
 def run(
@@ -78,7 +76,8 @@ def run(
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
         config = load(arguments, overrides)
         settings.check(config)
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about every checkpoint without a score
+        rundir.check_workdir(arguments.workdir, write=arguments.mode == "train")
+        command.quiet()
         processes.initialize()
         given = {"--mode": arguments.mode, "--workdir": arguments.workdir, "inputs": arguments.inputs}
         processes.agree(given | {f"config.{name}": value for name, value in config_lib.flat(config).items()})

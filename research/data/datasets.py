@@ -25,6 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "eval_size": 0,  # where evaluation sees a larger size than training; 0 is image_size
     # What evaluation sees too, see images.Evaluate.
     "squeeze": False,
+    "interpolation": "bilinear",
+    "long_side": "round",
     "lighting": "as it is",
     # Augmentation while training, see images.Train.
     "crop": "none",
@@ -210,12 +212,20 @@ def transforms(config: Mapping[str, Any], shape: Sequence[int | None], image_key
 
     size = _size(config, shape)
     _check(config, size)
+    choices = {
+        "lighting": images.LIGHTINGS, "interpolation": images.INTERPOLATIONS, "long_side": images.LONG_SIDES,
+    }  # fmt: skip
+    for key, known in choices.items():
+        if config[key] not in known:
+            raise ValueError(f"config.data.{key}={config[key]!r} is unknown; choose from {', '.join(known)}")
     geometry = {
         "resize": config["resize"] or size,
         "channels": 1 if shape[-1] == 1 else 3,
         "image_key": image_key,
         "label_key": label_key,
         "squeeze": config["squeeze"],
+        "interpolation": config["interpolation"],
+        "long_side": config["long_side"],
         "lighting": config["lighting"],
     }
     augmentation = {key: config[key] for key in AUGMENTATION if key in config}
@@ -251,11 +261,8 @@ def _size(config, shape):
 
 def _check(config, size):
     """Raises ValueError for a bad setting of images that training sees in `size`."""
-    from research.data import images
 
     resize, eval_size = config["resize"] or size, config["eval_size"] or size
-    if (lighting := config["lighting"]) not in images.LIGHTINGS:
-        raise ValueError(f"config.data.lighting={lighting!r} is unknown; choose from {', '.join(images.LIGHTINGS)}")
     for key, value in config.items():
         if isinstance(value, int | float) and value < 0:
             raise ValueError(f"config.data.{key}={value} must not be negative")

@@ -68,6 +68,8 @@ def decode_mask(encoded: bytes) -> np.ndarray:
     image = _load(encoded)
     if image.mode not in MASK_MODES:
         raise ValueError(f"has the channels {image.mode}, where one channel of class numbers is needed")
+    if image.format in ("JPEG", "MPO"):
+        raise ValueError("is a JPEG, whose compression changes class numbers; store masks as PNG")
     numbers = np.asarray(image)
     for number in (numbers.max(), numbers.min()):
         if not 0 <= number <= 255:
@@ -88,6 +90,13 @@ def read(path: str, channels: int) -> Image.Image:
         raise ValueError(f"picture {path!r} cannot be read: it {error}") from None
 
 
+def orientation(encoded: bytes) -> int:
+    """The EXIF orientation of an image as stored, 1 to 8; 1 where it has none. From 5 on, its sides are exchanged."""
+    _expect_odd_files()
+    with _reasons():
+        return _orientation(Image.open(io.BytesIO(encoded), formats=FORMATS))
+
+
 def _load(encoded: bytes) -> Image.Image:
     """The image as stored in its file, but upright and in memory."""
     _expect_odd_files()
@@ -101,11 +110,16 @@ def _load(encoded: bytes) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(ORIENTATION)  # of XMP, too; that of TIFF is applied by its decoder
-    except Exception:  # noqa: BLE001  Pillow's parsers raise nearly anything on broken EXIF, which says nothing then
-        return image
+    orientation = _orientation(image)  # that of TIFF has been applied by its decoder
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ORIENTATION)  # of XMP, too
+    except Exception:  # noqa: BLE001  Pillow's parsers raise nearly anything on broken EXIF, which says nothing then
+        return 1
+    return value if value in UPRIGHT else 1
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

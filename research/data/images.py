@@ -14,6 +14,12 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from research.data import image_files
 
+INTERPOLATIONS = {method.name.lower(): method for method in Image.Resampling}
+# The px of a side of an image whose `short` side is made `size` px long.
+LONG_SIDES: dict[str, Callable[[int, int, int], int]] = {
+    "round": lambda side, size, short: round(side * (size / short)),
+    "floor": lambda side, size, short: side * size // short,
+}
 ERASED_SHARES, ERASED_RATIOS = (0.02, 0.33), (0.3, 1 / 0.3)  # of the area of a picture; height to width
 
 
@@ -22,6 +28,8 @@ class Evaluate:
     """Decode, resize the shorter side to `resize` px, cut out the central `size` x `size` px.
 
     squeeze    resize both sides to `resize` px, so that nothing is cut off where size is resize
+    interpolation   of resizing, one of INTERPOLATIONS
+    long_side  whole px of the longer side, one of LONG_SIDES: "floor" is that of torchvision and transformers
     lighting   what is done first about how a picture was lit, one of LIGHTINGS: "as it is"; "equalised", whose
                histogram of each channel is even; "local", see local_contrast
     """
@@ -32,6 +40,8 @@ class Evaluate:
     image_key: str = "image"
     label_key: str = "label"
     squeeze: bool = False
+    interpolation: str = "bilinear"
+    long_side: str = "round"
     lighting: str = "as it is"
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -46,9 +56,10 @@ class Evaluate:
         return LIGHTINGS[self.lighting](image)
 
     def _resized(self, image: Image.Image) -> Image.Image:
+        resampling = INTERPOLATIONS[self.interpolation]
         if self.squeeze:
-            return image.resize((self.resize, self.resize), Image.Resampling.BILINEAR)
-        return resize_shorter(image, self.resize)
+            return image.resize((self.resize, self.resize), resampling)
+        return resize_shorter(image, self.resize, resampling, LONG_SIDES[self.long_side])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,13 +155,18 @@ def jitter_colours(image: Image.Image, strength: float, rng: np.random.Generator
     return image
 
 
-def resize_shorter(image: Image.Image, size: int) -> Image.Image:
-    """`image` with its shorter side `size` px long and its aspect ratio kept."""
+def resize_shorter(
+    image: Image.Image,
+    size: int,
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
+    long_side: Callable[[int, int, int], int] = LONG_SIDES["round"],
+) -> Image.Image:
+    """`image` with its shorter side `size` px long and its aspect ratio kept; see LONG_SIDES."""
     width, height = image.size
     if min(width, height) == size:
         return image
-    factor = size / min(width, height)
-    return image.resize((round(width * factor), round(height * factor)), Image.Resampling.BILINEAR)
+    short = min(width, height)
+    return image.resize((long_side(width, size, short), long_side(height, size, short)), resampling)
 
 
 def central_crop(image: Image.Image, size: int) -> Image.Image:

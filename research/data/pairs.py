@@ -9,12 +9,14 @@ import collections
 import csv
 import itertools
 import random
+import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 FOLDS = 10
 DRAWN = 1000  # pairs of one person and of two, at most
 DRAW_SEED = 0
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 class Pair(NamedTuple):
@@ -31,33 +33,53 @@ def read_csv(text: str, name: str) -> list[Pair]:
 
     Without a column of folds, the k-th pair of one person and the k-th of two belong to fold k modulo FOLDS.
     """
-    rows = [row for row in enumerate(csv.reader(text.splitlines()), start=1) if row[1]]
-    if rows and rows[0][1][:3] == ["path1", "path2", "same"]:
+    rows = [(line, list(map(str.strip, cells))) for line, cells in csv_rows(text, name) if any(map(str.strip, cells))]
+    if rows and list(map(str.lower, rows[0][1][:3])) == ["path1", "path2", "same"]:
         rows = rows[1:]
     pairs, counts = [], [itertools.count(), itertools.count()]
     for line, cells in rows:
-        if len(cells) not in (3, 4) or cells[2] not in ("0", "1") or not all(cell.isdigit() for cell in cells[3:]):
-            raise ValueError(f"{name}, line {line}: {','.join(cells)!r} is not path1,path2,same[,fold] with 0 or 1")
+        if len(cells) not in (3, 4) or cells[2] not in ("0", "1") or not all(map(_NUMBER.fullmatch, cells[3:])):
+            given = ",".join(cells)[:200]
+            raise ValueError(f"{name}, line {line}: {given!r} is not path1,path2,same[,fold] with 0 or 1")
         same = int(cells[2])
         fold = int(cells[3]) if len(cells) == 4 else next(counts[same]) % FOLDS
         pairs.append(Pair(cells[0], cells[1], same, fold))
     return pairs
 
 
+def csv_rows(text: str, name: str) -> list[tuple[int, list[str]]]:
+    """The lines of comma-separated values that are not empty, with their numbers. Raises ValueError for others."""
+    reader = csv.reader(text.splitlines(), strict=True)
+    try:
+        return [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise ValueError(f"{name}, line {reader.line_num}: {error}") from None
+
+
 def read_view2(text: str, name: str) -> list[Pair]:
-    """The pairs of a pairs.txt, which messages call `name`. Raises ValueError for a line that is none."""
+    """The pairs of a pairs.txt, which messages call `name`. Raises ValueError for a line that is none.
+
+    And where their number is not the one that the first line says.
+    """
     lines = enumerate(map(str.split, text.splitlines()), start=1)
     (_, head), *rows = [(line, cells) for line, cells in lines if cells] or [(1, [])]
-    if len(head) not in (1, 2) or not all(cell.isdigit() for cell in head) or int(head[-1]) < 1:
+    if len(head) not in (1, 2) or not all(map(_NUMBER.fullmatch, head)) or int(head[-1]) < 1:
         raise ValueError(f"{name} must begin with the numbers of folds and of pairs a fold and kind, such as `10 300`")
+    folds, count = int(head[0]) if len(head) == 2 else 1, int(head[-1])
     pairs = []
     for place, (line, cells) in enumerate(rows):
         same = len(cells) == 3
         people, numbers = ([cells[0]] * 2, cells[1:]) if same else (cells[::2], cells[1::2])
-        if len(cells) not in (3, 4) or not all(number.isdigit() for number in numbers):
-            raise ValueError(f"{name}, line {line}: {' '.join(cells)!r} is not `name n1 n2` or `name1 n1 name2 n2`")
+        if len(cells) not in (3, 4) or not all(map(_NUMBER.fullmatch, numbers)):
+            said = " ".join(cells)[:200]
+            raise ValueError(f"{name}, line {line}: {said!r} is not `name n1 n2` or `name1 n1 name2 n2`")
         paths = [f"{person}/{person}_{int(number):04}.jpg" for person, number in zip(people, numbers, strict=True)]
-        pairs.append(Pair(*paths, int(same), place // (2 * int(head[-1]))))
+        pairs.append(Pair(*paths, int(same), place // (2 * count)))
+    if len(pairs) != 2 * folds * count:
+        raise ValueError(
+            f"{name} holds {len(pairs)} pairs; its first line says {folds} folds of {count} pairs of one person and "
+            f"{count} of two, so {2 * folds * count}"
+        )
     return pairs
 
 
@@ -71,7 +93,11 @@ def check(pairs: Sequence[Pair], present: Collection[str], name: str) -> None:
     for number, pair in enumerate(pairs, start=1):
         for path in pair[:2]:
             if path not in present:
-                raise ValueError(f"{name}, pair {number}: there is no picture {path!r}; mend the entry or add the file")
+                raise ValueError(
+                    f"{name}, pair {number}: there is no picture {path[:200]!r}; mend the entry or add the file"
+                )
+        if pair.first == pair.second:
+            raise ValueError(f"{name}, pair {number} is of {pair.first!r} and itself; take two pictures")
     for fold in sorted({pair.fold for pair in pairs}):
         if {pair.same for pair in pairs if pair.fold != fold} != {0, 1}:
             raise ValueError(

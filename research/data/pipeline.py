@@ -13,12 +13,15 @@ The order of one epoch is a permutation of the source; batches run on across the
 import hashlib
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from research.command import Failure
 
 Batch = dict[str, np.ndarray]
 Example = Mapping[str, Any]
@@ -85,7 +88,23 @@ def _iterate(dataset, batch_size, start, rows, workers, prefetch) -> Iterator[Ba
         _mark_absl_flags_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(1, prefetch))
         batches = batches.mp_prefetch(options, worker_init_fn=_init_worker)
-    return iter(batches)
+    return _until_closed(iter(batches))
+
+
+def _until_closed(batches) -> Iterator[Batch]:
+    """The batches; the processes that make them end when this is closed, as a `for` loop's end does not."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "Worker process was terminated" not in str(error):
+            raise
+        code = re.search(r"exit code (-?\d+)", str(error))
+        raise Failure(
+            f"a process that reads data was killed{f' (exit code {code[1]})' if code else ''}, as happens when memory "
+            "runs out; the same command goes on from the last checkpoint, fewer data.workers need less memory"
+        ) from error
+    finally:
+        batches.close()
 
 
 class _Augmented:

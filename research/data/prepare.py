@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from research.data import sources
+from research.data import integrity, sources
 from research.data.builders import archives, class_folders
+from research.measure import progress
 
 NAMED = 5  # files that a summary names
 
@@ -71,12 +72,13 @@ def _write(builder, name, manual_dir, skip_undecodable):
     builder.skip_undecodable = skip_undecodable
     for leftover in Path(builder.data_dir).parent.glob("incomplete.*"):
         shutil.rmtree(leftover)
-    if sources.is_own(name) or name.startswith(sources.FOLDER):
-        tfds.disable_progress_bar()  # ours show their own
+    if sources.is_own(name) or name.startswith(sources.FOLDER) or not progress.on_terminal():
+        tfds.disable_progress_bar()  # ours show their own; a log wants none
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None, try_download_gcs=False)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces what `prepare` returns
             builder.download_and_prepare(download_config=config)
+            integrity.write(Path(builder.data_dir))
     # No TensorFlow; no network or space; files that TFDS wants in a folder that it was not told of.
     except (ImportError, OSError, AssertionError) as error:
         raise ValueError(f"{name} cannot be prepared: {error}") from error

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib
 import io
+import json
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from research.data import records
+from research.data import integrity, records
 
 # Ours, because the catalogue has no such data set or needs TensorFlow to prepare it.
 OWN = {
@@ -55,6 +56,7 @@ OWN = {
 FOLDER = "folder:"
 SPLITS = ("train", "validation", "test")
 FINGERPRINT_EXAMPLES = 256
+_DESCRIPTION = "dataset_info.json"  # of a prepared data set, written by TFDS
 CATALOGUE_PARTS = (
     "question_answering", "ranking", "recommendation", "structured", "summarization", "text", "text_simplification",
     "time_series", "translate", "video", "vision_language",
@@ -68,9 +70,34 @@ def resolve_dir(data_dir: str = "") -> Path:
 
 def open_builder(name: str, data_dir: str = ""):
     """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, where there is none that works."""
+    try:
+        builder = _open(name, data_dir)
+    except Exception as error:
+        # TFDS reads the description of a prepared data set when the builder is made, and raises anything for a bad one.
+        if type(error) is not ValueError or not (is_own(name) or name.startswith(FOLDER)):
+            _check_descriptions(name, data_dir)
+        raise
+    if is_prepared(builder):
+        integrity.verify(Path(builder.data_dir), prepare_command(name, builder))
+    return builder
+
+
+def _open(name: str, data_dir: str):
     if name.startswith(FOLDER):
         return _folder_kind(name.removeprefix(FOLDER)).of(name.removeprefix(FOLDER), resolve_dir(data_dir))
     return _open_own(name, data_dir) if is_own(name) else _open_catalogue(name, data_dir)
+
+
+def _check_descriptions(name: str, data_dir: str) -> None:
+    """Raises ValueError where a prepared form of a data set is described by a file that is damaged."""
+    folders = "*folder" if name.startswith(FOLDER) else re.split("[/:]", name)[0]
+    again = f"python -m research.data prepare {shlex.quote(name)}{_elsewhere(resolve_dir(data_dir))}"
+    for path in sorted(resolve_dir(data_dir).glob(f"{folders}/**/{_DESCRIPTION}")):
+        integrity.verify(path.parent, again)
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            raise integrity.damaged(path, "it is no JSON", again) from None
 
 
 def _folder_kind(path: str):
@@ -151,7 +178,7 @@ def _import_catalogue() -> None:
 
 def is_prepared(builder) -> bool:
     """Whether the folder of the builder is complete (TFDS renames it when it is)."""
-    return (Path(builder.data_dir) / "dataset_info.json").is_file()
+    return (Path(builder.data_dir) / _DESCRIPTION).is_file()
 
 
 class Prepared:
@@ -183,11 +210,27 @@ class Prepared:
     def counts(self) -> dict[str, int]:
         """Examples in each of the splits train, validation and test."""
         splits = self.builder.info.splits
-        return {name: splits[expression].num_examples for name, expression in self._expressions.items()}
+        counts = {name: splits[expression].num_examples for name, expression in self._expressions.items()}
+        if empty := [name for name, count in counts.items() if not count]:
+            raise ValueError(f"the {empty[0]} split of {self.name!r} holds no examples; prepare it with some")
+        for path in (path for expression in self._expressions.values() for path in splits[expression].filepaths):
+            if not os.path.exists(path):
+                raise integrity.damaged(Path(path), "it is gone", self.prepare_command)
+        return counts
+
+    @property
+    def folder(self) -> Path:
+        """Where the prepared files lie."""
+        return Path(self.builder.data_dir)
+
+    @property
+    def prepare_command(self) -> str:
+        """See `prepare_command`."""
+        return prepare_command(self.name, self.builder)
 
     def source(self, split: str) -> records.Records:
         """The examples of a split in their stored order."""
-        return records.Records(self.builder, self._expressions[split])
+        return records.Records(self.builder, self._expressions[split], self.prepare_command)
 
     def size_bytes(self, split: str) -> int:
         """The size of the files that hold a split."""
@@ -240,6 +283,8 @@ def needs_archives(name: str, builder) -> bool:
 def prepare_command(name: str, builder) -> str:
     """The command that prepares a data set."""
     manual = " --manual_dir=DIR" if needs_archives(name, builder) else ""
-    data_dir = str(builder.data_dir_root)
-    elsewhere = "" if data_dir == str(resolve_dir()) else f" --data_dir={shlex.quote(data_dir)}"
-    return f"python -m research.data prepare {shlex.quote(name)}{manual}{elsewhere}"
+    return f"python -m research.data prepare {shlex.quote(name)}{manual}{_elsewhere(builder.data_dir_root)}"
+
+
+def _elsewhere(data_dir: str | os.PathLike) -> str:
+    return "" if str(data_dir) == str(resolve_dir()) else f" --data_dir={shlex.quote(str(data_dir))}"

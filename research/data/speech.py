@@ -2,17 +2,16 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from research.data import audio, datasets, packing, pipeline, sound_files, sources, templates, tokens
 from research.data import vocabulary as vocabulary_lib
 from research.data.utterances import Joined, Subset, ToArrays, Utterances
+from research.measure import progress
 
 LONG = ("refuse", "split")
 PADDING = ("masked", "silence")
@@ -82,7 +81,7 @@ class Transcripts(tokens.Tokens):
     def _tokenise(self, split, words, folder):
         super()._tokenise(split, words, folder)
         records, said = self.raw.source(split), {"seconds": [], "speakers": []}
-        for index in tqdm(range(len(records)), desc=f"{self.name} {split}: lengths", unit=" examples"):
+        for index in progress.over(range(len(records)), f"{self.name} {split}: lengths", "examples"):
             example = records[index]
             said["seconds"].append(len(example["audio"]) / int(example["rate"]))
             said["speakers"].append(example["speaker"].decode())
@@ -162,7 +161,7 @@ class Speech(datasets.Dataset):
             what = f"{self.name}: {long.sum():,} of {len(long):,} {split} sounds are longer than data.{field}"
             if split != "train" or self.long_sounds == "refuse":
                 raise ValueError(f"{what}, the longest {seconds:.1f} s; raise config.data.{field}")
-            tqdm.write(f"{what} and are left out, the longest {seconds:.1f} s", file=sys.stderr)
+            progress.say(f"{what} and are left out, the longest {seconds:.1f} s")
         return np.flatnonzero(self._lengths["train"][:, 0] <= self._train_frames)
 
     @property
@@ -218,7 +217,7 @@ class Speech(datasets.Dataset):
         if self.long_sounds == "refuse":
             raise ValueError(f"{line}; cut it, or set config.data.long_sounds=split")
         parts = audio.pieces(samples, self.longest, mel.hop)
-        tqdm.write(f"{line}: it is split into {len(parts)} parts", file=sys.stderr)
+        progress.say(f"{line}: it is split into {len(parts)} parts")
         return parts
 
     def arrays(self, parts: Sequence[np.ndarray]) -> pipeline.Batch:

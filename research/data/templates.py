@@ -17,7 +17,8 @@ REFERENCES = "references"  # the field that our builders give the accepted texts
 class Template:
     """The texts of a data set.
 
-    source, target   format strings over its fields
+    source, target   format strings over its fields; what they name in an empty list is an empty text, so that the
+                     target of a question without answer is empty
     references       the field with the accepted targets, a sequence of strings; "": the target alone
     unlabelled       splits without targets, which are not used
     """
@@ -47,8 +48,11 @@ class Template:
         return all(name in fields for key in ("source", "target") for name in _fields(getattr(self, key), key))
 
     def texts(self, fields: Mapping[str, Any]) -> tuple[str, str]:
-        """Source and target of an example whose values are strings, numbers or sequences of them."""
-        return self.source.format(**fields), self.target.format(**fields)
+        """Source and target of an example whose values are strings, numbers or sequences of them.
+
+        Raises ValueError for a template that does not fit the values.
+        """
+        return _fill(self.source, fields, "source"), _fill(self.target, fields, "target")
 
     def accepted(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
         """The texts that count as right for an example, the target first."""
@@ -56,7 +60,7 @@ class Template:
         for key in filter(None, self.references.split("/")):
             value = value.get(key, ())
         others = value if self.references else ()
-        return tuple(dict.fromkeys((self.target.format(**fields), *others)))
+        return tuple(dict.fromkeys((_fill(self.target, fields, "target"), *others)))
 
 
 _QUESTION = "question: {question} context: {context}"
@@ -81,6 +85,24 @@ def choose(name: str, source: str = "", target: str = "") -> Template:
     plain = name.split(":")[0]
     default = DEFAULTS.get(plain) or DEFAULTS.get(plain.split("/")[0]) or Template("{source}", "{target}", REFERENCES)
     return dataclasses.replace(default, source=source or default.source, target=target or default.target)
+
+
+class _Formatter(string.Formatter):
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        try:
+            return super().get_field(field_name, args, kwargs)
+        except IndexError:  # such as answers[text][0] of a question that has none
+            return "", field_name
+
+
+def _fill(template: str, fields: Mapping[str, Any], key: str) -> str:
+    try:
+        return _Formatter().vformat(template, (), fields)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        brief = ", ".join(f"{name}={str(value)[:40]!r}" for name, value in fields.items())
+        raise ValueError(
+            f"config.data.{key}={template!r} does not fit ({type(error).__name__}: {error}) an example with {brief}"
+        ) from None
 
 
 def _fields(template: str, key: str) -> tuple[str, ...]:

@@ -2,16 +2,16 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from research.data import datasets, packing, pipeline, sentences, sources, templates, tokens
 from research.data import vocabulary as vocabulary_lib
+from research.data.builders import text_folder
+from research.measure import progress
 
 DEFAULTS: dict[str, Any] = {
     "name": "",  # see sources.py
@@ -105,7 +105,7 @@ class Text(datasets.Dataset):
         if not self.truncate:
             longest = f"the longest has {lengths.max():,}"
             raise ValueError(f"{line}, {longest}; raise config.data.{field} or set data.truncate=True")
-        tqdm.write(f"{line} and are cut", file=sys.stderr)
+        progress.say(f"{line} and are cut")
 
     @cached_property
     def rows(self) -> list[np.ndarray]:
@@ -114,7 +114,7 @@ class Text(datasets.Dataset):
         rows = packing.first_fit(lengths, self._limits) if self.pack else list(np.arange(len(lengths))[:, None])
         share = packing.padding_share(lengths, len(rows), self._limits)
         line = f"{self.name}: {len(lengths):,} training examples in {len(rows):,} rows, {share:.1%} padding"
-        tqdm.write(line, file=sys.stderr)
+        progress.say(line)
         return rows
 
     def source(self, split: str) -> packing.Packed:
@@ -154,6 +154,15 @@ class Text(datasets.Dataset):
         source, target = self.prepared.template.texts(fields)
         return {**fields, "source": source, "target": target, "references": self.prepared.template.accepted(fields)}
 
+    def distinct_targets(self, most: int = 100) -> list[tuple[int, ...]]:
+        """The token ids of the different targets of the training split, such as classes; ValueError for over `most`."""
+        examples, found = self._examples("train"), set()
+        for index in range(len(examples)):
+            found.add(tuple(tokens.cut(examples.whole(index)[1], self.target_length).tolist()))
+            if len(found) > most:
+                raise ValueError(f"{self.name} has more than {most} different targets, so that they are no classes")
+        return sorted(found)
+
     def encode(self, texts: Sequence[str]) -> pipeline.Batch:
         """The arrays of examples without targets, for `predict`: weight 1, index 0.
 
@@ -188,6 +197,8 @@ def load(config: Mapping[str, Any]) -> Text:
     """
     config = {**DEFAULTS, **config}
     _check(config)
+    if config["name"].startswith(sources.FOLDER):
+        text_folder.check(config["name"].removeprefix(sources.FOLDER))
     builder = datasets.open_builder(config)
     template = templates.choose(config["name"], config["source"], config["target"])
     template.check(config["name"], builder.info.features)

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tqdm
 
-from research.data import packing, prepare, sources, templates
+from research.data import integrity, packing, prepare, sources, templates
 from research.data import vocabulary as vocabulary_lib
 from research.data.sentences import Splitter
+from research.measure import progress
 
 SIDES = ("source", "target")
 CHUNK = 4096  # examples that are tokenised at a time
 TRAINING_BYTES = 100_000_000  # of the training split, evenly spread over it, teach the vocabulary
-LAYOUT = "2"  # part of the folder's name, changed whenever the files would be others
+LAYOUT = "3"  # part of the folder's name, changed whenever the files would be others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +82,12 @@ class Tokens:
         }
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         kind = "given" if self.vocabulary_file else f"{self.settings.type}-{self.settings.size}"
-        folder = Path(self.raw.builder.data_dir) / "tokens" / f"{kind}-{digest}"
+        folder = self.raw.folder / "tokens" / f"{kind}-{digest}"
         if not folder.is_dir():
             with prepare.locked(folder.parent):
                 if not folder.is_dir():  # by another process, meanwhile
                     self._write(folder, content)
+        integrity.verify(folder, self.raw.prepare_command, needed=True)
         return folder
 
     def fields(self, split: str, index: int) -> dict[str, Any]:
@@ -115,15 +116,15 @@ class Tokens:
         return {split: self.raw.source(split) for split in sources.SPLITS}
 
     def _texts(self, split: str, step: int = 1, doing: str = "") -> Iterator[tuple[str, str]]:
-        """Source and target of every `step`th example. Raises ValueError for one that is empty."""
-        count = self.counts[split]
-        for index in tqdm.tqdm(range(0, count, step), desc=f"{self.name} {split}{doing}", unit=" examples"):
-            texts = self.template.texts(self.fields(split, index))
-            for side, text in zip(SIDES, texts, strict=True):
-                if not text.strip():
-                    template = getattr(self.template, side)
-                    raise ValueError(f"{self.name}: the {side} {template!r} of example {index} of {split} is empty")
-            yield texts
+        """Source and target of every `step`th example. Raises ValueError for a source that is empty."""
+        indices = range(0, self.counts[split], step)
+        for index in progress.over(indices, f"{self.name} {split}{doing}", "examples"):
+            source, target = self.template.texts(self.fields(split, index))
+            if not source.strip():
+                raise ValueError(
+                    f"{self.name}: the source {self.template.source!r} of example {index} of {split} is empty"
+                )
+            yield source, target
 
     def _write(self, folder: Path, content: Mapping[str, Any]) -> None:
         for leftover in folder.parent.glob("incomplete.*"):
@@ -140,6 +141,7 @@ class Tokens:
             self._tokenise(split, words, unfinished)
         about = {"vocabulary_digest": words.digest, "vocabulary_tokens": words.pieces, "counts": self.counts, **content}
         (unfinished / "about.json").write_text(json.dumps(about, indent=1, ensure_ascii=False))
+        integrity.write(unfinished)
         unfinished.rename(folder)
 
     def _training_texts(self) -> Iterator[str]:
@@ -164,6 +166,17 @@ class Tokens:
         for side, file, length in zip(SIDES, files, lengths, strict=True):
             file.close()
             np.save(folder / f"{split}.{side}.ends.npy", np.cumsum(length))
+        self._report_empty(split, lengths[1])
+
+    def _report_empty(self, split: str, lengths: Sequence[int]) -> None:
+        """Says how many targets are EOS alone, as where nothing answers a question. Raises ValueError if all are."""
+        empty = sum(length == 1 for length in lengths)
+        if not empty:
+            return
+        line = f"{self.name}: {empty:,} of {len(lengths):,} {split} targets {self.template.target!r} are empty"
+        if empty == len(lengths):
+            raise ValueError(f"{line}; there is nothing to learn")
+        progress.say(line)
 
 
 class Examples(Sequence):

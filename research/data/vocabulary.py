@@ -9,15 +9,23 @@ import dataclasses
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tqdm
 
 TYPES = ("unigram", "bpe", "char")
 BOUNDARY = "\x1f"  # no token crosses it; white space to `normalise`, so that no text holds it
+# Training takes up to the square of the letters of a word, and of a line that repeats itself: minutes for a megabyte.
+# Words of more than LONGEST_WORD letters are cut there, lines of more than LONGEST_LINE at spaces, and of a word what
+# is beyond LONGEST_TAUGHT teaches nothing. They are tokenised all the same.
+LONGEST_WORD, LONGEST_TAUGHT, LONGEST_LINE = 1000, 20_000, 20_000
+_SENTENCE = re.compile(rf"\S.{{0,{LONGEST_WORD - 1}}}(?!\S)")
+_LONG = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")  # BOUNDARY is a space to it
 _SPACES, _LINE_END = re.compile(r"[^\S\n]+"), re.compile(r"\s*\n\s*")
 # Kana and the blocks of Chinese characters.
 _CJK = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f])")
@@ -201,7 +209,21 @@ def train(texts: Iterable[str], settings: Settings) -> bytes:
     return serialized.getvalue()
 
 
-def _sentences(texts, bounded):
+def _sentences(texts: Iterable[str], bounded: bool) -> Iterator[str]:
+    left_out = 0
     for text in texts:
         for line in normalise(text).split("\n"):
-            yield _CJK.sub(rf"{BOUNDARY}\1{BOUNDARY}", line) if bounded else line
+            line = _CJK.sub(rf"{BOUNDARY}\1{BOUNDARY}", line) if bounded else line
+            if _LONG.search(line):
+                left_out += sum(max(0, len(word[0]) - LONGEST_TAUGHT) for word in _LONG.finditer(line))
+                line = _LONG.sub(_in_parts, line)
+            yield from _SENTENCE.findall(line) if len(line) > LONGEST_LINE else (line,)
+    if left_out:
+        what = f"{left_out:,} characters of words of more than {LONGEST_TAUGHT:,}"
+        tqdm.tqdm.write(f"the vocabulary is trained without {what}", file=sys.stderr)
+
+
+def _in_parts(word: re.Match) -> str:
+    """The first LONGEST_TAUGHT letters of a long word, in words that training can bear."""
+    kept = word[0][:LONGEST_TAUGHT]
+    return " ".join(kept[start : start + LONGEST_WORD] for start in range(0, len(kept), LONGEST_WORD))

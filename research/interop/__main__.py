@@ -5,7 +5,6 @@ python -m research.interop export WORKDIR PATH [--format=weights|stablehlo] [--f
 python -m research.interop check PATH
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -60,7 +59,6 @@ def main(argv: Sequence[str]) -> None:
     added["check"].add_argument("path", metavar="PATH", help="as for import")
     overrides, others = command.overrides_of(argv)
     arguments = vars(parser.parse_args(others))
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about a checkpoint without a score
     for line in arguments.pop("function")(**arguments, overrides=overrides):
         print(line)
 

@@ -1,8 +1,8 @@
 """What lies at a path: a checkpoint of transformers or big_vision, or a run directory of our own."""
 
 import dataclasses
-import json
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
-from research.interop import models, npz, runs, safetensors
+from research.data.vocabulary import Vocabulary
+from research.interop import models, npz, runs, safetensors, strict_json
 from research.interop.families import big_vision, convnext, resnet, t5, vit, whisper
 from research.interop.family import Family
 from research.interop.layouts import Row, Tensors
+from research.interop.safetensors import Spec
 
 FAMILIES = {
     family.name: family
@@ -22,6 +24,7 @@ FAMILIES = {
     )
 }  # fmt: skip
 _INDEX = ".safetensors.index.json"
+VOCABULARY = "spiece.model"  # what T5's is called
 _CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".msgpack", ".npy")
 _MEND = (
     "only .safetensors and .npz are read; where torch and transformers are installed, "
@@ -70,51 +73,100 @@ def open_checkpoint(path: str) -> Checkpoint:
 
     Raises ValueError, in one line, for what is absent, damaged, of an unknown family, or would run code when read.
     """
-    where = Path(path).expanduser()
-    if not where.exists():
-        raise ValueError(
-            f"there is no checkpoint {path}; name a folder with config.json, a .safetensors or a .npz file"
-        )
+    where = _existing(path)
     if where.is_dir() and runs.is_run(where):
         return _of_run(path, where)
-    if where.suffix == ".npz":
+    if where.suffix == ".npz" and where.is_file():
         return _of_family(path, big_vision.FAMILY, {}, npz.Npz(where))
     file = _weights(where) if where.is_dir() else where
     if not file.name.endswith((".safetensors", _INDEX)):
         raise ValueError(f"{file} is refused: reading such a file could run code, or is not supported; {_MEND}")
+    if not file.is_file():
+        raise ValueError(f"{file} is no file; name a folder with config.json, a .safetensors or a .npz file")
     config = _read_config(file.parent / "config.json")
     kind = config.get("model_type")
     known = [name for name in FAMILIES if name != big_vision.FAMILY.name]
     if kind not in known:
-        raise ValueError(f"{file.parent / 'config.json'} is of model_type={kind!r}; known families: {', '.join(known)}")
+        raise ValueError(
+            f"{file.parent / 'config.json'} is of model_type={reprlib.repr(kind)}; known families: {', '.join(known)}"
+        )
     tensors = safetensors.Sharded(file) if file.name.endswith(_INDEX) else safetensors.Safetensors(file)
     return _of_family(path, FAMILIES[kind], config, tensors)
+
+
+def folder_of(checkpoint: Checkpoint) -> Path:
+    """Where a checkpoint lies, beside what it was published with: it may be named by its folder or its file."""
+    where = Path(checkpoint.path).expanduser()
+    return where if where.is_dir() else where.parent
+
+
+def _existing(path: str) -> Path:
+    try:
+        where = Path(path).expanduser()
+        if where.exists():
+            return where
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, no home, a zero byte
+        pass
+    raise ValueError(
+        f"there is no checkpoint {reprlib.repr(path)}; name a folder with config.json, a .safetensors or a .npz file"
+    )
 
 
 def _of_family(path: str, family: Family, config: Mapping[str, Any], tensors: Tensors) -> Checkpoint:
     renamed = Renamed(tensors, family.names(tensors.specs))
     try:
         fields = family.fields(config, renamed.specs)
+        _check_sizes(fields, renamed.specs)
         fields |= family.settle(fields, renamed)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     table = lambda model, paths: family.table(model)
-    return Checkpoint(path, family.name, family.model, fields, config, renamed, table, family.unused)
+    checkpoint = Checkpoint(path, family.name, family.model, fields, config, renamed, table, family.unused)
+    return dataclasses.replace(checkpoint, vocabulary=_digest(folder_of(checkpoint) / VOCABULARY))
+
+
+# Fields of our models that are an axis of some parameter, and those that count layers.
+_AXES = ("width", "widths", "mlp_dim", "num_heads", "kv_dim", "patch_size", "relative_buckets")
+_COUNTS = ("depth", "encoder_depth", "decoder_depth", "stage_sizes")
+
+
+def _check_sizes(fields: Mapping[str, Any], specs: Mapping[str, Spec]) -> None:
+    """Raises ValueError for a model much larger than its tensors, before one of that size is thought of."""
+    longest = max((side for spec in specs.values() for side in spec.shape), default=0)
+    values = {name: np.atleast_1d(fields[name]) for name in (*_AXES, *_COUNTS) if name in fields}
+    sizes = {name: int(values[name].max()) for name in _AXES if name in values}
+    if "kv_dim" in sizes:
+        sizes["num_heads * kv_dim"] = sizes["num_heads"] * sizes["kv_dim"]
+    for name, size in sizes.items():
+        if size > longest:
+            raise ValueError(
+                f"the model would have {name}={size}, but no tensor is longer than {longest} along an axis"
+            )
+    layers = sum(int(values[name].sum()) for name in _COUNTS if name in values)
+    if layers > len(specs):
+        raise ValueError(f"the model would have {layers} layers, but there are {len(specs)} tensors")
 
 
 def _of_run(path: str, where: Path) -> Checkpoint:
     run = runs.open_run(where)
     tensors = Renamed(run.tensors, {name: name for name in run.tensors.specs})
     table = lambda model, paths: [Row(p, p) for p in paths]
-    # A fingerprint of texts ends so, see data/tokens.py.
+    # A fingerprint of texts ends so, see data/tokens.py; what was imported has seen none.
     vocabulary = run.tensors.trained_on.partition("vocabulary ")[2]
+    if not vocabulary and (named := run.config["data"].get("vocabulary")):
+        vocabulary = _digest(Path(named).expanduser())
     return Checkpoint(path, "run", run.model, run.fields, run.config, tensors, table, "(?!)", vocabulary, run.backbone)
+
+
+def _digest(vocabulary: Path) -> str:
+    """As of a `Vocabulary`; "" where there is no such file."""
+    return Vocabulary(lambda: vocabulary, 0).digest if vocabulary.is_file() else ""
 
 
 def _weights(folder: Path) -> Path:
     """The file in `folder` that holds the weights, or lists those that do."""
     for pattern in (f"*{_INDEX}", "*.safetensors"):
-        found = sorted(folder.glob(pattern))
+        found = sorted(file for file in folder.glob(pattern) if file.is_file())
         best = [file for file in found if file.name.startswith("model.safetensors")] or found
         if len(best) == 1:
             return best[0]
@@ -130,13 +182,7 @@ def _weights(folder: Path) -> Path:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path} is missing; a .safetensors file needs the config.json it was published with")
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); copy it again") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is no JSON object; copy it again")
-    return config
+    return strict_json.read(path)
 
 
 def channels(checkpoint: Checkpoint) -> int:
@@ -144,8 +190,12 @@ def channels(checkpoint: Checkpoint) -> int:
     for name in ("patches/kernel", "conv1/kernel", "stem/kernel", "front_end/conv1/kernel"):
         rows = [row for row in checkpoint.table(checkpoint.make_model(), [name]) if row.ours == name]
         for row in rows:
-            shape = checkpoint.tensors.specs[row.theirs].shape
-            return row.layout.to_ours(np.broadcast_to(np.float32(0), shape), shape).shape[-2]
+            spec = checkpoint.tensors.specs.get(row.theirs)
+            if spec is None or len(spec.shape) not in (3, 4):
+                raise ValueError(
+                    f"{checkpoint.path}: {name} is made of {row.theirs}, which is missing, or no convolution"
+                )
+            return row.layout.to_ours(np.broadcast_to(np.float32(0), spec.shape), spec.shape).shape[-2]
     return 3
 
 

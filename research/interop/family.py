@@ -1,7 +1,9 @@
 """What a family of foreign checkpoints has to say about itself; the families are in `families/`."""
 
 import dataclasses
+import math
 import re
+import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -66,22 +68,68 @@ def require_theirs(config: Mapping[str, Any], **fields: Any) -> None:
     for field, (*allowed,) in fields.items():
         if field in config and config[field] not in allowed:
             known = " or ".join(map(repr, allowed))
-            raise ValueError(f"config.json has {field}={config[field]!r}, which is not supported; only {known} is")
+            raise ValueError(
+                f"config.json has {field}={reprlib.repr(config[field])}, which is not supported; only {known} is"
+            )
 
 
-def needed(config: Mapping[str, Any], *fields: str) -> list[Any]:
-    """The values of fields that their config must have. Raises ValueError for one that is missing."""
-    for field in fields:
-        if field not in config:
-            raise ValueError(f"config.json of a {config.get('model_type')!r} model lacks {field!r}")
-    return [config[field] for field in fields]
+MOST = 2**24  # of a size
+
+
+def size(config: Mapping[str, Any], field: str, default: int | None = None, least: int = 1) -> int:
+    """A whole number of their config. Raises ValueError for another, and for one that is missing and has no default."""
+    value = config.get(field)
+    value = default if value is None else value
+    if value is None:
+        raise ValueError(f"config.json of a {config.get('model_type')!r} model lacks {field!r}")
+    if type(value) is not int or not least <= value <= MOST:
+        raise ValueError(
+            f"config.json has {field}={reprlib.repr(value)}, which is not supported; a whole number from {least} to "
+            f"{MOST} is"
+        )
+    return value
+
+
+def sizes(config: Mapping[str, Any], field: str) -> tuple[int, ...]:
+    """A list of whole numbers of their config, of which there is at least one. Raises ValueError for another."""
+    values = config.get(field)
+    if values is None:
+        raise ValueError(f"config.json of a {config.get('model_type')!r} model lacks {field!r}")
+    if not isinstance(values, list) or not 1 <= len(values) <= 64:
+        raise ValueError(f"config.json has {field}={reprlib.repr(values)}, which is not supported; a list of sizes is")
+    return tuple(size({field: value}, field) for value in values)
+
+
+def number(config: Mapping[str, Any], field: str, default: float, most: float = 1.0) -> float:
+    """A number from 0 to `most` of their config. Raises ValueError for another."""
+    value = config.get(field)
+    value = default if value is None else value
+    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= most:
+        raise ValueError(
+            f"config.json has {field}={reprlib.repr(value)}, which is not supported; a number from 0 to {most:g} is"
+        )
+    return float(value)
+
+
+def flag(config: Mapping[str, Any], field: str, default: bool) -> bool:
+    """True or false in their config. Raises ValueError for another."""
+    value = config.get(field)
+    value = default if value is None else value
+    if not isinstance(value, bool):
+        raise ValueError(f"config.json has {field}={reprlib.repr(value)}, which is not supported; true or false is")
+    return value
 
 
 def num_classes(config: Mapping[str, Any], specs: Mapping[str, Spec], head: str) -> int:
-    """The classes of a classifier: the rows of its `head`; without one those that the config names, or 2."""
+    """The classes of a classifier: the rows of its `head`; without one those that the config names, or 2.
+
+    Raises ValueError for a classifier of several labels at once, or of numbers: ours knows one class an image.
+    """
+    require_theirs(config, problem_type=(None, "single_label_classification"))
     if head in specs and specs[head].shape:
         return specs[head].shape[0]
-    return len(config.get("id2label", ())) or config.get("num_labels", 2)
+    names = config.get("id2label")
+    return len(names) if isinstance(names, dict) and names else size(config, "num_labels", 2)
 
 
 def labels(count: int) -> dict[str, Any]:

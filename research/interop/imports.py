@@ -53,24 +53,26 @@ def run(path: str, workdir: str, overrides: Sequence[str] = (), skip: Sequence[s
     if checkpoint.kind == "run":
         raise ValueError(f"{path} is a run directory already; name it in config.train.init_from")
     with whole_or_nothing(target) as folder:
-        config = _write_config(checkpoint, folder, target, overrides)
+        config, notes = _write_config(checkpoint, folder, target, overrides)
         task = _task(checkpoint, config)
         program = trainer.build(config, task, jax.devices()[:1])
         variables = {"params": program.state.params, **program.state.mutable}
         plan = loading.plan(checkpoint, task.model, loading.leaves_of(variables), skip, exact=True)
-        meta = {"config": config_lib.plain(config), "data_fingerprint": None}
+        meta = {"config": config_lib.plain(config), "data_fingerprint": _fingerprint(checkpoint)}
         streaming.write(folder / "checkpoints", _leaves(plan, task, program.state, config.seed), meta)
         rundir.write_json(folder / runs.IMPORTED, plan.report() | _special_ids(checkpoint))
         rundir.write_json(folder / "config.json", config_lib.plain(config))
     shape = ", ".join(f"{name}={value}" for name, value in checkpoint.fields.items())
-    lines = [f"{checkpoint.kind}: {shape}", f"{program.num_params:,} parameters", *plan.lines()]
+    lines = [f"{checkpoint.kind}: {shape}", f"{program.num_params:,} parameters", *notes, *plan.lines()]
     return [*lines, f"wrote {workdir}; its config is {config.source.file}"]
 
 
-def _write_config(checkpoint: checkpoints.Checkpoint, folder: Path, target: Path, overrides: Sequence[str]) -> Any:
-    """Writes the config file of the run, and returns its config."""
+def _write_config(
+    checkpoint: checkpoints.Checkpoint, folder: Path, target: Path, overrides: Sequence[str]
+) -> tuple[Any, list[str]]:
+    """Writes the config file of the run; returns its config, and what to tell the user."""
     family = checkpoints.FAMILIES[checkpoint.kind]
-    raw = configs.make(checkpoint, folder, target)
+    raw, notes = configs.make(checkpoint, folder, target, overrides)
     source = config_lib.Source(f"configs/{family.experiment}/imported.py", "full")
     complete, _ = config_lib.complete(raw, config_lib.experiment_module(source).defaults, overrides)
     _refuse_other_models(raw, complete)
@@ -92,7 +94,15 @@ def _write_config(checkpoint: checkpoints.Checkpoint, folder: Path, target: Path
     (folder / file).write_text(text)
     config = config_lib.plain(config_lib.load(str(folder / file)))
     config["source"]["file"] = str(target / file)
-    return ConfigDict(config).lock()
+    return ConfigDict(config).lock(), notes
+
+
+def _fingerprint(checkpoint: checkpoints.Checkpoint) -> str | None:
+    """Of the data that the weights have seen, where others could be mistaken for them: see `Session.check_data`.
+
+    Whisper's own tokens are not read, and no other vocabulary has their ids: no data go with all of its weights.
+    """
+    return "of Whisper, vocabulary of its own" if issubclass(checkpoint.model, Recogniser) else None
 
 
 def _refuse_other_models(raw: Mapping[str, Any], config: Mapping[str, Any]) -> None:

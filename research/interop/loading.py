@@ -42,14 +42,15 @@ def leaves_of(variables: Any) -> dict[str, Any]:
 
 def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
     """The shapes and dtypes of the variables of a model of pictures, of text or of sounds of so many bands."""
+    array = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # whose size nothing has to hold
     if isinstance(model, Seq2Seq):
         source = (1, 2, model.sentence_length) if model.sentence_length else (1, 2)
-        inputs = (jnp.zeros(source, jnp.int32), *(jnp.zeros((1, 2), jnp.int32),) * 5)
+        inputs = (array(jnp.int32, *source), *(array(jnp.int32, 1, 2),) * 5)
         if isinstance(model, Recogniser):
-            inputs = (jnp.zeros((1, 2 * model.front_end.shortening, channels)), *inputs[1:])
+            inputs = (array(jnp.float32, 1, 2 * model.front_end.shortening, channels), *inputs[1:])
     else:
-        inputs = (jnp.zeros((1, *(getattr(model, "image_size", 224),) * 2, channels)),)
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
+        inputs = (array(jnp.float32, 1, *(getattr(model, "image_size", 224),) * 2, channels),)
+    return jax.eval_shape(lambda *inputs: model.init(jax.random.key(0), *inputs), *inputs)
 
 
 @dataclasses.dataclass
@@ -246,7 +247,7 @@ def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set
 def _has_head(loading: Loading) -> bool:
     """Whether a checkpoint was saved with a head, so that it may lack no part of it."""
     names = ("classifier", "head/")
-    said = any("ForImageClassification" in name for name in loading.checkpoint.config.get("architectures") or ())
+    said = "ForImageClassification" in str(loading.checkpoint.config.get("architectures"))
     return said or any(name.startswith(names) for name in loading.checkpoint.tensors.specs)
 
 

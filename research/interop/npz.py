@@ -1,16 +1,30 @@
 """Tensors of an .npz archive, as big_vision writes them: read one at a time, never with pickles."""
 
+import lzma
+import math
 import os
+import reprlib
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from research.interop.safetensors import Spec
+from research.interop.safetensors import LONGEST_AXIS, MOST_AXES, Spec
 
 _BFLOAT16 = np.dtype("V2")  # what NumPy makes of a bfloat16 that it does not know
+_MOST_EXPANSION = 100  # times; weights that training has not touched yet may all be zeros
+_ALWAYS_ALLOWED = 1 << 24  # bytes
+# What zipfile raises for archives that are damaged, encrypted or packed in a way that it does not know, and NumPy for
+# what is no array.
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, NotImplementedError, struct.error,
+    OverflowError, UnicodeDecodeError,
+)  # fmt: skip
+_NO_ARRAY = (KeyError, ValueError, TypeError, SyntaxError, MemoryError, RecursionError, EOFError)
 
 
 class Npz:
@@ -22,32 +36,54 @@ class Npz:
         self.specs: dict[str, Spec] = {}
         try:
             with zipfile.ZipFile(path) as archive:
+                self._check_size(archive, path.stat().st_size)
                 for member in archive.infolist():
-                    self.specs[member.filename.removesuffix(".npy")] = self._header(archive, member)
-        except zipfile.BadZipFile as error:
+                    self._add(archive, member)
+        except _DAMAGED as error:
             raise ValueError(f"{path} is no .npz archive, or is truncated ({error}); copy it again") from None
 
-    def _header(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Spec:
+    def _check_size(self, archive: zipfile.ZipFile, stored: int) -> None:
+        total = sum(member.file_size for member in archive.infolist())
+        if total > _MOST_EXPANSION * stored + _ALWAYS_ALLOWED:
+            raise ValueError(
+                f"{self._path} has {stored:,} bytes that would become {total:,}, more than {_MOST_EXPANSION} times as "
+                "many, which no weights do; write it again with numpy.savez"
+            )
+
+    def _add(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+        name = member.filename.removesuffix(".npy")
+        if name == member.filename or not name.isprintable():
+            raise ValueError(f"{member.filename[:80]!r} in {self._path} is no NumPy array")
+        if name in self.specs:
+            raise ValueError(f"{name} is in {self._path} twice; write it again with numpy.savez")
         with archive.open(member) as file:
             try:
                 major, _ = np.lib.format.read_magic(file)
                 read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[major]
                 shape, _, dtype = read(file)
-            except (KeyError, ValueError):
+                begin = file.tell()
+            except _NO_ARRAY:
                 raise ValueError(f"{member.filename} in {self._path} is no NumPy array") from None
         if dtype.hasobject:
             raise ValueError(
                 f"{member.filename} in {self._path} holds pickled Python objects, which could run code; "
                 "write plain arrays with numpy.savez"
             )
-        return Spec(shape, np.dtype(ml_dtypes.bfloat16) if dtype == _BFLOAT16 else dtype)
+        if len(shape) > MOST_AXES or any(not 0 <= side <= LONGEST_AXIS for side in shape):
+            raise ValueError(f"{member.filename} in {self._path} has the shape {reprlib.repr(shape)}, which is none")
+        if begin + math.prod(shape) * dtype.itemsize != member.file_size:
+            raise ValueError(
+                f"{member.filename} in {self._path} is {dtype}{list(shape)}, but has {member.file_size - begin} bytes; "
+                "copy the file again"
+            )
+        self.specs[name] = Spec(shape, np.dtype(ml_dtypes.bfloat16) if dtype == _BFLOAT16 else dtype)
 
     def read(self, name: str) -> np.ndarray:
         """The tensor, read whole."""
         try:
             with zipfile.ZipFile(self._path) as archive, archive.open(f"{name}.npy") as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
-        except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        except (*_DAMAGED, *_NO_ARRAY) as error:
             raise ValueError(f"{name} in {self._path} is damaged ({error}); copy the file again") from None
         return array.view(self.specs[name].dtype)
 

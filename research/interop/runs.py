@@ -1,7 +1,6 @@
 """Run directories of our own, as a source of weights: their model, and its parameters read one at a time."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +11,11 @@ import orbax.checkpoint as ocp
 from flax import linen as nn
 
 from research.data.vocabulary import Vocabulary
-from research.interop import models
+from research.interop import models, strict_json
 from research.interop.safetensors import DTYPES, Spec
 from research.models import seq2seq, speech, video
 from research.tasks import selecting
+from research.train import seal
 
 IMPORTED = "import.json"  # the report of an import in the run directory that it made
 _KNOWN = {str(np.dtype(dtype)): np.dtype(dtype) for dtype in DTYPES.values()}
@@ -27,7 +27,7 @@ class Tensors:
     def __init__(self, step: Path):
         """Of the checkpoint in the folder `step`."""
         self._state = step / "state"
-        meta = json.loads((step / "meta" / "metadata").read_text())
+        meta = seal.read(step)
         leaves = meta["leaves"]
         self.trained_on: str = meta["data_fingerprint"] or ""  # of its data; none where weights were imported
         averaged = any(name.startswith("ema/") for name in leaves)
@@ -98,12 +98,12 @@ def open_run(folder: Path) -> Run:
     """The run in `folder`, at the checkpoint that its config selects. Raises ValueError where there is none."""
     if not is_run(folder):
         raise ValueError(f"{folder} is no run directory with checkpoints; give the --workdir of a run")
-    config = json.loads((folder / "config.json").read_text())
+    config = strict_json.read(folder / "config.json")
     if "model" not in config or "source" not in config:
         raise ValueError(f"{folder / 'config.json'} is not the config of a run; give the --workdir of a run")
     tensors = Tensors(_selected(folder, config))
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config["model"].items()}
-    imported = json.loads((folder / IMPORTED).read_text()) if (folder / IMPORTED).is_file() else {}
+    imported = strict_json.read(folder / IMPORTED) if (folder / IMPORTED).is_file() else {}
     name = fields.pop("name", None)
     around = models.AROUND.get(config["source"].get("experiment"))
     if around:
@@ -140,10 +140,7 @@ def places(config: Mapping[str, Any]) -> int:
 def _selected(folder: Path, config: Mapping[str, Any]) -> Path:
     """The newest checkpoint, or the best one where the config selects it."""
     mode = selecting.mode(config.get("task", {}).get("select_by", ""))
-    options = ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics["score"], best_mode=mode)
-    checkpoints = (folder / "checkpoints").absolute()
-    with ocp.CheckpointManager(checkpoints, options=options) as manager:
-        step = manager.best_step() if config["train"]["select"] == "best" else manager.latest_step()
+    step = seal.select(folder / "checkpoints", config["train"]["select"] == "best", mode)
     if step is None:
         raise ValueError(f"{folder} holds no whole checkpoint; train it first")
-    return checkpoints / str(step)
+    return folder / "checkpoints" / str(step)

@@ -4,15 +4,19 @@ The format (github.com/huggingface/safetensors): 8 bytes that say how long the h
 `{"dtype", "shape", "data_offsets"}`, then the data. Nothing in it is ever executed.
 """
 
+import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+
+from research.interop import strict_json
 
 DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
@@ -20,7 +24,9 @@ DTYPES = {
     "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
 _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-_LONGEST_HEADER = 100_000_000  # bytes, as in the reference implementation
+_LONGEST_HEADER = strict_json.MOST_BYTES  # as in the reference implementation
+MOST_AXES = 8
+LONGEST_AXIS = 2**31 - 1  # what JAX can index
 
 
 class Spec(NamedTuple):
@@ -38,34 +44,56 @@ class Safetensors:
         self._path = path
         self.specs: dict[str, Spec] = {}
         self._offsets: dict[str, int] = {}
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > _LONGEST_HEADER:
-                raise ValueError(f"{path} is no safetensors file: it begins with no length of a header")
-            header = file.read(length)
-        if len(header) < length:
-            raise ValueError(
-                f"{path} is truncated: its header of {length} bytes ends after {len(header)}; copy it again"
-            )
         try:
-            entries = json.loads(header)
-            for name, entry in entries.items():
-                if name != "__metadata__":
-                    self._add(name, entry, 8 + length, size)
-        except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no safetensors file: its header cannot be read ({error!r})") from None
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                if size < 8 or length > _LONGEST_HEADER:
+                    raise ValueError(f"{path} is no safetensors file: it begins with no length of a header")
+                if size < 8 + length:
+                    raise ValueError(
+                        f"{path} is truncated: its header of {length} bytes ends after {size - 8}; copy it again"
+                    )
+                header = file.read(length)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        entries = strict_json.parse(header, f"the header of {path}")
+        entries.pop("__metadata__", None)
+        ends = [self._add(name, entry, 8 + length, size) for name, entry in entries.items()]
+        self._check_places(sorted(ends), 8 + length, size)
 
-    def _add(self, name: str, entry: Mapping, start: int, size: int) -> None:
-        if entry["dtype"] not in DTYPES:
-            raise ValueError(f"{name} in {self._path} is {entry['dtype']}; known: {', '.join(DTYPES)}")
-        shape, dtype = tuple(map(int, entry["shape"])), np.dtype(DTYPES[entry["dtype"]])
-        begin, end = entry["data_offsets"]
-        if end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
-            raise ValueError(f"{name} in {self._path} is {dtype}{list(shape)}, but has {end - begin} bytes")
+    def _add(self, name: str, entry: Any, start: int, size: int) -> tuple[int, int, str]:
+        """Takes a tensor; returns where it begins and ends in the file, and its name."""
+        if not isinstance(entry, dict) or not entry.keys() >= {"dtype", "shape", "data_offsets"}:
+            raise ValueError(f"{name} in {self._path} is described by no dtype, shape and data_offsets; copy it again")
+        kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(kind, str) or kind not in DTYPES:
+            raise ValueError(f"{name} in {self._path} is {reprlib.repr(kind)}; known: {', '.join(DTYPES)}")
+        if not _is_whole(shape, LONGEST_AXIS) or len(shape) > MOST_AXES:
+            raise ValueError(f"{name} in {self._path} has the shape {reprlib.repr(shape)}, which is none")
+        if not _is_whole(offsets, size) or len(offsets) != 2:
+            raise ValueError(
+                f"{name} in {self._path} lies at data_offsets={reprlib.repr(offsets)}, which a file of {size} bytes "
+                "has not; it is truncated or damaged: copy it again"
+            )
+        spec, (begin, end) = Spec(tuple(shape), np.dtype(DTYPES[kind])), offsets
+        if end - begin != _bytes(spec):
+            raise ValueError(f"{name} in {self._path} is {spec.dtype}{list(shape)}, but has {end - begin} bytes")
         if start + end > size:
             raise ValueError(f"{self._path} is truncated: {name} ends at byte {start + end} of {size}; copy it again")
-        self.specs[name], self._offsets[name] = Spec(shape, dtype), start + begin
+        self.specs[name], self._offsets[name] = spec, start + begin
+        return start + begin, start + end, name
+
+    def _check_places(self, places: Sequence[tuple[int, int, str]], start: int, size: int) -> None:
+        """The tensors fill the file without a gap and share no byte, as the format wants."""
+        for (_, end, first), (begin, _, second) in itertools.pairwise([(start, start, "the header"), *places]):
+            if begin < end:
+                raise ValueError(f"{first} and {second} in {self._path} share bytes; copy it again")
+            if begin > end:
+                raise ValueError(f"{self._path} has {begin - end} bytes of no tensor before {second}; copy it again")
+        last = max((end for _, end, _ in places), default=start)
+        if last != size:
+            raise ValueError(f"{self._path} has {size - last} bytes of no tensor at its end; copy it again")
 
     def read(self, name: str) -> np.ndarray:
         """The tensor as it lies in the file: only what is used of it is read, and kept no longer than the array."""
@@ -80,22 +108,29 @@ class Sharded:
 
     def __init__(self, index: Path):
         """Raises ValueError for an index that names an absent file, or a tensor that is not in its file."""
-        try:
-            where = json.loads(index.read_text("utf-8"))["weight_map"]
-            files = sorted(set(where.values()))
-        except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
-            raise ValueError(f'{index} is no index of a checkpoint: it holds no "weight_map"') from None
+        where = strict_json.read(index).get("weight_map")
+        if not isinstance(where, dict):
+            raise ValueError(f'{index} is no index of a checkpoint: it holds no "weight_map"')
+        firsts: dict[str, str] = {}  # the first tensor of each file
+        for name, file in where.items():
+            if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+                raise ValueError(
+                    f"{index} names {reprlib.repr(file)} for {name}; a shard is a .safetensors file beside the index"
+                )
+            firsts.setdefault(file, name)
+        files = sorted(firsts)
         for file in files:
-            first = next(name for name, other in where.items() if other == file)
-            if Path(file).name != file or not file.endswith(".safetensors"):
-                raise ValueError(f"{index} names {file!r} for {first}; a shard is a .safetensors file beside the index")
             if not (index.parent / file).is_file():
-                raise ValueError(f"{index} names {file} for {first}, but there is no such file; copy all shards")
+                raise ValueError(f"{index} names {file} for {firsts[file]}, but there is no such file; copy all shards")
         shards = {file: Safetensors(index.parent / file) for file in files}
         for name, file in where.items():
             if name not in shards[file].specs:
                 raise ValueError(f"{index} says that {name} is in {file}, but it is not; copy both again")
-        self._shards = {name: shard for shard in shards.values() for name in shard.specs}
+        self._shards: dict[str, Safetensors] = {}
+        for file, shard in shards.items():
+            if twice := next((name for name in shard.specs if name in self._shards), None):
+                raise ValueError(f"{index.parent} holds {twice} twice, in {file} too; copy all shards again")
+            self._shards |= dict.fromkeys(shard.specs, shard)
         self.specs = {name: shard.specs[name] for name, shard in self._shards.items()}
 
     def read(self, name: str) -> np.ndarray:
@@ -153,6 +188,11 @@ def _split(specs: Mapping[str, Spec], most_bytes: int) -> Iterable[dict[str, Spe
         shard[name] = spec
         size += _bytes(spec)
     yield shard
+
+
+def _is_whole(values: Any, most: int) -> bool:
+    """Whether `values` is a list of whole numbers from 0 to `most`."""
+    return isinstance(values, list) and all(type(value) is int and 0 <= value <= most for value in values)
 
 
 def _bytes(spec: Spec) -> int:

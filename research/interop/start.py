@@ -1,9 +1,12 @@
 """`config.train.init_from`: the weights that training begins with."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from research.train.program import Program
+
+_OF_TOKENS = ("embedding", "head", "ctc_head")  # parameters with a row for each token
 
 
 def find(config: Any, task: Any, program: Program, data: Any) -> Any:
@@ -20,17 +23,29 @@ def find(config: Any, task: Any, program: Program, data: Any) -> Any:
         except re.error as error:
             raise ValueError(f"config.train.init_skip holds {pattern!r}, which is no regex: {error}") from None
     checkpoint = checkpoints.open_checkpoint(config.train.init_from)
-    _check_vocabulary(checkpoint, data, config.train.init_skip)
-    variables = {"params": program.state.params, **program.state.mutable}
-    return loading.plan(checkpoint, task.model, loading.leaves_of(variables), config.train.init_skip)
+    leaves = loading.leaves_of({"params": program.state.params, **program.state.mutable})
+    taken = [name for name in _OF_TOKENS if name in leaves and not _found(config.train.init_skip, name)]
+    if taken and hasattr(data, "vocabulary"):
+        _check_vocabulary(checkpoint, data.vocabulary, config.data.get("vocabulary", ""), taken)
+    return loading.plan(checkpoint, task.model, leaves, config.train.init_skip)
 
 
-def _check_vocabulary(checkpoint: Any, data: Any, skipped: tuple[str, ...]) -> None:
+def _check_vocabulary(checkpoint: Any, ours: Any, named: str, taken: Sequence[str]) -> None:
+    """Raises ValueError where parameters with a row for each token would be taken for the tokens of another vocabulary.
+
+    Whose they are is not always known. A vocabulary that is `named` is then believed; one that is trained on new texts
+    is another for certain.
+    """
     theirs = checkpoint.vocabulary
-    if not theirs or not hasattr(data, "vocabulary") or any(re.search(pattern, "embedding") for pattern in skipped):
+    if theirs == ours.digest if theirs else named:
         return
-    if theirs != data.vocabulary.digest:
-        raise ValueError(
-            f"{checkpoint.path} was trained with the vocabulary {theirs}, these data have {data.vocabulary.digest}; "
-            "name that run's vocabulary in config.data.vocabulary, or the embeddings in config.train.init_skip"
-        )
+    had = f"the vocabulary {theirs}, these data have {ours.digest}" if theirs else "a vocabulary that is not beside it"
+    patterns = ", ".join(f"'^{name}$'" for name in taken)
+    raise ValueError(
+        f"{checkpoint.path} was trained with {had}; name that vocabulary in config.data.vocabulary, or let what has a "
+        f"row for each token begin afresh: config.train.init_skip=({patterns},)"
+    )
+
+
+def _found(patterns: Sequence[str], name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)

@@ -14,6 +14,7 @@ from orbax.checkpoint import type_handlers
 from orbax.checkpoint._src.serialization import tensorstore_utils as ts_utils
 
 from research.parallel.sharding import path_name
+from research.train import seal
 
 _AT_ONCE = 1 << 20  # words of a checksum
 
@@ -75,7 +76,8 @@ def write(directory: Path, state: Any, meta: Mapping[str, Any]) -> None:
     }
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
     with ocp.CheckpointManager(directory.absolute(), options=options, item_handlers=handlers) as manager:
-        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave({**meta, "leaves": leaves}))
+        sealed = seal.seal(meta, 0, seal.Entry(), leaves)
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(sealed))
         manager.save(0, args=items)
 
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from research import files
+
 KINDS = ("start", "compile", "data", "step", "eval", "save", "lost")
 
 
@@ -14,6 +16,8 @@ class Timeline:
 
     def __init__(self, path: Path | None):
         """With None nothing is written, as on the processes that keep no logs."""
+        if path:
+            files.end_line(path)
         self._file = path.open("a", buffering=1) if path else None
 
     def add(self, kind: str, start: float, seconds: float, step: int) -> None:
@@ -33,12 +37,8 @@ class Timeline:
 
 
 def read(path: Path) -> list[dict]:
-    """The entries of a ledger; a last line that a kill cut short is left out."""
-    entries = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            entries.append(json.loads(line))
-    return entries
+    """The entries of a ledger; lines that are damaged, or that a kill cut short, are left out."""
+    return files.read_json_lines(path, _is_entry)[0]
 
 
 def lost_seconds(entries: list[dict], restored_step: int) -> float:
@@ -64,3 +64,8 @@ def goodput(entries: list[dict]) -> float:
     seconds = seconds_by_kind(entries)
     lost = seconds.pop("lost", 0.0)
     return max(0.0, seconds.get("step", 0.0) - lost) / max(sum(seconds.values()), 1e-9)
+
+
+def _is_entry(entry: dict) -> bool:
+    numbers = all(isinstance(entry.get(key), int | float) for key in ("start", "seconds", "step"))
+    return entry.get("kind") in KINDS and numbers

@@ -151,7 +151,8 @@ def ctc_greedy(logits: jax.Array, heard: jax.Array, max_length: int, blank: int 
     """The likeliest path through `logits` [batch, length, vocab] as CTC reads it: tokens [batch, max_length], scores.
 
     Repeats become one token and blanks none (Graves et al., 2006); 0 follows the last token. Places that are not
-    `heard` [batch, length] do not count. The score is the log-probability of the tokens where each begins.
+    `heard` [batch, length] do not count. The score is the log-probability of the tokens where each begins; that of no
+    tokens is the log-probability that every place is blank, the one path that says nothing (-inf for no place at all).
     """
     _check(max_length >= 1, "max_length", max_length, "at least 1")
     logits = logits.astype(jnp.float32)
@@ -163,7 +164,9 @@ def ctc_greedy(logits: jax.Array, heard: jax.Array, max_length: int, blank: int 
     here = place[:, None] == jnp.arange(max_length)[:, None]
     tokens = jnp.where(here, path[:, None], 0).sum(-1)
     best = logits.max(-1) - jax.nn.logsumexp(logits, axis=-1)
-    return tokens, jnp.where(kept & (place < max_length), best, 0).sum(-1)
+    said = jnp.where(kept & (place < max_length), best, 0).sum(-1)
+    silent = jnp.where(heard.any(1), jnp.where(heard, best, 0).sum(-1), -jnp.inf)
+    return tokens, jnp.where(kept.any(1), said, silent)
 
 
 def _candidates(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

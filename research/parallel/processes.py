@@ -163,13 +163,16 @@ def agree(fields: Mapping[str, Any]) -> None:
         raise ValueError(f"the processes were started differently: {'; '.join(lines[:3])}{more}; give all the same")
 
 
-def from_main(value: float | None) -> float:
-    """The `value` of process 0, in float32 where there are several; all of them must call this together."""
+def from_main(value: Any) -> Any:
+    """The `value` of process 0, which JSON can hold; all processes must call this together."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
 
-    return float(multihost_utils.broadcast_one_to_all(np.float32(0 if value is None else value)))
+    text = np.frombuffer(json.dumps(value if is_main() else None).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    text = np.resize(text, length)  # what it holds matters on process 0 alone
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(text), np.uint8).tobytes())
 
 
 def _meet() -> None:
@@ -208,7 +211,7 @@ def together() -> Iterator[None]:
         code = error.code if isinstance(error, SystemExit) else 1
         if not jax.distributed.is_initialized() or code is None or code in _KEEP:
             raise
-        if _lost_another(error):
+        if lost_another(error):
             _leave(f"{LOST}; {_AGAIN} ({_brief(error)})", 1)
         if not isinstance(error, SystemExit):
             traceback.print_exception(error)
@@ -232,8 +235,11 @@ def _explain_aborts() -> None:
     ctypes.CDLL(None).signal(int(signal.SIGABRT), _abort_handler)
 
 
-def _lost_another(error: BaseException) -> bool:
-    """By its text: the same failure comes as JaxRuntimeError, as ValueError, and wrapped by whoever waited for it."""
+def lost_another(error: BaseException) -> bool:
+    """Whether `error` comes of that another process has ended.
+
+    By its text: the same failure comes as JaxRuntimeError, as ValueError, and wrapped by whoever waited for it.
+    """
     chain = [error]
     while following := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(following)

@@ -6,16 +6,15 @@ All combinations are ranked by formulas, which takes seconds, and the best few a
 import dataclasses
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from research import config as config_lib
+from research.measure import progress
 from research.measure.flops import forward_flops
 from research.models.layers import REMAT
 from research.parallel import mesh as mesh_lib
@@ -58,7 +57,7 @@ def search(config: Any, build: Build, topology: Topology, tries: int) -> list[Pl
             f"eval_batch_size={config.train.eval_batch_size}"
         )
     plans, refusal = [], None
-    with tqdm(total=tries, desc=f"{len(ranked)} combinations; compiling", unit="plan", file=sys.stderr) as bar:
+    with progress.bar(tries, f"{len(ranked)} combinations; compiling", "plans") as bar:
         for candidate in ranked:
             changed = with_choice(config, candidate.mesh, candidate.remat, candidate.microbatches)
             try:

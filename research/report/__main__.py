@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from research import command
+from research import command, files
 from research.report import plots, records, tables
 
 
@@ -16,6 +16,8 @@ def add(workdirs: list[Path], root: Path, own_data: bool) -> int:
     """
     rows = [records.read_run(workdir, root) for workdir in workdirs]
     for workdir, row in zip(workdirs, rows, strict=True):
+        if row["value"] is None:
+            raise ValueError(f"{row['metric']} of {workdir} is not finite, so there is nothing to record")
         records.results_path(row["experiment"], root)
         if records.own_data(row, root) and not own_data:
             raise ValueError(
@@ -43,7 +45,7 @@ def write_tables(root: Path) -> int:
     pages = {readme: tables.updated(readme, stale) for readme in tables.readmes(root)}
     for readme, text in pages.items():
         done = "unchanged" if text == readme.read_text("utf-8") else "rewritten"
-        records.write_atomically(readme, text)
+        files.write_atomically(readme, text)
         print(f"{readme.relative_to(root)}: {done}, {text.count(tables.STALE)} stale")
     return 0
 

@@ -61,6 +61,8 @@ def _panels(lines: Sequence[Mapping]) -> dict[str, Series]:
         split, _, family = line["name"].partition("/")
         if split == "speed" and family not in ("steps_per_s", "mfu", "data_wait"):
             continue  # the same curve in other units
+        if line["value"] is None:
+            continue  # not finite
         steps, values = families.setdefault(family, {}).setdefault(split, ([], []))
         steps.append(line["step"])
         values.append(line["value"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from research import config as configs
+from research import files
 from research.data import sources
 from research.report import formats
 
@@ -105,22 +106,26 @@ def read_source(workdir: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file. Raises ValueError when it is not one."""
+    """The object of a JSON file. Raises ValueError when it is not one, or when its checksum is wrong."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:  # no JSON, no UTF-8
         raise ValueError(f"{path} is not JSON ({error}); run the command of this run again") from None
+    if not isinstance(content, dict) or not files.is_intact(content):
+        raise ValueError(f"{path} is damaged: its checksum is wrong; run the command of this run again")
+    return content
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file. Raises ValueError with the line that is not one."""
     rows = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for line, text in enumerate(lines, start=1):
             try:
                 rows.append(json.loads(text))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {line} is not JSON ({error.msg}); repair that line") from None
+            except ValueError as error:  # no JSON, no UTF-8
+                reason = getattr(error, "msg", error)
+                raise ValueError(f"{path}, line {line} is not JSON ({reason}); repair that line") from None
     return rows
 
 
@@ -133,7 +138,7 @@ def record(row: Mapping[str, Any], root: Path = ROOT) -> bool:
     rows = read_lines(path) if path.exists() else []
     others = [other for other in rows if _identity(other) != _identity(row)]
     lines = [json.dumps(other, ensure_ascii=False) + "\n" for other in (*others, row)]
-    write_atomically(path, "".join(lines))
+    files.write_atomically(path, "".join(lines))
     return len(others) < len(rows)
 
 
@@ -149,13 +154,6 @@ def results_path(experiment: str, root: Path = ROOT) -> Path:
 def is_stale(row: Mapping[str, Any], root: Path = ROOT) -> bool:
     """Whether today's config of the row's file, variant and overrides is another one than the row's."""
     return "suite" not in row and _digest_today(row, row["overrides"], root) != row["config_digest"]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """So that a kill in the middle leaves the old file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _compared(row: Mapping[str, Any], key: str, root: Path) -> str:

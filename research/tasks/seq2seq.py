@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -196,6 +196,9 @@ class Task:
         return log_z - right, log_z, sums
 
 
+_GROUPED = ("accuracy_task_", "wer_speaker_")  # how the scores of groups of examples are called
+
+
 class Scorer:
     """Collects the best answer to each example of a split, as text, and compares them with its references."""
 
@@ -224,6 +227,23 @@ class Scorer:
             found |= scores
             self.signatures |= dict.fromkeys(scores, signature)
         return found
+
+    def check_gives(self, name: str, others: Sequence[str]) -> None:
+        """Raises ValueError where `result` will not hold the score `name`; the evaluation gives the `others` too.
+
+        It scores one example against itself, which says all names but those of other groups of examples.
+        """
+        example = self._data.reference(self._split, 0)
+        entry = {field: example[field] for field in text_scores.FIELDS if field in example}
+        known = set(others)
+        for metric in self._metrics:
+            known |= text_scores.METRICS[metric](entry["references"][:1], [entry])[0].keys()
+            if metric in text_scores.NEEDED and name.startswith(_GROUPED):
+                return
+        if name not in known:
+            raise ValueError(
+                f"config.task.select_by={name!r} is no score of task.metrics; choose from {', '.join(sorted(known))}"
+            )
 
     def save(self, path: Path) -> None:
         """Writes a line `{"index", "prediction", "references"}` an answer, from which all scores can be made again."""

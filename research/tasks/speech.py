@@ -53,7 +53,7 @@ class Task(seq2seq.Task):
         return sums | {"ctc_loss": (_ctc(ctc_logits, batch, self.eos).sum(), sums["loss"][1])}
 
     def predict(self, variables, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
-        """See seq2seq.Task; the score of "ctc" is the log-probability of the likeliest path."""
+        """See seq2seq.Task; for the score of "ctc" see decoding.ctc_greedy."""
         if self.decoder != "ctc":
             return super().predict(variables, batch, rng)
         apply = lambda method, *args: self.model.apply(variables, *args, method=method)

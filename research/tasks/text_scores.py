@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from research.tasks import scripts
+
 Examples = Sequence[Mapping[str, Any]]
 Scored = tuple[dict[str, float], str]  # {name: value}, signature
 
@@ -24,17 +26,34 @@ Scored = tuple[dict[str, float], str]  # {name: value}, signature
 FIELDS = ("references", "task", "speaker")
 NEEDED = {"accuracy_by_task": "task", "wer_by_speaker": "speaker"}  # metric -> the field that it groups by
 NORMALISED = "lower case, no punctuation, no articles"
-SPOKEN = "lower case, no punctuation but apostrophes in words"
+SPOKEN = "NFKC, lower case, no punctuation but apostrophes in words"
+# By the script of most words of the references; "13a" for the others. MeCab would cut Japanese and Korean into words.
+BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "unspaced": "char"}
 
 
 def bleu(predictions: Sequence[str], examples: Examples) -> Scored:
-    """Corpus BLEU of detokenised text (Papineni et al., 2002; Post, 2018), tokenised by 13a, over all references."""
-    return _sacrebleu("bleu", "BLEU", predictions, examples, tokenize="13a")
+    """Corpus BLEU of detokenised text (Papineni et al., 2002; Post, 2018) over all references.
+
+    The tokenizer is that of BLEU_TOKENIZERS for the script of the references, else 13a; the signature names it.
+    `bleu_13a`, `bleu_zh` and `bleu_char` use theirs whatever the script.
+    """
+    script = scripts.of(reference for example in examples for reference in example["references"])
+    return _sacrebleu("bleu", "BLEU", predictions, examples, tokenize=BLEU_TOKENIZERS.get(script, "13a"))
+
+
+def bleu_13a(predictions: Sequence[str], examples: Examples) -> Scored:
+    """As `bleu`, always tokenised by 13a, which was made for languages of Europe."""
+    return _sacrebleu("bleu_13a", "BLEU", predictions, examples, tokenize="13a")
 
 
 def bleu_zh(predictions: Sequence[str], examples: Examples) -> Scored:
-    """As `bleu`, for Chinese: each of its characters is a token."""
+    """As `bleu`, always tokenised for Chinese: each of its characters is a token, the rest is as with 13a."""
     return _sacrebleu("bleu_zh", "BLEU", predictions, examples, tokenize="zh")
+
+
+def bleu_char(predictions: Sequence[str], examples: Examples) -> Scored:
+    """As `bleu`, always over characters."""
+    return _sacrebleu("bleu_char", "BLEU", predictions, examples, tokenize="char")
 
 
 def chrf(predictions: Sequence[str], examples: Examples) -> Scored:
@@ -45,8 +64,9 @@ def chrf(predictions: Sequence[str], examples: Examples) -> Scored:
 def rouge(predictions: Sequence[str], examples: Examples) -> Scored:
     """Mean F1 of ROUGE-1, -2, -L and -Lsum (Lin, 2004) with Porter's stemmer; the first reference counts.
 
-    It compares lower-cased words of a-z and 0-9; Lsum takes lines as sentences. The first reference only, as
-    the results on AESLC of PEGASUS (Zhang et al., 2020), which compare with the original subject.
+    It compares lower-cased words, of ASCII text as rouge-score cuts it; see _Words for other text. Lsum takes lines as
+    sentences. The first reference only, as the results on AESLC of PEGASUS (Zhang et al., 2020), which compare with the
+    original subject.
     """
     return _rouge([example["references"][:1] for example in examples], predictions, "first reference")
 
@@ -58,7 +78,7 @@ def rouge_multi(predictions: Sequence[str], examples: Examples) -> Scored:
 
 
 def accuracy(predictions: Sequence[str], examples: Examples) -> Scored:
-    """The share of predictions that are one of the references, but for white space at their ends."""
+    """The share of predictions that are one of the references, but for white space at their ends and Unicode's NFC."""
     return {"accuracy": statistics.fmean(_right(predictions, examples))}, "equal to a reference"
 
 
@@ -77,11 +97,19 @@ def accuracy_by_task(predictions: Sequence[str], examples: Examples) -> Scored:
 
 
 def squad(predictions: Sequence[str], examples: Examples) -> Scored:
-    """Exact match and token F1 of the SQuAD v1.1 evaluation (Rajpurkar et al., 2016): the best over the references."""
-    pairs = _normalised(predictions, examples)
+    """Exact match and token F1 of the SQuAD evaluation (Rajpurkar et al., 2016): the best over the references.
+
+    Where a question has only empty references, since its text does not answer it, all are scored as SQuAD v2.0 does
+    (Rajpurkar et al., 2018): no answer is right there and wrong elsewhere. See `_answers` for scripts.
+    """
+    pairs, how = _answers(predictions, examples)
+    version, f1 = "v1.1", _token_f1
+    if any(not "".join(example["references"]).strip() for example in examples):
+        version, f1 = "v2.0", lambda one, other: _token_f1(one, other) if one and other else float(one == other)
+        pairs = [(ours, [each for each in theirs if each] or [""]) for ours, theirs in pairs]
     best = lambda measure: 100 * statistics.fmean(max(measure(ours, each) for each in theirs) for ours, theirs in pairs)
-    scores = {"exact_match": best(lambda one, other: float(one == other)), "f1": best(_token_f1)}
-    return scores, f"SQuAD v1.1: {NORMALISED}; best of all references"
+    scores = {"exact_match": best(lambda one, other: float(one == other)), "f1": best(f1)}
+    return scores, f"SQuAD {version}: {how}; best of all references"
 
 
 def tweetqa(predictions: Sequence[str], examples: Examples) -> Scored:
@@ -90,26 +118,30 @@ def tweetqa(predictions: Sequence[str], examples: Examples) -> Scored:
     They are NLTK's `sentence_bleu` with weights (1, 0, 0, 0) and the ROUGE-L of coco-caption, each against all
     references. Its METEOR is left out, since it needs a Java program.
     """
-    pairs = _normalised(predictions, examples)
+    pairs, how = _answers(predictions, examples)
     scores = {
         "bleu1": statistics.fmean(_bleu1(*pair) for pair in pairs),
         "rouge_l": statistics.fmean(_rouge_l(*pair) for pair in pairs),
     }
-    return scores, f"TweetQA: {NORMALISED}; all references; BLEU-1 by sentence, ROUGE-L with beta 1.2; no METEOR"
+    return scores, f"TweetQA: {how}; all references; BLEU-1 by sentence, ROUGE-L with beta 1.2; no METEOR"
 
 
 def wer(predictions: Sequence[str], examples: Examples) -> Scored:
     """Corpus WER and CER, in percent of the reference's words and characters, and the words that were wrong, by jiwer.
 
-    Of both texts the SPOKEN form is compared. `substitutions`, `insertions` and `deletions` count words.
+    Of both texts the SPOKEN form is compared. `substitutions`, `insertions` and `deletions` count words. In scripts
+    without spaces each letter is a word, and CER counts no spaces beside one.
     """
     import jiwer
 
     ours, theirs = _spoken(predictions, examples)
-    words, characters = jiwer.process_words(theirs, ours), jiwer.process_characters(theirs, ours)
+    words = jiwer.process_words(*([" ".join(each) for each in side] for side in (theirs, ours)))
+    characters = jiwer.process_characters(*([scripts.written(each) for each in side] for side in (theirs, ours)))
     scores = {"wer": 100 * words.wer, "cer": 100 * characters.cer}
     scores |= {name: float(getattr(words, name)) for name in ("substitutions", "insertions", "deletions")}
-    return scores, f"jiwer {metadata.version('jiwer')}, {SPOKEN}"
+    unspaced = any(scripts.has_unspaced(word) for each in theirs for word in each)
+    how = f"{SPOKEN}; {scripts.UNSPACED}, CER without their spaces" if unspaced else SPOKEN
+    return scores, f"jiwer {metadata.version('jiwer')}, {how}"
 
 
 def wer_by_speaker(predictions: Sequence[str], examples: Examples) -> Scored:
@@ -129,7 +161,9 @@ METRICS: dict[str, Callable[[Sequence[str], Examples], Scored]] = {
     metric.__name__: metric
     for metric in (
         bleu,
+        bleu_13a,
         bleu_zh,
+        bleu_char,
         chrf,
         rouge,
         rouge_multi,
@@ -150,33 +184,46 @@ def normalise_answer(text: str) -> str:
 
 
 def normalise_spoken(text: str) -> str:
-    """`text` as WER compares it: see SPOKEN; what stands between words is one space."""
-    # Marks, such as the vowels of Hindi, belong to the letter before.
-    is_part = lambda letter: letter.isalnum() or letter in "'\u2019" or unicodedata.category(letter)[0] == "M"
-    letters = (letter if is_part(letter) else " " for letter in unicodedata.normalize("NFC", text.lower()))
-    words = "".join(letters).replace("\u2019", "'").split()
-    return " ".join(filter(None, (word.strip("'") for word in words)))
+    """`text` as CER compares it: see SPOKEN; what stands between words is one space, or nothing, see scripts.written"""
+    return scripts.written(scripts.spoken(text))
 
 
-def _spoken(predictions: Sequence[str], examples: Examples) -> tuple[list[str], list[str]]:
-    ours = [normalise_spoken(prediction) for prediction in predictions]
-    theirs = [normalise_spoken(example["references"][0]) for example in examples]
+def _spoken(predictions: Sequence[str], examples: Examples) -> tuple[list[list[str]], list[list[str]]]:
+    """The words of predictions and of their first references."""
+    ours = [scripts.spoken(prediction) for prediction in predictions]
+    theirs = [scripts.spoken(example["references"][0]) for example in examples]
     if not all(theirs):
-        empty = examples[theirs.index("")]["references"][0]
+        empty = examples[theirs.index([])]["references"][0]
         raise ValueError(f"the reference {empty!r} has no words ({SPOKEN}), so that WER cannot count them")
     return ours, theirs
 
 
-def _normalised(predictions: Sequence[str], examples: Examples) -> list[tuple[str, list[str]]]:
-    return [
-        (normalise_answer(prediction), [normalise_answer(reference) for reference in example["references"]])
+def _answers(predictions: Sequence[str], examples: Examples) -> tuple[list[tuple[str, list[str]]], str]:
+    """Normalised answers with their normalised references, and how they were normalised.
+
+    References that are mostly in Latin letters are normalised as the SQuAD script does. Others are as in MLQA's (Lewis
+    et al., 2020): all of Unicode's punctuation goes, articles stay, and letters of scripts without spaces are words.
+    """
+    script = scripts.of(reference for example in examples for reference in example["references"])
+    normalise, how = normalise_answer, NORMALISED
+    if script != "latin":
+        normalise, how = _normalise_foreign, f"lower case, no punctuation (Unicode); {scripts.UNSPACED}"
+    pairs = [
+        (normalise(prediction), [normalise(reference) for reference in example["references"]])
         for prediction, example in zip(predictions, examples, strict=True)
     ]
+    return pairs, how
+
+
+def _normalise_foreign(text: str) -> str:
+    text = scripts.without_punctuation(unicodedata.normalize("NFC", text.lower()))
+    return " ".join(scripts.split_unspaced(text))
 
 
 def _right(predictions: Sequence[str], examples: Examples) -> list[bool]:
+    plain = lambda text: unicodedata.normalize("NFC", text).strip()
     return [
-        prediction.strip() in {reference.strip() for reference in example["references"]}
+        plain(prediction) in {plain(reference) for reference in example["references"]}
         for prediction, example in zip(predictions, examples, strict=True)
     ]
 
@@ -191,14 +238,33 @@ def _sacrebleu(name: str, metric: str, predictions: Sequence[str], examples: Exa
     return {name: score}, str(scorer.get_signature())
 
 
+class _Words:
+    """rouge-score's words of ASCII text; of other text, whose letters its own tokenizer drops, `scripts.words`."""
+
+    def __init__(self):
+        from rouge_score import tokenizers
+
+        self._ascii = tokenizers.DefaultTokenizer(use_stemmer=True).tokenize
+
+    def tokenize(self, text: str) -> list[str]:
+        if text.isascii():
+            return self._ascii(text)
+        return [part for word in scripts.words(scripts.fold(text)) for part in self._stemmed(word)]
+
+    def _stemmed(self, word: str) -> list[str]:
+        return self._ascii(word) if word.isascii() else [word]
+
+
 def _rouge(references: Sequence[Sequence[str]], predictions: Sequence[str], which: str) -> Scored:
     from rouge_score import rouge_scorer
 
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-    scorer = rouge_scorer.RougeScorer(names, use_stemmer=True)
+    scorer = rouge_scorer.RougeScorer(names, tokenizer=_Words())
     scores = [scorer.score_multi(*pair) for pair in zip(references, predictions, strict=True)]
     means = {name: 100 * statistics.fmean(score[name].fmeasure for score in scores) for name in names}
-    return means, f"rouge-score {metadata.version('rouge-score')}, F1, Porter stemmer, {which}"
+    ascii_only = all(text.isascii() for texts in (*references, predictions) for text in texts)
+    how = "" if ascii_only else f", words of Unicode, {scripts.UNSPACED}"
+    return means, f"rouge-score {metadata.version('rouge-score')}, F1, Porter stemmer, {which}{how}"
 
 
 def _token_f1(prediction: str, reference: str) -> float:

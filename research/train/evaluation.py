@@ -1,5 +1,6 @@
 """Evaluation on a whole split, exact under padding."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.measure import progress
 from research.parallel import processes
 from research.train.feed import ahead, local_rows
 from research.train.program import Program
@@ -42,14 +44,20 @@ def evaluate(
         if outputs and processes.is_main():
             scorer.add(outputs)
 
-    for number, (_, batch) in enumerate(ahead(data.eval_batches(split, batch_size, rows), program.batch_sharding)):
-        if stop():
-            return None
-        rng = jax.random.fold_in(jax.random.key(seed), number)  # for answers that are sampled
-        outputs = program.predict_step(variables, batch, rng) if scorer else {}
-        running.append((program.eval_step(variables, batch), outputs))
-        if len(running) > 2:  # enough to keep the device busy, not so many that batches pile up in its memory
-            collect()
+    count = data.counts[split]
+    with (
+        contextlib.closing(data.eval_batches(split, batch_size, rows)) as batches,
+        progress.bar(count, f"evaluating {split}", "examples", hidden=not processes.is_main(), brief=True) as bar,
+    ):
+        for number, (_, batch) in enumerate(ahead(batches, program.batch_sharding)):
+            if stop():
+                return None
+            rng = jax.random.fold_in(jax.random.key(seed), number)  # for answers that are sampled
+            outputs = program.predict_step(variables, batch, rng) if scorer else {}
+            running.append((program.eval_step(variables, batch), outputs))
+            if len(running) > 2:  # enough to keep the device busy, not so many that batches pile up in its memory
+                collect()
+                bar.update(min(batch_size, count - bar.n))
     while running:
         collect()
     means = {name: total / weight for name, (total, weight) in totals.items() if weight}

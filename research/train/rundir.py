@@ -1,16 +1,20 @@
 """The run directory: where it is, the config it belongs to, its metrics, its result."""
 
+import contextlib
 import importlib.util
 import json
+import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from research import config as config_lib
+from research import files
+from research.train import seal
 
 _KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl")
 
@@ -64,6 +68,8 @@ def prediction_paths(folder: Folder, files: Sequence[str]) -> list[Path]:
 
     Raises ValueError where two of them would have one name.
     """
+    if folder.root == folder.files:
+        check_workdir(folder.root, write=True)
     stems = [Path(file).stem for file in files]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise ValueError(f"two inputs are called {twice[0]}, and so would be their answers; give them one at a time")
@@ -71,60 +77,156 @@ def prediction_paths(folder: Folder, files: Sequence[str]) -> list[Path]:
 
 
 def claim(
-    workdir: Path, config: Mapping[str, Any], write: bool, name: str | None = None, in_use: bool = False
+    workdir: Path,
+    config: Mapping[str, Any],
+    write: bool,
+    name: str | None = None,
+    in_use: bool = False,
+    checkpoints: Any = None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
     """Makes `workdir` the run directory of `config`; returns the differences that a resumed run may show.
 
-    With `in_use` the run is only evaluated or asked, which may be done in another way than its config says.
+    With `in_use` the run is only evaluated or asked, which may be done in another way than its config says. Where
+    `config.json` is lost or damaged, the config that lies in the newest of the `checkpoints` stands in for it.
 
     Raises ValueError, before anything is written, when it belongs to a config that differs in more than that; the
-    message calls it `name`.
+    message calls it `name`. And where it cannot be written.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"--workdir={workdir} is a file; name a folder, which may not exist yet")
-    path = workdir / "config.json"
     allowed: list[str] = []
-    if path.exists():
-        allowed, refused = config_lib.differences(read_json(path), config, in_use)
+    before, origin, warning = _config_before(workdir / "config.json", checkpoints)
+    if before is not None:
+        allowed, refused = config_lib.differences(before, config, in_use)
         if refused:
             raise ValueError(
-                f"{name or workdir} belongs to another config ({'; '.join(refused)}); "
+                f"{name or workdir} belongs to another config{origin} ({'; '.join(refused)}); "
                 "choose another --workdir or undo the change"
             )
+    if warning:
+        warn(warning)
     if write:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, config_lib.plain(config))
+        with writing(name or workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / "config.json", config_lib.plain(config))
     return [line for line in allowed if not line.startswith("source.")]
 
 
+def finite(content: Any) -> Any:
+    """`content` with None for every number that JSON does not have: NaN and the infinities."""
+    if isinstance(content, Mapping):
+        return {name: finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def check_workdir(workdir: str | os.PathLike, write: bool) -> None:
+    """Raises ValueError, in one line, for a --workdir that cannot be used, or not be written where `write`."""
+    if not str(workdir):
+        raise ValueError("--workdir is empty; name a folder, which may not exist yet")
+    if "://" in str(workdir):
+        return
+    path = Path(workdir).absolute()
+    with writing(workdir, "used"):
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        (path / "checkpoints" / "events").exists()  # raises for a path that is too long
+    if not there.is_dir():
+        what = "a file" if there == path else f"inside of {there}, which is a file"
+        raise ValueError(f"--workdir={workdir} is {what}; name a folder, which may not exist yet")
+    if write and not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--workdir={workdir} cannot be written: no permission to write to {there}; choose another")
+
+
+@contextlib.contextmanager
+def writing(workdir: str | os.PathLike, how: str = "written") -> Iterator[None]:
+    """What the system refuses becomes a ValueError of one line: no permission, no space, a name too long."""
+    try:
+        yield
+    except OSError as error:
+        shown = text if len(text := str(workdir)) < 200 else f"{text[:80]}..."
+        raise ValueError(f"--workdir={shown} cannot be {how}: {error.strerror or error}; choose another") from None
+
+
+def config_of(folder: Folder, name: str) -> Mapping[str, Any]:
+    """The config of a run directory, from config.json or else from the newest checkpoint.
+
+    Raises ValueError, which calls it `name`, where neither is there.
+    """
+    config, _, problem = _config_before(folder.files / "config.json", folder.root / "checkpoints")
+    if config is None:
+        raise ValueError(f"--workdir={name} is no run directory: {problem or 'it has no config.json'}")
+    return config
+
+
+def _config_before(path: Path, checkpoints: Any) -> tuple[Mapping[str, Any] | None, str, str]:
+    """The config that a run began with, whose it is if not that of `path`, and what to warn of.
+
+    The config is None where the run has not begun.
+    """
+    try:
+        if config := read_json(path):
+            return config, "", ""
+        problem = "is empty"
+    except FileNotFoundError:
+        problem = "is gone"
+    except ValueError:
+        problem = "is damaged"
+    saved = seal.newest(checkpoints) if checkpoints is not None else None
+    if saved:
+        origin = f"checkpoint {saved['step']}"
+        warning = f"{path} {problem}; the config that was saved with {origin} stands in for it"
+        return saved["config"], f", by {origin}", warning
+    return None, "", f"{path} {problem}, and no checkpoint says what it was" if problem != "is gone" else ""
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Writes all of `content` or nothing."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    """Writes all of `content` or nothing; it is on the disk when this returns."""
+    files.write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text())
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file. Raises ValueError where it is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):  # no JSON, no UTF-8
+        content = None
+    if not isinstance(content, dict) or not files.is_intact(content):
+        raise ValueError(f"{path} is damaged")
+    return content
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The `{"step", "name", "value"}` entries of a metrics file; a last line cut short by a kill is left out."""
-    entries = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+def read_metrics(path: Path, warn: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
+    """The `{"step", "name", "value"}` entries of a metrics file; a last line cut short by a kill is left out.
+
+    Lines that are damaged are left out too, and `warn` is told of them.
+    """
+    entries, damaged = files.read_json_lines(path, _is_metric)
+    if damaged:
+        lines = f"line {damaged[0]} is" if len(damaged) == 1 else f"{len(damaged)} lines, the first {damaged[0]}, are"
+        warn(f"{path}: {lines} damaged and left out; all others are kept")
     return entries
+
+
+def validation_of(path: Path, step: int) -> dict[str, float]:
+    """What the metrics file at `path` says of the evaluation of `step` on the validation split."""
+    entries = [entry for entry in read_metrics(path) if entry["step"] == step]
+    return {entry["name"]: entry["value"] for entry in entries if entry["name"].startswith("validation/")}
+
+
+def _is_metric(entry: Mapping[str, Any]) -> bool:
+    """A value may be null, where a number was none that JSON can say."""
+    return (
+        isinstance(entry.get("step"), int)
+        and isinstance(entry.get("name"), str)
+        and isinstance(entry.get("value", ""), int | float | None)
+    )
 
 
 class Metrics:
     """`metrics.jsonl` and TensorBoard events of a run; on processes that keep no logs, neither."""
 
-    def __init__(self, workdir: Path, write: bool):
-        self._workdir, self._write = workdir, write
+    def __init__(self, workdir: Path, write: bool, warn: Callable[[str], None] = lambda line: None):
+        self._workdir, self._write, self._warn = workdir, write, warn
         self._file = self._events = None
 
     def resume(self, step: int, evaluated: bool) -> None:
@@ -141,10 +243,8 @@ class Metrics:
                 and (evaluated or entry["step"] < step or phase != "validation")
             )
 
-        kept = [json.dumps(entry) + "\n" for entry in read_metrics(path) if holds(entry)]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(kept))
-        os.replace(partial, path)
+        kept = [json.dumps(entry) + "\n" for entry in read_metrics(path, self._warn) if holds(entry)]
+        files.write_atomically(path, "".join(kept))
         self._file = path.open("a")
         self._purge_step = step + 1
 
@@ -153,13 +253,14 @@ class Metrics:
         if not self._write:
             return
         for name, value in values.items():
-            self._file.write(json.dumps({"step": step, "name": name, "value": value}) + "\n")
+            self._file.write(json.dumps({"step": step, "name": name, "value": finite(float(value))}) + "\n")
         if self._events is None:
             from tensorboardX import SummaryWriter  # here, because it takes a third of a second
 
             self._events = SummaryWriter(str(self._workdir / "events"), purge_step=self._purge_step)
         for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+            if math.isfinite(value):
+                self._events.add_scalar(name, value, step)
 
     def flush(self) -> None:
         """Returns when everything written is on disk."""

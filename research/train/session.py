@@ -1,19 +1,20 @@
 """A run directory, opened: the program, data and logs that belong to it. It evaluates; `trainer.Run` trains."""
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-from tqdm import tqdm
 
+from research import config as config_lib
 from research import numerics
-from research.measure import profile
+from research.measure import profile, progress
 from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
 from research.parallel import processes
-from research.train import preemption, result, rundir
+from research.train import lock, preemption, result, rundir
 from research.train import settings as settings_lib
 from research.train.checkpoint import Checkpoints
 from research.train.evaluation import evaluate
@@ -40,24 +41,60 @@ class Session:
 
     def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, write: bool = False):
         self.config, self.task, self.data, self.settings = config, task, data, config.train
+        self.name, self.writes = str(workdir), write
+        rundir.check_workdir(workdir, write)
         self.folder = rundir.Folder(workdir)
         self.workdir, files = self.folder.root, self.folder.files
         settings_lib.check(config)
         self.revision = result.revision()  # now, since the tree may change while the run goes on
         self.program = build(config, task)
         if write:
-            data.counts  # noqa: B018  Raises, before anything is written, when the data set is not prepared.
+            # These raise, before anything is written, when the data set is not prepared, or is damaged.
+            _ = data.counts, data.fingerprint
             self.check()
         elif not (self.workdir / "checkpoints").exists():
             raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
-        main = processes.is_main() and write
-        self.changed = rundir.claim(files, config, write=main, name=str(workdir), in_use=not write)
+        self.lock = lock.Lock(self.workdir, self.say)
+        self.validated: dict[int, dict[str, float]] = {}  # step -> what its evaluation gave
+        claim = functools.partial(
+            rundir.claim, files, config, name=str(workdir), in_use=not write,
+            checkpoints=self.workdir / "checkpoints", warn=self.say,
+        )  # fmt: skip
+        self.changed = claim(write=False)
+        if write:
+            self._take_lock()
+        try:
+            self._open(processes.is_main() and write, claim)
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _take_lock(self) -> None:
+        """Makes this run the only one in its directory; process 0 does so for all. Raises ValueError on all of them."""
+        refusal = None
+        if processes.is_main():
+            try:
+                with rundir.writing(self.workdir):
+                    if isinstance(self.workdir, Path):
+                        self.workdir.mkdir(parents=True, exist_ok=True)
+                    self.lock.take()
+            except ValueError as error:
+                refusal = error
+        if processes.from_main(float(refusal is not None)):
+            raise refusal or ValueError(f"process 0 could not take {self.workdir}; see what it says")
+
+    def _open(self, main: bool, claim: Callable[..., list[str]]) -> None:
+        """Opens the logs, which the process `main` alone writes, and the checkpoints."""
+        files = self.folder.files
+        if main:
+            claim(write=True, warn=lambda line: None)  # once more, now that nobody else can
         self.timeline = Timeline(files / "timeline.jsonl" if main else None)
-        self.metrics = rundir.Metrics(files, write=main)
-        mode = task.selection[1]
+        self.metrics = rundir.Metrics(files, write=main, warn=self.say)
+        mode = self.task.selection[1]
         self.checkpoints = Checkpoints(
-            str(self.workdir / "checkpoints"), self.settings.keep_last, self.settings.keep_best, mode, warn=self.say
-        )
+            str(self.workdir / "checkpoints"), self.settings.keep_last, self.settings.keep_best, mode,
+            warn=self.say, write=self.writes,
+        )  # fmt: skip
         self.stop = preemption.Flag(shared=jax.process_count() > 1)
         self.profile = profile.Profile(self.settings.profile if main else "", files / "events")
 
@@ -67,7 +104,7 @@ class Session:
     def say(self, line: str) -> None:
         """One line to a person, on standard error, above the progress bar."""
         if processes.is_main():
-            tqdm.write(line, file=sys.stderr)
+            progress.say(line)
 
     def score_split(self, state: State, split: str, scorer: Any = None) -> dict[str, float] | None:
         """See `evaluation.evaluate`; None when SIGTERM comes on the way."""
@@ -100,13 +137,26 @@ class Session:
     def restore_selected(self) -> tuple[int, State]:
         """The step and the state of the checkpoint that `config.train.select` names."""
         best = self.settings.select == "best"
-        restored = self.checkpoints.restore(self.program, self.checkpoints.best_step() if best else None)
+        restored = self.checkpoints.restore(self.program, best)
         if restored is None:
             raise ValueError(f"{self.workdir} holds no checkpoint that can be read; train it first with --mode=train")
         step, state, meta = restored
+        if best and not self.checkpoints.has_score(step):
+            self.say(f"no checkpoint has a score that is finite; the newest, step {step}, is used")
+        self.check_config(meta)
+        self.validated[step] = meta.get("validation", {})
         if self.data.is_prepared:  # which answering about a picture does not need
             self.check_data(meta)
         return step, state
+
+    def check_config(self, meta: dict[str, Any]) -> None:
+        """Raises ValueError where the checkpoint with this `meta` is of a config that this run must not differ from."""
+        _, refused = config_lib.differences(meta["config"], self.config, in_use=not self.writes)
+        if refused:
+            raise ValueError(
+                f"{self.name} belongs to another config, by checkpoint {meta['step']} ({'; '.join(refused)}); "
+                "choose another --workdir or undo the change"
+            )
 
     def check_data(self, meta: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint with this `meta` has seen other data."""

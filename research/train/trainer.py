@@ -1,5 +1,7 @@
 """The one trainer: every experiment trains and evaluates through `run`."""
 
+import contextlib
+import errno
 import functools
 import time
 from collections.abc import Callable
@@ -8,15 +10,16 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from research import config as config_lib
-from research.measure import flops
+from research.command import Failure
+from research.files import sealed
+from research.measure import flops, progress
 from research.measure.chips import chip_of
 from research.measure.clock import Clock, describe
 from research.measure.timeline import lost_seconds, read
 from research.parallel import processes
-from research.train import prediction, preemption, result, rundir
+from research.train import interrupts, prediction, preemption, result, rundir
 from research.train.ahead import Ahead
 from research.train.checkpoint import has_steps
 from research.train.feed import local_rows, to_mesh
@@ -25,6 +28,10 @@ from research.train.session import Session, build
 from research.train.settings import defaults
 
 __all__ = ["Run", "Start", "Weights", "build", "defaults", "predict", "predictor", "run"]
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_INTERRUPTED_S = 60  # how long Ctrl-C waits for what is being saved
 
 
 class Weights(Protocol):
@@ -62,7 +69,11 @@ def run(
     """
     if mode != "train":
         return Session(config, task, data, workdir).evaluate()
-    content = Run(config, task, data, workdir, start).train()
+    training = Run(config, task, data, workdir, start)
+    try:
+        content = training.train()
+    finally:
+        training.lock.release()
     if plot and content is not None:
         plot(workdir)
     return content
@@ -87,6 +98,7 @@ class Run(Session):
 
     def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, start: Start | None = None):
         self.start, self.weights = start, None
+        self.reading = contextlib.ExitStack()  # ends the processes that read data; left to Python, they fail loudly
         super().__init__(config, task, data, workdir, write=True)
 
     def check(self) -> None:
@@ -95,8 +107,7 @@ class Run(Session):
         Raises ValueError for those that do not fit, and where answers to the data could not be scored.
         """
         self.task.scorer(self.data, "test")
-        if self.settings.score == "all":
-            self.task.scorer(self.data, "validation")
+        self._check_selection(self.task.scorer(self.data, "validation") if self.settings.score == "all" else None)
         path = self.settings.init_from
         if not path or has_steps(self.workdir / "checkpoints"):
             return
@@ -104,21 +115,69 @@ class Run(Session):
             raise ValueError(f"config.train.init_from={path!r} is not supported by this experiment; leave it empty")
         self.weights = self.start(self.config, self.task, self.program, self.data)
 
+    def _check_selection(self, scorer: Any) -> None:
+        """Raises ValueError where no evaluation while training will give the metric that chooses checkpoints."""
+        name, example = self.task.selection[0], self.task.example(self.settings.eval_batch_size)
+        sums = jax.eval_shape(self.program.eval_step, self.program.state.evaluated, example)
+        means = {metric: np.ones(total.shape) for metric, (total, _) in sums.items()}
+        known = sorted(
+            {metric for metric, mean in means.items() if not np.ndim(mean)} | self.task.derived(means).keys()
+        )
+        if name in known:
+            return
+        if scorer is None:
+            raise ValueError(
+                f"config.task.select_by={name!r} is not what an evaluation while training gives; choose from "
+                f"{', '.join(known)}, or set config.train.score='all' to score answers while training"
+            )
+        if hasattr(scorer, "check_gives"):
+            scorer.check_gives(name, known)
+
     def train(self) -> dict[str, Any] | None:
-        """See `run`."""
+        """See `run`. Whatever ends it, what was being saved is on disk before, unless a second Ctrl-C comes."""
+        try:
+            return self._train()
+        except Exception as error:
+            # Others that are gone would be waited for in vain.
+            if not processes.lost_another(error):
+                self._close(None)
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise Failure(f"cannot write to {self.workdir}: {error.strerror}; {self._newest()}") from error
+            raise
+        except KeyboardInterrupt:
+            self._close(_INTERRUPTED_S)
+            raise
+        finally:
+            self.reading.close()
+
+    def _close(self, seconds: float | None) -> None:
+        """Ends what runs in the background, after an error, which stays the one to be told."""
+        with interrupts.last(seconds), contextlib.suppress(Exception):
+            self.checkpoints.close()
+        with contextlib.suppress(Exception):
+            self.metrics.close()
+            self.folder.push()
+
+    def _train(self) -> dict[str, Any] | None:
         done = self.folder.files / "result.json"
         started = time.time()
         state, step, train_step = self._start()
-        if done.exists() and step == self.settings.steps:
-            self.say(f"{self.workdir} is finished; result.json stands")
-            return rundir.read_json(done)
+        if step == self.settings.steps and done.exists():
+            try:
+                content = rundir.read_json(done)
+            except ValueError as error:
+                self.say(f"{error}; it is made again")
+            else:
+                self.say(f"{self.workdir} is finished; result.json stands")
+                return content
         if processes.is_main():
             done.unlink(missing_ok=True)
         if self.stop.poll():
             self.leave(None)
         # Only now: a finished run keeps the test scores in its metrics.
-        self.metrics.resume(step, evaluated=step > 0 and self.checkpoints.has_score(step))
-        if step and self._evaluation_due(step) and not self.checkpoints.has_score(step):
+        evaluated = step > 0 and self.checkpoints.was_evaluated(step)
+        self.metrics.resume(step, evaluated=evaluated)
+        if step and self._evaluation_due(step) and not evaluated:
             self._evaluate_and_save(state, step)
         self.timeline.add("start", started, time.time() - started, step)
         with jax.transfer_guard("disallow"):
@@ -136,11 +195,14 @@ class Run(Session):
             train_step = self._compile_ahead()
             return self._begin(), 0, train_step
         step, state, meta = restored
+        self.check_config(meta)
         self.check_data(meta)
+        self.validated[step] = meta.get("validation", {})
         if step > self.settings.steps:
             raise ValueError(f"{self.workdir} is at step {step}; config.train.steps={self.settings.steps} is less")
         lost = lost_seconds(read(self.folder.files / "timeline.jsonl"), step)
         self.timeline.add("lost", time.time(), lost, step)
+        self.checkpoints.retain()
         self.say(f"continuing at step {step}")
         return state, step, self._compile_ahead() if step < self.settings.steps else None
 
@@ -165,9 +227,10 @@ class Run(Session):
         settings, program = self.settings, self.program
         rows = local_rows(program.batch_sharding, settings.batch_size)
         batches = self.data.train_batches(self.config.seed, settings.batch_size, start=step, rows=rows)
+        self.reading.enter_context(contextlib.closing(batches))
         clock = Clock(self.timeline, step)
         first, pending = step, None
-        bar = tqdm(total=settings.steps, initial=step, unit="step", disable=not processes.is_main(), dynamic_ncols=True)
+        bar = progress.bar(settings.steps, "training", "steps", initial=step, hidden=not processes.is_main())
         if step < settings.steps:
             batch = to_mesh(next(batches), program.batch_sharding)
         while step < settings.steps:
@@ -203,19 +266,27 @@ class Run(Session):
         self.profile.close(state)
         return state
 
-    def _log(self, step: int, metrics: dict[str, jax.Array], bar: tqdm, clock: Clock) -> None:
+    def _log(self, step: int, metrics: dict[str, jax.Array], bar: Any, clock: Clock) -> None:
         """Checks the metrics of one step; shows and writes them every `log_every` steps."""
         values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
         for name, value in values.items():
             if not np.isfinite(value):
-                last = self.checkpoints.latest_step()
-                good = f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet"
-                raise FloatingPointError(f"{name} is {value} at step {step}; {good} in {self.workdir / 'checkpoints'}")
+                raise FloatingPointError(f"{name} is {value} at step {step}; {self._newest()}")
         bar.update(step - bar.n)
         if step % self.settings.log_every == 0 or step == self.settings.steps:
             speed = clock.enter(step).values(self.settings.batch_size, self._mfu_of_one)
             bar.set_postfix_str(f"loss={values['train/loss']:.4f}, {describe(speed)}")
             self.metrics.write(step, values | {f"speed/{name}": value for name, value in speed.items()})
+
+    def _newest(self) -> str:
+        """What is known of the newest checkpoint that is on disk. It need not be a good one."""
+        if (found := self.checkpoints.newest()) is None:
+            return f"there is no checkpoint yet in {self.workdir / 'checkpoints'}"
+        step, entry = found
+        score = "whose score is not finite" if entry.evaluated else "which was not evaluated"
+        if entry.score is not None:
+            score = f"with validation/{self.task.selection[0]} {entry.score:.4g}"
+        return f"the newest checkpoint in {self.workdir / 'checkpoints'} is step {step}, {score}"
 
     @functools.cached_property
     def _mfu_of_one(self) -> float | None:
@@ -241,17 +312,21 @@ class Run(Session):
                 if values is not None:
                     self.metrics.write(step, values)
                     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-                    score = self._score(values)
+                    score = self._score(values, step)
+                    self.validated[step] = rundir.finite(values)
             with self.timeline.measure("save", step):
+                self.lock.check()
                 self.metrics.flush()
                 self.folder.push()
                 meta = {"config": config_lib.plain(self.config), "data_fingerprint": self.data.fingerprint}
+                if step in self.validated:
+                    meta["validation"] = self.validated[step]
                 self.checkpoints.save(self.program, step, state, meta, score)
             if self.stop:
                 self.profile.close(state)
                 self.leave(step)
 
-    def _score(self, values: dict[str, float]) -> float:
+    def _score(self, values: dict[str, float], step: int) -> float:
         """What chooses among checkpoints; process 0, which alone has what is scored on the host, tells the others."""
         name = f"validation/{self.task.selection[0]}"
         if name not in values and processes.is_main():
@@ -259,12 +334,16 @@ class Run(Session):
                 f"checkpoints are chosen by {name}, but an evaluation gives {', '.join(values)}; "
                 "set config.train.score='all' to score answers while training"
             )
-        return processes.from_main(values.get(name)) if self.settings.score == "all" else values[name]
+        score = processes.from_main(values.get(name)) if self.settings.score == "all" else values[name]
+        if not np.isfinite(score):
+            self.say(f"{name} is {score} at step {step}, so this checkpoint cannot be the best one")
+        return score
 
     def _finish(self, state) -> dict[str, Any] | None:
         """Scores the selected checkpoint on the test split and writes `result.json`."""
         step = self.settings.steps
-        self.checkpoints.wait()
+        self.lock.check()
+        self.checkpoints.retain()
         if self.settings.select == "best":
             step, state = self.restore_selected()
         scorer = self.task.scorer(self.data, "test")
@@ -278,15 +357,14 @@ class Run(Session):
         if not processes.is_main():
             return None
         files = self.folder.files
-        validation = {
-            entry["name"]: entry["value"]
-            for entry in rundir.read_metrics(files / "metrics.jsonl")
-            if entry["step"] == step and entry["name"].startswith("validation/")
-        }
-        content = result.describe(self.config, self.program, self.data, files, self.revision, step, validation | values)
+        # Those that lie in the checkpoint, under its checksum; of a run that an older version began, those of the log.
+        validation = self.validated.get(step) or rundir.validation_of(files / "metrics.jsonl", step)
+        scores = rundir.finite(validation | values)
+        content = result.describe(self.config, self.program, self.data, files, self.revision, step, scores)
         if scorer:
             scorer.save(files / "predictions.jsonl")
             content["signatures"] = {f"test/{name}": text for name, text in scorer.signatures.items()}
+        content = sealed(content)
         rundir.write_json(files / "result.json", content)
         self.folder.push()
         return content

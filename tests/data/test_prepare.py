@@ -114,7 +114,8 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
     assert not list(data_dir.glob("cifar10_jpeg/incomplete.*"))
 
 
-def test_the_command_line(tmp_path):
+def test_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("TESSERA_PROGRESS_S", "0")  # a line at every step, where no terminal is
     archives = write_cifar10(tmp_path / "a")
     command = ["-m", "research.data", "prepare", "cifar10_jpeg", f"--data_dir={tmp_path}"]
     failed = run_python(*command, f"--manual_dir={tmp_path}")
@@ -123,7 +124,8 @@ def test_the_command_line(tmp_path):
     done = run_python(*command, f"--manual_dir={archives}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("cifar10_jpeg: prepared in ")
-    assert "cifar10_jpeg train: " in done.stderr, "progress"
+    assert "cifar10_jpeg train: 20 pictures" in done.stderr, "progress"
+    assert "\r" not in done.stderr
 
 
 def test_tensorflow_is_never_imported(tmp_path):

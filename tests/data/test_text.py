@@ -276,12 +276,13 @@ def test_killed_halfway_it_starts_again(place, load):
     assert not leftover.exists()
 
 
-def test_two_processes_make_the_tokens_once(tmp_path):
+def test_two_processes_make_the_tokens_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TESSERA_PROGRESS_S", "0")  # a line at every step, where no terminal is
     write_pairs(tmp_path / "pairs")
     command = [sys.executable, "-m", "research.data", "prepare", f"folder:{tmp_path}/pairs", f"--data_dir={tmp_path}"]
     start = lambda: subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     outputs = [process.communicate() for process in [start(), start()]]
-    assert sum("for the vocabulary" in err for _, err in outputs) == 1
+    assert sum("for the vocabulary: 1 of" in err for _, err in outputs) == 1
     last = {out.splitlines()[-1] for out, _ in outputs}
     assert len(last) == 1
     assert re.match(r"folder:.*: \d+ tokens, vocabulary [0-9a-f]{16}, in .*/tokens/unigram-8000-", last.pop())

@@ -304,7 +304,7 @@ def test_jsonl_with_fields_of_its_own(tmp_path, suffix):
         write(tmp_path / "a", f"{split}.jsonl{suffix}", line * 5)
     (tmp_path / "a/notes.md").write_text("not a text of the data set")
     with pytest.raises(
-        ValueError, match=r"names the unknown field 'source'; 'folder:.*' has question, context, answer"
+        ValueError, match=r"names the unknown field 'source'; 'folder:.*' has answer, context, question"
     ):
         load_folder(tmp_path / "a", tmp_path)
     prompt = {"source": "{question} | {context}", "target": "{answer}"}
@@ -332,17 +332,20 @@ def test_parallel_files_and_files_that_changed(tmp_path):
     ("name", "content", "message"),
     [
         ("train.tsv", "a\tb\na b\n", r"train\.tsv, line 2 has 1 columns between tabs; it must have 2"),
-        ("train.tsv", "a\tb\n\t b\n", r"train\.tsv, line 2: column 1 is empty"),
-        ("train.tsv", "a\tb\n\nc\td\n", r"train\.tsv, line 2 is empty"),
+        (
+            "train.tsv",
+            "a\tb\n\t b\n\tc\n",
+            r"2 of 3 examples lack a text; fill them, first .*line 2: with an empty source",
+        ),
         ("train.tsv", b"a\tb\n\xe9\tc\n", r"train\.tsv, line 2: invalid UTF-8"),
         ("train.tsv", "", r"train\.tsv, line 1 is empty"),
         ("train.jsonl", '{"a": "b"}\n{"b": "c"}\n', r"train\.jsonl, line 2 has the keys b, not a"),
-        ("train.jsonl", '{"a": "b"}\n{"a": 3}\n', r"train\.jsonl, line 2: 'a' is 3; it must be a string"),
         ("train.jsonl", '{"a": ["b"]}\n{"a": "b"}\n', r"line 2: 'a' is 'b'; it must be a list of strings"),
-        ("train.jsonl", '{"a": "b"}\n{"a": " "}\n', r"train\.jsonl, line 2: 'a' is empty"),
-        ("test.tsv", "a\tb\n", r"has no train file, only .*test\.tsv"),
+        ("train.jsonl", '{"a": "b"}\n{"a": ["b"]}\n', r"line 2: 'a' is \['b'\]; it must be a string"),
+        ("train.jsonl", '{"a": " "}\n{"a": null}\n', r"2 of 2 examples lack a text; .*line 1: with an empty a"),
+        ("test.tsv", "a\tb\n", r"has no train file, only test\.tsv"),
         ("train.source", "a\n", r"train\.target does not exist"),
-        ("pairs.csv", "a,b\n", r"holds no train pictures"),
+        ("pairs.doc", "a,b\n", r"holds no texts, only pairs\.doc; it needs train\.tsv or"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, content, message):
@@ -357,9 +360,9 @@ def test_two_files_of_one_split(tmp_path):
         write(tmp_path / "a", name, '{"a": "b"}\tb\n')
     with pytest.raises(ValueError, match=r"val\.tsv and .*dev\.jsonl are both the validation split; keep one"):
         load_folder(tmp_path / "a", tmp_path)
-    write(tmp_path, "pairs.csv", "a,b\n")
-    with pytest.raises(ValueError, match=r"pairs\.csv is neither \.tsv nor \.jsonl"):
-        load_folder(tmp_path / "pairs.csv", tmp_path)
+    write(tmp_path, "pairs.doc", "a,b\n")
+    with pytest.raises(ValueError, match=r"pairs\.doc is none of \.tsv, \.csv"):
+        load_folder(tmp_path / "pairs.doc", tmp_path)
 
 
 # ---- the real files

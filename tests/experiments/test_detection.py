@@ -104,8 +104,13 @@ def test_predict_draws_boxes_and_writes_them_in_px_of_the_picture(trained, tmp_p
     pixels = np.full((96, 128, 3), 120, np.uint8)
     pixels[30:66, 40:76] = shapes.SHAPES["box"]
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    main.main(config, str(workdir), "predict", [str(tmp_path / "one.png")])
-    content = json.loads((workdir / "predict/one.json").read_text())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # as a telephone that is held upright stores it
+    Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    main.main(config, str(workdir), "predict", [str(tmp_path / f"{name}.png") for name in ("one", "turned")])
+    content, turned = (json.loads((workdir / f"predict/{name}.json").read_text()) for name in ("one", "turned"))
+    np.testing.assert_allclose(turned["boxes"], content["boxes"], atol=0.01)
+    assert Image.open(workdir / "predict/turned.png").getexif().get(0x0112, 1) == 1
     assert f"boxes in {workdir / 'predict' / 'one.png'}" in capsys.readouterr().out
     assert content["labels"][0] == "box" and content["scores"][0] >= config.task.shown_from
     assert overlap(content["boxes"][0], (40, 30, 76, 66)) > 0.5

@@ -60,9 +60,14 @@ def test_predict_shows_classes_at_the_size_of_each_picture(trained, tmp_path, ca
     small = np.full((40, 40, 3), 120, np.uint8)
     for name, pixels in {"big": big, "small": small}.items():
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    main.main(config, str(workdir), "predict", [str(tmp_path / "big.png"), str(tmp_path / "small.png")])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # as a telephone that is held upright stores it
+    Image.fromarray(big).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    names = ("big", "small", "turned")
+    main.main(config, str(workdir), "predict", [str(tmp_path / f"{name}.png") for name in names])
     assert f"small.png: {workdir / 'predict' / 'small.png'}" in capsys.readouterr().out
-    masks = {name: np.asarray(Image.open(workdir / f"predict/{name}_mask.png")) for name in ("big", "small")}
+    masks = {name: np.asarray(Image.open(workdir / f"predict/{name}_mask.png")) for name in names}
+    np.testing.assert_array_equal(masks["turned"], masks["big"])
     assert masks["big"].shape == (96, 128) and masks["small"].shape == (40, 40)
     assert (masks["big"][36:64, 48:82] == 2).mean() > 0.9 and (masks["big"][:20] == 0).mean() > 0.9
     overlay = Image.open(workdir / "predict/big.png")

@@ -104,6 +104,9 @@ def test_confidence_is_the_mean_probability_of_a_token():
     penalised = scores / ((5 + np.array([3, 2])) / 6) ** 0.7
     assert main.confidence(main.build(beam)[0], tokens, penalised) == pytest.approx(0.9)
     assert main.confidence(task, np.zeros((1, 4), int), np.array([-0.5])) == pytest.approx(math.exp(-0.5))
+    # A part that says nothing counts beside one of two tokens.
+    silent = main.confidence(task, np.array([[7, 8, 0, 0], [0, 0, 0, 0]]), np.log([0.81, 0.3]))
+    assert silent == pytest.approx((0.81 * 0.3) ** (1 / 3))
 
 
 def test_every_size_of_the_config_reaches_the_task():

@@ -200,9 +200,13 @@ def test_only_what_a_shard_needs_is_read(tmp_path):
 
 def test_embeddings_of_another_vocabulary_are_refused():
     checkpoint = SimpleNamespace(path="runs/other", vocabulary="abc")
-    data = SimpleNamespace(vocabulary=SimpleNamespace(digest="xyz"))
+    ours = SimpleNamespace(digest="xyz")
     with pytest.raises(ValueError, match=r"runs/other was trained with the vocabulary abc, these data have xyz; name"):
-        start._check_vocabulary(checkpoint, data, ())
-    start._check_vocabulary(checkpoint, data, ("^embedding",))
-    start._check_vocabulary(SimpleNamespace(path="a", vocabulary=""), data, ())  # of another library
-    start._check_vocabulary(checkpoint, object(), ())  # pictures
+        start._check_vocabulary(checkpoint, ours, "", ["embedding"])
+    with pytest.raises(ValueError, match=r"these data have xyz; name .*init_skip=\('\^embedding\$', '\^head\$',\)"):
+        start._check_vocabulary(checkpoint, ours, "other.model", ["embedding", "head"])
+    start._check_vocabulary(SimpleNamespace(path="a", vocabulary="xyz"), ours, "", ["embedding"])
+    unknown = SimpleNamespace(path="a", vocabulary="")  # of another library
+    start._check_vocabulary(unknown, ours, "spiece.model", ["embedding"])
+    with pytest.raises(ValueError, match="a was trained with a vocabulary that is not beside it; name that"):
+        start._check_vocabulary(unknown, ours, "", ["embedding"])

@@ -158,7 +158,7 @@ def test_wer_by_speaker_is_that_of_each_speaker():
     ("given", "spoken"),
     [
         ("  One TWO\tthree ", "one two three"), ("it\u2019s, 'twas; well-known!", "it's twas well known"),
-        ("\u00dcber 20 \u4e2d\u6587.", "\u00fcber 20 \u4e2d\u6587"), ("...", ""), ("' '", ""),
+        ("\u00dcber 20 \u4e2d\u6587.", "\u00fcber 20\u4e2d\u6587"), ("...", ""), ("' '", ""),
         ("\u0915\u093f\u0924\u093e\u092c, cafe\u0301s", "\u0915\u093f\u0924\u093e\u092c caf\u00e9s"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`python -m tests.train.toy_main WORKDIR [SECONDS_PER_BATCH]`: trains the toy, slowly enough to be killed."""
+"""`python -m tests.train.toy_main WORKDIR [SECONDS_A_BATCH [MODE [FIELD=INTEGER ...]]]`: a toy, slow enough to kill."""
 
 import dataclasses
 import sys
@@ -25,11 +25,13 @@ class SlowData(toy.Data):
             yield batch
 
 
-def main(workdir: str, delay_s: str = "0") -> None:
-    trainer.run("train", toy.make_config(), toy.make_task(), SlowData(delay_s=float(delay_s)), workdir)
+def main(workdir: str, delay_s: str = "0", mode: str = "train", *overrides: str) -> None:
+    config = toy.make_config(**{name: int(value) for name, value in (text.split("=") for text in overrides)})
+    trainer.run(mode, config, toy.make_task(), SlowData(delay_s=float(delay_s)), workdir)
 
 
 if __name__ == "__main__":
     preemption.exit_on_sigterm()
+    command.quiet()
     with command.begin():
         main(*sys.argv[1:])

@@ -7,8 +7,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from research.data.builders import voc
 from research.data.builders.archives import damage_named
-from research.data.builders.boxes import BoxBuilder, Boxed, parse_voc
+from research.data.builders.boxes import BoxBuilder, Boxed
 
 ARCHIVE = "BCCD.zip"
 
@@ -34,5 +35,5 @@ def _pictures(archive: Path, part: str) -> Iterator[Boxed]:
             for member in (picture, annotation):
                 if member not in known:
                     raise ValueError(f"{archive} names {name} in {part}.txt, but has no {member}; fetch it again")
-            _, objects, size = parse_voc(members.read(annotation), f"{archive}/{annotation}")
+            _, objects, size = voc.parse(members.read(annotation), f"{archive}/{annotation}")
             yield Boxed(archive, picture, members.read(picture), objects, annotation, size)

@@ -1,12 +1,13 @@
-"""What our builders of pictures with boxes share: bytes are kept as found, each picture is checked once.
+"""What our builders of images with boxes share: bytes are kept as found, each image is checked once.
 
-Boxes are left, top, right and bottom in px, as the annotations say them: corners of VOC are taken as they are, those
-of COCO are (x, y, x + width, y + height). Boxes that are empty, inverted or reach outside their picture are stored
-too, and counted; what becomes of them is for the config to say (data/detection.py).
+Boxes are left, top, right and bottom in px of the upright image: corners of VOC are taken as they are, those of COCO
+are (x, y, x + width, y + height). Where an image is stored turned (EXIF), the size that its annotation gives says
+whether boxes are of the image as it is shown or as it is stored; without one, they are of what is shown. Boxes that are
+empty, inverted or reach outside their image are stored too, and counted; what becomes of them is for the config to say
+(data/detection.py).
 """
 
 import threading
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from research.data import images
-from research.data.builders.pictures import PictureBuilder, undecodable
+from research.data import image_files, images
+from research.data.builders.pictures import PictureBuilder
 from research.data.views import Size, size_of
 
 NAMED = 5  # bad boxes that a summary names
+FARTHEST = 1e9  # px: what an annotation may say, good or bad
 
 
 class Object(NamedTuple):
@@ -64,61 +66,80 @@ class BoxBuilder(PictureBuilder, skip_registration=True):
             "areas": tfds.features.Tensor(shape=(None,), dtype=np.float32),
             "name": tfds.features.Text(),
         }
-        # The most boxes in a picture, bad boxes, and pictures of another size than their annotation says; known when it
-        # is prepared.
-        metadata = tfds.core.MetadataDict(most=0, boxes=0, bad={"empty": [], "outside": []}, resized=[])
+        # The most boxes of an image and what the summary says; known when it is prepared.
+        metadata = tfds.core.MetadataDict(
+            most=0, boxes=0, bad={"empty": [], "outside": []}, crowds=0, negatives=0, turned=0
+        )
         return tfds.core.DatasetInfo(
             builder=self, description=__doc__, features=tfds.features.FeaturesDict(features), metadata=metadata
         )
 
     def example(self, picture: Boxed) -> dict[str, Any]:
         """See PictureBuilder."""
-        boxes = np.array([each.box for each in picture.objects], np.float32).reshape(-1, 4)
+        objects = _upright(picture, self._size(picture)) if _is_turned(picture) else picture.objects
+        boxes = _boxes(objects)
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        given = np.array([each.area for each in picture.objects], np.float32)
+        given = np.array([each.area for each in objects], np.float32)
         number = {name: index for index, name in enumerate(self.class_names)}
         return {
             "image": picture.encoded,
-            "boxes": boxes,
-            "labels": np.array([number[each.name] for each in picture.objects], np.int64),
-            "crowd": np.array([each.crowd for each in picture.objects], np.int64),
+            "boxes": boxes.astype(np.float32),
+            "labels": np.array([number[each.name] for each in objects], np.int64),
+            "crowd": np.array([each.crowd for each in objects], np.int64),
             "areas": np.where(given > 0, given, areas).astype(np.float32),
             "name": picture.member,
         }
 
     def problem(self, picture: Boxed) -> str | None:
-        """See PictureBuilder: a class that is not known is one."""
-        if problem := undecodable(lambda: images.decode(picture.encoded, self.channels)):
-            return problem
+        """See PictureBuilder: a class that is not known is one, and an annotation of another size."""
+        try:
+            size = self._size(picture)
+        except ValueError as error:
+            return str(error)
+        if picture.size not in (None, size) and not (_is_turned(picture) and picture.size == size[::-1]):
+            (height, width), (said_height, said_width) = size, picture.size
+            return (
+                f"is {width} x {height} px, but {picture.annotation} says {said_width} x {said_height}, so its boxes "
+                "would lie elsewhere"
+            )
         for each in picture.objects:
             if each.name not in self.class_names:
                 known = ", ".join(self.class_names)
                 return f"has an object {each.name!r} in {picture.annotation}; the classes are {known}"
-        self._note(picture, size_of(images.decode(picture.encoded, self.channels)))
+        self._note(picture, size)
         return None
+
+    def _size(self, picture: Boxed) -> Size:
+        return size_of(images.decode(picture.encoded, self.channels))
 
     def _note(self, picture: Boxed, size: Size) -> None:
         with self._lock:
             metadata = self.info.metadata
             metadata["most"] = max(metadata["most"], len(picture.objects))
             metadata["boxes"] += len(picture.objects)
-            if picture.size not in (None, size):
-                metadata["resized"].append(f"{picture.annotation} ({picture.size[1]} x {picture.size[0]})")
-            found = bad(np.array([each.box for each in picture.objects]), size)
+            metadata["crowds"] += sum(each.crowd for each in picture.objects)
+            metadata["negatives"] += not picture.objects
+            metadata["turned"] += image_files.orientation(picture.encoded) != 1
+            objects = _upright(picture, size)
+            found = bad(_boxes(objects), size)
             for kind, wrong in zip(("empty", "outside"), found, strict=True):
                 for index in np.flatnonzero(wrong):
-                    box = ", ".join(f"{side:g}" for side in picture.objects[index].box)
+                    box = ", ".join(f"{side:g}" for side in objects[index].box)
                     metadata["bad"][kind].append(f"{picture.annotation} [{box}]")
 
     def summary(self) -> str:
-        """How many boxes there are, which of them are bad, and which pictures may be turned."""
+        """How many boxes there are, which of them are bad, and what became of the images."""
         metadata = self.info.metadata
         kinds = {"empty or inverted": metadata["bad"]["empty"], "reaching outside": metadata["bad"]["outside"]}
         parts = [f"{len(entries)} {what}: {_some(entries)}" for what, entries in kinds.items() if entries]
-        text = f"{metadata['boxes']} boxes" + (f", of them {'; '.join(parts)}" if parts else "")
-        if resized := metadata["resized"]:
-            text += f", {len(resized)} pictures of another size than annotated, perhaps turned: {_some(resized)}"
-        return text
+        said = [f"{metadata['boxes']} boxes" + (f", of them {'; '.join(parts)}" if parts else "")]
+        counts = {
+            "crowds": "crowd or difficult",
+            "negatives": "images without boxes",
+            "turned": "images turned upright, as their EXIF orientation says",
+        }
+        said += [f"{metadata[key]} {what}" for key, what in counts.items() if metadata[key]]
+        return ", ".join(said)
 
 
 def _some(entries: Sequence[str]) -> str:
@@ -135,27 +156,27 @@ def bad(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
     return empty, ~empty & (clipped != boxes).any(1)
 
 
-def parse_voc(xml: bytes, path: str) -> tuple[str, list[Object], Size | None]:
-    """The file name of the picture ("" where none is given), the objects and the size of a Pascal VOC annotation.
+def _boxes(objects: Sequence[Object]) -> np.ndarray:
+    return np.array([each.box for each in objects], np.float64).reshape(-1, 4)
 
-    The size is None where it is not given or 0.
 
-    Raises ValueError, which names `path` and the entry, for one that cannot be read.
-    """
-    try:
-        root = ElementTree.fromstring(xml)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two are of unusual encodings
-        raise ValueError(f"{path} is no XML that can be read ({error})") from None
-    objects = []
-    for number, each in enumerate(root.iter("object"), start=1):
-        name, box = each.findtext("name", "").strip(), each.find("bndbox")
-        try:
-            corners = tuple(float(box.findtext(side)) for side in ("xmin", "ymin", "xmax", "ymax"))
-        except (AttributeError, TypeError, ValueError):
-            raise ValueError(f"{path}: object {number} has no bndbox of four numbers") from None
-        if not name:
-            raise ValueError(f"{path}: object {number} has no name")
-        objects.append(Object(corners, name, crowd=each.findtext("difficult", "0").strip() == "1"))
-    size = [root.findtext(f"size/{side}", "").strip() for side in ("height", "width")]
-    known = all(each.isdecimal() and int(each) for each in size)
-    return root.findtext("filename", "").strip(), objects, tuple(map(int, size)) if known else None
+def _is_turned(picture: Boxed) -> bool:
+    """Whether height and width are exchanged between the image as stored and as shown, and its boxes may tell which."""
+    return picture.size is not None and image_files.orientation(picture.encoded) >= 5
+
+
+def _upright(picture: Boxed, size: Size) -> Sequence[Object]:
+    """The objects in the frame of the upright image, which is of `size`."""
+    if picture.size in (None, size):
+        return picture.objects
+    height, width = size
+    mirrored_x, mirrored_y = {5: (False, False), 6: (True, False), 7: (True, True), 8: (False, True)}[
+        image_files.orientation(picture.encoded)
+    ]
+    moved = []
+    for each in picture.objects:
+        top, left, bottom, right = each.box  # the stored x is the upright y
+        left, right = (width - right, width - left) if mirrored_x else (left, right)
+        top, bottom = (height - bottom, height - top) if mirrored_y else (top, bottom)
+        moved.append(each._replace(box=(left, top, right, bottom)))
+    return moved

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from research.data import pairs as pairs_lib
-from research.data.builders import faces
+from research.data.builders import faces, text_files
 from research.data.builders.pictures import Picture
 
 TRAIN, TEST, PAIRS = "CASIA-WebFace", "lfw", "pairs.txt"
@@ -42,7 +42,7 @@ class CasiaWebface(faces.FaceBuilder, skip_registration=True):
             parts["train"] += [(path, name) for path in pictures[:kept]]
             parts["validation"] += [(path, name) for path in pictures[kept:]]
         unseen = [(path, TEST) for person in sorted((root / TEST).glob("*")) for path in _pictures(person)]
-        pairs = pairs_lib.read_view2((root / PAIRS).read_text("utf-8"), str(root / PAIRS))
+        pairs = pairs_lib.read_view2(text_files.text(root / PAIRS), str(root / PAIRS))
         pairs_lib.check(pairs, {_name(path) for path, _ in unseen}, str(root / PAIRS))
         self.keep_pairs("test", pairs)
         parts["test"] = unseen

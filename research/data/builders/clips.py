@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow_datasets as tfds
-import tqdm
 
 from research.data import images
+from research.measure import progress
 
 
 class Clip(NamedTuple):
@@ -46,8 +46,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _generate_examples(self, split: str, clips: Iterable["Clip | Undecodable"]) -> Iterator[tuple[str, dict]]:
-        progress = tqdm.tqdm(clips, desc=f"{self.name} {split}", unit=" clips", mininterval=0.5)
-        for clip in progress:
+        shown = progress.over(clips, f"{self.name} {split}", "clips")
+        for clip in shown:
             if problem := clip.problem if isinstance(clip, Undecodable) else self._problem(clip):
                 if not self.skip_undecodable:
                     raise ValueError(f"{clip.name} {problem}; fix it, or prepare with --skip_undecodable")

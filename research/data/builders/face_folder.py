@@ -7,14 +7,14 @@
 Pictures are named as they lie below PATH, or below PATH/test. Without folders for splits, everybody in a pair is test.
 """
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from research.data import pairs as pairs_lib
 from research.data.builders import folder, text_files
+from research.data.builders.class_folders import SPLIT_NAMES
 from research.data.builders.faces import FaceBuilder
 from research.data.builders.pictures import Picture
 
@@ -44,6 +44,12 @@ class FaceFolder(FaceBuilder, skip_registration=True):
         pairs = _read_pairs(root, names)
         if pairs:
             splits = _set_apart(root, splits, {names[name].parent.name for pair in pairs for name in pair[:2]})
+        people = sorted({path.parent.name for path in splits["train"]})
+        if len(people) < 2:
+            raise ValueError(
+                f"{root} leaves one person to train on, {people[0]!r}; two at least are needed, each in a folder with "
+                "all of their images, PATH/person/image.jpg or PATH/train/person/image.jpg"
+            )
         labels = _read_labels(root / LABELS, names)
         digest = folder.digest(root, splits, [*PAIR_FILES, LABELS])
         config = tfds.core.BuilderConfig(name=digest, description=f"The people in {root}.")
@@ -61,6 +67,13 @@ class FaceFolder(FaceBuilder, skip_registration=True):
         if self._pairs:
             self.keep_pairs("test", self._pairs)
         return {split: self._generate_examples(split, self._read(paths)) for split, paths in self._splits.items()}
+
+    def summary(self) -> str:
+        """How many people there are."""
+        known = {path.parent.name for path in self._splits["train"]}
+        others = {path.parent.name for paths in self._splits.values() for path in paths} - known
+        said = f"{len(known)} people to train on, {len(others)} others"
+        return said + (f", {len(self._pairs)} pairs" if self._pairs else "")
 
     def _read(self, paths: Sequence[Path]) -> Iterator[Picture]:
         blank = dict.fromkeys((key for key in self.info.features if key not in ("image", "label", "path")), "")
@@ -89,14 +102,26 @@ def _read_pairs(root: Path, names: Mapping[str, Path]) -> list[pairs_lib.Pair]:
     if not files:
         return []
     pairs = PAIR_FILES[files[0].name](text_files.text(files[0]), str(files[0]))
-    pairs = [pair._replace(first=_plain(pair.first), second=_plain(pair.second)) for pair in pairs]
+    plain = lambda name: _plain(name, names)
+    pairs = [pair._replace(first=plain(pair.first), second=plain(pair.second)) for pair in pairs]
     pairs_lib.check(pairs, names, str(files[0]))
+    for number, pair in enumerate(pairs, start=1):
+        people = [names[name].parent.name for name in pair[:2]]
+        if pair.same != (people[0] == people[1]):
+            said = "one person" if pair.same else "two people"
+            raise ValueError(
+                f"{files[0]}, pair {number} says that {pair.first!r} and {pair.second!r} show {said}, which their "
+                "folders contradict; correct the entry or move the image"
+            )
     return pairs
 
 
-def _plain(name: str) -> str:
-    """The name of a picture without the folder of its split."""
-    return name.removeprefix("test/")
+def _plain(name: str, names: Collection[str]) -> str:
+    """The name of a picture as `names` has it: without the folder of its split, and without Windows' separators."""
+    if name not in names:
+        name = name.replace("\\", "/").removeprefix("./")
+    parts = name.split("/")
+    return "/".join(parts[1:]) if len(parts) == 3 and parts[0].lower() in SPLIT_NAMES else name
 
 
 def _set_apart(root: Path, splits: Mapping[str, Sequence[Path]], people: set[str]) -> dict[str, list[Path]]:
@@ -120,19 +145,23 @@ def _read_labels(file: Path, names: Mapping[str, Path]) -> dict[str, dict[str, s
     """Picture or person -> column -> label."""
     if not file.is_file():
         return {}
-    rows = list(csv.reader(text_files.text(file).splitlines()))
-    header = rows[0] if rows else [""]
-    if header[0] not in ("picture", "person") or len(header) < 2 or {"image", "label", "path"} & set(header):
-        given = ",".join(header)
+    (_, header), *rows = pairs_lib.csv_rows(text_files.text(file), str(file)) or [(1, [""])]
+    header = [name.strip() for name in header]
+    reserved = {"", "image", "label", "path"} & set(header)
+    if header[0] not in ("picture", "person") or len(header) < 2 or reserved or len(set(header)) < len(header):
+        given = ",".join(header)[:200]
         raise ValueError(f"{file}, line 1 must be `picture,COLUMN,...` or `person,COLUMN,...`, not {given!r}")
     known = names if header[0] == "picture" else {picture.parent.name for picture in names.values()}
     labels = {}
-    for line, row in enumerate(rows[1:], start=2):
-        if not row:
-            continue
+    for line, row in rows:
         if len(row) != len(header):
             raise ValueError(f"{file}, line {line} has {len(row)} columns, the header {len(header)}")
-        if row[0] not in known:
-            raise ValueError(f"{file}, line {line}: there is no {header[0]} {row[0]!r}; mend the entry or add the file")
-        labels[row[0]] = dict(zip(header[1:], row[1:], strict=True))
+        key = _plain(row[0].strip(), names) if header[0] == "picture" else row[0].strip()
+        if key not in known:
+            raise ValueError(
+                f"{file}, line {line}: there is no {header[0]} {key[:200]!r}; correct the entry or add the file"
+            )
+        if key in labels:
+            raise ValueError(f"{file}, line {line}: {key!r} has labels already; keep one line of it")
+        labels[key] = dict(zip(header[1:], map(str.strip, row[1:]), strict=True))
     return labels

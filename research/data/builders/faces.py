@@ -9,6 +9,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from research.data import pairs as pairs_lib
+from research.data.builders import text_files
 from research.data.builders.archives import damage_named
 from research.data.builders.pictures import Picture, PictureBuilder
 
@@ -88,7 +89,7 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
             for position, member in enumerate(pictures):
                 parts[self._part(person, position)].append((member, person))
         if self.builder_config.name == "verification":
-            pairs = pairs_lib.read_csv(pairs_file.read_text("utf-8"), str(pairs_file))
+            pairs = pairs_lib.read_csv(text_files.text(pairs_file), str(pairs_file))
             pairs_lib.check(pairs, {member for member, _ in parts["test"]}, str(pairs_file))
             self.keep_pairs("test", pairs)
         return {split: self._generate_examples(split, self._read(archive, part)) for split, part in parts.items()}

@@ -4,7 +4,7 @@ Formats are those of image_files.py. What is no such image is left out and count
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -13,14 +13,6 @@ from research.data import image_files
 from research.data.builders import class_folders
 from research.data.builders.class_folders import Found
 from research.data.builders.pictures import Picture, PictureBuilder
-
-SPLIT_FOLDERS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
 
 
 class Folder(PictureBuilder, skip_registration=True):
@@ -74,3 +66,21 @@ def digest(root: Path, splits: Mapping[str, Sequence[Path]], beside: Sequence[st
 def find_images(root: Path, beside: Sequence[str] = ()) -> Found:
     """The images in class folders below `root`, see class_folders.find."""
     return class_folders.find(root, image_files.suffixes(), "images", "class/image.jpg", beside)
+
+
+def files(place: Path, suffixes: Container[str]) -> list[Path]:
+    """The files of a folder with these endings, sorted, without hidden ones, which systems and editors put there."""
+    shown = (file for file in place.glob("*") if not file.name.startswith("."))
+    return sorted(file for file in shown if file.suffix.lower() in suffixes and file.is_file())
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """Split -> its folder, where there are any. Raises ValueError for a split that has two, as `val` and `valid`."""
+    found = {}
+    for place in sorted(root.glob("*/")):
+        split = class_folders.SPLIT_NAMES.get(place.name.lower())
+        if split in found:
+            raise ValueError(f"{found[split]} and {place} are both folders for {split}; keep one of them")
+        if split is not None:
+            found[split] = place
+    return found

@@ -22,7 +22,6 @@ from PIL import Image
 
 from research.data import image_files
 from research.data.builders import folder, text_files
-from research.data.builders.folder import SPLIT_FOLDERS
 from research.data.builders.masks import Labelled, MaskBuilder
 from research.data.views import VOID
 
@@ -88,7 +87,8 @@ def holds_masks(path: str) -> bool:
     """Whether the folder `path` looks like one of pictures and masks."""
     root = Path(path).expanduser()
     return holds_cityscapes(root) or any(
-        (place / "images").is_dir() and (place / "masks").is_dir() for place in (root, *_split_folders(root))
+        (place / "images").is_dir() and (place / "masks").is_dir()
+        for place in (root, *folder.split_folders(root).values())
     )
 
 
@@ -103,7 +103,7 @@ def find(root: Path) -> tuple[dict[str, list[Pair]], dict[str, str]]:
         parts = {"train": "train", "test": "val"}
         splits = {split: _cityscapes_pairs(root, part) for split, part in parts.items()}
         return splits, {name: colour for name, (_, colour) in CITYSCAPES.items()}
-    places = {SPLIT_FOLDERS[place.name]: place for place in _split_folders(root)} or {"train": root}
+    places = folder.split_folders(root) or {"train": root}
     splits = {split: _pairs(root, place) for split, place in places.items()}
     return splits, _classes(root / CLASSES_FILE)
 
@@ -116,15 +116,14 @@ def read(root: Path, pairs: Sequence[Pair]) -> Iterator[Labelled]:
         yield Labelled(root, str(pair.picture), (root / pair.picture).read_bytes(), mask, str(root / pair.mask))
 
 
-def _split_folders(root: Path) -> list[Path]:
-    return [root / name for name in SPLIT_FOLDERS if (root / name).is_dir()]
-
-
 def _pairs(root: Path, place: Path) -> list[Pair]:
     suffixes = image_files.suffixes()
     files = {}
     for part in ("images", "masks"):
-        found = sorted(file for file in (place / part).glob("*") if file.suffix.lower() in suffixes)
+        found = folder.files(place / part, suffixes)
+        deeper = [file for below in (place / part).glob("[!.]*/") for file in folder.files(below, suffixes)]
+        if deeper:
+            raise ValueError(f"{deeper[0]} would be left out ({len(deeper)} such); put it into {place / part} itself")
         files[part] = {file.stem: file.relative_to(root) for file in found}
         if len(files[part]) < len(found):
             raise ValueError(f"{place / part} holds several files of one name that differ in their endings only")
@@ -173,6 +172,6 @@ def _classes(file: Path) -> dict[str, str]:
         if not name or name in classes or (colour and not re.fullmatch("#[0-9a-fA-F]{6}", colour)):
             raise ValueError(f"{file} line {number} is {line!r}; a new name is needed, and if wanted a tab and #rrggbb")
         classes[name] = colour
-    if len(classes) < 2:
-        raise ValueError(f"{file} names {len(classes)} classes; two at least are needed")
+    if not 2 <= len(classes) <= VOID:
+        raise ValueError(f"{file} names {len(classes)} classes; 2 to {VOID} are possible, since {VOID} is void")
     return classes

@@ -1,9 +1,11 @@
 """What our builders of pictures with masks share: bytes are kept as found, and each pair is checked once.
 
-A mask is a picture of one channel, of the size of its picture: a class number a pixel, or the builder's `void` where
-no class is given.
+A mask is an image of one channel, of the size of its image: a class number a pixel, or the builder's `void` where no
+class is given. Where an image is stored turned (EXIF), its mask may be of the image as shown or as stored, which their
+sizes say; where they do not, it is of what is shown. Stored are masks of what is shown.
 """
 
+import io
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from research.data import image_files, images
-from research.data.builders.pictures import PictureBuilder, undecodable
-from research.data.views import VOID, size_of
+from research.data.builders.pictures import PictureBuilder
+from research.data.views import VOID, Size, size_of
 
 
 class Labelled(NamedTuple):
@@ -65,18 +68,25 @@ class MaskBuilder(PictureBuilder, skip_registration=True):
 
     def example(self, picture: Labelled) -> dict[str, Any]:
         """See PictureBuilder."""
-        return {"image": picture.encoded, "mask": picture.mask, "name": picture.member}
+        mask = picture.mask
+        if image_files.orientation(picture.encoded) >= 5:
+            mask = _encoded(_upright(image_files.decode_mask(mask), picture, self._size(picture)))
+        return {"image": picture.encoded, "mask": mask, "name": picture.member}
+
+    def _size(self, picture: Labelled) -> Size:
+        return size_of(images.decode(picture.encoded, self.channels))
 
     def problem(self, picture: Labelled) -> str | None:
         """See PictureBuilder: a mask must be of its picture's size and hold nothing but classes and `void`."""
-        if problem := undecodable(lambda: images.decode(picture.encoded, self.channels)):
-            return problem
+        try:
+            size = self._size(picture)
+        except ValueError as error:
+            return str(error)
         try:
             mask = image_files.decode_mask(picture.mask)
         except ValueError as error:
             return f"has the mask {picture.mask_path}, which {error}"
-        size = size_of(images.decode(picture.encoded, self.channels))
-        if mask.shape != size:
+        if _upright(mask, picture, size).shape != size:
             height, width = mask.shape
             return f"is {size[1]} x {size[0]} px, but its mask {picture.mask_path} is {width} x {height} px"
         counts = np.bincount(mask.ravel(), minlength=256)
@@ -100,5 +110,21 @@ class MaskBuilder(PictureBuilder, skip_registration=True):
     def summary(self) -> str:
         """What is worth knowing when weights of classes are chosen: the share of each among the pixels."""
         pixels = np.array(self.info.metadata["pixels"])
+        if not pixels.any():
+            return "pixels of train: none has a class, all are void"
         shares = (f"{name} {share:.1%}" for name, share in zip(self.class_names, pixels / pixels.sum(), strict=True))
         return f"pixels of train: {', '.join(shares)}"
+
+
+def _upright(mask: np.ndarray, picture: Labelled, size: Size) -> np.ndarray:
+    """The mask in the frame of the upright image, which is of `size`."""
+    orientation = image_files.orientation(picture.encoded)
+    if mask.shape == size or orientation < 5 or mask.shape != size[::-1]:
+        return mask
+    return np.asarray(Image.fromarray(mask).transpose(image_files.UPRIGHT[orientation]))
+
+
+def _encoded(mask: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG")
+    return buffer.getvalue()

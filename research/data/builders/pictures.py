@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
-import tqdm
 
 from research.data import images
+from research.measure import progress
 
 CHUNK = 256  # pictures that wait for the decoders at a time
 
@@ -63,8 +63,8 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _generate_examples(self, split: str, pictures: Iterable) -> Iterator[tuple[str, dict]]:
-        progress = tqdm.tqdm(pictures, desc=f"{self.name} {split}", unit=" pictures", mininterval=0.5)
-        for picture, problem in _checked(progress, self.problem):
+        shown = progress.over(pictures, f"{self.name} {split}", "pictures")
+        for picture, problem in _checked(shown, self.problem):
             if problem is None:
                 yield picture.member, self.example(picture)
             elif self.skip_undecodable:

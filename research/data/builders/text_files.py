@@ -1,5 +1,6 @@
 """Lines, columns and JSON objects of text files, gzipped or not; what is wrong with one is named by file and line."""
 
+import codecs
 import gzip
 import json
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,14 @@ from typing import Any
 
 from research.data.builders.archives import damage_named
 
-_MARK = b"\xef\xbb\xbf"  # with which some editors begin a file in UTF-8
+# What files may begin with that says their encoding; UTF-32 first, since its mark begins as that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
 def lines(path: Path) -> list[str]:
@@ -23,20 +31,46 @@ def read(path: Path) -> bytes:
 
 
 def text(path: Path) -> str:
-    """The text of a UTF-8 file. Raises ValueError, with its name, for other bytes."""
-    return decode(read(path).removeprefix(_MARK), str(path))
+    """The text of a file, see `unicode_text`. Raises ValueError, with its name, for other bytes."""
+    return unicode_text(read(path), path)
+
+
+def unicode_text(content: bytes, name: Path | str) -> str:
+    """The text of bytes in UTF-8, or in UTF-16 or -32 with a byte order mark, that messages call `name`.
+
+    Lines end in a line feed, whatever system wrote them. Raises ValueError for other bytes and for NUL characters.
+    """
+    mark = next(filter(content.startswith, _MARKS), b"")
+    encoding = _MARKS.get(mark, "utf-8")
+    content = content.removeprefix(mark)
+    try:
+        found = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode(encoding, errors="replace")
+        start = error.start - content.rfind(b"\n", 0, error.start) - 1
+        where = f"{name}, line {_line_of(before)}"
+        why = f"invalid {encoding.upper()} ({error.reason} at byte {start})"
+        raise ValueError(f"{where}: {why}; save the file as UTF-8") from None
+    if "\0" in found:
+        line = _line_of(found[: found.index("\0")])
+        raise ValueError(f"{name}, line {line} holds a NUL character; remove it, and save the file as UTF-8")
+    # A carriage return ends lines before a line feed, and in a file without any line feed, as old Macs wrote them.
+    return found.replace("\r\n", "\n") if "\n" in found else found.replace("\r", "\n")
+
+
+def _line_of(before: str) -> int:
+    """The number of the line that follows this text."""
+    return before.count("\n" if "\n" in before else "\r") + 1
 
 
 def split_lines(content: bytes, name: Path | str) -> list[str]:
-    """The lines of a UTF-8 file that messages call `name`. Raises ValueError for an empty line and for other bytes."""
+    """The lines of a file that messages call `name`, see `unicode_text`. Raises ValueError for an empty line too."""
     # Not str.splitlines, which also splits at characters such as U+2028.
-    found = content.removeprefix(_MARK).removesuffix(b"\n").split(b"\n")
-    decoded = []
+    found = unicode_text(content, name).removesuffix("\n").split("\n")
     for number, line in enumerate(found, start=1):
-        decoded.append(decode(line, f"{name}, line {number}").removesuffix("\r"))
-        if not decoded[-1].strip():
+        if not line.strip():
             raise ValueError(f"{name}, line {number} is empty; fill it or remove it")
-    return decoded
+    return found
 
 
 def decode(content: bytes, name: str) -> str:
@@ -74,14 +108,24 @@ def tsv(path: Path, columns: int) -> list[list[str]]:
 def jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON object on each line, with the line's number. Raises ValueError for what is none."""
     for number, line in enumerate(lines(path), start=1):
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is no JSON ({error.msg} at column {error.colno})") from None
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{path}, line {number}: invalid UTF-8 (half of a surrogate pair)") from None
+        value = parse_json(line, f"{path}, line {number}")
         if not isinstance(value, dict):
             raise ValueError(f"{path}, line {number} is a JSON {type(value).__name__}, not an object")
         yield number, value
+
+
+def parse_json(content: str, name: str) -> Any:
+    """The value of JSON that messages call `name`. Raises ValueError for what is none, in one line."""
+    try:
+        value = json.loads(content)
+        json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if "\n" in content else f"column {error.colno}"
+        raise ValueError(f"{name} is no JSON ({error.msg} at {where})") from None
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: invalid UTF-8 (half of a surrogate pair)") from None
+    except RecursionError:
+        raise ValueError(f"{name} is JSON that is nested too deeply") from None
+    except ValueError as error:  # such as a number of more than 4,300 digits
+        raise ValueError(f"{name} is no JSON that can be read ({error})") from None
+    return value

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-import tqdm
+
+from research.measure import progress
 
 TEXT = tfds.features.Text()
 TEXTS = tfds.features.Sequence(TEXT)
@@ -37,6 +38,6 @@ class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split: str, examples: Iterable[dict]) -> Iterator[tuple[str, dict]]:
         # The stored order hashes these keys: the same whenever the set is prepared, and neighbours are torn apart.
-        progress = tqdm.tqdm(examples, desc=f"{self.name} {split}", unit=" examples", mininterval=0.5)
-        for number, example in enumerate(progress):
+        shown = progress.over(examples, f"{self.name} {split}", "examples")
+        for number, example in enumerate(shown):
             yield f"{split} {number}", example

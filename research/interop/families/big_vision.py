@@ -65,7 +65,8 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, An
         raise ValueError(
             f"{other}: a pooling or representation layer of its own is not supported; only cls and gap are"
         )
-    depth = 1 + max(int(found[1]) for found in map(re.compile(r".*/encoderblock_(\d+)/").match, specs) if found)
+    layers = {found[1] for found in map(re.compile(r".*/encoderblock_([0-9]{1,4})/").match, specs) if found}
+    depth = 1 + max(map(int, layers))
     positions = "learned" if "pos_embedding" in specs else "sincos"
     size = 224  # which nothing says where positions are computed
     if positions == "learned":
@@ -96,6 +97,8 @@ def _shape(specs: Mapping[str, Spec], name: str, rank: int) -> tuple[int, ...]:
         raise ValueError(f"{name} is missing; a ViT of big_vision has one for each layer or model")
     if len(specs[name].shape) != rank:
         raise ValueError(f"{name} has the shape {list(specs[name].shape)}; {rank} axes are needed")
+    if 0 in specs[name].shape:
+        raise ValueError(f"{name} has the shape {list(specs[name].shape)}, which is empty")
     return specs[name].shape
 
 

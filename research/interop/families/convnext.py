@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from research.interop.families.vit import GELU
-from research.interop.family import Family, labels, needed, num_classes, require, require_theirs, with_prefix
+from research.interop.family import (
+    Family,
+    labels,
+    num_classes,
+    number,
+    require,
+    require_theirs,
+    sizes,
+    with_prefix,
+)  # fmt: skip
 from research.interop.layouts import CONV, LINEAR, Row
 from research.interop.safetensors import Spec
 from research.models.convnext import ConvNeXt
@@ -55,13 +64,16 @@ def _block(ours: str, theirs: str) -> list[Row]:
 def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
     """See `Family`."""
     require_theirs(config, hidden_act=GELU, patch_size=(4,))
-    depths, widths = needed(config, "depths", "hidden_sizes")
+    depths, widths = sizes(config, "depths"), sizes(config, "hidden_sizes")
+    require_theirs(config, num_stages=(len(depths),))
+    if len(widths) != len(depths):
+        raise ValueError(f"config.json has {len(depths)} depths and {len(widths)} hidden_sizes; as many are needed")
     return {
         "num_classes": num_classes(config, specs, "classifier.weight"),
-        "stage_sizes": tuple(depths),
-        "widths": tuple(widths),
-        "layer_scale": float(config.get("layer_scale_init_value", 1e-6)),
-        "last_epsilon": config.get("layer_norm_eps", 1e-12),
+        "stage_sizes": depths,
+        "widths": widths,
+        "layer_scale": number(config, "layer_scale_init_value", 1e-6, most=1e6),
+        "last_epsilon": number(config, "layer_norm_eps", 1e-12),
         "gelu": GELU[config.get("hidden_act", "gelu")],
     }
 

@@ -3,7 +3,16 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from research.interop.family import Family, labels, needed, num_classes, require, require_theirs, with_prefix
+from research.interop.family import (
+    Family,
+    labels,
+    num_classes,
+    require,
+    require_theirs,
+    size,
+    sizes,
+    with_prefix,
+)  # fmt: skip
 from research.interop.layouts import CONV, LINEAR, Row
 from research.interop.safetensors import Spec
 from research.models.resnet import BLOCKS, ResNet
@@ -38,17 +47,17 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, An
         config, layer_type=BLOCKS, hidden_act=("relu",), downsample_in_first_stage=(False,),
         downsample_in_bottleneck=(False,),
     )  # fmt: skip
-    depths, sizes, width = needed(config, "depths", "hidden_sizes", "embedding_size")
+    depths, widths, width = sizes(config, "depths"), sizes(config, "hidden_sizes"), size(config, "embedding_size")
     block = config.get("layer_type", "bottleneck")
     expected = [width * 2**stage * BLOCKS[block].expansion for stage in range(len(depths))]
-    if list(sizes) != expected:
+    if list(widths) != expected:
         raise ValueError(
-            f"config.json has hidden_sizes={list(sizes)}, which is not supported; with embedding_size={width} and "
+            f"config.json has hidden_sizes={list(widths)}, which is not supported; with embedding_size={width} and "
             f"layer_type={block!r} only {expected} is"
         )
     return {
         "num_classes": num_classes(config, specs, "classifier.1.weight"),
-        "stage_sizes": tuple(depths),
+        "stage_sizes": depths,
         "block": block,
         "width": width,
     }

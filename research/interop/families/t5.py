@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from research.interop.family import Family, needed, require, require_theirs
+from research.interop.family import Family, flag, number, require, require_theirs, size
 from research.interop.layouts import FROM_HEADS, LINEAR, Row
 from research.interop.safetensors import Spec
 from research.models.seq2seq import Seq2Seq
@@ -64,24 +64,39 @@ _MLPS = {
 
 def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
     """See `Family`."""
-    require_theirs(config, feed_forward_proj=_MLPS)
-    width, kv_dim, mlp_dim, heads = needed(config, "d_model", "d_kv", "d_ff", "num_heads")
-    depth, vocab_size = needed(config, "num_layers", "vocab_size")
-    decoder_depth = config.get("num_decoder_layers")
-    gated, activation = _MLPS[config.get("feed_forward_proj", "relu")]
+    width, kv_dim, mlp_dim, heads = (size(config, field) for field in ("d_model", "d_kv", "d_ff", "num_heads"))
+    depth = size(config, "num_layers")
+    require_theirs(
+        config, feed_forward_proj=_MLPS, hidden_size=(width,), head_dim=(kv_dim,), num_attention_heads=(heads,),
+        num_hidden_layers=(depth,), pad_token_id=(0,), eos_token_id=(1, [1]), is_encoder_decoder=(True,),
+    )  # fmt: skip
+    projection = config.get("feed_forward_proj", "relu")
+    gated, activation = _MLPS[projection]
+    # Files may say again what the projection says; transformers then takes these.
+    name = "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
+    require_theirs(config, is_gated_act=(gated,), dense_act_fn=(name,))
+    buckets = size(config, "relative_attention_num_buckets", 32, least=4)
+    distance = size(config, "relative_attention_max_distance", 128)
+    if distance <= buckets // 2:
+        raise ValueError(
+            f"config.json has relative_attention_max_distance={distance}, which is not supported; with "
+            f"relative_attention_num_buckets={buckets} more than {buckets // 2} is"
+        )
+    vocab_size = size(config, "vocab_size")
+    rows = specs["shared.weight"].shape if "shared.weight" in specs else ()
     return {
-        "vocab_size": specs["shared.weight"].shape[0] if "shared.weight" in specs else vocab_size,
+        "vocab_size": rows[0] if rows else vocab_size,
         "width": width,
         "encoder_depth": depth,
-        "decoder_depth": depth if decoder_depth is None else decoder_depth,
+        "decoder_depth": size(config, "num_decoder_layers", depth),
         "num_heads": heads,
         "kv_dim": kv_dim,
         "mlp_dim": mlp_dim,
-        "norm_epsilon": config.get("layer_norm_epsilon", 1e-6),
+        "norm_epsilon": number(config, "layer_norm_epsilon", 1e-6),
         "activation": activation,
         "gated": gated,
-        "relative_buckets": config.get("relative_attention_num_buckets", 32),
-        "relative_distance": config.get("relative_attention_max_distance", 128),
+        "relative_buckets": buckets,
+        "relative_distance": distance,
         "logits": _logits(config, "lm_head.weight" in specs),
     }
 
@@ -92,9 +107,9 @@ def _logits(config: Mapping[str, Any], has_head: bool) -> str:
     A file of tied weights may hold a copy of them as a head. transformers 5 writes `tie_word_embeddings` for all
     models; `scale_decoder_outputs` then tells them apart.
     """
-    tied = config.get("tie_word_embeddings", True)
-    scaled = config.get("scale_decoder_outputs", tied and config["model_type"] == "t5")
-    if scaled:
+    tied = flag(config, "tie_word_embeddings", True)
+    # mT5 has no such field, whatever a file says.
+    if config["model_type"] == "t5" and flag(config, "scale_decoder_outputs", tied):
         return "tied_scaled"
     return "untied" if has_head or not tied else "tied"
 

@@ -3,17 +3,28 @@
 from collections.abc import Mapping
 from typing import Any
 
-from research.interop.family import Family, labels, needed, num_classes, require, require_theirs, with_prefix
+from research.interop.family import (
+    Family,
+    flag,
+    labels,
+    num_classes,
+    number,
+    require,
+    require_theirs,
+    size,
+    with_prefix,
+)  # fmt: skip
 from research.interop.layouts import CONV, FLAT, FROM_HEADS, LINEAR, Row
 from research.interop.safetensors import Spec
 from research.models.vit import ViT
 
+_POSITIONS = "vit.embeddings.position_embeddings"
 _BLOCK = "vit.encoder.layer.{layer}"
 TABLE = [
     Row("patches/kernel", "vit.embeddings.patch_embeddings.projection.weight", CONV),
     Row("patches/bias", "vit.embeddings.patch_embeddings.projection.bias"),
     Row("cls", "vit.embeddings.cls_token"),
-    Row("positions", "vit.embeddings.position_embeddings"),
+    Row("positions", _POSITIONS),
     Row("blocks/norm1/scale", f"{_BLOCK}.layernorm_before.weight"),
     Row("blocks/norm1/bias", f"{_BLOCK}.layernorm_before.bias"),
     Row("blocks/attention/query/kernel", f"{_BLOCK}.attention.attention.query.weight", LINEAR),
@@ -41,14 +52,16 @@ GELU = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # the
 
 def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
     """See `Family`."""
-    require_theirs(config, hidden_act=GELU)
-    width, depth, heads = needed(config, "hidden_size", "num_hidden_layers", "num_attention_heads")
-    mlp_dim, image_size, patch_size = needed(config, "intermediate_size", "image_size", "patch_size")
-    for name, size in (("image_size", image_size), ("patch_size", patch_size)):
-        if not isinstance(size, int):
-            raise ValueError(
-                f"config.json has {name}={size!r}, which is not supported; only squares are, as one number"
-            )
+    width, depth, heads = (size(config, f) for f in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
+    mlp_dim, image_size, patch_size = (size(config, f) for f in ("intermediate_size", "image_size", "patch_size"))
+    require_theirs(config, hidden_act=GELU, head_dim=(width // heads, None))
+    rows = specs[_POSITIONS].shape[1:2] if _POSITIONS in specs else ()
+    needed = (image_size // patch_size) ** 2 + 1
+    if rows and rows[0] != needed:
+        raise ValueError(
+            f"config.json has image_size={image_size} and patch_size={patch_size}, which are {needed} positions with "
+            f"that of the class token; {_POSITIONS} has {rows[0]}"
+        )
     return {
         "num_classes": num_classes(config, specs, "classifier.weight"),
         "image_size": image_size,
@@ -58,9 +71,9 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, An
         "mlp_dim": mlp_dim,
         "num_heads": heads,
         "pool": "cls",
-        "layer_norm_epsilon": config.get("layer_norm_eps", 1e-12),
+        "layer_norm_epsilon": number(config, "layer_norm_eps", 1e-12),
         "gelu": GELU[config.get("hidden_act", "gelu")],
-        "qkv_bias": config.get("qkv_bias", True),
+        "qkv_bias": flag(config, "qkv_bias", True),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from research.interop.family import Family, needed, require, require_theirs, with_prefix
+from research.interop.family import Family, require, require_theirs, size, with_prefix
 from research.interop.layouts import CONV1D, FLAT, FROM_HEADS, LINEAR, Row, Tensors
 from research.interop.safetensors import Spec
 from research.models import layers
@@ -84,16 +84,18 @@ _ACTIVATIONS = {"gelu": "gelu_exact", "gelu_new": "gelu_tanh", "relu": "relu"}  
 
 def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
     """See `Family`."""
-    width, depth, decoder_depth, heads, mlp_dim, vocab_size = needed(
-        config, "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "encoder_ffn_dim",
-        "vocab_size",
-    )  # fmt: skip
+    width, heads, mlp_dim = (size(config, f) for f in ("d_model", "encoder_attention_heads", "encoder_ffn_dim"))
+    depth, decoder_depth, vocab_size = (size(config, f) for f in ("encoder_layers", "decoder_layers", "vocab_size"))
     require_theirs(
         config, activation_function=_ACTIVATIONS, scale_embedding=(False,), tie_word_embeddings=(True,),
-        decoder_attention_heads=(heads,), decoder_ffn_dim=(mlp_dim,),
+        decoder_attention_heads=(heads,), decoder_ffn_dim=(mlp_dim,), hidden_size=(width,),
+        num_hidden_layers=(depth,), num_attention_heads=(heads,), is_encoder_decoder=(True,),
     )  # fmt: skip
     if width % heads:
         raise ValueError(f"config.json has d_model={width}, which its encoder_attention_heads={heads} do not divide")
+    conv = specs.get("model.encoder.conv1.weight")
+    if conv and len(conv.shape) == 3:
+        require_theirs(config, num_mel_bins=(conv.shape[1],))
     rows = lambda name, otherwise: specs[name].shape[0] if name in specs and specs[name].shape else otherwise
     return {
         "vocab_size": rows("model.decoder.embed_tokens.weight", vocab_size),
@@ -113,8 +115,8 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, An
         "attention_scale": True,
         "encoder_positions": "sinusoidal",
         "decoder_positions": "learned",
-        "max_source_length": rows(_SINUSOIDS, config.get("max_source_positions", 1500)),
-        "max_target_length": rows("model.decoder.embed_positions.weight", config.get("max_target_positions", 448)),
+        "max_source_length": rows(_SINUSOIDS, size(config, "max_source_positions", 1500)),
+        "max_target_length": rows("model.decoder.embed_positions.weight", size(config, "max_target_positions", 448)),
         "logits": "tied",
     }
 

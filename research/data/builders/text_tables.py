@@ -1,0 +1,175 @@
+"""Tables of texts as people write them: what divides columns, quotes and header lines are told from the content."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+SIDES = ("source", "target")  # the columns of a table of two that does not name them
+DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+_LOOK = 20  # lines or rows that decide
+# Words that headers are made of; two-letter ones are languages.
+_HEADINGS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        source src target tgt input output text texts sentence label labels class category sentiment review rating score
+        question context answer answers references reference document article body title subject summary highlights
+        premise hypothesis paraphrase translation original transcript id index english german french spanish chinese
+        japanese korean russian arabic hindi en de fr es it pt nl ru zh ja ko ar hi cs pl tr vi th sv fi da uk
+        """,
+    )
+)
+_NAME = re.compile(r"[^\W\d][\w -]{0,39}")
+
+
+class Table(NamedTuple):
+    """The names of the columns, and each row with the number of its line."""
+
+    names: tuple[str, ...]
+    rows: list[tuple[int, list[str]]]
+    blank: int  # lines with nothing on them, which are no rows
+
+
+class _Cell(NamedTuple):
+    text: str
+    quoted: bool
+
+
+def parse(content: str, path: Path) -> Table:
+    """The table in the text of the file `path`.
+
+    Columns are divided by tabs, commas or semicolons. Where there are two, they are SIDES unless the first line names
+    them; more need a first line that does. Quotes are those of RFC 4180; in a table of tabs they are so only where
+    every quoted cell has to be, or all cells of its column are. Raises ValueError, in one line, for rows that differ
+    in their number of columns, a quote that does not end and a first line that could be either.
+    """
+    delimiter = _delimiter(content, path)
+    rows = list(_cells(content, delimiter))
+    if '"' in content and delimiter == "\t" and not _is_quoting(rows):
+        lines = enumerate(content.split("\n"), start=1)
+        rows = [(number, [_Cell(text, False) for text in line.split(delimiter)]) for number, line in lines]
+    if delimiter != "\t":
+        _check_quotes(rows, path)
+    found = [(number, [cell.text for cell in cells]) for number, cells in rows]
+    full = [(number, cells) for number, cells in found if any(cell.strip() for cell in cells)]
+    if not full:
+        raise ValueError(f"{path}, line 1 is empty; a table of texts has a source and a target on every line")
+    width = max(2, *(len(_trimmed(cells)) for _, cells in full[:_LOOK]))
+    even = []
+    for number, cells in full:
+        cells = cells[:width] if len(_trimmed(cells)) <= width else cells  # without what a trailing tab adds
+        if len(cells) != width:
+            wanted = f"{width} like the first lines" if width > 2 else "2"
+            raise ValueError(
+                f"{path}, line {number} has {len(cells)} columns between {DELIMITERS[delimiter]}; it must have {wanted}"
+            )
+        even.append((number, cells))
+    names = _header(even, delimiter, path)
+    blank = len(found) - len(full) - (not any(found[-1][1]))  # after the last line end there is no line
+    return Table(names or SIDES, even[1:] if names else even, blank)
+
+
+def _delimiter(content: str, path: Path) -> str:
+    lines = [line for line in content[:1_000_000].split("\n") if line.strip()][:_LOOK]
+    if not lines:
+        return "\t"
+    is_csv = _is_csv(path)
+    tabs = ["\t" in line for line in lines]
+    if all(tabs) or (tabs[0] and not is_csv):
+        return "\t"
+    head = "\n".join(lines)
+    for delimiter in (",", ";"):
+        widths = {len(cells) for _, cells in _cells(head, delimiter)}
+        if len(widths) == 1 and widths.pop() > 1:
+            return delimiter
+    return ("," if "," in lines[0] else ";") if is_csv else "\t"
+
+
+def _is_csv(path: Path) -> bool:
+    return path.name.removesuffix(".gz").lower().endswith(".csv")
+
+
+def _cells(content: str, delimiter: str) -> Iterator[tuple[int, list[_Cell]]]:
+    """The cells of each row, with the number of the line that it begins on; a row may go on in the next lines."""
+    # Possessive, so that each character is looked at once or twice.
+    end = f"(?=[{delimiter}\n]|\\Z)"
+    cell = re.compile(f'"((?:[^"]++|"")*+)"{end}|([^{delimiter}\n]*+)')
+    position, line, row, begun = 0, 1, [], 1
+    while True:
+        match = cell.match(content, position)
+        quoted = match[1] is not None
+        row.append(_Cell(match[1].replace('""', '"') if quoted else match[2], quoted))
+        line += match[0].count("\n") if quoted else 0
+        position = match.end()
+        if position < len(content) and content[position] == delimiter:
+            position += 1
+            continue
+        yield begun, row
+        if position >= len(content):
+            return
+        position, line, row = position + 1, line + 1, []
+        begun = line
+
+
+def _is_quoting(rows: Sequence[tuple[int, list[_Cell]]]) -> bool:
+    """Whether quotes around cells between tabs are there to be taken off, and are no part of the text."""
+    columns: dict[int, list[_Cell]] = {}
+    for _, cells in rows[1:] or rows:  # headers are seldom quoted
+        for number, cell in enumerate(cells):
+            if cell.text.strip() or cell.quoted:
+                columns.setdefault(number, []).append(cell)
+    for cells in columns.values():
+        quoted = [cell for cell in cells if cell.quoted]
+        if any("\t" in cell.text and "\n" in cell.text for cell in quoted):  # two rows that only look like one cell
+            return False
+        if any(cell.text.startswith('"') for cell in cells if not cell.quoted):
+            return False
+        if len(quoted) < len(cells) and not all(set(cell.text) & {'"', "\t", "\n"} for cell in quoted):
+            return False
+    return True
+
+
+def _check_quotes(rows: Sequence[tuple[int, list[_Cell]]], path: Path) -> None:
+    for number, cells in rows:
+        if any(cell.text.startswith('"') for cell in cells if not cell.quoted):
+            raise ValueError(
+                f"{path}, line {number} has a quote that does not end with its cell; write quotes in text twice"
+            )
+
+
+def _trimmed(cells: list[str]) -> list[str]:
+    """The cells without empty ones at the end."""
+    width = len(cells)
+    while width and not cells[width - 1].strip():
+        width -= 1
+    return cells[:width]
+
+
+def _header(rows: Sequence[tuple[int, list[str]]], delimiter: str, path: Path) -> tuple[str, ...] | None:
+    """The names in the first row; None where it is an example. Raises ValueError where it could be either."""
+    number, first = rows[0]
+    names = [cell.strip() for cell in first]
+    names[0] = names[0] or "index"  # as pandas leaves it
+    named = all(map(_NAME.fullmatch, names)) and len(set(names)) == len(names)
+    lower = tuple(name.lower() if name.lower() in SIDES else name for name in names)
+    if len(names) > 2:
+        if not named:
+            raise ValueError(
+                f"{path}, line {number} does not name its {len(names)} columns; put a line above, such as "
+                f"{delimiter.join(('source', 'target', 'id'))!r}"
+            )
+        return lower
+    if not named:
+        return None
+    if all(word in _HEADINGS for name in names for word in re.split(r"[\W_]+", name.lower())):
+        return lower
+    if not _is_csv(path) or any(" " in name for name in names):
+        return None
+    body = [cells for _, cells in rows[1:]]
+    if any(2 * sum(" " in cells[column].strip() for cells in body) > len(body) for column in range(2)):
+        return lower  # single words above sentences
+    raise ValueError(
+        f"{path}, line {number}: {delimiter.join(first)!r} may name the columns or be an example; put the line "
+        f"'source{delimiter}target' above or in its place"
+    )

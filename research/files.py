@@ -1,0 +1,77 @@
+"""Small files that survive a kill or a crash: written whole or not at all, and read as far as they are sound."""
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes all of `content` or nothing; when it returns, that is on the disk and not only in the system's memory."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    _sync_folder(path.parent)
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with a checksum of all the rest in it."""
+    return content | {"checksum": _checksum(content)}
+
+
+def is_intact(content: dict[str, Any]) -> bool:
+    """Whether what was `sealed` is still as it was; what never was is taken as it is."""
+    return "checksum" not in content or content["checksum"] == _checksum(content)
+
+
+def read_json_lines(path: Path, valid: Callable[[dict[str, Any]], bool]) -> tuple[list[dict[str, Any]], list[int]]:
+    """The objects of a JSON-lines file that are `valid`, and the numbers, from 1, of the lines that are damaged.
+
+    A last line that a kill has cut short belongs to neither. No file holds nothing.
+    """
+    *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    entries, damaged = [], []
+    for number, line in enumerate([*lines, last], start=1):
+        entry = _json(line)
+        if isinstance(entry, dict) and valid(entry):
+            entries.append(entry)
+        elif line.strip() and number <= len(lines):
+            damaged.append(number)
+    return entries, damaged
+
+
+def end_line(path: Path) -> None:
+    """Makes a file whose last line was cut short end in a line of its own, before more is appended."""
+    if path.exists() and path.stat().st_size:
+        with path.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    rest = {key: value for key, value in content.items() if key != "checksum"}
+    return f"crc32 {zlib.crc32(json.dumps(rest, sort_keys=True).encode()):08x}"
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):  # no JSON, no UTF-8
+        return None
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the name is on the disk too; some file systems cannot do that, or need not."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,119 @@
+"""How far a long piece of work is: a bar on a terminal, elsewhere a plain line now and then.
+
+Every bar and every message beside one goes through here, so that no message ends up on a bar's line, and no log holds
+carriage returns.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+# Seconds between two plain lines at first (TESSERA_PROGRESS_S says otherwise); later a twentieth of the time that has
+# passed, but no more than AT_MOST_S.
+EVERY_S = 10.0
+AT_MOST_S = 300.0
+
+Item = TypeVar("Item")
+
+
+class Lines:
+    """What is shown where there is no terminal: nothing of what is soon over, then a line now and then."""
+
+    def __init__(self, total: int | None, what: str, unit: str, initial: int = 0):
+        self.n, self._total, self._what, self._unit = initial, total, what, unit
+        self._begun = self._last = time.monotonic()
+        self._every_s = _every_s()
+        self._shown: int | None = None
+        self._more = ""
+
+    def update(self, count: int = 1) -> None:
+        """`count` more are done."""
+        self.n += count
+        now = time.monotonic()
+        if now - self._last >= max(self._every_s, min(AT_MOST_S, self._every_s and (now - self._begun) / 20)):
+            self._last = now
+            self._show()
+
+    def set_postfix_str(self, text: str) -> None:
+        """What else the next line says."""
+        self._more = text
+
+    def close(self) -> None:
+        """Says where it ended, if it ever said something."""
+        if self._shown not in (None, self.n):
+            self._show()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _show(self) -> None:
+        self._shown = self.n
+        of = f" of {self._total:,} ({self.n / self._total:.0%})" if self._total else ""
+        parts = [f"{self.n:,}{of} {self._unit} after {time.monotonic() - self._begun:.0f} s"]
+        say(f"{self._what}: " + ", ".join(parts + ([self._more] if self._more else [])))
+
+
+class _Hidden(Lines):
+    """What is shown on the processes that say nothing."""
+
+    def _show(self) -> None:
+        pass
+
+
+def bar(total: int | None, what: str, unit: str, initial: int = 0, hidden: bool = False, brief: bool = False) -> Any:
+    """Something with `n`, `update(count)`, `set_postfix_str(text)` and `close()`; a context that closes itself.
+
+    With `brief` it appears only where it takes a while, and leaves no trace on a terminal.
+    """
+    if hidden:
+        return _Hidden(total, what, unit, initial)
+    if not on_terminal():
+        return Lines(total, what, unit, initial)
+    return tqdm(
+        total=total, desc=what, unit=f" {unit}", initial=initial, dynamic_ncols=True, file=sys.stderr,
+        leave=not brief, delay=2 if brief else 0,
+    )  # fmt: skip
+
+
+def over(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
+    """The `items`, while it is shown how many have been taken."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    with bar(total, what, unit) as shown:
+        for item in items:
+            yield item
+            shown.update()
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal, where a line can be written again."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def say(line: str) -> None:
+    """One line to a person, on standard error, above any bar."""
+    if on_terminal():
+        tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _every_s() -> float:
+    text = os.environ.get("TESSERA_PROGRESS_S", "")
+    try:
+        return float(text or EVERY_S)
+    except ValueError:
+        raise ValueError(f"TESSERA_PROGRESS_S={text!r} must be a number of seconds") from None
+
+
+def close_all() -> None:
+    """Ends the bars that an error has left open, so that what follows begins a line of its own."""
+    for open_bar in list(getattr(tqdm, "_instances", ())):
+        open_bar.close()

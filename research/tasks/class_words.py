@@ -1,0 +1,55 @@
+"""Classification by text: how likely each of the words that name a class is as the target."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.models.layers import at_least_float32
+from research.tasks import seq2seq
+from research.tasks.seq2seq import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassWords(seq2seq.Task):
+    """As seq2seq.Task, but `predict` compares the `classes`, which are the token ids of targets, each with EOS."""
+
+    classes: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def of(cls, task: seq2seq.Task, classes: Sequence[Sequence[int]]) -> "ClassWords":
+        """`task` with these classes."""
+        fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(seq2seq.Task)}
+        return cls(**fields, classes=tuple(map(tuple, classes)))
+
+    def predict(self, variables, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+        """`tokens` int32 [batch, classes, length], the likeliest class first, and `scores` [batch, classes].
+
+        A score is the logarithm of the probability of a class: of P(target | source) of its tokens, EOS included, over
+        the sum of that of all classes. So the probabilities of an example add up to 1.
+        """
+        words = np.zeros((len(self.classes), max(map(len, self.classes))), np.int32)
+        for row, ids in zip(words, self.classes, strict=True):
+            row[: len(ids)] = ids
+        used = np.arange(words.shape[1]) < np.array([[len(ids)] for ids in self.classes])
+        apply = lambda method, *args: self.model.apply(variables, *args, method=method)
+        source, segments, positions = (batch[f"source{what}"] for what in ("", "_segments", "_positions"))
+        encoded = apply("encode", source, segments, positions)
+
+        def log_likelihood(target, used):
+            target, used = (jnp.broadcast_to(row, (len(source), len(row))) for row in (target, used))
+            places = jnp.broadcast_to(jnp.arange(target.shape[1], dtype=jnp.int32), target.shape)
+            target_in = seq2seq.shift_right(target, places, self.bos)
+            arguments = (target_in, used.astype(jnp.int32), places, False, source)
+            logits = apply("decode", encoded, segments, *arguments)
+            log_probabilities = jax.nn.log_softmax(logits.astype(at_least_float32(logits.dtype)))
+            chosen = jnp.take_along_axis(log_probabilities, target[..., None], axis=-1)[..., 0]
+            return jnp.where(used, chosen, 0).sum(-1)
+
+        scores = jax.nn.log_softmax(
+            jnp.stack([log_likelihood(*each) for each in zip(words, used, strict=True)], axis=1)
+        )
+        order = jnp.argsort(scores, axis=1, descending=True)
+        return {"tokens": jnp.asarray(words)[order], "scores": jnp.take_along_axis(scores, order, axis=1)}

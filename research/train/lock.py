@@ -1,0 +1,173 @@
+"""One run at a time in a run directory.
+
+`run.lock` names the run that holds it. On one machine a file lock decides, which dies with its owner, so that the next
+command goes on at once. Between machines, which may share a disk or a bucket but no file locks, the owner writes a new
+number into the file again and again: who finds a number that stands still for a whole lease takes over. No clocks are
+compared. Since an owner may have been held up for longer than that, it looks whether it still is the owner before
+each checkpoint.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+NAME = "run.lock"
+LEASE_S = 60.0  # without a new number for so long the run of another machine is dead; TESSERA_LEASE_S says otherwise
+BEATS = 4  # new numbers in a lease
+SETTLE_S = 1.0  # where nothing but the file decides: until two that wrote it at once see who came last
+_TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)  # any other error: this file system has no file locks
+
+
+class Lock:
+    """The lock of the run directory `root`, not yet taken."""
+
+    def __init__(self, root: Any, say: Callable[[str], None] = lambda line: None):
+        """`root` is a Path, or an epath.Path in a bucket; `say` tells a person why it takes long."""
+        self._path, self._say = root / NAME, say
+        self._lease_s = _lease_s()
+        self._me = {
+            "run": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            "machine": _machine(),
+            "pid": os.getpid(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }
+        self._beat = 0
+        self._file: Any = None
+        self._held = False
+        self._mutex = threading.Lock()  # a beat must not follow the release
+        self._released = threading.Event()
+
+    def take(self) -> None:
+        """Takes the lock. Raises ValueError, in one line, where another run holds it."""
+        guarded = isinstance(self._path, Path) and self._take_file_lock()
+        holder = self._read()
+        if holder and not (guarded and holder.get("machine") == self._me["machine"]):
+            self._wait_until_dead(holder)
+        self._write()
+        if not guarded:
+            time.sleep(min(SETTLE_S, self._lease_s))
+            if (holder := self._read()).get("run") not in (None, self._me["run"]):
+                raise ValueError(self._refusal(holder))
+        self._held = True
+        threading.Thread(target=self._keep_beating, name="run lock", daemon=True).start()
+
+    def check(self) -> None:
+        """Raises ValueError where another run has taken over meanwhile. Does nothing where the lock is not held."""
+        if not self._held:
+            return
+        holder = self._read()
+        if holder.get("run") not in (None, self._me["run"]):
+            self._held = False  # it is not ours to remove
+            self.release()
+            raise ValueError(
+                f"{self._path.parent} was taken over by {_who(holder)}, since this run gave no sign of life for "
+                f"{self._lease_s:.0f} s; it ends here"
+            )
+
+    def release(self) -> None:
+        """Lets the next run take the lock."""
+        with self._mutex:
+            self._released.set()
+            if self._held:
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+            self._held = False
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def _take_file_lock(self) -> bool:
+        """Whether this file system has file locks. Raises ValueError where another process holds this one."""
+        while True:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(self._file)
+                self._file = None
+                if error.errno not in _TAKEN:
+                    return False
+                raise ValueError(self._refusal(self._read())) from None
+            # The owner before removes the file when it leaves: a lock of the removed file is none.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._file), os.stat(self._path)):
+                    return True
+            os.close(self._file)
+
+    def _wait_until_dead(self, holder: dict[str, Any]) -> None:
+        """Returns when `holder` has given no sign of life for a lease. Raises ValueError when it does."""
+        where = self._path.parent
+        self._say(f"{_who(holder)} may be at work in {where}: waiting {self._lease_s:.0f} s for a sign of it")
+        deadline = time.monotonic() + self._lease_s
+        while time.monotonic() < deadline:
+            time.sleep(self._lease_s / BEATS / 5)
+            if not self._path.exists():
+                return
+            if (now := self._read()) and now != holder:
+                self.release()
+                raise ValueError(self._refusal(now))
+
+    def _refusal(self, holder: dict[str, Any]) -> str:
+        return f"{self._path.parent} is in use by {_who(holder)}; wait for that run or choose another --workdir"
+
+    def _keep_beating(self) -> None:
+        while not self._released.wait(self._lease_s / BEATS):
+            with self._mutex:
+                if not self._held:
+                    return
+                # A disk that is full or away for a moment is no reason to end; `check` notices who took over.
+                with contextlib.suppress(OSError):
+                    if self._read().get("run") == self._me["run"]:
+                        self._write()
+
+    def _read(self) -> dict[str, Any]:
+        """What the file says; {} where there is none, or where it is empty or half-written."""
+        try:
+            content = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _write(self) -> None:
+        self._beat += 1
+        content = json.dumps({**self._me, "beat": self._beat}).encode()
+        if self._file is None:
+            self._path.write_bytes(content)
+            return
+        # In place, since the file lock belongs to this file; shorter than a block, so never seen in halves.
+        os.pwrite(self._file, content, 0)
+        os.ftruncate(self._file, len(content))
+
+
+def _who(holder: dict[str, Any]) -> str:
+    """`host a, process 12, since ...`."""
+    if not holder:
+        return "another run that has just begun"
+    return f"the run on {holder.get('host')}, process {holder.get('pid')}, since {holder.get('since')}"
+
+
+def _machine() -> str:
+    """What two containers of one machine, between which file locks work, have in common; two machines have not."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else socket.gethostname()
+
+
+def _lease_s() -> float:
+    text = os.environ.get("TESSERA_LEASE_S", LEASE_S)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"TESSERA_LEASE_S={text!r} must be a number of seconds, more than 0")
+    return seconds
