@@ -39,12 +39,6 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see --help")
 
 
-def quiet() -> None:
-    """No words of Orbax and asyncio on standard error: what goes wrong there is raised, and told in one line."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
 @contextlib.contextmanager
 def begin() -> Iterator[None]:
     """What a command runs in: `one_line_errors`, with XLA shielded before JAX starts."""
@@ -60,7 +54,9 @@ def one_line_errors() -> Iterator[None]:
     A user's mistake is a ValueError that this repository raised itself; one from a library keeps its traceback.
     Standard output and error may be closed, or lose their reader as in `| head -1`; the exit code is the same.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Grain, TFDS and Orbax warn about what is none of a user's
+    # Grain, TFDS and Orbax warn about what is none of a user's; what goes wrong there is raised, and told in one line.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with _lasting_streams():
         try:
             yield

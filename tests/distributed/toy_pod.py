@@ -65,7 +65,6 @@ def main() -> None:
     overrides = {name: ast.literal_eval(value) for name, value in (text.split("=") for text in arguments.overrides)}
     if arguments.other is not None and int(os.environ["JAX_PROCESS_ID"]) == arguments.other:
         overrides["optimizer.learning_rate"] = 0.5
-    command.quiet()  # as the command line does
     processes.initialize()
     config = toy.make_config(**overrides)
     processes.agree({f"config.{name}": value for name, value in config_lib.flat(config).items()})

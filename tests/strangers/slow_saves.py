@@ -39,6 +39,5 @@ def main(workdir: str, seconds: str, what: str = "") -> None:
 
 if __name__ == "__main__":
     preemption.exit_on_sigterm()
-    command.quiet()
     with command.one_line_errors():
         main(*sys.argv[1:])

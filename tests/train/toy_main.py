@@ -32,6 +32,5 @@ def main(workdir: str, delay_s: str = "0", mode: str = "train", *overrides: str)
 
 if __name__ == "__main__":
     preemption.exit_on_sigterm()
-    command.quiet()
     with command.begin():
         main(*sys.argv[1:])
