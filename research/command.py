@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def quiet() -> None:
-    """No words of Orbax and asyncio on standard error: what goes wrong there is raised, and told in one line."""
+    """No words of Orbax, Grain and asyncio on standard error: what goes wrong there is raised, and told in one line."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -60,7 +60,7 @@ def one_line_errors() -> Iterator[None]:
     A user's mistake is a ValueError that this repository raised itself; one from a library keeps its traceback.
     Standard output and error may be closed, or lose their reader as in `| head -1`; the exit code is the same.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Grain, TFDS and Orbax warn about what is none of a user's
+    quiet()
     with _lasting_streams():
         try:
             yield

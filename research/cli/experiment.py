@@ -77,7 +77,6 @@ def run(
         config = load(arguments, overrides)
         settings.check(config)
         rundir.check_workdir(arguments.workdir, write=arguments.mode == "train")
-        command.quiet()
         processes.initialize()
         given = {"--mode": arguments.mode, "--workdir": arguments.workdir, "inputs": arguments.inputs}
         processes.agree(given | {f"config.{name}": value for name, value in config_lib.flat(config).items()})
