@@ -1,15 +1,14 @@
 """`load(config.data)`: labelled clips as batches that are a function of (seed, step)."""
 
 import dataclasses
-import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from tqdm import tqdm
 
 from research.data import datasets, images, sources
+from research.measure import progress
 
 # Those of pictures, but for what a clip has no use for, and its model, which knows one size.
 DEFAULTS: dict[str, Any] = {
@@ -82,7 +81,7 @@ class Clips(datasets.Pictures):
 
         video = video_files.read(path, max(self.image_shape[0], clip_folder.FRAMES), clip_folder.SIDE)
         if video.warning:
-            tqdm.write(f"video {path!r} {video.warning}", file=sys.stderr)
+            progress.say(f"video {path!r} {video.warning}")
         return self.eval_transform({"frames": video.frames, "label": 0})["image"]
 
 

@@ -9,14 +9,14 @@ import dataclasses
 import hashlib
 import io
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tqdm
+
+from research.measure import progress
 
 TYPES = ("unigram", "bpe", "char")
 BOUNDARY = "\x1f"  # no token crosses it; white space to `normalise`, so that no text holds it
@@ -220,7 +220,7 @@ def _sentences(texts: Iterable[str], bounded: bool) -> Iterator[str]:
             yield from _SENTENCE.findall(line) if len(line) > LONGEST_LINE else (line,)
     if left_out:
         what = f"{left_out:,} characters of words of more than {LONGEST_TAUGHT:,}"
-        tqdm.tqdm.write(f"the vocabulary is trained without {what}", file=sys.stderr)
+        progress.say(f"the vocabulary is trained without {what}")
 
 
 def _in_parts(word: re.Match) -> str:

@@ -47,6 +47,11 @@ class Lock:
         self._mutex = threading.Lock()  # a beat must not follow the release
         self._released = threading.Event()
 
+    @property
+    def held(self) -> bool:
+        """Whether it was taken, and neither released nor found to be lost."""
+        return self._held
+
     def take(self) -> None:
         """Takes the lock. Raises ValueError, in one line, where another run holds it."""
         guarded = isinstance(self._path, Path) and self._take_file_lock()

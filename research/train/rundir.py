@@ -198,19 +198,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_metrics(path: Path, warn: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
     """The `{"step", "name", "value"}` entries of a metrics file; a last line cut short by a kill is left out.
 
-    Lines that are damaged are left out too, and `warn` is told of them.
+    The value is None where it was not finite. Lines that are damaged are left out too, and `warn` is told of them.
     """
     entries, damaged = files.read_json_lines(path, _is_metric)
     if damaged:
         lines = f"line {damaged[0]} is" if len(damaged) == 1 else f"{len(damaged)} lines, the first {damaged[0]}, are"
         warn(f"{path}: {lines} damaged and left out; all others are kept")
     return entries
-
-
-def validation_of(path: Path, step: int) -> dict[str, float]:
-    """What the metrics file at `path` says of the evaluation of `step` on the validation split."""
-    entries = [entry for entry in read_metrics(path) if entry["step"] == step]
-    return {entry["name"]: entry["value"] for entry in entries if entry["name"].startswith("validation/")}
 
 
 def _is_metric(entry: Mapping[str, Any]) -> bool:

@@ -156,7 +156,8 @@ class Run(Session):
             self.checkpoints.close()
         with contextlib.suppress(Exception):
             self.metrics.close()
-            self.folder.push()
+            if self.lock.held:  # else another run has taken over, and what is there is its own
+                self.folder.push()
 
     def _train(self) -> dict[str, Any] | None:
         done = self.folder.files / "result.json"
@@ -357,9 +358,8 @@ class Run(Session):
         if not processes.is_main():
             return None
         files = self.folder.files
-        # Those that lie in the checkpoint, under its checksum; of a run that an older version began, those of the log.
-        validation = self.validated.get(step) or rundir.validation_of(files / "metrics.jsonl", step)
-        scores = rundir.finite(validation | values)
+        # Those that lie in the checkpoint, under its checksum, and not those of the log.
+        scores = rundir.finite(self.validated.get(step, {}) | values)
         content = result.describe(self.config, self.program, self.data, files, self.revision, step, scores)
         if scorer:
             scorer.save(files / "predictions.jsonl")
