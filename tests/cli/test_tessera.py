@@ -45,7 +45,7 @@ def test_help_names_every_command():
     ("words", "message"),
     [
         (("trian",), "error: unknown command 'trian'; choose from train, evaluate, predict, show"),
-        (("train", "--workdir=w"), "error: --mode=train needs --config=FILE"),
+        (("train", "--workdir=w"), "error: tessera train needs --config=FILE"),
         (("evaluate", "--workdir=/nowhere/run"), "error: --workdir=/nowhere/run is no run directory"),
         (("prepare", "nothing"), "error: unknown data set 'nothing'"),
         (("show",), "error: give a config"),
@@ -99,7 +99,7 @@ def test_show_marks_what_differs_from_the_defaults():
 
 def test_show_says_what_fields_mean():
     out = ask("show", f"{DIGITS}:smoke", "--docs").out
-    assert re.search(r"\* train\.steps +20  \(1000\)  # optimizer steps \[length\]", out)
+    assert re.search(r"\* train\.steps +20  \(1000\)  # optimizer steps; at least 1 \[length\]", out)
     assert re.search(r"train\.log_every .* \[runtime\]", out)
 
 
@@ -115,4 +115,4 @@ def test_show_counts_the_parameters():
 
 def test_show_lists_configs_and_data_sets():
     out = ask("show", "--list").out
-    assert f"{DIGITS} " in out and re.search(r"\n  digits +Splits of", out)
+    assert f"{DIGITS} " in out and re.search(r"\n  digits +Handwritten digits: .*Splits of", out)
