@@ -17,6 +17,7 @@ from research.spec.fields import FieldInfo, infos
 from research.train import program
 
 _CHANGED = "*"
+_LIBRARY = Path(__file__).parents[2]
 
 
 def fields(source: config_lib.Source, docs: bool = False) -> Iterator[str]:
@@ -85,7 +86,7 @@ def listing(root: Path) -> Iterator[str]:
     """All configs below `root`/configs with the first lines of their docstrings, then all data sets."""
     files = sorted(root.glob("configs/*/*.py"))
     width = max((len(str(file.relative_to(root))) for file in files), default=0)
-    yield "configs"
+    yield "configs" if files else f"configs: none in {root}, which is not the root of the repository"
     for file in files:
         yield f"  {file.relative_to(root)!s:{width}}  {_shortened(_docstring(_parsed(file)))}"
     from research.data import sources
@@ -93,7 +94,7 @@ def listing(root: Path) -> Iterator[str]:
     yield "data sets (and those of the TFDS catalogue, and your own as folder:PATH)"
     width = max(map(len, sources.OWN))
     for name, (module, builder) in sorted(sources.OWN.items()):
-        tree = _parsed(root / (module.replace(".", "/") + ".py"))
+        tree = _parsed(_LIBRARY / (module.replace(".", "/") + ".py"))
         (declared,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == builder)
         yield f"  {name:{width}}  {_shortened(_first_sentence(_docstring(tree)) + ' ' + _docstring(declared))}"
 

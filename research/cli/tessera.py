@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return
+    _stay_in_this_repository(words)
     name, *rest = words
     sys.path.insert(0, os.getcwd())  # experiments and configs are those of the repository that one stands in
     if name in _MODES:
@@ -56,6 +57,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command.begin():
         action = _action(name)
     action(rest)
+
+
+def _stay_in_this_repository(words: Sequence[str]) -> None:
+    """Starts again with the code of the repository that one stands in, as python -m does, where the script has other.
+
+    An environment knows the clone that it was installed from; configs and code of two clones must not be mixed.
+    """
+    here = Path("research/cli/tessera.py")
+    if here.is_file() and not here.samefile(__file__):
+        os.execv(sys.executable, [sys.executable, "-m", "research.cli.tessera", *words])
 
 
 def _action(name: str) -> Callable[[Sequence[str]], None]:
