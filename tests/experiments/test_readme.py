@@ -103,8 +103,8 @@ def small(command):
     return re.sub(r"^make ", f"make -o .venv/installed BIN={BIN} ", command)
 
 
-def write_pictures(path):
-    """Twenty pictures of each of two classes, as `class/picture.jpg`."""
+def write_images(path):
+    """Twenty images of each of two classes, as `class/image.jpg`."""
     rng = np.random.default_rng(0)
     for name, level in {"dark": 60, "light": 190}.items():
         (path / name).mkdir(parents=True)
@@ -194,7 +194,7 @@ def write_sounds(path):
 
 # What stands where a page speaks of a user's own data.
 OWN_DATA = {
-    "/path/to/pictures": write_pictures,
+    "/path/to/images": write_images,
     "/path/to/people": write_people,
     "/path/to/scenes": write_scenes,
     "/path/to/videos": write_videos,
