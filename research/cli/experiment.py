@@ -20,13 +20,18 @@ from research.train import rundir, settings
 
 MODES = ("train", "evaluate", "predict")
 _OVERRIDE = command.OVERRIDE
+_WHAT = {"": "Train, evaluate or use a model.", "train": "Train a model, or continue a run.",
+         "evaluate": "Score a trained run.", "predict": "Use a trained run."}  # fmt: skip
 
 
-def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments and the overrides (`train.steps=100`). Raises ValueError for an argument that is not known."""
+def parse(argv: Sequence[str], mode: str = "") -> tuple[argparse.Namespace, list[str]]:
+    """The arguments and the overrides (`train.steps=100`). Raises ValueError for an argument that is not known.
+
+    With a `mode` they are those of `tessera MODE`, which has no --mode.
+    """
     parser = command.Parser(
-        prog="python -m experiments.NAME.main",
-        description="Train, evaluate or use a model.",
+        prog=f"tessera {mode}" if mode else "python -m experiments.NAME.main",
+        description=_WHAT[mode],
         epilog="Any field of the config can be overridden: --config.train.steps=100",
     )
     parser.add_argument(
@@ -38,21 +43,24 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--workdir", required=True, metavar="DIR", help="the run directory: checkpoints, metrics, result"
     )
-    parser.add_argument("--mode", choices=MODES, default="train")
+    if not mode:
+        parser.add_argument("--mode", choices=MODES, default="train")
     parser.add_argument(
         "--profile",
         metavar="STEP:COUNT",
         help=f"trace COUNT steps after step STEP; short for {_OVERRIDE}{profile.FIELD}",
     )
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="what --mode=predict is given, e.g. picture files")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="what predict is given, e.g. image files")
     overrides, others = command.overrides_of(argv)
     arguments = parser.parse_args(others)
+    arguments.mode = mode or arguments.mode
+    said = f"tessera {mode}" if mode else f"--mode={arguments.mode}"
     if arguments.mode == "train" and not arguments.config:
-        raise ValueError("--mode=train needs --config=FILE[:VARIANT]")
+        raise ValueError(f"{said} needs --config=FILE[:VARIANT]")
     if arguments.inputs and arguments.mode != "predict":
-        raise ValueError(f"--mode={arguments.mode} takes no inputs, but {arguments.inputs[0]!r} was given")
+        raise ValueError(f"{said} takes no inputs, but {arguments.inputs[0]!r} was given")
     if arguments.mode == "predict" and not arguments.inputs:
-        raise ValueError("--mode=predict needs at least one input")
+        raise ValueError(f"{said} needs at least one input")
     if arguments.profile:
         overrides.append(f"{profile.FIELD}={arguments.profile}")
     return arguments, overrides
@@ -69,11 +77,13 @@ def load(arguments: argparse.Namespace, overrides: Sequence[str]) -> Any:
 
 
 def run(
-    main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None], argv: Sequence[str] | None = None
+    main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None],
+    argv: Sequence[str] | None = None,
+    mode: str = "",
 ) -> None:
-    """Runs `main(config, workdir, mode, inputs)`; leaves with 2 and one line on stderr for what a user can mend."""
+    """Runs `main(config, workdir, mode, inputs)`; leaves with 2 and one line on stderr for what a user can fix."""
     with processes.together(), command.begin():
-        arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
+        arguments, overrides = parse(sys.argv[1:] if argv is None else argv, mode)
         config = load(arguments, overrides)
         settings.check(config)
         rundir.check_workdir(arguments.workdir, write=arguments.mode == "train")

@@ -1,8 +1,9 @@
 """`tessera show`: a config as it will run, its parameters, and a list of what there is."""
 
 import ast
-import inspect
 import math
+import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,18 @@ import jax
 from research import config as config_lib
 from research.parallel import mesh as mesh_lib
 from research.parallel import sharding
-from research.spec.fields import infos
+from research.spec.fields import FieldInfo, infos
 from research.train import program
 
 _CHANGED = "*"
+_LIBRARY = Path(__file__).parents[2]
 
 
 def fields(source: config_lib.Source, docs: bool = False) -> Iterator[str]:
     """Every field of a config, one a line: `* train.steps  2500  (1000)`.
 
-    A `*` marks a value that is not the default, which follows in parentheses. With `docs`, the role and the meaning of
-    each field follow where its group declares them.
+    A `*` marks a value that is not the default, which follows in parentheses. With `docs`, the meaning, the range
+    and the role of each field follow where its group declares them.
     """
     resolved = config_lib.resolve(source)
     defaults = config_lib.flat(resolved.defaults)
@@ -36,8 +38,19 @@ def fields(source: config_lib.Source, docs: bool = False) -> Iterator[str]:
         line = f"{_CHANGED if changed else ' '} {name:{width}}  {value!r}"
         line += f"  ({defaults[name]!r})" if changed else ""
         if docs and name in declared:
-            line += f"  # {declared[name].doc} [{declared[name].role.value}]"
+            line += f"  # {_meaning(declared[name])}"
         yield line
+
+
+def _meaning(field: FieldInfo) -> str:
+    """`optimizer steps; at least 1 [length]`."""
+    text = field.doc
+    if field.check is not None:
+        for start in ("is unknown; ", "must be ", "must lie ", "must "):
+            if field.check.says.startswith(start):
+                text += f"; {field.check.says.removeprefix(start)}"
+                break
+    return f"{text} [{field.role.value}]"
 
 
 def parameters(source: config_lib.Source) -> Iterator[str]:
@@ -70,28 +83,35 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 
 def listing(root: Path) -> Iterator[str]:
-    """All configs below `root`/configs with the first line of their docstrings, then all data sets."""
+    """All configs below `root`/configs with the first lines of their docstrings, then all data sets."""
     files = sorted(root.glob("configs/*/*.py"))
     width = max((len(str(file.relative_to(root))) for file in files), default=0)
-    yield "configs"
+    yield "configs" if files else f"configs: none in {root}, which is not the root of the repository"
     for file in files:
-        yield f"  {file.relative_to(root)!s:{width}}  {_summary(file)}"
+        yield f"  {file.relative_to(root)!s:{width}}  {_shortened(_docstring(_parsed(file)))}"
     from research.data import sources
 
-    yield "data sets (and every prepared one of the TFDS catalogue, and folder:PATH)"
+    yield "data sets (and those of the TFDS catalogue, and your own as folder:PATH)"
     width = max(map(len, sources.OWN))
     for name, (module, builder) in sorted(sources.OWN.items()):
-        yield f"  {name:{width}}  {_summary(_file_of(module, root), builder)}"
+        tree = _parsed(_LIBRARY / (module.replace(".", "/") + ".py"))
+        (declared,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == builder)
+        yield f"  {name:{width}}  {_shortened(_first_sentence(_docstring(tree)) + ' ' + _docstring(declared))}"
 
 
-def _file_of(module: str, root: Path) -> Path:
-    return root / (module.replace(".", "/") + ".py")
+def _parsed(file: Path) -> Any:
+    """The syntax tree of a file, which is not imported."""
+    return ast.parse(file.read_text(encoding="utf-8"))
 
 
-def _summary(file: Path, name: str | None = None) -> str:
-    """The first line of the docstring of a file, or of a class in it, without importing it."""
-    tree: Any = ast.parse(file.read_text(encoding="utf-8"))
-    if name is not None:
-        tree = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    text = inspect.cleandoc(ast.get_docstring(tree) or "")
-    return " ".join(text.split("\n\n")[0].split())[:120]
+def _docstring(node: Any) -> str:
+    """The first paragraph of a docstring."""
+    return " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=\w\w[.)]) (?=[A-Z])", text)[0]
+
+
+def _shortened(text: str) -> str:
+    return textwrap.shorten(text, 150, placeholder=" ...")

@@ -33,13 +33,13 @@ commands:
 Each command explains itself: tessera COMMAND --help. It runs in the root of the repository, like python -m."""
 
 _MODES = ("train", "evaluate", "predict")
-_MODULES = {  # command -> the module that has it, and the words that come first there
-    "prepare": ("research.data.__main__", ("prepare",)),
-    "plan": ("research.plan.__main__", ()),
-    "import": ("research.interop.__main__", ("import",)),
-    "export": ("research.interop.__main__", ("export",)),
-    "check": ("research.interop.__main__", ("check",)),
-    "report": ("research.report.__main__", ()),
+_MODULES = {  # command -> the module that has it, and whether it has others, of which this is one
+    "prepare": ("research.data.__main__", True),
+    "plan": ("research.plan.__main__", False),
+    "import": ("research.interop.__main__", True),
+    "export": ("research.interop.__main__", True),
+    "check": ("research.interop.__main__", True),
+    "report": ("research.report.__main__", False),
 }
 
 
@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return
+    _stay_in_this_repository(words)
     name, *rest = words
     sys.path.insert(0, os.getcwd())  # experiments and configs are those of the repository that one stands in
     if name in _MODES:
@@ -58,31 +59,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     action(rest)
 
 
+def _stay_in_this_repository(words: Sequence[str]) -> None:
+    """Starts again with the code of the repository that one stands in, as python -m does, where the script has other.
+
+    An environment knows the clone that it was installed from; configs and code of two clones must not be mixed.
+    """
+    here = Path("research/cli/tessera.py")
+    if here.is_file() and not here.samefile(__file__):
+        os.execv(sys.executable, [sys.executable, "-m", "research.cli.tessera", *words])
+
+
 def _action(name: str) -> Callable[[Sequence[str]], None]:
     """The function of a command. Raises ValueError for one that is not known."""
     if name in _MODES:
-        return lambda words: _experiment([f"--mode={name}", *words])
+        return lambda words: _experiment(words, name)
     if name == "show":
         return _show
     if name not in _MODULES:
         raise ValueError(f"unknown command {name!r}; choose from {', '.join((*_MODES, 'show', *_MODULES))}")
-    module, first = _MODULES[name]
+    module, one_of_several = _MODULES[name]
 
     def run(words: Sequence[str]) -> None:
         with command.begin():
-            sys.exit(importlib.import_module(module).main([*first, *words]))
+            main = importlib.import_module(module).main
+            sys.exit(main([name, *words], "tessera") if one_of_several else main(words, f"tessera {name}"))
 
     return run
 
 
-def _experiment(words: Sequence[str]) -> None:
+def _experiment(words: Sequence[str], mode: str) -> None:
     """Trains, evaluates or uses: the same as `python -m experiments.NAME.main`, whose NAME the config says."""
     from research.cli import experiment
 
     with command.begin():
-        config = experiment.load(*experiment.parse(words))
+        config = experiment.load(*experiment.parse(words, mode))
         module = importlib.import_module(f"experiments.{config.source.experiment}.main")
-    experiment.run(module.main, words)
+    experiment.run(module.main, words, mode)
 
 
 def _show(words: Sequence[str]) -> None:

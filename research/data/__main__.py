@@ -9,9 +9,9 @@ from research.data import prepare, sources, speech, templates, text
 from research.data.builders.texts import TextBuilder
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
     """Prepares a data set. Raises ValueError for what the user can mend."""
-    parser = command.Parser(prog="python -m research.data", description=__doc__)
+    parser = command.Parser(prog=prog, description=__doc__)
     prepare_parser = parser.add_subparsers(required=True, metavar="COMMAND").add_parser("prepare", help=prepare.__doc__)
     prepare_parser.add_argument(
         "name", help=f"{', '.join(sources.OWN)}, {sources.FOLDER}PATH, or a TFDS catalogue name"

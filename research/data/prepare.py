@@ -37,11 +37,10 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
 
 def _summary(builder):
     """What was read, and what was left out and why."""
-    parts = [f"{split} {info.num_examples}" for split, info in builder.info.splits.items()]
+    parts = [f"{split} {info.num_examples:,}" for split, info in builder.info.splits.items()]
     skipped = getattr(builder, "skipped", [])
     if skipped:
-        more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-        parts.append(f"{len(skipped)} undecodable left out: {'; '.join(skipped[:NAMED])}{more}")
+        parts.append(f"{len(skipped):,} undecodable left out: {_some(skipped)}")
     if hasattr(builder, "summary"):
         parts.append(builder.summary())
     if left_out := getattr(builder, "left_out", None):
@@ -58,12 +57,16 @@ def _check_archives(builder, name, manual_dir):
         archives.check(Path(manual_dir) / archive)
 
 
-def _damaged(builder, named: int = 5):
+def _damaged(builder):
     """Which files are used though something is wrong with them, as the end of a summary."""
     if not (warnings := getattr(builder, "warnings", [])):
         return ""
-    more = f" and {len(warnings) - named} more" if len(warnings) > named else ""
-    return f", {len(warnings)} used as far as they can be decoded: {'; '.join(warnings[:named])}{more}"
+    return f", {len(warnings):,} used as far as they can be decoded: {_some(warnings)}"
+
+
+def _some(lines):
+    more = f" and {len(lines) - NAMED:,} more" if len(lines) > NAMED else ""
+    return "; ".join(lines[:NAMED]) + more
 
 
 def _write(builder, name, manual_dir, skip_undecodable):

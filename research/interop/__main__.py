@@ -40,9 +40,9 @@ def check(path: str, overrides: Sequence[str]) -> list[str]:
     return parity.run(path)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], prog: str = "python -m research.interop") -> None:
     """Runs one command. Raises ValueError for what the user can mend."""
-    parser = command.Parser(prog="python -m research.interop", description="Weights of other libraries.")
+    parser = command.Parser(prog=prog, description="Weights of other libraries.")
     commands = parser.add_subparsers(required=True)
     for name, function in {"import": import_, "export": export, "check": check}.items():
         commands.add_parser(name, help=function.__doc__).set_defaults(function=function)

@@ -15,11 +15,13 @@ from research import command
 from research import config as config_lib
 from research.plan import topology
 
+PROG = "python -m research.plan"
 
-def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+
+def parse(argv: Sequence[str], prog: str = PROG) -> tuple[argparse.Namespace, list[str]]:
     """The arguments and the overrides (`mesh.fsdp=16`). Raises ValueError for an argument that is not known."""
     parser = command.Parser(
-        prog="python -m research.plan",
+        prog=prog,
         description="Compile the train step of a config for a slice that is not there, and say what it needs.",
         epilog="Any field of the config can be overridden: --config.mesh.fsdp=16",
     )
@@ -40,9 +42,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return arguments, overrides
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], prog: str = PROG) -> None:
     """Plans and prints."""
-    arguments, overrides = parse(argv)
+    arguments, overrides = parse(argv, prog)
     chip, shape = topology.parse(arguments.topology)
     topology.prepare_environment()
     topology.make_cpu_devices(math.prod(shape) * chip.cores)

@@ -58,9 +58,9 @@ def check(root: Path) -> int:
     return 1 if wrong else 0
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], prog: str = "python -m research.report") -> int:
     """Runs one command and returns its exit code. Raises ValueError for what the user can mend."""
-    parser = command.Parser(prog="python -m research.report", description="Results rows and their tables.")
+    parser = command.Parser(prog=prog, description="Results rows and their tables.")
     commands = parser.add_subparsers(required=True)
     shared = command.Parser(add_help=False)
     shared.add_argument("--root", type=Path, default=records.ROOT, help="the repository (default: this one)")

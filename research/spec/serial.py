@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from research.spec import convert
 from research.spec.fields import FieldError, FieldInfo, Spec, infos, members
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
@@ -141,8 +140,3 @@ def differences(old: Spec, new: Spec, inference: bool = False) -> tuple[list[str
 
 def _said(leaf: Leaf | None) -> str:
     return "absent" if leaf is None else f"{leaf.value}"
-
-
-def text_of(annotation: object) -> str:
-    """A type in words, for `tessera show`."""
-    return convert.name(annotation)

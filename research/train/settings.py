@@ -17,7 +17,9 @@ class TrainSpec(Spec, tag="train"):
     steps: int = field(default=1000, role=Role.LENGTH, check=_STEPS, doc="optimizer steps")
     batch_size: int = field(default=128, check=checks.at_least(1), doc="examples in a step, over the whole mesh")
     microbatches: int = field(default=1, check=checks.at_least(1), doc="parts of a batch whose gradients are added up")
-    eval_batch_size: int = field(default=128, role=Role.INFERENCE, check=checks.at_least(1), doc="of the whole mesh")
+    eval_batch_size: int = field(
+        default=128, role=Role.INFERENCE, check=checks.at_least(1), doc="the same while evaluating and predicting"
+    )
     eval_every: int = field(
         default=1000, role=Role.RUNTIME, check=_STEPS, doc="steps; a checkpoint follows every evaluation"
     )

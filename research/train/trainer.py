@@ -204,7 +204,8 @@ class Run(Session):
         lost = lost_seconds(read(self.folder.files / "timeline.jsonl"), step)
         self.timeline.add("lost", time.time(), lost, step)
         self.checkpoints.retain()
-        self.say(f"continuing at step {step}")
+        if step < self.settings.steps or not (self.folder.files / "result.json").exists():
+            self.say(f"continuing at step {step}")
         return state, step, self._compile_ahead() if step < self.settings.steps else None
 
     def _begin(self) -> State:

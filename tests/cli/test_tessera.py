@@ -1,6 +1,9 @@
 """`tessera`: one command over everything, and what `show` says of a config."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +38,13 @@ def trained(data_dir, tmp_path_factory):
 # ---- Commands
 
 
+def test_each_command_explains_itself_by_its_own_name():
+    for name in ("train", "evaluate", "predict", "show", "prepare", "plan", "import", "export", "check", "report"):
+        out = ask(name, "--help").out
+        assert out.startswith(f"usage: tessera {name} "), out
+        assert "--mode" not in out
+
+
 def test_help_names_every_command():
     for words in ((), ("--help",)):
         done = ask(*words)
@@ -45,7 +55,7 @@ def test_help_names_every_command():
     ("words", "message"),
     [
         (("trian",), "error: unknown command 'trian'; choose from train, evaluate, predict, show"),
-        (("train", "--workdir=w"), "error: --mode=train needs --config=FILE"),
+        (("train", "--workdir=w"), "error: tessera train needs --config=FILE"),
         (("evaluate", "--workdir=/nowhere/run"), "error: --workdir=/nowhere/run is no run directory"),
         (("prepare", "nothing"), "error: unknown data set 'nothing'"),
         (("show",), "error: give a config"),
@@ -64,6 +74,22 @@ def test_it_is_installed_as_a_script():
 
     (script,) = [each for each in metadata.entry_points(group="console_scripts") if each.name == "tessera"]
     assert script.load() is tessera.main
+
+
+def test_it_runs_the_code_of_the_repository_that_one_stands_in(tmp_path):
+    (tmp_path / "research/cli").mkdir(parents=True)
+    for module in ("__init__.py", "cli/__init__.py"):
+        (tmp_path / "research" / module).touch()
+    (tmp_path / "research/cli/tessera.py").write_text("import sys\nprint('of this clone', sys.argv[1:])")
+    command = [sys.executable, Path(tessera.__file__), "show", "--list"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "of this clone ['show', '--list']\n", done.stderr
+
+
+def test_it_says_where_there_are_no_configs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = ask("show", "--list")
+    assert done.code == 0 and "none in" in done.out and " digits " in done.out
 
 
 # ---- A trained run knows its config
@@ -99,7 +125,7 @@ def test_show_marks_what_differs_from_the_defaults():
 
 def test_show_says_what_fields_mean():
     out = ask("show", f"{DIGITS}:smoke", "--docs").out
-    assert re.search(r"\* train\.steps +20  \(1000\)  # optimizer steps \[length\]", out)
+    assert re.search(r"\* train\.steps +20  \(1000\)  # optimizer steps; at least 1 \[length\]", out)
     assert re.search(r"train\.log_every .* \[runtime\]", out)
 
 
@@ -115,4 +141,4 @@ def test_show_counts_the_parameters():
 
 def test_show_lists_configs_and_data_sets():
     out = ask("show", "--list").out
-    assert f"{DIGITS} " in out and re.search(r"\n  digits +Splits of", out)
+    assert f"{DIGITS} " in out and re.search(r"\n  digits +Handwritten digits: .*Splits of", out)

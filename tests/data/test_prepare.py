@@ -110,7 +110,7 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
     with pytest.raises(ValueError, match="is not prepared"):
         _ = cifar10(data_dir).counts
     message = prepare.prepare("cifar10_jpeg", manual_dir=str(archives), data_dir=str(data_dir))
-    assert "train 3000, validation 10, test 3010" in message
+    assert "train 3,000, validation 10, test 3,010" in message
     assert not list(data_dir.glob("cifar10_jpeg/incomplete.*"))
 
 
@@ -248,5 +248,5 @@ def test_one_process_prepares_and_the_others_wait(tmp_path):
     start = lambda: subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     outputs = sorted(process.communicate()[0] for process in [start(), start()])
     assert "already prepared" in outputs[0]
-    assert "train 1000" in outputs[1]
+    assert "train 1,000" in outputs[1]
     assert sources.is_prepared(sources.open_builder("cifar10_jpeg", str(tmp_path)))

@@ -97,14 +97,14 @@ def runs_here(command):
 
 def small(command):
     """A command as written, but at the smoke size and with the environment of this test for `make`."""
-    if "research.data prepare" not in command:
+    if not re.search("(research.data|tessera) prepare", command):
         command = re.sub(r"(--config=\S+\.py)(:\w+)?(?=\s|$)", r"\1:smoke", command)
     command = re.sub(r"(-m experiments\.performance\.main)(?! --quick)", r"\1 --quick", command)
     return re.sub(r"^make ", f"make -o .venv/installed BIN={BIN} ", command)
 
 
-def write_pictures(path):
-    """Twenty pictures of each of two classes, as `class/picture.jpg`."""
+def write_images(path):
+    """Twenty images of each of two classes, as `class/image.jpg`."""
     rng = np.random.default_rng(0)
     for name, level in {"dark": 60, "light": 190}.items():
         (path / name).mkdir(parents=True)
@@ -194,7 +194,7 @@ def write_sounds(path):
 
 # What stands where a page speaks of a user's own data.
 OWN_DATA = {
-    "/path/to/pictures": write_pictures,
+    "/path/to/images": write_images,
     "/path/to/people": write_people,
     "/path/to/scenes": write_scenes,
     "/path/to/videos": write_videos,
@@ -256,11 +256,12 @@ def test_the_two_commands_are_shown():
 @pytest.mark.parametrize("page", TRAINING_PAGES, ids=lambda page: page.parent.name)
 def test_the_modes_and_own_data_are_shown(page):
     shown = commands(page)
-    assert any("--mode=evaluate" in command for command in shown)
-    assert any("--mode=predict" in command for command in shown)
+    assert any(re.search("--mode=evaluate|tessera evaluate", command) for command in shown)
+    assert any(re.search("--mode=predict|tessera predict", command) for command in shown)
     assert any(f"folder:{own}" in command for command in shown for own in OWN_DATA)
     if page.parent.name in TEXTS:  # a text, a file and standard input
-        predicted = [command.split("--mode=predict ")[1] for command in shown if "--mode=predict" in command]
+        uses = [re.search(r"--mode=predict (.*)|tessera predict --workdir=\S+ (.*)", command) for command in shown]
+        predicted = [use[1] or use[2] for use in uses if use]
         assert {text[:4] for text in predicted} >= {"-", "runs"} and any(text[0] in '"$' for text in predicted)
 
 

@@ -58,11 +58,11 @@ def write_pets(root, splits=("",), count=10):
 
 
 def readme_command(page, words):
-    """The words after `python -m` of the one command of a README that holds `words`."""
+    """What `run` wants of the one `tessera` command of a README that holds `words`."""
     text = (ROOT / "experiments" / page / "README.md").read_text()
     blocks = "".join(re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
     (line,) = [line for line in blocks.splitlines() if words in line]
-    return shlex.split(line)[2:]
+    return ["research.cli.tessera", *shlex.split(line)[1:]]
 
 
 # ---- sizes
@@ -78,9 +78,9 @@ def framed(tmp_path_factory):
     for name, border in {"blue": (40, 40, 220), "red": (220, 40, 40)}.items():
         for number in range(12):
             save(paint((128, 128, 128), (80, 80), border), place / "images" / name / f"{number}.png")
-    words = readme_command("image_classification", "folder:/path/to/pictures")
+    words = readme_command("image_classification", "name=folder:/path/to/images")
     assert "--config.data.image_size=64" in words and not any("resize" in word or "eval_size" in word for word in words)
-    words = [word.replace("/path/to/pictures", str(place / "images")) for word in words[:-1]]
+    words = [word.replace("/path/to/images", str(place / "images")) for word in words[:-1]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(place / "data"))
         patch.chdir(ROOT)
@@ -320,9 +320,10 @@ def test_prediction_reads_as_training_does(framed, tmp_path):
     save(Image.fromarray(pixels), tmp_path / "upright.png")
     (tmp_path / "turned.png").write_bytes(turned(Image.fromarray(pixels)))
     (tmp_path / "eps.png").write_bytes(BAD_IMAGES["EPS"][0])
-    words = readme_command("image_classification", "folder:/path/to/pictures")[:-1]
-    words = [word.replace("/path/to/pictures", str(framed[1].parent / "images")) for word in words]
-    words += [f"--workdir={framed[1]}", *TINY, "--config.data.validation_fraction=0.25", "--mode=predict"]
+    words = readme_command("image_classification", "name=folder:/path/to/images")[:-1]
+    words = [word.replace("/path/to/images", str(framed[1].parent / "images")) for word in words]
+    words += [f"--workdir={framed[1]}", *TINY, "--config.data.validation_fraction=0.25"]
+    words[1] = "predict"
     done = run([*words, tmp_path / "upright.png", tmp_path / "turned.png"])
     assert done.code == 0, done.err
     one, other = (line.partition(": ")[2] for line in done.out.splitlines())

@@ -7,7 +7,7 @@ layout that can be understood in two ways is refused.
 import collections
 import os
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 # How people call splits, in any case.
@@ -42,6 +42,11 @@ class Found(NamedTuple):
         if len(counts) > 20:
             return f"{len(counts)} classes of {min(counts.values()):,} to {max(counts.values()):,}"
         return f"{len(counts)} classes: {', '.join(f'{name} {count:,}' for name, count in sorted(counts.items()))}"
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a path below a user's folder is one that systems and editors put there."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def find(root: Path, suffixes: Container[str], what: str, expected: str, beside: Collection[str] = ()) -> Found:
@@ -149,7 +154,7 @@ def _walk(root: Path) -> Iterator[tuple[Path, os.DirEntry, bool, bool]]:
         for entry in entries:
             path = folder / entry.name
             _check_name(root, path)
-            state = (hidden or entry.name.startswith(".") or entry.name == "__MACOSX", linked or entry.is_symlink())
+            state = (hidden or is_hidden(path), linked or entry.is_symlink())
             yield path, entry, *state
             if entry.is_dir():
                 real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)

@@ -62,5 +62,5 @@ def holds_videos(path: str) -> bool:
     """Whether there are videos, but for hidden ones, in the class folders of the folder `path`."""
     root = Path(path).expanduser()
     files = (file.relative_to(root) for pattern in ("*/*", "*/*/*") for file in root.glob(pattern))
-    shown = (file for file in files if not any(part.startswith(".") for part in file.parts))
+    shown = (file for file in files if not class_folders.is_hidden(file))
     return root.is_dir() and any(file.suffix.lower() in video_files.SUFFIXES for file in shown)

@@ -69,8 +69,8 @@ def find_images(root: Path, beside: Sequence[str] = ()) -> Found:
 
 
 def files(place: Path, suffixes: Container[str]) -> list[Path]:
-    """The files of a folder with these endings, sorted, without hidden ones, which systems and editors put there."""
-    shown = (file for file in place.glob("*") if not file.name.startswith("."))
+    """The files of a folder with these endings, sorted, without hidden ones."""
+    shown = (file for file in place.glob("*") if not class_folders.is_hidden(file.relative_to(place)))
     return sorted(file for file in shown if file.suffix.lower() in suffixes and file.is_file())
 
 

@@ -10,7 +10,6 @@ is labelTrainIds or else labelIds, whose numbers are then changed into these. It
 `val` is the test split.
 """
 
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from research.data import image_files
 from research.data.builders import folder, text_files
-from research.data.builders.masks import Labelled, MaskBuilder
+from research.data.builders.masks import Labelled, MaskBuilder, encode_mask
 from research.data.views import VOID
 
 CLASSES_FILE = "classes.txt"
@@ -158,9 +156,7 @@ def _cityscapes_pairs(root: Path, part: str) -> list[Pair]:
 def _train_ids(encoded: bytes) -> bytes:
     table = np.full(256, VOID, np.uint8)
     table[[number for number, _ in CITYSCAPES.values()]] = range(len(CITYSCAPES))
-    buffer = io.BytesIO()
-    Image.fromarray(table[image_files.decode_mask(encoded)]).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return encode_mask(table[image_files.decode_mask(encoded)])
 
 
 def _classes(file: Path) -> dict[str, str]:

@@ -70,7 +70,7 @@ class MaskBuilder(PictureBuilder, skip_registration=True):
         """See PictureBuilder."""
         mask = picture.mask
         if image_files.orientation(picture.encoded) >= 5:
-            mask = _encoded(_upright(image_files.decode_mask(mask), picture, self._size(picture)))
+            mask = encode_mask(_upright(image_files.decode_mask(mask), picture, self._size(picture)))
         return {"image": picture.encoded, "mask": mask, "name": picture.member}
 
     def _size(self, picture: Labelled) -> Size:
@@ -124,7 +124,8 @@ def _upright(mask: np.ndarray, picture: Labelled, size: Size) -> np.ndarray:
     return np.asarray(Image.fromarray(mask).transpose(image_files.UPRIGHT[orientation]))
 
 
-def _encoded(mask: np.ndarray) -> bytes:
+def encode_mask(mask: np.ndarray) -> bytes:
+    """The class numbers uint8 [height, width] as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, format="PNG")
     return buffer.getvalue()

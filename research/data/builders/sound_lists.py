@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from research.data import sound_files
 from research.data.builders import text_files
+from research.data.builders.class_folders import is_hidden
 from research.data.builders.text_folder import SPLIT_FILES
 
 LISTS = {**SPLIT_FILES, "transcripts": "train"}
@@ -89,7 +90,9 @@ class Files:
     def __init__(self, root: Path):
         self._root = root
         paths = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if is_media(path)}
-        self.paths: Mapping[str, Path] = {name: path for name, path in paths.items() if not _hidden(name)}
+        self.paths: Mapping[str, Path] = {
+            name: path for name, path in paths.items() if not is_hidden(PurePosixPath(name))
+        }
         self.hidden = len(paths) - len(self.paths)
 
     @cached_property
@@ -118,10 +121,6 @@ class Files:
 def is_media(path: Path) -> bool:
     """Whether a path is a file whose name is that of a sound or of a video."""
     return path.suffix.lower() in MEDIA and path.is_file()
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def _composed(name: str) -> str:

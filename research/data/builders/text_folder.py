@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 
 from research.data.builders import text_files, text_json, text_tables
+from research.data.builders.class_folders import is_hidden
 from research.data.builders.texts import TEXT, TEXTS, TextBuilder
 
 SPLIT_FILES = {
@@ -155,7 +156,7 @@ def _find(root: Path) -> dict[str, list[Path]]:
 
 def _only_file(root: Path) -> dict[str, list[Path]]:
     """The one file of a folder that holds nothing else, whatever its name."""
-    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")] if root.is_dir() else []
+    entries = [entry for entry in root.iterdir() if not is_hidden(entry.relative_to(root))] if root.is_dir() else []
     data = [entry for entry in entries if entry.is_file() and _kind(entry) in (*TABLES, *JSONS)]
     return {"train": data} if len(data) == len(entries) == 1 else {}
 
