@@ -127,7 +127,7 @@ supervise() {
       0) log "done" && return ;;
       2)
         show_log
-        log "exit code 2: a mistake that another try would not mend"
+        log "exit code 2: a mistake that another try would not fix"
         return 2
         ;;
       "$AGAIN") log "goes on in $TPU_POLL_S s" && pause "$TPU_POLL_S" ;;

@@ -10,7 +10,7 @@ from research.data.builders.texts import TextBuilder
 
 
 def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
-    """Prepares a data set. Raises ValueError for what the user can mend."""
+    """Prepares a data set. Raises ValueError for what the user can fix."""
     parser = command.Parser(prog=prog, description=__doc__)
     prepare_parser = parser.add_subparsers(required=True, metavar="COMMAND").add_parser("prepare", help=prepare.__doc__)
     prepare_parser.add_argument(
@@ -19,7 +19,7 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
     prepare_parser.add_argument("--manual_dir", default="", help="the folder that holds the archives of the data set")
     prepare_parser.add_argument("--data_dir", default="", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     prepare_parser.add_argument(
-        "--skip_undecodable", action="store_true", help="leave out pictures that cannot be decoded"
+        "--skip_undecodable", action="store_true", help="leave out images, sounds and videos that cannot be decoded"
     )
     prepare_parser.add_argument(
         "--config",

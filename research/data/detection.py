@@ -247,7 +247,7 @@ def _check_content(config: Mapping[str, Any], builder) -> None:
     entries = [entry for kind in metadata["bad"].values() for entry in kind]
     if entries and config["bad_boxes"] == "refuse":
         raise ValueError(
-            f"{config['name']!r} has {len(entries)} bad boxes, the first in {min(entries)}; mend them, or set "
+            f"{config['name']!r} has {len(entries)} bad boxes, the first in {min(entries)}; fix them, or set "
             "config.data.bad_boxes to clip or drop"
         )
 

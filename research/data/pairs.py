@@ -94,7 +94,7 @@ def check(pairs: Sequence[Pair], present: Collection[str], name: str) -> None:
         for path in pair[:2]:
             if path not in present:
                 raise ValueError(
-                    f"{name}, pair {number}: there is no picture {path[:200]!r}; mend the entry or add the file"
+                    f"{name}, pair {number}: there is no picture {path[:200]!r}; fix the entry or add the file"
                 )
         if pair.first == pair.second:
             raise ValueError(f"{name}, pair {number} is of {pair.first!r} and itself; take two pictures")

@@ -41,7 +41,7 @@ def check(path: str, overrides: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str], prog: str = "python -m research.interop") -> None:
-    """Runs one command. Raises ValueError for what the user can mend."""
+    """Runs one command. Raises ValueError for what the user can fix."""
     parser = command.Parser(prog=prog, description="Weights of other libraries.")
     commands = parser.add_subparsers(required=True)
     for name, function in {"import": import_, "export": export, "check": check}.items():

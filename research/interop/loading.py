@@ -235,10 +235,10 @@ def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set
         return set()
     source = None if exact else _source_shape(path, row, shape, specs[wrong], loading.their_grid)
     if source is None:
-        mend = "" if exact else "; change the config, or name it in train.init_skip"
+        fix = "" if exact else "; change the config, or name it in train.init_skip"
         raise ValueError(
             f"{there(wrong)} is {list(specs[wrong].shape)} in {loading.checkpoint.path}, but {path} {list(shape)} "
-            f"needs {list(expected)}{mend}"
+            f"needs {list(expected)}{fix}"
         )
     loading.rows[path], loading.resized[path] = row, source
     return set(names)

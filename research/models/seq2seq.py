@@ -102,7 +102,7 @@ class Seq2Seq(nn.Module):
     front_end: nn.Module | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a field that no batch could mend."""
+        """Raises ValueError for a field that no batch could fix."""
         self._check()
         super().__post_init__()
 

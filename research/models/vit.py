@@ -214,7 +214,7 @@ class ViT(nn.Module):
         return (self.patch_size,)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a field that no picture could mend."""
+        """Raises ValueError for a field that no image could fix."""
         self._check()
         super().__post_init__()
 

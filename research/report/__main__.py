@@ -59,7 +59,7 @@ def check(root: Path) -> int:
 
 
 def main(argv: Sequence[str], prog: str = "python -m research.report") -> int:
-    """Runs one command and returns its exit code. Raises ValueError for what the user can mend."""
+    """Runs one command and returns its exit code. Raises ValueError for what the user can fix."""
     parser = command.Parser(prog=prog, description="Results rows and their tables.")
     commands = parser.add_subparsers(required=True)
     shared = command.Parser(add_help=False)

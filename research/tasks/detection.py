@@ -49,7 +49,7 @@ class Task:
     select_by: str = "map"  # which metric of the evaluation chooses among checkpoints; "loss": the least
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a setting that no batch could mend."""
+        """Raises ValueError for a setting that no batch could fix."""
         config_lib.choose(dict.fromkeys(("loss", *box_scores.NAMES)), self.select_by, "task.select_by")
         for field in ("candidates", "max_detections"):
             if getattr(self, field) < 1:

@@ -47,7 +47,7 @@ class Task(classification.Task):
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a setting that no batch could mend."""
+        """Raises ValueError for a setting that no batch could fix."""
         config_lib.choose(faces.MARGINS, self.margin, "task.margin")
         known = ["accuracy", "loss"]
         for metric in self.metrics:

@@ -48,7 +48,7 @@ class Task:
     selection = ("miou", "max")
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a setting that no batch could mend."""
+        """Raises ValueError for a setting that no batch could fix."""
         config_lib.choose(REGIONS, self.region, "task.region")
         if self.class_weights and len(self.class_weights) != len(self.class_names):
             raise ValueError(

@@ -59,7 +59,7 @@ class Task:
     select_by: str = "loss"  # what chooses among checkpoints: the least loss or the most of a score
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a setting that no batch could mend."""
+        """Raises ValueError for a setting that no batch could fix."""
         config_lib.choose(dict.fromkeys(self.DECODERS), self.decoder, "task.decoder")
         for metric in self.metrics:
             config_lib.choose(text_scores.METRICS, metric, "task.metrics")

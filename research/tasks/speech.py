@@ -27,7 +27,7 @@ class Task(seq2seq.Task):
     ctc_weight: float = 0.0  # the share of CTC in the loss (Kim et al., 2017); 0: the encoder has no head
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a setting that no batch could mend."""
+        """Raises ValueError for a setting that no batch could fix."""
         if not 0 <= self.ctc_weight <= 1:
             raise ValueError(f"config.task.ctc_weight={self.ctc_weight} must be at least 0 and at most 1")
         if self.decoder == "ctc" and not self.ctc_weight:

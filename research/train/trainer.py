@@ -65,7 +65,7 @@ def run(
     the same step and exit with 75.
     `start` finds the weights that `config.train.init_from` names, for a run that begins. `plot` draws, from the run
     directory of a finished training, what its curves do not show.
-    Raises ValueError for what a user can mend, before anything is compiled or written.
+    Raises ValueError for what a user can fix, before anything is compiled or written.
     """
     if mode != "train":
         return Session(config, task, data, workdir).evaluate()

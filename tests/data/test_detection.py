@@ -247,7 +247,7 @@ def test_bad_boxes_are_counted_and_then_cut_left_out_or_refused(tmp_path, load):
         reference = by_name(load(root, bad_boxes=how))["JPEGImages/3.jpg"]
         np.testing.assert_array_equal(reference["boxes"], expected)
         assert reference["areas"][0] == (100 if how == "clip" else 16)
-    with pytest.raises(ValueError, match=r"has 4 bad boxes, the first in Annotations/3.xml \[20, 10, 36, 20\]; mend"):
+    with pytest.raises(ValueError, match=r"has 4 bad boxes, the first in Annotations/3.xml \[20, 10, 36, 20\]; fix"):
         load(root, bad_boxes="refuse")
 
 
@@ -256,7 +256,7 @@ def test_bad_settings_are_refused(tmp_path, load):
     for setting, message in (
         ({"max_boxes": 1}, r"config.data.max_boxes=1 is less than the 2 boxes of a picture of"),
         ({"image_size": (0, 0)}, r"config.data.image_size=\(0, 0\) must be a height and a width"),
-        ({"bad_boxes": "mend"}, r"config.data.bad_boxes='mend' is unknown; choose from clip, drop, refuse"),
+        ({"bad_boxes": "fix"}, r"config.data.bad_boxes='fix' is unknown; choose from clip, drop, refuse"),
         ({"mosaic": 2.0}, r"config.data.mosaic=2.0 must lie between 0 and 1"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -33,7 +33,7 @@ def test_view_2_of_lfw():
 
 
 def test_a_missing_picture_is_named_with_the_file_and_the_entry():
-    with pytest.raises(ValueError, match=r"pairs.csv, pair 2: there is no picture 'c'; mend the entry or add the file"):
+    with pytest.raises(ValueError, match=r"pairs.csv, pair 2: there is no picture 'c'; fix the entry or add the file"):
         pairs.check([Pair("a", "b", 1, 0), Pair("a", "c", 0, 0)], {"a", "b"}, "pairs.csv")
     with pytest.raises(ValueError, match=r"pairs.csv holds no pairs"):
         pairs.check([], {"a"}, "pairs.csv")

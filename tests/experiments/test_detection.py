@@ -122,5 +122,5 @@ def test_predict_draws_boxes_and_writes_them_in_px_of_the_picture(trained, tmp_p
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     config = configs.load(CONFIG, "smoke", ["data.dir=/nowhere"])
-    with pytest.raises(ValueError, match=r"picture '.*bad.png' cannot be read"):
+    with pytest.raises(ValueError, match=r"image '.*bad.png' cannot be read"):
         main.main(config, str(tmp_path), "predict", [str(tmp_path / "bad.png")])

@@ -77,7 +77,7 @@ def test_predict_shows_classes_at_the_size_of_each_picture(trained, tmp_path, ca
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"nothing")
     config = configs.load(CONFIG, "smoke", ["data.dir=/nowhere"])
-    with pytest.raises(ValueError, match=r"picture '.*bad.png' cannot be read"):
+    with pytest.raises(ValueError, match=r"image '.*bad.png' cannot be read"):
         main.main(config, str(tmp_path), "predict", [str(tmp_path / "bad.png")])
 
 

@@ -55,7 +55,7 @@ BAD_PAIRS = {
     "a quote that does not end": (PAIRS + '"a/1.png,b/1.png,0\n', "line 5: unexpected end of data"),
     "a huge field": ("x" * 200_000 + ",b,0\n", "line 1: field larger than field limit"),
     "not UTF-8": (b"a/\xe4.png,a/2.png,1\n", "invalid UTF-8"),
-    "absent": (PAIRS.replace("a/3", "a/9"), "pair 3: there is no picture 'a/9.png'; mend the entry or add the file"),
+    "absent": (PAIRS.replace("a/3", "a/9"), "pair 3: there is no picture 'a/9.png'; fix the entry or add the file"),
     "absolute": ("/etc/passwd,a/1.png,0\n", "pair 1: there is no picture '/etc/passwd'"),
     "outside": ("../x/a/1.png,a/1.png,0\n", "pair 1: there is no picture '../x/a/1.png'"),
     "one kind": (PAIRS.splitlines()[0] + "\n", "there must be pairs of one person and of two"),
