@@ -9,6 +9,7 @@ later changes no digest.
 import ast
 import copy
 import dataclasses
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -71,8 +72,7 @@ def load_file(file: str) -> ModuleType:
     """The module of a config file. Raises ValueError when there is none, or when it is no config."""
     path = Path(file)
     if not path.is_file():
-        known = sorted(str(other) for other in Path("configs").glob("*/*.py"))
-        raise ValueError(f"config file {file!r} does not exist; known: {', '.join(known) or 'none below configs/'}")
+        raise ValueError(f"config file {file!r} does not exist; {_nearest_files(file)}")
     if path.suffix != ".py":
         raise ValueError(f"config file {file!r} is no Python file; a config ends in .py")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
@@ -82,6 +82,17 @@ def load_file(file: str) -> ModuleType:
         if not hasattr(module, name):
             raise ValueError(f"config file {file!r} does not define {name}; see research/config.py")
     return module
+
+
+def _nearest_files(file: str, count: int = 3) -> str:
+    """The config files whose paths are most like `file`, for a message."""
+    known = sorted(str(other) for other in Path("configs").glob("*/*.py"))
+    if not known:
+        return f"there is none below configs/ in {Path.cwd()}, and commands run in the root of the repository"
+    likeness = lambda other: difflib.SequenceMatcher(None, Path(other).name, Path(file).name).ratio()
+    near = sorted(known, key=likeness, reverse=True)[:count]
+    more = f" and {len(known) - count} more, see tessera show --list" if len(known) > count else ""
+    return f"known: {', '.join(near)}{more}"
 
 
 def experiment_module(source: Source, experiment: str = "") -> ModuleType:

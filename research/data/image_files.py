@@ -83,7 +83,7 @@ def read(path: str, channels: int) -> Image.Image:
         with open(path, "rb") as file:
             encoded = file.read()
     except (OSError, ValueError) as error:  # the latter for a name with a null byte
-        raise ValueError(f"image {path!r} cannot be read: {error}") from None
+        raise ValueError(f"image {path!r} cannot be read: {getattr(error, 'strerror', '') or error}") from None
     try:
         return decode(encoded, channels)
     except ValueError as error:

@@ -158,3 +158,8 @@ def test_orientations_are_those_of_pillow():
         encoded = encode(Image.fromarray(stored(orientation)), exif=exif)
         theirs = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
         np.testing.assert_array_equal(np.asarray(theirs), UPRIGHT)
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(ValueError, match=r"image '.*' cannot be read: Is a directory$"):
+        image_files.read(str(tmp_path), 3)
