@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -13,12 +14,14 @@ from typing import NoReturn
 
 from research import numerics
 from research.measure import progress
+from research.train import preemption
 
 
 class Failure(Exception):  # noqa: N818  no mistake in the program
     """What ended a run though nobody gave it anything wrong, such as a full disk: one line, and exit code 1."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 OVERRIDE = "--config."  # before the name of a field
 
 
@@ -51,12 +54,14 @@ def begin() -> Iterator[None]:
 def one_line_errors() -> Iterator[None]:
     """Leaves with one line on stderr: 2 for a user's mistake, 1 for a run that diverged or failed, 130 for Ctrl-C.
 
-    A user's mistake is a ValueError that this repository raised itself; one from a library keeps its traceback.
+    A user's mistake is a ValueError that this repository raised itself; one from a library keeps its traceback. What
+    the system refuses (a file that is a folder, no permission, a full disk) is a failure, and told with its path.
     Standard output and error may be closed, or lose their reader as in `| head -1`; the exit code is the same.
     """
     # Grain, TFDS and Orbax warn about what is none of a user's; what goes wrong there is raised, and told in one line.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    preemption.raise_on_interrupt()
     with _lasting_streams():
         try:
             yield
@@ -64,15 +69,21 @@ def one_line_errors() -> Iterator[None]:
             _leave("interrupted; the same command goes on where it can", 130)
         except (FloatingPointError, Failure) as error:
             _leave(str(error), 1)
+        except OSError as error:
+            if error.filename is None and error.errno not in FULL:
+                raise
+            _leave(f"{error.filename or 'cannot write'}: {error.strerror or error}", 1)
         except ValueError as error:
             if type(error) is not ValueError or not _raised_here(error.__traceback__):
                 raise
             _leave(str(error), 2)
         finally:
+            preemption.end_on_interrupt()  # what is left is the end of Python, which takes a second with JAX
             progress.close_all()
 
 
 def _leave(message: str, code: int) -> NoReturn:
+    preemption.end_on_interrupt()
     progress.close_all()
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)

@@ -4,6 +4,7 @@ from research.train import preemption
 
 if __name__ == "__main__":
     preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+    preemption.end_on_interrupt()
 
 from collections.abc import Sequence
 from typing import Any
