@@ -1,6 +1,7 @@
 """What every command of Tessera shares: a user's mistake becomes one line on stderr and an exit code."""
 
 import argparse
+import atexit
 import contextlib
 import errno
 import io
@@ -78,7 +79,7 @@ def one_line_errors() -> Iterator[None]:
                 raise
             _leave(str(error), 2)
         finally:
-            preemption.end_on_interrupt()  # what is left is the end of Python, which takes a second with JAX
+            atexit.register(preemption.end_on_interrupt)  # before JAX's own, which take a second
             progress.close_all()
 
 
