@@ -13,9 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from research import numerics
+from research import interrupt, numerics
 from research.measure import progress
-from research.train import preemption
 
 
 class Failure(Exception):  # noqa: N818  no mistake in the program
@@ -62,7 +61,7 @@ def one_line_errors() -> Iterator[None]:
     # Grain, TFDS and Orbax warn about what is none of a user's; what goes wrong there is raised, and told in one line.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    preemption.raise_on_interrupt()
+    interrupt.raise_on_interrupt()
     with _lasting_streams():
         try:
             yield
@@ -79,12 +78,12 @@ def one_line_errors() -> Iterator[None]:
                 raise
             _leave(str(error), 2)
         finally:
-            atexit.register(preemption.end_on_interrupt)  # before JAX's own, which take a second
+            atexit.register(interrupt.end_on_interrupt)  # before JAX's own, which take a second
             progress.close_all()
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    preemption.end_on_interrupt()
+    interrupt.end_on_interrupt()
     progress.close_all()
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)

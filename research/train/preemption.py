@@ -2,26 +2,9 @@
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
-
-
-def end_on_interrupt() -> None:
-    """Ctrl-C ends the process with no traceback: while it imports, or when nothing is left to do but to end.
-
-    Inside of `command.one_line_errors` it raises KeyboardInterrupt again.
-    """
-    ours = threading.current_thread() is threading.main_thread()
-    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def raise_on_interrupt() -> None:
-    """Undoes `end_on_interrupt`."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def exit_on_sigterm(flush: Callable[[], None] = lambda: None) -> None:
