@@ -1,7 +1,9 @@
 """What every command of Tessera shares: a user's mistake becomes one line on stderr and an exit code."""
 
 import argparse
+import atexit
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -11,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from research import numerics
+from research import interrupt, numerics
 from research.measure import progress
 
 
@@ -19,6 +21,7 @@ class Failure(Exception):  # noqa: N818  no mistake in the program
     """What ended a run though nobody gave it anything wrong, such as a full disk: one line, and exit code 1."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 OVERRIDE = "--config."  # before the name of a field
 
 
@@ -51,12 +54,14 @@ def begin() -> Iterator[None]:
 def one_line_errors() -> Iterator[None]:
     """Leaves with one line on stderr: 2 for a user's mistake, 1 for a run that diverged or failed, 130 for Ctrl-C.
 
-    A user's mistake is a ValueError that this repository raised itself; one from a library keeps its traceback.
+    A user's mistake is a ValueError that this repository raised itself; one from a library keeps its traceback. What
+    the system refuses (a file that is a folder, no permission, a full disk) is a failure, and told with its path.
     Standard output and error may be closed, or lose their reader as in `| head -1`; the exit code is the same.
     """
     # Grain, TFDS and Orbax warn about what is none of a user's; what goes wrong there is raised, and told in one line.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    interrupt.raise_on_interrupt()
     with _lasting_streams():
         try:
             yield
@@ -64,15 +69,21 @@ def one_line_errors() -> Iterator[None]:
             _leave("interrupted; the same command goes on where it can", 130)
         except (FloatingPointError, Failure) as error:
             _leave(str(error), 1)
+        except OSError as error:
+            if error.filename is None and error.errno not in FULL:
+                raise
+            _leave(f"{error.filename or 'cannot write'}: {error.strerror or error}", 1)
         except ValueError as error:
             if type(error) is not ValueError or not _raised_here(error.__traceback__):
                 raise
             _leave(str(error), 2)
         finally:
+            atexit.register(interrupt.end_on_interrupt)  # before JAX's own, which take a second
             progress.close_all()
 
 
 def _leave(message: str, code: int) -> NoReturn:
+    interrupt.end_on_interrupt()
     progress.close_all()
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)

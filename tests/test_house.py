@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# From the ground up. `numerics`, `files`, `config`, `command` and `text2text` are modules, the others packages.
+# From the ground up. `interrupt`, `numerics`, `files`, `config`, `command`, `text2text` are modules, others packages.
 FLOORS = (
     "spec",
+    "interrupt",
     "numerics",
     "files",
     "config",

@@ -1,9 +1,11 @@
 """Object detection: train, evaluate or use an FCOS detector on pictures with boxes. See README.md."""
 
+from research import interrupt
 from research.train import preemption
 
 if __name__ == "__main__":
     preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+    interrupt.end_on_interrupt()
 
 import json
 from collections.abc import Sequence

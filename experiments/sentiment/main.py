@@ -1,9 +1,11 @@
 """Sentiment: train, evaluate or use an encoder-decoder that calls sentences positive or negative. See README.md."""
 
+from research import interrupt
 from research.train import preemption
 
 if __name__ == "__main__":
     preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+    interrupt.end_on_interrupt()
 
 import math
 from collections.abc import Sequence

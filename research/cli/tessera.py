@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from research import command
+from research import command, interrupt
 from research.train import preemption
 
 USAGE = """usage: tessera COMMAND ...
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _stay_in_this_repository(words)
     name, *rest = words
     sys.path.insert(0, os.getcwd())  # experiments and configs are those of the repository that one stands in
+    interrupt.end_on_interrupt()
     if name in _MODES:
         preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
     with command.begin():

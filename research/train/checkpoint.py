@@ -2,7 +2,7 @@
 
 Orbax writes them asynchronously and commits each with one rename. Beside the state lies what Orbax does not check (see
 `seal.py`): the score, and the shape, dtype and checksum of every leaf. A step that cannot be read, or whose checksums
-differ, is moved aside.
+differ, is moved aside by a run that trains; one that only reads passes over it, since another run may be at work there.
 
 On several processes all of them save and restore together, in a folder that all of them reach.
 """
@@ -57,7 +57,7 @@ class Checkpoints:
         Raises ValueError for checkpoints of a version that kept no checksum of scores.
         """
         self._directory = epath.Path(directory)
-        self._warn, self._mode = warn, mode
+        self._warn, self._mode, self._write = warn, mode, write
         self._kept = functools.partial(seal.kept, last=keep_last, best=keep_best, mode=mode)
         self._options = ocp.CheckpointManagerOptions(
             preservation_policy=_Retention(lambda: self._kept(self._entries())),
@@ -68,6 +68,7 @@ class Checkpoints:
         self._pending: int | None = None
         self._closed = False
         self._loops = contextlib.ExitStack()  # while something is being written
+        self._known: dict[int, seal.Entry] = {}
         self._known = self._inspect()
 
     def save(self, program: Program, step: int, state: State, meta: Mapping[str, Any], score: float | None) -> None:
@@ -130,10 +131,10 @@ class Checkpoints:
         except Exception as error:
             if jax.process_count() == 1:
                 raise
-            self._move(step, _brief(error))
-            raise _UnreadableError(
-                f"checkpoint {step} cannot be read ({_brief(error)}) and was moved aside; start the run again"
-            ) from error
+            if self._write:
+                self._move(step, _brief(error))
+            how = "and was moved aside; start the run again" if self._write else "here; move it away"
+            raise _UnreadableError(f"checkpoint {step} cannot be read ({_brief(error)}) {how}") from error
         _verify(meta["leaves"], state, jax.device_get(program.checksums(state)))
         return meta, state, None
 
@@ -145,7 +146,7 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """The newest step that is on disk or on its way there."""
-        return self._manager.latest_step()
+        return max(self._entries(), default=None)
 
     def newest(self) -> tuple[int, seal.Entry] | None:
         """The newest step that is on disk, once what is being written is there or has failed; None without any."""
@@ -232,6 +233,12 @@ class Checkpoints:
 
     def _set_aside(self, damaged: Mapping[int, str]) -> None:
         """Moves steps away that every process has found to be damaged, with what is wrong; gone for all on return."""
+        for step in damaged:
+            self._known.pop(step, None)
+        if not self._write:
+            for step, why in damaged.items():
+                self._warn(f"checkpoint {step} is damaged ({why}); it is passed over")
+            return
         for step, why in damaged.items():
             if jax.process_index() == 0:
                 self._move(step, why)

@@ -223,8 +223,11 @@ class Metrics:
         self._workdir, self._write, self._warn = workdir, write, warn
         self._file = self._events = None
 
-    def resume(self, step: int, evaluated: bool) -> None:
-        """Forgets what was logged after `step`, and the evaluation of `step` itself unless it is in the checkpoint."""
+    def resume(self, step: int, evaluated: bool, logged: int = 0) -> None:
+        """Forgets what was logged after `step`, and the evaluation of `step` itself unless it is in the checkpoint.
+
+        Warns where nothing is left of `logged`, the newest step that was logged before (0 for none).
+        """
         if not self._write:
             return
         path = self._workdir / "metrics.jsonl"
@@ -237,8 +240,10 @@ class Metrics:
                 and (evaluated or entry["step"] < step or phase != "validation")
             )
 
-        kept = [json.dumps(entry) + "\n" for entry in read_metrics(path, self._warn) if holds(entry)]
-        files.write_atomically(path, "".join(kept))
+        kept = [entry for entry in read_metrics(path, self._warn) if holds(entry)]
+        if (newest := max((entry["step"] for entry in kept), default=0)) < logged:
+            self._warn(f"{path}: what was logged after step {newest} and before step {step} is lost")
+        files.write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = path.open("a")
         self._purge_step = step + 1
 

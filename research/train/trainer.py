@@ -1,7 +1,6 @@
 """The one trainer: every experiment trains and evaluates through `run`."""
 
 import contextlib
-import errno
 import functools
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 
 from research import config as config_lib
-from research.command import Failure
+from research.command import FULL, Failure
 from research.files import sealed
 from research.measure import flops, progress
 from research.measure.chips import chip_of
@@ -30,7 +29,6 @@ from research.train.settings import defaults
 __all__ = ["Run", "Start", "Weights", "build", "defaults", "predict", "predictor", "run"]
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _INTERRUPTED_S = 60  # how long Ctrl-C waits for what is being saved
 
 
@@ -98,6 +96,7 @@ class Run(Session):
 
     def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, start: Start | None = None):
         self.start, self.weights = start, None
+        self._logged = 0  # the newest step that was logged before this start
         self.reading = contextlib.ExitStack()  # ends the processes that read data; left to Python, they fail loudly
         super().__init__(config, task, data, workdir, write=True)
 
@@ -141,7 +140,7 @@ class Run(Session):
             # Others that are gone would be waited for in vain.
             if not processes.lost_another(error):
                 self._close(None)
-            if isinstance(error, OSError) and error.errno in _FULL:
+            if isinstance(error, OSError) and error.errno in FULL:
                 raise Failure(f"cannot write to {self.workdir}: {error.strerror}; {self._newest()}") from error
             raise
         except KeyboardInterrupt:
@@ -177,7 +176,7 @@ class Run(Session):
             self.leave(None)
         # Only now: a finished run keeps the test scores in its metrics.
         evaluated = step > 0 and self.checkpoints.was_evaluated(step)
-        self.metrics.resume(step, evaluated=evaluated)
+        self.metrics.resume(step, evaluated=evaluated, logged=self._logged)
         if step and self._evaluation_due(step) and not evaluated:
             self._evaluate_and_save(state, step)
         self.timeline.add("start", started, time.time() - started, step)
@@ -199,6 +198,7 @@ class Run(Session):
         self.check_config(meta)
         self.check_data(meta)
         self.validated[step] = meta.get("validation", {})
+        self._logged = step - step % meta["config"]["train"]["log_every"]
         if step > self.settings.steps:
             raise ValueError(f"{self.workdir} is at step {step}; config.train.steps={self.settings.steps} is less")
         lost = lost_seconds(read(self.folder.files / "timeline.jsonl"), step)
