@@ -23,6 +23,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from research import ranges
 from research.spec import FieldError, Spec
 from research.spec.fields import info, infos
 
@@ -180,8 +181,11 @@ def complete(raw: dict, defaults: Callable[[ConfigDict], dict], overrides: Seque
     for path, text in parsed:
         _override(config, path, text)
     _follow(config, before, {".".join(path) for path, _ in parsed})
-    for group, cls in specs.items():
-        config[group] = _checked(cls, config[group], group)
+    for group, values in config.items():
+        if group in specs:
+            config[group] = _checked(specs[group], values, group)
+        elif isinstance(values, dict):
+            ranges.check(group, values)
     if not 0 <= config.get("seed", 0) < 2**32:
         raise ValueError(f"config.seed={config['seed']} must be at least 0 and less than 2**32")
     return Resolved(config, known, specs)

@@ -95,6 +95,8 @@ def load(config: Mapping[str, Any], order: str = ORDERS[0]) -> Clips:
     config = {**datasets.DEFAULTS, **DEFAULTS, **config}
     if order not in ORDERS:
         raise ValueError(f"order={order!r} is unknown; choose from {', '.join(ORDERS)}")
+    if config["image_size"]:  # else it is known when the data set is
+        datasets.check(config, config["image_size"])
     builder = datasets.open_builder(config)
     features = builder.info.features
     if not {"frames", "label"} <= features.keys():

@@ -172,7 +172,7 @@ def load(config: Mapping[str, Any]) -> Pictures:
     """
     config = {**DEFAULTS, **config}
     if config["image_size"]:  # else it is known when the data set is
-        _check(config, config["image_size"])
+        check(config, config["image_size"])
     builder = open_builder(config)
     image_key, label_key = _labelled_picture(builder, config["name"])
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
@@ -211,7 +211,7 @@ def transforms(config: Mapping[str, Any], shape: Sequence[int | None], image_key
     from research.data import images  # Pillow only where pictures are used
 
     size = _size(config, shape)
-    _check(config, size)
+    check(config, size)
     choices = {
         "lighting": images.LIGHTINGS, "interpolation": images.INTERPOLATIONS, "long_side": images.LONG_SIDES,
     }  # fmt: skip
@@ -259,7 +259,7 @@ def _size(config, shape):
     return height
 
 
-def _check(config, size):
+def check(config: Mapping[str, Any], size: int) -> None:
     """Raises ValueError for a bad setting of images that training sees in `size`."""
 
     resize, eval_size = config["resize"] or size, config["eval_size"] or size

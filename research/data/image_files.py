@@ -132,9 +132,11 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
-@functools.cache
 def _expect_odd_files() -> None:
-    """Silences what Pillow warns of: it refuses twice the size that it warns of, and broken EXIF is left out here."""
+    """Silences what Pillow warns of: it refuses twice the size that it warns of, and broken EXIF is left out here.
+
+    Each time, since others (a test, a library) put filters back; a filter that is there already is not added again.
+    """
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", category=UserWarning)
     warnings.filterwarnings("ignore", message="Truncated File Read", category=UserWarning)

@@ -43,6 +43,7 @@ def _summary(builder):
         parts.append(f"{len(skipped):,} undecodable left out: {_some(skipped)}")
     if hasattr(builder, "summary"):
         parts.append(builder.summary())
+    parts += builder.copies.described() if hasattr(builder, "copies") else []
     if left_out := getattr(builder, "left_out", None):
         parts.append(class_folders.described(left_out))
     return ", ".join(parts)
@@ -90,7 +91,11 @@ def _write(builder, name, manual_dir, skip_undecodable):
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lets one process at a time prepare what lies in `folder`. The lock dies with its owner."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written ({error.strerror}); name another place with --data_dir") from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -84,13 +84,29 @@ def open_builder(name: str, data_dir: str = ""):
 
 def _open(name: str, data_dir: str):
     if name.startswith(FOLDER):
+        _check_path(name.removeprefix(FOLDER))
         return _folder_kind(name.removeprefix(FOLDER)).of(name.removeprefix(FOLDER), resolve_dir(data_dir))
     return _open_own(name, data_dir) if is_own(name) else _open_catalogue(name, data_dir)
+
+
+def _check_path(path: str) -> None:
+    """Raises ValueError for the name of a folder that no file system takes."""
+    try:
+        os.stat(Path(path).expanduser())
+    except FileNotFoundError:
+        pass  # the kinds of folders say what they need
+    except (OSError, ValueError, RuntimeError) as error:  # too long; a NUL character; no such user
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"data set {FOLDER + path[:200]!r} cannot be opened: {reason}") from None
+    if not path:
+        raise ValueError(f"{FOLDER} names no folder; write {FOLDER}PATH, and {FOLDER}. for this one")
 
 
 def _check_descriptions(name: str, data_dir: str) -> None:
     """Raises ValueError where a prepared form of a data set is described by a file that is damaged."""
     folders = "*folder" if name.startswith(FOLDER) else re.split("[/:]", name)[0]
+    if not re.fullmatch(r"\*?\w+", folders):  # a path, of which nothing was prepared
+        return
     again = f"python -m research.data prepare {shlex.quote(name)}{_elsewhere(resolve_dir(data_dir))}"
     for path in sorted(resolve_dir(data_dir).glob(f"{folders}/**/{_DESCRIPTION}")):
         integrity.verify(path.parent, again)
@@ -147,9 +163,10 @@ def _open_own(name: str, data_dir: str):
 def _open_catalogue(name: str, data_dir: str):
     import tensorflow_datasets as tfds
 
+    meant = f"; a folder or file is named {FOLDER}{name}" if os.path.sep in name else ""
     unknown = ValueError(
         f"unknown data set {name!r}; choose from {', '.join(OWN)}, {FOLDER}PATH, or a name of the TFDS catalogue "
-        "(tensorflow.org/datasets/catalog)"
+        f"(tensorflow.org/datasets/catalog){meant}"
     )
     if not re.fullmatch(r"\w+(/[\w.-]+)?(:[\w.*]+)?", name):
         raise unknown

@@ -74,7 +74,7 @@ def _write_config(
     family = checkpoints.FAMILIES[checkpoint.kind]
     raw, notes = configs.make(checkpoint, folder, target, overrides)
     source = config_lib.Source(f"configs/{family.experiment}/imported.py", "full")
-    complete, _ = config_lib.complete(raw, config_lib.experiment_module(source).defaults, overrides)
+    complete = config_lib.complete(raw, config_lib.experiment_module(source).defaults, overrides).values
     _refuse_other_models(raw, complete)
     file = Path(family.experiment) / "imported.py"
     (folder / family.experiment).mkdir()

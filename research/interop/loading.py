@@ -68,7 +68,16 @@ class Loading:
     their_grid: positions.Grid | None = None  # where it is known
 
     def read(self, path: str, index: Index, dtype: np.dtype) -> np.ndarray:
-        """The values of a parameter at `index`."""
+        """The values of a parameter at `index`. Raises ValueError for one that is not finite."""
+        values = self._values(path, index, dtype)
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{self.checkpoint.path}: {self.rows[path].theirs} holds NaN or infinite values as {dtype}; the "
+                "checkpoint is damaged, or its training diverged"
+            )
+        return values
+
+    def _values(self, path: str, index: Index, dtype: np.dtype) -> np.ndarray:
         tensors, row, shape = self.checkpoint.tensors, self.rows[path], self.shapes[path]
         if path in self.resized:
             theirs = self.resized[path]

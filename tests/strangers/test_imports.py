@@ -360,3 +360,12 @@ def test_a_changed_file_is_taken_or_refused_in_one_line(vit, weights, tmp_path):
             assert done.error and not (folder / "run").exists()
         shutil.rmtree(folder)
     assert 50 < refused < 112
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=["NaN", "infinite"])
+def test_weights_that_are_not_finite(weights, tmp_path, value):
+    broken = {name: np.array(array) for name, array in weights.items()}
+    name = next(name for name in broken if name.endswith("kernel"))
+    broken[name].flat[3] = value
+    np.savez(tmp_path / "vit.npz", **broken)
+    assert f"{name} holds NaN or infinite values as float32" in refusal(tmp_path / "vit.npz", tmp_path)

@@ -241,3 +241,15 @@ def test_questions_of_the_catalogue_without_answer(tmp_path):
     empty = [index for index, each in enumerate(references) if each == ("",)]
     targets = data.prepared.examples("test", (64, 64), False)
     assert all(targets[index][1].tolist() == [data.vocabulary.eos] for index in empty)
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("train.csv", "source,target\n", "holds no examples"),
+    ("train.json", "{}", "holds no text"),
+    ("train.jsonl", "{}\n{}\n", "holds no text"),
+    ("train.json", '{"data": [{"title": "t", "paragraphs": []}]}', "holds no examples"),
+    ("train.tsv", "".join(f"the house {n} is red\tdas Haus {n} ist rot\tz\n" for n in range(9)), "does not name its 3"),
+    ("train.tsv", "".join(f"cat\tword{n}\tnoun\n" for n in "abcde"), "does not name its 3"),
+])  # fmt: skip
+def test_files_without_examples_or_names_of_columns(tmp_path, name, content, said):
+    assert said in prepare(tmp_path, {name: content}).error

@@ -6,6 +6,7 @@ layout that can be understood in two ways is refused.
 
 import collections
 import os
+import re
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -22,6 +23,18 @@ SPLIT_NAMES = {
 }
 # Endings of images that are not read, and without which a class would vanish.
 UNREAD = {".heic", ".heif", ".jxl", ".eps", ".psd", ".svg", ".tga", ".ico", ".raw", ".dng", ".cr2", ".nef", ".arw"}
+# What `folder:PATH` can be, for a message where it is none of it.
+KINDS = (
+    "class/image.jpg, class/clip.mp4, images/NAME.jpg with masks/NAME.png and classes.txt, images with COCO's .json or "
+    "VOC's .xml, person/image.jpg with pairs.csv or labels.csv, sounds with transcripts.tsv, or texts in train.tsv, "
+    ".csv, .jsonl, .json or train.en and train.de"
+)
+# Names of folders that are no classes, where all are called so, or one is called so beside one of the others.
+_SPLIT_LIKE = re.compile(r"(?i).*(train|test|valid|\bval|dev|eval)([-_ ]?(ing|ation|set|data|images|imgs|all|\d+))*")
+_IMAGES = re.compile(r"(?i)(images?|imgs?|photos|pictures|jpegimages|frames|rgb|input)")
+_ANNOTATIONS = re.compile(
+    r"(?i)(labels?|masks?|annotations?|annots?|segmentations?|ground_?truth|gt|segmentationclass)"
+)
 HIDDEN, LINKED, LOOSE, EMPTY = "hidden", "links to a file that is read", "outside class folders", "empty class folders"
 NO_FILES = "links to nothing, or no files"
 
@@ -70,6 +83,11 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
     left_out = {
         reason: paths for reason, each in left_out.items() if (paths := [p for p in each if str(p) not in beside])
     }
+    if not files:
+        seen = listed(
+            {reason: sorted(paths) for reason, paths in left_out.items()} | ({"folders": folders} if folders else {})
+        )
+        raise ValueError(f"{root} holds nothing that can be used, only {seen or 'nothing'}; it can hold {KINDS}")
     places = _split_folders(root, files, folders, what, expected)
     splits, loose = {}, []
     for place, split in places.items():
@@ -94,8 +112,9 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
 
 
 def check_classes(root: Path, found: Found, what: str) -> None:
-    """Raises ValueError for a single class, and for a class that is not trained on."""
+    """Raises ValueError for a single class, for one that is not trained on, and for parts of another layout."""
     classes = found.classes("train")
+    _check_parts(root, classes)
     for split in found.splits:
         if unknown := sorted(found.classes(split) - classes):
             raise ValueError(
@@ -109,9 +128,31 @@ def check_classes(root: Path, found: Found, what: str) -> None:
         )
 
 
+def _check_parts(root: Path, classes: Collection[str]) -> None:
+    """Raises ValueError where folders that would be the classes are called as the parts of a data set are."""
+    for part in (_IMAGES, _ANNOTATIONS):
+        if not any(map(part.fullmatch, classes)):
+            break
+    else:
+        raise ValueError(
+            f"{root}: {', '.join(sorted(classes)[:5])} are called as images and what annotates them, not as classes; "
+            f"a folder can hold {KINDS}"
+        )
+    if classes and all(map(_SPLIT_LIKE.fullmatch, classes)):
+        raise ValueError(
+            f"{root}: {', '.join(sorted(classes)[:5])} are called as splits are, not as classes; expected train/class, "
+            "validation/class and test/class"
+        )
+
+
 def described(left_out: Mapping[str, Sequence[Path | str]]) -> str:
     """`left out: 3 hidden (.x/a.jpg), 6 .heic (cats/b.heic)`: how many for each reason, and the first of them."""
-    return "left out: " + ", ".join(f"{len(each):,} {reason} ({each[0]})" for reason, each in left_out.items())
+    return f"left out: {listed(left_out)}"
+
+
+def listed(paths: Mapping[str, Sequence[Path | str]]) -> str:
+    """`3 hidden (.x/a.jpg), 6 .heic (cats/b.heic)`."""
+    return ", ".join(f"{len(each):,} {reason} ({each[0]})" for reason, each in paths.items())
 
 
 def _scan(root: Path, suffixes: Container[str], left_out: dict[str, list[Path]]) -> tuple[list[Path], list[Path]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from research.data.builders import text_files
 from research.data.builders.archives import damage_named
 from research.data.builders.clips import Clip, ClipBuilder
 
@@ -55,7 +56,10 @@ class FightSurvVideo(ClipBuilder, skip_registration=True):
 
 def read_table(file: Path) -> list[dict[str, str]]:
     """The rows of clips.csv. Raises ValueError, with the line, for one that lacks a column or has an unknown value."""
-    rows = list(csv.DictReader(file.read_text("utf-8").splitlines()))
+    try:
+        rows = list(csv.DictReader(text_files.text(file).splitlines()))
+    except csv.Error as error:
+        raise ValueError(f"{file} cannot be read ({error})") from None
     for line, row in enumerate(rows, start=2):
         if missing := [column for column in COLUMNS if not row.get(column)]:
             raise ValueError(f"{file}, line {line} has no {missing[0]}")

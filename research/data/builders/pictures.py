@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 
 from research.data import images
+from research.data.builders.copies import Copies
 from research.measure import progress
 
 CHUNK = 256  # pictures that wait for the decoders at a time
@@ -34,7 +35,8 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS builder of (image, label) examples that are prepared without TensorFlow.
 
     `archives` are the files that must lie in `manual_dir`, as MANUAL_DOWNLOAD_INSTRUCTIONS says. `skip_undecodable`
-    is set by `prepare`; `skipped` collects which pictures were left out, and why.
+    is set by `prepare`; `skipped` collects which pictures were left out, and why,
+    `copies` which occur twice.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -44,6 +46,7 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def __init__(self, **kwargs):
         self.skipped: list[str] = []
+        self.copies = Copies()
         super().__init__(**kwargs)
 
     def picture_info(
@@ -66,6 +69,7 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         shown = progress.over(pictures, f"{self.name} {split}", "pictures")
         for picture, problem in _checked(shown, self.problem):
             if problem is None:
+                self.copies.add(split, picture.member, picture.encoded)
                 yield picture.member, self.example(picture)
             elif self.skip_undecodable:
                 self.skipped.append(f"{picture.path} {problem}")

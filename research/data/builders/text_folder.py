@@ -226,6 +226,11 @@ def _chosen(rows: Sequence[tuple[str, dict]], blank: int, may_be_empty: Sequence
         raise ValueError(
             f"{path}: {len(rows) - len(examples):,} of {len(rows):,} examples lack a text; fill them, first {first}"
         )
+    for where, row in examples:
+        if not row:
+            raise ValueError(f"{where} holds no text")
+    if not examples:
+        raise ValueError(f"{path} holds no examples, only what is above or around them")
     return Split([_same_keys(row, examples[0][1], where) for where, row in examples], dict(skipped))
 
 

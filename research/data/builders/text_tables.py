@@ -138,6 +138,13 @@ def _check_quotes(rows: Sequence[tuple[int, list[_Cell]]], path: Path) -> None:
             )
 
 
+def _is_example(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row is one of examples that only look like names: a sentence, or what a column repeats."""
+    return any(len(cell.split()) > 4 for cell in first) or any(
+        cell == cells[column].strip() for column, cell in enumerate(first) for cells in body
+    )
+
+
 def _trimmed(cells: list[str]) -> list[str]:
     """The cells without empty ones at the end."""
     width = len(cells)
@@ -154,7 +161,7 @@ def _header(rows: Sequence[tuple[int, list[str]]], delimiter: str, path: Path) -
     named = all(map(_NAME.fullmatch, names)) and len(set(names)) == len(names)
     lower = tuple(name.lower() if name.lower() in SIDES else name for name in names)
     if len(names) > 2:
-        if not named:
+        if not named or _is_example(names, [cells for _, cells in rows[1:]]):
             raise ValueError(
                 f"{path}, line {number} does not name its {len(names)} columns; put a line above, such as "
                 f"{delimiter.join(('source', 'target', 'id'))!r}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from research.data.builders import text_files
 from research.data.builders.clip_folder import FRAMES, read_videos
 from research.data.builders.clips import ClipBuilder
 
@@ -50,7 +51,7 @@ class Ucf101Avi(ClipBuilder, skip_registration=True):
 def read_list(file: Path) -> list[Path]:
     """`class/clip.avi` of each line. Raises ValueError, with the line, for what is no clip of a known class."""
     paths = []
-    for line, text in enumerate(file.read_text("utf-8").splitlines(), start=1):
+    for line, text in enumerate(text_files.text(file).splitlines(), start=1):
         if text.strip():
             path = Path(text.split()[0])
             if path.parent.name not in CLASSES or not _GROUP.search(path.name):
