@@ -121,7 +121,7 @@ def of_run(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigD
         raise ValueError("config.json of the run holds no source; name its config with --config=FILE[:VARIANT]")
     raw = plain({key: value for key, value in content.items() if key != "source"})
     source = Source(where["file"], where["variant"], (*where["overrides"], *overrides))
-    config = complete(raw, experiment_module(source, where["experiment"]).defaults, overrides).values
+    config = _in_range(complete(raw, experiment_module(source, where["experiment"]).defaults, overrides)).values
     return ConfigDict(config | {"source": {**plain(where), "overrides": source.overrides}}).lock()
 
 
@@ -145,7 +145,15 @@ def resolve(source: Source) -> Resolved:
         known = ", ".join(module.VARIANTS)
         raise ValueError(f"unknown variant {source.variant!r} of {source.file}; choose from {known}")
     raw = plain(module.get_config(source.variant))
-    return complete(raw, experiment_module(source).defaults, source.overrides)
+    return _in_range(complete(raw, experiment_module(source).defaults, source.overrides))
+
+
+def _in_range(resolved: Resolved) -> Resolved:
+    """The same. Raises ValueError for a value that makes no sense, in a group without a spec that would refuse it."""
+    for group, values in resolved.values.items():
+        if group not in resolved.specs and isinstance(values, dict):
+            ranges.check(group, values)
+    return resolved
 
 
 def load(file: str, variant: str = "full", overrides: Sequence[str] = ()) -> ConfigDict:
@@ -181,11 +189,8 @@ def complete(raw: dict, defaults: Callable[[ConfigDict], dict], overrides: Seque
     for path, text in parsed:
         _override(config, path, text)
     _follow(config, before, {".".join(path) for path, _ in parsed})
-    for group, values in config.items():
-        if group in specs:
-            config[group] = _checked(specs[group], values, group)
-        elif isinstance(values, dict):
-            ranges.check(group, values)
+    for group, cls in specs.items():
+        config[group] = _checked(cls, config[group], group)
     if not 0 <= config.get("seed", 0) < 2**32:
         raise ValueError(f"config.seed={config['seed']} must be at least 0 and less than 2**32")
     return Resolved(config, known, specs)

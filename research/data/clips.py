@@ -95,9 +95,7 @@ def load(config: Mapping[str, Any], order: str = ORDERS[0]) -> Clips:
     config = {**datasets.DEFAULTS, **DEFAULTS, **config}
     if order not in ORDERS:
         raise ValueError(f"order={order!r} is unknown; choose from {', '.join(ORDERS)}")
-    if config["image_size"]:  # else it is known when the data set is
-        datasets.check(config, config["image_size"])
-    builder = datasets.open_builder(config)
+    builder = sources.open_builder(config["name"], config["dir"])
     features = builder.info.features
     if not {"frames", "label"} <= features.keys():
         raise ValueError(
@@ -109,6 +107,7 @@ def load(config: Mapping[str, Any], order: str = ORDERS[0]) -> Clips:
         raise ValueError(f"config.data.frames={frames}, but {config['name']!r} holds {stored} of each clip")
     picture = datasets.transforms(config, shape, "image", "label")
     channels = picture[1].channels
+    builder = datasets.prepared(builder, config)
     return Clips(
         prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
         train_transform=Train(picture[0], frames),

@@ -172,11 +172,12 @@ def load(config: Mapping[str, Any]) -> Pictures:
     """
     config = {**DEFAULTS, **config}
     if config["image_size"]:  # else it is known when the data set is
-        check(config, config["image_size"])
-    builder = open_builder(config)
+        _check(config, config["image_size"])
+    builder = sources.open_builder(config["name"], config["dir"])
     image_key, label_key = _labelled_picture(builder, config["name"])
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
     train, evaluate = transforms(config, shape, image_key, label_key)
+    builder = prepared(builder, config)
     return Pictures(
         prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
         train_transform=train,
@@ -191,9 +192,11 @@ def load(config: Mapping[str, Any]) -> Pictures:
     )
 
 
-def open_builder(config: Mapping[str, Any]) -> Any:
-    """The builder of `config`'s `name` and `dir`. A folder that is not prepared, or changed since, is prepared."""
-    builder = sources.open_builder(config["name"], config["dir"])
+def prepared(builder: Any, config: Mapping[str, Any]) -> Any:
+    """`builder`, that of `config`'s `name` and `dir`; a folder that is not prepared, or changed since, is prepared.
+
+    Preparing may take long: what else is wrong with a config is found before.
+    """
     if config["name"].startswith(sources.FOLDER) and not sources.is_prepared(builder):
         from research.data import prepare
 
@@ -211,7 +214,7 @@ def transforms(config: Mapping[str, Any], shape: Sequence[int | None], image_key
     from research.data import images  # Pillow only where pictures are used
 
     size = _size(config, shape)
-    check(config, size)
+    _check(config, size)
     choices = {
         "lighting": images.LIGHTINGS, "interpolation": images.INTERPOLATIONS, "long_side": images.LONG_SIDES,
     }  # fmt: skip
@@ -259,7 +262,7 @@ def _size(config, shape):
     return height
 
 
-def check(config: Mapping[str, Any], size: int) -> None:
+def _check(config, size):
     """Raises ValueError for a bad setting of images that training sees in `size`."""
 
     resize, eval_size = config["resize"] or size, config["eval_size"] or size

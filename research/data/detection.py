@@ -188,7 +188,7 @@ def load(config: Mapping[str, Any]) -> Detections:
     a bad setting, pictures with more boxes than `max_boxes`, and with bad_boxes="refuse" for bad boxes.
     """
     config = {**DEFAULTS, **config}
-    builder = datasets.open_builder(config)
+    builder = sources.open_builder(config["name"], config["dir"])
     from research.data.builders import boxes  # here, since TFDS is slow to import
 
     if not isinstance(builder, boxes.BoxBuilder):
@@ -197,6 +197,7 @@ def load(config: Mapping[str, Any]) -> Detections:
             "with pictures and annotations as Pascal VOC or COCO have them"
         )
     _check(config)
+    builder = datasets.prepared(builder, config)
     if sources.is_prepared(builder):
         _check_content(config, builder)
     mean, std = (datasets.per_channel(config[key], CHANNELS, key) for key in ("mean", "std"))

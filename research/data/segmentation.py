@@ -136,7 +136,7 @@ def load(config: Mapping[str, Any]) -> Scenes:
     or a bad setting.
     """
     config = {**DEFAULTS, **config}
-    builder = datasets.open_builder(config)
+    builder = sources.open_builder(config["name"], config["dir"])
     from research.data.builders import masks  # here, since TFDS is slow to import
 
     if not isinstance(builder, masks.MaskBuilder):
@@ -145,6 +145,7 @@ def load(config: Mapping[str, Any]) -> Scenes:
             "folder:PATH with images and masks in PATH/train"
         )
     _check(config)
+    builder = datasets.prepared(builder, config)
     mean, std = (datasets.per_channel(config[key], CHANNELS, key) for key in ("mean", "std"))
     largest = _largest(builder)
     canvas = _size(config, "eval_size", largest)

@@ -242,13 +242,14 @@ def load(config: Mapping[str, Any], shortening: int = 1) -> Speech:
     mel = audio.LogMel(config["sample_rate"], **{key: config[key] for key in _MEL})
     augment = audio.Augment(**{key: config[key] for key in _AUGMENT})
     _check(config)
-    builder = datasets.open_builder(config)
+    builder = sources.open_builder(config["name"], config["dir"])
     if "audio" not in builder.info.features:
         raise ValueError(
             f"config.data.name={config['name']!r} holds no sounds, only {', '.join(builder.info.features)}"
         )
     template = templates.Template(config["target"], config["target"], templates.REFERENCES)
     template.check(config["name"], builder.info.features)
+    builder = datasets.prepared(builder, config)
     settings = vocabulary_lib.Settings(
         config["vocab_size"], config["vocab_type"], config["vocab_coverage"], config["byte_fallback"]
     )

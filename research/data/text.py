@@ -199,9 +199,10 @@ def load(config: Mapping[str, Any]) -> Text:
     _check(config)
     if config["name"].startswith(sources.FOLDER):
         text_folder.check(config["name"].removeprefix(sources.FOLDER))
-    builder = datasets.open_builder(config)
+    builder = sources.open_builder(config["name"], config["dir"])
     template = templates.choose(config["name"], config["source"], config["target"])
     template.check(config["name"], builder.info.features)
+    builder = datasets.prepared(builder, config)
     settings = vocabulary_lib.Settings(
         size=config["vocab_size"],
         type=config["vocab_type"],

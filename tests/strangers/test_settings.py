@@ -53,3 +53,19 @@ def test_sizes_of_clips_are_refused_before_a_folder_is_prepared(tmp_path, monkey
         f"--config.data.name=folder:{tmp_path / 'own'}", "--config.data.image_size=64", "--config.data.resize=32",
     ]).error  # fmt: skip
     assert "config.data.resize=32 px must be at least image_size=64" in error
+
+
+@pytest.mark.parametrize(
+    "experiment", ["detection", "driving_segmentation", "translation", "speech_recognition", "video"]
+)
+def test_folders_of_another_kind_are_refused_before_they_are_prepared(experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    for name in "ab":
+        (tmp_path / "own" / name).mkdir(parents=True)
+        (tmp_path / "own" / name / "1.png").write_bytes(b"no image")
+    outcome = run([
+        f"experiments.{experiment}.main", f"--config={CONFIGS[experiment]}", f"--workdir={tmp_path / 'run'}",
+        f"--config.data.name=folder:{tmp_path / 'own'}",
+    ])  # fmt: skip
+    assert outcome.error
+    assert not (tmp_path / "data").exists()
