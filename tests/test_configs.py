@@ -329,7 +329,10 @@ def test_a_run_reads_every_other_key_and_an_unused_one_is_reported(tmp_path):
     config, reads = changed(toy.make_config(**{"train.steps": 4}), "train.flavour", 1), set()
     trainer.run("train", Recorded(config, reads), toy.make_task(), toy.Data(), tmp_path / "run")
     groups = ("seed", "train.", "optimizer.", "mesh.")
-    assert {name for name in config_lib.flat(config) if name.startswith(groups)} - reads == {"train.flavour"}
+    assert {name for name in config_lib.flat(config) if name.startswith(groups)} - reads == {
+        "train.flavour",
+        "train.init_skip",
+    }  # with init_from alone
     known = {name for name in config_lib.flat(toy.make_config()) if name.startswith(groups)}
     for file, variant in VARIANTS:
         optimizer = {f"optimizer.{key}" for key in config_lib.load(file, variant).optimizer}

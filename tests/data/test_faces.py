@@ -216,5 +216,5 @@ def test_a_file_of_another_encoding_is_named(tmp_path):
     (root / "labels.csv").write_bytes(b"\xef\xbb\xbfperson,age\na,7\n")  # as some editors begin a file in UTF-8
     sources.open_builder(f"folder:{root}", str(tmp_path / "data"))
     (root / "labels.csv").write_bytes(b"person,name\na,Ren\xe9\n")
-    with pytest.raises(ValueError, match=r"labels.csv: invalid UTF-8"):
+    with pytest.raises(ValueError, match=r"labels\.csv, line 2: invalid UTF-8"):
         sources.open_builder(f"folder:{root}", str(tmp_path / "data"))

@@ -60,7 +60,6 @@ def test_broken_exif_says_nothing():
     for exif in (b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0nonsense", b"Exif\0\0"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            image_files._expect_odd_files.cache_clear()
             assert image_files.decode(encode(image, "JPEG", exif=exif), 1).size == (3, 2)
 
 

@@ -384,7 +384,7 @@ def test_the_real_files(tmp_path, name, folder, counts):
     if not (SHARED / folder).is_dir():
         pytest.skip(f"no {folder} in {SHARED}; set TESSERA_SHARED_DATA")
     message = prepare.prepare(name, manual_dir=str(SHARED / folder), data_dir=str(tmp_path))
-    assert message.endswith("(train {}, validation {}, test {})".format(*counts))
+    assert message.endswith("(train {:,}, validation {:,}, test {:,})".format(*counts))
     data = text.load({"name": name, "dir": str(tmp_path)})
     fields = [data.prepared.fields("test", index) for index in range(0, counts[2], 50)]
     texts = [templates.choose(name).texts(example) for example in fields]

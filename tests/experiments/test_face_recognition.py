@@ -72,7 +72,7 @@ def test_two_pictures_are_compared(trained, tmp_path, capsys):
             assert verdicts[same][-1] == (similarity >= threshold)
     # The threshold is that of people who were trained on, who are more alike than those unseen.
     assert np.mean(verdicts[True]) > np.mean(verdicts[False])
-    strict = configs.load(CONFIG, "smoke", (*config.source.overrides, "task.threshold=1.1"))
+    strict = configs.load(CONFIG, "smoke", (*config.source.overrides, "task.threshold=1.0"))
     main.main(strict, workdir, "predict", files)
     assert ": two people (similarity" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"two files at least are needed, not 1"):

@@ -224,7 +224,7 @@ def test_a_split_is_a_word_of_the_name(tmp_path, prepare, name, split):
         root = write_coco(tmp_path / "own/train", images="", name="labels.json").parent
     else:
         root = write_coco(tmp_path / "own", name=name)
-    assert f"({split} 4, 4 boxes)" in prepare(root).out
+    assert f"({split} 4, 4 boxes" in prepare(root).out
 
 
 def test_windows_separators_and_names_above_the_file_but_inside_the_folder(tmp_path, examples):

@@ -222,7 +222,7 @@ def test_links_are_read_once(tmp_path, data_dir):
 )
 def test_splits_are_known_by_their_usual_names(tmp_path, data_dir, splits):
     said = prepared(write_pets(tmp_path / "pets", splits, 2))
-    assert "(train 4, validation 4, test 4, 2 classes: cats 6, dogs 6)" in said
+    assert "(train 4, validation 4, test 4, 2 classes: cats 6, dogs 6" in said
 
 
 def unlike(root, *changes):
@@ -238,8 +238,8 @@ def unlike(root, *changes):
 
 IN_TRAIN = ("-cats", "-dogs", "train/cats/1.png", "train/dogs/1.png")
 REFUSED = {
-    "val and valid": ((*IN_TRAIN, "val/cats/1.png", "valid/cats/1.png"), "holds val and valid, which are both valid"),
-    "train and Train": ((*IN_TRAIN, "Train/cats/2.png"), "which are both train; keep one"),
+    "val and valid": ((*IN_TRAIN, "val/cats/1.png", "valid/cats/1.png"), "are both folders for validation; keep one"),
+    "train and Train": ((*IN_TRAIN, "Train/cats/2.png"), "are both folders for train; keep one"),
     "train beside classes": (("train/1.png",), "holds the split train beside cats, which holds images too"),
     "no train": (("-cats", "-dogs", "test/cats/1.png", "test/dogs/1.png"), "holds test, but no train images"),
     "no classes in test": ((*IN_TRAIN, "test/1.png"), "holds no test images; expected class/image.jpg or train/class"),

@@ -150,7 +150,10 @@ def test_every_command_begins_with_the_flag():
     commands = [file for file in files if 'if __name__ == "__main__":' in file.read_text()]
     assert len(commands) > 10
     for file in commands:
-        last = file.read_text().split('if __name__ == "__main__":')[-1]
+        text = file.read_text()
+        last = (
+            text if file.name == "tessera.py" else text.split('if __name__ == "__main__":')[-1]
+        )  # each of its actions
         assert "command.begin()" in last or "cli.run(main)" in last or file.name == "loader.py", file
 
 

@@ -293,6 +293,10 @@ class Data:
     def __init__(self, pairs):
         self.pairs = pairs
 
+    @property
+    def counts(self):
+        return {"test": len(self.pairs)}
+
     def reference(self, split, index):
         assert split == "test" and 0 <= index < len(self.pairs)
         answer = self.vocabulary.decode(self.pairs[index][1])
