@@ -83,7 +83,5 @@ def test_a_broken_picture_is_named_and_left_out_only_when_asked(tmp_path, load):
 
 def test_a_folder_without_pictures(tmp_path, load):
     (tmp_path / "empty/cat").mkdir(parents=True)
-    with pytest.raises(
-        ValueError, match=r"empty holds nothing that can be used, only 1 folders \(cat\); it can hold class/image\.jpg"
-    ):
+    with pytest.raises(ValueError, match=r"only 1 folders \(cat\); it can hold class/image\.jpg"):
         load(tmp_path / "empty")
