@@ -58,6 +58,16 @@ def check(root: Path) -> int:
     return 1 if wrong else 0
 
 
+def _check_name(workdir: Path) -> None:
+    try:
+        workdir.stat()
+    except FileNotFoundError:
+        pass  # whoever reads it says so
+    except (OSError, ValueError) as error:  # too long; a NUL character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"the run directory {str(workdir)[:200]!r} cannot be opened: {reason}") from None
+
+
 def main(argv: Sequence[str], prog: str = "python -m research.report") -> int:
     """Runs one command and returns its exit code. Raises ValueError for what the user can fix."""
     parser = command.Parser(prog=prog, description="Results rows and their tables.")
@@ -74,6 +84,10 @@ def main(argv: Sequence[str], prog: str = "python -m research.report") -> int:
         commands.add_parser(name, parents=[shared], help=function.__doc__).set_defaults(function=function)
     arguments = vars(parser.parse_args(argv))
     function, root = arguments.pop("function"), arguments.pop("root").resolve()
+    if not (root / "experiments").is_dir():
+        raise ValueError(f"--root={root} is no repository: it holds no folder experiments")
+    for workdir in arguments.get("workdirs", ()):
+        _check_name(workdir)
     # The keys that a config may hold, and so its digest, come from the experiments of this root.
     sys.path.insert(0, str(root))
     return function(**arguments, root=root)
