@@ -162,7 +162,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
     assert "config.model.num_heads=4, but " in refusal(path, task_of(num_heads=4))
     assert "config.model.depth=3, but " in refusal(path, task_of(depth=3))
     assert "holds a ViT, but the config has a Net" in refusal(path, toy.make_task())
-    assert "which is no regex" in refusal(path, **{"train.init_skip": ("(",)})
+    with pytest.raises(ValueError, match="must be a regular expression"):
+        config_of(path, **{"train.init_skip": ("(",)})
     np.savez(tmp_path / "pickle.npz", weights=np.array([{}], object))
     assert "holds pickled Python objects, which could run code" in refusal(tmp_path / "pickle.npz")
     path.write_bytes(path.read_bytes()[:500])

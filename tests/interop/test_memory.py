@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from research import numerics
 from research.interop import loading
 from research.interop.families import t5
 from research.interop.safetensors import Spec, write_sharded
@@ -26,7 +27,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 def peak_bytes(path, workdir):
     """By how much an import raised the most memory that a process of its own ever held."""
-    env = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": os.getcwd()}
+    env = os.environ | {"XLA_FLAGS": numerics.SHIELD, "PYTHONPATH": os.getcwd()}
     words = [sys.executable, "-c", SCRIPT, path, workdir]
     done = subprocess.run([*map(str, words)], env=env, capture_output=True, text=True, check=True)
     return int(done.stdout.splitlines()[-1])
