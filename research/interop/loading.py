@@ -70,7 +70,8 @@ class Loading:
     def read(self, path: str, index: Index, dtype: np.dtype) -> np.ndarray:
         """The values of a parameter at `index`. Raises ValueError for one that is not finite."""
         values = self._values(path, index, dtype)
-        if not np.isfinite(values).all():
+        # Row by row: one array of truth values for all of them would be a quarter of the largest parameter.
+        if not all(np.isfinite(row).all() for row in np.atleast_1d(values)):
             raise ValueError(
                 f"{self.checkpoint.path}: {self.rows[path].theirs} holds NaN or infinite values as {dtype}; the "
                 "checkpoint is damaged, or its training diverged"
