@@ -60,12 +60,12 @@ def show_predictions(
     """
     folder = rundir.Folder(workdir)
     places = rundir.prediction_paths(folder, files)
-    pictures = [image_files.read(file, boxes.CHANNELS) for file in files]
-    outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
+    images = [image_files.read(file, boxes.CHANNELS) for file in files]
+    outputs = trainer.predict(config, task, data, workdir, data.examples(images))
     if not processes.is_main():
         return
     places[0].parent.mkdir(exist_ok=True)
-    for row, (file, picture, place) in enumerate(zip(files, pictures, places, strict=True)):
+    for row, (file, picture, place) in enumerate(zip(files, images, places, strict=True)):
         shown = outputs["scores"][row] >= max(task.shown_from, 1e-9)  # 0: no box
         found = {name: outputs[name][row][shown] for name in ("boxes", "labels", "scores")}
         found["boxes"] = data.in_picture(found["boxes"], views.size_of(picture))

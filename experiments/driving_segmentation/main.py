@@ -66,12 +66,12 @@ def show_predictions(
     """
     folder = rundir.Folder(workdir)
     places = rundir.prediction_paths(folder, files)
-    pictures = [image_files.read(file, scenes.CHANNELS) for file in files]
-    outputs = trainer.predict(config, task, data, workdir, data.examples(pictures))
+    images = [image_files.read(file, scenes.CHANNELS) for file in files]
+    outputs = trainer.predict(config, task, data, workdir, data.examples(images))
     if not processes.is_main():
         return
     places[0].parent.mkdir(exist_ok=True)
-    for file, picture, mask, place in zip(files, pictures, outputs["mask"], places, strict=True):
+    for file, picture, mask, place in zip(files, images, outputs["mask"], places, strict=True):
         mask = data.in_picture(mask, picture)
         drawing.overlay(picture, mask, data.class_names, data.colours).save(f"{place}.png")
         Image.fromarray(mask).save(f"{place}_mask.png")

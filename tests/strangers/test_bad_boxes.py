@@ -65,7 +65,7 @@ BAD_COCO = {
     "file_name too long": (change("images", 1, file_name="a" * 5000), "which is in none of"),
     "file_name absent": (change("images", 1, file_name="nowhere.jpg"), "names nowhere.jpg, which is in none of"),
     "two images of one id": (change("images", 1, id=0), "two entries of image have the id 0; give each its own"),
-    "two images of one file": (change("images", 1, file_name="0.jpg"), "there are two entries for the picture"),
+    "two images of one file": (change("images", 1, file_name="0.jpg"), "there are two entries for the image"),
     "two categories of one id": (change("categories", 1, id=1), "two entries of category have the id 1"),
     "two annotations of one id": (twice("annotations"), "two entries of annotation have the id 1"),
     "no annotations": (lambda c: c.update(annotations=[]), "holds no boxes"),

@@ -91,12 +91,12 @@ def find(root: Path) -> tuple[Found, list[str]]:
 def _check_once(splits: Found) -> None:
     """Raises ValueError for an image with two entries in a split, or in train and another split."""
     trained = {each.picture: each.annotation for each in splits.get("train", ())}
-    for split, pictures in splits.items():
+    for split, images in splits.items():
         seen = {}
-        for each in pictures:
+        for each in images:
             if each.picture in seen:
                 files = " and ".join(dict.fromkeys(map(str, (seen[each.picture], each.annotation))))
-                raise ValueError(f"{files}: there are two entries for the picture {each.picture}; keep one")
+                raise ValueError(f"{files}: there are two entries for the image {each.picture}; keep one")
             if split != "train" and each.picture in trained:
                 raise ValueError(f"{each.picture} is in train and in {split}; keep it in one of them")
             seen[each.picture] = each.annotation
