@@ -21,7 +21,7 @@ from research.models.faces import FaceModel
 from research.parallel import processes
 from research.report import roc
 from research.tasks import classification, faces
-from research.train import rundir, trainer
+from research.train import trainer
 
 _OF_BACKBONE = ("momentum",)  # which both have
 
@@ -60,35 +60,20 @@ def show_comparisons(config: Any, task: faces.Task, data: faces_data.Faces, work
     if len(files) < 2:
         raise ValueError(f"--mode=predict compares pictures: two files at least are needed, not {len(files)}")
     examples = classification.unlabelled(np.stack([data.read(file) for file in files]))
-    threshold = task.threshold or validated_threshold(
-        workdir, task.selection if config.train.select == "best" else None
-    )
-    embeddings = trainer.predict(config, task, data, workdir, examples)["embedding"]
+    predictor = trainer.Predictor(config, task, data, workdir)
+    # The one that was best on the validation pairs; only an evaluated checkpoint holds it.
+    threshold = task.threshold or predictor.validation.get("validation/threshold")
+    if threshold is None:
+        raise ValueError(
+            f"checkpoint {predictor.step} of {workdir} holds no threshold of validation pairs; give one, such as "
+            "--config.task.threshold=0.5"
+        )
+    embeddings = predictor(examples)["embedding"]
     if not processes.is_main():
         return
     for file, similarity in zip(files[1:], embeddings[1:] @ embeddings[0], strict=True):
         verdict = "the same person" if similarity >= threshold else "two people"
         print(f"{files[0]} and {file}: {verdict} (similarity {similarity:.3f}, threshold {threshold:.3f})")
-
-
-def validated_threshold(workdir: str, selection: tuple[str, str] | None = None) -> float:
-    """The threshold that was best on the validation pairs of a run, at its last evaluation. Raises ValueError.
-
-    With a task's `selection` it is that of the evaluation which was best by it.
-    """
-    metrics = rundir.read_metrics(rundir.Folder(workdir).files / "metrics.jsonl")
-    finite = [entry for entry in metrics if entry["value"] is not None]
-    values = lambda name: {entry["step"]: entry["value"] for entry in finite if entry["name"] == f"validation/{name}"}
-    found = values("threshold")
-    if selection and found:
-        name, mode = selection
-        scores = {step: (1 if mode == "max" else -1) * score for step, score in values(name).items() if step in found}
-        found = {step: found[step] for step, score in scores.items() if score == max(scores.values())}
-    if not found:
-        raise ValueError(
-            f"{workdir} holds no threshold of validation pairs; give one, such as --config.task.threshold=0.5"
-        )
-    return found[max(found)]
 
 
 if __name__ == "__main__":

@@ -95,8 +95,7 @@ def measure(config: str = CIFAR10, segment: int = 25, pairs: int = 8) -> Measure
         try:
             run.train()
         except _Enough:
-            run.checkpoints.close()
-            run.metrics.close()
+            pass  # the trainer has closed its files on the way out
         finally:
             signal.signal(signal.SIGTERM, on_sigterm)  # the trainer has set its own handler
     timed = segment - SETTLE_STEPS

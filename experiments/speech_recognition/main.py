@@ -94,7 +94,7 @@ def transcribe(
     Raises ValueError for a file that is no sound or too long, see sound_files.read and speech.Speech.pieces.
     """
     sounds = [data.pieces(sound_files.read(file), file) for file in files]  # what is wrong is said before anything else
-    predict, compiled = trainer.predictor(config, task, data, workdir), set()
+    predict, compiled = trainer.Predictor(config, task, data, workdir), set()
     for parts in sounds:
         examples = data.arrays(parts)
         shape = examples["source"].shape

@@ -270,8 +270,9 @@ class Metrics:
             self._events.flush()
 
     def close(self) -> None:
-        """Flushes and closes the files."""
+        """Flushes and closes the files; a second call does nothing."""
         self.flush()
         for file in (self._file, self._events):
             if file:
                 file.close()
+        self._file = self._events = None

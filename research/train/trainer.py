@@ -26,7 +26,7 @@ from research.train.program import Program, State
 from research.train.session import Session, build
 from research.train.settings import defaults
 
-__all__ = ["Run", "Start", "Weights", "build", "defaults", "predict", "predictor", "run"]
+__all__ = ["Predictor", "Run", "Start", "Weights", "build", "defaults", "predict", "run"]
 
 
 _INTERRUPTED_S = 60  # how long Ctrl-C waits for what is being saved
@@ -79,16 +79,27 @@ def run(
 
 def predict(config: Any, task: Any, data: Any, workdir: str, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the selected checkpoint of a run makes of `examples`: arrays [count, ...] in, arrays [count, ...] out."""
-    return predictor(config, task, data, workdir)(examples)
+    return Predictor(config, task, data, workdir)(examples)
 
 
-def predictor(config: Any, task: Any, data: Any, workdir: str) -> Callable[[dict[str, np.ndarray]], dict]:
-    """`predict` as a function of `examples` alone, which may be called again and again."""
-    using = Session(config, task, data, workdir)
-    _, state = using.restore_selected()
-    using.checkpoints.close()
-    size = config.train.eval_batch_size
-    return functools.partial(prediction.predict, using.program, state.evaluated, config.seed, size)
+class Predictor:
+    """`predict` as a function of `examples` alone, which may be called again and again.
+
+    `step` is that of the selected checkpoint, and `validation` what it scored on the validation split ({} where it
+    was not evaluated): the values that lie in the checkpoint, under its checksum, as `{"validation/NAME": value}`.
+    """
+
+    def __init__(self, config: Any, task: Any, data: Any, workdir: str):
+        using = Session(config, task, data, workdir)
+        self.step, state = using.restore_selected()
+        using.checkpoints.close()
+        self.validation = using.validated[self.step]
+        size = config.train.eval_batch_size
+        self._predict = functools.partial(prediction.predict, using.program, state.evaluated, config.seed, size)
+
+    def __call__(self, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays [count, ...] in, arrays [count, ...] out."""
+        return self._predict(examples)
 
 
 class Run(Session):

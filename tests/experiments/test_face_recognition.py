@@ -1,7 +1,7 @@
 """What a model that has been trained on patterns says of pairs of pictures of people whom it has not seen."""
 
-import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +70,10 @@ def test_two_pictures_are_compared(trained, tmp_path, capsys):
             verdicts[same].append(": the same person (similarity" in line)
             similarity, threshold = map(float, re.search(r"similarity (\S+), threshold (\S+)\)", line).groups())
             assert verdicts[same][-1] == (similarity >= threshold)
+    # What the log says of the threshold, which nothing protects, is not asked.
+    (Path(workdir) / "metrics.jsonl").unlink()
+    main.main(config, workdir, "predict", [*files, other])
+    assert f"threshold {threshold:.3f})" in capsys.readouterr().out
     # The threshold is that of people who were trained on, who are more alike than those unseen.
     assert np.mean(verdicts[True]) > np.mean(verdicts[False])
     strict = configs.load(CONFIG, "smoke", (*config.source.overrides, "task.threshold=1.0"))
@@ -79,15 +83,19 @@ def test_two_pictures_are_compared(trained, tmp_path, capsys):
         main.main(config, workdir, "predict", files[:1])
 
 
-def test_a_run_without_a_threshold_says_how_to_give_one(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no threshold of validation pairs; .*--config.task.threshold=0.5"):
-        main.validated_threshold(str(tmp_path))
-    values = {500: (0.3, 0.9), 1000: (0.4, 0.95), 1500: (0.5, 0.8)}
-    with open(tmp_path / "metrics.jsonl", "w") as file:
-        for step, (threshold, auc) in values.items():
-            for name, value in {"threshold": threshold, "auc": auc}.items():
-                file.write(json.dumps({"step": step, "name": f"validation/{name}", "value": value}) + "\n")
-    assert main.validated_threshold(str(tmp_path)) == 0.5
-    assert main.validated_threshold(str(tmp_path), ("auc", "max")) == 0.4
+def test_a_run_without_a_threshold_says_how_to_give_one(tmp_path, monkeypatch):
+    class Unevaluated:
+        step, validation = 7, {"validation/auc": 0.9}
+
+    monkeypatch.setattr(main.trainer, "Predictor", lambda *arguments: Unevaluated())
+    data_dir = str(tmp_path / "data")
+    prepare.prepare("random_patterns/verification", data_dir=data_dir)
+    config = configs.load(CONFIG, "smoke", (f"data.dir={data_dir}",))
+    files = [write(tmp_path / f"{number}.png", 1, number) for number in (3, 4)]
+    with pytest.raises(ValueError, match=r"checkpoint 7 .* no threshold of validation pairs; .*task.threshold=0.5"):
+        main.main(config, str(tmp_path), "predict", files)
+
+
+def test_no_curve_is_drawn_of_a_run_without_pairs(tmp_path):
     with pytest.raises(ValueError, match=r"predictions.jsonl holds no pairs"):
         roc.draw(tmp_path)

@@ -39,7 +39,7 @@ def test_shuffled_frames_fall_to_chance_and_reversed_ones_to_the_other_class(tra
     accuracy = {}
     for order in ("as they are", "shuffled", "reversed"):
         task, data = main.build(config, order)
-        predict, right = trainer.predictor(config, task, data, workdir), []
+        predict, right = trainer.Predictor(config, task, data, workdir), []
         for batch in data.eval_batches("test", 100):
             right += list(predict(batch)["probabilities"].argmax(1) == batch["label"])
         accuracy[order] = np.mean(right)

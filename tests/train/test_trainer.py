@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -198,3 +199,21 @@ def test_mfu_counts_products_once_forward_and_for_each_gradient(tmp_path, monkey
     # 16 pictures of 16 pixels through 16 units to 4 classes: the pixels need no gradient, the units do.
     hidden, head = 2 * 16 * 16 * 16, 2 * 16 * 16 * 4
     assert run._mfu_of_one == pytest.approx((2 * hidden + 3 * head) / (8 * 1e6 / 2))
+
+
+def test_a_predictor_knows_what_its_checkpoint_scored(finished, tmp_path):
+    workdir, _ = finished
+    predictor = trainer.Predictor(toy.make_config(), toy.make_task(), toy.Data(), workdir)
+    logged = {
+        entry["name"]: entry["value"]
+        for entry in rundir.read_metrics(workdir / "metrics.jsonl")
+        if entry["step"] == predictor.step and entry["name"].startswith("validation/")
+    }
+    assert logged and predictor.validation == logged
+    config = toy.make_config(
+        **{"train.select": "last", "train.checkpoint_every": 5, "train.eval_every": 10, "train.steps": 10}
+    )
+    trainer.run("train", config, toy.make_task(), toy.Data(), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/10")  # what is left was saved between two evaluations
+    unevaluated = trainer.Predictor(config, toy.make_task(), toy.Data(), tmp_path / "run")
+    assert (unevaluated.step, unevaluated.validation) == (5, {})
