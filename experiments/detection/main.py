@@ -27,7 +27,7 @@ from research.train import rundir, trainer
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
     return trainer.defaults(config) | {
-        "data": boxes.DEFAULTS,
+        "data": boxes.DetectionDataSpec,
         "model": backbones.defaults(config, detector.Detector),
         "task": config_lib.fields_of(detection.Task),
     }
@@ -35,7 +35,7 @@ def defaults(config: Any) -> dict[str, Any]:
 
 def build(config: Any) -> tuple[detection.Task, boxes.Detections]:
     """The task and the data of a config; nothing is read or computed yet."""
-    data = boxes.load(config.data)
+    data = boxes.load(boxes.DetectionDataSpec(**config_lib.plain(config.data)))
     model = backbones.make(config, detector.Detector, data.num_classes)
     task = detection.Task(
         model, data.class_names, data.image_shape, config.data.max_boxes, data.mean, data.std, **config.task

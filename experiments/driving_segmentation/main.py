@@ -27,7 +27,7 @@ from research.train import rundir, trainer
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
     return trainer.defaults(config) | {
-        "data": scenes.DEFAULTS,
+        "data": scenes.SegmentationDataSpec,
         "model": backbones.defaults(config, segmenter.Segmenter),
         "task": config_lib.fields_of(segmentation.Task),
     }
@@ -35,7 +35,7 @@ def defaults(config: Any) -> dict[str, Any]:
 
 def build(config: Any) -> tuple[segmentation.Task, scenes.Scenes]:
     """The task and the data of a config; nothing is read or computed yet."""
-    data = scenes.load(config.data)
+    data = scenes.load(scenes.SegmentationDataSpec(**config_lib.plain(config.data)))
     model = backbones.make(config, segmenter.Segmenter, data.num_classes)
     sizes = data.train_transform.size, data.eval_transform.size
     if isinstance(model.backbone, vit.ViT) and sizes[0] != sizes[1]:

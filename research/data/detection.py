@@ -1,4 +1,4 @@
-"""`load(config.data)`: pictures and their boxes as batches that are a function of (seed, step)."""
+"""`load(spec)`: images and their boxes as batches that are a function of (seed, step)."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,34 +7,43 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from research.data import datasets, images, pipeline, sources, views
+from research.data import datasets, images, marked, pipeline, sources, views
+from research.spec import checks, field, invalid
 
-BAD_BOXES = ("clip", "drop", "refuse")
-DEFAULTS: dict[str, Any] = {
-    "name": "",  # bccd_voc, boxed_shapes, coco2017 or folder:PATH, see builders/box_folder.py
-    "dir": "",  # where prepared data lie; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
-    "validation_fraction": 0.1,  # of train, held out where the data set has no validation split
-    "image_size": (0, 0),  # height and width in px of the canvas on which pictures are fitted
-    "max_boxes": 100,  # in a picture; of more, which only mosaic should make, the largest are kept
-    # Boxes that reach outside their picture are cut ("clip"), or left out ("drop"). Empty and inverted ones are left
-    # out, unless any bad box is an error ("refuse").
-    "bad_boxes": "clip",
-    # Augmentation while training, see Train.
-    "scale": (1.0, 1.0),
-    "flip": False,
-    "upside_down": False,
-    "colour": 0.0,
-    "mosaic": 0.0,
-    "min_visible": 0.3,
-    # For the normalisation in the compiled step: per channel (or one for all), in units of 0..255.
-    "mean": (127.5,),
-    "std": (127.5,),
-    # Speed, never content.
-    "workers": 0,
-    "prefetch": 2,
-}
 CHANNELS = 3
 MOSAIC_CENTRE = (0.3, 0.7)  # of the canvas
+_AUGMENTATION = ("scale", "flip", "upside_down", "colour", "mosaic", "min_visible")
+
+
+class DetectionDataSpec(marked.MarkedImageSpec, tag="boxes"):
+    """Images with boxes, fitted on a canvas; the augmentation is that of Train."""
+
+    image_size: tuple[int, int] = field(
+        default=(0, 0), check=checks.each(checks.between(0, 65_536)),
+        doc="height and width in px of the canvas; must be given",
+    )  # fmt: skip
+    max_boxes: int = field(
+        default=100, check=checks.between(1, 100_000),
+        doc="in an image; of more, which only mosaic should make, the largest are kept",
+    )  # fmt: skip
+    bad_boxes: str = field(
+        default="clip", check=checks.one_of("clip", "drop", "refuse"),
+        doc="boxes that reach outside their image are cut (clip) or left out (drop), empty and inverted ones always "
+        "left out; refuse makes any of them an error",
+    )  # fmt: skip
+    upside_down: bool = field(default=False, doc="flip upside down with probability 1/2 while training")
+    mosaic: float = field(
+        default=0.0, check=marked.SHARE, doc="probability that three other images share the canvas while training"
+    )
+    min_visible: float = field(
+        default=0.3, check=marked.SHARE, doc="share of a box that must be on the canvas while training"
+    )
+
+    def validate(self) -> None:
+        """Raises FieldError for a canvas of no size too."""
+        super().validate()
+        if min(self.image_size) < 1:
+            raise invalid(self, "image_size", "must be a height and a width in px")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,74 +190,53 @@ def clean(boxes: np.ndarray, size: views.Size, clip: bool) -> tuple[np.ndarray, 
     return boxes.clip(0, [size[1], size[0]] * 2).astype(np.float32), ~empty & (clip | ~outside)
 
 
-def load(config: Mapping[str, Any]) -> Detections:
-    """The pictures and boxes that `config` (see DEFAULTS) describes; no example is read yet.
+def load(spec: DetectionDataSpec) -> Detections:
+    """The images and boxes that `spec` describes; no example is read yet.
 
     A folder that has not been prepared, or that changed since, is prepared here. Raises ValueError for an unknown name,
-    a bad setting, pictures with more boxes than `max_boxes`, and with bad_boxes="refuse" for bad boxes.
+    images with more boxes than `max_boxes`, and with bad_boxes="refuse" for bad boxes.
     """
-    config = {**DEFAULTS, **config}
-    builder = sources.open_builder(config["name"], config["dir"])
+    builder = sources.open_builder(spec.name, spec.dir)
     from research.data.builders import boxes  # here, since TFDS is slow to import
 
     if not isinstance(builder, boxes.BoxBuilder):
         raise ValueError(
-            f"config.data.name={config['name']!r} has no boxes; choose bccd_voc, boxed_shapes, coco2017 or folder:PATH "
+            f"config.data.name={spec.name!r} has no boxes; choose bccd_voc, boxed_shapes, coco2017 or folder:PATH "
             "with pictures and annotations as Pascal VOC or COCO have them"
         )
-    _check(config)
-    builder = datasets.prepared(builder, config)
+    builder = datasets.prepared(builder, {"name": spec.name, "dir": spec.dir})
     if sources.is_prepared(builder):
-        _check_content(config, builder)
-    mean, std = (datasets.per_channel(config[key], CHANNELS, key) for key in ("mean", "std"))
+        _check_content(spec, builder)
+    mean, std = (datasets.per_channel(getattr(spec, key), CHANNELS, key) for key in ("mean", "std"))
     shared = {
-        "size": tuple(config["image_size"]),
-        "max_boxes": config["max_boxes"],
+        "size": spec.image_size,
+        "max_boxes": spec.max_boxes,
         "fill": tuple(round(value) for value in mean),
-        "clip": config["bad_boxes"] == "clip",
+        "clip": spec.bad_boxes == "clip",
     }
-    augmentation = ("scale", "flip", "upside_down", "colour", "mosaic", "min_visible")
     return Detections(
-        prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
-        train_transform=Train(**shared, **{key: config[key] for key in augmentation}),
+        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
+        train_transform=Train(**shared, **{key: getattr(spec, key) for key in _AUGMENTATION}),
         eval_transform=Evaluate(**shared),
-        workers=config["workers"],
-        prefetch=config["prefetch"],
+        workers=spec.workers,
+        prefetch=spec.prefetch,
         class_names=tuple(builder.class_names),
         mean=mean,
         std=std,
     )
 
 
-def _check(config: Mapping[str, Any]) -> None:
-    size, scale = config["image_size"], config["scale"]
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"config.data.image_size={tuple(size)} must be a height and a width in px")
-    if config["max_boxes"] < 1:
-        raise ValueError(f"config.data.max_boxes={config['max_boxes']} must be at least 1")
-    if config["bad_boxes"] not in BAD_BOXES:
-        raise ValueError(
-            f"config.data.bad_boxes={config['bad_boxes']!r} is unknown; choose from {', '.join(BAD_BOXES)}"
-        )
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-        raise ValueError(f"config.data.scale={tuple(scale)} must be two factors above 0, the smaller one first")
-    for key in ("colour", "mosaic", "min_visible"):
-        if not 0 <= config[key] <= 1:
-            raise ValueError(f"config.data.{key}={config[key]} must lie between 0 and 1")
-    datasets.check_fraction(config)
-
-
-def _check_content(config: Mapping[str, Any], builder) -> None:
+def _check_content(spec: DetectionDataSpec, builder) -> None:
     metadata = builder.info.metadata
-    if metadata["most"] > config["max_boxes"]:
+    if metadata["most"] > spec.max_boxes:
         raise ValueError(
-            f"config.data.max_boxes={config['max_boxes']} is less than the {metadata['most']} boxes of a picture of "
-            f"{config['name']!r}"
+            f"config.data.max_boxes={spec.max_boxes} is less than the {metadata['most']} boxes of a picture of "
+            f"{spec.name!r}"
         )
     entries = [entry for kind in metadata["bad"].values() for entry in kind]
-    if entries and config["bad_boxes"] == "refuse":
+    if entries and spec.bad_boxes == "refuse":
         raise ValueError(
-            f"{config['name']!r} has {len(entries)} bad boxes, the first in {min(entries)}; fix them, or set "
+            f"{spec.name!r} has {len(entries)} bad boxes, the first in {min(entries)}; fix them, or set "
             "config.data.bad_boxes to clip or drop"
         )
 

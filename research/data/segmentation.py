@@ -1,4 +1,4 @@
-"""`load(config.data)`: pictures and their masks as batches that are a function of (seed, step)."""
+"""`load(spec)`: images and their masks as batches that are a function of (seed, step)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,27 +7,31 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from research.data import datasets, image_files, images, sources, views
+from research.data import datasets, image_files, images, marked, sources, views
 from research.data.views import VOID
+from research.spec import checks, field, invalid
 
-DEFAULTS: dict[str, Any] = {
-    "name": "",  # camvid, cityscapes_fine, coloured_shapes or folder:PATH, see builders/mask_folder.py
-    "dir": "",  # where prepared data lie; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
-    "validation_fraction": 0.1,  # of train, held out where the data set has no validation split
-    "image_size": (0, 0),  # height and width in px of what is cut out for training; (0, 0): of the largest picture
-    "eval_size": (0, 0),  # of the canvas of evaluation, on which pictures lie as they are; (0, 0): of the largest one
-    # Augmentation while training, see Train.
-    "scale": (1.0, 1.0),
-    "flip": False,
-    "colour": 0.0,
-    # For the normalisation in the compiled step: per channel (or one for all), in units of 0..255.
-    "mean": (127.5,),
-    "std": (127.5,),
-    # Speed, never content.
-    "workers": 0,
-    "prefetch": 2,
-}
 CHANNELS = 3
+_SIDES = checks.each(checks.between(0, 65_536))
+
+
+class SegmentationDataSpec(marked.MarkedImageSpec, tag="masks"):
+    """Images with masks; sizes are heights and widths in px, and the augmentation is that of Train."""
+
+    image_size: tuple[int, int] = field(
+        default=(0, 0), check=_SIDES, doc="of what is cut out for training; (0, 0): of the largest image"
+    )
+    eval_size: tuple[int, int] = field(
+        default=(0, 0), check=_SIDES,
+        doc="of the canvas of evaluation, on which images lie as they are; (0, 0): of the largest one",
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        """Raises FieldError for a size of which only one side is given too."""
+        super().validate()
+        for name in ("image_size", "eval_size"):
+            if 0 in getattr(self, name) and any(getattr(self, name)):
+                raise invalid(self, name, "must be a height and a width in px, or (0, 0)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,39 +133,37 @@ class Scenes(datasets.Classed):
         return np.asarray(shown.resize(image.size, Image.Resampling.NEAREST))
 
 
-def load(config: Mapping[str, Any]) -> Scenes:
-    """The pictures and masks that `config` (see DEFAULTS) describes; no example is read yet.
+def load(spec: SegmentationDataSpec) -> Scenes:
+    """The images and masks that `spec` describes; no example is read yet.
 
     A folder that has not been prepared, or that changed since, is prepared here. Raises ValueError for an unknown name
-    or a bad setting.
+    or sizes that do not fit the images.
     """
-    config = {**DEFAULTS, **config}
-    builder = sources.open_builder(config["name"], config["dir"])
+    builder = sources.open_builder(spec.name, spec.dir)
     from research.data.builders import masks  # here, since TFDS is slow to import
 
     if not isinstance(builder, masks.MaskBuilder):
         raise ValueError(
-            f"config.data.name={config['name']!r} has no masks; choose camvid, cityscapes_fine, coloured_shapes or "
+            f"config.data.name={spec.name!r} has no masks; choose camvid, cityscapes_fine, coloured_shapes or "
             "folder:PATH with images and masks in PATH/train"
         )
-    _check(config)
-    builder = datasets.prepared(builder, config)
-    mean, std = (datasets.per_channel(config[key], CHANNELS, key) for key in ("mean", "std"))
+    builder = datasets.prepared(builder, {"name": spec.name, "dir": spec.dir})
+    mean, std = (datasets.per_channel(getattr(spec, key), CHANNELS, key) for key in ("mean", "std"))
     largest = _largest(builder)
-    canvas = _size(config, "eval_size", largest)
+    canvas = _size(spec, "eval_size", largest)
     if largest and any(side < most for side, most in zip(canvas, largest, strict=True)):
         raise ValueError(
-            f"config.data.eval_size={canvas} is less than the largest picture of {config['name']!r}: "
+            f"config.data.eval_size={canvas} is less than the largest picture of {spec.name!r}: "
             f"{largest[0]} px high, {largest[1]} px wide"
         )
     shared = {"classes": len(builder.class_names), "fill": tuple(round(value) for value in mean)}
-    augmentation = {"scale": tuple(config["scale"]), "flip": config["flip"], "colour": config["colour"]}
+    augmentation = {"scale": spec.scale, "flip": spec.flip, "colour": spec.colour}
     return Scenes(
-        prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
-        train_transform=Train(_size(config, "image_size", largest), **shared, **augmentation),
+        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
+        train_transform=Train(_size(spec, "image_size", largest), **shared, **augmentation),
         eval_transform=Evaluate(canvas, **shared),
-        workers=config["workers"],
-        prefetch=config["prefetch"],
+        workers=spec.workers,
+        prefetch=spec.prefetch,
         class_names=tuple(builder.class_names),
         colours=tuple(builder.colours) or ("",) * len(builder.class_names),
         mean=mean,
@@ -176,19 +178,8 @@ def _largest(builder) -> views.Size | None:
     return builder.shape[:2] if None not in builder.shape else None
 
 
-def _size(config: Mapping[str, Any], key: str, largest: views.Size | None) -> views.Size:
-    size = tuple(config[key])
-    if len(size) != 2 or min(size) < 0 or (0 in size and any(size)):
-        raise ValueError(f"config.data.{key}={size} must be a height and a width in px, or (0, 0)")
+def _size(spec: SegmentationDataSpec, key: str, largest: views.Size | None) -> views.Size:
+    size = getattr(spec, key)
     if not any(size) and largest is None:
-        raise ValueError(f"config.data.{key} is needed: {config['name']!r} is not prepared, so its sizes are unknown")
+        raise ValueError(f"config.data.{key} is needed: {spec.name!r} is not prepared, so its sizes are unknown")
     return size if any(size) else largest
-
-
-def _check(config: Mapping[str, Any]) -> None:
-    scale = config["scale"]
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-        raise ValueError(f"config.data.scale={tuple(scale)} must be two factors above 0, the smaller one first")
-    if not 0 <= config["colour"] <= 1:
-        raise ValueError(f"config.data.colour={config['colour']} must lie between 0 and 1")
-    datasets.check_fraction(config)

@@ -37,11 +37,13 @@ def write_voc(root, count=10, replaced=None, folders=("JPEGImages", "Annotations
     return root
 
 
+def load_data(**config):
+    return detection.load(detection.DetectionDataSpec(**(CONFIG | config)))
+
+
 @pytest.fixture
 def load(tmp_path):
-    return lambda root, **config: detection.load(
-        {"name": f"folder:{root}", "dir": str(tmp_path / "data"), **CONFIG, **config}
-    )
+    return lambda root, **config: load_data(name=f"folder:{root}", dir=str(tmp_path / "data"), **config)
 
 
 def by_name(data):
@@ -255,9 +257,9 @@ def test_bad_settings_are_refused(tmp_path, load):
     root = write_voc(tmp_path / "own")
     for setting, message in (
         ({"max_boxes": 1}, r"config.data.max_boxes=1 is less than the 2 boxes of a picture of"),
-        ({"image_size": (0, 0)}, r"config.data.image_size=\(0, 0\) must be a height and a width"),
-        ({"bad_boxes": "fix"}, r"config.data.bad_boxes='fix' is unknown; choose from clip, drop, refuse"),
-        ({"mosaic": 2.0}, r"config.data.mosaic=2.0 must lie between 0 and 1"),
+        ({"image_size": (0, 0)}, r"image_size=\(0, 0\) must be a height and a width"),
+        ({"bad_boxes": "fix"}, r"bad_boxes='fix' is unknown; choose from clip, drop, refuse"),
+        ({"mosaic": 2.0}, r"mosaic=2.0 must lie between 0 and 1"),
     ):
         with pytest.raises(ValueError, match=message):
             load(root, **setting)
@@ -275,7 +277,7 @@ def test_bccd_from_its_archive(tmp_path):
                 )
     message = prepare.prepare("bccd_voc", manual_dir=str(tmp_path), data_dir=str(tmp_path / "data"))
     assert "train 3, validation 1, test 2, 12 boxes, of them 6 empty or inverted" in message
-    data = detection.load({"name": "bccd_voc", "dir": str(tmp_path / "data"), **CONFIG})
+    data = load_data(name="bccd_voc", dir=str(tmp_path / "data"))
     assert data.class_names == ("RBC", "WBC", "Platelets") and len(data.reference("test", 0)["boxes"]) == 1
 
 
@@ -340,8 +342,8 @@ def test_a_box_of_which_too_little_is_left_goes():
 
 def test_batches_depend_on_seed_and_step_alone(tmp_path):
     prepare.prepare("boxed_shapes", data_dir=str(tmp_path))
-    config = {"name": "boxed_shapes", "dir": str(tmp_path), "scale": (0.5, 2.0), "flip": True, "mosaic": 0.5}
-    data = detection.load({**CONFIG, **config, "max_boxes": 16})
+    augmentation = {"scale": (0.5, 2.0), "flip": True, "mosaic": 0.5}
+    data = load_data(name="boxed_shapes", dir=str(tmp_path), max_boxes=16, **augmentation)
     batches = data.train_batches(3, 8)
     taken = [next(batches) for _ in range(3)]
     again = next(data.train_batches(3, 8, start=2, rows=slice(4, 8)))
@@ -365,7 +367,7 @@ def test_shapes_lie_in_their_boxes():
 
 def test_predictions_come_back_to_the_picture(tmp_path):
     prepare.prepare("boxed_shapes", data_dir=str(tmp_path))
-    data = detection.load({"name": "boxed_shapes", "dir": str(tmp_path), **CONFIG})
+    data = load_data(name="boxed_shapes", dir=str(tmp_path))
     picture = images.decode(encoded_picture(0, (300, 100)), 3)
     batch = data.examples([picture])
     assert batch["image"].shape == (1, 24, 32, 3) and not batch["box_weight"].any()

@@ -31,9 +31,13 @@ def write_pairs(root, split="", count=10, size=(12, 16), classes="ground\ncar\t#
     return root
 
 
+def load_data(**config):
+    return segmentation.load(segmentation.SegmentationDataSpec(**config))
+
+
 @pytest.fixture
 def load(tmp_path):
-    return lambda root, **config: segmentation.load({"name": f"folder:{root}", "dir": str(tmp_path / "data"), **config})
+    return lambda root, **config: load_data(name=f"folder:{root}", dir=str(tmp_path / "data"), **config)
 
 
 def test_a_folder_is_a_data_set(tmp_path, load):
@@ -159,7 +163,7 @@ def test_camvid_from_its_archive(tmp_path):
                 archive.writestr(mask, png(np.tile(np.arange(12).repeat(15)[:, None], 240)))
     message = prepare.prepare("camvid", manual_dir=str(tmp_path), data_dir=str(tmp_path / "data"))
     assert "train 3, validation 1, test 2" in message and message.count("9.1%") == 11, "shares without void"
-    data = segmentation.load({"name": "camvid", "dir": str(tmp_path / "data")})
+    data = load_data(name="camvid", dir=str(tmp_path / "data"))
     assert data.class_names == tuple(camvid.CLASSES)
     mask = next(data.eval_batches("test", 2))["mask"]
     assert mask.shape == (2, 180, 240) and set(np.unique(mask)) == {*range(11), 255}
@@ -168,11 +172,11 @@ def test_camvid_from_its_archive(tmp_path):
 def test_bad_settings_are_refused(tmp_path, load):
     root = write_pairs(tmp_path / "own")
     for setting, message in (
-        ({"image_size": (0, 8)}, r"config.data.image_size=\(0, 8\) must be a height and a width"),
-        ({"scale": (2.0, 1.0)}, r"config.data.scale=\(2.0, 1.0\) must be two factors above 0"),
-        ({"colour": 1.5}, "config.data.colour=1.5 must lie between 0 and 1"),
+        ({"image_size": (0, 8)}, r"image_size=\(0, 8\) must be a height and a width"),
+        ({"scale": (2.0, 1.0)}, r"scale=\(2.0, 1.0\) must be two factors above 0"),
+        ({"colour": 1.5}, "colour=1.5 must lie between 0 and 1"),
     ):
         with pytest.raises(ValueError, match=message):
             load(root, **setting)
     with pytest.raises(ValueError, match=r"config.data.name='digits' has no masks; choose camvid"):
-        segmentation.load({"name": "digits"})
+        load_data(name="digits")

@@ -112,7 +112,7 @@ def examples(tmp_path, prepare):
         done = prepare(root)
         assert done.code == 0, done.err
         config = {"name": f"folder:{root}", "dir": str(tmp_path / "data"), "image_size": (80, 80), "max_boxes": 8}
-        data = detection.load({**config, "validation_fraction": 0.2})
+        data = detection.load(detection.DetectionDataSpec(**config, validation_fraction=0.2))
         found = {}
         for split, count in data.counts.items():
             for batch in data.eval_batches(split, 1):

@@ -54,7 +54,7 @@ def test_masks_lie_on_their_objects_whatever_way_the_image_is_stored(tmp_path, p
         mask.save(root / f"masks/{n}.png", exif=exif)
     assert prepare(root).code == 0
     config = {"name": f"folder:{root}", "dir": str(tmp_path / "data"), "validation_fraction": 0.2}
-    data, seen = segmentation.load(config), 0
+    data, seen = segmentation.load(segmentation.SegmentationDataSpec(**config)), 0
     for split in data.counts:
         for batch in data.eval_batches(split, 1):
             if batch["weight"][0]:
