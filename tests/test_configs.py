@@ -209,7 +209,7 @@ def training_fingerprint(config):
 def task_fingerprint(config):
     task, data = build(config)
     if isinstance(data, detection.Detections):
-        return training(task)[0], decoding(task), task.selection, task.shown_from
+        return training(task)[0], decoding(task), task.selection, task.spec.shown_from
     if isinstance(data, segmentation.Scenes):
         return training(task)[0], decoding(task)
     if isinstance(data, Faces):

@@ -29,7 +29,7 @@ def defaults(config: Any) -> dict[str, Any]:
     return trainer.defaults(config) | {
         "data": boxes.DetectionDataSpec,
         "model": backbones.defaults(config, detector.Detector),
-        "task": config_lib.fields_of(detection.Task),
+        "task": detection.DetectionSpec,
     }
 
 
@@ -37,9 +37,8 @@ def build(config: Any) -> tuple[detection.Task, boxes.Detections]:
     """The task and the data of a config; nothing is read or computed yet."""
     data = boxes.load(boxes.DetectionDataSpec(**config_lib.plain(config.data)))
     model = backbones.make(config, detector.Detector, data.num_classes)
-    task = detection.Task(
-        model, data.class_names, data.image_shape, config.data.max_boxes, data.mean, data.std, **config.task
-    )
+    spec = detection.DetectionSpec(**config_lib.plain(config.task))
+    task = detection.Task(model, data.class_names, data.image_shape, config.data.max_boxes, data.mean, data.std, spec)
     return task, data
 
 
@@ -56,7 +55,7 @@ def show_predictions(
 ) -> None:
     """Writes below `workdir`/predict, for each picture file, NAME.png with its boxes and NAME.json, and prints where.
 
-    Both hold the boxes whose score is `task.shown_from` or more; in JSON in px: left, top, right, bottom.
+    Both hold the boxes whose score is `shown_from` of the task or more; in JSON in px: left, top, right, bottom.
     """
     folder = rundir.Folder(workdir)
     places = rundir.prediction_paths(folder, files)
@@ -66,7 +65,7 @@ def show_predictions(
         return
     places[0].parent.mkdir(exist_ok=True)
     for row, (file, picture, place) in enumerate(zip(files, images, places, strict=True)):
-        shown = outputs["scores"][row] >= max(task.shown_from, 1e-9)  # 0: no box
+        shown = outputs["scores"][row] >= max(task.spec.shown_from, 1e-9)  # 0: no box
         found = {name: outputs[name][row][shown] for name in ("boxes", "labels", "scores")}
         found["boxes"] = data.in_picture(found["boxes"], views.size_of(picture))
         drawn = drawing.boxes(picture, found["boxes"], found["labels"], found["scores"], data.class_names)

@@ -29,7 +29,7 @@ def defaults(config: Any) -> dict[str, Any]:
     return trainer.defaults(config) | {
         "data": scenes.SegmentationDataSpec,
         "model": backbones.defaults(config, segmenter.Segmenter),
-        "task": config_lib.fields_of(segmentation.Task),
+        "task": segmentation.SegmentationSpec,
     }
 
 
@@ -43,10 +43,8 @@ def build(config: Any) -> tuple[segmentation.Task, scenes.Scenes]:
             f"a ViT sees pictures of one size, but config.data.image_size={sizes[0]} and eval_size={sizes[1]}; "
             "set both to the size of the largest picture, or take a ResNet"
         )
-    task = segmentation.Task(
-        model, data.class_names, data.image_shape, data.mean, data.std, **config_lib.plain(config.task)
-    )
-    return task, data
+    spec = segmentation.SegmentationSpec(**config_lib.plain(config.task))
+    return segmentation.Task(model, data.class_names, data.image_shape, data.mean, data.std, spec), data
 
 
 def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:

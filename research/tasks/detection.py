@@ -1,4 +1,4 @@
-"""Pictures to boxes: the losses of FCOS (Tian et al., 2019), non-maximum suppression inside the compiled step."""
+"""Images to boxes: the losses of FCOS (Tian et al., 2019), non-maximum suppression inside the compiled step."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,20 +9,53 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from research import config as config_lib
 from research.models import box_ops
 from research.models.detector import Found, points
 from research.parallel.sharding import Table, constrain
+from research.spec import Role, Spec, checks, field
 from research.tasks import box_scores, selecting
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 FARTHEST = 8  # strides: a level finds boxes whose farthest side is so far from the point, and more than half of it
+_SHARE = checks.between(0, 1)
+
+
+class DetectionSpec(Spec, tag="detection"):
+    """The losses of training, and how what is found becomes boxes."""
+
+    radius: float = field(
+        default=1.5, check=checks.above(0) & checks.at_most(1e6),
+        doc="strides: points so near to the centre of a box, in either direction, are to find it",
+    )  # fmt: skip
+    focal_alpha: float = field(default=0.25, check=_SHARE, doc="weight of what is there in the focal loss")
+    focal_gamma: float = field(default=2.0, check=checks.between(0, 100), doc="exponent of the focal loss")
+    box_loss_weight: float = field(default=1.0, check=checks.between(0, 1e6), doc="of GIoU beside the other losses")
+    score_threshold: float = field(
+        default=0.05, role=Role.INFERENCE, check=_SHARE, doc="predicted boxes of a lower score are left out"
+    )
+    nms_iou: float = field(
+        default=0.6, role=Role.INFERENCE, check=_SHARE,
+        doc="IoU above which non-maximum suppression leaves out the box of lower score, class by class",
+    )  # fmt: skip
+    candidates: int = field(
+        default=400, role=Role.INFERENCE, check=checks.at_least(1), doc="boxes of an image that take part in that"
+    )
+    max_detections: int = field(
+        default=100, role=Role.INFERENCE, check=checks.at_least(1), doc="boxes of an image that are predicted"
+    )
+    shown_from: float = field(
+        default=0.4, role=Role.INFERENCE, check=_SHARE, doc="score from which `predict` draws a box"
+    )
+    select_by: str = field(
+        default="map", check=checks.one_of("loss", *box_scores.NAMES),
+        doc="the metric of the evaluation that chooses among checkpoints; loss: the least",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Pure functions over a model of pictures to what is `Found` at points.
+    """Pure functions over a model of images to what is `Found` at points.
 
     A batch holds `image` uint8 [batch, height, width, 3], `boxes` float32 [batch, max_boxes, 4] (left, top, right and
     bottom in px), `labels` int32 and `box_weight` float32 [batch, max_boxes], 0 where there is no box, `index` int32
@@ -35,30 +68,12 @@ class Task:
     max_boxes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    # Points within so many strides of a box's centre, in either direction, are to find it.
-    radius: float = 1.5
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
-    box_loss_weight: float = 1.0
-    # Of prediction: boxes below the score, or of lower score and a larger IoU than this with one of their class, go.
-    score_threshold: float = 0.05
-    nms_iou: float = 0.6
-    candidates: int = 400  # that take part in it, in a picture
-    max_detections: int = 100
-    shown_from: float = 0.4  # the score from which `predict` draws a box
-    select_by: str = "map"  # which metric of the evaluation chooses among checkpoints; "loss": the least
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a setting that no batch could fix."""
-        config_lib.choose(dict.fromkeys(("loss", *box_scores.NAMES)), self.select_by, "task.select_by")
-        for field in ("candidates", "max_detections"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"config.task.{field}={getattr(self, field)} must be at least 1")
+    spec: DetectionSpec
 
     @property
     def selection(self) -> tuple[str, str]:
         """What chooses among checkpoints: a metric of the evaluation, and whether more of it is better."""
-        return self.select_by, selecting.mode(self.select_by)
+        return self.spec.select_by, selecting.mode(self.spec.select_by)
 
     @property
     def logical_axes(self) -> Table:
@@ -98,7 +113,7 @@ class Task:
         sums = self._losses(found, batch)
         normalisers = {"class_loss": "positives", "box_loss": "centreness", "centre_loss": "positives"}
         parts = {name: sums[name][0] / totals[normaliser] for name, normaliser in normalisers.items()}
-        loss = parts["class_loss"] + self.box_loss_weight * parts["box_loss"] + parts["centre_loss"]
+        loss = parts["class_loss"] + self.spec.box_loss_weight * parts["box_loss"] + parts["centre_loss"]
         # So that the sums of all microbatches, divided, are the loss that is minimised.
         return loss, (new, sums | {"loss": (loss * totals["examples"], batch["weight"].sum())})
 
@@ -109,7 +124,7 @@ class Task:
     def derived(self, means: Mapping[str, float]) -> dict[str, float]:
         """The loss of a whole split."""
         mean = lambda name: means.get(name, 0.0)  # of a split without objects there are none
-        return {"loss": float(mean("class_loss") + mean("centre_loss") + self.box_loss_weight * mean("box_loss"))}
+        return {"loss": float(mean("class_loss") + mean("centre_loss") + self.spec.box_loss_weight * mean("box_loss"))}
 
     def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
         """`boxes` [batch, max_detections, 4] in px, `scores` and `labels` [batch, max_detections], best first.
@@ -121,11 +136,11 @@ class Task:
         probabilities = jax.nn.sigmoid(found.class_logits) * jax.nn.sigmoid(found.centreness)[..., None]
         scores = jnp.sqrt(probabilities).reshape(len(batch["index"]), -1)
         classes = len(self.class_names)
-        scores, place = jax.lax.top_k(scores, min(self.candidates, scores.shape[1]))
+        scores, place = jax.lax.top_k(scores, min(self.spec.candidates, scores.shape[1]))
         labels = place % classes
         boxes = jnp.take_along_axis(self._boxes(found.distances), (place // classes)[..., None], axis=1)
-        stays = box_ops.suppress(boxes, labels, scores >= self.score_threshold, self.nms_iou)
-        best, order = jax.lax.top_k(jnp.where(stays, scores, 0), min(self.max_detections, scores.shape[1]))
+        stays = box_ops.suppress(boxes, labels, scores >= self.spec.score_threshold, self.spec.nms_iou)
+        best, order = jax.lax.top_k(jnp.where(stays, scores, 0), min(self.spec.max_detections, scores.shape[1]))
         chosen = jnp.take_along_axis(boxes, order[..., None], axis=1)
         return {"boxes": chosen, "scores": best, "labels": jnp.take_along_axis(labels, order, axis=1)}
 
@@ -148,7 +163,7 @@ class Task:
         farthest = jnp.maximum(near, far).max(-1)
         low, high = np.where(first, 0, FARTHEST / 2 * stride), np.where(last, np.inf, FARTHEST * stride)
         centre = (boxes[..., :2] + boxes[..., 2:]) / 2
-        central = jnp.abs(place[None, :, None] - centre).max(-1) < self.radius * stride[:, None]
+        central = jnp.abs(place[None, :, None] - centre).max(-1) < self.spec.radius * stride[:, None]
         inside = jnp.minimum(near, far).min(-1) > 0
         level_fits = (farthest > low[:, None]) & (farthest <= high[:, None])
         weight = batch["box_weight"] * batch["weight"][:, None]
@@ -188,7 +203,7 @@ class Task:
         targets = self.targets(batch)
         positive, centreness = targets["positive"], targets["centreness"]
         wanted = jax.nn.one_hot(targets["label"], len(self.class_names)) * positive[..., None]
-        class_loss = focal(found.class_logits, wanted, self.focal_alpha, self.focal_gamma)
+        class_loss = focal(found.class_logits, wanted, self.spec.focal_alpha, self.spec.focal_gamma)
         class_loss = class_loss * batch["weight"][:, None, None]
         place = self._points()[0]
         boxes = jnp.concatenate([place - found.distances[..., :2], place + found.distances[..., 2:]], axis=-1)

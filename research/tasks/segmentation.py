@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,44 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from research import config as config_lib
 from research.parallel.sharding import Table, constrain
+from research.spec import Role, Spec, checks, field
+from research.tasks.region_losses import REGIONS
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
+_NOT_ALL_ZERO = checks.Check(lambda value: not value or any(value), "must not all be 0")
+
+
+class SegmentationSpec(Spec, tag="segmentation"):
+    """The losses of training, and what is done to images at any time."""
+
+    class_weights: tuple[float, ...] = field(
+        default=(), check=checks.each(checks.between(0, 1e6)) & _NOT_ALL_ZERO,
+        doc="weight of the pixels of each class in the cross-entropy; (): 1 each",
+    )  # fmt: skip
+    region: str = field(
+        default="none", check=checks.one_of("none", *REGIONS), doc="loss of whole images beside the cross-entropy"
+    )
+    region_weight: float = field(default=1.0, check=checks.between(0, 1e6), doc="its factor")
+    standardise: bool = field(
+        default=False,
+        doc="normalise each image by its own mean and standard deviation, all channels together, so that how dark it "
+        "is does not matter; what is around it on its canvas counts, too",
+    )
+    flip_average: bool = field(
+        default=False, role=Role.INFERENCE,
+        doc="average the logits of an image and of its mirror image while evaluating and predicting",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Pure functions over a model of pictures to logits a pixel.
+    """Pure functions over a model of images to logits a pixel.
 
     A batch holds `image` uint8 [batch, height, width, 3], `mask` uint8 [batch, height, width], whose numbers from the
     number of classes on are void and count nowhere, `index` int32 [batch] and `weight` float32 [batch], 0 for padding.
-    `mean` and `std` are per channel, in units of 0..255; `class_weights` one a class, () for 1 each.
-    `region` names a loss of whole pictures, see REGIONS, that is added `region_weight` times.
-
-    standardise    each picture by its own mean and standard deviation, all channels together, instead of `mean` and
-                   `std`: how dark it is does not matter then. What is around it on its canvas counts, too.
-    flip_average   what is evaluated and predicted is the mean of the logits of a picture and of its mirror image
+    `mean` and `std` are per channel, in units of 0..255.
     """
 
     model: nn.Module
@@ -38,21 +57,17 @@ class Task:
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    class_weights: tuple[float, ...] = ()
-    region: str = "none"
-    region_weight: float = 1.0
-    standardise: bool = False
-    flip_average: bool = False
+    spec: SegmentationSpec
 
     # What chooses among checkpoints: a metric of the evaluation, and whether more of it is better.
     selection = ("miou", "max")
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a setting that no batch could fix."""
-        config_lib.choose(REGIONS, self.region, "task.region")
-        if self.class_weights and len(self.class_weights) != len(self.class_names):
+        """Raises ValueError for weights of another number of classes."""
+        weights = len(self.spec.class_weights)
+        if weights not in (0, len(self.class_names)):
             raise ValueError(
-                f"config.task.class_weights has {len(self.class_weights)} entries; () or one for each of the "
+                f"config.task.class_weights has {weights} entries; () or one for each of the "
                 f"{len(self.class_names)} classes is needed: {', '.join(self.class_names)}"
             )
 
@@ -90,10 +105,10 @@ class Task:
         weights = self._weights(batch)
         loss = (_cross_entropy(logits, batch["mask"]) * weights).sum() / totals["pixels"]
         sums = {"pixel_accuracy": self._accuracy(logits, batch)}
-        if REGIONS[self.region]:
-            losses = REGIONS[self.region](jax.nn.softmax(logits), batch["mask"]) * batch["weight"]
-            loss += self.region_weight * losses.sum() / totals["examples"]
-            sums[self.region] = (losses.sum(), batch["weight"].sum())
+        if self.spec.region != "none":
+            losses = REGIONS[self.spec.region](jax.nn.softmax(logits), batch["mask"]) * batch["weight"]
+            loss += self.spec.region_weight * losses.sum() / totals["examples"]
+            sums[self.spec.region] = (losses.sum(), batch["weight"].sum())
         # So that the sums of all microbatches, divided, are the loss that is minimised.
         sums["loss"] = (loss * totals["examples"], batch["weight"].sum())
         return loss, (new, sums)
@@ -125,14 +140,14 @@ class Task:
         return self.model.apply(variables, images, train=train, **options)
 
     def _normalised(self, images: jax.Array) -> jax.Array:
-        if not self.standardise:
+        if not self.spec.standardise:
             return (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         spread = images.std((1, 2, 3), keepdims=True)
         return (images - images.mean((1, 2, 3), keepdims=True)) / jnp.maximum(spread, 1)  # of one grey value: zeros
 
     def _averaged(self, variables, batch: Batch) -> jax.Array:
         logits = self._logits(variables, batch)
-        if not self.flip_average:
+        if not self.spec.flip_average:
             return logits
         mirrored = self._logits(variables, batch | {"image": batch["image"][:, :, ::-1]})
         return (logits + mirrored[:, :, ::-1]) / 2
@@ -143,10 +158,10 @@ class Task:
 
     def _weights(self, batch: Batch) -> jax.Array:
         """The weight of each pixel in the cross-entropy."""
-        if not self.class_weights:
+        if not self.spec.class_weights:
             return self._valid(batch)
         # A few comparisons, which fuse with what follows; looking weights up would be a gather.
-        each = sum(weight * (batch["mask"] == number) for number, weight in enumerate(self.class_weights))
+        each = sum(weight * (batch["mask"] == number) for number, weight in enumerate(self.spec.class_weights))
         return each * self._valid(batch)
 
     def _accuracy(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -156,9 +171,9 @@ class Task:
     def _confusion(self, logits: jax.Array, batch: Batch) -> jax.Array:
         """int32 [classes, classes]: pixels of class i that are taken for class j."""
         classes = len(self.class_names)
-        truth = _one_hot(batch["mask"], classes) * batch["weight"][:, None, None, None]
+        truth = jax.nn.one_hot(batch["mask"], classes) * batch["weight"][:, None, None, None]
         # In float32 for each picture, where it is exact up to 2^24 pixels, then in whole numbers.
-        counts = jnp.einsum("bhwi,bhwj->bij", truth, _one_hot(logits.argmax(-1), classes))
+        counts = jnp.einsum("bhwi,bhwj->bij", truth, jax.nn.one_hot(logits.argmax(-1), classes))
         return counts.astype(jnp.int32).sum(0)
 
 
@@ -229,52 +244,6 @@ class Scorer:
         return counts.reshape(classes, classes).tolist()
 
 
-def dice(probabilities: jax.Array, mask: jax.Array) -> jax.Array:
-    """The Dice loss [batch] of each picture: 1 - 2 |p t| / (|p| + |t|), the mean over the classes that it shows.
-
-    As Milletari et al., 2016, but not squared below. `probabilities` are [batch, height, width, classes].
-    """
-    truth, shown, probabilities = _regions(probabilities, mask)
-    overlap = (probabilities * truth).sum((1, 2))
-    sizes = probabilities.sum((1, 2)) + truth.sum((1, 2))
-    return _mean_of_shown(1 - 2 * overlap / jnp.maximum(sizes, 1), shown)
-
-
-def lovasz(probabilities: jax.Array, mask: jax.Array) -> jax.Array:
-    """The Lovász-softmax loss [batch] of each picture (Berman et al., 2018), the mean over its classes."""
-    truth, shown, probabilities = _regions(probabilities, mask)
-    flat = lambda x: x.reshape(x.shape[0], -1, x.shape[-1]).swapaxes(1, 2)  # [batch, classes, pixels]
-    # Void pixels have error 0, so they come last in the order and change nothing.
-    errors, truth = flat(jnp.abs(truth - probabilities)), flat(truth)
-    order = jnp.argsort(-jax.lax.stop_gradient(errors))
-    errors, truth = (jnp.take_along_axis(x, order, axis=-1) for x in (errors, truth))
-    size = truth.sum(-1, keepdims=True)
-    seen = truth.cumsum(-1)
-    jaccard = 1 - (size - seen) / (size + (1 - truth).cumsum(-1))
-    gradient = jnp.diff(jaccard, prepend=0)
-    return _mean_of_shown((errors * gradient).sum(-1), shown)
-
-
-# Losses that do not add over pixels; each is a function of probabilities and masks to a loss a picture.
-REGIONS: dict[str, Callable | None] = {"none": None, "dice": dice, "lovasz": lovasz}
-
-
-def _regions(probabilities: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The true regions as one-hot vectors, whether each class is shown [batch, classes], probabilities outside void."""
-    truth = _one_hot(mask, probabilities.shape[-1])
-    valid = truth.sum(-1, keepdims=True)
-    return truth, truth.any((1, 2)), probabilities * valid
-
-
-def _mean_of_shown(losses: jax.Array, shown: jax.Array) -> jax.Array:
-    return (losses * shown).sum(-1) / jnp.maximum(shown.sum(-1), 1)
-
-
 def _cross_entropy(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """[batch, height, width]; 0 where void."""
-    return -(jax.nn.log_softmax(logits) * _one_hot(mask, logits.shape[-1])).sum(-1)
-
-
-def _one_hot(mask: jax.Array, classes: int) -> jax.Array:
-    """float32 [..., classes]; all zeros where void."""
-    return jax.nn.one_hot(mask, classes)
+    return -(jax.nn.log_softmax(logits) * jax.nn.one_hot(mask, logits.shape[-1])).sum(-1)

@@ -28,7 +28,8 @@ class Fixed(nn.Module):
 
 
 def make(**settings):
-    return detection.Task(Fixed(), NAMES, SHAPE, 4, (128.0,) * 3, (64.0,) * 3, **settings)
+    spec = detection.DetectionSpec(**settings)
+    return detection.Task(Fixed(), NAMES, SHAPE, 4, (128.0,) * 3, (64.0,) * 3, spec)
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +168,8 @@ def test_what_is_found_is_decoded_and_doubles_go():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match=r"config.task.select_by='best' is unknown; choose from loss, map"):
+    with pytest.raises(ValueError, match=r"select_by='best' is unknown; choose from loss, map"):
         make(select_by="best")
-    with pytest.raises(ValueError, match=r"config.task.candidates=0 must be at least 1"):
+    with pytest.raises(ValueError, match=r"candidates=0 must be at least 1"):
         make(candidates=0)
     assert make(select_by="loss").selection == ("loss", "min") and make().selection == ("map", "max")

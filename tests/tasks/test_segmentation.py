@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from sklearn.metrics import jaccard_score
 
-from research.tasks import segmentation
+from research.tasks import region_losses, segmentation
 
 NAMES = ("sky", "car", "tree")
 
@@ -20,8 +20,9 @@ class Pixelwise(nn.Module):
         return nn.Dense(3, name="head")(images)
 
 
-def make(**settings):
-    return segmentation.Task(Pixelwise(), NAMES, (5, 6, 3), (100.0,) * 3, (50.0,) * 3, **settings)
+def make(model=None, **settings):
+    spec = segmentation.SegmentationSpec(**settings)
+    return segmentation.Task(model or Pixelwise(), NAMES, (5, 6, 3), (100.0,) * 3, (50.0,) * 3, spec)
 
 
 def make_batch(count=6, seed=0):
@@ -81,7 +82,7 @@ def test_lovasz_of_certain_predictions_is_one_minus_iou():
     rng = np.random.default_rng(0)
     mask = rng.choice([0, 1, 2, 255], (8, 7, 9)).astype(np.uint8)
     predicted = rng.integers(0, 3, mask.shape)
-    losses = jax.jit(segmentation.lovasz)(np.eye(3, dtype=np.float32)[predicted], mask)
+    losses = jax.jit(region_losses.lovasz)(np.eye(3, dtype=np.float32)[predicted], mask)
     for loss, truth, guess in zip(losses, mask, predicted, strict=True):
         kept = truth < 3
         expected = 1 - jaccard_score(truth[kept], guess[kept], labels=np.unique(truth[kept]), average=None)
@@ -90,7 +91,7 @@ def test_lovasz_of_certain_predictions_is_one_minus_iou():
 
 def test_lovasz_lies_between_its_corners_and_pulls_towards_the_truth():
     mask = np.array([[[0, 0, 1, 1]]], np.uint8)
-    loss = jax.jit(lambda logits: segmentation.lovasz(jax.nn.softmax(logits), mask).sum())
+    loss = jax.jit(lambda logits: region_losses.lovasz(jax.nn.softmax(logits), mask).sum())
     logits = jnp.zeros((1, 1, 4, 2))
     # All errors are 1/2: half of the loss 1 of a prediction that is wrong everywhere.
     np.testing.assert_allclose(loss(logits), 0.5, rtol=1e-6)
@@ -98,7 +99,7 @@ def test_lovasz_lies_between_its_corners_and_pulls_towards_the_truth():
     assert (gradient[jnp.arange(4), mask[0, 0]] <= 0).all() and float(jnp.abs(gradient).sum()) > 0
 
 
-@pytest.mark.parametrize("region", segmentation.REGIONS)
+@pytest.mark.parametrize("region", ["none", *region_losses.REGIONS])
 def test_losses_of_parts_add_up_and_padding_and_void_count_nowhere(variables, region):
     task, batch = make(region=region, class_weights=(1.0, 2.0, 3.0)), make_batch()
     totals = task.totals(batch)
@@ -143,7 +144,7 @@ def test_a_class_that_nowhere_occurs_has_no_score():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match=r"class_weights has 2 entries; \(\) or one for each of the 3 classes"):
         make(class_weights=(1.0, 2.0))
-    with pytest.raises(ValueError, match=r"config.task.region='shape' is unknown; choose from dice, lovasz, none"):
+    with pytest.raises(ValueError, match=r"region='shape' is unknown; choose from dice, lovasz, none"):
         make(region="shape")
 
 
@@ -173,7 +174,7 @@ def test_averaged_over_mirror_images_a_mask_turns_with_its_picture():
     batch = make_batch()
     mirrored = {name: batch[name][:, :, ::-1] for name in ("image", "mask")}
     for average in (False, True):
-        task = segmentation.Task(Leaning(), NAMES, (5, 6, 3), (100.0,) * 3, (50.0,) * 3, flip_average=average)
+        task = make(Leaning(), flip_average=average)
         variables = jax.jit(task.init)(jax.random.key(0))
         predict, evaluate = jax.jit(task.predict), jax.jit(task.evaluate)
         masks, turned = (np.asarray(predict(variables, each)["mask"]) for each in (batch, batch | mirrored))
