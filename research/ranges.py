@@ -14,7 +14,6 @@ _MOST_PX, _MOST_TOKENS, _MOST_LAYERS, _MOST_SECONDS = 65_536, 10_000_000, 10_000
 _COUNT, _SHARE, _BELOW_ONE = checks.at_least(1), checks.between(0, 1), checks.from_up_to(0, 1)
 _LAYERS, _SIDE = checks.between(1, _MOST_LAYERS), checks.between(0, _MOST_PX)
 _TINY = checks.above(0) & checks.at_most(1)
-_NOT_ALL_ZERO = Check(lambda value: not value or any(value), "must not all be 0")
 _TEXTS = checks.each(Check(lambda value: isinstance(value, str), "must be a text"))
 _COUNTS = checks.not_empty() & checks.each(_COUNT)
 
@@ -25,7 +24,7 @@ RANGES: Mapping[str, Mapping[str, Check]] = {
         "image_size": _SIDE, "resize": _SIDE, "eval_size": _SIDE,
         "pad": _SIDE, "rotate": checks.between(0, 180), "shift": _SIDE,
         "scale": _BELOW_ONE, "randaugment_layers": checks.between(0, 100),
-        "randaugment_magnitude": checks.between(0, 100), "max_boxes": checks.between(1, 100_000),
+        "randaugment_magnitude": checks.between(0, 100),
         "frames": checks.between(0, 10_000),
         "vocab_size": checks.between(1, _MOST_TOKENS), "vocab_coverage": _TINY,
         "source_length": checks.between(1, _MOST_TOKENS), "target_length": checks.between(1, _MOST_TOKENS),
@@ -55,10 +54,7 @@ RANGES: Mapping[str, Mapping[str, Check]] = {
     "task": {
         "label_smoothing": _BELOW_ONE, "mixup": checks.between(0, 1000), "cutmix": checks.between(0, 1000),
         "word_dropout": _BELOW_ONE, "z_loss": _SHARE,
-        "region_weight": checks.between(0, 1e6),
-        "box_loss_weight": checks.between(0, 1e6), "focal_alpha": _SHARE, "focal_gamma": checks.between(0, 100),
-        "radius": checks.above(0) & checks.at_most(1e6), "candidates": _COUNT, "max_detections": _COUNT,
-        "nms_iou": _SHARE, "score_threshold": _SHARE, "shown_from": _SHARE, "threshold": checks.between(-1, 1),
+        "threshold": checks.between(-1, 1),
         "scale": checks.above(0) & checks.at_most(1e6), "beam_size": checks.between(1, 10_000), "num_return": _COUNT,
         "max_decode_length": checks.between(1, _MOST_TOKENS), "length_penalty": checks.between(-10, 10),
         "temperature": checks.between(0, 1000), "top_k": checks.at_least(0), "top_p": _TINY,
@@ -72,9 +68,6 @@ TUPLES: Mapping[str, Mapping[str, Check]] = {
         "special_tokens": _TEXTS,
         "noise_db": checks.each(checks.between(-1000, 1000)),
         "pause_ms": checks.each(checks.between(0, 1e6)),
-        "image_size": checks.each(_SIDE),
-        "eval_size": checks.each(_SIDE),
-        "scale": checks.each(checks.between(0, 100)),
     },
     "model": {
         "stage_sizes": checks.not_empty() & checks.each(_LAYERS),
@@ -85,7 +78,6 @@ TUPLES: Mapping[str, Mapping[str, Check]] = {
     "task": {
         "groups": _TEXTS,
         "metrics": _TEXTS,
-        "class_weights": checks.each(checks.between(0, 1e6)) & _NOT_ALL_ZERO,
     },
 }
 
