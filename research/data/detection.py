@@ -204,7 +204,7 @@ def load(spec: DetectionDataSpec) -> Detections:
             f"config.data.name={spec.name!r} has no boxes; choose bccd_voc, boxed_shapes, coco2017 or folder:PATH "
             "with pictures and annotations as Pascal VOC or COCO have them"
         )
-    builder = datasets.prepared(builder, {"name": spec.name, "dir": spec.dir})
+    builder = datasets.prepared(builder, spec.name, spec.dir)
     if sources.is_prepared(builder):
         _check_content(spec, builder)
     mean, std = (datasets.per_channel(getattr(spec, key), CHANNELS, key) for key in ("mean", "std"))

@@ -147,7 +147,7 @@ def load(spec: SegmentationDataSpec) -> Scenes:
             f"config.data.name={spec.name!r} has no masks; choose camvid, cityscapes_fine, coloured_shapes or "
             "folder:PATH with images and masks in PATH/train"
         )
-    builder = datasets.prepared(builder, {"name": spec.name, "dir": spec.dir})
+    builder = datasets.prepared(builder, spec.name, spec.dir)
     mean, std = (datasets.per_channel(getattr(spec, key), CHANNELS, key) for key in ("mean", "std"))
     largest = _largest(builder)
     canvas = _size(spec, "eval_size", largest)

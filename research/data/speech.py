@@ -249,7 +249,7 @@ def load(config: Mapping[str, Any], shortening: int = 1) -> Speech:
         )
     template = templates.Template(config["target"], config["target"], templates.REFERENCES)
     template.check(config["name"], builder.info.features)
-    builder = datasets.prepared(builder, config)
+    builder = datasets.prepared(builder, config["name"], config["dir"])
     settings = vocabulary_lib.Settings(
         config["vocab_size"], config["vocab_type"], config["vocab_coverage"], config["byte_fallback"]
     )

@@ -202,7 +202,7 @@ def load(config: Mapping[str, Any]) -> Text:
     builder = sources.open_builder(config["name"], config["dir"])
     template = templates.choose(config["name"], config["source"], config["target"])
     template.check(config["name"], builder.info.features)
-    builder = datasets.prepared(builder, config)
+    builder = datasets.prepared(builder, config["name"], config["dir"])
     settings = vocabulary_lib.Settings(
         size=config["vocab_size"],
         type=config["vocab_type"],

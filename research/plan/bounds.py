@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
+from research.models.vit import ViTSpec
+
 
 def lower_bound_bytes(config: Any, task: Any, params: Any, shardings: Any) -> int:
     """Bytes that a chip receives in one train step at least, over all axes; `shardings` are those of `params`."""
@@ -66,9 +68,9 @@ def stacks(task: Any, batch_size: int) -> list[Stack]:
         features = model.num_heads * model.kv_dim
         decoder = Stack(model.decoder_depth, model.width, target, 3, source + target, features)
         return [Stack(model.encoder_depth, model.width, source, 2, source, features), decoder]
-    if hasattr(model, "depth") and hasattr(model, "patch_size"):
-        tokens = batch_size * ((model.image_size // model.patch_size) ** 2 + (model.pool == "cls"))
-        return [Stack(model.depth, model.width, tokens, 1 if model.parallel else 2, tokens, model.width)]
+    if isinstance(spec := getattr(model, "spec", None), ViTSpec):
+        tokens = batch_size * ((spec.image_size // spec.patch_size) ** 2 + (spec.pool == "cls"))
+        return [Stack(spec.depth, spec.width, tokens, 1 if spec.parallel else 2, tokens, spec.width)]
     return []
 
 
