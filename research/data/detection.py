@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from research.data import datasets, images, marked, pipeline, sources, views
+from research.data import datasets, images, pipeline, sources, views
+from research.data.spec import SHARE, SIDE, MarkedImageSpec
 from research.spec import checks, field, invalid
 
 CHANNELS = 3
@@ -15,13 +16,12 @@ MOSAIC_CENTRE = (0.3, 0.7)  # of the canvas
 _AUGMENTATION = ("scale", "flip", "upside_down", "colour", "mosaic", "min_visible")
 
 
-class DetectionDataSpec(marked.MarkedImageSpec, tag="boxes"):
+class DetectionDataSpec(MarkedImageSpec, tag="boxes"):
     """Images with boxes, fitted on a canvas; the augmentation is that of Train."""
 
     image_size: tuple[int, int] = field(
-        default=(0, 0), check=checks.each(checks.between(0, 65_536)),
-        doc="height and width in px of the canvas; must be given",
-    )  # fmt: skip
+        default=(0, 0), check=checks.each(SIDE), doc="height and width in px of the canvas; must be given"
+    )
     max_boxes: int = field(
         default=100, check=checks.between(1, 100_000),
         doc="in an image; of more, which only mosaic should make, the largest are kept",
@@ -33,11 +33,9 @@ class DetectionDataSpec(marked.MarkedImageSpec, tag="boxes"):
     )  # fmt: skip
     upside_down: bool = field(default=False, doc="flip upside down with probability 1/2 while training")
     mosaic: float = field(
-        default=0.0, check=marked.SHARE, doc="probability that three other images share the canvas while training"
+        default=0.0, check=SHARE, doc="probability that three other images share the canvas while training"
     )
-    min_visible: float = field(
-        default=0.3, check=marked.SHARE, doc="share of a box that must be on the canvas while training"
-    )
+    min_visible: float = field(default=0.3, check=SHARE, doc="share of a box that must be on the canvas while training")
 
     def validate(self) -> None:
         """Raises FieldError for a canvas of no size too."""

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from research.data import datasets, image_files, images, marked, sources, views
+from research.data import datasets, image_files, images, sources, views
+from research.data.spec import SIDE, MarkedImageSpec
 from research.data.views import VOID
 from research.spec import checks, field, invalid
 
 CHANNELS = 3
-_SIDES = checks.each(checks.between(0, 65_536))
+_SIDES = checks.each(SIDE)
 
 
-class SegmentationDataSpec(marked.MarkedImageSpec, tag="masks"):
+class SegmentationDataSpec(MarkedImageSpec, tag="masks"):
     """Images with masks; sizes are heights and widths in px, and the augmentation is that of Train."""
 
     image_size: tuple[int, int] = field(
