@@ -21,11 +21,6 @@ _COUNTS = checks.not_empty() & checks.each(_COUNT)
 RANGES: Mapping[str, Mapping[str, Check]] = {
     "data": {
         "workers": checks.between(0, 1024), "prefetch": checks.between(0, 10_000),
-        "image_size": _SIDE, "resize": _SIDE, "eval_size": _SIDE,
-        "pad": _SIDE, "rotate": checks.between(0, 180), "shift": _SIDE,
-        "scale": _BELOW_ONE, "randaugment_layers": checks.between(0, 100),
-        "randaugment_magnitude": checks.between(0, 100),
-        "frames": checks.between(0, 10_000),
         "vocab_size": checks.between(1, _MOST_TOKENS), "vocab_coverage": _TINY,
         "source_length": checks.between(1, _MOST_TOKENS), "target_length": checks.between(1, _MOST_TOKENS),
         "sentence_length": checks.between(0, _MOST_TOKENS), "eval_buckets": checks.between(1, 100),
@@ -52,10 +47,8 @@ RANGES: Mapping[str, Mapping[str, Check]] = {
         "image_size": _SIDE, "image_width": _SIDE, "tubelet": _COUNT,
     },
     "task": {
-        "label_smoothing": _BELOW_ONE, "mixup": checks.between(0, 1000), "cutmix": checks.between(0, 1000),
-        "word_dropout": _BELOW_ONE, "z_loss": _SHARE,
-        "threshold": checks.between(-1, 1),
-        "scale": checks.above(0) & checks.at_most(1e6), "beam_size": checks.between(1, 10_000), "num_return": _COUNT,
+        "label_smoothing": _BELOW_ONE, "word_dropout": _BELOW_ONE, "z_loss": _SHARE,
+        "beam_size": checks.between(1, 10_000), "num_return": _COUNT,
         "max_decode_length": checks.between(1, _MOST_TOKENS), "length_penalty": checks.between(-10, 10),
         "temperature": checks.between(0, 1000), "top_k": checks.at_least(0), "top_p": _TINY,
     },
@@ -63,8 +56,6 @@ RANGES: Mapping[str, Mapping[str, Check]] = {
 # And those of tuples:
 TUPLES: Mapping[str, Mapping[str, Check]] = {
     "data": {
-        "mean": checks.each(checks.between(-10_000, 10_000)),
-        "std": checks.each(checks.above(0)),
         "special_tokens": _TEXTS,
         "noise_db": checks.each(checks.between(-1000, 1000)),
         "pause_ms": checks.each(checks.between(0, 1e6)),
@@ -76,7 +67,6 @@ TUPLES: Mapping[str, Mapping[str, Check]] = {
         "strides": _COUNTS,
     },
     "task": {
-        "groups": _TEXTS,
         "metrics": _TEXTS,
     },
 }

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from research.data import pipeline, sources
-from research.data.spec import FRACTION, AugmentedImageSpec, ImageSpec, StillImageSpec
+from research.data.spec import AugmentedImageSpec, ImageSpec, StillImageSpec
 from research.spec.fields import infos
 
 
@@ -227,12 +227,6 @@ def _check(spec: AugmentedImageSpec, size: int) -> None:
             f"config.data.eval_size={eval_size} px would show evaluation less than training sees, image_size={size}; "
             "0 makes it image_size"
         )
-
-
-def check_fraction(config: Mapping[str, Any]) -> None:
-    """Raises ValueError for a `validation_fraction` that leaves too little, or nothing, of train or validation."""
-    if not FRACTION.accepts(config["validation_fraction"]):
-        raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} {FRACTION.says}")
 
 
 def per_channel(values: Sequence[float], channels: int, key: str) -> tuple[float, ...]:

@@ -9,7 +9,6 @@ LIGHTINGS = ("as it is", "equalised", "local")
 
 SIDE = checks.between(0, 65_536)
 SHARE = checks.between(0, 1)
-FRACTION = checks.strictly_between(0, 0.5)
 
 
 class DataSpec(Spec):
@@ -21,8 +20,9 @@ class DataSpec(Spec):
         doc="where prepared data lie; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets",
     )  # fmt: skip
     validation_fraction: float = field(
-        default=0.1, check=FRACTION, doc="of train, held out where the data set has no validation split"
-    )
+        default=0.1, check=checks.strictly_between(0, 0.5),
+        doc="of train, held out where the data set has no validation split",
+    )  # fmt: skip
     workers: int = field(
         default=0, role=Role.RUNTIME, check=checks.between(0, 1024),
         doc="processes that read and augment; 0: a thread of the trainer",
