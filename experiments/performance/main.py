@@ -1,5 +1,10 @@
 """Performance: speed and memory of the library, measured. See README.md."""
 
+from research import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_on_interrupt()  # before the slow imports, so that Ctrl-C never ends in a traceback
+
 import argparse
 import importlib.util
 import json

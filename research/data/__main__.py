@@ -1,5 +1,10 @@
 """`python -m research.data prepare NAME [--manual_dir=DIR] [--data_dir=DIR] [--skip_undecodable] [--config=FILE]`."""
 
+from research import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_on_interrupt()  # before the slow imports, so that Ctrl-C never ends in a traceback
+
 import sys
 from collections.abc import Sequence
 

@@ -108,7 +108,7 @@ class Train(Evaluate):
 
     def _crop(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         if self.crop == "inception":
-            return inception_crop(self._levelled(image), self.size, rng)
+            return inception_crop(self._levelled(image), self.size, rng, INTERPOLATIONS[self.interpolation])
         if self.crop == "random":
             return random_crop(self._resized(self._levelled(image)), self.size, rng)
         image = self.picture(image)
@@ -186,7 +186,9 @@ def random_crop(image: Image.Image, size: int, rng: np.random.Generator, pad: in
     return image.crop((left, top, left + size, top + size))  # Pillow reads zeros outside the picture
 
 
-def inception_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+def inception_crop(
+    image: Image.Image, size: int, rng: np.random.Generator, resampling: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
     """A window of 8 to 100 % of the area and aspect ratio 3/4 to 4/3 (log-uniform), resized to `size` x `size` px.
 
     After ten draws that do not fit into the picture, the central crop of evaluation.
@@ -199,8 +201,8 @@ def inception_crop(image: Image.Image, size: int, rng: np.random.Generator) -> I
         if 0 < w <= width and 0 < h <= height:
             left, top = _uniform(0, width - w, rng), _uniform(0, height - h, rng)
             box = (left, top, left + w, top + h)
-            return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return central_crop(resize_shorter(image, size), size)
+            return image.resize((size, size), resampling, box=box)
+    return central_crop(resize_shorter(image, size, resampling), size)
 
 
 def random_affine(

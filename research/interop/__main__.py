@@ -5,6 +5,11 @@ python -m research.interop export WORKDIR PATH [--format=weights|stablehlo] [--f
 python -m research.interop check PATH
 """
 
+from research import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_on_interrupt()  # before the slow imports, so that Ctrl-C never ends in a traceback
+
 import sys
 from collections.abc import Sequence
 

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from flax import linen as nn
 
 from research.data.vocabulary import Vocabulary
-from research.interop import models, strict_json
+from research.interop import models, streaming, strict_json
 from research.interop.safetensors import DTYPES, Spec
 from research.models import seq2seq, speech, video
 from research.tasks import selecting
@@ -26,9 +26,10 @@ class Tensors:
 
     def __init__(self, step: Path):
         """Of the checkpoint in the folder `step`."""
-        self._state = step / "state"
+        self._step, self._state = step, step / "state"
         meta = seal.read(step)
         leaves = meta["leaves"]
+        self._checksums = {name: leaf[2] for name, leaf in leaves.items()}
         self.trained_on: str = meta["data_fingerprint"] or ""  # of its data; none where weights were imported
         averaged = any(name.startswith("ema/") for name in leaves)
         self._places = {}
@@ -42,7 +43,10 @@ class Tensors:
         self._last: tuple[str, np.ndarray] | None = None
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor, read whole; the last one is kept, since it may be asked for a layer or a shard at a time."""
+        """The tensor, read whole; the last one is kept, since it may be asked for a layer or a shard at a time.
+
+        Raises ValueError where it is not what the run has saved.
+        """
         if self._last is None or self._last[0] != name:
             self._last = None
             item, how = 0, ocp.RestoreArgs(restore_type=np.ndarray)
@@ -53,7 +57,10 @@ class Tensors:
                 tree = checkpointer.restore(self._state.absolute(), args=arguments)
             for key in self._places[name].split("/"):
                 tree = tree[key]
-            self._last = name, np.asarray(tree)
+            tensor = np.asarray(tree)
+            if streaming.checksum([tensor], tensor.dtype) != self._checksums[self._places[name]]:
+                raise ValueError(f"checkpoint {self._step} is damaged (the checksum of {name} differs); move it away")
+            self._last = name, tensor
         return self._last[1]
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,21 @@ from research.parallel.sharding import path_name
 from research.train import seal
 
 _AT_ONCE = 1 << 20  # words of a checksum
+
+
+def checksum(parts: Iterable[np.ndarray], dtype: np.dtype) -> int:
+    """What `Program.checksums` computes on a device, of an array whose `parts` follow one another."""
+    total, position = 0, 0
+    word = {1: np.uint8, 2: np.uint16}.get(dtype.itemsize, np.uint32)
+    for part in parts:
+        bits = np.ascontiguousarray(part).reshape(-1).view(word)
+        for begin in range(0, bits.size, _AT_ONCE):
+            words = bits[begin : begin + _AT_ONCE].astype(np.uint32)
+            positions = np.arange(position, position + words.size, dtype=np.uint64).astype(np.uint32)
+            factors = np.uint32(2) * (positions * np.uint32(0x9E3779B1)) + np.uint32(1)
+            total += int((words * factors).sum(dtype=np.uint32))
+            position += words.size
+    return total & 0xFFFFFFFF
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,17 +50,7 @@ class Leaf:
 
     def checksum(self) -> int:
         """As `Program.checksums` computes it of an array on a device."""
-        total, place = 0, 0
-        word = {1: np.uint8, 2: np.uint16}.get(self.dtype.itemsize, np.uint32)
-        for part in self.parts():
-            bits = np.ascontiguousarray(part).reshape(-1).view(word)
-            for begin in range(0, bits.size, _AT_ONCE):
-                words = bits[begin : begin + _AT_ONCE].astype(np.uint32)
-                places = np.arange(place, place + words.size, dtype=np.uint64).astype(np.uint32)
-                factors = np.uint32(2) * (places * np.uint32(0x9E3779B1)) + np.uint32(1)
-                total += int((words * factors).sum(dtype=np.uint32))
-                place += words.size
-        return total & 0xFFFFFFFF
+        return checksum(self.parts(), self.dtype)
 
 
 class _Handler(type_handlers.NumpyHandler):

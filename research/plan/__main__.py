@@ -3,6 +3,11 @@
 python -m research.plan --config=FILE[:VARIANT] --topology=v5e:16x16 [--config.FIELD=VALUE ...] [--mesh=auto] [--json]
 """
 
+from research import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_on_interrupt()  # before the slow imports, so that Ctrl-C never ends in a traceback
+
 import argparse
 import dataclasses
 import json

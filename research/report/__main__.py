@@ -1,5 +1,10 @@
 """`python -m research.report add|show WORKDIR...`, `... tables` and `... check`; see `--help`."""
 
+from research import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_on_interrupt()  # before the slow imports, so that Ctrl-C never ends in a traceback
+
 import functools
 import sys
 from collections.abc import Sequence

@@ -94,9 +94,14 @@ def claim(
     message calls it `name`. And where it cannot be written.
     """
     allowed: list[str] = []
-    before, origin, warning = _config_before(workdir / "config.json", checkpoints)
-    if before is not None:
-        allowed, refused = config_lib.differences(before, config, in_use)
+    saved = seal.newest(checkpoints) if checkpoints is not None else None
+    before, origin, warning = _config_before(workdir / "config.json", saved)
+    befores = [(before, origin)] if before is not None else []
+    if saved and not origin:  # config.json may have been edited, and is about to be written
+        befores.append((saved["config"], f", by checkpoint {saved['step']}"))
+    for position, (before, origin) in enumerate(befores):
+        differing, refused = config_lib.differences(before, config, in_use)
+        allowed = allowed if position else differing
         if refused:
             raise ValueError(
                 f"{name or workdir} belongs to another config{origin} ({'; '.join(refused)}); "
@@ -158,10 +163,10 @@ def config_of(folder: Folder, name: str) -> Mapping[str, Any]:
     return config
 
 
-def _config_before(path: Path, checkpoints: Any) -> tuple[Mapping[str, Any] | None, str, str]:
+def _config_before(path: Path, saved: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, str, str]:
     """The config that a run began with, whose it is if not that of `path`, and what to warn of.
 
-    The config is None where the run has not begun.
+    `saved` is what lies beside its newest checkpoint, if there is one. The config is None where the run has not begun.
     """
     try:
         if config := read_json(path):
@@ -171,7 +176,6 @@ def _config_before(path: Path, checkpoints: Any) -> tuple[Mapping[str, Any] | No
         problem = "is gone"
     except ValueError:
         problem = "is damaged"
-    saved = seal.newest(checkpoints) if checkpoints is not None else None
     if saved:
         origin = f"checkpoint {saved['step']}"
         warning = f"{path} {problem}; the config that was saved with {origin} stands in for it"

@@ -82,6 +82,20 @@ def test_inception_crop_covers_the_stated_areas_and_ratios(rng, monkeypatch):
     assert 1.28 < ratio.max() < 1.36
 
 
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic"])
+def test_inception_crop_resizes_as_the_config_says(picture, monkeypatch, name):
+    resize, calls = Image.Image.resize, []
+
+    def recorded(self, size, resampling, box):
+        calls.append(resampling)
+        return resize(self, size, resampling, box)
+
+    monkeypatch.setattr(Image.Image, "resize", recorded)
+    train = images.Train(size=16, resize=16, channels=3, crop="inception", interpolation=name)
+    train({"image": encode(picture), "label": 0}, np.random.default_rng(5))
+    assert calls == [Image.Resampling[name.upper()]]
+
+
 def test_inception_crop_of_a_strip_falls_back_to_the_centre(rng):
     assert images.inception_crop(Image.new("RGB", (500, 4)), 32, rng).size == (32, 32)
 

@@ -211,3 +211,17 @@ def test_embeddings_of_another_vocabulary_are_refused():
     start._check_vocabulary(unknown, ours, "spiece.model", ["embedding"])
     with pytest.raises(ValueError, match="a was trained with a vocabulary that is not beside it; name that"):
         start._check_vocabulary(unknown, ours, "", ["embedding"])
+
+
+def test_arrays_that_a_run_has_not_saved_are_refused(tmp_path):
+    """The arrays of two checkpoints have changed places: each is intact, and none is what its checksums say."""
+    config = toy.make_config(**{"train.steps": 4, "train.eval_every": 2, "train.checkpoint_every": 2})
+    trainer.run("train", config, toy.make_task(), toy.Data(), tmp_path / "run")
+    folder = tmp_path / "run/checkpoints"
+    before = runs.Tensors(folder / "4")
+    name = next(iter(before.specs))
+    before.read(name)
+    for source, target in (("2/state", "aside"), ("4/state", "2/state"), ("aside", "4/state")):
+        (folder / source).rename(folder / target)
+    with pytest.raises(ValueError, match=rf"checkpoint {folder}/4 is damaged \(the checksum of .* differs\); move it"):
+        runs.Tensors(folder / "4").read(name)

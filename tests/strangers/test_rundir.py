@@ -167,6 +167,16 @@ def test_another_config_is_refused_though_config_json_is_damaged_or_gone(content
     assert f"belongs to another config, by checkpoint {STEPS} (seed: 0 -> 1)" in outcome.error
 
 
+def test_a_config_json_that_was_edited_deceives_nobody_and_is_not_written(copy):
+    unfinished(copy)
+    config = copy / "config.json"
+    edited = config.read_text().replace('"seed": 0', '"seed": 1')
+    config.write_text(edited)
+    outcome = run([TOY, copy, 0, "train", "seed=1"])
+    assert "belongs to another config, by checkpoint" in outcome.error and "(seed: 0 -> 1)" in outcome.error
+    assert config.read_text() == edited
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "bytes", "digit"])
 def test_a_damaged_result_is_made_again(damage, copy, finished):
     path = copy / "result.json"
