@@ -213,7 +213,7 @@ def task_fingerprint(config):
     if isinstance(data, segmentation.Scenes):
         return training(task)[0], decoding(task)
     if isinstance(data, Faces):
-        return training(task)[0], decoding(task), task.metrics, task.groups, task.selection
+        return training(task)[0], decoding(task), task.spec.metrics, task.spec.groups, task.selection
     if not isinstance(data, Text | Speech):
         return training(task)[0]
     how = {"metrics": (), "select_by": "loss", "label_smoothing": 0.0, "word_dropout": 0.0, "z_loss": 0.0}
