@@ -58,6 +58,8 @@ def _to_one(value: object, annotation: object) -> object:
     ):
         if isinstance(value, int) and not -_LIMIT <= value < _LIMIT:
             raise ConversionError(f"={_short(value)} does not fit 64 bits")
+        if isinstance(value, str) and "\0" in value:  # no file name, and no line of a log, may hold one
+            raise ConversionError(f"={_short(value)} holds a NUL character")
         return value
     raise ConversionError(f"={_short(value)} is {_kind(value)}; it must be {name(annotation)}")
 
