@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
+from research.interop import models
 from research.interop.layouts import Row, Tensors
 from research.interop.safetensors import Spec
 
@@ -56,11 +57,9 @@ class Family:
 def require(model: nn.Module, family: str, **fields: Any) -> None:
     """Raises ValueError unless the fields of our model have the values that a family always has."""
     for field, (*allowed,) in fields.items():
-        if getattr(model, field) not in allowed:
+        if (value := models.value(model, field)) not in allowed:
             known = " or ".join(map(repr, allowed))
-            raise ValueError(
-                f"config.model.{field}={getattr(model, field)!r} cannot be exported: {family} has {known} only"
-            )
+            raise ValueError(f"config.model.{field}={value!r} cannot be exported: {family} has {known} only")
 
 
 def require_theirs(config: Mapping[str, Any], **fields: Any) -> None:

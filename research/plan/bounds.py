@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
+from research.models.seq2seq import EncoderDecoderSpec
+
 
 def lower_bound_bytes(config: Any, task: Any, params: Any, shardings: Any) -> int:
     """Bytes that a chip receives in one train step at least, over all axes; `shardings` are those of `params`."""
@@ -61,11 +63,11 @@ class Stack(NamedTuple):
 def stacks(task: Any, batch_size: int) -> list[Stack]:
     """The transformer stacks of a task's model; none for other models."""
     model = getattr(task, "model", None)
-    if hasattr(model, "encoder_depth"):
+    if isinstance(spec := getattr(model, "spec", None), EncoderDecoderSpec):
         source, target = (batch_size * length for length in (task.source_length, task.target_length))
-        features = model.num_heads * model.kv_dim
-        decoder = Stack(model.decoder_depth, model.width, target, 3, source + target, features)
-        return [Stack(model.encoder_depth, model.width, source, 2, source, features), decoder]
+        features = spec.num_heads * spec.kv_dim
+        decoder = Stack(spec.decoder_depth, spec.width, target, 3, source + target, features)
+        return [Stack(spec.encoder_depth, spec.width, source, 2, source, features), decoder]
     if hasattr(model, "depth") and hasattr(model, "patch_size"):
         tokens = batch_size * ((model.image_size // model.patch_size) ** 2 + (model.pool == "cls"))
         return [Stack(model.depth, model.width, tokens, 1 if model.parallel else 2, tokens, model.width)]
