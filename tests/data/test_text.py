@@ -182,7 +182,7 @@ def test_a_given_vocabulary_is_used(load, tmp_path):
 
 def test_what_is_not_prepared_is_known_as_far_as_planning_needs(tmp_path):
     data = text.load(text.TextSpec(name="multi30k", dir=str(tmp_path)))
-    assert (data.vocabulary.size, data.vocabulary.bos, data.source_length) == (8000, 3, 128)
+    assert (data.vocabulary.size, data.vocabulary.bos, data.spec.source_length) == (8000, 3, 128)
     command = rf"python -m research.data prepare multi30k --manual_dir=DIR --data_dir={tmp_path}"
     for ask in (lambda: data.counts, lambda: data.fingerprint, lambda: data.vocabulary.digest):
         with pytest.raises(ValueError, match=command):
