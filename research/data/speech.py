@@ -128,6 +128,11 @@ class Speech(datasets.Dataset):
         return self.prepared.vocabulary
 
     @property
+    def cache(self) -> bool:
+        """Whether the samples of every sound are kept in memory."""
+        return self.spec.cache
+
+    @property
     def frames(self) -> int:
         """The frames of the longest example."""
         return self.eval_transform.frames
