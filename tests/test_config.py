@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research import config as config_lib
+from research.spec import field
 from research.spec.fields import infos
 from research.train import rundir, trainer
 
@@ -216,7 +217,11 @@ def test_a_key_added_later_with_its_default_changes_no_digest(monkeypatch):
     before = digest()
     module = config_lib.experiment_module(config_lib.Source(DIGITS, "smoke"))
     known = module.defaults
-    monkeypatch.setattr(module, "defaults", lambda config: known(config) | {"task": known(config)["task"] | {"new": 1}})
+
+    class Later(known(None)["task"]):
+        new: int = field(default=1)
+
+    monkeypatch.setattr(module, "defaults", lambda config: known(config) | {"task": Later})
     assert digest() == before
     assert digest("task.new=2") != before
 

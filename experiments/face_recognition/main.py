@@ -15,6 +15,7 @@ import numpy as np
 from research import cli
 from research import config as config_lib
 from research.data import faces as faces_data
+from research.data.spec import FaceDataSpec
 from research.interop import start
 from research.models import backbones
 from research.models.faces import FaceModel
@@ -29,18 +30,18 @@ _OF_BACKBONE = ("momentum",)  # which both have
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
     return trainer.defaults(config) | {
-        "data": faces_data.DEFAULTS,
+        "data": FaceDataSpec,
         "model": backbones.defaults(config, FaceModel, _OF_BACKBONE),
-        "task": config_lib.fields_of(faces.Task, leave_out=("mixup", "cutmix")),
+        "task": faces.FaceSpec,
     }
 
 
 def build(config: Any) -> tuple[faces.Task, faces_data.Faces]:
     """The task and the data of a config; nothing is read or computed yet."""
-    data = faces_data.load(config.data, gallery="identification" in config.task.metrics)
+    spec = faces.FaceSpec(**config_lib.plain(config.task))
+    data = faces_data.load(FaceDataSpec(**config_lib.plain(config.data)), gallery="identification" in spec.metrics)
     model = backbones.make(config, FaceModel, data.num_classes, _OF_BACKBONE)
-    task = faces.Task(model, data.image_shape, data.mean, data.std, **config_lib.plain(config.task))
-    return task, data
+    return faces.Task(model, data.image_shape, data.mean, data.std, spec), data
 
 
 def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -48,7 +49,7 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> di
     task, data = build(config)
     if mode == "predict":
         return show_comparisons(config, task, data, workdir, inputs)
-    plot = roc.draw if "verification" in task.metrics else None
+    plot = roc.draw if "verification" in task.spec.metrics else None
     return trainer.run(mode, config, task, data, workdir, start.find, plot)
 
 
@@ -62,7 +63,7 @@ def show_comparisons(config: Any, task: faces.Task, data: faces_data.Faces, work
     examples = classification.unlabelled(np.stack([data.read(file) for file in files]))
     predictor = trainer.Predictor(config, task, data, workdir)
     # The one that was best on the validation pairs; only an evaluated checkpoint holds it.
-    threshold = task.threshold or predictor.validation.get("validation/threshold")
+    threshold = task.spec.threshold or predictor.validation.get("validation/threshold")
     if threshold is None:
         raise ValueError(
             f"checkpoint {predictor.step} of {workdir} holds no threshold of validation pairs; give one, such as "

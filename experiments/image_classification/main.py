@@ -15,6 +15,7 @@ import numpy as np
 from research import cli
 from research import config as config_lib
 from research.data import datasets
+from research.data.spec import ImageSpec
 from research.interop import start
 from research.models import alexnet, convnext, resnet, vit
 from research.parallel import processes
@@ -27,23 +28,21 @@ MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet, "convnext": convnext.ConvNeXt
 
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
-    model = config_lib.choose(MODELS, config.model.name, "model.name")
     return trainer.defaults(config) | {
-        "data": datasets.DEFAULTS,
-        "model": {"name": "", **config_lib.fields_of(model, leave_out=("parent", "name", "dtype", "param_dtype"))},
-        "task": config_lib.fields_of(classification.Task),
+        "data": ImageSpec,
+        "model": {name: model.spec_class for name, model in MODELS.items()},
+        "task": classification.ClassificationSpec,
     }
 
 
 def build(config: Any) -> tuple[classification.Task, datasets.Dataset]:
     """The task and the data of a config; nothing is read or computed yet."""
-    data = datasets.load(config.data)
-    settings = {key: value for key, value in config.model.items() if key != "name"}
-    model = MODELS[config.model.name](
-        num_classes=data.num_classes, dtype=config.precision.compute, param_dtype=config.precision.params, **settings
-    )
-    task = classification.Task(model, data.image_shape, data.mean, data.std, **config.task)
-    return task, data
+    data = datasets.load(ImageSpec(**config_lib.plain(config.data)))
+    fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
+    precision = config.precision
+    model = MODELS[config.model.name].of(data.num_classes, precision.compute, precision.params, **fields)
+    spec = classification.ClassificationSpec(**config_lib.plain(config.task))
+    return classification.Task(model, data.image_shape, data.mean, data.std, spec), data
 
 
 def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:

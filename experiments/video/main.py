@@ -15,33 +15,31 @@ import numpy as np
 from research import cli
 from research import config as config_lib
 from research.data import clips
+from research.data.spec import ClipSpec
 from research.interop import start
-from research.models.video import VideoViT
+from research.models.video import VideoViT, VideoViTSpec
 from research.parallel import processes
 from research.report import confusion
 from research.tasks import classification, video
 from research.train import trainer
 
-# A clip is square and has one form of tokens; see VideoViT.
-_NOT_SET = ("parent", "name", "dtype", "param_dtype", "image_width", "pool", "positions", "stem", "stem_width")
-_NOT_SET += ("parallel",)
-
 
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
     return trainer.defaults(config) | {
-        "data": clips.DEFAULTS,
-        "model": config_lib.fields_of(VideoViT, leave_out=_NOT_SET),
-        "task": config_lib.fields_of(video.Task, leave_out=("mixup", "cutmix")),
+        "data": ClipSpec,
+        "model": VideoViTSpec,
+        "task": classification.LabelSpec,
     }
 
 
 def build(config: Any, order: str = clips.ORDERS[0]) -> tuple[video.Task, clips.Clips]:
     """The task and the data of a config; nothing is read or computed yet. Evaluation sees frames in `order`."""
-    data = clips.load(config.data, order)
-    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
-    model = VideoViT(data.num_classes, pool="mean", **dtypes, **config.model)
-    return video.Task(model, data.image_shape, data.mean, data.std, **config.task), data
+    data = clips.load(ClipSpec(**config_lib.plain(config.data)), order)
+    spec, precision = VideoViTSpec(**config_lib.plain(config.model)), config.precision
+    model = VideoViT(spec, data.num_classes, precision.compute, precision.params)
+    task = classification.LabelSpec(**config_lib.plain(config.task))
+    return video.Task(model, data.image_shape, data.mean, data.std, task), data
 
 
 def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""`load(config.data)`: labelled clips as batches that are a function of (seed, step)."""
+"""`load(spec)`: labelled clips as batches that are a function of (seed, step)."""
 
 import dataclasses
 import zlib
@@ -8,13 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from research.data import datasets, images, sources
+from research.data.spec import ClipSpec
 from research.measure import progress
 
-# Those of pictures, but for what a clip has no use for, and its model, which knows one size.
-DEFAULTS: dict[str, Any] = {
-    "frames": 0,  # that the model sees, evenly spaced; 0: as many as are stored
-    **{key: value for key, value in datasets.DEFAULTS.items() if key.split("_")[0] not in ("randaugment", "eval")},
-}
 ORDERS = ("as they are", "shuffled", "reversed")
 
 
@@ -90,35 +86,34 @@ def spread(stored: int, count: int, phase: float = 0.5) -> np.ndarray:
     return np.minimum(((np.arange(count) + phase) * stored / count).astype(int), stored - 1)
 
 
-def load(config: Mapping[str, Any], order: str = ORDERS[0]) -> Clips:
-    """The labelled clips that `config` (see DEFAULTS) describes, evaluated in an order; otherwise as datasets.load."""
-    config = {**datasets.DEFAULTS, **DEFAULTS, **config}
+def load(spec: ClipSpec, order: str = ORDERS[0]) -> Clips:
+    """The labelled clips that `spec` describes, evaluated in an order; otherwise as datasets.load."""
     if order not in ORDERS:
         raise ValueError(f"order={order!r} is unknown; choose from {', '.join(ORDERS)}")
-    builder = sources.open_builder(config["name"], config["dir"])
+    builder = sources.open_builder(spec.name, spec.dir)
     features = builder.info.features
     if not {"frames", "label"} <= features.keys():
         raise ValueError(
-            f"config.data.name={config['name']!r} has the features {', '.join(features)}; frames and a label are needed"
+            f"config.data.name={spec.name!r} has the features {', '.join(features)}; frames and a label are needed"
         )
     stored, *shape = features["frames"].shape
-    frames = config["frames"] or stored
+    frames = spec.frames or stored
     if frames > stored:
-        raise ValueError(f"config.data.frames={frames}, but {config['name']!r} holds {stored} of each clip")
-    picture = datasets.transforms(config, shape, "image", "label")
+        raise ValueError(f"config.data.frames={frames}, but {spec.name!r} holds {stored} of each clip")
+    picture = datasets.transforms(spec, shape, "image", "label")
     channels = picture[1].channels
-    builder = datasets.prepared(builder, config)
+    builder = datasets.prepared(builder, spec.name, spec.dir)
     return Clips(
-        prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
+        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
         train_transform=Train(picture[0], frames),
         eval_transform=Evaluate(picture[1], frames, order),
-        workers=config["workers"],
-        prefetch=config["prefetch"],
+        workers=spec.workers,
+        prefetch=spec.prefetch,
         class_names=tuple(features["label"].names),
         image_shape=(frames, picture[0].size, picture[0].size, channels),
-        mean=datasets.per_channel(config["mean"], channels, "mean"),
-        std=datasets.per_channel(config["std"], channels, "std"),
-        cache=config["cache"],
+        mean=datasets.per_channel(spec.mean, channels, "mean"),
+        std=datasets.per_channel(spec.std, channels, "std"),
+        cache=spec.cache,
     )
 
 

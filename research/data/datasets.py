@@ -1,4 +1,4 @@
-"""`load(config.data)`: labelled pictures as batches that are a function of (seed, step)."""
+"""`load(spec)`: labelled images as batches that are a function of (seed, step)."""
 
 import dataclasses
 import sys
@@ -7,47 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from research.data import pipeline, sources
-
-CROPS = ("none", "pad", "random", "inception")  # images.Train says what they do
-AUGMENTATION = (
-    "crop", "pad", "flip", "rotate", "shift", "scale", "randaugment_layers", "randaugment_magnitude", "brightness",
-    "contrast", "erase",
-)  # fmt: skip
-
-DEFAULTS: dict[str, Any] = {
-    "name": "",  # see sources.py
-    "dir": "",  # where prepared data lie; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
-    "validation_fraction": 0.1,  # of train, held out where the data set has no validation split
-    # Geometry, in px. 0: image_size is that of the data set, if all its pictures share one; resize is image_size. An
-    # override of image_size alone is enough: what the config file gives for the others keeps its ratio (config.py).
-    "image_size": 0,
-    "resize": 0,
-    "eval_size": 0,  # where evaluation sees a larger size than training; 0 is image_size
-    # What evaluation sees too, see images.Evaluate.
-    "squeeze": False,
-    "interpolation": "bilinear",
-    "long_side": "round",
-    "lighting": "as it is",
-    # Augmentation while training, see images.Train.
-    "crop": "none",
-    "pad": 4,
-    "flip": False,
-    "rotate": 0.0,
-    "shift": 0.0,
-    "scale": 0.0,
-    "randaugment_layers": 0,
-    "randaugment_magnitude": 10.0,
-    "brightness": 0.0,
-    "contrast": 0.0,
-    "erase": 0.0,
-    # For the normalisation in the compiled step: per channel (or one for all), in units of 0..255.
-    "mean": (127.5,),
-    "std": (127.5,),
-    # Speed, never content. `cache` keeps every picture decoded in memory, a copy in each worker.
-    "cache": False,
-    "workers": 0,
-    "prefetch": 2,
-}
+from research.data.spec import FRACTION, AugmentedImageSpec, ImageSpec, StillImageSpec
+from research.spec.fields import infos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,76 +125,65 @@ class Pictures(Classed):
         return images.to_array(self.eval_transform.picture(picture))
 
 
-def load(config: Mapping[str, Any]) -> Pictures:
-    """The labelled pictures that `config` (see DEFAULTS) describes; no example is read yet.
+def load(spec: StillImageSpec) -> Pictures:
+    """The labelled images that `spec` describes; no example is read yet.
 
     A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
     prepare it when its counts or its examples are asked for. Raises ValueError for an unknown name or a bad setting.
     """
-    config = {**DEFAULTS, **config}
-    if config["image_size"]:  # else it is known when the data set is
-        _check(config, config["image_size"])
-    builder = sources.open_builder(config["name"], config["dir"])
-    image_key, label_key = _labelled_picture(builder, config["name"])
+    if spec.image_size:  # else it is known when the data set is
+        _check(spec, spec.image_size)
+    builder = sources.open_builder(spec.name, spec.dir)
+    image_key, label_key = _labelled_picture(builder, spec.name)
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
-    train, evaluate = transforms(config, shape, image_key, label_key)
-    builder = prepared(builder, config)
+    train, evaluate = transforms(spec, shape, image_key, label_key)
+    builder = prepared(builder, spec.name, spec.dir)
     return Pictures(
-        prepared=sources.Prepared(builder, config["name"], config["validation_fraction"]),
+        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
         train_transform=train,
         eval_transform=evaluate,
-        workers=config["workers"],
-        prefetch=config["prefetch"],
+        workers=spec.workers,
+        prefetch=spec.prefetch,
         class_names=tuple(names),
         image_shape=(train.size, train.size, train.channels),
-        mean=per_channel(config["mean"], train.channels, "mean"),
-        std=per_channel(config["std"], train.channels, "std"),
-        cache=config["cache"],
+        mean=per_channel(spec.mean, train.channels, "mean"),
+        std=per_channel(spec.std, train.channels, "std"),
+        cache=spec.cache,
     )
 
 
-def prepared(builder: Any, config: Mapping[str, Any]) -> Any:
-    """`builder`, that of `config`'s `name` and `dir`; a folder that is not prepared, or changed since, is prepared.
+def prepared(builder: Any, name: str, directory: str) -> Any:
+    """`builder`, that of the data set `name`; a folder that is not prepared, or changed since, is prepared.
 
     Preparing may take long: what else is wrong with a config is found before.
     """
-    if config["name"].startswith(sources.FOLDER) and not sources.is_prepared(builder):
+    if name.startswith(sources.FOLDER) and not sources.is_prepared(builder):
         from research.data import prepare
 
         # It counts and names what is wrong with the user's files.
-        print(prepare.prepare(config["name"], data_dir=config["dir"]), file=sys.stderr)
-        builder = sources.open_builder(config["name"], config["dir"])
+        print(prepare.prepare(name, data_dir=directory), file=sys.stderr)
+        builder = sources.open_builder(name, directory)
     return builder
 
 
-def transforms(config: Mapping[str, Any], shape: Sequence[int | None], image_key: str, label_key: str) -> tuple:
-    """What training and what evaluation do to pictures of `shape`: images.Train and images.Evaluate.
+def transforms(spec: AugmentedImageSpec, shape: Sequence[int | None], image_key: str, label_key: str) -> tuple:
+    """What training and what evaluation do to images of `shape`: images.Train and images.Evaluate.
 
     Raises ValueError for a bad setting.
     """
-    from research.data import images  # Pillow only where pictures are used
+    from research.data import images  # Pillow only where images are used
 
-    size = _size(config, shape)
-    _check(config, size)
-    choices = {
-        "lighting": images.LIGHTINGS, "interpolation": images.INTERPOLATIONS, "long_side": images.LONG_SIDES,
-    }  # fmt: skip
-    for key, known in choices.items():
-        if config[key] not in known:
-            raise ValueError(f"config.data.{key}={config[key]!r} is unknown; choose from {', '.join(known)}")
-    geometry = {
-        "resize": config["resize"] or size,
-        "channels": 1 if shape[-1] == 1 else 3,
-        "image_key": image_key,
+    size = _size(spec, shape)
+    _check(spec, size)
+    known = {each.name for each in infos(type(spec))}
+    given = lambda cls: {each.name: getattr(spec, each.name) for each in dataclasses.fields(cls) if each.name in known}
+    own = {
+        "resize": spec.resize or size, "channels": 1 if shape[-1] == 1 else 3, "image_key": image_key,
         "label_key": label_key,
-        "squeeze": config["squeeze"],
-        "interpolation": config["interpolation"],
-        "long_side": config["long_side"],
-        "lighting": config["lighting"],
-    }
-    augmentation = {key: config[key] for key in AUGMENTATION if key in config}
-    return images.Train(size=size, **geometry, **augmentation), images.Evaluate(
-        size=config["eval_size"] or size, **geometry
+    }  # fmt: skip
+    return (
+        images.Train(**(given(images.Train) | own), size=size),
+        images.Evaluate(**(given(images.Evaluate) | own), size=_eval_size(spec) or size),
     )
 
 
@@ -251,26 +201,23 @@ def _labelled_picture(builder, name):
     return pictures[0], labels[0]
 
 
-def _size(config, shape):
-    if config["image_size"]:
-        return config["image_size"]
+def _size(spec: AugmentedImageSpec, shape: Sequence[int | None]) -> int:
+    if spec.image_size:
+        return spec.image_size
     height, width = shape[:2]
     if height is None or height != width:
-        raise ValueError(
-            f"config.data.image_size is needed: the pictures of {config['name']!r} are not squares of one size"
-        )
+        raise ValueError(f"config.data.image_size is needed: the images of {spec.name!r} are not squares of one size")
     return height
 
 
-def _check(config, size):
-    """Raises ValueError for a bad setting of images that training sees in `size`."""
+def _eval_size(spec: AugmentedImageSpec) -> int:
+    """0 where evaluation sees the size of training."""
+    return spec.eval_size if isinstance(spec, ImageSpec) else 0
 
-    resize, eval_size = config["resize"] or size, config["eval_size"] or size
-    for key, value in config.items():
-        if isinstance(value, int | float) and value < 0:
-            raise ValueError(f"config.data.{key}={value} must not be negative")
-    if config["crop"] not in CROPS:
-        raise ValueError(f"config.data.crop={config['crop']!r} is unknown; choose from {', '.join(CROPS)}")
+
+def _check(spec: AugmentedImageSpec, size: int) -> None:
+    """Raises ValueError for sizes that contradict one another, where training sees images in `size`."""
+    resize, eval_size = spec.resize or size, _eval_size(spec) or size
     if not 1 <= size <= resize:
         raise ValueError(f"config.data.resize={resize} px must be at least image_size={size}, which is at least 1")
     if eval_size > resize:
@@ -280,21 +227,17 @@ def _check(config, size):
             f"config.data.eval_size={eval_size} px would show evaluation less than training sees, image_size={size}; "
             "0 makes it image_size"
         )
-    for key in ("brightness", "contrast", "erase"):
-        if config[key] > 1:
-            raise ValueError(f"config.data.{key}={config[key]} must be at most 1")
-    check_fraction(config)
 
 
 def check_fraction(config: Mapping[str, Any]) -> None:
     """Raises ValueError for a `validation_fraction` that leaves too little, or nothing, of train or validation."""
-    if not 0 < config["validation_fraction"] < 0.5:
-        raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5")
+    if not FRACTION.accepts(config["validation_fraction"]):
+        raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} {FRACTION.says}")
 
 
 def per_channel(values: Sequence[float], channels: int, key: str) -> tuple[float, ...]:
     """`values` of config.data.`key`, one for each channel; one for all may be given. Raises ValueError for others."""
-    values = tuple(float(value) for value in values)
+    values = tuple(values)
     if len(values) not in (1, channels):
-        raise ValueError(f"config.data.{key}={values} has {len(values)} values; the pictures have {channels} channels")
+        raise ValueError(f"config.data.{key}={values} has {len(values)} values; the images have {channels} channels")
     return values * channels if len(values) == 1 else values

@@ -197,7 +197,7 @@ def load(config: Mapping[str, Any]) -> Detections:
             "with pictures and annotations as Pascal VOC or COCO have them"
         )
     _check(config)
-    builder = datasets.prepared(builder, config)
+    builder = datasets.prepared(builder, config["name"], config["dir"])
     if sources.is_prepared(builder):
         _check_content(config, builder)
     mean, std = (datasets.per_channel(config[key], CHANNELS, key) for key in ("mean", "std"))

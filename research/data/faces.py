@@ -1,4 +1,4 @@
-"""`load(config.data)`: pictures of people, and the pairs of them that are verified.
+"""`load(spec)`: images of people, and the pairs of them that are verified.
 
 Any labelled pictures will do, classes being people; only builders of faces have names and pairs of their own.
 """
@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from research.data import datasets, pairs, pipeline
+from research.data.spec import FaceDataSpec
 
-# Those of pictures, but for another size in evaluation, which an embedding of each place could not take.
-DEFAULTS = {key: value for key, value in datasets.DEFAULTS.items() if key != "eval_size"}
 NO_COLUMNS = ("image", "label", "path")
 
 
@@ -131,9 +130,9 @@ def gallery_of(split: str) -> tuple[str, ...]:
     return {"train": (), "validation": ("train",), "test": ("train", "validation")}[split]
 
 
-def load(config: Mapping[str, Any], gallery: bool) -> Faces:
-    """The pictures of people that `config` (see DEFAULTS) describes; otherwise as datasets.load."""
-    pictures = datasets.load(config)
+def load(spec: FaceDataSpec, gallery: bool) -> Faces:
+    """The images of people that `spec` describes; otherwise as datasets.load."""
+    pictures = datasets.load(spec)
     return Faces(
         **{field.name: getattr(pictures, field.name) for field in dataclasses.fields(pictures)}, gallery=gallery
     )

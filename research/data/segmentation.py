@@ -145,7 +145,7 @@ def load(config: Mapping[str, Any]) -> Scenes:
             "folder:PATH with images and masks in PATH/train"
         )
     _check(config)
-    builder = datasets.prepared(builder, config)
+    builder = datasets.prepared(builder, config["name"], config["dir"])
     mean, std = (datasets.per_channel(config[key], CHANNELS, key) for key in ("mean", "std"))
     largest = _largest(builder)
     canvas = _size(config, "eval_size", largest)

@@ -260,7 +260,7 @@ def load(spec: SpeechSpec, shortening: int = 1) -> Speech:
         raise ValueError(f"config.data.name={spec.name!r} holds no sounds, only {', '.join(builder.info.features)}")
     template = templates.Template(spec.target, spec.target, templates.REFERENCES)
     template.check(spec.name, builder.info.features)
-    builder = datasets.prepared(builder, {"name": spec.name, "dir": spec.dir})
+    builder = datasets.prepared(builder, spec.name, spec.dir)
     settings = vocabulary_lib.Settings(spec.vocab_size, spec.vocab_type, spec.vocab_coverage, spec.byte_fallback)
     raw = sources.Prepared(builder, spec.name, spec.validation_fraction)
     longest = round(spec.max_seconds * mel.rate)

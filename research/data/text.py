@@ -199,7 +199,7 @@ def load(spec: TextSpec) -> Text:
     builder = sources.open_builder(spec.name, spec.dir)
     template = templates.choose(spec.name, spec.source, spec.target)
     template.check(spec.name, builder.info.features)
-    builder = datasets.prepared(builder, {"name": spec.name, "dir": spec.dir})
+    builder = datasets.prepared(builder, spec.name, spec.dir)
     settings = vocabulary_lib.Settings(
         size=spec.vocab_size,
         type=spec.vocab_type,

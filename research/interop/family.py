@@ -57,7 +57,8 @@ class Family:
 def require(model: nn.Module, family: str, **fields: Any) -> None:
     """Raises ValueError unless the fields of our model have the values that a family always has."""
     for field, (*allowed,) in fields.items():
-        if (value := models.value(model, field)) not in allowed:
+        value = models.value(model, field)
+        if value not in allowed:
             known = " or ".join(map(repr, allowed))
             raise ValueError(f"config.model.{field}={value!r} cannot be exported: {family} has {known} only")
 

@@ -135,7 +135,8 @@ def _task(checkpoint: checkpoints.Checkpoint, config: Any) -> Any:
         lengths, spec = (config.data.source_length, config.data.target_length), seq2seq.Seq2SeqTaskSpec(**task)
         return seq2seq.Task(model, spec, *lengths, bos=0, eos=1, unk=2)
     size, channels = config.data.image_size, checkpoints.channels(checkpoint)
-    return classification.Task(model, (size, size, channels), config.data.mean, config.data.std, **task)
+    spec = classification.ClassificationSpec(**task)
+    return classification.Task(model, (size, size, channels), config.data.mean, config.data.std, spec)
 
 
 def _leaves(plan: loading.Loading, task: Any, state: Any, seed: int) -> Any:

@@ -49,7 +49,7 @@ def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
         if isinstance(model, Recogniser):
             inputs = (array(jnp.float32, 1, 2 * model.spec.shortening, channels), *inputs[1:])
     else:
-        inputs = (array(jnp.float32, 1, *(getattr(model, "image_size", 224),) * 2, channels),)
+        inputs = (array(jnp.float32, 1, *(getattr(model.spec, "image_size", 224),) * 2, channels),)
     return jax.eval_shape(lambda *inputs: model.init(jax.random.key(0), *inputs), *inputs)
 
 

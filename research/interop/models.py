@@ -23,6 +23,8 @@ BACKBONE = "backbone/"  # where its parameters lie
 def make(model: type[nn.Module], fields: Mapping[str, Any], **settings: Any) -> nn.Module:
     """A `model` with these fields and settings; those of its spec, if it has one, may be among them."""
     fields = {**fields, **settings}
+    if hasattr(model, "of"):
+        return model.of(**fields)
     if model not in _SPECS:
         return model(**fields)
     inside = {each.name: fields.pop(each.name) for each in infos(_SPECS[model]) if each.name in fields}
@@ -32,14 +34,13 @@ def make(model: type[nn.Module], fields: Mapping[str, Any], **settings: Any) -> 
         raise ValueError(f"config.{error.below('model')}") from None
 
 
+def has(model: nn.Module, field: str) -> bool:
+    """Whether a model, or its spec, has a field."""
+    return hasattr(model, field) or hasattr(getattr(model, "spec", None), field)
+
+
 def value(model: nn.Module, field: str) -> Any:
     """What `make` was given for a field; of a model around a backbone also the fields of that."""
     if hasattr(model, "backbone") and not has(model, field):
         model = model.backbone
-    spec = getattr(model, "spec", None)
-    return getattr(spec if hasattr(spec, field) else model, field)
-
-
-def has(model: nn.Module, field: str) -> bool:
-    """Whether a model, or its spec, has a field."""
-    return hasattr(model, field) or hasattr(getattr(model, "spec", None), field)
+    return getattr(model if hasattr(model, field) else model.spec, field)

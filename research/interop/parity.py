@@ -55,7 +55,7 @@ def _inputs(checkpoint: checkpoints.Checkpoint, model: Any) -> tuple[np.ndarray,
         return normal(2, places * model.spec.shortening, channels), *rows(places), ids(length), *rows(length)
     if isinstance(model, Seq2Seq):
         return ids(40), *rows(40), ids(30), *rows(30)
-    size = getattr(model, "image_size", 224)
+    size = getattr(model.spec, "image_size", 224)
     return (normal(2, size, size, channels),)
 
 

@@ -9,16 +9,19 @@ from flax import linen as nn
 
 from research.interop.layouts import Row
 from research.interop.safetensors import Spec
+from research.models.specs import EncoderSpec
+from research.models.vit import ViTSpec
 
 Grid = tuple[int, int]  # rows and columns
 
 
 def grid_of(model: nn.Module) -> Grid | None:
     """Of the patches of a ViT, also inside another model."""
-    vit = getattr(model, "backbone", model)
-    if not hasattr(vit, "patch_size"):
+    spec = getattr(getattr(model, "backbone", model), "spec", None)
+    if not isinstance(spec, EncoderSpec):
         return None
-    return vit.image_size // vit.patch_size, (vit.image_width or vit.image_size) // vit.patch_size
+    width = spec.image_width if isinstance(spec, ViTSpec) else 0
+    return spec.image_size // spec.patch_size, (width or spec.image_size) // spec.patch_size
 
 
 def grid_of_fields(fields: Mapping[str, Any]) -> Grid | None:

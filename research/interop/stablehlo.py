@@ -73,7 +73,7 @@ def _pictures(model: Any, source: runs.Run) -> tuple[Any, dict[str, jax.ShapeDty
     kernel = next(
         specs[name] for name in ("patches/kernel", "stem/conv1/kernel", "stem/kernel", "conv1/kernel") if name in specs
     )
-    size = getattr(model, "image_size", 0) or data["image_size"]
+    size = getattr(model.spec, "image_size", 0) or data["image_size"]
     if not size:
         raise ValueError("config.data.image_size=0: the size of the pictures is not known without the data; set it")
     (batch,) = jax_export.symbolic_shape("batch")

@@ -1,10 +1,14 @@
 """AlexNet (Krizhevsky et al., 2012) in the single-tower form of torchvision (Krizhevsky, 2014): 61.1M parameters."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
 from research.models import layers
+from research.models.specs import COUNT, DTYPE, RATE, from_fields
 from research.parallel.sharding import constrain
+from research.spec import Spec, field
 
 LOGICAL_AXES = (
     ("conv[0-9]/kernel", ("height", "width", "channels_in", "channels")),
@@ -28,15 +32,23 @@ _CONVS = (
 )
 
 
-class AlexNet(nn.Module):
-    """Pictures [batch, height, width, channels] of at least 63 px to logits [batch, num_classes] in float32."""
+class AlexNetSpec(Spec, tag="alexnet"):
+    """An AlexNet."""
 
+    dropout: float = field(default=0.5, check=RATE, doc="rate, before each dense layer")
+    mlp_dim: int = field(default=4096, check=COUNT, doc="features of the two dense layers")
+
+
+class AlexNet(nn.Module):
+    """Images [batch, height, width, channels] of at least 63 px to logits [batch, num_classes] in float32."""
+
+    spec: AlexNetSpec
     num_classes: int
-    dropout: float = 0.5
-    mlp_dim: int = 4096
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    dtype: str = DTYPE
+    param_dtype: str = DTYPE
     logical_axes = LOGICAL_AXES
+    spec_class: ClassVar[type[Spec]] = AlexNetSpec
+    of = from_fields
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -51,6 +63,6 @@ class AlexNet(nn.Module):
                 x = nn.max_pool(x, (3, 3), (2, 2))
         x = constrain(x.reshape(x.shape[0], -1), ("batch", "embed"))
         for index, axis in ((1, "mlp"), (2, "embed")):
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            x = constrain(nn.relu(nn.Dense(self.mlp_dim, name=f"dense{index}", **dtypes)(x)), ("batch", axis))
+            x = nn.Dropout(self.spec.dropout, deterministic=not train)(x)
+            x = constrain(nn.relu(nn.Dense(self.spec.mlp_dim, name=f"dense{index}", **dtypes)(x)), ("batch", axis))
         return layers.classify(x, self.num_classes, self.param_dtype)

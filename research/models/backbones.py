@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from research import config as config_lib
 from research.models import resnet, vit
+from research.spec.fields import FieldError, infos
 
 BACKBONES = {"resnet": resnet.ResNet, "vit": vit.ViT}
 _NOT_SET = ("parent", "name", "dtype", "param_dtype")
@@ -19,7 +20,8 @@ def defaults(config: Any, around: type[nn.Module], leave_out: Sequence[str] = ()
     Where both have a field, `leave_out` says that it is the backbone's. Raises ValueError for an unknown name.
     """
     backbone = config_lib.choose(BACKBONES, config.model.name, "model.name")
-    return {"name": "", **config_lib.fields_of(backbone, leave_out=_NOT_SET), **_own(around, leave_out)}
+    fields = {each.name: each.default for each in infos(backbone.spec_class)}
+    return {"name": "", **fields, **_own(around, leave_out)}
 
 
 def make(config: Any, around: type[nn.Module], num_classes: int, leave_out: Sequence[str] = ()) -> nn.Module:
@@ -27,7 +29,10 @@ def make(config: Any, around: type[nn.Module], num_classes: int, leave_out: Sequ
     dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
     own = {key: config.model[key] for key in _own(around, leave_out)}
     others = {key: value for key, value in config.model.items() if key not in ("name", *own)}
-    backbone = BACKBONES[config.model.name](num_classes=0, **dtypes, **others)
+    try:
+        backbone = BACKBONES[config.model.name].of(0, **dtypes, **others)
+    except FieldError as error:
+        raise error.below("config", "model") from None
     own |= {field.name: dtypes[field.name] for field in dataclasses.fields(around) if field.name in dtypes}
     return around(backbone, num_classes, **own)
 

@@ -1,15 +1,16 @@
 """ConvNeXt (Liu et al., 2022, "A ConvNet for the 2020s")."""
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 from flax import linen as nn
 
-from research import config as config_lib
 from research.models import layers
+from research.models.specs import COUNT, DTYPE, EPSILON, LAYERS, RATE, from_fields
 from research.parallel.sharding import constrain
+from research.spec import Spec, checks, field, invalid
 
 SIZES = {
     "T": {"stage_sizes": (3, 3, 9, 3), "widths": (96, 192, 384, 768)},
@@ -62,43 +63,62 @@ class Block(nn.Module):
         return constrain(x + layers.StochasticDepth()(y, self.drop_rate, train), PICTURE)
 
 
-class ConvNeXt(nn.Module):
-    """Pictures [batch, height, width, channels] to logits [batch, num_classes] in float32."""
+class ConvNeXtSpec(Spec, tag="convnext"):
+    """A ConvNeXt."""
 
+    stage_sizes: tuple[int, ...] = field(
+        default=(3, 3, 9, 3), check=checks.not_empty() & checks.each(LAYERS), doc="blocks of each stage"
+    )
+    widths: tuple[int, ...] = field(
+        default=(96, 192, 384, 768), check=checks.not_empty() & checks.each(COUNT), doc="features of each stage"
+    )
+    stochastic_depth: float = field(default=0.0, check=RATE, doc="rate of the last block; it grows linearly from 0")
+    layer_scale: float = field(default=1e-6, check=checks.between(0, 100), doc="its initial value; 0 is off")
+    epsilon: float = field(default=1e-6, check=EPSILON, doc="of the norms")
+    last_epsilon: float = field(
+        default=1e-6, check=EPSILON, doc="of the norm before the head, where transformers has another"
+    )
+    gelu: str = field(default="exact", check=checks.one_of(*layers.GELU), doc="form of the activation")
+
+    def validate(self) -> None:
+        """Raises FieldError where a stage has no width, or a width no stage."""
+        if len(self.widths) != len(self.stage_sizes):
+            raise invalid(self, "widths", f"must be as many as stage_sizes={self.stage_sizes}")
+
+
+class ConvNeXt(nn.Module):
+    """Images [batch, height, width, channels] to logits [batch, num_classes] in float32."""
+
+    spec: ConvNeXtSpec
     num_classes: int
-    stage_sizes: tuple[int, ...] = (3, 3, 9, 3)
-    widths: tuple[int, ...] = (96, 192, 384, 768)
-    stochastic_depth: float = 0.0  # of the last block; it grows linearly from 0
-    layer_scale: float = 1e-6  # its initial value; 0 is off
-    epsilon: float = 1e-6
-    last_epsilon: float = 1e-6  # of the norm before the head, where transformers has another
-    gelu: str = "exact"
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    dtype: str = DTYPE
+    param_dtype: str = DTYPE
     logical_axes = LOGICAL_AXES
+    spec_class: ClassVar[type[Spec]] = ConvNeXtSpec
+    of = from_fields
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        config_lib.choose(layers.GELU, self.gelu, "model.gelu")
+        spec = self.spec
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(nn.Conv, padding="VALID", kernel_init=_init, **dtypes)
-        norm = functools.partial(layers.layer_norm, epsilon=self.epsilon, **dtypes)
-        rates = iter(np.linspace(0, self.stochastic_depth, sum(self.stage_sizes)))
-        x = conv(self.widths[0], (4, 4), 4, name="stem")(images.astype(self.dtype))
+        norm = functools.partial(layers.layer_norm, epsilon=spec.epsilon, **dtypes)
+        rates = iter(np.linspace(0, spec.stochastic_depth, sum(spec.stage_sizes)))
+        x = conv(spec.widths[0], (4, 4), 4, name="stem")(images.astype(self.dtype))
         x = constrain(norm(name="stem_norm")(x), PICTURE)
-        for stage, (blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
+        for stage, (blocks, width) in enumerate(zip(spec.stage_sizes, spec.widths, strict=True)):
             if stage:
                 x = norm(name=f"downsample_norm{stage}")(x)
                 x = constrain(conv(width, (2, 2), 2, name=f"downsample{stage}")(x), PICTURE)
             for index in range(blocks):
                 block = Block(
                     float(next(rates)),
-                    self.layer_scale,
-                    self.epsilon,
-                    self.gelu,
+                    spec.layer_scale,
+                    spec.epsilon,
+                    spec.gelu,
                     dtypes,
                     name=f"stage{stage + 1}_block{index + 1}",
                 )
                 x = block(x, train)
-        x = constrain(norm(name="norm", epsilon=self.last_epsilon)(x.mean((1, 2))), ("batch", "embed"))
+        x = constrain(norm(name="norm", epsilon=spec.last_epsilon)(x.mean((1, 2))), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=_init)

@@ -5,13 +5,15 @@ projections where the shape changes.
 """
 
 import functools
+from typing import ClassVar
 
 import jax
 from flax import linen as nn
 
-from research import config as config_lib
 from research.models import layers
+from research.models.specs import COUNT, DTYPE, EPSILON, LAYERS, RATE, from_fields
 from research.parallel.sharding import constrain
+from research.spec import Spec, checks, field
 
 SIZES = {
     "18": {"stage_sizes": (2, 2, 2, 2), "block": "basic"},
@@ -80,52 +82,62 @@ BLOCKS = {"basic": Basic, "bottleneck": Bottleneck}
 STEMS = {"imagenet": (7, 2), "half": (3, 2), "cifar": (3, 1)}  # kernel and stride; a max-pool follows "imagenet"
 
 
+class ResNetSpec(Spec, tag="resnet"):
+    """A residual network."""
+
+    stage_sizes: tuple[int, ...] = field(
+        default=(3, 4, 6, 3), check=checks.not_empty() & checks.each(LAYERS), doc="blocks of each stage"
+    )
+    block: str = field(default="bottleneck", check=checks.one_of(*BLOCKS), doc="kind of block")
+    width: int = field(default=64, check=COUNT, doc="features of the first stage; each stage doubles them")
+    stem: str = field(
+        default="imagenet", check=checks.one_of(*STEMS),
+        doc="by how much the first stage sees images smaller: 4 (imagenet), 2 (half) or 1 (cifar)",
+    )  # fmt: skip
+    zero_init_residual: bool = field(default=True, doc="start every block as the identity (Goyal et al., 2017)")
+    momentum: float = field(default=0.9, check=RATE, doc="share of the old statistics that batch norm keeps")
+    epsilon: float = field(default=1e-5, check=EPSILON, doc="of batch norm")
+
+
 class ResNet(nn.Module):
-    """Pictures [batch, height, width, channels] to logits [batch, num_classes] in float32.
+    """Images [batch, height, width, channels] to logits [batch, num_classes] in float32.
 
     With `num_classes` 0, to the maps [batch, height, width, channels] of all stages, the finest first.
-    `stem` says by how much the first stage sees pictures smaller: 4 ("imagenet"), 2 ("half") or 1 ("cifar").
-    Batch norm sees the examples of one microbatch over the whole mesh; `momentum` is the share of the old statistics
-    that stays, `zero_init_residual` starts every block as the identity (Goyal et al., 2017).
+    Batch norm sees the examples of one microbatch over the whole mesh.
     """
 
+    spec: ResNetSpec
     num_classes: int
-    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
-    block: str = "bottleneck"
-    width: int = 64
-    stem: str = "imagenet"
-    zero_init_residual: bool = True
-    momentum: float = 0.9
-    epsilon: float = 1e-5
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    dtype: str = DTYPE
+    param_dtype: str = DTYPE
     logical_axes = LOGICAL_AXES
+    spec_class: ClassVar[type[Spec]] = ResNetSpec
+    of = from_fields
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """By how much the map of each stage is smaller than the picture."""
-        first = config_lib.choose({"imagenet": 4, "half": 2, "cifar": 1}, self.stem, "model.stem")
-        return tuple(first * 2**stage for stage in range(len(self.stage_sizes)))
+        """By how much the map of each stage is smaller than the image."""
+        first = {"imagenet": 4, "half": 2, "cifar": 1}[self.spec.stem]
+        return tuple(first * 2**stage for stage in range(len(self.spec.stage_sizes)))
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, ...]:
-        block = config_lib.choose(BLOCKS, self.block, "model.block")
-        stem = config_lib.choose(STEMS, self.stem, "model.stem")
+        spec = self.spec
+        block, (kernel, stride) = BLOCKS[spec.block], STEMS[spec.stem]
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_fan_out, **dtypes)
-        norm = layers.batch_norm(use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon, **dtypes)
-        kernel, stride = stem
-        x = conv(self.width, (kernel, kernel), stride, padding=kernel // 2, name="conv1")(images.astype(self.dtype))
+        norm = layers.batch_norm(use_running_average=not train, momentum=spec.momentum, epsilon=spec.epsilon, **dtypes)
+        x = conv(spec.width, (kernel, kernel), stride, padding=kernel // 2, name="conv1")(images.astype(self.dtype))
         x = constrain(nn.relu(norm(name="norm1")(x)), PICTURE)
-        if self.stem == "imagenet":
+        if spec.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        last_scale = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
+        last_scale = nn.initializers.zeros if spec.zero_init_residual else nn.initializers.ones
         maps = []
-        for stage, blocks in enumerate(self.stage_sizes):
+        for stage, blocks in enumerate(spec.stage_sizes):
             for index in range(blocks):
                 stride = 2 if stage and not index else 1
                 name = f"stage{stage + 1}_block{index + 1}"
-                x = block(self.width * 2**stage, stride, conv, norm, last_scale, name=name)(x)
+                x = block(spec.width * 2**stage, stride, conv, norm, last_scale, name=name)(x)
             maps.append(x)
         if not self.num_classes:
             return tuple(maps)

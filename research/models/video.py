@@ -2,15 +2,16 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research import config as config_lib
 from research.models import layers, vit
+from research.models.specs import COUNT, EncoderSpec
 from research.parallel.sharding import constrain
+from research.spec import Spec, checks, field, invalid
 
 LOGICAL_AXES = (
     ("tubelets/kernel", (None, "embed")),
@@ -26,7 +27,7 @@ GAIN = 4.0  # of changes, which are small beside what frames differ by from thei
 class FactorisedBlock(nn.Module):
     """A pre-norm layer over tokens [batch, time, space, embed]: attention over space, then over time, then the MLP.
 
-    Model 3 of the paper. It is built as vit.Block is, but has no form with `parallel` branches.
+    Model 3 of the paper. It is built as vit.Block is.
     """
 
     mlp_dim: int
@@ -37,15 +38,12 @@ class FactorisedBlock(nn.Module):
     qkv_bias: bool
     key_bias: bool
     qk_norm: Callable | None
-    parallel: bool
     attention: str
     dtypes: dict[str, Any]
     gather: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, drop_rate: jax.Array, train: bool) -> tuple[jax.Array, None]:
-        if self.parallel:
-            raise ValueError("config.model.parallel=True is not known to space_time='factorised'; use 'joint'")
         attention = functools.partial(
             vit.Attention, self.num_heads, self.qkv_bias, self.key_bias, self.qk_norm, self.attention, self.dtypes,
             self.gather,
@@ -66,11 +64,10 @@ class FactorisedBlock(nn.Module):
         return x + residual(mlp(constrain(y, vit.TOKENS), train)), None
 
 
-class VideoViT(vit.ViT):
-    """Clips [batch, frames, image_size, image_size, channels] to logits [batch, num_classes] in float32.
+class VideoViTSpec(EncoderSpec, tag="vivit"):
+    """A transformer over square clips with learned positions and a head on the mean of the tokens.
 
-    A token is a tubelet: patch_size x patch_size px of `tubelet` frames. Positions are learned, in space and in time,
-    and the tokens of the last layer are averaged. `space_time` says which tokens attend to which:
+    A token is a tubelet: patch_size x patch_size px of `tubelet` frames. `space_time` says which attend to which:
 
     joint        each to all (model 1 of the paper)
     factorised   in each layer first to those of the same time, then to those of the same place (model 3)
@@ -81,68 +78,75 @@ class VideoViT(vit.ViT):
     frame before; or "both", as channels side by side.
     """
 
-    frames: int = 16
-    tubelet: int = 2
-    space_time: str = "joint"
-    sees: str = "frames"
+    frames: int = field(default=16, check=COUNT, doc="of a clip")
+    tubelet: int = field(default=2, check=COUNT, doc="frames of a token")
+    space_time: str = field(default="joint", check=checks.one_of(*ATTENDING), doc="which tokens attend to which")
+    sees: str = field(default="frames", check=checks.one_of(*SEEN), doc="what tokens are made of")
+
+    def validate(self) -> None:
+        """Raises FieldError for sizes that do not fit one another."""
+        super().validate()
+        if self.frames % self.tubelet:
+            raise invalid(self, "frames", f"must be a multiple of tubelet={self.tubelet}")
+
+
+class VideoViT(vit.ViT):
+    """Clips [batch, frames, image_size, image_size, channels] to logits [batch, num_classes] in float32."""
+
+    spec: VideoViTSpec
     logical_axes = LOGICAL_AXES
+    spec_class: ClassVar[type[Spec]] = VideoViTSpec
+    topology: ClassVar[dict[str, bool]] = {}
 
     @property
     def block(self) -> type[nn.Module]:
         """What a layer is."""
-        return FactorisedBlock if self.space_time == "factorised" else vit.Block
+        return FactorisedBlock if self.spec.space_time == "factorised" else vit.Block
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        spec = self.spec
         batch, frames, height, width = images.shape[:4]
-        if (frames, height, width) != (self.frames, self.image_size, self.image_size):
+        if (frames, height, width) != (spec.frames, spec.image_size, spec.image_size):
             raise ValueError(
-                f"config.model.frames={self.frames} and image_size={self.image_size}, but config.data gives "
-                f"{frames} frames of {height} x {width}"
+                f"the model's frames={spec.frames} and image_size={spec.image_size}, but it is given {frames} frames "
+                f"of {height} x {width}; those of the data must be the same"
             )
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = functools.partial(layers.NORMS[self.norm], epsilon=self.layer_norm_epsilon, **dtypes)
-        x = nn.Dense(self.width, name="tubelets", **dtypes)(self._tubelets(self._seen(images.astype(self.dtype))))
+        norm = functools.partial(layers.NORMS[spec.norm], epsilon=spec.layer_norm_epsilon, **dtypes)
+        x = nn.Dense(spec.width, name="tubelets", **dtypes)(self._tubelets(self._seen(images.astype(self.dtype))))
         time, space = x.shape[1:3]
         init = nn.initializers.normal(0.02)
-        where = self.param("space", init, (1, space, self.width), self.param_dtype).astype(x.dtype)
+        where = self.param("space", init, (1, space, spec.width), self.param_dtype).astype(x.dtype)
         x = x + where[:, None]
-        if self.space_time != "frames":
-            when = self.param("time", init, (1, time, self.width), self.param_dtype).astype(x.dtype)
+        if spec.space_time != "frames":
+            when = self.param("time", init, (1, time, spec.width), self.param_dtype).astype(x.dtype)
             x = x + when[:, :, None]
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        if self.space_time != "factorised":
-            rows = batch if self.space_time == "joint" else batch * time
-            x = x.reshape(rows, -1, self.width)
+        x = nn.Dropout(spec.dropout, deterministic=not train)(x)
+        if spec.space_time != "factorised":
+            rows = batch if spec.space_time == "joint" else batch * time
+            x = x.reshape(rows, -1, spec.width)
         x = self._encode(constrain(x, _names(x)), train, norm, dtypes)
-        x = norm(name="norm")(x).reshape(batch, time * space, self.width)
+        x = norm(name="norm")(x).reshape(batch, time * space, spec.width)
         x = constrain(constrain(x, vit.TOKENS).mean(1), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
     def _seen(self, images: jax.Array) -> jax.Array:
-        if self.sees == "frames":
+        sees = self.spec.sees
+        if sees == "frames":
             return images
         changes = GAIN * jnp.abs(jnp.diff(images, axis=1))
         changes = jnp.concatenate([changes[:, :1], changes], 1)  # nothing is before the first frame
-        return changes if self.sees == "changes" else jnp.concatenate([images, changes], -1)
+        return changes if sees == "changes" else jnp.concatenate([images, changes], -1)
 
     def _tubelets(self, images: jax.Array) -> jax.Array:
         """[batch, time, space, pixels of a tubelet]."""
-        batch, channels, side = images.shape[0], images.shape[-1], self.image_size // self.patch_size
-        patch, tubelet = self.patch_size, self.tubelet
-        x = images.reshape(batch, self.frames // tubelet, tubelet, side, patch, side, patch, channels)
+        spec = self.spec
+        batch, channels, side = images.shape[0], images.shape[-1], spec.image_size // spec.patch_size
+        patch, tubelet = spec.patch_size, spec.tubelet
+        x = images.reshape(batch, spec.frames // tubelet, tubelet, side, patch, side, patch, channels)
         x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
-        return x.reshape(batch, self.frames // tubelet, side * side, tubelet * patch * patch * channels)
-
-    def _check(self) -> None:
-        super()._check()
-        config_lib.choose(dict.fromkeys(ATTENDING), self.space_time, "model.space_time")
-        config_lib.choose(dict.fromkeys(SEEN), self.sees, "model.sees")
-        if self.tubelet < 1 or self.frames % self.tubelet:
-            raise ValueError(f"config.model.frames={self.frames} must be a multiple of tubelet={self.tubelet}")
-        for field, known in (("pool", "mean"), ("positions", "learned"), ("stem", "patch")):
-            if getattr(self, field) != known:
-                raise ValueError(f"config.model.{field}={getattr(self, field)!r} is not known to clips; use {known!r}")
+        return x.reshape(batch, spec.frames // tubelet, side * side, tubelet * patch * patch * channels)
 
 
 def _names(x: jax.Array) -> tuple[str | None, ...]:

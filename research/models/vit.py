@@ -2,15 +2,16 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research import config as config_lib
 from research.models import layers
+from research.models.specs import DTYPE, EncoderSpec, from_fields
 from research.parallel.sharding import constrain
+from research.spec import Spec, checks, field, invalid
 
 # Dosovitskiy et al. 2021 (B, L, H), Touvron et al. 2021 (Ti, S), Zhai et al. 2022 (g), Dehghani et al. 2023 (22B).
 SIZES = {
@@ -123,10 +124,10 @@ class Block(nn.Module):
     qkv_bias: bool
     key_bias: bool
     qk_norm: Callable | None
-    parallel: bool
     attention: str
     dtypes: dict[str, Any]
     gather: bool = False
+    parallel: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, drop_rate: jax.Array, train: bool) -> tuple[jax.Array, None]:
@@ -172,149 +173,138 @@ class ConvStem(nn.Module):
         return nn.Conv(self.width, (1, 1), name="project", **self.dtypes)(x)
 
 
+class ViTSpec(EncoderSpec, tag="vit"):
+    """A vision transformer."""
+
+    image_size: int = field(default=224, check=checks.between(1, 65_536), doc="px, the height")
+    image_width: int = field(default=0, check=checks.between(0, 65_536), doc="px; 0: as wide as high")
+    pool: str = field(
+        default="cls", check=checks.one_of("cls", "mean"), doc="what the head reads: the class token or the mean"
+    )
+    positions: str = field(default="learned", check=checks.one_of("learned", "sincos"), doc="position embeddings")
+    stem: str = field(
+        default="patch", check=checks.one_of("patch", "conv"), doc="one convolution per patch, or several of 3x3"
+    )
+    stem_width: int = field(
+        default=0, check=checks.at_least(0), doc="channels of the last 3x3 convolution of stem=conv; 0: width / 2"
+    )
+    parallel: bool = field(default=False, doc="attention and MLP of the same normed input (Dehghani et al., 2023)")
+
+    @property
+    def last_stem_width(self) -> int:
+        """Channels of the last 3x3 convolution of stem="conv"."""
+        return self.stem_width or self.width // 2
+
+    def validate(self) -> None:
+        """Raises FieldError for sizes that do not fit one another."""
+        super().validate()
+        if self.image_width % self.patch_size:
+            raise invalid(self, "image_width", f"must be a multiple of patch_size={self.patch_size}")
+        if self.positions == "sincos" and self.width % 4:
+            raise invalid(self, "width", "must be a multiple of 4 for positions='sincos'")
+        if self.stem == "conv":
+            if self.patch_size == 1 or self.patch_size & (self.patch_size - 1):
+                raise invalid(self, "patch_size", "must be 2, 4, 8, 16 ... for stem='conv'")
+            if self.last_stem_width % (self.patch_size // 2):
+                raise invalid(
+                    self, "stem_width",
+                    f"must be a multiple of {self.patch_size // 2}, since the channels double at each convolution of "
+                    f"a stem with patch_size={self.patch_size}",
+                )  # fmt: skip
+
+
 class ViT(nn.Module):
-    """Pictures [batch, image_size, image_size, channels] to logits [batch, num_classes] in float32.
+    """Images [batch, image_size, image_size, channels] to logits [batch, num_classes] in float32.
 
     With `num_classes` 0, to a tuple of one map [batch, rows, columns, width]: the tokens of the patches.
     The layers are one scan whose parameters carry a leading axis; `unroll` layers are compiled side by side.
     """
 
+    spec: ViTSpec
     num_classes: int
-    image_size: int = 224  # px, the height
-    image_width: int = 0  # px; 0: as wide as high
-    patch_size: int = 16
-    width: int = 768
-    depth: int = 12
-    mlp_dim: int = 3072
-    num_heads: int = 12
-    pool: str = "cls"  # or "mean"
-    positions: str = "learned"  # or "sincos"
-    stem: str = "patch"  # or "conv"
-    stem_width: int = 0  # channels of the last 3x3 convolution of stem="conv"; 0: half the width
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0  # of the last layer; it grows linearly from 0
-    layer_norm_epsilon: float = 1e-6
-    gelu: str = "exact"  # or "tanh"
-    qkv_bias: bool = True
-    key_bias: bool = True
-    qk_norm: bool = False
-    norm: str = "layer"  # or "rms"
-    parallel: bool = False
-    attention: str = "auto"  # or "xla" or "cudnn"
-    remat: str = "none"
-    unroll: int = 1
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    dtype: str = DTYPE
+    param_dtype: str = DTYPE
     logical_axes = LOGICAL_AXES
     block = Block
+    spec_class: ClassVar[type[Spec]] = ViTSpec
+    of = from_fields
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """By how much its one map is smaller than the picture."""
-        return (self.patch_size,)
+        """By how much its one map is smaller than the image."""
+        return (self.spec.patch_size,)
 
-    def __post_init__(self) -> None:
-        """Raises ValueError for a field that no image could fix."""
-        self._check()
-        super().__post_init__()
+    @property
+    def topology(self) -> dict[str, bool]:
+        """What a block of this model is told beside what all blocks are."""
+        return {"parallel": self.spec.parallel}
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, ...]:
-        if images.shape[1:3] != (self.image_size, self.image_width or self.image_size):
-            given, wide = f"{images.shape[1]} x {images.shape[2]}", f" and image_width={self.image_width}"
+        spec = self.spec
+        if images.shape[1:3] != (spec.image_size, spec.image_width or spec.image_size):
+            wide = f" and image_width={spec.image_width}" if spec.image_width else ""
             raise ValueError(
-                f"config.model.image_size={self.image_size}{wide if self.image_width else ''}, "
-                f"but config.data.image_size gives {given}"
+                f"the model's image_size={spec.image_size}{wide}, but it is given images of {images.shape[1]} x "
+                f"{images.shape[2]}; the data's image_size must be the same"
             )
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = functools.partial(layers.NORMS[self.norm], epsilon=self.layer_norm_epsilon, **dtypes)
+        norm = functools.partial(layers.NORMS[spec.norm], epsilon=spec.layer_norm_epsilon, **dtypes)
         x = self._tokens(constrain(self._patches(images.astype(self.dtype), dtypes), PATCHES))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = nn.Dropout(spec.dropout, deterministic=not train)(x)
         x = self._encode(constrain(x, TOKENS), train, norm, dtypes)
         x = constrain(norm(name="norm")(x), TOKENS)
         if not self.num_classes:
-            rows = self.image_size // self.patch_size
-            tokens = x[:, 1:] if self.pool == "cls" else x
-            return (constrain(tokens.reshape(x.shape[0], rows, -1, self.width), PATCHES),)
-        x = constrain(x[:, 0] if self.pool == "cls" else x.mean(1), ("batch", "embed"))
+            rows = spec.image_size // spec.patch_size
+            tokens = x[:, 1:] if spec.pool == "cls" else x
+            return (constrain(tokens.reshape(x.shape[0], rows, -1, spec.width), PATCHES),)
+        x = constrain(x[:, 0] if spec.pool == "cls" else x.mean(1), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
-
-    def _check(self) -> None:
-        for field, known in (
-            ("pool", ("cls", "mean")),
-            ("positions", ("learned", "sincos")),
-            ("stem", ("patch", "conv")),
-            ("gelu", layers.GELU),
-            ("norm", layers.NORMS),
-            ("attention", layers.ATTENTION),
-            ("remat", layers.REMAT),
-        ):
-            config_lib.choose(dict.fromkeys(known), getattr(self, field), f"model.{field}")
-        for field in ("image_size", "patch_size", "width", "depth", "mlp_dim", "num_heads", "unroll"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"config.model.{field}={getattr(self, field)} must be at least 1")
-        for field in ("dropout", "stochastic_depth"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"config.model.{field}={getattr(self, field)} must be at least 0 and less than 1")
-        for field, divisor in (("image_size", "patch_size"), ("image_width", "patch_size"), ("width", "num_heads")):
-            if getattr(self, field) % getattr(self, divisor):
-                given, part = getattr(self, field), getattr(self, divisor)
-                raise ValueError(f"config.model.{field}={given} must be a multiple of {divisor}={part}")
-        if self.positions == "sincos" and self.width % 4:
-            raise ValueError(f"config.model.width={self.width} must be a multiple of 4 for positions='sincos'")
-        if self.stem == "conv":
-            last = self.stem_width or self.width // 2
-            if self.patch_size == 1 or self.patch_size & (self.patch_size - 1):
-                raise ValueError(f"config.model.patch_size={self.patch_size} must be 2, 4, 8, 16 ... for stem='conv'")
-            if last % (self.patch_size // 2):
-                raise ValueError(
-                    f"config.model.stem_width={last} must be a multiple of {self.patch_size // 2}, since the channels "
-                    f"double at each convolution of a stem with patch_size={self.patch_size}"
-                )
 
     def _patches(self, images: jax.Array, dtypes: dict[str, Any]) -> jax.Array:
         """[batch, rows, columns, width]."""
-        if self.stem == "conv":
-            stem_width = self.stem_width or self.width // 2
-            return ConvStem(self.width, stem_width, self.patch_size, self.layer_norm_epsilon, dtypes, name="stem")(
-                images
-            )
-        patch = (self.patch_size, self.patch_size)
-        return nn.Conv(self.width, patch, patch, padding="VALID", name="patches", **dtypes)(images)
+        spec = self.spec
+        if spec.stem == "conv":
+            widths = spec.width, spec.last_stem_width
+            return ConvStem(*widths, spec.patch_size, spec.layer_norm_epsilon, dtypes, name="stem")(images)
+        patch = (spec.patch_size, spec.patch_size)
+        return nn.Conv(spec.width, patch, patch, padding="VALID", name="patches", **dtypes)(images)
 
     def _tokens(self, patches: jax.Array) -> jax.Array:
         """[batch, length, width] with positions and, for pool="cls", the class token first."""
+        spec = self.spec
         batch, height, width, features = patches.shape
         x = patches.reshape(batch, height * width, features)
-        has_cls = self.pool == "cls"
-        if self.positions == "sincos":
+        has_cls = spec.pool == "cls"
+        if spec.positions == "sincos":
             x = x + jnp.asarray(layers.sincos_positions(height, width, features), x.dtype)
         if has_cls:
             cls = self.param("cls", nn.initializers.zeros, (1, 1, features), self.param_dtype)
             x = jnp.concatenate([jnp.broadcast_to(cls, (batch, 1, features)).astype(x.dtype), x], axis=1)
-        if self.positions == "learned":
+        if spec.positions == "learned":
             shape = (1, height * width + has_cls, features)
             x = x + self.param("positions", nn.initializers.normal(0.02), shape, self.param_dtype).astype(x.dtype)
         return x
 
     def _encode(self, x: jax.Array, train: bool, norm: Callable, dtypes: dict[str, Any]) -> jax.Array:
-        in_loop = self.unroll < self.depth
+        spec = self.spec
+        in_loop = spec.unroll < spec.depth
         static = (3,)  # train, counted from self
-        block = layers.remat(self.block, self.remat, static_argnums=static, in_loop=in_loop)
+        block = layers.remat(self.block, spec.remat, static_argnums=static, in_loop=in_loop)
         scan = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast),
-            length=self.depth,
+            length=spec.depth,
             # Unrolling the creation of parameters would only take longer to compile.
-            unroll=1 if self.is_initializing() else min(self.unroll, self.depth),
+            unroll=1 if self.is_initializing() else min(spec.unroll, spec.depth),
         )
-        qk_norm = functools.partial(norm, use_bias=False) if self.norm == "layer" else norm
+        qk_norm = functools.partial(norm, use_bias=False) if spec.norm == "layer" else norm
         blocks = scan(
-            self.mlp_dim, self.num_heads, self.dropout, norm, self.gelu, self.qkv_bias, self.key_bias,
-            qk_norm if self.qk_norm else None, self.parallel, self.attention, dtypes, self.remat != "none",
-            name="blocks",
+            spec.mlp_dim, spec.num_heads, spec.dropout, norm, spec.gelu, spec.qkv_bias, spec.key_bias,
+            qk_norm if spec.qk_norm else None, spec.attention, dtypes, spec.remat != "none",
+            **self.topology, name="blocks",
         )  # fmt: skip
-        rates = jnp.linspace(0, self.stochastic_depth, self.depth)
+        rates = jnp.linspace(0, spec.stochastic_depth, spec.depth)
         return blocks(x, rates, train)[0]

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from research.models.seq2seq import EncoderDecoderSpec
+from research.models.vit import ViTSpec
 
 
 def lower_bound_bytes(config: Any, task: Any, params: Any, shardings: Any) -> int:
@@ -68,9 +69,9 @@ def stacks(task: Any, batch_size: int) -> list[Stack]:
         features = spec.num_heads * spec.kv_dim
         decoder = Stack(spec.decoder_depth, spec.width, target, 3, source + target, features)
         return [Stack(spec.encoder_depth, spec.width, source, 2, source, features), decoder]
-    if hasattr(model, "depth") and hasattr(model, "patch_size"):
-        tokens = batch_size * ((model.image_size // model.patch_size) ** 2 + (model.pool == "cls"))
-        return [Stack(model.depth, model.width, tokens, 1 if model.parallel else 2, tokens, model.width)]
+    if isinstance(spec, ViTSpec):
+        tokens = batch_size * ((spec.image_size // spec.patch_size) ** 2 + (spec.pool == "cls"))
+        return [Stack(spec.depth, spec.width, tokens, 1 if spec.parallel else 2, tokens, spec.width)]
     return []
 
 

@@ -13,15 +13,35 @@ import optax
 from flax import linen as nn
 
 from research.parallel.sharding import Table, constrain
+from research.spec import Spec, checks, field
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 KEPT = 20  # probabilities of an example that are written
 
 
+class LabelSpec(Spec):
+    """Softmax cross-entropy over classes."""
+
+    label_smoothing: float = field(
+        default=0.0, check=checks.from_up_to(0, 1), doc="share of the target that is spread over all classes"
+    )
+
+
+class ClassificationSpec(LabelSpec, tag="classification"):
+    """With mixup and cutmix while training."""
+
+    mixup: float = field(
+        default=0.0, check=checks.between(0, 1000), doc="alpha of mixup (Zhang et al., 2018); 0 is off"
+    )
+    cutmix: float = field(
+        default=0.0, check=checks.between(0, 1000), doc="alpha of cutmix (Yun et al., 2019); 0 is off"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """Pure functions over a picture model.
+class LabelTask:
+    """Pure functions over an image model, without mixing of images.
 
     A batch holds `image` uint8 [batch, height, width, channels] (of clips, [batch, frames, height, width, channels]),
     `label` int32 [batch], `index` int32 [batch] and `weight` float32 [batch], which is 0 for padding. `mean` and `std`
@@ -32,9 +52,7 @@ class Task:
     image_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    spec: LabelSpec
 
     # What chooses among checkpoints: a metric of the evaluation, and whether more of it is better.
     selection = ("accuracy", "max")
@@ -95,7 +113,7 @@ class Task:
         return constrain(images, ("batch", *frames, "height", "width", None))
 
     def _targets(self, labels: jax.Array) -> jax.Array:
-        return optax.losses.smooth_labels(jax.nn.one_hot(labels, self.model.num_classes), self.label_smoothing)
+        return optax.losses.smooth_labels(jax.nn.one_hot(labels, self.model.num_classes), self.spec.label_smoothing)
 
     def _sums(self, losses: jax.Array, logits: jax.Array, batch: Batch) -> Sums:
         weight = batch["weight"].sum()
@@ -103,21 +121,33 @@ class Task:
         return {"loss": (losses.sum(), weight), "accuracy": (correct, weight)}
 
     def _mix(self, rng: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What training sees instead of `images` and `targets`."""
+        del rng
+        return images, targets
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(LabelTask):
+    """As LabelTask, with mixup and cutmix."""
+
+    spec: ClassificationSpec = dataclasses.field(default_factory=ClassificationSpec)
+
+    def _mix(self, rng: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019), with a fair coin where both are on.
 
         Each picture is mixed with its neighbour in the microbatch, with a share of its own.
         """
-        if not self.mixup and not self.cutmix:
+        if not self.spec.mixup and not self.spec.cutmix:
             return images, targets
         coin_rng, mixup_rng, cutmix_rng = jax.random.split(rng, 3)
         count, height, width, _ = images.shape
         other_images, other_targets = jnp.roll(images, 1, 0), jnp.roll(targets, 1, 0)
         own = jnp.ones((count, 1, 1, 1))
-        if self.mixup:
-            own = jax.random.beta(mixup_rng, self.mixup, self.mixup, (count, 1, 1, 1))
-        if self.cutmix:
-            kept = ~_boxes(cutmix_rng, self.cutmix, count, height, width)[..., None]
-            use_cutmix = jax.random.bernoulli(coin_rng) if self.mixup else True
+        if self.spec.mixup:
+            own = jax.random.beta(mixup_rng, self.spec.mixup, self.spec.mixup, (count, 1, 1, 1))
+        if self.spec.cutmix:
+            kept = ~_boxes(cutmix_rng, self.spec.cutmix, count, height, width)[..., None]
+            use_cutmix = jax.random.bernoulli(coin_rng) if self.spec.mixup else True
             own = jnp.where(use_cutmix, kept.astype(images.dtype), own)
         share = jnp.broadcast_to(own, (count, height, width, 1)).mean((1, 2))
         return own * images + (1 - own) * other_images, share * targets + (1 - share) * other_targets

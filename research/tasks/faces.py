@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research import config as config_lib
 from research.models import faces
+from research.spec import Role, checks, field, invalid
 from research.tasks import classification, face_scores, selecting
 from research.tasks.classification import Batch, Sums
 
@@ -24,58 +24,60 @@ METRICS = {
 OF_GROUPS = ("identification", "auc", "pair_accuracy", "tar", "far")
 
 
-@dataclasses.dataclass(frozen=True)
-class Task(classification.Task):
-    """As classification.Task, over a models.faces.FaceModel; labels from num_classes on are people not trained on.
+class FaceSpec(classification.LabelSpec, tag="faces"):
+    """Softmax with an angular margin, and the scores of embeddings."""
 
-    margin, margin_size   "arcface" (radians), "cosface" (of the cosine) or "none"; see models/faces.py
-    scale                 of the cosines, the s of the papers
-    flip_average          an embedding is that of a picture plus that of its mirror image, at length 1
-    metrics               of METRICS
-    groups                columns of the data by whose labels these are also computed
-    select_by             the metric of the evaluation that chooses among checkpoints
-    threshold             of `predict`: the similarity from which on two pictures show one person; 0: that of validation
-    """
+    margin: str = field(
+        default="arcface", check=checks.one_of(*faces.MARGINS), doc="of the loss, see research/models/faces.py"
+    )
+    margin_size: float = field(default=0.5, doc="radians for arcface, of the cosine for cosface")
+    scale: float = field(
+        default=64.0, check=checks.above(0) & checks.at_most(1e6), doc="of the cosines, the s of the papers"
+    )
+    flip_average: bool = field(
+        default=True, role=Role.INFERENCE,
+        doc="an embedding is that of an image plus that of its mirror image, at length 1",
+    )  # fmt: skip
+    metrics: tuple[str, ...] = field(
+        default=tuple(METRICS), check=checks.each(checks.one_of(*METRICS)), doc="what is scored on embeddings"
+    )
+    groups: tuple[str, ...] = field(
+        default=(), role=Role.INFERENCE, doc="columns of the data by whose labels these are also computed"
+    )
+    select_by: str = field(default="accuracy", doc="metric of the evaluation that chooses among checkpoints")
+    threshold: float = field(
+        default=0.0, role=Role.INFERENCE, check=checks.between(-1, 1),
+        doc="of predict: the similarity from which two images show one person; 0: the one of validation",
+    )  # fmt: skip
 
-    margin: str = "arcface"
-    margin_size: float = 0.5
-    scale: float = 64.0
-    flip_average: bool = True
-    metrics: tuple[str, ...] = tuple(METRICS)
-    groups: tuple[str, ...] = ()
-    select_by: str = "accuracy"
-    threshold: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a setting that no batch could fix."""
-        config_lib.choose(faces.MARGINS, self.margin, "task.margin")
-        known = ["accuracy", "loss"]
-        for metric in self.metrics:
-            known += config_lib.choose(METRICS, metric, "task.metrics")
+    def validate(self) -> None:
+        """Raises FieldError for fields that contradict one another."""
+        known = ["accuracy", "loss", *(name for metric in self.metrics for name in METRICS[metric])]
         of_group = self.select_by.startswith(tuple(f"{name}_{group}_" for name in OF_GROUPS for group in self.groups))
         if self.select_by not in known and not of_group:
-            raise ValueError(
-                f"config.task.select_by={self.select_by!r} is no score of task.metrics; choose from {', '.join(known)}"
-            )
+            raise invalid(self, "select_by", f"is no score of task.metrics; choose from {', '.join(known)}")
         most = {"arcface": np.pi, "cosface": 2.0, "none": 0.0}[self.margin]
         if not 0 <= self.margin_size <= most:
-            raise ValueError(
-                f"config.task.margin_size={self.margin_size} must lie between 0 and {most:.4g} for {self.margin!r}"
-            )
-        if self.scale <= 0:
-            raise ValueError(f"config.task.scale={self.scale} must be more than 0")
+            raise invalid(self, "margin_size", f"must lie between 0 and {most:.4g} for {self.margin!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(classification.LabelTask):
+    """As classification.LabelTask, over a models.faces.FaceModel; labels from num_classes on were not trained on."""
+
+    spec: FaceSpec
 
     @property
     def selection(self) -> tuple[str, str]:
         """What chooses among checkpoints, and whether more ("max") or less of it is better."""
-        return self.select_by, selecting.mode(self.select_by)
+        return self.spec.select_by, selecting.mode(self.spec.select_by)
 
     def loss(self, variables, batch: Batch, totals, rng: jax.Array):
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
         mutable = [name for name in variables if name != "params"]
         images = self._normalise(batch["image"])
         (_, cosines), new = self.model.apply(variables, images, train=True, mutable=mutable, rngs={"dropout": rng})
-        logits = faces.margin_logits(cosines, batch["label"], self.margin, self.margin_size, self.scale)
+        logits = faces.margin_logits(cosines, batch["label"], self.spec.margin, self.spec.margin_size, self.spec.scale)
         losses = optax.losses.softmax_cross_entropy(logits, self._targets(batch["label"])) * batch["weight"]
         return losses.sum() / totals["examples"], (new, self._sums(losses, cosines, batch))
 
@@ -85,7 +87,7 @@ class Task(classification.Task):
         known = batch["label"] < self.model.num_classes
         batch = batch | {"label": jnp.where(known, batch["label"], 0), "weight": batch["weight"] * known}
         own = jax.nn.one_hot(batch["label"], self.model.num_classes)
-        losses = optax.losses.softmax_cross_entropy(self.scale * cosines, own)
+        losses = optax.losses.softmax_cross_entropy(self.spec.scale * cosines, own)
         return self._sums(losses * batch["weight"], cosines, batch)
 
     def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
@@ -93,7 +95,7 @@ class Task(classification.Task):
         del rng
         images = self._normalise(batch["image"])
         embeddings, _ = self._embed(variables, images)
-        if self.flip_average:
+        if self.spec.flip_average:
             embeddings = faces.unit(embeddings + self._embed(variables, images[:, :, ::-1])[0])
         return {"embedding": embeddings}
 
@@ -102,18 +104,18 @@ class Task(classification.Task):
 
         Raises ValueError for a group that the data do not know, and where there is nobody or no pair to score.
         """
-        for column in self.groups:
+        for column in self.spec.groups:
             if column not in data.columns:
                 known = f"choose from {', '.join(data.columns)}" if data.columns else "this data set has none"
-                raise ValueError(f"config.task.groups={self.groups}: there is no column {column!r}; {known}")
-        if "identification" in self.metrics and not data.known(split):
+                raise ValueError(f"config.task.groups={self.spec.groups}: there is no column {column!r}; {known}")
+        if "identification" in self.spec.metrics and not data.known(split):
             raise ValueError(
                 f"nobody in the {split} split of {data.name!r} has pictures in the splits before it, so nobody can be "
                 'identified; set config.task.metrics=("verification",)'
             )
-        if "verification" in self.metrics:
+        if "verification" in self.spec.metrics:
             data.pairs(split)
-        return Scorer(self.metrics, self.groups, data, split) if self.metrics else None
+        return Scorer(self.spec.metrics, self.spec.groups, data, split) if self.spec.metrics else None
 
     def _embed(self, variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.model.apply(variables, images, train=False)

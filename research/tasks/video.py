@@ -9,8 +9,8 @@ from research.tasks import classification
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(classification.Task):
-    """As classification.Task over clips, whose probabilities are saved and scored class by class."""
+class Task(classification.LabelTask):
+    """As classification.LabelTask over clips, whose probabilities are saved and scored class by class."""
 
     def scorer(self, data: Any, split: str) -> "Scorer":
         """What collects the predictions for a split of `data` (a data.clips.Clips) on the host."""

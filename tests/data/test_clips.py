@@ -11,6 +11,7 @@ from PIL import Image
 
 from research.data import clips, images, prepare, video_files
 from research.data.builders import fight_surv_video, moving_digits
+from research.data.spec import ClipSpec
 from tests.data.conftest import encoded_picture
 
 
@@ -65,7 +66,7 @@ def write_folder(root, per_class=10):
 def test_a_folder_of_videos_is_a_data_set(tmp_path):
     root = write_folder(tmp_path / "videos")
     settings = {"name": f"folder:{root}", "dir": str(tmp_path / "data"), "image_size": 16, "frames": 4}
-    data = clips.load(settings)
+    data = clips.load(ClipSpec(**settings))
     assert data.class_names == ("dark", "light") and data.counts == {"train": 16, "validation": 2, "test": 2}
     batch = next(data.train_batches(0, 4))
     assert batch["image"].shape == (4, 4, 16, 16, 3) and set(batch["label"]) <= {0, 1}
@@ -73,7 +74,7 @@ def test_a_folder_of_videos_is_a_data_set(tmp_path):
     assert data.reference("test", 0)["class"] == data.reference("test", 0)["clip"].split("/")[0]
     (root / "dark/broken.avi").write_bytes(b"RIFF")
     with pytest.raises(ValueError, match=r"dark/broken.avi cannot be used \(video .*--skip_undecodable"):
-        clips.load(settings)
+        clips.load(ClipSpec(**settings))
     message = prepare.prepare(settings["name"], data_dir=settings["dir"], skip_undecodable=True)
     assert "train 20, 1 undecodable left out" in message
 
@@ -87,7 +88,7 @@ def digits(tmp_path_factory):
 
 
 def test_digits_move_as_their_label_says(digits):
-    data = clips.load({"name": "moving_digits/motion", "dir": digits})
+    data = clips.load(ClipSpec(name="moving_digits/motion", dir=digits))
     assert data.counts == {"train": 2000, "validation": 200, "test": 400} and data.image_shape == (8, 16, 16, 1)
     for batch in [next(data.eval_batches("test", 40))]:
         for clip, label in zip(batch["image"], batch["label"], strict=True):
@@ -98,7 +99,9 @@ def test_digits_move_as_their_label_says(digits):
 
 
 def test_orders_of_evaluation(digits):
-    read = lambda order: next(clips.load({"name": "moving_digits/sense", "dir": digits}, order).eval_batches("test", 8))
+    read = lambda order: next(
+        clips.load(ClipSpec(name="moving_digits/sense", dir=digits), order).eval_batches("test", 8)
+    )
     plain, reversed_, shuffled = (read(order)["image"] for order in ("as they are", "reversed", "shuffled"))
     np.testing.assert_array_equal(plain[:, ::-1], reversed_)
     assert any((plain[row] != shuffled[row]).any() for row in range(8))
@@ -147,7 +150,7 @@ def write_ucf101(root):
 def test_ucf101_holds_whole_groups_out(tmp_path):
     root = write_ucf101(tmp_path / "ucf101")
     prepare.prepare("ucf101_avi/split2", str(root), str(tmp_path / "data"))
-    data = clips.load({"name": "ucf101_avi/split2", "dir": str(tmp_path / "data"), "image_size": 8, "frames": 4})
+    data = clips.load(ClipSpec(name="ucf101_avi/split2", dir=str(tmp_path / "data"), image_size=8, frames=4))
     assert len(data.class_names) == 101 and data.counts == {"train": 8, "validation": 8, "test": 8}
     names = [data.reference("validation", index)["clip"] for index in range(8)]
     assert {name.split("_g")[1][:2] for name in names} == {"05", "06"}
@@ -185,7 +188,7 @@ def test_folds_hold_every_clip_once_and_no_source_twice(tmp_path):
     for fold in (0, 1):
         name = f"fight_surv_video/fold{fold}"
         prepare.prepare(name, str(root), str(tmp_path / "data"))
-        data = clips.load({"name": name, "dir": str(tmp_path / "data"), "image_size": 8})
+        data = clips.load(ClipSpec(name=name, dir=str(tmp_path / "data"), image_size=8))
         names = lambda split, data=data: [data.reference(split, index)["clip"] for index in range(data.counts[split])]
         parts = {split: names(split) for split in data.counts}
         assert {split: len(part) for split, part in parts.items()} == {"train": 28, "validation": 4, "test": 8}

@@ -6,11 +6,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from research.data import datasets, images, prepare, sources
+from research.data.spec import ImageSpec
 
 
 @pytest.fixture
 def digits(data_dir):
-    return datasets.load({"name": "digits", "dir": data_dir})
+    return datasets.load(ImageSpec(name="digits", dir=data_dir))
 
 
 def test_digits_are_the_scans_in_three_stratified_splits(digits):
@@ -49,13 +50,13 @@ def test_batches(digits):
 
 
 def test_augmentation_differs_between_epochs_and_is_off_in_evaluation(data_dir):
-    data = datasets.load({"name": "digits", "dir": data_dir, "rotate": 10.0, "shift": 1.0, "scale": 0.1})
+    data = datasets.load(ImageSpec(name="digits", dir=data_dir, rotate=10.0, shift=1.0, scale=0.1))
     batches = data.train_batches(seed=0, batch_size=1293)
     first, second = (
         {i: x for i, x in zip(b["index"], b["image"], strict=True)} for b in (next(batches), next(batches))
     )
     assert sum(np.array_equal(first[index], second[index]) for index in first) < 5
-    plain = datasets.load({"name": "digits", "dir": data_dir})
+    plain = datasets.load(ImageSpec(name="digits", dir=data_dir))
     for left, right in zip(data.eval_batches("test", 90), plain.eval_batches("test", 90), strict=True):
         np.testing.assert_array_equal(left["image"], right["image"])
 
@@ -63,7 +64,7 @@ def test_augmentation_differs_between_epochs_and_is_off_in_evaluation(data_dir):
 def test_worker_processes_change_nothing(data_dir):
     settings = {"name": "digits", "dir": data_dir, "rotate": 10.0, "crop": "pad", "pad": 1, "randaugment_layers": 2}
     here, there = (
-        datasets.load({**settings, "workers": workers}).train_batches(seed=4, batch_size=32, start=7)
+        datasets.load(ImageSpec(**(settings | {"workers": workers}))).train_batches(seed=4, batch_size=32, start=7)
         for workers in (0, 1)
     )
     for _ in range(3):
@@ -75,7 +76,7 @@ def test_worker_processes_change_nothing(data_dir):
 
 def test_kept_pictures_change_nothing_and_are_decoded_once(data_dir, monkeypatch):
     settings = {"name": "digits", "dir": data_dir, "rotate": 10.0, "crop": "pad", "pad": 1}
-    plain, cached = (datasets.load({**settings, "cache": cache}) for cache in (False, True))
+    plain, cached = (datasets.load(ImageSpec(**settings, cache=cache)) for cache in (False, True))
     streams = [data.train_batches(seed=4, batch_size=1293) for data in (plain, cached)]
     for _ in range(2):  # two epochs, of which the second finds every picture kept
         left, right = (next(stream) for stream in streams)
@@ -87,7 +88,7 @@ def test_kept_pictures_change_nothing_and_are_decoded_once(data_dir, monkeypatch
 
 def test_evaluation_may_see_larger_pictures(data_dir):
     settings = {"name": "digits", "dir": data_dir, "image_size": 6, "resize": 8, "crop": "random", "eval_size": 8}
-    data, plain = datasets.load(settings), datasets.load({"name": "digits", "dir": data_dir})
+    data, plain = datasets.load(ImageSpec(**settings)), datasets.load(ImageSpec(name="digits", dir=data_dir))
     assert next(data.train_batches(0, 4))["image"].shape == (4, *data.image_shape) == (4, 6, 6, 1)
     for left, right in zip(data.eval_batches("test", 90), plain.eval_batches("test", 90), strict=True):
         np.testing.assert_array_equal(left["image"], right["image"])
@@ -95,7 +96,7 @@ def test_evaluation_may_see_larger_pictures(data_dir):
 
 def test_prepared_again_it_is_the_same(digits, tmp_path):
     prepare.prepare("digits", data_dir=str(tmp_path))
-    again = datasets.load({"name": "digits", "dir": str(tmp_path)})
+    again = datasets.load(ImageSpec(name="digits", dir=str(tmp_path)))
     assert again.fingerprint == digits.fingerprint
     assert len(digits.fingerprint) == 16
 
@@ -113,7 +114,7 @@ def test_a_picture_file_is_read_as_in_evaluation(digits, tmp_path):
 
 
 def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
-    data = datasets.load({"name": "imagenet2012", "dir": str(tmp_path), "image_size": 224})
+    data = datasets.load(ImageSpec(name="imagenet2012", dir=str(tmp_path), image_size=224))
     assert data.num_classes == 1000
     assert data.class_names[0] == "n01440764"
     assert data.image_shape == (224, 224, 3)
@@ -133,23 +134,23 @@ def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
         ({"name": "imagenet2012"}, "image_size is needed"),
         ({"name": "folder:/absent"}, "/absent is not a folder"),
         ({"name": "digits", "lighting": "dim"}, "lighting='dim' is unknown; choose from as it is, equalised, local"),
-        ({"name": "digits", "crop": "centre"}, "crop='centre' is unknown; choose from none, pad, random, inception"),
+        ({"name": "digits", "crop": "centre"}, "crop='centre' is unknown; choose from inception, none, pad, random"),
         ({"name": "digits", "resize": 4}, "resize=4 px must be at least image_size=8"),
         ({"name": "digits", "eval_size": 9}, "resize=8 px must be at least eval_size=9"),
-        ({"name": "digits", "image_size": -8}, "must not be negative"),
-        ({"name": "digits", "workers": -1}, "workers=-1 must not be negative"),
+        ({"name": "digits", "image_size": -8}, "image_size=-8 must lie between 0 and"),
+        ({"name": "digits", "workers": -1}, "workers=-1 must lie between 0 and 1024"),
         ({"name": "digits", "validation_fraction": 0.9}, "validation_fraction=0.9"),
-        ({"name": "digits", "mean": (1.0, 2.0, 3.0)}, "mean=.*3 values; the pictures have 1"),
+        ({"name": "digits", "mean": (1.0, 2.0, 3.0)}, "mean=.*3 values; the images have 1"),
     ],
 )
 def test_a_bad_setting_is_one_line(data_dir, settings, message):
     with pytest.raises(ValueError, match=message) as caught:
-        datasets.load({"dir": data_dir, **settings})
+        datasets.load(ImageSpec(**({"dir": data_dir} | settings)))
     assert "\n" not in str(caught.value)
 
 
 def test_mean_and_std_are_per_channel(data_dir):
-    data = datasets.load({"name": "imagenet2012", "image_size": 32, "dir": data_dir, "mean": (1, 2, 3), "std": (9,)})
+    data = datasets.load(ImageSpec(name="imagenet2012", image_size=32, dir=data_dir, mean=(1, 2, 3), std=(9,)))
     assert (data.mean, data.std) == ((1.0, 2.0, 3.0), (9.0, 9.0, 9.0))
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from research.data import faces, pairs, prepare, sources
 from research.data.builders import casia_webface, extended_yale_b, orl_faces
+from research.data.spec import FaceDataSpec
 from tests.data.conftest import encoded_picture
 
 YALE = ("A+000E+00", "A+005E-10", "A-035E+15", "A+085E-20", "A+110E+65", "A+000E+90", "A-010E+00", "A+050E-40", "A+0E0")
@@ -39,7 +40,7 @@ def write_orl(folder, people=40, pairs_text=PAIRS):
 def prepared(name, folder, tmp_path, **settings):
     prepare.prepare(name, str(folder), str(tmp_path / "data"))
     gallery = settings.pop("gallery", False)
-    return faces.load({"name": name, "dir": str(tmp_path / "data"), "image_size": 8, **settings}, gallery)
+    return faces.load(make_spec(tmp_path, name=name, **settings), gallery)
 
 
 def paths(data, split):
@@ -118,8 +119,12 @@ def write_people(root, names="abcd", count=3, split=""):
     return root
 
 
+def make_spec(tmp_path, **settings):
+    return FaceDataSpec(**({"dir": str(tmp_path / "data"), "image_size": 8} | settings))
+
+
 def load_folder(root, tmp_path, **settings):
-    return faces.load({"name": f"folder:{root}", "dir": str(tmp_path / "data"), "image_size": 8, **settings}, False)
+    return faces.load(make_spec(tmp_path, name=f"folder:{root}", **settings), False)
 
 
 def test_a_folder_with_pairs_and_labels(tmp_path):

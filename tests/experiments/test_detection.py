@@ -87,7 +87,7 @@ def test_other_runs_begin_with_its_weights_or_those_of_its_backbone(trained, tmp
     })  # fmt: skip
     assert set(others.fresh) == {"head/class_conv/kernel", "head/class_conv/bias"}
 
-    classifier = resnet.ResNet(5, (1, 1, 1), "basic", 12, "half")
+    classifier = resnet.ResNet.of(5, stage_sizes=(1, 1, 1), block="basic", width=12, stem="half")
     variables = jax.eval_shape(lambda: classifier.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32)))
     plan = loading.plan(checkpoint, classifier, loading.leaves_of(variables))
     assert set(plan.fresh) == {"head/kernel", "head/bias"}

@@ -11,6 +11,7 @@ from research.models import detector, faces, resnet, segmenter
 from research.models.vit import ViT
 from tests.interop.test_init_from import SIZE, big_vision_file
 
+RESNET = {"stage_sizes": (1, 1), "block": "basic", "width": 8, "stem": "half"}
 VIT = SIZE | {"pool": "mean", "patch_size": 4}
 
 
@@ -38,7 +39,7 @@ def pretrained(tmp_path_factory):
 def test_the_backbone_is_loaded_and_what_is_around_it_is_fresh(pretrained, around):
     """Its positions are laid over a picture that is wider than high, as an independent resampling does."""
     checkpoint, params = pretrained
-    model = around(ViT(0, image_size=8, image_width=24, **VIT))
+    model = around(ViT.of(0, image_size=8, image_width=24, **VIT))
     variables, leaves = shapes_of(model, 8, 24)
     plan = loading.plan(checkpoint, model, leaves)
     inside = {path for path in leaves if path.startswith("backbone/")}
@@ -54,10 +55,12 @@ def test_the_backbone_is_loaded_and_what_is_around_it_is_fresh(pretrained, aroun
 
 
 def test_a_backbone_of_another_kind_is_refused(pretrained):
-    model = segmenter.Segmenter(resnet.ResNet(0, (1, 1), "basic", 8, "half"), 3, decoder_channels=(8,))
+    model = segmenter.Segmenter(
+        resnet.ResNet.of(0, stage_sizes=(1, 1), block="basic", width=8, stem="half"), 3, decoder_channels=(8,)
+    )
     with pytest.raises(ValueError, match="holds a ViT, but the config has a Segmenter around a ResNet"):
         loading.plan(pretrained[0], model, shapes_of(model, 8, 8)[1])
-    model = segmenter.Segmenter(ViT(0, image_size=8, **(VIT | {"depth": 3})), 3, decoder="linear")
+    model = segmenter.Segmenter(ViT.of(0, image_size=8, **(VIT | {"depth": 3})), 3, decoder="linear")
     with pytest.raises(ValueError, match=r"config\.model\.depth=3, but .* was made with 2; set it to that"):
         loading.plan(pretrained[0], model, shapes_of(model, 8, 8)[1])
 
@@ -80,7 +83,7 @@ def run_of(model, tensors):
 )
 def test_positions_of_one_wide_picture_are_laid_over_another(old, new):
     segment = lambda sides: segmenter.Segmenter(
-        ViT(0, image_size=sides[0], image_width=sides[1] * (sides[0] != sides[1]), **VIT), 3, decoder="linear"
+        ViT.of(0, image_size=sides[0], image_width=sides[1] * (sides[0] != sides[1]), **VIT), 3, decoder="linear"
     )
     _, leaves = shapes_of(segment(old), *old)
     rng = np.random.default_rng(0)
@@ -96,7 +99,7 @@ def test_positions_of_one_wide_picture_are_laid_over_another(old, new):
 
 def test_a_run_around_a_backbone_of_another_kind_is_refused():
     around = lambda backbone: detector.Detector(backbone, 3, pyramid_channels=8, head_depth=1)
-    theirs = around(resnet.ResNet(0, (1, 1), "basic", 8, "half"))
-    model = around(ViT(0, image_size=8, **VIT))
+    theirs = around(resnet.ResNet.of(0, **RESNET))
+    model = around(ViT.of(0, image_size=8, **VIT))
     with pytest.raises(ValueError, match="holds a Detector around a ResNet, but the config has a Detector around a V"):
         loading.plan(run_of(theirs, {}), model, shapes_of(model, 8, 8)[1])

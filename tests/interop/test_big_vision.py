@@ -120,8 +120,8 @@ def test_logits_are_those_of_an_independent_forward_pass(cls, prefix, learned, t
     np.savez(tmp_path / "vit.npz", **{prefix + name: array for name, array in tensors.items()}, **other)
     # The size of pictures is not said where positions are computed.
     model, variables = load(tmp_path / "vit.npz", **({} if learned else {"image_size": 16}))
-    assert (model.pool, model.depth) == ("cls" if cls else "mean", DEPTH)
-    assert (model.positions, model.image_size) == ("learned" if learned else "sincos", 16)
+    assert (model.spec.pool, model.spec.depth) == ("cls" if cls else "mean", DEPTH)
+    assert (model.spec.positions, model.spec.image_size) == ("learned" if learned else "sincos", 16)
     images = np.random.default_rng(1).normal(0, 1, (3, 16, 16, 3)).astype(np.float32)
     ours = jax.jit(lambda variables: model.apply(variables, images))(variables)
     expected = forward(tensors, images)

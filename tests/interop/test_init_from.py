@@ -21,11 +21,11 @@ SIZE = {"width": 16, "depth": 2, "mlp_dim": 24, "num_heads": 2, "patch_size": 2,
 
 def big_vision_file(path, image_size=4, classes=4, channels=1, seed=0, **fields):
     """A ViT as big_vision writes it, with random weights; and our model with them."""
-    model = ViT(classes, image_size=image_size, **(SIZE | fields))
+    model = ViT.of(classes, image_size=image_size, **(SIZE | fields))
     rng = np.random.default_rng(seed)
     shapes = loading.abstract(model, channels)
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(leaf.dtype), shapes["params"])
-    if model.pool == "cls":
+    if model.spec.pool == "cls":
         params["positions"][:, 0] = 0  # which big_vision has none for
     rows = {row.ours: row for row in big_vision.table(model)}
     tensors = {}
@@ -40,7 +40,7 @@ def config_of(path, **overrides):
 
 
 def task_of(image_size=4, classes=4, **fields):
-    model = ViT(classes, image_size=image_size, **(SIZE | fields))
+    model = ViT.of(classes, image_size=image_size, **(SIZE | fields))
     return classification.Task(model, (image_size, image_size, 1), (128.0,), (74.0,))
 
 

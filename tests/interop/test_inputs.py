@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from research.data import audio, datasets, image_files, images, sound_files, speech, utterances
+from research.data.spec import ImageSpec
 from research.interop import checkpoints, imports, preprocessing
 from tests.interop import reference
 from tests.interop.reference import torch, transformers
@@ -52,7 +53,7 @@ def ours(folder, path, family="vit"):
     """What `research.data` makes of a file, with the settings that an import writes."""
     settings, _ = preprocessing.of_images(folder, family, 3, None, 224)
     shape = (None, None, 3)
-    _, evaluate = datasets.transforms(datasets.DEFAULTS | settings, shape, "image", "label")
+    _, evaluate = datasets.transforms(ImageSpec(**settings), shape, "image", "label")
     pixels = images.to_array(evaluate.picture(image_files.read(str(path), 3))).astype(np.float32)
     return (pixels - np.float32(settings["mean"])) / np.float32(settings["std"])
 

@@ -137,7 +137,7 @@ def vit_forward(width, depth, mlp_dim, length, patch_pixels, classes):
 
 @pytest.mark.parametrize("remat", ["none", "operands", "dots", "full"])
 def test_a_vit_costs_what_the_formula_says(remat):
-    model = vit.ViT(10, image_size=32, patch_size=8, width=24, depth=3, mlp_dim=80, num_heads=4, remat=remat)
+    model = vit.ViT.of(10, image_size=32, patch_size=8, width=24, depth=3, mlp_dim=80, num_heads=4, remat=remat)
     multiplications = vit_forward(24, 3, 80, 16, 8 * 8 * 3, 10)
     forward, training = model_flops(model, 32)
     assert forward == 2 * multiplications
@@ -146,12 +146,15 @@ def test_a_vit_costs_what_the_formula_says(remat):
 
 def test_a_vit_l16_costs_61_billion_multiplications():
     """Dosovitskiy et al., 2021; He et al., 2021 (MAE) and DeiT III name 61.6 G."""
-    assert model_flops(vit.ViT(1000, **vit.SIZES["L"]), 224)[0] / 2 == pytest.approx(61.6e9, rel=0.005)
+    assert model_flops(vit.ViT.of(1000, **vit.SIZES["L"]), 224)[0] / 2 == pytest.approx(61.6e9, rel=0.005)
 
 
 @pytest.mark.parametrize(
     ("model", "multiplications"),
-    [(resnet.ResNet(1000, **resnet.SIZES["50"]), 4.089e9), (alexnet.AlexNet(1000), 0.714e9)],  # as torchvision counts
+    [
+        (resnet.ResNet.of(1000, **resnet.SIZES["50"]), 4.089e9),
+        (alexnet.AlexNet.of(1000), 0.714e9),
+    ],  # as torchvision counts
     ids=["resnet50", "alexnet"],
 )
 def test_cnns_cost_what_torchvision_states(model, multiplications):

@@ -7,6 +7,8 @@ import pytest
 
 from research.models import alexnet, convnext, resnet
 
+TINY_CONVNEXT = {"stage_sizes": (1,), "widths": (8,)}
+TINY_CIFAR = {"stage_sizes": (1, 1, 1), "block": "basic", "width": 4, "stem": "cifar"}
 TINY_RESNET = {"stage_sizes": (1, 1), "block": "basic", "width": 4, "stem": "cifar"}
 
 
@@ -15,7 +17,7 @@ def images(count=3, size=8, seed=0):
 
 
 def test_batch_norm_uses_the_batch_in_training_and_the_average_in_evaluation():
-    model = resnet.ResNet(5, momentum=0.8, **TINY_RESNET)
+    model = resnet.ResNet.of(5, momentum=0.8, **TINY_RESNET)
     variables = jax.jit(model.init)(jax.random.key(0), images())
     train = jax.jit(lambda v: model.apply(v, images(), train=True, mutable=["batch_stats"]))
     _, new = train(variables)
@@ -32,7 +34,7 @@ def test_batch_norm_uses_the_batch_in_training_and_the_average_in_evaluation():
 
 def test_blocks_start_as_the_identity():
     block = resnet.Basic
-    model = resnet.ResNet(5, **TINY_RESNET)
+    model = resnet.ResNet.of(5, **TINY_RESNET)
     params = jax.jit(model.init)(jax.random.key(0), images())["params"]
     assert (params["stage1_block1"]["norm2"]["scale"] == 0).all()
     assert "shortcut_conv" not in params["stage1_block1"] and "shortcut_conv" in params["stage2_block1"]
@@ -43,10 +45,18 @@ def test_blocks_start_as_the_identity():
     ("model", "size", "paths"),
     [
         # Sizes that torchvision's explicit paddings give at 224 px.
-        (resnet.ResNet(10, (1, 1, 1, 1), "bottleneck", 8), 224, {"stage4_block1": (7, 7, 256)}),
-        (resnet.ResNet(10, (1, 1, 1), "basic", 4, "cifar"), 32, {"stage3_block1": (8, 8, 16)}),
-        (convnext.ConvNeXt(10, (1, 1, 1, 1), (4, 8, 12, 16)), 224, {"stage4_block1": (7, 7, 16)}),
-        (alexnet.AlexNet(10, mlp_dim=8), 224, {"conv5": (13, 13, 256), "conv1": (55, 55, 64)}),
+        (
+            resnet.ResNet.of(10, stage_sizes=(1, 1, 1, 1), block="bottleneck", width=8),
+            224,
+            {"stage4_block1": (7, 7, 256)},
+        ),
+        (
+            resnet.ResNet.of(10, stage_sizes=(1, 1, 1), block="basic", width=4, stem="cifar"),
+            32,
+            {"stage3_block1": (8, 8, 16)},
+        ),
+        (convnext.ConvNeXt.of(10, stage_sizes=(1, 1, 1, 1), widths=(4, 8, 12, 16)), 224, {"stage4_block1": (7, 7, 16)}),
+        (alexnet.AlexNet.of(10, mlp_dim=8), 224, {"conv5": (13, 13, 256), "conv1": (55, 55, 64)}),
     ],
 )
 def test_feature_maps_have_the_published_sizes(model, size, paths):
@@ -59,15 +69,21 @@ def test_feature_maps_have_the_published_sizes(model, size, paths):
 
 
 def test_convnext_starts_near_the_identity_and_layer_scale_can_be_left_out():
-    model = convnext.ConvNeXt(5, (1,), (8,))
+    model = convnext.ConvNeXt.of(5, **TINY_CONVNEXT)
     params = jax.jit(model.init)(jax.random.key(0), images())["params"]
     np.testing.assert_allclose(params["stage1_block1"]["layer_scale"], 1e-6)
-    without = jax.jit(convnext.ConvNeXt(5, (1,), (8,), layer_scale=0.0).init)(jax.random.key(0), images())["params"]
+    without = jax.jit(convnext.ConvNeXt.of(5, stage_sizes=(1,), widths=(8,), layer_scale=0.0).init)(
+        jax.random.key(0), images()
+    )["params"]
     assert "layer_scale" not in without["stage1_block1"]
 
 
 @pytest.mark.parametrize(
-    "model", [resnet.ResNet(5, dtype="bfloat16", **TINY_RESNET), convnext.ConvNeXt(5, (1,), (8,), dtype="bfloat16")]
+    "model",
+    [
+        resnet.ResNet.of(5, dtype="bfloat16", **TINY_RESNET),
+        convnext.ConvNeXt.of(5, dtype="bfloat16", **TINY_CONVNEXT),
+    ],
 )
 def test_parameters_and_logits_stay_in_float32(model):
     variables = jax.jit(model.init)(jax.random.key(0), images())
@@ -76,7 +92,7 @@ def test_parameters_and_logits_stay_in_float32(model):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match=r"model.block=.wide. is unknown; choose from basic, bottleneck"):
-        resnet.ResNet(5, block="wide").init(jax.random.key(0), images())
+    with pytest.raises(ValueError, match=r"^block=.wide. is unknown; choose from basic, bottleneck"):
+        resnet.ResNet.of(5, block="wide").init(jax.random.key(0), images())
     with pytest.raises(ValueError, match=r"at least 63 px, not 8 x 8"):
-        alexnet.AlexNet(5).init(jax.random.key(0), images())
+        alexnet.AlexNet.of(5).init(jax.random.key(0), images())

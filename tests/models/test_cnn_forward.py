@@ -91,14 +91,14 @@ def numpy_resnet(x, variables, stem, stages, bottleneck):
 
 @pytest.mark.parametrize(("stem", "block"), [("imagenet", "bottleneck"), ("cifar", "basic")])
 def test_resnet_equals_numpy(stem, block):
-    model = resnet.ResNet(5, (1, 1), block, 4, stem)
+    model = resnet.ResNet.of(5, stage_sizes=(1, 1), block=block, width=4, stem=stem)
     variables = randomised(model, images())
     expected = numpy_resnet(images(), variables, stem, 2, block == "bottleneck")
     np.testing.assert_allclose(jax.jit(model.apply)(variables, images()), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_convnext_equals_numpy():
-    model = convnext.ConvNeXt(5, (1, 1), (4, 8))
+    model = convnext.ConvNeXt.of(5, stage_sizes=(1, 1), widths=(4, 8))
     variables = randomised(model, images())
     params = float64(variables["params"])
     x = layer_norm(conv(images(), params["stem"], 4), params["stem_norm"])
@@ -114,7 +114,7 @@ def test_convnext_equals_numpy():
 
 
 def test_alexnet_equals_numpy():
-    model, x = alexnet.AlexNet(5, mlp_dim=8), images(1, 64)
+    model, x = alexnet.AlexNet.of(5, mlp_dim=8), images(1, 64)
     variables = randomised(model, x)
     params = float64(variables["params"])
     expected = max_pool(relu(conv(x, params["conv1"], 4, 2)))

@@ -50,7 +50,7 @@ def make(backbone, **settings):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("flatten", [True, False])
 def test_embeddings_have_length_1_and_cosines_are_those_with_the_centres(flatten, dtype):
-    model = make(resnet.ResNet(0, dtype=dtype, **RESNET), flatten=flatten)
+    model = make(resnet.ResNet.of(0, dtype=dtype, **RESNET), flatten=flatten)
     images = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
     variables = model.init(jax.random.key(0), images)
     (embeddings, cosines), _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
@@ -65,7 +65,7 @@ def test_embeddings_have_length_1_and_cosines_are_those_with_the_centres(flatten
 def test_a_vit_embeds_too():
     images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
     for flatten, width in ((False, 8), (True, 4 * 8)):
-        model = make(vit.ViT(0, **VIT), flatten=flatten)
+        model = make(vit.ViT.of(0, **VIT), flatten=flatten)
         (embeddings, cosines), variables = jax.eval_shape(
             lambda model=model: model.init_with_output(jax.random.key(0), images)
         )

@@ -12,22 +12,22 @@ LARGE = {"parallel": True, "qk_norm": True, "qkv_bias": False, "norm": "rms", "p
 
 # At 224 px and 1000 classes. ViT: Dosovitskiy et al., Zhai et al., Dehghani et al.; the others as torchvision counts.
 COUNTS = {
-    "vit_ti16": (vit.ViT(1000, **vit.SIZES["Ti"]), 5_717_416),
-    "vit_s16": (vit.ViT(1000, **vit.SIZES["S"]), 22_050_664),
-    "vit_b16": (vit.ViT(1000, **vit.SIZES["B"]), 86_567_656),
-    "vit_l16": (vit.ViT(1000, **vit.SIZES["L"]), 304_326_632),
-    "vit_h14": (vit.ViT(1000, patch_size=14, **vit.SIZES["H"]), 632_045_800),
-    "resnet18": (resnet.ResNet(1000, **resnet.SIZES["18"]), 11_689_512),
-    "resnet50": (resnet.ResNet(1000, **resnet.SIZES["50"]), 25_557_032),
-    "alexnet": (alexnet.AlexNet(1000), 61_100_840),
-    "convnext_t": (convnext.ConvNeXt(1000, **convnext.SIZES["T"]), 28_589_128),
-    "convnext_s": (convnext.ConvNeXt(1000, **convnext.SIZES["S"]), 50_223_688),
-    "convnext_b": (convnext.ConvNeXt(1000, **convnext.SIZES["B"]), 88_591_464),
+    "vit_ti16": (vit.ViT.of(1000, **vit.SIZES["Ti"]), 5_717_416),
+    "vit_s16": (vit.ViT.of(1000, **vit.SIZES["S"]), 22_050_664),
+    "vit_b16": (vit.ViT.of(1000, **vit.SIZES["B"]), 86_567_656),
+    "vit_l16": (vit.ViT.of(1000, **vit.SIZES["L"]), 304_326_632),
+    "vit_h14": (vit.ViT.of(1000, patch_size=14, **vit.SIZES["H"]), 632_045_800),
+    "resnet18": (resnet.ResNet.of(1000, **resnet.SIZES["18"]), 11_689_512),
+    "resnet50": (resnet.ResNet.of(1000, **resnet.SIZES["50"]), 25_557_032),
+    "alexnet": (alexnet.AlexNet.of(1000), 61_100_840),
+    "convnext_t": (convnext.ConvNeXt.of(1000, **convnext.SIZES["T"]), 28_589_128),
+    "convnext_s": (convnext.ConvNeXt.of(1000, **convnext.SIZES["S"]), 50_223_688),
+    "convnext_b": (convnext.ConvNeXt.of(1000, **convnext.SIZES["B"]), 88_591_464),
 }
 ABOUT = {
-    "vit_g14": (vit.ViT(1000, patch_size=14, **vit.SIZES["g"]), 1.01e9),
-    "vit_22b14": (vit.ViT(1000, patch_size=14, **vit.SIZES["22B"], **LARGE), 21.7e9),
-    "vit_s16_conv_sincos": (vit.ViT(1000, stem="conv", positions="sincos", **vit.SIZES["S"]), 22.0e6),
+    "vit_g14": (vit.ViT.of(1000, patch_size=14, **vit.SIZES["g"]), 1.01e9),
+    "vit_22b14": (vit.ViT.of(1000, patch_size=14, **vit.SIZES["22B"], **LARGE), 21.7e9),
+    "vit_s16_conv_sincos": (vit.ViT.of(1000, stem="conv", positions="sincos", **vit.SIZES["S"]), 22.0e6),
 }
 
 

@@ -22,7 +22,7 @@ def images(seed=0, count=2):
 
 def build(seed=0, **settings):
     """A model and random variables: the head starts at zero, which would hide everything before it."""
-    model = vit.ViT(5, **(SMALL | settings))
+    model = vit.ViT.of(5, **(SMALL | settings))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images()))
     rng = np.random.default_rng(seed)
     return model, jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), shapes)
@@ -272,16 +272,16 @@ def test_dtypes():
     [
         ({"patch_size": 3}, "image_size=8 must be a multiple of patch_size=3"),
         ({"num_heads": 3}, "width=16 must be a multiple of num_heads=3"),
-        ({"pool": "max"}, "model.pool='max' is unknown; choose from cls, mean"),
-        ({"remat": "some"}, "model.remat='some' is unknown"),
-        ({"norm": "batch"}, "model.norm='batch' is unknown; choose from layer, rms"),
-        ({"attention": "flash"}, "model.attention='flash' is unknown; choose from auto, cudnn, xla"),
+        ({"pool": "max"}, "^pool='max' is unknown; choose from cls, mean"),
+        ({"remat": "some"}, "^remat='some' is unknown"),
+        ({"norm": "batch"}, "^norm='batch' is unknown; choose from layer, rms"),
+        ({"attention": "flash"}, "^attention='flash' is unknown; choose from auto, cudnn, xla"),
         ({"attention": "cudnn"}, "model.attention='cudnn' needs an NVIDIA GPU, not cpu; use 'auto' or 'xla'"),
-        ({"depth": 0}, "model.depth=0 must be at least 1"),
-        ({"dropout": 1.0}, "model.dropout=1.0 must be at least 0 and less than 1"),
+        ({"depth": 0}, "^depth=0 must lie between 1 and 10000"),
+        ({"dropout": 1.0}, "^dropout=1.0 must be at least 0 and less than 1"),
         ({"positions": "sincos", "width": 18}, "width=18 must be a multiple of 4 for positions='sincos'"),
         ({"patch_size": 4, "stem": "conv", "stem_width": 7}, "stem_width=7 must be a multiple of 2"),
-        ({"image_size": 16}, "image_size=16, but config.data.image_size gives 8 x 8"),
+        ({"image_size": 16}, "image_size=16, but it is given images of 8 x 8"),
         ({"patch_size": 1, "stem": "conv"}, "must be 2, 4, 8, 16"),
     ],
 )

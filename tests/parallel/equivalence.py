@@ -23,22 +23,20 @@ SMALL = {
 }  # fmt: skip
 # A ViT with a class token has 17 tokens, which no mesh divides.
 MODELS = {
-    "vit": functools.partial(vit.ViT, **SMALL),
+    "vit": functools.partial(vit.ViT.of, **SMALL),
     "vit_22b": functools.partial(
-        vit.ViT, **SMALL, pool="mean", parallel=True, qk_norm=True, qkv_bias=False, norm="rms", remat="full"
+        vit.ViT.of, **SMALL, pool="mean", parallel=True, qk_norm=True, qkv_bias=False, norm="rms", remat="full"
     ),
     "vit_conv": functools.partial(
-        vit.ViT, **(SMALL | {"num_heads": 3, "width": 24}), stem="conv", positions="sincos", unroll=2, remat="dots"
+        vit.ViT.of, **(SMALL | {"num_heads": 3, "width": 24}), stem="conv", positions="sincos", unroll=2, remat="dots"
     ),
-    "resnet": functools.partial(resnet.ResNet, stage_sizes=(1, 1), block="bottleneck", width=8, stem="imagenet"),
-    "convnext": functools.partial(convnext.ConvNeXt, stage_sizes=(1, 1), widths=(8, 16), stochastic_depth=0.3),
-    "alexnet": functools.partial(alexnet.AlexNet, mlp_dim=32),
+    "resnet": functools.partial(resnet.ResNet.of, stage_sizes=(1, 1), block="bottleneck", width=8, stem="imagenet"),
+    "convnext": functools.partial(convnext.ConvNeXt.of, stage_sizes=(1, 1), widths=(8, 16), stochastic_depth=0.3),
+    "alexnet": functools.partial(alexnet.AlexNet.of, mlp_dim=32),
 }
 CLIPS = {
-    "vivit": functools.partial(video.VideoViT, **SMALL, pool="mean", frames=4),
-    "vivit_factorised": functools.partial(
-        video.VideoViT, **SMALL, pool="mean", frames=6, space_time="factorised", remat="full"
-    ),
+    "vivit": functools.partial(video.VideoViT.of, **SMALL, frames=4),
+    "vivit_factorised": functools.partial(video.VideoViT.of, **SMALL, frames=6, space_time="factorised", remat="full"),
 }
 SIZES = {"alexnet": 64, "resnet": 16, "convnext": 16}
 
@@ -91,15 +89,18 @@ def make_task(name, dtype, **settings):
         )
         return seq2seq_task.Task(TEXTS[name](dtype=dtype, param_dtype=dtype), spec, length, length, BOS, EOS, UNK)
     if name == "faces":  # whose centres are a vocabulary of people
-        backbone = resnet.ResNet(0, (1, 1), "basic", 8, "half", dtype=dtype, param_dtype=dtype)
+        backbone = resnet.ResNet.of(0, dtype, dtype, stage_sizes=(1, 1), block="basic", width=8, stem="half")
         model = faces.FaceModel(backbone, 10, 16, flatten=True, embed_dropout=0.2, param_dtype=dtype)
-        return faces_task.Task(model, (8, 8, 3), (128.0,) * 3, (74.0,) * 3, margin_size=0.3, scale=8.0)
+        spec = faces_task.FaceSpec(margin_size=0.3, scale=8.0)
+        return faces_task.Task(model, (8, 8, 3), (128.0,) * 3, (74.0,) * 3, spec)
     if name in CLIPS:
         model = CLIPS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
-        return classification.Task(model, (model.frames, 8, 8, 3), (128.0,) * 3, (74.0,) * 3, 0.1)
+        shape, spec = (model.spec.frames, 8, 8, 3), classification.LabelSpec(label_smoothing=0.1)
+        return classification.LabelTask(model, shape, (128.0,) * 3, (74.0,) * 3, spec)
     model = MODELS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
     size = SIZES.get(name, SMALL["image_size"])
-    return classification.Task(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, 0.1, mixup=0.4)
+    spec = classification.ClassificationSpec(label_smoothing=0.1, mixup=0.4)
+    return classification.Task(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, spec)
 
 
 def make_program(name, sizes, dtype, platform=None, **settings):

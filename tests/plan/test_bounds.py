@@ -79,7 +79,7 @@ def test_a_program_moves_what_the_bound_says(microbatches):
 # ---- The analytic bound of a ViT, written out.
 
 
-MODEL = vit.ViT(10, image_size=32, patch_size=8, width=64, depth=3, mlp_dim=128, num_heads=8, pool="mean")
+MODEL = vit.ViT.of(10, image_size=32, patch_size=8, width=64, depth=3, mlp_dim=128, num_heads=8, pool="mean")
 TASK = classification.Task(MODEL, (32, 32, 3), (0.0,), (1.0,))
 BLOCKS = 3 * (4 * 64 * 64 + 2 * 64 * 128)  # the matrices of the layers
 BATCH = 64

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from research.data import faces
+from research.data.spec import FaceDataSpec
 from tests.running import run
 
 PAIRS = "a/1.png,a/2.png,1\na/1.png,b/1.png,0\na/2.png,a/3.png,1\na/2.png,b/2.png,0\n"
@@ -38,7 +39,7 @@ def test_pairs_as_people_write_them(tmp_path, prepare, pairs):
     root = write_people(tmp_path / "own", pairs)
     assert prepare(root).code == 0
     config = {"name": f"folder:{root}", "dir": str(tmp_path / "data"), "image_size": 8, "validation_fraction": 0.3}
-    data = faces.load(config, False)
+    data = faces.load(FaceDataSpec(**config), False)
     found = [(pair.first, pair.second, pair.same) for pair in data.pairs("test")]
     assert found[:2] == [("a/1.png", "a/2.png", 1), ("a/1.png", "b/1.png", 0)] and len(found) == 4
     assert data.num_classes == 2, "c and d are trained on"
@@ -115,7 +116,12 @@ def test_columns_of_labels_may_have_any_name(tmp_path, prepare):
     done = prepare(root)
     assert done.code == 0, done.err
     config = {"name": f"folder:{root}", "dir": str(tmp_path / "data"), "image_size": 8}
-    assert faces.load(config, False).columns == ("Land & Ort", "age / years", "\u0441\u0432\u0435\u0442")
+    columns = faces.load(FaceDataSpec(**config), False).columns
+    assert columns == (
+        "Land & Ort",
+        "age / years",
+        "\u0441\u0432\u0435\u0442",
+    )
 
 
 def test_a_folder_of_one_person_is_refused(tmp_path, prepare):

@@ -93,6 +93,5 @@ def make_config(**overrides) -> ConfigDict:
 
 def make_task(**settings) -> classification.Task:
     """The task with label smoothing and mixup on."""
-    return classification.Task(
-        Net(), (4, 4, 1), (128.0,), (74.0,), **({"label_smoothing": 0.1, "mixup": 0.4} | settings)
-    )
+    spec = classification.ClassificationSpec(**({"label_smoothing": 0.1, "mixup": 0.4} | settings))
+    return classification.Task(Net(), (4, 4, 1), (128.0,), (74.0,), spec)

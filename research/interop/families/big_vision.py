@@ -30,7 +30,7 @@ def table(model: ViT) -> list[Row]:
         Row("patches/kernel", "embedding/kernel"),
         Row("patches/bias", "embedding/bias"),
         Row("cls", "cls"),
-        Row("positions", "pos_embedding", *([_WITHOUT_CLS] if model.pool == "cls" else [])),
+        Row("positions", "pos_embedding", *([_WITHOUT_CLS] if model.spec.pool == "cls" else [])),
         Row("blocks/norm1/scale", f"{_BLOCK}/LayerNorm_0/scale"),
         Row("blocks/norm1/bias", f"{_BLOCK}/LayerNorm_0/bias"),
         Row("blocks/attention/query/kernel", f"{_ATTENTION}/query/kernel"),

@@ -27,7 +27,7 @@ def table(model: ConvNeXt) -> list[Row]:
         Row("stem_norm/scale", "convnext.embeddings.layernorm.weight"),
         Row("stem_norm/bias", "convnext.embeddings.layernorm.bias"),
     ]
-    for stage, blocks in enumerate(model.stage_sizes):
+    for stage, blocks in enumerate(model.spec.stage_sizes):
         theirs = f"convnext.encoder.stages.{stage}"
         if stage:
             rows += [
@@ -84,13 +84,13 @@ def config(model: ConvNeXt) -> dict[str, Any]:
     return {
         "architectures": ["ConvNextForImageClassification"],
         "model_type": "convnext",
-        "num_stages": len(model.stage_sizes),
-        "depths": list(model.stage_sizes),
-        "hidden_sizes": list(model.widths),
+        "num_stages": len(model.spec.stage_sizes),
+        "depths": list(model.spec.stage_sizes),
+        "hidden_sizes": list(model.spec.widths),
         "patch_size": 4,
-        "layer_scale_init_value": model.layer_scale,
-        "layer_norm_eps": model.last_epsilon,
-        "hidden_act": next(theirs for theirs, ours in GELU.items() if ours == model.gelu),
+        "layer_scale_init_value": model.spec.layer_scale,
+        "layer_norm_eps": model.spec.last_epsilon,
+        "hidden_act": next(theirs for theirs, ours in GELU.items() if ours == model.spec.gelu),
         "drop_path_rate": 0.0,
         **labels(model.num_classes),
     }

@@ -32,11 +32,11 @@ def _unit(conv: str, norm: str, theirs: str) -> Iterator[Row]:
 def table(model: ResNet) -> list[Row]:
     """See `Family`."""
     rows = [*_unit("conv1", "norm1", "resnet.embedder.embedder")]
-    for stage, blocks in enumerate(model.stage_sizes):
+    for stage, blocks in enumerate(model.spec.stage_sizes):
         for block in range(blocks):
             ours, theirs = f"stage{stage + 1}_block{block + 1}", f"resnet.encoder.stages.{stage}.layers.{block}"
             rows += _unit(f"{ours}/shortcut_conv", f"{ours}/shortcut_norm", f"{theirs}.shortcut")
-            for index in range(_CONVOLUTIONS[model.block]):
+            for index in range(_CONVOLUTIONS[model.spec.block]):
                 rows += _unit(f"{ours}/conv{index + 1}", f"{ours}/norm{index + 1}", f"{theirs}.layer.{index}")
     return [*rows, Row("head/kernel", "classifier.1.weight", LINEAR), Row("head/bias", "classifier.1.bias")]
 
@@ -66,14 +66,14 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, An
 def config(model: ResNet) -> dict[str, Any]:
     """See `Family`."""
     require(model, "ResNet in transformers", stem=("imagenet",), epsilon=(1e-5,))
-    stages = range(len(model.stage_sizes))
+    stages = range(len(model.spec.stage_sizes))
     return {
         "architectures": ["ResNetForImageClassification"],
         "model_type": "resnet",
-        "embedding_size": model.width,
-        "hidden_sizes": [model.width * 2**stage * BLOCKS[model.block].expansion for stage in stages],
-        "depths": list(model.stage_sizes),
-        "layer_type": model.block,
+        "embedding_size": model.spec.width,
+        "hidden_sizes": [model.spec.width * 2**stage * BLOCKS[model.spec.block].expansion for stage in stages],
+        "depths": list(model.spec.stage_sizes),
+        "layer_type": model.spec.block,
         "hidden_act": "relu",
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": False,

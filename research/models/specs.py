@@ -1,0 +1,54 @@
+"""What the specs of image models share, and how a model is made of plain fields."""
+
+from typing import Any, TypeVar
+
+from flax import linen as nn
+
+from research.models import layers
+from research.spec import Spec, checks, field, invalid
+
+DTYPE = "float32"
+Model = TypeVar("Model", bound=nn.Module)
+
+COUNT = checks.at_least(1)
+LAYERS = checks.between(1, 10_000)
+RATE = checks.from_up_to(0, 1)
+EPSILON = checks.above(0) & checks.at_most(1)
+
+
+def _from_fields(
+    cls: type[Model], num_classes: int, dtype: str = DTYPE, param_dtype: str = DTYPE, **fields: Any
+) -> Model:
+    """The model with these fields of its spec: `ViT.of(10, width=64, depth=4)`. Raises FieldError."""
+    return cls(cls.spec_class(**fields), num_classes, dtype, param_dtype)
+
+
+from_fields = classmethod(_from_fields)
+
+
+class EncoderSpec(Spec):
+    """A transformer encoder over patches of images of one size."""
+
+    image_size: int = field(default=224, check=checks.between(1, 65_536), doc="px")
+    patch_size: int = field(default=16, check=checks.between(1, 65_536), doc="px, height and width of a patch")
+    width: int = field(default=768, check=COUNT, doc="features of a token")
+    depth: int = field(default=12, check=LAYERS, doc="layers")
+    mlp_dim: int = field(default=3072, check=COUNT, doc="hidden features of the MLP")
+    num_heads: int = field(default=12, check=COUNT, doc="attention heads")
+    dropout: float = field(default=0.0, check=RATE, doc="rate, of embeddings, hidden features and branches")
+    stochastic_depth: float = field(default=0.0, check=RATE, doc="rate of the last layer; it grows linearly from 0")
+    layer_norm_epsilon: float = field(default=1e-6, check=EPSILON, doc="of every norm")
+    gelu: str = field(default="exact", check=checks.one_of(*layers.GELU), doc="form of the activation")
+    qkv_bias: bool = field(default=True, doc="biases of query, key and value")
+    key_bias: bool = field(default=True, doc="bias of the key, where qkv_bias is set")
+    qk_norm: bool = field(default=False, doc="normalise queries and keys (Dehghani et al., 2023)")
+    norm: str = field(default="layer", check=checks.one_of(*layers.NORMS), doc="layer norm or RMS norm")
+    attention: str = field(default="auto", check=checks.one_of(*layers.ATTENTION), doc="implementation")
+    remat: str = field(default="none", check=checks.one_of(*layers.REMAT), doc="what the backward pass computes again")
+    unroll: int = field(default=1, check=COUNT, doc="layers that are compiled side by side")
+
+    def validate(self) -> None:
+        """Raises FieldError for sizes that do not fit one another."""
+        for name, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
+            if getattr(self, name) % getattr(self, divisor):
+                raise invalid(self, name, f"must be a multiple of {divisor}={getattr(self, divisor)}")
