@@ -10,7 +10,7 @@ from typing import Any
 from research.spec import checks
 from research.spec.checks import Check
 
-_MOST_PX, _MOST_TOKENS, _MOST_LAYERS, _MOST_SECONDS = 65_536, 10_000_000, 10_000, 86_400
+_MOST_PX, _MOST_LAYERS = 65_536, 10_000
 _COUNT, _SHARE, _BELOW_ONE = checks.at_least(1), checks.between(0, 1), checks.from_up_to(0, 1)
 _LAYERS, _SIDE = checks.between(1, _MOST_LAYERS), checks.between(0, _MOST_PX)
 _TINY = checks.above(0) & checks.at_most(1)
@@ -21,25 +21,12 @@ _COUNTS = checks.not_empty() & checks.each(_COUNT)
 RANGES: Mapping[str, Mapping[str, Check]] = {
     "data": {
         "workers": checks.between(0, 1024), "prefetch": checks.between(0, 10_000),
-        "vocab_size": checks.between(1, _MOST_TOKENS), "vocab_coverage": _TINY,
-        "source_length": checks.between(1, _MOST_TOKENS), "target_length": checks.between(1, _MOST_TOKENS),
-        "sentence_length": checks.between(0, _MOST_TOKENS), "eval_buckets": checks.between(1, 100),
-        "mels": checks.between(1, 10_000), "window_ms": checks.above(0) & checks.at_most(10_000),
-        "hop_ms": checks.above(0) & checks.at_most(10_000), "range_db": checks.above(0) & checks.at_most(1000),
-        "lowest_hz": checks.between(0, 1e6), "highest_hz": checks.between(0, 1e6),
-        "sample_rate": checks.between(1000, 768_000), "pre_emphasis": _BELOW_ONE,
-        "max_seconds": checks.above(0) & checks.at_most(_MOST_SECONDS),
-        "train_seconds": checks.between(0, _MOST_SECONDS), "noise": _SHARE,
-        "speed": _BELOW_ONE, "time_masks": checks.between(0, 1000), "time_width": checks.between(0, 1e6),
-        "frequency_masks": checks.between(0, 1000), "frequency_width": checks.between(0, 10_000),
-        "join": checks.between(1, 1000), "join_count": checks.between(1, 1e9),
-        "join_seed": checks.between(0, 2**32 - 1),
     },
     "model": {
-        "epsilon": _TINY, "last_epsilon": _TINY, "norm_epsilon": _TINY, "layer_norm_epsilon": _TINY,
+        "epsilon": _TINY, "last_epsilon": _TINY, "layer_norm_epsilon": _TINY,
         "momentum": _BELOW_ONE, "dropout": _BELOW_ONE, "embed_dropout": _BELOW_ONE, "decoder_dropout": _BELOW_ONE,
         "stochastic_depth": _BELOW_ONE, "layer_scale": checks.between(0, 100), "depth": _LAYERS,
-        "encoder_depth": _LAYERS, "decoder_depth": _LAYERS, "head_depth": checks.between(0, _MOST_LAYERS),
+        "head_depth": checks.between(0, _MOST_LAYERS),
         "stem_width": checks.at_least(0),
         "extra": checks.between(0, 10), "finest": checks.between(0, 10), "pyramid_channels": _COUNT,
         "embed_dim": _COUNT,
@@ -47,24 +34,16 @@ RANGES: Mapping[str, Mapping[str, Check]] = {
         "image_size": _SIDE, "image_width": _SIDE, "tubelet": _COUNT,
     },
     "task": {
-        "label_smoothing": _BELOW_ONE, "word_dropout": _BELOW_ONE, "z_loss": _SHARE,
-        "beam_size": checks.between(1, 10_000), "num_return": _COUNT,
-        "max_decode_length": checks.between(1, _MOST_TOKENS), "length_penalty": checks.between(-10, 10),
-        "temperature": checks.between(0, 1000), "top_k": checks.at_least(0), "top_p": _TINY,
     },
 }  # fmt: skip
 # And those of tuples:
 TUPLES: Mapping[str, Mapping[str, Check]] = {
     "data": {
-        "special_tokens": _TEXTS,
-        "noise_db": checks.each(checks.between(-1000, 1000)),
-        "pause_ms": checks.each(checks.between(0, 1e6)),
     },
     "model": {
         "stage_sizes": checks.not_empty() & checks.each(_LAYERS),
         "widths": _COUNTS,
         "decoder_channels": _COUNTS,
-        "strides": _COUNTS,
     },
     "task": {
         "metrics": _TEXTS,

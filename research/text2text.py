@@ -13,13 +13,10 @@ from research import config as config_lib
 from research.data import text
 from research.data.builders import text_files
 from research.interop import start
-from research.models.seq2seq import Seq2Seq
+from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.parallel import processes
 from research.tasks import seq2seq
 from research.train import trainer
-
-_OF_DATA = ("max_source_length", "max_target_length", "sentence_length")
-_MODEL = config_lib.fields_of(Seq2Seq, leave_out=("parent", "name", "front_end", "dtype", "param_dtype", *_OF_DATA))
 
 
 class Answer(NamedTuple):
@@ -32,33 +29,33 @@ class Answer(NamedTuple):
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of these experiments may set, with its default."""
     return trainer.defaults(config) | {
-        "data": text.DEFAULTS,
-        "model": _MODEL,
-        "task": config_lib.fields_of(seq2seq.Task),
+        "data": text.TextSpec,
+        "model": Seq2SeqSpec,
+        "task": seq2seq.Seq2SeqTaskSpec,
     }
 
 
 def build(config: Any) -> tuple[seq2seq.Task, text.Text]:
     """The task and the data of a config; nothing is read or computed yet."""
-    data = text.load(config.data)
-    longest = max(config.data.target_length, config.task.max_decode_length)
+    data = text.load(text.TextSpec(**config_lib.plain(config.data)))
+    spec = seq2seq.Seq2SeqTaskSpec(**config_lib.plain(config.task))
     model = Seq2Seq(
+        Seq2SeqSpec(**config_lib.plain(config.model)),
         vocab_size=data.vocabulary.size,
-        max_source_length=config.data.source_length,
-        max_target_length=longest,
-        sentence_length=config.data.sentence_length,
+        max_source_length=data.spec.source_length,
+        max_target_length=max(data.spec.target_length, spec.max_decode_length),
+        sentence_length=data.spec.sentence_length,
         dtype=config.precision.compute,
         param_dtype=config.precision.params,
-        **config.model,
     )
     task = seq2seq.Task(
         model,
-        source_length=config.data.source_length,
-        target_length=config.data.target_length,
+        spec,
+        source_length=data.spec.source_length,
+        target_length=data.spec.target_length,
         bos=data.vocabulary.bos,
         eos=data.vocabulary.eos,
         unk=data.vocabulary.unk,
-        **config_lib.plain(config.task),
     )
     return task, data
 

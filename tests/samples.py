@@ -131,7 +131,8 @@ class Spoken(Written):
 
 def sounds(data):
     """The arrays of short sounds and of what evaluation makes of them, and why one that is long cannot be heard."""
-    rows = dataclasses.replace(data, prepared=Spoken([0.3, 0.4, 0.5, 0.6]), cache=False, workers=0)
+    spec = dataclasses.replace(data.spec, cache=False)
+    rows = dataclasses.replace(data, prepared=Spoken([0.3, 0.4, 0.5, 0.6]), spec=spec, workers=0)
     rng = np.random.default_rng(0)
     source = rows.source("train")
     for index in [0, 1, 2] * 8:

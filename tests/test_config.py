@@ -1,5 +1,6 @@
 """Overrides, refusals, digests and the comparison of two configs."""
 
+import importlib
 import json
 import re
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from research import config as config_lib
 from research.spec import field
+from research.spec.fields import infos
 from research.train import rundir, trainer
 
 DIGITS = "configs/image_classification/digits_vit.py"
@@ -273,3 +275,16 @@ def test_a_run_directory_of_the_same_config_says_what_changed(tmp_path):
     assert rundir.claim(tmp_path / "run", config_lib.load(DIGITS, "smoke"), write=True) == []
     again = config_lib.load(DIGITS, "smoke", ["train.steps=40"])
     assert rundir.claim(tmp_path / "run", again, write=False) == ["train.steps: 20 -> 40"]
+
+
+@pytest.mark.parametrize("experiment", ["translation", "speech_recognition"])
+@pytest.mark.parametrize("group", ["data", "model", "task"])
+def test_a_field_has_the_role_that_the_rules_of_runs_give_it(experiment, group):
+    spec = importlib.import_module(f"experiments.{experiment}.main").defaults({})[group]
+    for each in infos(spec):
+        name = f"{group}.{each.name}"
+        on_resume = config_lib._MAY_DIFFER_ON_RESUME.fullmatch(name) is not None
+        in_use = on_resume or config_lib._MAY_DIFFER_IN_USE.fullmatch(name) is not None
+        assert (each.role.may_differ(inference=False), each.role.may_differ(inference=True)) == (on_resume, in_use)
+        assert each.role.in_digest == (config_lib._NOT_IN_DIGEST.fullmatch(name) is None), name
+        assert each.doc, f"{name} says nothing"

@@ -17,8 +17,8 @@ from experiments.performance.speech_shapes import RATE, Shapes
 from research import config as config_lib
 from research.data import audio
 from research.data.utterances import ToArrays
-from research.models.speech import FrontEnd, Recogniser
-from research.tasks.speech import Task
+from research.models.speech import Recogniser, RecogniserSpec
+from research.tasks.speech import SpeechTaskSpec, Task
 from research.train import feed, trainer
 
 WHISPER_TINY = Shapes()
@@ -31,7 +31,7 @@ class Tessera:
 
     def __init__(self, shapes: Shapes, work: str):
         config = ConfigDict(config_lib.complete(shapes.config(), trainer.defaults).values)
-        mel = audio.LogMel(RATE, mels=shapes.mels, normalise="whisper")
+        mel = audio.LogMel(audio.MelSpec(sample_rate=RATE, mels=shapes.mels, normalise="whisper"))
         self._sounds, targets = shapes.sounds(work), shapes.targets()
         self._to_arrays = ToArrays(mel, 0, shapes.target_length, SHORTENING).shaped(mel.frames(len(self._sounds[0])))
         task, rng = _task(shapes, self._to_arrays.frames // SHORTENING), jax.random.key(0)
@@ -113,11 +113,9 @@ def _seconds(side):
 
 
 def _task(shapes, places):
-    model = Recogniser(
-        shapes.vocab_size, **shapes.model, max_target_length=448, unroll=shapes.model["encoder_depth"],
-        front_end=FrontEnd(shapes.model["width"]),
-    )  # fmt: skip
+    spec = RecogniserSpec(**shapes.model, unroll=shapes.model["encoder_depth"])
+    decoding = SpeechTaskSpec(decoder="greedy", max_decode_length=shapes.target_length)
     return Task(
-        model, places, shapes.target_length, bos=3, unk=2, eos=-1,  # no token, so that nothing ends early
-        decoder="greedy", max_decode_length=shapes.target_length, mels=shapes.mels, shortening=SHORTENING,
+        Recogniser(spec, shapes.vocab_size, max_target_length=448), decoding, places, shapes.target_length,
+        bos=3, unk=2, eos=-1, mels=shapes.mels,  # no token is -1, so that nothing ends early
     )  # fmt: skip

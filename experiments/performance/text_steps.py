@@ -24,8 +24,8 @@ from experiments.performance.text_shapes import BEAMS, WORK, Shapes
 from research import config as config_lib
 from research import text2text
 from research.data import packing
-from research.models.seq2seq import Seq2Seq
-from research.tasks.seq2seq import Task
+from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
+from research.tasks.seq2seq import Seq2SeqTaskSpec, Task
 from research.train import feed, trainer
 
 T5_SMALL = Shapes()
@@ -123,7 +123,7 @@ def padding_share(config: str) -> float:
     """The part of the tokens of a config's training rows that is padding."""
     source = config_lib.Source.parse(config)
     _, data = text2text.build(config_lib.load(source.file, source.variant))
-    limits = data.source_length, data.target_length
+    limits = data.spec.source_length, data.spec.target_length
     return packing.padding_share(np.minimum(data.prepared.lengths("train"), limits), len(data.rows), limits)
 
 
@@ -135,11 +135,14 @@ def _seconds(side):
 
 def _task(shapes, work):
     # The layers of T5 v1.1 small are few enough to be compiled side by side.
-    model = Seq2Seq(shapes.vocab_size, **shapes.model, dropout=shapes.dropout, unroll=shapes.model["encoder_depth"])
+    spec = Seq2SeqSpec(**shapes.model, dropout=shapes.dropout, unroll=shapes.model["encoder_depth"])
     beams = BEAMS.get(work, 1)
+    decoding = Seq2SeqTaskSpec(
+        decoder="greedy" if beams == 1 else "beam", beam_size=beams, max_decode_length=shapes.target_length
+    )
     return Task(
-        model, shapes.source_length, shapes.target_length, bos=3, unk=2, eos=-1,  # no token, so that nothing ends early
-        decoder="greedy" if beams == 1 else "beam", beam_size=beams, max_decode_length=shapes.target_length,
+        Seq2Seq(spec, shapes.vocab_size), decoding, shapes.source_length, shapes.target_length,
+        bos=3, unk=2, eos=-1,  # no token, so that nothing ends early
     )  # fmt: skip
 
 

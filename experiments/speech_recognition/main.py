@@ -18,14 +18,10 @@ from research import config as config_lib
 from research.data import sound_files
 from research.data import speech as speech_data
 from research.interop import start
-from research.models.speech import FrontEnd, Recogniser
+from research.models.speech import Recogniser, RecogniserSpec
 from research.parallel import processes
 from research.tasks import speech
 from research.train import trainer
-
-_NOT_SET = ("parent", "name", "front_end", "dtype", "param_dtype", "ctc")
-_NOT_SET += ("max_source_length", "max_target_length", "sentence_length", "copying")
-_STRIDES = config_lib.fields_of(FrontEnd)["strides"]
 
 
 class Transcript(NamedTuple):
@@ -42,36 +38,35 @@ class Transcript(NamedTuple):
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
     return trainer.defaults(config) | {
-        "data": speech_data.DEFAULTS,
-        "model": {"strides": _STRIDES, **config_lib.fields_of(Recogniser, leave_out=_NOT_SET)},
-        "task": config_lib.fields_of(speech.Task, leave_out=("mels", "shortening", "word_dropout")),
+        "data": speech_data.SpeechSpec,
+        "model": RecogniserSpec,
+        "task": speech.SpeechTaskSpec,
     }
 
 
 def build(config: Any) -> tuple[speech.Task, speech_data.Speech]:
     """The task and the data of a config; nothing is read or computed yet."""
-    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
-    front_end = FrontEnd(config.model.width, tuple(config.model.strides), **dtypes)
-    data = speech_data.load(config.data, front_end.shortening)
+    model_spec = RecogniserSpec(**config_lib.plain(config.model))
+    spec = speech.SpeechTaskSpec(**config_lib.plain(config.task))
+    data = speech_data.load(speech_data.SpeechSpec(**config_lib.plain(config.data)), model_spec.shortening)
     model = Recogniser(
+        model_spec,
         vocab_size=data.vocabulary.size,
-        front_end=front_end,
-        ctc=config.task.ctc_weight > 0,
-        max_source_length=data.frames // front_end.shortening,  # evaluation hears longer sounds than training
-        max_target_length=max(config.data.target_length, config.task.max_decode_length),
-        **dtypes,
-        **{key: value for key, value in config.model.items() if key != "strides"},
+        ctc=spec.ctc_weight > 0,
+        max_source_length=data.frames // model_spec.shortening,  # evaluation hears longer sounds than training
+        max_target_length=max(data.spec.target_length, spec.max_decode_length),
+        dtype=config.precision.compute,
+        param_dtype=config.precision.params,
     )
     task = speech.Task(
         model,
+        spec,
         source_length=data.places,
-        target_length=config.data.target_length,
+        target_length=data.spec.target_length,
         bos=data.vocabulary.bos,
         eos=data.vocabulary.eos,
         unk=data.vocabulary.unk,
-        mels=config.data.mels,
-        shortening=front_end.shortening,
-        **config_lib.plain(config.task),
+        mels=data.spec.mels,
     )
     return task, data
 
@@ -114,8 +109,8 @@ def confidence(task: speech.Task, tokens: np.ndarray, scores: np.ndarray) -> flo
     A part without tokens counts as one: its probability is that of saying nothing.
     """
     counts = np.count_nonzero(tokens, axis=1)
-    if task.decoder == "beam":  # whose scores are divided by this
-        scores = scores * ((5 + counts) / 6) ** task.length_penalty
+    if task.spec.decoder == "beam":  # whose scores are divided by this
+        scores = scores * ((5 + counts) / 6) ** task.spec.length_penalty
     return float(np.exp(scores.sum() / np.maximum(1, counts).sum()))
 
 

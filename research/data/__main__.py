@@ -32,24 +32,26 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
         help="FILE[:VARIANT]: make the vocabulary and the tokens of texts or transcripts that this config wants",
     )
     arguments = vars(parser.parse_args(argv))
-    settings = _token_settings(arguments.pop("config"), arguments["name"], arguments["data_dir"])
+    spec = _token_spec(arguments.pop("config"), arguments["name"], arguments["data_dir"])
     print(prepare.prepare(**arguments))
-    if settings:
-        kind = speech if "sample_rate" in settings else text
-        print(kind.make_tokens(settings))
+    if spec:
+        print((speech if isinstance(spec, speech.SpeechSpec) else text).make_tokens(spec))
 
 
-def _token_settings(config: str, name: str, data_dir: str) -> dict:
-    """What `make_tokens` needs; empty for pictures, and for what only a config can make sources of."""
-    place = {"name": name, "dir": data_dir}
+def _token_spec(config: str, name: str, data_dir: str) -> text.TextSpec | speech.SpeechSpec | None:
+    """What `make_tokens` needs; None for images, and for what only a config can make sources of."""
     if config:
         source = config_lib.Source.parse(config)
-        data = config_lib.load(source.file, source.variant).data
-        if data.name != name:
-            raise ValueError(f"--config={config} is for {data.name!r}, not {name!r}")
-        return {**data, **place} if "vocab_size" in data else {}
+        data = config_lib.plain(config_lib.load(source.file, source.variant).data)
+        if data["name"] != name:
+            raise ValueError(f"--config={config} is for {data['name']!r}, not {name!r}")
+        if "vocab_size" not in data:
+            return None
+        return (speech.SpeechSpec if "sample_rate" in data else text.TextSpec)(**data | {"dir": data_dir})
     builder = sources.open_builder(name, data_dir)
-    return place if isinstance(builder, TextBuilder) and templates.choose(name).fits(builder.info.features) else {}
+    if isinstance(builder, TextBuilder) and templates.choose(name).fits(builder.info.features):
+        return text.TextSpec(name=name, dir=data_dir)
+    return None
 
 
 if __name__ == "__main__":

@@ -10,83 +10,99 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from research.spec import Spec, checks, field, invalid
+
 NORMALISATIONS = ("utterance", "level", "whisper", "none")
 EDGES = {"silence": "constant", "mirror": "reflect"}  # -> what NumPy calls it
 LEAST_POWER = 1e-10  # of a mel band; what is less counts as this much
+
+
+class MelSpec(Spec):
+    """What becomes of samples in `LogMel`."""
+
+    sample_rate: int = field(
+        default=16_000, check=checks.at_least(1000) & checks.at_most(768_000),
+        doc="Hz; sounds at another rate are resampled",
+    )  # fmt: skip
+    window_ms: float = field(
+        default=25.0, check=checks.at_least(1) & checks.at_most(10_000), doc="length of the Hann windows, in ms"
+    )
+    hop_ms: float = field(
+        default=10.0, check=checks.at_least(1) & checks.at_most(10_000),
+        doc="from one frame to the next, in ms; frame k is centred on k hops",
+    )  # fmt: skip
+    mels: int = field(
+        default=80, check=checks.at_least(1) & checks.at_most(10_000),
+        doc="triangular bands of equal area, evenly spaced on Slaney's mel scale",
+    )  # fmt: skip
+    lowest_hz: float = field(default=0.0, check=checks.between(0, 1e6), doc="where the first band begins, in Hz")
+    highest_hz: float = field(
+        default=0.0, check=checks.between(0, 1e6), doc="where the last band ends, in Hz; 0 is half the rate"
+    )
+    pre_emphasis: float = field(default=0.0, check=checks.from_up_to(0, 1), doc="c of x[t] - c x[t - 1]; 0 is off")
+    range_db: float = field(
+        default=80.0, check=checks.above(0) & checks.at_most(1000),
+        doc="what is weaker than the strongest value by more, in dB, is raised to that",
+    )  # fmt: skip
+    normalise: str = field(
+        default="utterance", check=checks.one_of(*NORMALISATIONS),
+        doc="utterance: each band has mean 0 and standard deviation 1 over the frames, so that neither loudness nor a "
+        "microphone's response matters; level: all bands together have, so that loudness does not, but a short sound "
+        "keeps its spectrum; whisper: (x + 4) / 4 (Radford et al., 2022); none",
+    )  # fmt: skip
+    edges: str = field(
+        default="silence", check=checks.one_of(*EDGES),
+        doc="what windows see before and after the sound: silence, or mirror: the sound itself, turned around",
+    )  # fmt: skip
+
+    @property
+    def highest(self) -> float:
+        """Where the last band ends, in Hz."""
+        return self.highest_hz or self.sample_rate / 2
+
+    def validate(self) -> None:
+        """Raises FieldError for bands beyond what the rate can hold."""
+        super().validate()
+        if not self.lowest_hz < self.highest <= self.sample_rate / 2:
+            limits = f"above lowest_hz={self.lowest_hz} and at most at half of sample_rate={self.sample_rate}"
+            raise invalid(self, "highest_hz", f"must lie {limits}")
 
 
 @dataclasses.dataclass(frozen=True)
 class LogMel:
     """Samples [samples] to the logarithm, base 10, of the power in mel bands: float32 [frames, mels].
 
-    rate          of the samples, Hz
-    window_ms     Hann windows of this length, in ms, are also what is transformed
-    hop_ms        from one frame to the next, in ms; frame k is centred on k hops
-    edges         what windows see before and after the sound: "silence", or "mirror": the sound itself, turned around
-    mels          triangular bands of equal area, evenly spaced on Slaney's mel scale
-    lowest_hz     where the first band begins
-    highest_hz    where the last band ends; 0: at half the rate
-    pre_emphasis  c of x[t] - c x[t - 1]; 0 is off
-    range_db      what is weaker than the strongest value by more, in dB, is raised to that; 0 is off
-    normalise     "utterance": each band has mean 0 and standard deviation 1 over the frames, so that neither loudness
-                  nor a microphone's response matters; "level": all bands together have, so that loudness does not,
-                  but a short sound keeps its spectrum; "whisper": (x + 4) / 4 (Radford et al., 2022); "none"
-
     Raises ValueError for settings that leave a band empty.
     """
 
-    rate: int
-    window_ms: float = 25.0
-    hop_ms: float = 10.0
-    mels: int = 80
-    lowest_hz: float = 0.0
-    highest_hz: float = 0.0
-    pre_emphasis: float = 0.0
-    range_db: float = 80.0
-    normalise: str = "utterance"
-    edges: str = "silence"
+    spec: MelSpec
 
     def __post_init__(self):
-        if self.rate < 1000:
-            raise ValueError(f"config.data.sample_rate={self.rate} Hz must be at least 1000")
-        for field, least in (("window_ms", 1), ("hop_ms", 1), ("mels", 1), ("lowest_hz", 0), ("range_db", 0)):
-            if getattr(self, field) < least:
-                raise ValueError(f"config.data.{field}={getattr(self, field)} must be at least {least}")
-        if not 0 <= self.pre_emphasis < 1:
-            raise ValueError(f"config.data.pre_emphasis={self.pre_emphasis} must be at least 0 and less than 1")
-        for field, choices in (("normalise", NORMALISATIONS), ("edges", EDGES)):
-            if getattr(self, field) not in choices:
-                known = ", ".join(choices)
-                raise ValueError(f"config.data.{field}={getattr(self, field)!r} is unknown; choose from {known}")
-        if not self.lowest_hz < self._highest <= self.rate / 2:
-            raise ValueError(
-                f"config.data.highest_hz={self.highest_hz} must lie above lowest_hz={self.lowest_hz} and at most at "
-                f"half of sample_rate={self.rate}"
-            )
         if not self.filters.any(axis=0).all():
             raise ValueError(
-                f"config.data.mels={self.mels} is too many for windows of {self.window} samples: some bands are empty; "
-                "have fewer, or raise data.window_ms"
+                f"config.data.mels={self.spec.mels} is too many for windows of {self.window} samples: some bands are "
+                "empty; have fewer, or raise data.window_ms"
             )
+
+    @property
+    def rate(self) -> int:
+        """Of the samples, in Hz."""
+        return self.spec.sample_rate
 
     @property
     def window(self) -> int:
         """Samples in a window."""
-        return round(self.window_ms * self.rate / 1000)
+        return round(self.spec.window_ms * self.rate / 1000)
 
     @property
     def hop(self) -> int:
         """Samples from one frame to the next."""
-        return round(self.hop_ms * self.rate / 1000)
-
-    @property
-    def _highest(self) -> float:
-        return self.highest_hz or self.rate / 2
+        return round(self.spec.hop_ms * self.rate / 1000)
 
     @functools.cached_property
     def filters(self) -> np.ndarray:
         """The weight of each frequency of the transform in each band, float32 [frequencies, mels]."""
-        return mel_filters(self.rate, self.window, self.mels, self.lowest_hz, self._highest)
+        return mel_filters(self.rate, self.window, self.spec.mels, self.spec.lowest_hz, self.spec.highest)
 
     def frames(self, samples: int) -> int:
         """Frames of so many samples."""
@@ -95,25 +111,25 @@ class LogMel:
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """The features of at least one sample; see the class."""
         samples = np.asarray(samples, np.float32)
-        if self.pre_emphasis:
-            samples = np.append(samples[:1], samples[1:] - np.float32(self.pre_emphasis) * samples[:-1])
+        if self.spec.pre_emphasis:
+            samples = np.append(samples[:1], samples[1:] - np.float32(self.spec.pre_emphasis) * samples[:-1])
         count, half = self.frames(len(samples)), self.window // 2
         after = max(0, (count - 1) * self.hop + self.window - half - len(samples))
-        padded = np.pad(samples, (half, after), mode=EDGES[self.edges])
+        padded = np.pad(samples, (half, after), mode=EDGES[self.spec.edges])
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop][:count]
         spectra = np.fft.rfft(windows * hann(self.window), axis=1)
         power = (spectra.real**2 + spectra.imag**2) @ self.filters
-        if self.normalise in ("utterance", "level"):
+        if self.spec.normalise in ("utterance", "level"):
             power /= power.max() or 1  # so that a quiet sound keeps its range
         features = np.log10(np.maximum(power, LEAST_POWER))
-        if self.range_db:
-            features = np.maximum(features, features.max() - self.range_db / 10)
-        if self.normalise == "whisper":
+        if self.spec.range_db:
+            features = np.maximum(features, features.max() - self.spec.range_db / 10)
+        if self.spec.normalise == "whisper":
             return (features + 4) / 4
-        if self.normalise == "utterance":
+        if self.spec.normalise == "utterance":
             features = features - features.mean(axis=0)
             features /= features.std(axis=0) + 1e-5  # 0 in a band that never changes
-        if self.normalise == "level":
+        if self.spec.normalise == "level":
             features = (features - features.mean()) / (features.std() + np.float32(1e-5))
         return features
 
@@ -155,55 +171,60 @@ def resample(samples: np.ndarray, rate: float, to: float) -> np.ndarray:
     return soxr.resample(samples, rate, to)
 
 
+_MASKS, _FRAMES, _BANDS = checks.between(0, 1000), checks.between(0, 1_000_000), checks.between(0, 10_000)
+
+
+class AugmentSpec(Spec):
+    """What training does to a sound and to its spectrogram: `Augment`."""
+
+    speed: float = field(
+        default=0.0, check=checks.between(0, 0.5),
+        doc="played up to so much faster or slower, pitch and all: 0.1 is 0.9 to 1.1 times (Ko et al., 2015)",
+    )  # fmt: skip
+    noise: float = field(default=0.0, check=checks.between(0, 1), doc="share of the sounds that noise is added to")
+    noise_db: tuple[float, ...] = field(
+        default=(5.0, 40.0), check=checks.each(checks.between(-1000, 1000)),
+        doc="least and most of the signal-to-noise ratio, in dB",
+    )  # fmt: skip
+    frequency_masks: int = field(
+        default=0, check=_MASKS, doc="stretches of bands that become the mean (SpecAugment; Park et al., 2019)"
+    )
+    frequency_width: int = field(default=0, check=_BANDS, doc="bands in each, at most")
+    time_masks: int = field(default=0, check=_MASKS, doc="stretches of frames that become the mean")
+    time_width: int = field(default=0, check=_FRAMES, doc="frames in each, at most; never over a fifth of all")
+
+    def validate(self) -> None:
+        """Raises FieldError for ratios that are no range."""
+        super().validate()
+        if len(self.noise_db) != 2 or self.noise_db[0] > self.noise_db[1]:
+            raise invalid(self, "noise_db", "must be the least and the most, in dB")
+
+
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What training does to a sound and to its spectrogram.
+    """Random changes of a sound, and of its spectrogram."""
 
-    speed            plays it up to so much faster or slower, pitch and all: 0.1 is 0.9 to 1.1 times (Ko et al., 2015)
-    noise            the share of the sounds that noise is added to
-    noise_db         least and most of the signal-to-noise ratio, in dB
-    frequency_masks, frequency_width   SpecAugment (Park et al., 2019): so many stretches of 0 to so many bands
-    time_masks, time_width             and of 0 to so many frames, each at most a fifth of all, become the mean
-    """
-
-    speed: float = 0.0
-    noise: float = 0.0
-    noise_db: tuple[float, ...] = (5.0, 40.0)
-    frequency_masks: int = 0
-    frequency_width: int = 0
-    time_masks: int = 0
-    time_width: int = 0
-
-    def __post_init__(self):
-        for field in ("speed", "noise"):
-            most = 0.5 if field == "speed" else 1.0
-            if not 0 <= getattr(self, field) <= most:
-                raise ValueError(f"config.data.{field}={getattr(self, field)} must lie between 0 and {most}")
-        if len(self.noise_db) != 2 or self.noise_db[0] > self.noise_db[1]:
-            raise ValueError(f"config.data.noise_db={self.noise_db} must be the least and the most, in dB")
-        for field in ("frequency_masks", "frequency_width", "time_masks", "time_width"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"config.data.{field}={getattr(self, field)} must not be negative")
+    spec: AugmentSpec
 
     def sound(self, samples: np.ndarray, rng: np.random.Generator, longest: int) -> np.ndarray:
         """`samples` at another speed, but not more than `longest` of them, with noise."""
-        if self.speed:
-            factor = max(rng.uniform(1 - self.speed, 1 + self.speed), len(samples) / longest)
+        if self.spec.speed:
+            factor = max(rng.uniform(1 - self.spec.speed, 1 + self.spec.speed), len(samples) / longest)
             samples = change_speed(samples, factor)[:longest]
-        if self.noise and rng.random() < self.noise:
-            samples = add_noise(samples, rng.uniform(*self.noise_db), rng, colour=rng.uniform(0, 1.5))
+        if self.spec.noise and rng.random() < self.spec.noise:
+            samples = add_noise(samples, rng.uniform(*self.spec.noise_db), rng, colour=rng.uniform(0, 1.5))
         return samples
 
     def spectrogram(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """`features` [frames, mels] with stretches masked."""
-        if not (self.frequency_masks or self.time_masks):
+        if not (self.spec.frequency_masks or self.spec.time_masks):
             return features
         features, mean = features.copy(), features.mean()
         frames, mels = features.shape
-        for _ in range(self.frequency_masks):
-            features[:, _stretch(mels, min(mels, self.frequency_width), rng)] = mean
-        for _ in range(self.time_masks):
-            features[_stretch(frames, min(frames // 5, self.time_width), rng)] = mean
+        for _ in range(self.spec.frequency_masks):
+            features[:, _stretch(mels, min(mels, self.spec.frequency_width), rng)] = mean
+        for _ in range(self.spec.time_masks):
+            features[_stretch(frames, min(frames // 5, self.spec.time_width), rng)] = mean
         return features
 
 

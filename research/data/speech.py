@@ -1,8 +1,8 @@
-"""`load(config.data)`: sounds as log-mel spectrograms, and what is said in them as token ids, batch by batch."""
+"""`load(spec)`: sounds as log-mel spectrograms, and what is said in them as token ids, batch by batch."""
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,46 +12,61 @@ from research.data import audio, datasets, packing, pipeline, sound_files, sourc
 from research.data import vocabulary as vocabulary_lib
 from research.data.utterances import Joined, Subset, ToArrays, Utterances
 from research.measure import progress
+from research.spec import Role, checks, field, invalid
 
-LONG = ("refuse", "split")
-PADDING = ("masked", "silence")
-_MEL = ("window_ms", "hop_ms", "mels", "lowest_hz", "highest_hz", "pre_emphasis", "range_db", "normalise", "edges")
-_AUGMENT = tuple(field.name for field in dataclasses.fields(audio.Augment))
+_SECONDS = 86_400
 
-DEFAULTS: dict[str, Any] = {
-    "name": "",  # see sources.py
-    "dir": "",  # where prepared data lie; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
-    "validation_fraction": 0.1,  # of train, held out where the data set has no validation split
-    "target": "{text}",  # what is to be written: a format string over the data set's fields
-    # Spectrograms, see audio.LogMel. Sounds at another rate are resampled.
-    "sample_rate": 16_000,  # Hz
-    **{field.name: field.default for field in dataclasses.fields(audio.LogMel) if field.name in _MEL},
-    # Augmentation while training, see audio.Augment.
-    **{field.name: field.default for field in dataclasses.fields(audio.Augment)},
-    # Training examples are made of 1 to `join` sounds of one speaker with pauses, where `join` is not 1: `join_count`
-    # of them, each a function of (join_seed, index).
-    "join": 1,
-    "join_count": 100_000,
-    "join_seed": 0,
-    "pause_ms": (0.0, 200.0),
-    # The vocabulary, see vocabulary.Settings.
-    "vocabulary": "",  # a sentencepiece .model file; "": one is trained
-    "vocab_size": 1000,
-    "vocab_type": "unigram",
-    "vocab_coverage": 1.0,
-    "byte_fallback": False,
-    # The longest that an example may be.
-    "max_seconds": 30.0,
-    "train_seconds": 0.0,  # and that one to learn from may be, which is as long as a row; 0: max_seconds
-    "target_length": 128,  # tokens, EOS included
-    "long_sounds": "refuse",  # or "split": predict cuts what is longer, training leaves it out, both with a warning
-    "eval_buckets": 3,  # shapes of evaluation batches, from these lengths down by halves
-    "padding": "masked",  # or "silence": what follows a sound in its row is heard, as by Whisper, which was trained so
-    # Speed, never content. `cache` keeps the samples of every sound in memory, a copy in each worker.
-    "cache": False,
-    "workers": 0,
-    "prefetch": 2,
-}
+
+class SpeechSpec(audio.MelSpec, audio.AugmentSpec, tokens.TokensSpec, tag="speech"):
+    """Sounds and their transcripts. Training examples may be several sounds of one speaker, with pauses."""
+
+    target: str = field(default="{text}", doc="what is to be written: a format string over the data set's fields")
+    join: int = field(
+        default=1, check=checks.at_least(1) & checks.at_most(1000),
+        doc="a training example is made of 1 to so many sounds; 1 is off",
+    )  # fmt: skip
+    join_count: int = field(
+        default=100_000, check=checks.at_least(1) & checks.at_most(1_000_000_000),
+        doc="training examples that are made so, each a function of (join_seed, index)",
+    )  # fmt: skip
+    join_seed: int = field(
+        default=0, check=checks.at_least(0) & checks.at_most(2**32 - 1), doc="what is joined is drawn from it"
+    )
+    pause_ms: tuple[float, ...] = field(
+        default=(0.0, 200.0), check=checks.each(checks.between(0, 1e6)),
+        doc="least and most of the pauses between joined sounds, in ms",
+    )  # fmt: skip
+    vocab_size: int = field(default=1000, check=tokens.VOCAB_SIZE, doc="tokens; also the rows of the embedding")
+    vocab_coverage: float = field(
+        default=1.0, check=tokens.VOCAB_COVERAGE, doc="share of the characters that get a token of their own"
+    )
+    byte_fallback: bool = field(default=False, doc="other characters become bytes, 256 tokens, instead of unk")
+    max_seconds: float = field(
+        default=30.0, check=checks.at_least(0.1) & checks.at_most(_SECONDS), doc="of the longest example"
+    )
+    train_seconds: float = field(
+        default=0.0, check=checks.at_least(0) & checks.at_most(_SECONDS),
+        doc="of the longest example to learn from, which is as long as a row; 0: max_seconds",
+    )  # fmt: skip
+    long_sounds: str = field(
+        default="refuse", role=Role.INFERENCE, check=checks.one_of("refuse", "split"),
+        doc="what is longer: split is cut by predict and left out by training, both with a warning",
+    )  # fmt: skip
+    padding: str = field(
+        default="masked", check=checks.one_of("masked", "silence"),
+        doc="what follows a sound in its row: silence is heard, as by Whisper, which was trained so",
+    )  # fmt: skip
+    cache: bool = field(
+        default=False, role=Role.RUNTIME, doc="keep the samples of every sound in memory, a copy in each worker"
+    )
+
+    def validate(self) -> None:
+        """Raises FieldError for fields that contradict one another."""
+        super().validate()
+        if self.train_seconds > self.max_seconds:
+            raise invalid(self, "train_seconds", f"must be at most max_seconds={self.max_seconds}")
+        if len(self.pause_ms) != 2 or self.pause_ms[0] > self.pause_ms[1]:
+            raise invalid(self, "pause_ms", "must be the least and the most, in ms")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +114,8 @@ class Speech(datasets.Dataset):
     """
 
     prepared: Transcripts
+    spec: SpeechSpec
     longest: int  # samples
-    long_sounds: str
-    join: int
-    join_count: int
-    join_seed: int
-    pause_ms: tuple[float, ...]
-    eval_buckets: int
-    cache: bool
 
     @property
     def is_prepared(self) -> bool:
@@ -117,6 +126,11 @@ class Speech(datasets.Dataset):
     def vocabulary(self) -> vocabulary_lib.Vocabulary:
         """Between text and ids; its `size` and special ids are known before the data set is prepared."""
         return self.prepared.vocabulary
+
+    @property
+    def cache(self) -> bool:
+        """Whether the samples of every sound are kept in memory."""
+        return self.spec.cache
 
     @property
     def frames(self) -> int:
@@ -137,7 +151,7 @@ class Speech(datasets.Dataset):
     @cached_property
     def _lengths(self) -> dict[str, np.ndarray]:
         """Split -> frames and tokens of each example, [examples, 2]."""
-        frames = lambda split: np.ceil(self.prepared.seconds(split) * 1000 / self.eval_transform.mel.hop_ms)
+        frames = lambda split: np.ceil(self.prepared.seconds(split) * 1000 / self.spec.hop_ms)
         return {
             split: np.stack([frames(split), self.prepared.lengths(split)[:, 1]], axis=1).astype(np.int64)
             for split in sources.SPLITS
@@ -159,7 +173,7 @@ class Speech(datasets.Dataset):
                 continue
             seconds = self.prepared.seconds(split).max()
             what = f"{self.name}: {long.sum():,} of {len(long):,} {split} sounds are longer than data.{field}"
-            if split != "train" or self.long_sounds == "refuse":
+            if split != "train" or self.spec.long_sounds == "refuse":
                 raise ValueError(f"{what}, the longest {seconds:.1f} s; raise config.data.{field}")
             progress.say(f"{what} and are left out, the longest {seconds:.1f} s")
         return np.flatnonzero(self._lengths["train"][:, 0] <= self._train_frames)
@@ -171,16 +185,18 @@ class Speech(datasets.Dataset):
     def source(self, split: str) -> Sequence[tuple[np.ndarray, np.ndarray]]:
         """Samples, at the rate of the config, and token ids of each example of a split."""
         examples = self.prepared.examples(split, (10**9, 10**9), keep_end=False)
-        utterances = Utterances(self.prepared.raw.source(split), examples, self.eval_transform.mel.rate, self.cache)
+        utterances = Utterances(
+            self.prepared.raw.source(split), examples, self.eval_transform.mel.rate, self.spec.cache
+        )
         if split != "train":
             return utterances
         kept = self._kept
-        if self.join == 1:
+        if self.spec.join == 1:
             return Subset(utterances, kept)
         speakers = np.array(self.prepared.speakers(split))
         groups = [kept[speakers[kept] == speaker] for speaker in sorted(set(speakers[kept].tolist()))]
         lengths = 1000 * self.prepared.seconds(split), self._lengths[split][:, 1]
-        settings = self.join, self.join_count, self.join_seed, self.pause_ms
+        settings = self.spec.join, self.spec.join_count, self.spec.join_seed, self.spec.pause_ms
         limits = self.train_transform.longest, self.train_transform.target_length
         return Joined(utterances, groups, *lengths, *settings, *limits)
 
@@ -192,7 +208,7 @@ class Speech(datasets.Dataset):
         Padding has weight 0 and index -1.
         """
         limits, source = (self.frames, self.eval_transform.target_length), self.source(split)
-        for shape, members in packing.buckets(self._lengths[split], limits, self.eval_buckets):
+        for shape, members in packing.buckets(self._lengths[split], limits, self.spec.eval_buckets):
             transform = self.eval_transform.shaped(*shape)
             chosen = Subset(source, members)
             for batch in pipeline.eval_batches(chosen, transform, batch_size, rows, self.workers, self.prefetch):
@@ -214,7 +230,7 @@ class Speech(datasets.Dataset):
         if len(samples) <= self.longest:
             return [samples]
         line = f"sound {name!r} is {len(samples) / mel.rate:.1f} s long; data.max_seconds={self.longest / mel.rate:g}"
-        if self.long_sounds == "refuse":
+        if self.spec.long_sounds == "refuse":
             raise ValueError(f"{line}; cut it, or set config.data.long_sounds=split")
         parts = audio.pieces(samples, self.longest, mel.hop)
         progress.say(f"{line}: it is split into {len(parts)} parts")
@@ -224,84 +240,47 @@ class Speech(datasets.Dataset):
         """The arrays of samples without a transcript, for `predict`: in the smallest shape that holds them all."""
         frames = max(self.eval_transform.mel.frames(len(part)) for part in parts)
         limits = self.frames, self.eval_transform.target_length
-        ((shape, _),) = packing.buckets(np.array([[frames, 1]]), limits, self.eval_buckets)
+        ((shape, _),) = packing.buckets(np.array([[frames, 1]]), limits, self.spec.eval_buckets)
         transform = self.eval_transform.shaped(shape[0], limits[1])
         rows = [transform((part, np.array([], np.int32))) for part in parts]
         count = {"index": np.arange(len(rows), dtype=np.int32), "weight": np.ones(len(rows), np.float32)}
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]} | count
 
 
-def load(config: Mapping[str, Any], shortening: int = 1) -> Speech:
-    """The sounds that `config` (see DEFAULTS) describes; no example is read yet.
+def load(spec: SpeechSpec, shortening: int = 1) -> Speech:
+    """The sounds that `spec` describes; no example is read yet.
 
     A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
     prepare it when its counts or its examples are asked for. The encoder has one place for `shortening` frames.
     Raises ValueError for an unknown name or field of a template, and for a bad setting.
     """
-    config = {**DEFAULTS, **config}
-    mel = audio.LogMel(config["sample_rate"], **{key: config[key] for key in _MEL})
-    augment = audio.Augment(**{key: config[key] for key in _AUGMENT})
-    _check(config)
-    builder = sources.open_builder(config["name"], config["dir"])
+    mel = audio.LogMel(spec)
+    builder = sources.open_builder(spec.name, spec.dir)
     if "audio" not in builder.info.features:
-        raise ValueError(
-            f"config.data.name={config['name']!r} holds no sounds, only {', '.join(builder.info.features)}"
-        )
-    template = templates.Template(config["target"], config["target"], templates.REFERENCES)
-    template.check(config["name"], builder.info.features)
-    builder = datasets.prepared(builder, config["name"], config["dir"])
-    settings = vocabulary_lib.Settings(
-        config["vocab_size"], config["vocab_type"], config["vocab_coverage"], config["byte_fallback"]
-    )
-    raw = sources.Prepared(builder, config["name"], config["validation_fraction"])
-    prepared = Transcripts(raw, template, settings, config["vocabulary"])
-    longest, longest_to_learn = (
-        round(seconds * mel.rate)
-        for seconds in (config["max_seconds"], config["train_seconds"] or config["max_seconds"])
-    )
-    transform = ToArrays(mel, 0, config["target_length"], shortening, silence=config["padding"] == "silence")
+        raise ValueError(f"config.data.name={spec.name!r} holds no sounds, only {', '.join(builder.info.features)}")
+    template = templates.Template(spec.target, spec.target, templates.REFERENCES)
+    template.check(spec.name, builder.info.features)
+    builder = datasets.prepared(builder, spec.name, spec.dir)
+    settings = vocabulary_lib.Settings(spec.vocab_size, spec.vocab_type, spec.vocab_coverage, spec.byte_fallback)
+    raw = sources.Prepared(builder, spec.name, spec.validation_fraction)
+    longest = round(spec.max_seconds * mel.rate)
+    longest_to_learn = round((spec.train_seconds or spec.max_seconds) * mel.rate)
+    transform = ToArrays(mel, 0, spec.target_length, shortening, silence=spec.padding == "silence")
     transform = transform.shaped(mel.frames(longest))
     to_learn = transform.shaped(mel.frames(longest_to_learn))
-    rest = (
-        "long_sounds",
-        "join",
-        "join_count",
-        "join_seed",
-        "pause_ms",
-        "eval_buckets",
-        "cache",
-        "workers",
-        "prefetch",
-    )
     return Speech(
-        prepared=prepared,
-        train_transform=dataclasses.replace(to_learn, augment=augment, longest=longest_to_learn),
+        prepared=Transcripts(raw, template, settings, spec.vocabulary),
+        train_transform=dataclasses.replace(to_learn, augment=audio.Augment(spec), longest=longest_to_learn),
         eval_transform=transform,
+        workers=spec.workers,
+        prefetch=spec.prefetch,
+        spec=spec,
         longest=longest,
-        **{key: config[key] for key in rest},
     )
 
 
-def make_tokens(config: Mapping[str, Any]) -> str:
-    """Makes the vocabulary and the tokens of `load(config)` unless that is done; returns what to tell the user."""
-    prepared = load(config).prepared
+def make_tokens(spec: SpeechSpec) -> str:
+    """Makes the vocabulary and the tokens of `load(spec)` unless that is done; returns what to tell the user."""
+    prepared = load(spec).prepared
     words, folder = prepared.vocabulary, prepared.folder
     return f"{prepared.name}: {words.pieces:,} tokens, vocabulary {words.digest}, in {folder}"
-
-
-def _check(config):
-    least = {"workers": 0, "prefetch": 0, "eval_buckets": 1, "target_length": 2, "join": 1, "join_count": 1}
-    for key, value in {**least, "join_seed": 0, "max_seconds": 0.1, "train_seconds": 0}.items():
-        if config[key] < value:
-            raise ValueError(f"config.data.{key}={config[key]} must be at least {value}")
-    if config["train_seconds"] > config["max_seconds"]:
-        most = f"max_seconds={config['max_seconds']}"
-        raise ValueError(f"config.data.train_seconds={config['train_seconds']} must be at most {most}")
-    for field, choices in (("long_sounds", LONG), ("padding", PADDING)):
-        if config[field] not in choices:
-            raise ValueError(f"config.data.{field}={config[field]!r} is unknown; choose {' or '.join(choices)}")
-    pauses = config["pause_ms"]
-    if len(pauses) != 2 or not 0 <= pauses[0] <= pauses[1]:
-        raise ValueError(f"config.data.pause_ms={pauses} must be the least and the most, in ms")
-    if not 0 < config["validation_fraction"] < 0.5:
-        raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5")

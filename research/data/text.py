@@ -1,8 +1,8 @@
-"""`load(config.data)`: pairs of source and target text as batches of token ids that are a function of (seed, step)."""
+"""`load(spec)`: pairs of source and target text as batches of token ids that are a function of (seed, step)."""
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,35 +12,38 @@ from research.data import datasets, packing, pipeline, sentences, sources, templ
 from research.data import vocabulary as vocabulary_lib
 from research.data.builders import text_folder
 from research.measure import progress
+from research.spec import Role, checks, field
 
-DEFAULTS: dict[str, Any] = {
-    "name": "",  # see sources.py
-    "dir": "",  # where prepared data lie; "" is $TFDS_DATA_DIR or ~/tensorflow_datasets
-    "validation_fraction": 0.1,  # of train, held out where the data set has no validation split
-    # What the model reads and writes: format strings over the data set's fields; "": those of templates.DEFAULTS.
-    "source": "",
-    "target": "",
-    # The vocabulary, see vocabulary.Settings.
-    "vocabulary": "",  # a sentencepiece .model file; "": one is trained
-    "vocab_size": 8000,  # also the number of rows of the model's embedding
-    "vocab_type": "unigram",
-    "vocab_coverage": 0.9995,
-    "byte_fallback": True,
-    "split_cjk": True,
-    "special_tokens": (),
-    "fold_case": False,
-    # Tokens in a row, EOS included; of a source sentences of up to `sentence_length` tokens, unless that is 0.
-    "source_length": 128,
-    "target_length": 128,
-    "sentence_length": 0,
-    "truncate": False,  # what is longer: cut it, else refuse to train
-    "truncate_source": "end",  # where a source is cut: "end", or "start" where what comes last matters most
-    "pack": True,  # several short training examples in one row
-    "eval_buckets": 3,  # shapes of evaluation batches, from these lengths down by halves
-    # Speed, never content.
-    "workers": 0,
-    "prefetch": 2,
-}
+
+class TextSpec(tokens.TokensSpec, tag="text"):
+    """Pairs of texts, and how they become rows of tokens."""
+
+    source: str = field(
+        default="", doc="what the model reads: a format string over the data set's fields; empty: its template's"
+    )
+    target: str = field(default="", doc="what the model writes, in the same way")
+    vocab_size: int = field(default=8000, check=tokens.VOCAB_SIZE, doc="tokens; also the rows of the embedding")
+    vocab_coverage: float = field(
+        default=0.9995, check=tokens.VOCAB_COVERAGE, doc="share of the characters that get a token of their own"
+    )
+    byte_fallback: bool = field(default=True, doc="other characters become bytes, 256 tokens, instead of unk")
+    split_cjk: bool = field(default=True, doc="Chinese and Japanese characters are a token each")
+    special_tokens: tuple[str, ...] = field(default=(), doc="strings that are one token wherever they occur")
+    fold_case: bool = field(default=False, doc="text is NFKC in lower case to the vocabulary")
+    source_length: int = field(
+        default=128, check=checks.at_least(2) & checks.at_most(tokens.MOST_TOKENS),
+        doc="tokens of a row, EOS included; with sentence_length: sentences",
+    )  # fmt: skip
+    sentence_length: int = field(
+        default=0, check=checks.at_least(0) & checks.at_most(tokens.MOST_TOKENS),
+        doc="tokens of a sentence, which is a place of the source; 0: tokens are",
+    )  # fmt: skip
+    truncate: bool = field(default=False, role=Role.INFERENCE, doc="cut what is longer, instead of refusing to train")
+    truncate_source: str = field(
+        default="end", role=Role.INFERENCE, check=checks.one_of("start", "end"),
+        doc="where a source is cut: start, where what comes last matters most",
+    )  # fmt: skip
+    pack: bool = field(default=True, doc="several short training examples in one row")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +59,7 @@ class Text(datasets.Dataset):
     """
 
     prepared: tokens.Tokens
-    source_length: int
-    target_length: int
-    truncate: bool
-    truncate_source: str
-    pack: bool
-    eval_buckets: int
-    sentence_length: int
+    spec: TextSpec
 
     @property
     def is_prepared(self) -> bool:
@@ -85,7 +82,7 @@ class Text(datasets.Dataset):
 
     @cached_property
     def _limits(self):
-        return self.source_length, self.target_length
+        return self.spec.source_length, self.spec.target_length
 
     @cached_property
     def _lengths(self) -> dict[str, np.ndarray]:
@@ -100,9 +97,9 @@ class Text(datasets.Dataset):
         long = int((lengths > limit).sum())
         if not long:
             return
-        unit = "sentences" if self.sentence_length and field == "source_length" else "tokens"
+        unit = "sentences" if self.spec.sentence_length and field == "source_length" else "tokens"
         line = f"{self.name}: {long:,} of {len(lengths):,} {split} examples are longer than {field}={limit} {unit}"
-        if not self.truncate:
+        if not self.spec.truncate:
             longest = f"the longest has {lengths.max():,}"
             raise ValueError(f"{line}, {longest}; raise config.data.{field} or set data.truncate=True")
         progress.say(f"{line} and are cut")
@@ -111,7 +108,7 @@ class Text(datasets.Dataset):
     def rows(self) -> list[np.ndarray]:
         """The training examples of each training row; says how much of the rows is padding."""
         lengths = self._lengths["train"]
-        rows = packing.first_fit(lengths, self._limits) if self.pack else list(np.arange(len(lengths))[:, None])
+        rows = packing.first_fit(lengths, self._limits) if self.spec.pack else list(np.arange(len(lengths))[:, None])
         share = packing.padding_share(lengths, len(rows), self._limits)
         line = f"{self.name}: {len(lengths):,} training examples in {len(rows):,} rows, {share:.1%} padding"
         progress.say(line)
@@ -123,14 +120,14 @@ class Text(datasets.Dataset):
         return packing.Packed(self._examples(split), rows)
 
     def _examples(self, split):
-        return self.prepared.examples(split, self._limits, self.truncate_source == "start", self._splitter)
+        return self.prepared.examples(split, self._limits, self.spec.truncate_source == "start", self._splitter)
 
     @cached_property
     def _splitter(self) -> sentences.Splitter | None:
         """What makes sentences of a source's tokens; None where its places are tokens."""
-        if not self.sentence_length:
+        if not self.spec.sentence_length:
             return None
-        return sentences.Splitter(self.vocabulary.ids_ending_in(sentences.ENDS), self.sentence_length)
+        return sentences.Splitter(self.vocabulary.ids_ending_in(sentences.ENDS), self.spec.sentence_length)
 
     def eval_batches(
         self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None
@@ -141,7 +138,7 @@ class Text(datasets.Dataset):
         targets are, so that no decoder may take its limit from them. Padding has weight 0 and index -1.
         """
         examples = self._examples(split)
-        for shape, members in packing.buckets(self._lengths[split], self._limits, self.eval_buckets):
+        for shape, members in packing.buckets(self._lengths[split], self._limits, self.spec.eval_buckets):
             source, transform = packing.Packed(examples, members[:, None]), packing.ToArrays(*shape)
             for batch in pipeline.eval_batches(source, transform, batch_size, rows, self.workers, self.prefetch):
                 position = batch["index"]
@@ -158,7 +155,7 @@ class Text(datasets.Dataset):
         """The token ids of the different targets of the training split, such as classes; ValueError for over `most`."""
         examples, found = self._examples("train"), set()
         for index in range(len(examples)):
-            found.add(tuple(tokens.cut(examples.whole(index)[1], self.target_length).tolist()))
+            found.add(tuple(tokens.cut(examples.whole(index)[1], self.spec.target_length).tolist()))
             if len(found) > most:
                 raise ValueError(f"{self.name} has more than {most} different targets, so that they are no classes")
         return sorted(found)
@@ -171,8 +168,10 @@ class Text(datasets.Dataset):
         """
         ids = [np.array([*self.vocabulary.encode(self._filled(text)), self.vocabulary.eos]) for text in texts]
         ids = list(map(self._splitter, ids)) if self._splitter else ids
-        self._check(np.array([len(each) for each in ids]), "source_length", self.source_length, "given")
-        cut = functools.partial(tokens.cut, limit=self.source_length, keep_end=self.truncate_source == "start")
+        self._check(np.array([len(each) for each in ids]), "source_length", self.spec.source_length, "given")
+        cut = functools.partial(
+            tokens.cut, limit=self.spec.source_length, keep_end=self.spec.truncate_source == "start"
+        )
         examples = [self.eval_transform([(cut(each), np.array([], np.int32))]) for each in ids]
         batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
         return {**batch, "index": np.zeros(len(texts), np.int32), "weight": np.ones(len(texts), np.float32)}
@@ -188,54 +187,38 @@ class Text(datasets.Dataset):
         return self.prepared.template.source.format(**dict(zip(names, parts, strict=True)))
 
 
-def load(config: Mapping[str, Any]) -> Text:
-    """The texts that `config` (see DEFAULTS) describes; no example is read yet.
+def load(spec: TextSpec) -> Text:
+    """The texts that `spec` describes; no example is read yet.
 
     A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
     prepare it when its counts or its examples are asked for. Their tokens are made then too. Raises ValueError for an
     unknown name, field of a template or special token, and for a bad setting.
     """
-    config = {**DEFAULTS, **config}
-    _check(config)
-    if config["name"].startswith(sources.FOLDER):
-        text_folder.check(config["name"].removeprefix(sources.FOLDER))
-    builder = sources.open_builder(config["name"], config["dir"])
-    template = templates.choose(config["name"], config["source"], config["target"])
-    template.check(config["name"], builder.info.features)
-    builder = datasets.prepared(builder, config["name"], config["dir"])
+    if spec.name.startswith(sources.FOLDER):
+        text_folder.check(spec.name.removeprefix(sources.FOLDER))
+    builder = sources.open_builder(spec.name, spec.dir)
+    template = templates.choose(spec.name, spec.source, spec.target)
+    template.check(spec.name, builder.info.features)
+    builder = datasets.prepared(builder, spec.name, spec.dir)
     settings = vocabulary_lib.Settings(
-        size=config["vocab_size"],
-        type=config["vocab_type"],
-        coverage=config["vocab_coverage"],
-        byte_fallback=config["byte_fallback"],
-        split_cjk=config["split_cjk"],
-        special_tokens=tuple(config["special_tokens"]),
-        fold_case=config["fold_case"],
+        size=spec.vocab_size,
+        type=spec.vocab_type,
+        coverage=spec.vocab_coverage,
+        byte_fallback=spec.byte_fallback,
+        split_cjk=spec.split_cjk,
+        special_tokens=spec.special_tokens,
+        fold_case=spec.fold_case,
     )
-    raw = sources.Prepared(builder, config["name"], config["validation_fraction"], without=template.unlabelled)
-    prepared = tokens.Tokens(raw, template, settings, config["vocabulary"])
-    if config["vocabulary"]:
+    raw = sources.Prepared(builder, spec.name, spec.validation_fraction, without=template.unlabelled)
+    prepared = tokens.Tokens(raw, template, settings, spec.vocabulary)
+    if spec.vocabulary:
         prepared.vocabulary  # noqa: B018  Raises where the file does not fit.
-    lengths = config["source_length"], config["target_length"]
-    to_arrays = packing.ToArrays(*lengths)
-    speed = {"workers": config["workers"], "prefetch": config["prefetch"]}
-    rest = {key: config[key] for key in ("truncate", "truncate_source", "pack", "eval_buckets", "sentence_length")}
-    return Text(prepared, to_arrays, to_arrays, **speed, source_length=lengths[0], target_length=lengths[1], **rest)
+    to_arrays = packing.ToArrays(spec.source_length, spec.target_length)
+    return Text(prepared, to_arrays, to_arrays, spec.workers, spec.prefetch, spec)
 
 
-def make_tokens(config: Mapping[str, Any]) -> str:
-    """Makes the vocabulary and the tokens of `load(config)` unless that is done; returns what to tell the user."""
-    prepared = load(config).prepared
+def make_tokens(spec: TextSpec) -> str:
+    """Makes the vocabulary and the tokens of `load(spec)` unless that is done; returns what to tell the user."""
+    prepared = load(spec).prepared
     words, folder = prepared.vocabulary, prepared.folder
     return f"{prepared.name}: {words.pieces:,} tokens, vocabulary {words.digest}, in {folder}"
-
-
-def _check(config):
-    lengths = {"source_length": 2, "target_length": 2, "sentence_length": 0}
-    for key, least in {"workers": 0, "prefetch": 0, "eval_buckets": 1, **lengths}.items():
-        if config[key] < least:
-            raise ValueError(f"config.data.{key}={config[key]} must be at least {least}")
-    if config["truncate_source"] not in ("start", "end"):
-        raise ValueError(f"config.data.truncate_source={config['truncate_source']!r} is unknown; choose start or end")
-    if not 0 < config["validation_fraction"] < 0.5:
-        raise ValueError(f"config.data.validation_fraction={config['validation_fraction']} must lie between 0 and 0.5")

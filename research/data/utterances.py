@@ -126,7 +126,7 @@ class ToArrays:
         features = self.mel(samples)[: self.frames]
         if self.augment:
             features = self.augment.spectrogram(features, rng)
-        source = np.zeros((self.frames, self.mel.mels), np.float32)
+        source = np.zeros((self.frames, self.mel.spec.mels), np.float32)
         source[: len(features)] = features
         places = np.arange(self.frames // self.shortening, dtype=np.int32)
         heard = (places < -(-len(features) // self.shortening)).astype(np.int32)

@@ -129,12 +129,11 @@ def _task(checkpoint: checkpoints.Checkpoint, config: Any) -> Any:
     sizes = {name: checkpoint.fields[name] for name in known if name in checkpoint.fields}
     model, task = models.make(checkpoint.model, settings, **sizes), config_lib.plain(config.task)
     if isinstance(model, Recogniser):
-        lengths = runs.places(config), config.data.target_length
-        front_end = {"mels": config.data.mels, "shortening": model.front_end.shortening}
-        return speech.Task(model, *lengths, bos=3, eos=1, unk=2, **front_end, **task)
+        lengths, spec = (runs.places(config), config.data.target_length), speech.SpeechTaskSpec(**task)
+        return speech.Task(model, spec, *lengths, bos=3, eos=1, unk=2, mels=config.data.mels)
     if isinstance(model, Seq2Seq):
-        lengths = config.data.source_length, config.data.target_length
-        return seq2seq.Task(model, *lengths, bos=0, eos=1, unk=2, **task)
+        lengths, spec = (config.data.source_length, config.data.target_length), seq2seq.Seq2SeqTaskSpec(**task)
+        return seq2seq.Task(model, spec, *lengths, bos=0, eos=1, unk=2)
     size, channels = config.data.image_size, checkpoints.channels(checkpoint)
     spec = classification.ClassificationSpec(**task)
     return classification.Task(model, (size, size, channels), config.data.mean, config.data.std, spec)

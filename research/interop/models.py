@@ -5,7 +5,9 @@ from typing import Any
 
 from flax import linen as nn
 
-from research.models import alexnet, convnext, detector, faces, resnet, segmenter, speech, vit
+from research.models import alexnet, convnext, detector, faces, resnet, segmenter, seq2seq, speech, vit
+from research.spec import FieldError
+from research.spec.fields import infos
 
 # By `config.model.name`; the experiments over text have one model, and so has that over sounds: no name is needed.
 MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet, "convnext": convnext.ConvNeXt, "alexnet": alexnet.AlexNet}
@@ -13,19 +15,23 @@ MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet, "convnext": convnext.ConvNeXt
 AROUND = {
     "detection": detector.Detector, "driving_segmentation": segmenter.Segmenter, "face_recognition": faces.FaceModel,
 }  # fmt: skip
+# The specs of the models that take one.
+_SPECS = {seq2seq.Seq2Seq: seq2seq.Seq2SeqSpec, speech.Recogniser: speech.RecogniserSpec}
 BACKBONE = "backbone/"  # where its parameters lie
-_DTYPES = ("dtype", "param_dtype")
 
 
 def make(model: type[nn.Module], fields: Mapping[str, Any], **settings: Any) -> nn.Module:
-    """A `model` with these fields and settings; the `strides` among them are those of its front end."""
+    """A `model` with these fields and settings; those of its spec, if it has one, may be among them."""
     fields = {**fields, **settings}
     if hasattr(model, "of"):
         return model.of(**fields)
-    if "strides" in fields:
-        dtypes = {name: fields[name] for name in _DTYPES if name in fields}
-        fields["front_end"] = speech.FrontEnd(fields["width"], tuple(fields.pop("strides")), **dtypes)
-    return model(**fields)
+    if model not in _SPECS:
+        return model(**fields)
+    inside = {each.name: fields.pop(each.name) for each in infos(_SPECS[model]) if each.name in fields}
+    try:
+        return model(_SPECS[model](**inside), **fields)
+    except FieldError as error:
+        raise ValueError(f"config.{error.below('model')}") from None
 
 
 def has(model: nn.Module, field: str) -> bool:
@@ -37,6 +43,4 @@ def value(model: nn.Module, field: str) -> Any:
     """What `make` was given for a field; of a model around a backbone also the fields of that."""
     if hasattr(model, "backbone") and not has(model, field):
         model = model.backbone
-    if field == "strides" and hasattr(model, "front_end"):
-        return model.front_end.strides
     return getattr(model if hasattr(model, field) else model.spec, field)

@@ -92,7 +92,7 @@ def _text(model: Seq2Seq, source: runs.Run) -> tuple[Any, dict[str, jax.ShapeDty
 def _sounds(model: Recogniser, source: runs.Run) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
     (batch,) = jax_export.symbolic_shape("batch")
     places = runs.places(source.config)
-    shape = (batch, places * model.front_end.shortening, source.config["data"]["mels"])
+    shape = (batch, places * model.spec.shortening, source.config["data"]["mels"])
     mask = jax.ShapeDtypeStruct((batch, places), jnp.int32)
     return _decode(model, source), {"spectrograms": jax.ShapeDtypeStruct(shape, jnp.float32), "mask": mask}
 

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research import config as config_lib
 from research.models import copying, layers, transformer
 from research.models.stack import POSITIONS, Cache, Stack
 from research.parallel.sharding import Table, constrain
+from research.spec import checks, field, invalid
+from research.spec.checks import Check
 
 
 def _t5(width: int, depth: int, mlp_dim: int, num_heads: int) -> dict[str, Any]:
@@ -55,78 +56,102 @@ LOGICAL_AXES = (
     *copying.LOGICAL_AXES,
 )
 
-LOGITS = ("untied", "tied", "tied_scaled")
+_DEPTH = checks.at_least(1) & checks.at_most(10_000)
+_BUCKETS = Check(lambda value: isinstance(value, int) and value >= 4 and value % 4 == 0, "must be a multiple of 4")
+
+
+class EncoderDecoderSpec(transformer.LayerSpec):
+    """Two stacks of layers, whatever the source is made of."""
+
+    encoder_depth: int = field(default=8, check=_DEPTH, doc="layers of the encoder")
+    decoder_depth: int = field(default=8, check=_DEPTH, doc="layers of the decoder")
+    encoder_positions: str = field(default="relative", check=checks.one_of(*POSITIONS), doc="of the source")
+    decoder_positions: str = field(default="relative", check=checks.one_of(*POSITIONS), doc="of the target")
+    relative_buckets: int = field(default=32, check=_BUCKETS, doc="of distances, for relative positions")
+    relative_distance: int = field(
+        default=128, check=checks.at_least(1), doc="tokens, from which on all distances share a bucket"
+    )
+    embedding_scale: bool = field(default=False, doc="multiply embeddings by sqrt(width)")
+    logits: str = field(
+        default="untied", check=checks.one_of("untied", "tied", "tied_scaled"),
+        doc="tied to the embeddings, or tied_scaled: divided by sqrt(width) as well, as in T5 1.0",
+    )  # fmt: skip
+    remat: str = field(default="none", check=checks.one_of(*layers.REMAT), doc="what the backward pass computes again")
+    unroll: int = field(default=1, check=checks.at_least(1), doc="layers of a stack that are compiled side by side")
+
+    @property
+    def has_pointer(self) -> bool:
+        """Whether tokens are named by where they stand in the source, too."""
+        return False
+
+    def validate(self) -> None:
+        """Raises FieldError for positions that do not fit the other sizes."""
+        if "sinusoidal" in (self.encoder_positions, self.decoder_positions) and (self.width % 2 or self.width < 4):
+            raise invalid(self, "width", "must be even and at least 4 for sinusoidal positions")
+        if self.relative_distance <= self.relative_buckets // 2:
+            half = f"more than half of relative_buckets={self.relative_buckets}"
+            raise invalid(self, "relative_distance", f"must be {half}")
+
+
+class Seq2SeqSpec(EncoderDecoderSpec, tag="seq2seq"):
+    """An encoder-decoder of tokens."""
+
+    copying: bool = field(default=False, doc="name tokens by where they stand in the source, too; see copying.py")
+
+    @property
+    def has_pointer(self) -> bool:
+        """Whether tokens are named by where they stand in the source, too."""
+        return self.copying
 
 
 class Seq2Seq(nn.Module):
     """Token ids [batch, source length] and [batch, target length] to logits [batch, target length, vocab] in float32.
 
     Rows hold several examples: `segments` number them from 1, 0 is padding, `positions` count inside each. The layers
-    of a stack are one scan whose parameters carry a leading axis; `unroll` layers are compiled side by side.
-    Sources other than tokens come through `front_end`, a module of (source, train) that makes [batch, length, width].
+    of a stack are one scan whose parameters carry a leading axis. Subclasses read sources other than tokens.
     With `sentence_length` the places of a source are sentences, token ids [batch, source length, sentence_length].
-    With `copying` the logits are log-probabilities, to which a pointer to the source's tokens has added; they are
-    normalised, so a z-loss of them is 0.
+    With a pointer the logits are log-probabilities, to which that has added; they are normalised, so a z-loss of them
+    is 0.
     """
 
+    spec: EncoderDecoderSpec
     vocab_size: int
-    width: int = 512
-    encoder_depth: int = 8
-    decoder_depth: int = 8
-    num_heads: int = 6
-    kv_dim: int = 64
-    mlp_dim: int = 1024
-    norm: str = "rms"  # or "layer"
-    norm_epsilon: float = 1e-6
-    norm_position: str = "pre"  # or "post"; "pre" has one more norm at the end of each stack
-    activation: str = "gelu_tanh"  # or "gelu_exact" or "relu"
-    gated: bool = True
-    bias: bool = False  # of attention and MLP
-    key_bias: bool = True  # where there are biases at all
-    attention_scale: bool = False  # divide the logits of attention by sqrt(kv_dim)
-    encoder_positions: str = "relative"  # or "sinusoidal" or "learned"
-    decoder_positions: str = "relative"  # or "sinusoidal" or "learned"
-    relative_buckets: int = 32
-    relative_distance: int = 128  # from which on all distances are one
     max_source_length: int = 512  # of learned positions
     max_target_length: int = 512  # of learned positions
     sentence_length: int = 0  # tokens of a sentence; 0: the places of a source are tokens
-    embedding_scale: bool = False  # multiply embeddings by sqrt(width)
-    logits: str = "untied"  # or "tied" to the embeddings, or "tied_scaled": divided by sqrt(width), as in T5 1.0
-    copying: bool = False  # name tokens by where they stand in the source, too; see copying.py
-    dropout: float = 0.0
-    remat: str = "none"
-    unroll: int = 1
     dtype: str = "float32"
     param_dtype: str = "float32"
-    front_end: nn.Module | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a field that no batch could fix."""
-        self._check()
+        """Raises ValueError for a size that no batch could fix."""
+        for name in ("vocab_size", "max_source_length", "max_target_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"config.model.{name}={getattr(self, name)} must be at least 1")
+        if self.spec.has_pointer and self.sentence_length:
+            raise ValueError("config.model.copying=True needs a source of tokens, not of sentences")
         super().__post_init__()
 
     @property
     def logical_axes(self) -> Table:
-        """From parameter path to logical axes; a front end brings its own."""
-        return (*getattr(self.front_end, "logical_axes", ()), *LOGICAL_AXES)
+        """From parameter path to logical axes."""
+        return LOGICAL_AXES
 
     def setup(self) -> None:
         # So that embeddings, or the logits they are tied to, are of size 1 at first.
-        std = self.width**-0.5 if self.embedding_scale or self.logits == "tied" else 1.0
-        shape = (self.vocab_size, self.width)
+        std = self.spec.width**-0.5 if self.spec.embedding_scale or self.spec.logits == "tied" else 1.0
+        shape = (self.vocab_size, self.spec.width)
         self.embedding = self.param("embedding", nn.initializers.normal(std), shape, self.param_dtype)
         if self.sentence_length:
-            shape = (self.sentence_length, self.width)
+            shape = (self.sentence_length, self.spec.width)
             self.word_weights = self.param("word_weights", nn.initializers.ones, shape, self.param_dtype)
-        self.encoder = self._stack(self.encoder_depth, False, self.encoder_positions, self.max_source_length)
-        self.decoder = self._stack(self.decoder_depth, True, self.decoder_positions, self.max_target_length)
-        if self.logits == "untied":
+        self.encoder = self._stack(self.spec.encoder_depth, False, self.spec.encoder_positions, self.max_source_length)
+        self.decoder = self._stack(self.spec.decoder_depth, True, self.spec.decoder_positions, self.max_target_length)
+        if self.spec.logits == "untied":
             init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
             self.head = self.param("head", init, shape[::-1], self.param_dtype)
-        if self.copying:
-            self.pointer = copying.Pointer(self.width, self.dtype, self.param_dtype)
-            self.repeated = self.param("repeated", nn.initializers.normal(1.0), (self.width,), self.param_dtype)
+        if self.spec.has_pointer:
+            self.pointer = copying.Pointer(self.spec.width, self.dtype, self.param_dtype)
+            self.repeated = self.param("repeated", nn.initializers.normal(1.0), (self.spec.width,), self.param_dtype)
 
     def __call__(
         self,
@@ -146,8 +171,8 @@ class Seq2Seq(nn.Module):
     def encode(
         self, source: jax.Array, source_segments: jax.Array, source_positions: jax.Array, train: bool = False
     ) -> jax.Array:
-        """The front end and the encoder: [batch, source length, width]."""
-        x = self._embed_source(source, source_segments) if self.front_end is None else self.front_end(source, train)
+        """Embeddings and the encoder: [batch, source length, width]."""
+        x = self.embed_source(source, source_segments, train)
         return self.encode_embedded(x, source_segments, source_positions, train)
 
     def encode_embedded(
@@ -173,7 +198,7 @@ class Seq2Seq(nn.Module):
         x = self._embed(target_in)
         x = self.decoder(x, target_segments, target_positions, encoded, source_segments, train)
         logits = self._logits(x)
-        if not self.copying:
+        if not self.spec.has_pointer:
             return logits
         mask = target_segments[:, :, None] == source_segments[:, None]
         return self.pointer(logits, x, target_in, self.pointer.read(encoded, source, source_segments), mask)
@@ -191,7 +216,7 @@ class Seq2Seq(nn.Module):
         `source`, the tokens that were encoded, is needed for `copying` alone.
         """
         cache = self.decoder.init_cache(encoded, source_segments, max_length, beams)
-        if self.copying:
+        if self.spec.has_pointer:
             cache["pointer"] = self.pointer.read(encoded, source, source_segments)
         return cache
 
@@ -200,26 +225,26 @@ class Seq2Seq(nn.Module):
 
         `position` counts from 0; it is a scalar or [batch * beams], one for all beams of an example.
         """
-        x = self._embed(token).reshape(cache["cross_mask"].shape[0], -1, self.width)
+        x = self._embed(token).reshape(cache["cross_mask"].shape[0], -1, self.spec.width)
         x, cache = self.decoder.step(x, jnp.asarray(position), cache)
         logits = self._logits(x)
-        if self.copying:
+        if self.spec.has_pointer:
             written, mask = token.reshape(x.shape[:2]), cache["cross_mask"][:, 0]
             logits = self.pointer(logits, x, written, cache["pointer"], mask)
         return logits.reshape(token.shape[0], -1), cache
 
-    def _embed_source(self, source: jax.Array, segments: jax.Array) -> jax.Array:
+    def embed_source(self, source: jax.Array, segments: jax.Array, train: bool = False) -> jax.Array:
         """[batch, length, width]; a sentence is the sum of its words, weighted by place (Dehghani et al., 2019)."""
         x = self._embed(source)
         if self.sentence_length:
             return jnp.einsum("blwe,we,blw->ble", x, self.word_weights.astype(x.dtype), (source > 0).astype(x.dtype))
-        if self.copying:
+        if self.spec.has_pointer:
             x += copying.repeated(source, segments)[..., None] * self.repeated.astype(x.dtype)
         return x
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
         x = self._table()[tokens]
-        return x * jnp.asarray(self.width**0.5, x.dtype) if self.embedding_scale else x
+        return x * jnp.asarray(self.spec.width**0.5, x.dtype) if self.spec.embedding_scale else x
 
     def _table(self) -> jax.Array:
         """The embeddings as all devices of a batch's shard need them, in the compute dtype.
@@ -230,10 +255,10 @@ class Seq2Seq(nn.Module):
 
     def _logits(self, x: jax.Array) -> jax.Array:
         """In float32, though of rounded factors: a product in float32 would take several times as long."""
-        if self.logits == "tied_scaled":
-            x = x * jnp.asarray(self.width**-0.5, x.dtype)
+        if self.spec.logits == "tied_scaled":
+            x = x * jnp.asarray(self.spec.width**-0.5, x.dtype)
         dtype = layers.at_least_float32(self.dtype)
-        if self.logits == "untied":
+        if self.spec.logits == "untied":
             logits = jnp.einsum("bte,ev->btv", x, self.head.astype(x.dtype), preferred_element_type=dtype)
         else:
             # The table as it lies, on the left: turned around for each step of a decoding, it took a CPU four times as
@@ -243,41 +268,9 @@ class Seq2Seq(nn.Module):
         return constrain(logits, ("batch", "length", "vocab"))
 
     def _stack(self, depth: int, causal: bool, positions: str, max_length: int) -> Stack:
-        settings = transformer.Settings(
-            **{name: getattr(self, name) for name in transformer.Settings.__dataclass_fields__}
-        )
+        settings = transformer.Settings(self.spec, self.dtype, self.param_dtype)
+        spec = self.spec
         return Stack(
-            settings, depth, causal, positions, max_length, self.relative_buckets, self.relative_distance, self.remat,
-            self.unroll,
+            settings, depth, causal, positions, max_length, spec.relative_buckets, spec.relative_distance, spec.remat,
+            spec.unroll,
         )  # fmt: skip
-
-    def _check(self) -> None:
-        for field, known in (
-            ("norm", layers.NORMS),
-            ("norm_position", ("pre", "post")),
-            ("activation", transformer.ACTIVATIONS),
-            ("encoder_positions", POSITIONS),
-            ("decoder_positions", POSITIONS),
-            ("logits", LOGITS),
-            ("remat", layers.REMAT),
-        ):
-            config_lib.choose(dict.fromkeys(known), getattr(self, field), f"model.{field}")
-        for field in (
-            "vocab_size", "width", "encoder_depth", "decoder_depth", "num_heads", "kv_dim", "mlp_dim", "unroll",
-            "max_source_length", "max_target_length",
-        ):  # fmt: skip
-            if getattr(self, field) < 1:
-                raise ValueError(f"config.model.{field}={getattr(self, field)} must be at least 1")
-        if self.copying and (self.front_end is not None or self.sentence_length):
-            raise ValueError(
-                "config.model.copying=True needs a source of tokens, neither of sentences nor of what a front end reads"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"config.model.dropout={self.dropout} must be at least 0 and less than 1")
-        if "sinusoidal" in (self.encoder_positions, self.decoder_positions) and (self.width % 2 or self.width < 4):
-            raise ValueError(f"config.model.width={self.width} must be even and at least 4 for sinusoidal positions")
-        if self.relative_buckets < 4 or self.relative_buckets % 4:
-            raise ValueError(f"config.model.relative_buckets={self.relative_buckets} must be a multiple of 4")
-        if self.relative_distance <= self.relative_buckets // 2:
-            given = f"config.model.relative_distance={self.relative_distance}"
-            raise ValueError(f"{given} must be more than half of relative_buckets={self.relative_buckets}")

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.models import layers
-from research.models.seq2seq import Seq2Seq
+from research.models.seq2seq import EncoderDecoderSpec, Seq2Seq
 from research.parallel.sharding import Table, constrain
+from research.spec import field
+from research.spec.checks import Check
 
 
 def _whisper(width: int, depth: int, num_heads: int) -> dict[str, Any]:
@@ -42,40 +44,46 @@ LOGICAL_AXES = (
 )
 
 
-class FrontEnd(nn.Module):
-    """Spectrograms [batch, frames, mels] to features [batch, frames / shortening, width].
+def _padding_is_unseen(strides: Any) -> bool:
+    return bool(strides) and strides[0] in (1, 2, 3) and all(stride in (2, 3) for stride in strides[1:])
 
-    One convolution over time for each of `strides`, each with a GELU after it; frames before and after count as 0.
-    Where frames of 0 follow a sound, its features do not depend on how many: the last frame that a stride of 2 or more
-    reads is inside the spectrogram. For that, only the first stride may be 1.
-    Raises ValueError for frames that `shortening` does not divide.
-    """
 
-    width: int
-    strides: tuple[int, ...] = (1, 2)
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+class RecogniserSpec(EncoderDecoderSpec, tag="recogniser"):
+    """An encoder-decoder of spectrograms."""
 
-    def __post_init__(self) -> None:
-        """Raises ValueError for strides that make features depend on padding."""
-        if not self.strides or min(self.strides) < 1 or min(self.strides[1:], default=2) < 2 or max(self.strides) > 3:
-            raise ValueError(f"config.model.strides={self.strides} must be 2 or 3 each, the first may be 1")
-        super().__post_init__()
+    strides: tuple[int, ...] = field(
+        default=(1, 2), check=Check(_padding_is_unseen, "must be 2 or 3 each, the first may be 1"),
+        doc="frames from one place of each convolution of the front end to the next",
+    )  # fmt: skip
 
     @property
     def shortening(self) -> int:
         """Frames to one place of the encoder."""
         return math.prod(self.strides)
 
+
+class FrontEnd(nn.Module):
+    """Spectrograms [batch, frames, mels] to features [batch, frames / shortening, width].
+
+    One convolution over time for each of the strides, each with a GELU after it; frames before and after count as 0.
+    Where frames of 0 follow a sound, its features do not depend on how many: the last frame that a stride of 2 or more
+    reads is inside the spectrogram. For that, only the first stride may be 1.
+    Raises ValueError for frames that the shortening does not divide.
+    """
+
+    spec: RecogniserSpec
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+
     @nn.compact
     def __call__(self, frames: jax.Array, train: bool = False) -> jax.Array:
-        if frames.shape[1] % self.shortening:
-            raise ValueError(f"{frames.shape[1]} frames must be a multiple of {self.shortening}; pad them with 0")
+        if frames.shape[1] % self.spec.shortening:
+            raise ValueError(f"{frames.shape[1]} frames must be a multiple of {self.spec.shortening}; pad them with 0")
         convolution = functools.partial(
-            nn.Conv, self.width, (WINDOW,), padding=((1, 1),), dtype=self.dtype, param_dtype=self.param_dtype
+            nn.Conv, self.spec.width, (WINDOW,), padding=((1, 1),), dtype=self.dtype, param_dtype=self.param_dtype
         )
         x = constrain(frames, FRAMES)
-        for index, stride in enumerate(self.strides, start=1):
+        for index, stride in enumerate(self.spec.strides, start=1):
             x = layers.GELU["exact"](convolution(strides=stride, name=f"conv{index}")(x))
             x = constrain(x, FRAMES)
         return constrain(x, ("batch", "length", "embed"))
@@ -84,6 +92,7 @@ class FrontEnd(nn.Module):
 class Recogniser(Seq2Seq):
     """Spectrograms and token ids to logits; with `ctc`, the encoder names tokens too (Graves et al., 2006)."""
 
+    spec: RecogniserSpec
     ctc: bool = False
 
     @property
@@ -93,9 +102,14 @@ class Recogniser(Seq2Seq):
 
     def setup(self) -> None:
         super().setup()
+        self.front_end = FrontEnd(self.spec, self.dtype, self.param_dtype)
         if self.ctc:
             init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-            self.ctc_head = self.param("ctc_head", init, (self.width, self.vocab_size), self.param_dtype)
+            self.ctc_head = self.param("ctc_head", init, (self.spec.width, self.vocab_size), self.param_dtype)
+
+    def embed_source(self, source: jax.Array, segments: jax.Array, train: bool = False) -> jax.Array:
+        """The features that the front end makes of spectrograms [batch, frames, mels]."""
+        return self.front_end(source, train)
 
     def ctc_logits(self, encoded: jax.Array) -> jax.Array:
         """Logits [batch, length, vocab] in float32 of a token at each place of `encoded`; token 0 is the blank."""

@@ -59,15 +59,15 @@ class Stack(nn.Module):
     def setup(self) -> None:
         settings, dtype = self.settings, self.settings.param_dtype
         if self.positions == "relative":
-            init = nn.initializers.normal(settings.width**-0.5)
-            self.relative = self.param("relative", init, (self.num_buckets, settings.num_heads), dtype)
+            init = nn.initializers.normal(settings.spec.width**-0.5)
+            self.relative = self.param("relative", init, (self.num_buckets, settings.spec.num_heads), dtype)
         elif self.positions == "learned":
             init = nn.initializers.normal(0.02)
-            self.learned = self.param("learned", init, (self.max_length, settings.width), dtype)
+            self.learned = self.param("learned", init, (self.max_length, settings.spec.width), dtype)
         self.blocks = self._blocks()(settings, self.causal)
-        if settings.norm_position == "pre":
+        if settings.spec.norm_position == "pre":
             self.norm = settings.make_norm()
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = nn.Dropout(settings.spec.dropout)
 
     def __call__(
         self,
@@ -100,11 +100,11 @@ class Stack(nn.Module):
         self._check_length(max_length)
         _, cross = self.blocks.keys_values(encoded)
         zeros = lambda *shape: constrain_cache(
-            jnp.zeros((self.depth, batch, settings.num_heads, *shape), settings.dtype), leading=1
+            jnp.zeros((self.depth, batch, settings.spec.num_heads, *shape), settings.dtype), leading=1
         )
         cache = {
             "hypotheses": {"ancestors": jnp.zeros((batch * beams, max_length), jnp.int32)},
-            "own": (zeros(settings.kv_dim, beams, max_length), zeros(beams, max_length, settings.kv_dim)),
+            "own": (zeros(settings.spec.kv_dim, beams, max_length), zeros(beams, max_length, settings.spec.kv_dim)),
             "cross": tuple(constrain_cache(part, leading=1) for part in cross),
             "cross_mask": (encoded_segments > 0)[:, None, None],
             "bias": self._distance_bias(np.arange(1 - max_length, max_length)),
@@ -198,7 +198,7 @@ class Stack(nn.Module):
         return self.relative[index].T.astype(layers.at_least_float32(self.settings.dtype))
 
     def _last_norm(self, x: jax.Array) -> jax.Array:
-        return constrain(self.norm(x), TOKENS) if self.settings.norm_position == "pre" else x
+        return constrain(self.norm(x), TOKENS) if self.settings.spec.norm_position == "pre" else x
 
 
 def _same(queries: jax.Array, keys: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from research.models import layers
 from research.parallel.sharding import constrain
+from research.spec import Spec, checks, field
 
 ACTIVATIONS: dict[str, Callable] = {
     "relu": nn.relu,
@@ -28,23 +29,34 @@ Pair = tuple[jax.Array, jax.Array]  # keys and values
 _fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in", "truncated_normal")
 
 
+class LayerSpec(Spec):
+    """What all layers of a model have in common."""
+
+    width: int = field(default=512, check=checks.at_least(1), doc="features of a token")
+    num_heads: int = field(default=6, check=checks.at_least(1), doc="heads of every attention")
+    kv_dim: int = field(default=64, check=checks.at_least(1), doc="features of a query, key or value of one head")
+    mlp_dim: int = field(default=1024, check=checks.at_least(1), doc="hidden features of an MLP")
+    norm: str = field(default="rms", check=checks.one_of(*layers.NORMS), doc="the kind of norm")
+    norm_epsilon: float = field(
+        default=1e-6, check=checks.above(0) & checks.at_most(1), doc="added to the variance in a norm"
+    )
+    norm_position: str = field(
+        default="pre", check=checks.one_of("pre", "post"),
+        doc="of norms around a layer; pre has one more norm at the end of each stack",
+    )  # fmt: skip
+    activation: str = field(default="gelu_tanh", check=checks.one_of(*ACTIVATIONS), doc="of an MLP")
+    gated: bool = field(default=True, doc="MLPs multiply their hidden features by a second product (Shazeer, 2020)")
+    bias: bool = field(default=False, doc="attention and MLPs have biases")
+    key_bias: bool = field(default=True, doc="keys have one too, where there are biases at all")
+    attention_scale: bool = field(default=False, doc="divide the logits of attention by sqrt(kv_dim)")
+    dropout: float = field(default=0.0, check=checks.from_up_to(0, 1), doc="probability, in training")
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What all layers of a model have in common; see `seq2seq.Seq2Seq` for the choices."""
+    """A spec and the dtypes that it is computed in."""
 
-    width: int
-    num_heads: int
-    kv_dim: int
-    mlp_dim: int
-    norm: str
-    norm_epsilon: float
-    norm_position: str
-    activation: str
-    gated: bool
-    bias: bool
-    key_bias: bool
-    attention_scale: bool
-    dropout: float
+    spec: LayerSpec
     dtype: str
     param_dtype: str
 
@@ -56,11 +68,11 @@ class Settings:
     @property
     def scale(self) -> float | None:
         """What attention multiplies its logits by; None is 1 / sqrt(kv_dim)."""
-        return None if self.attention_scale else 1.0
+        return None if self.spec.attention_scale else 1.0
 
     def make_norm(self) -> nn.Module:
         """A fresh norm over the features."""
-        return layers.NORMS[self.norm](epsilon=self.norm_epsilon, **self.dtypes)
+        return layers.NORMS[self.spec.norm](epsilon=self.spec.norm_epsilon, **self.dtypes)
 
 
 class Projections(nn.Module):
@@ -99,13 +111,13 @@ class Attention(nn.Module):
     cross: bool = False
 
     def setup(self) -> None:
-        settings = self.settings
-        heads = (settings.num_heads, settings.kv_dim)
+        settings, spec = self.settings, self.settings.spec
+        heads = (spec.num_heads, spec.kv_dim)
         # Where nothing divides the logits, a smaller query does at first (Raffel et al., 2020).
         query, key, value = (
-            (settings.bias, 1.0 if settings.attention_scale else settings.kv_dim**-0.5),
-            (settings.bias and settings.key_bias, 1.0),
-            (settings.bias, 1.0),
+            (spec.bias, 1.0 if spec.attention_scale else spec.kv_dim**-0.5),
+            (spec.bias and spec.key_bias, 1.0),
+            (spec.bias, 1.0),
         )
         project = lambda *parts: Projections(
             heads, tuple(bias for bias, _ in parts), settings.dtypes, tuple(scale for _, scale in parts)
@@ -115,7 +127,7 @@ class Attention(nn.Module):
         else:
             self.query_key_value = project(query, key, value)
         self.out = nn.DenseGeneral(
-            settings.width, axis=(-2, -1), use_bias=settings.bias, kernel_init=_fan_in(), **settings.dtypes
+            spec.width, axis=(-2, -1), use_bias=spec.bias, kernel_init=_fan_in(), **settings.dtypes
         )
 
     def __call__(
@@ -185,14 +197,14 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        settings = self.settings
-        biases = (settings.bias,) * (2 if settings.gated else 1)
-        hidden, *gate = map(layers.operand, Projections((settings.mlp_dim,), biases, settings.dtypes, name="up")(x))
-        hidden = ACTIVATIONS[settings.activation](hidden)
+        settings, spec = self.settings, self.settings.spec
+        biases = (spec.bias,) * (2 if spec.gated else 1)
+        hidden, *gate = map(layers.operand, Projections((spec.mlp_dim,), biases, settings.dtypes, name="up")(x))
+        hidden = ACTIVATIONS[spec.activation](hidden)
         hidden = hidden * gate[0] if gate else hidden
-        hidden = nn.Dropout(settings.dropout, deterministic=not train)(hidden)
+        hidden = nn.Dropout(spec.dropout, deterministic=not train)(hidden)
         hidden = layers.operand(constrain(hidden, ("batch", "length", "mlp")))
-        down = nn.Dense(settings.width, use_bias=settings.bias, kernel_init=_fan_in(), name="down", **settings.dtypes)
+        down = nn.Dense(spec.width, use_bias=spec.bias, kernel_init=_fan_in(), name="down", **settings.dtypes)
         return constrain(down(hidden), TOKENS)
 
 
@@ -213,7 +225,7 @@ class Block(nn.Module):
             self.cross_norm = self.settings.make_norm()
         self.mlp = MLP(self.settings)
         self.mlp_norm = self.settings.make_norm()
-        self.dropout = nn.Dropout(self.settings.dropout)
+        self.dropout = nn.Dropout(self.settings.spec.dropout)
 
     def __call__(
         self,
@@ -256,8 +268,8 @@ class Block(nn.Module):
         return encoded, self.cross_attention.keys_values(encoded)
 
     def _before(self, x: jax.Array, norm: Callable) -> jax.Array:
-        return layers.operand(constrain(norm(x), TOKENS)) if self.settings.norm_position == "pre" else x
+        return layers.operand(constrain(norm(x), TOKENS)) if self.settings.spec.norm_position == "pre" else x
 
     def _after(self, x: jax.Array, branch: jax.Array, norm: Callable, train: bool = False) -> jax.Array:
         x = layers.operand(x + constrain(self.dropout(branch, deterministic=not train), TOKENS))
-        return x if self.settings.norm_position == "pre" else layers.operand(constrain(norm(x), TOKENS))
+        return x if self.settings.spec.norm_position == "pre" else layers.operand(constrain(norm(x), TOKENS))

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
+from research.models.seq2seq import EncoderDecoderSpec
 from research.models.vit import ViTSpec
 
 
@@ -63,12 +64,12 @@ class Stack(NamedTuple):
 def stacks(task: Any, batch_size: int) -> list[Stack]:
     """The transformer stacks of a task's model; none for other models."""
     model = getattr(task, "model", None)
-    if hasattr(model, "encoder_depth"):
+    if isinstance(spec := getattr(model, "spec", None), EncoderDecoderSpec):
         source, target = (batch_size * length for length in (task.source_length, task.target_length))
-        features = model.num_heads * model.kv_dim
-        decoder = Stack(model.decoder_depth, model.width, target, 3, source + target, features)
-        return [Stack(model.encoder_depth, model.width, source, 2, source, features), decoder]
-    if isinstance(spec := getattr(model, "spec", None), ViTSpec):
+        features = spec.num_heads * spec.kv_dim
+        decoder = Stack(spec.decoder_depth, spec.width, target, 3, source + target, features)
+        return [Stack(spec.encoder_depth, spec.width, source, 2, source, features), decoder]
+    if isinstance(spec, ViTSpec):
         tokens = batch_size * ((spec.image_size // spec.patch_size) ** 2 + (spec.pool == "cls"))
         return [Stack(spec.depth, spec.width, tokens, 1 if spec.parallel else 2, tokens, spec.width)]
     return []

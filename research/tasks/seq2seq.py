@@ -1,9 +1,7 @@
 """Text to text: teacher-forced cross-entropy with label smoothing and z-loss; decoding; scores of what is decoded."""
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -11,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from research import config as config_lib
 from research.models import decoding
 from research.models.layers import at_least_float32
 from research.parallel.sharding import Table
-from research.tasks import selecting, text_scores
+from research.spec import Role, Spec, checks, field, invalid
+from research.tasks import answers, selecting, text_scores
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -24,8 +22,74 @@ DECODERS = ("beam", "greedy", "sample")
 _SIDES = ("source", "target")
 
 
+class EncoderDecoderTaskSpec(Spec):
+    """The loss of what a decoder writes, and how its answers are found and scored; see models/decoding.py."""
+
+    DECODERS: ClassVar[tuple[str, ...]] = DECODERS
+
+    label_smoothing: float = field(
+        default=0.0, check=checks.from_up_to(0, 1), doc="probability that is spread over all tokens"
+    )
+    z_loss: float = field(
+        default=0.0, check=checks.at_least(0) & checks.at_most(1),
+        doc="times log(Z)^2 of each token, which keeps logits small (Shazeer et al., 2018)",
+    )  # fmt: skip
+    decoder: str = field(default="beam", role=Role.INFERENCE, doc="how answers are found")
+    max_decode_length: int = field(
+        default=128, role=Role.INFERENCE, check=checks.between(1, 10_000_000), doc="tokens of an answer, EOS included"
+    )
+    beam_size: int = field(default=4, role=Role.INFERENCE, check=checks.between(1, 10_000), doc="for decoder='beam'")
+    length_penalty: float = field(
+        default=0.6, role=Role.INFERENCE, check=checks.between(-10, 10),
+        doc="for decoder='beam': scores are divided by ((5 + tokens) / 6) to this power",
+    )  # fmt: skip
+    early_stopping: bool = field(
+        default=False, role=Role.INFERENCE, doc="for decoder='beam': stop at the first beam_size finished answers"
+    )
+    num_return: int = field(default=1, role=Role.INFERENCE, check=checks.at_least(1), doc="answers to an example")
+    temperature: float = field(
+        default=1.0, role=Role.INFERENCE, check=checks.between(0, 1000), doc="for decoder='sample'; 0 is greedy"
+    )
+    top_k: int = field(
+        default=0, role=Role.INFERENCE, check=checks.at_least(0),
+        doc="for decoder='sample': draw from so many likeliest tokens; 0 is off",
+    )  # fmt: skip
+    top_p: float = field(
+        default=1.0, role=Role.INFERENCE, check=checks.above(0) & checks.at_most(1),
+        doc="for decoder='sample': draw from the likeliest tokens that have this probability together; 1 is off",
+    )  # fmt: skip
+    metrics: tuple[str, ...] = field(
+        default=(), check=checks.each(checks.one_of(*text_scores.METRICS)), doc="scores of answers"
+    )
+    select_by: str = field(
+        default="loss", doc="what chooses among checkpoints: the least loss or perplexity, or the best of a score"
+    )
+
+    @property
+    def beams(self) -> int:
+        """Hypotheses of an example at a time."""
+        return self.beam_size if self.decoder == "beam" else 1
+
+    def validate(self) -> None:
+        """Raises FieldError for an unknown decoder, and for more answers than it finds."""
+        if not (known := checks.one_of(*self.DECODERS)).accepts(self.decoder):
+            raise invalid(self, "decoder", known.says)
+        if self.num_return > self.beams:
+            most = f"beam_size={self.beam_size}" if self.decoder == "beam" else f"1 with decoder={self.decoder!r}"
+            raise invalid(self, "num_return", f"must be at least 1 and at most {most}")
+
+
+class Seq2SeqTaskSpec(EncoderDecoderTaskSpec, tag="seq2seq"):
+    """Text to text."""
+
+    word_dropout: float = field(
+        default=0.0, check=checks.from_up_to(0, 1),
+        doc="share of the source's tokens that training replaces by unk (Iyyer et al., 2015)",
+    )  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
-class Task:
+class EncoderDecoderTask:
     """Pure functions over an encoder-decoder such as `seq2seq.Seq2Seq`.
 
     A batch holds `index` int32 [batch] and `weight` float32 [batch], which is 0 for padding, and int32 [batch, length]
@@ -34,44 +98,17 @@ class Task:
     later, with `bos` before each of the examples of a row.
     """
 
-    DECODERS: ClassVar = DECODERS
-
     model: nn.Module
+    spec: EncoderDecoderTaskSpec
     source_length: int
     target_length: int
     bos: int
     eos: int
     unk: int
-    label_smoothing: float = 0.0
-    word_dropout: float = 0.0  # the share of the source's tokens that training replaces by `unk` (Iyyer et al., 2015)
-    z_loss: float = 0.0  # times log(Z)^2 of each token, which keeps logits small (Shazeer et al., 2018)
-    # How answers are found, see models/decoding.py; the last three are for "sample".
-    decoder: str = "beam"
-    max_decode_length: int = 128  # tokens, EOS included
-    beam_size: int = 4
-    length_penalty: float = 0.6
-    early_stopping: bool = False
-    num_return: int = 1
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    metrics: tuple[str, ...] = ()  # of text_scores.METRICS
-    select_by: str = "loss"  # what chooses among checkpoints: the least loss or the most of a score
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that no batch could fix."""
-        config_lib.choose(dict.fromkeys(self.DECODERS), self.decoder, "task.decoder")
-        for metric in self.metrics:
-            config_lib.choose(text_scores.METRICS, metric, "task.metrics")
-        if not 1 <= self.num_return <= self._beams:
-            most = f"beam_size={self.beam_size}" if self.decoder == "beam" else f"1 with decoder={self.decoder!r}"
-            raise ValueError(f"config.task.num_return={self.num_return} must be at least 1 and at most {most}")
-        for field in ("label_smoothing", "word_dropout"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"config.task.{field}={getattr(self, field)} must be at least 0 and less than 1")
-        if self.z_loss < 0:
-            raise ValueError(f"config.task.z_loss={self.z_loss} must be at least 0")
-        if self.decoder not in DECODERS:  # one that has nothing to refuse
+        if self.spec.decoder not in DECODERS:  # one that has nothing to refuse
             return
         # What decoding refuses, it shall refuse now and not after training.
         step = lambda tokens, position, cache: (jnp.zeros((len(tokens), self.model.vocab_size)), cache)
@@ -85,7 +122,7 @@ class Task:
     @property
     def selection(self) -> tuple[str, str]:
         """What chooses among checkpoints: a metric of the evaluation, and whether more or less of it is better."""
-        return self.select_by, selecting.mode(self.select_by)
+        return self.spec.select_by, selecting.mode(self.spec.select_by)
 
     def example(self, batch_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
         """The shapes and dtypes of a batch, for compiling ahead of time."""
@@ -114,23 +151,20 @@ class Task:
 
     def loss(self, variables, batch: Batch, totals, rng: jax.Array):
         """`(loss, ({}, sums))` of training; losses of microbatches and devices add up."""
-        options = {}
-        if self.word_dropout:
-            # Drawn by a key of its own, apart from what layers make of `rng`.
-            dropped = jax.random.bernoulli(jax.random.fold_in(rng, 1), self.word_dropout, batch["source"].shape)
-            # What is hidden from the encoder can still be copied: from a place that its context tells of.
-            options = {"copied": batch["source"]} if getattr(self.model, "copying", False) else {}
-            # Padding stays: that between sentences is masked by nothing else.
-            batch = batch | {"source": jnp.where(dropped & (batch["source"] > 0), self.unk, batch["source"])}
+        batch, options = self._shown(batch, rng)
         logits = self._logits(variables, batch, train=True, rngs={"dropout": rng}, **options)
         loss, sums = self._cross_entropy(logits, batch, totals)
         return loss, ({}, sums)
 
+    def _shown(self, batch: Batch, rng: jax.Array) -> tuple[Batch, dict[str, jax.Array]]:
+        """What training shows of a batch, and further arguments of the model."""
+        return batch, {}
+
     def _cross_entropy(self, logits: jax.Array, batch: Batch, totals) -> tuple[jax.Array, Sums]:
         """The loss of the decoder's logits, and the sums of what is measured."""
         plain, log_z, sums = self._measure(logits, batch)
-        smooth = self.label_smoothing
-        losses = (1 - smooth) * plain + smooth * (log_z - logits.mean(-1)) + self.z_loss * log_z**2
+        smooth = self.spec.label_smoothing
+        losses = (1 - smooth) * plain + smooth * (log_z - logits.mean(-1)) + self.spec.z_loss * log_z**2
         return (losses * _token_weights(batch)).sum() / totals["tokens"], sums
 
     def evaluate(self, variables, batch: Batch) -> Sums:
@@ -150,30 +184,26 @@ class Task:
         source, segments, positions = (filled(batch[f"source{what}"]) for what in ("", "_segments", "_positions"))
         apply = lambda method, *args: self.model.apply(variables, *args, method=method)
         encoded = apply("encode", source, segments, positions)
-        cache = apply("init_cache", encoded, segments, self.max_decode_length, self._beams, source)
+        cache = apply("init_cache", encoded, segments, self.spec.max_decode_length, self.spec.beams, source)
         tokens, scores = self._search(lambda *args: apply("decode_step", *args), cache, len(source), rng)
         return {"tokens": tokens, "scores": scores}
 
-    def scorer(self, data: Any, split: str) -> "Scorer | None":
+    def scorer(self, data: Any, split: str) -> answers.Scorer | None:
         """What scores the answers to a split of `data` on the host; None without metrics."""
-        return Scorer(self.metrics, data, split) if self.metrics else None
-
-    @property
-    def _beams(self) -> int:
-        return self.beam_size if self.decoder == "beam" else 1
+        return answers.Scorer(self.spec.metrics, data, split) if self.spec.metrics else None
 
     def _search(self, step, cache, count: int, rng: jax.Array) -> decoding.Result:
         """Tokens [count, num_return, max_decode_length] and scores [count, num_return], the best first."""
-        arguments = (step, cache, count, self.max_decode_length, self.bos, self.eos)
-        if self.decoder == "beam":
+        arguments = (step, cache, count, self.spec.max_decode_length, self.bos, self.eos)
+        if self.spec.decoder == "beam":
             return decoding.beam_search(
-                *arguments, beam_size=self.beam_size, length_penalty=self.length_penalty,
-                early_stopping=self.early_stopping, num_return=self.num_return,
+                *arguments, beam_size=self.spec.beam_size, length_penalty=self.spec.length_penalty,
+                early_stopping=self.spec.early_stopping, num_return=self.spec.num_return,
             )  # fmt: skip
-        if self.decoder == "greedy":
+        if self.spec.decoder == "greedy":
             tokens, scores = decoding.greedy(*arguments)
         else:
-            settings = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
+            settings = {"temperature": self.spec.temperature, "top_k": self.spec.top_k, "top_p": self.spec.top_p}
             tokens, scores = decoding.sample(*arguments, rng=rng, **settings)
         return tokens[:, None], scores[:, None]
 
@@ -196,68 +226,21 @@ class Task:
         return log_z - right, log_z, sums
 
 
-_GROUPED = ("accuracy_task_", "wer_speaker_")  # how the scores of groups of examples are called
+@dataclasses.dataclass(frozen=True)
+class Task(EncoderDecoderTask):
+    """As EncoderDecoderTask, from tokens, of which training may hide some."""
 
+    spec: Seq2SeqTaskSpec
 
-class Scorer:
-    """Collects the best answer to each example of a split, as text, and compares them with its references."""
-
-    def __init__(self, metrics: tuple[str, ...], data: Any, split: str):
-        """Raises ValueError for a metric that the examples lack a field for."""
-        self._metrics, self._data, self._split = metrics, data, split
-        for metric in metrics:
-            field = text_scores.NEEDED.get(metric)
-            if field and data.reference(split, 0).get(field) in (None, ""):
-                raise ValueError(f"the metric {metric} needs a data set whose examples have the field {field}")
-        self._answers: dict[int, str] = {}
-        self.signatures: dict[str, str] = {}  # {name of a score: how it was computed}, once there is a result
-
-    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
-        """Takes the outputs of `Task.predict` for a batch, with its `index` and `weight`."""
-        for index, weight, tokens in zip(outputs["index"], outputs["weight"], outputs["tokens"], strict=True):
-            if weight > 0:
-                self._answers[int(index)] = self._data.vocabulary.decode(tokens[0])
-
-    def result(self) -> dict[str, float]:
-        """{name of a score: its value} over all answers."""
-        entries, found = self._entries(), {}
-        predictions = [entry["prediction"] for entry in entries]
-        for metric in self._metrics:
-            scores, signature = text_scores.METRICS[metric](predictions, entries)
-            found |= scores
-            self.signatures |= dict.fromkeys(scores, signature)
-        return found
-
-    def check_gives(self, name: str, others: Sequence[str]) -> None:
-        """Raises ValueError where `result` will not hold the score `name`; the evaluation gives the `others` too.
-
-        It scores one example against itself, which says all names but those of other groups of examples.
-        """
-        example = self._data.reference(self._split, 0)
-        entry = {field: example[field] for field in text_scores.FIELDS if field in example}
-        known = set(others)
-        for metric in self._metrics:
-            known |= text_scores.METRICS[metric](entry["references"][:1], [entry])[0].keys()
-            if metric in text_scores.NEEDED and name.startswith(_GROUPED):
-                return
-        if name not in known:
-            raise ValueError(
-                f"config.task.select_by={name!r} is no score of task.metrics; choose from {', '.join(sorted(known))}"
-            )
-
-    def save(self, path: Path) -> None:
-        """Writes a line `{"index", "prediction", "references"}` an answer, from which all scores can be made again."""
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self._entries())
-
-    def _entries(self) -> list[dict[str, Any]]:
-        """The answers in the order of their examples, each with what scores read of its example."""
-        entries = []
-        for index, answer in sorted(self._answers.items()):
-            example = self._data.reference(self._split, index)
-            fields = {field: example[field] for field in text_scores.FIELDS if field in example}
-            entries.append({"index": index, "prediction": answer, **fields})
-        return entries
+    def _shown(self, batch: Batch, rng: jax.Array) -> tuple[Batch, dict[str, jax.Array]]:
+        if not self.spec.word_dropout:
+            return batch, {}
+        # Drawn by a key of its own, apart from what layers make of `rng`.
+        dropped = jax.random.bernoulli(jax.random.fold_in(rng, 1), self.spec.word_dropout, batch["source"].shape)
+        # Padding stays: that between sentences is masked by nothing else.
+        hidden = batch | {"source": jnp.where(dropped & (batch["source"] > 0), self.unk, batch["source"])}
+        # What is hidden from the encoder can still be copied: from a place that its context tells of.
+        return hidden, {"copied": batch["source"]} if self.model.spec.has_pointer else {}
 
 
 def shift_right(target: jax.Array, positions: jax.Array, bos: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Speech to text: `seq2seq.Task` over spectrograms, with CTC on the encoder beside it or in place of it."""
+"""Speech to text: an encoder-decoder over spectrograms, with CTC on the encoder beside it or in place of it."""
 
 import dataclasses
 from typing import ClassVar
@@ -8,62 +8,69 @@ import jax.numpy as jnp
 import optax
 
 from research.models import decoding
-from research.tasks import seq2seq
-from research.tasks.seq2seq import Batch, Sums
+from research.models.speech import Recogniser
+from research.spec import checks, field, invalid
+from research.tasks.seq2seq import DECODERS, Batch, EncoderDecoderTask, EncoderDecoderTaskSpec, Sums
+
+
+class SpeechTaskSpec(EncoderDecoderTaskSpec, tag="speech"):
+    """Speech to text. With the decoder "ctc", `max_decode_length` tokens at most are kept, without EOS."""
+
+    DECODERS: ClassVar[tuple[str, ...]] = (*DECODERS, "ctc")
+
+    ctc_weight: float = field(
+        default=0.0, check=checks.at_least(0) & checks.at_most(1),
+        doc="share of CTC in the loss (Kim et al., 2017); with 0 the encoder has no head",
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        """Raises FieldError for a decoder that the model has no head for."""
+        super().validate()
+        if self.decoder == "ctc" and not self.ctc_weight:
+            raise invalid(self, "decoder", "needs a model that was trained with config.task.ctc_weight > 0")
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(seq2seq.Task):
-    """As seq2seq.Task, but a batch's `source` is float32 [batch, frames, mels], one sound a row.
+class Task(EncoderDecoderTask):
+    """As EncoderDecoderTask, but a batch's `source` is float32 [batch, frames, mels], one sound a row.
 
-    `source_segments` and `source_positions` count the places of the encoder: `shortening` frames are one place. With
-    the decoder "ctc", `max_decode_length` tokens at most are kept, without EOS.
+    `source_segments` and `source_positions` count the places of the encoder, each of `model.spec.shortening` frames.
     """
 
-    DECODERS: ClassVar = (*seq2seq.DECODERS, "ctc")
-
-    mels: int = 80
-    shortening: int = 2
-    ctc_weight: float = 0.0  # the share of CTC in the loss (Kim et al., 2017); 0: the encoder has no head
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a setting that no batch could fix."""
-        if not 0 <= self.ctc_weight <= 1:
-            raise ValueError(f"config.task.ctc_weight={self.ctc_weight} must be at least 0 and at most 1")
-        if self.decoder == "ctc" and not self.ctc_weight:
-            raise ValueError("config.task.decoder='ctc' needs a model that was trained with config.task.ctc_weight > 0")
-        super().__post_init__()
+    model: Recogniser
+    spec: SpeechTaskSpec
+    mels: int
 
     def loss(self, variables, batch: Batch, totals, rng: jax.Array):
         """`(loss, ({}, sums))`: (1 - ctc_weight) times the decoder's loss and ctc_weight times CTC's, both a token."""
-        if not self.ctc_weight:
+        if not self.spec.ctc_weight:
             return super().loss(variables, batch, totals, rng)
         logits, ctc_logits = self._logits(variables, batch, train=True, rngs={"dropout": rng}, method="both_logits")
         loss, sums = self._cross_entropy(logits, batch, totals)
         ctc = _ctc(ctc_logits, batch, self.eos)
-        loss = (1 - self.ctc_weight) * loss + self.ctc_weight * ctc.sum() / totals["tokens"]
+        loss = (1 - self.spec.ctc_weight) * loss + self.spec.ctc_weight * ctc.sum() / totals["tokens"]
         return loss, ({}, sums | {"ctc_loss": (ctc.sum(), sums["loss"][1])})
 
     def evaluate(self, variables, batch: Batch) -> Sums:
-        """As in seq2seq.Task, and the CTC loss, each with the number of target tokens, EOS included."""
-        if not self.ctc_weight:
+        """As in EncoderDecoderTask, and the CTC loss, each with the number of target tokens, EOS included."""
+        if not self.spec.ctc_weight:
             return super().evaluate(variables, batch)
         logits, ctc_logits = self._logits(variables, batch, method="both_logits")
         sums = self._measure(logits, batch)[-1]
         return sums | {"ctc_loss": (_ctc(ctc_logits, batch, self.eos).sum(), sums["loss"][1])}
 
     def predict(self, variables, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
-        """See seq2seq.Task; for the score of "ctc" see decoding.ctc_greedy."""
-        if self.decoder != "ctc":
+        """See EncoderDecoderTask; for the score of "ctc" see decoding.ctc_greedy."""
+        if self.spec.decoder != "ctc":
             return super().predict(variables, batch, rng)
         apply = lambda method, *args: self.model.apply(variables, *args, method=method)
         encoded = apply("encode", *(batch[f"source{what}"] for what in ("", "_segments", "_positions")))
         heard = batch["source_segments"] > 0
-        tokens, scores = decoding.ctc_greedy(apply("ctc_logits", encoded), heard, self.max_decode_length)
+        tokens, scores = decoding.ctc_greedy(apply("ctc_logits", encoded), heard, self.spec.max_decode_length)
         return {"tokens": tokens[:, None], "scores": scores[:, None]}
 
     def _source(self, batch_size: int) -> jax.ShapeDtypeStruct:
-        shape = (batch_size, self.source_length * self.shortening, self.mels)
+        shape = (batch_size, self.source_length * self.model.spec.shortening, self.mels)
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 

@@ -179,7 +179,7 @@ def test_librispeech_in_its_own_layout(tmp_path):
     assert {(example["speaker"], int(example["rate"]), len(example["audio"])) for example in found["test"]} == {
         (b"19", 16_000, 4000)
     }
-    data = speech.load({"name": "librispeech_flac/clean100", "dir": str(tmp_path), "vocab_size": 40})
+    data = speech.load(speech.SpeechSpec(name="librispeech_flac/clean100", dir=str(tmp_path), vocab_size=40))
     assert data.counts["train"] == 6
 
 

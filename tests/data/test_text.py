@@ -47,7 +47,8 @@ def place(tmp_path_factory):
 @pytest.fixture
 def load(place):
     """Loads these texts with other settings."""
-    return lambda **other: text.load({"name": f"folder:{place}/pairs", "dir": str(place), **SETTINGS, **other})
+    where = {"name": f"folder:{place}/pairs", "dir": str(place)}
+    return lambda **other: text.load(text.TextSpec(**where | SETTINGS | other))
 
 
 def unpacked(batch, side):
@@ -129,7 +130,8 @@ def test_references_are_raw_strings(load):
 
 
 def test_prepared_twice_it_is_the_same(place, load, tmp_path):
-    first, again = load(), text.load({"name": f"folder:{place}/pairs", "dir": str(tmp_path), **SETTINGS})
+    again = text.load(text.TextSpec(name=f"folder:{place}/pairs", dir=str(tmp_path), **SETTINGS))
+    first = load()
     assert again.vocabulary.digest == first.vocabulary.digest
     assert again.fingerprint == first.fingerprint
     about = json.loads((first.prepared.folder / "about.json").read_text())
@@ -162,7 +164,7 @@ def test_the_vocabulary_is_learnt_from_the_training_split_alone(place, load, tmp
     for split in sources.SPLITS:
         lines = (place / f"pairs/{split}.tsv").read_text()
         (tmp_path / f"{split}.tsv").write_text(lines if split == "train" else lines.replace("cat", "zebra"))
-    other = text.load({"name": f"folder:{tmp_path}", "dir": str(tmp_path / "data"), **SETTINGS})
+    other = text.load(text.TextSpec(name=f"folder:{tmp_path}", dir=str(tmp_path / "data"), **SETTINGS))
     assert other.vocabulary.digest == load().vocabulary.digest
     assert other.fingerprint != load().fingerprint
 
@@ -179,8 +181,8 @@ def test_a_given_vocabulary_is_used(load, tmp_path):
 
 
 def test_what_is_not_prepared_is_known_as_far_as_planning_needs(tmp_path):
-    data = text.load({"name": "multi30k", "dir": str(tmp_path)})
-    assert (data.vocabulary.size, data.vocabulary.bos, data.source_length) == (8000, 3, 128)
+    data = text.load(text.TextSpec(name="multi30k", dir=str(tmp_path)))
+    assert (data.vocabulary.size, data.vocabulary.bos, data.spec.source_length) == (8000, 3, 128)
     command = rf"python -m research.data prepare multi30k --manual_dir=DIR --data_dir={tmp_path}"
     for ask in (lambda: data.counts, lambda: data.fingerprint, lambda: data.vocabulary.digest):
         with pytest.raises(ValueError, match=command):
@@ -251,7 +253,7 @@ def test_encoding_a_source(load):
         ({"source_length": 1}, "source_length=1 must be at least 2"),
         ({"eval_buckets": 0}, "eval_buckets=0 must be at least 1"),
         ({"sentence_length": -1}, "sentence_length=-1 must be at least 0"),
-        ({"truncate_source": "middle"}, "truncate_source='middle' is unknown; choose start or end"),
+        ({"truncate_source": "middle"}, "truncate_source='middle' is unknown; choose from end, start"),
         ({"vocabulary": "/absent.model"}, "'/absent.model' cannot be read"),
         ({"name": "nonsense"}, "unknown data set 'nonsense'"),
         ({"name": "digits"}, "source='{source}' names the unknown field 'source'; 'digits' has image, label"),
@@ -286,7 +288,7 @@ def test_two_processes_make_the_tokens_once(tmp_path, monkeypatch):
     last = {out.splitlines()[-1] for out, _ in outputs}
     assert len(last) == 1
     assert re.match(r"folder:.*: \d+ tokens, vocabulary [0-9a-f]{16}, in .*/tokens/unigram-8000-", last.pop())
-    data = text.load({"name": f"folder:{tmp_path}/pairs", "dir": str(tmp_path)})
+    data = text.load(text.TextSpec(name=f"folder:{tmp_path}/pairs", dir=str(tmp_path)))
     assert os.listdir(data.prepared.folder.parent).count(data.prepared.folder.name) == 1
 
 
@@ -301,7 +303,7 @@ def test_no_tensorflow(tmp_path):
     write_pairs(tmp_path / "pairs")
     code = (
         "import sys; from research.data import text; "
-        f"d = text.load({{'name': 'folder:{tmp_path}/pairs', 'dir': '{tmp_path}'}}); next(d.train_batches(0, 2)); "
+        f"d = text.load(text.TextSpec(name='folder:{tmp_path}/pairs', dir='{tmp_path}')); next(d.train_batches(0, 2)); "
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert run_python("-c", code).returncode == 0
@@ -338,7 +340,7 @@ def test_catalogue_names(tmp_path, monkeypatch, name, example, expected):
     generators = lambda self, dl_manager: {split: examples(split, count) for split, count in parts.items()}
     monkeypatch.setattr(type(builder), "_split_generators", generators)
     prepare.prepare(name, data_dir=str(tmp_path))
-    data = text.load({"name": name, "dir": str(tmp_path)})
+    data = text.load(text.TextSpec(name=name, dir=str(tmp_path)))
     assert data.counts == {"train": 36, "validation": 4, "test": 7}, "a test split without targets is not used"
     reference = data.reference("test", 3)
     assert (reference["source"], reference["target"], reference["references"]) == expected

@@ -28,7 +28,7 @@ def write(folder, name, content):
 def prepared(name, folder, data_dir):
     """Split -> the fields of its examples, in no particular order."""
     prepare.prepare(name, manual_dir=str(folder), data_dir=str(data_dir))
-    data = text.load({"name": name, "dir": str(data_dir)})
+    data = text.load(text.TextSpec(name=name, dir=str(data_dir)))
     fields = data.prepared.fields
     return {split: [fields(split, index) for index in range(n)] for split, n in data.prepared.counts.items()}
 
@@ -106,7 +106,7 @@ def test_aeslc_references_begin_with_the_subject(tmp_path):
     found = prepared("aeslc_jsonl", folder, tmp_path)
     assert found["train"] == [{**mail, "references": ["No"]}]
     assert found["test"][0]["references"] == ["No", "A no", "No", "not"]
-    reference = text.load({"name": "aeslc_jsonl", "dir": str(tmp_path)}).reference("test", 0)
+    reference = text.load(text.TextSpec(name="aeslc_jsonl", dir=str(tmp_path))).reference("test", 0)
     assert reference["references"] == ("No", "A no", "not")
     for line, message in (
         ("{", "is no JSON"),
@@ -215,7 +215,7 @@ def test_babi_holds_out_every_tenth_story(tmp_path):
     assert expected in found["validation"]
     assert not any("train10." in example["context"] for example in found["train"])
     assert Counter(example["task"] for example in found["test"]) == {1: 40, 19: 40}
-    assert text.load({"name": "babi", "dir": str(tmp_path)}).reference("test", 0)["task"] in (1, 19)
+    assert text.load(text.TextSpec(name="babi", dir=str(tmp_path))).reference("test", 0)["task"] in (1, 19)
 
 
 @pytest.mark.parametrize("line", ["Mary went", "1 Where?\tthere", "2 Mary went"])
@@ -260,7 +260,7 @@ def test_cnn_dailymail(tmp_path, packed):
         "id": hashlib.sha1(b"http://web/8").hexdigest(),
     }
     assert expected in found["test"]
-    data = text.load({"name": "cnn_dailymail", "dir": str(tmp_path)})
+    data = text.load(text.TextSpec(name="cnn_dailymail", dir=str(tmp_path)))
     assert data.vocabulary.decode(data.vocabulary.encode(expected["highlights"])) == expected["highlights"]
 
 
@@ -286,7 +286,7 @@ def test_cnn_dailymail_agrees_with_the_catalogues_own_parser(tmp_path, monkeypat
 
 
 def load_folder(path, tmp_path, **settings):
-    return text.load({"name": f"folder:{path}", "dir": str(tmp_path / "data"), **settings})
+    return text.load(text.TextSpec(name=f"folder:{path}", dir=str(tmp_path / "data"), **settings))
 
 
 def test_a_single_tsv_file_is_a_data_set(tmp_path):
@@ -385,7 +385,7 @@ def test_the_real_files(tmp_path, name, folder, counts):
         pytest.skip(f"no {folder} in {SHARED}; set TESSERA_SHARED_DATA")
     message = prepare.prepare(name, manual_dir=str(SHARED / folder), data_dir=str(tmp_path))
     assert message.endswith("(train {:,}, validation {:,}, test {:,})".format(*counts))
-    data = text.load({"name": name, "dir": str(tmp_path)})
+    data = text.load(text.TextSpec(name=name, dir=str(tmp_path)))
     fields = [data.prepared.fields("test", index) for index in range(0, counts[2], 50)]
     texts = [templates.choose(name).texts(example) for example in fields]
     assert all(source.strip() and target.strip() for source, target in texts)

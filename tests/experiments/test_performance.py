@@ -193,7 +193,7 @@ def test_padding_is_that_of_the_training_rows(digits):
     _, data = text_steps.text2text.build(configs.load(source.file, source.variant))
     rows = data.source("train")
     filled = sum(len(side) for index in range(len(rows)) for example in rows[index] for side in example)
-    share = 1 - filled / (len(rows) * (data.source_length + data.target_length))
+    share = 1 - filled / (len(rows) * (data.spec.source_length + data.spec.target_length))
     assert text_steps.padding_share(packed) == pytest.approx(share)
 
 

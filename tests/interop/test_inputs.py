@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.data import audio, datasets, image_files, images, sound_files, utterances
+from research.data import audio, datasets, image_files, images, sound_files, speech, utterances
 from research.data.spec import ImageSpec
 from research.interop import checkpoints, imports, preprocessing
 from tests.interop import reference
@@ -296,8 +296,7 @@ def test_a_sound_file_gives_the_logits_of_whisper(tmp_path):
     # The ids of no other vocabulary go with its embeddings.
     assert checkpoints.open_checkpoint(str(tmp_path / "run")).vocabulary == "of its own"
     data = json.loads((tmp_path / "run/config.json").read_text())["data"]
-    names = ("window_ms", "hop_ms", "mels", "lowest_hz", "highest_hz", "pre_emphasis", "range_db", "normalise", "edges")
-    mel = audio.LogMel(data["sample_rate"], **{name: data[name] for name in names})
+    mel = audio.LogMel(speech.SpeechSpec(**data))
     frames = round(data["max_seconds"] * data["sample_rate"]) // mel.hop
     arrays = utterances.ToArrays(mel, frames, 4, 2, silence=data["padding"] == "silence")((samples, np.array([3, 1])))
     expected = extractor(samples, sampling_rate=rate, return_tensors="pt")["input_features"]

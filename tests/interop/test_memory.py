@@ -12,7 +12,7 @@ from research import numerics
 from research.interop import loading
 from research.interop.families import t5
 from research.interop.safetensors import Spec, write_sharded
-from research.models.seq2seq import Seq2Seq
+from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 
 SIZE = {"width": 512, "encoder_depth": 24, "decoder_depth": 24, "num_heads": 8, "kv_dim": 64, "mlp_dim": 2816}
 SCRIPT = """
@@ -36,7 +36,7 @@ def peak_bytes(path, workdir):
 def save(folder, **size):
     """A T5 of random numbers, written one tensor after the other; returns its bytes."""
     folder.mkdir()
-    model, rng = Seq2Seq(vocab_size=1000, **size), np.random.default_rng(0)
+    model, rng = Seq2Seq(Seq2SeqSpec(**size), vocab_size=1000), np.random.default_rng(0)
     rows, specs = {row.ours: row for row in t5.table(model)}, {}
     for path, leaf in loading.leaves_of(loading.abstract(model)).items():
         shape = rows[path].their_shape(leaf.shape)

@@ -137,7 +137,7 @@ def t5_loss(theirs, batch):
 def test_logits_and_gradients_of_t5_with_padding(options, tmp_path):
     theirs, batch = reference.t5(**options), text_batch(np.random.default_rng(0))
     model, variables = reference.load(reference.save(theirs, tmp_path))
-    assert model.logits == ("untied" if options.get("untied", True) else "tied_scaled")
+    assert model.spec.logits == ("untied" if options.get("untied", True) else "tied_scaled")
     logits, loss = t5_loss(theirs, batch)
     loss.backward()
 

@@ -60,7 +60,11 @@ def check(theirs, folder, places, mels, length, batch):
 
 def test_encoder_and_decoder_are_those_of_transformers(saved):
     model = check(*saved, places=PLACES, mels=10, length=16, batch=3)
-    assert (model.encoder_positions, model.max_source_length, model.max_target_length) == ("sinusoidal", PLACES, 16)
+    assert (model.spec.encoder_positions, model.max_source_length, model.max_target_length) == (
+        "sinusoidal",
+        PLACES,
+        16,
+    )
 
 
 @pytest.mark.long
@@ -77,7 +81,7 @@ def test_other_models_agree_too(name, tmp_path):
             positions = theirs.model.encoder.embed_positions.weight
             positions += 0.3 * torch.randn(positions.shape, generator=torch.Generator().manual_seed(3))
     model = check(theirs, reference.save(theirs, tmp_path), PLACES, theirs.config.num_mel_bins, length=5, batch=2)
-    assert model.encoder_positions == ("sinusoidal" if name == "other sizes" else "learned")
+    assert model.spec.encoder_positions == ("sinusoidal" if name == "other sizes" else "learned")
 
 
 def test_greedy_generation_gives_the_same_tokens(tmp_path):
@@ -235,9 +239,8 @@ def test_spectrograms_are_those_of_whisper(imported):
     """With the data settings that an import writes, whatever the length of the sound."""
     theirs = transformers.WhisperFeatureExtractor(feature_size=80, chunk_length=4)
     data = json.loads((imported / "config.json").read_text())["data"]
-    mel = audio.LogMel(
-        data["sample_rate"], mels=80, normalise=data["normalise"], edges=data["edges"], range_db=data["range_db"]
-    )
+    settings = {name: data[name] for name in ("sample_rate", "normalise", "edges", "range_db")}
+    mel = audio.LogMel(audio.MelSpec(**settings, mels=80))
     transform = utterances.ToArrays(mel, 400, 4, 2, silence=data["padding"] == "silence")
     rng = np.random.default_rng(0)
     for samples in (64_000, 40_123, 900):

@@ -177,10 +177,11 @@ def seq2seq_forward(width, depths, mlp, heads, source, target, vocab):
 def test_an_encoder_decoder_costs_what_the_formula_says(gated, remat):
     """Positions and masks cost nothing. All of it is trained: before the first layers, too, there are embeddings."""
     width, mlp_dim, source, target, vocab, batch = 24, 40, 9, 7, 50, 2
-    model = seq2seq.Seq2Seq(
-        vocab, width=width, encoder_depth=3, decoder_depth=2, num_heads=3, kv_dim=10, mlp_dim=mlp_dim, gated=gated,
+    spec = seq2seq.Seq2SeqSpec(
+        width=width, encoder_depth=3, decoder_depth=2, num_heads=3, kv_dim=10, mlp_dim=mlp_dim, gated=gated,
         remat=remat,
     )  # fmt: skip
+    model = seq2seq.Seq2Seq(spec, vocab)
     tokens = [jax.ShapeDtypeStruct((batch, length), jnp.int32) for length in (source,) * 3 + (target,) * 3]
     variables = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), *tokens)
     run = lambda variables, *tokens: model.apply(variables, *tokens).sum()

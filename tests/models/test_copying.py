@@ -10,7 +10,8 @@ import pytest
 from jax.sharding import Mesh
 
 from research.interop.families import t5
-from research.models import copying, decoding, seq2seq, speech
+from research.interop.models import make
+from research.models import copying, decoding, seq2seq
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import constraints_for, logical_axes, path_name
 from tests.models import test_seq2seq
@@ -233,7 +234,8 @@ def test_scores_of_answers_are_those_of_the_whole_model(decoder):
 
 
 def test_without_it_nothing_changes_and_with_it_only_the_pointer_is_new():
-    plain, copies = (seq2seq.Seq2Seq(VOCAB, **test_seq2seq.SMALL, copying=copying) for copying in (False, True))
+    small = functools.partial(make, seq2seq.Seq2Seq, test_seq2seq.SMALL, vocab_size=VOCAB)
+    plain, copies = (small(copying=copying) for copying in (False, True))
     without, with_it = (jit(model.init)(jax.random.key(0), *batch())["params"] for model in (plain, copies))
     pointer, repeated = with_it.pop("pointer"), with_it.pop("repeated")
     assert repeated.shape == (16,)
@@ -261,14 +263,14 @@ def test_hidden_tokens_can_be_copied():
     assert np.abs(found - compiled(model)(variables, *arrays)).max() > 0.1
 
 
-def test_sounds_are_refused():
+def test_sentences_are_refused():
     with pytest.raises(ValueError, match=r"config.model.copying=True needs a source of tokens"):
-        seq2seq.Seq2Seq(VOCAB, copying=True, front_end=speech.FrontEnd(16))
+        seq2seq.Seq2Seq(seq2seq.Seq2SeqSpec(copying=True), VOCAB, sentence_length=3)
 
 
 def test_t5_has_no_place_for_it():
     with pytest.raises(ValueError, match=r"config.model.copying=True cannot be exported: T5 has False only"):
-        t5.config(seq2seq.Seq2Seq(VOCAB, copying=True))
+        t5.config(seq2seq.Seq2Seq(seq2seq.Seq2SeqSpec(copying=True), VOCAB))
 
 
 # ---- What it is for.
@@ -280,10 +282,11 @@ WORDS, SEEN, LENGTH = 60, 30, 6  # tokens from SEEN on are in no example of trai
 def copied_share(copying):
     """How many of the unseen tokens a model names that has learnt to write what stands behind a mark, in order."""
     mark, steps, count = 4, 60, 64
-    model = seq2seq.Seq2Seq(
-        WORDS, width=32, encoder_depth=1, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, copying=copying,
+    spec = seq2seq.Seq2SeqSpec(
+        width=32, encoder_depth=1, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, copying=copying,
         encoder_positions="sinusoidal", decoder_positions="sinusoidal", embedding_scale=True,
     )  # fmt: skip
+    model = seq2seq.Seq2Seq(spec, WORDS)
 
     def example(key, low, high):
         """Others, the mark, and two tokens, which are the target: all of `low` to `high`."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from research.interop.models import make
 from research.models import decoding, layers, seq2seq
 from research.parallel.sharding import logical_axes, path_name
 
@@ -60,7 +61,7 @@ def batch(seed=0):
 @functools.cache
 def build(**settings):
     """A model and random variables."""
-    model = seq2seq.Seq2Seq(VOCAB, **(SMALL | settings))
+    model = make(seq2seq.Seq2Seq, SMALL | settings, vocab_size=VOCAB)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *batch()))
     rng = np.random.default_rng(1)
     return model, jax.tree.map(lambda leaf: rng.normal(0, 0.4, leaf.shape).astype(leaf.dtype), shapes)
@@ -94,7 +95,7 @@ def count(model):
 
 @pytest.mark.parametrize("size", COUNTS)
 def test_parameter_counts_of_t5(size):
-    assert count(seq2seq.Seq2Seq(32128, **seq2seq.SIZES[size])) == COUNTS[size]
+    assert count(make(seq2seq.Seq2Seq, seq2seq.SIZES[size], vocab_size=32128)) == COUNTS[size]
 
 
 @pytest.mark.parametrize(("size", "width", "mlp_dim"), [("vaswani_base", 512, 2048), ("vaswani_big", 1024, 4096)])
@@ -102,7 +103,7 @@ def test_parameter_counts_of_vaswani(size, width, mlp_dim):
     """In closed form; with the 37,000 tokens of the paper they are its 65 and 213 million, less 3 % and more 1 %."""
     attention, mlp, norm = 4 * width * (width + 1), 2 * width * mlp_dim + mlp_dim + width, 2 * width
     layers_of_both = 6 * (attention + mlp + 2 * norm) + 6 * (2 * attention + mlp + 3 * norm)
-    total = count(seq2seq.Seq2Seq(37_000, **seq2seq.SIZES[size]))
+    total = count(make(seq2seq.Seq2Seq, seq2seq.SIZES[size], vocab_size=37_000))
     assert total == layers_of_both + 37_000 * width
     assert total == pytest.approx({512: 65e6, 1024: 213e6}[width], rel=0.03)
 
@@ -126,7 +127,7 @@ def test_large_matrices_are_split_over_fsdp_and_tensor():
 def test_fresh_models_have_logits_of_size_one(kind):
     """In T5, too, where nothing divides the logits of attention, and whatever multiplies the embeddings."""
     settings = {"width": 64, "num_heads": 4, "kv_dim": 16, "mlp_dim": 128, "vocab_size": 500} | KINDS[kind]
-    model = seq2seq.Seq2Seq(**(SMALL | settings))
+    model = make(seq2seq.Seq2Seq, SMALL | settings)
     variables = jit(model.init)(jax.random.key(0), *batch())
     assert 0.5 < jit(model.apply)(variables, *batch()).std() < 2
 
@@ -241,15 +242,30 @@ class Frames(nn.Module):
     """A front end that makes one token of two frames."""
 
     width: int
-    logical_axes = (("front_end/project/kernel", (None, "embed")), ("front_end/project/bias", ("embed",)))
 
     @nn.compact
     def __call__(self, frames, train):
         return nn.Dense(self.width, name="project")(frames.reshape(frames.shape[0], -1, 2 * frames.shape[-1]))
 
 
+class OfFrames(seq2seq.Seq2Seq):
+    """An encoder-decoder with that front end."""
+
+    def setup(self):
+        super().setup()
+        self.front_end = Frames(self.spec.width)
+
+    @property
+    def logical_axes(self):
+        project = (("front_end/project/kernel", (None, "embed")), ("front_end/project/bias", ("embed",)))
+        return (*project, *super().logical_axes)
+
+    def embed_source(self, source, segments, train=False):
+        return self.front_end(source, train)
+
+
 def test_a_sentence_is_the_sum_of_its_words_weighted_by_their_place():
-    model = seq2seq.Seq2Seq(VOCAB, **SMALL, sentence_length=4, embedding_scale=True)
+    model = make(seq2seq.Seq2Seq, SMALL, vocab_size=VOCAB, sentence_length=4, embedding_scale=True)
     rng = np.random.default_rng(0)
     source = rng.integers(1, VOCAB, (2, SOURCE, 4)) * (np.arange(4) < rng.integers(1, 5, (2, SOURCE, 1)))
     arrays = (source, *batch()[1:])
@@ -264,8 +280,8 @@ def test_a_sentence_is_the_sum_of_its_words_weighted_by_their_place():
     close(compiled(model, "encode")({"params": params}, *arrays[:3]), encoded)
 
 
-def test_a_front_end_takes_the_place_of_source_tokens():
-    model = seq2seq.Seq2Seq(VOCAB, **SMALL, front_end=Frames(16))
+def test_a_subclass_reads_other_sources():
+    model = OfFrames(seq2seq.Seq2SeqSpec(**SMALL), VOCAB)
     frames = np.random.default_rng(0).normal(size=(2, 2 * SOURCE, 5)).astype(np.float32)
     arrays = (frames, *batch()[1:])
     variables = jit(model.init)(jax.random.key(0), *arrays)
@@ -331,14 +347,14 @@ def test_attention_in_float64_is_that_of_jax_with_bias_mask_and_scale():
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"norm": "batch"}, "model.norm='batch' is unknown; choose from layer, rms"),
-        ({"norm_position": "mid"}, "model.norm_position='mid' is unknown; choose from post, pre"),
-        ({"activation": "gelu"}, "model.activation='gelu' is unknown; choose from gelu_exact, gelu_tanh, relu"),
+        ({"norm": "batch"}, "config.model.norm='batch' is unknown; choose from layer, rms"),
+        ({"norm_position": "mid"}, "config.model.norm_position='mid' is unknown; choose from post, pre"),
+        ({"activation": "gelu"}, "config.model.activation='gelu' is unknown; choose from gelu_exact, gelu_tanh, relu"),
         ({"encoder_positions": "rotary"}, "encoder_positions='rotary' is unknown; choose from learned, relative"),
-        ({"logits": "shared"}, "model.logits='shared' is unknown; choose from tied, tied_scaled, untied"),
-        ({"remat": "some"}, "model.remat='some' is unknown"),
-        ({"decoder_depth": 0}, "model.decoder_depth=0 must be at least 1"),
-        ({"dropout": 1.0}, "model.dropout=1.0 must be at least 0 and less than 1"),
+        ({"logits": "shared"}, "config.model.logits='shared' is unknown; choose from tied, tied_scaled, untied"),
+        ({"remat": "some"}, "config.model.remat='some' is unknown"),
+        ({"decoder_depth": 0}, "config.model.decoder_depth=0 must be at least 1"),
+        ({"dropout": 1.0}, "config.model.dropout=1.0 must be at least 0 and less than 1"),
         ({"width": 15, "decoder_positions": "sinusoidal"}, "width=15 must be even and at least 4"),
         ({"relative_buckets": 6}, "relative_buckets=6 must be a multiple of 4"),
         ({"relative_distance": 16}, "relative_distance=16 must be more than half of relative_buckets=32"),

@@ -150,9 +150,9 @@ def make_t5(gated, untied):
 def test_logits_are_those_of_t5(gated, untied):
     reference = make_t5(gated, untied)
     options = {} if gated else {"gated": False, "activation": "relu"}
-    model = seq2seq.Seq2Seq(
-        VOCAB, **SIZE, **options, logits="untied" if untied else "tied_scaled", relative_buckets=8, relative_distance=12
-    )
+    logits = "untied" if untied else "tied_scaled"
+    spec = seq2seq.Seq2SeqSpec(**SIZE, **options, logits=logits, relative_buckets=8, relative_distance=12)
+    model = seq2seq.Seq2Seq(spec, VOCAB)
     arrays = batch(np.random.default_rng(0))
     source, source_segments, _, target, target_segments, _ = arrays
     with torch.no_grad():
@@ -175,14 +175,15 @@ def test_distances_fall_into_the_buckets_of_t5(causal, count, max_distance):
 
 @pytest.mark.parametrize("size", ["t5_small", "t5_base", "t5_large", "t5_3b", "t5_11b"])
 def test_transformers_counts_as_many_parameters(size):
-    model = seq2seq.Seq2Seq(32128, **seq2seq.SIZES[size])
+    spec = seq2seq.Seq2SeqSpec(**seq2seq.SIZES[size])
+    model = seq2seq.Seq2Seq(spec, 32128)
     config = transformers.T5Config(
-        vocab_size=32128, d_model=model.width, d_kv=model.kv_dim, d_ff=model.mlp_dim, num_heads=model.num_heads,
-        num_layers=model.encoder_depth, num_decoder_layers=model.decoder_depth, feed_forward_proj="gated-gelu",
+        vocab_size=32128, d_model=spec.width, d_kv=spec.kv_dim, d_ff=spec.mlp_dim, num_heads=spec.num_heads,
+        num_layers=spec.encoder_depth, num_decoder_layers=spec.decoder_depth, feed_forward_proj="gated-gelu",
     )  # fmt: skip
     with torch.device("meta"):
         reference = transformers.T5ForConditionalGeneration(config)
-        reference.lm_head.weight = torch.nn.Parameter(torch.zeros(32128, model.width))  # untied
+        reference.lm_head.weight = torch.nn.Parameter(torch.zeros(32128, spec.width))  # untied
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *(jnp.zeros((1, 2), jnp.int32),) * 6))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == sum(p.numel() for p in reference.parameters())
 
@@ -225,7 +226,7 @@ def test_logits_are_those_of_the_original_transformer():
         "decoder": {"blocks": layers([torch_block(one, heads) for one in decoder.layers])},
     }
     size = SIZE | {"width": width, "num_heads": heads, "kv_dim": width // heads}
-    model = seq2seq.Seq2Seq(VOCAB, **(seq2seq.SIZES["vaswani_base"] | size))
+    model = seq2seq.Seq2Seq(seq2seq.Seq2SeqSpec(**(seq2seq.SIZES["vaswani_base"] | size)), VOCAB)
     arrays = batch(np.random.default_rng(0))
     source, source_segments, source_positions, target, target_segments, target_positions = arrays
 
@@ -280,11 +281,12 @@ def test_logits_are_those_of_whisper():
     encoder, decoder = reference.model.encoder, reference.model.decoder
     with torch.no_grad():
         encoder.embed_positions.weight.copy_(torch.tensor(sinusoids))
-    model = seq2seq.Seq2Seq(
-        VOCAB, **(SIZE | {"num_heads": heads, "kv_dim": width // heads}), norm="layer", norm_epsilon=1e-5, gated=False,
+    spec = seq2seq.Seq2SeqSpec(
+        **(SIZE | {"num_heads": heads, "kv_dim": width // heads}), norm="layer", norm_epsilon=1e-5, gated=False,
         activation="gelu_exact", bias=True, key_bias=False, attention_scale=True, encoder_positions="sinusoidal",
-        decoder_positions="learned", max_target_length=TARGET, logits="tied",
+        decoder_positions="learned", logits="tied",
     )  # fmt: skip
+    model = seq2seq.Seq2Seq(spec, VOCAB, max_target_length=TARGET)
     params = {
         "embedding": array(decoder.embed_tokens.weight),
         "encoder": whisper_stack(encoder, heads),

@@ -31,13 +31,12 @@ def arrays(batch, frames, mels, places, length):
 def test_transformers_counts_as_many_parameters(size):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     settings, vocab = speech.SIZES[size], 51866 if size == "large" else 51865
-    model = speech.Recogniser(
-        vocab, **settings, max_target_length=448, front_end=speech.FrontEnd(settings["width"], (1, 2))
-    )
+    spec = speech.RecogniserSpec(**settings)
+    model = speech.Recogniser(spec, vocab, max_target_length=448)
     config = transformers.WhisperConfig(
-        vocab_size=vocab, num_mel_bins=MELS[size], d_model=model.width, encoder_layers=model.encoder_depth,
-        decoder_layers=model.decoder_depth, encoder_attention_heads=model.num_heads,
-        decoder_attention_heads=model.num_heads, encoder_ffn_dim=model.mlp_dim, decoder_ffn_dim=model.mlp_dim,
+        vocab_size=vocab, num_mel_bins=MELS[size], d_model=spec.width, encoder_layers=spec.encoder_depth,
+        decoder_layers=spec.decoder_depth, encoder_attention_heads=spec.num_heads,
+        decoder_attention_heads=spec.num_heads, encoder_ffn_dim=spec.mlp_dim, decoder_ffn_dim=spec.mlp_dim,
     )  # fmt: skip
     with torch.device("meta"):
         reference = transformers.WhisperForConditionalGeneration(config)
@@ -63,38 +62,39 @@ def test_the_front_end_is_that_of_whisper():
         expected = gelu(encoder.conv2(gelu(encoder.conv1(torch.tensor(mel))))).mT.numpy()
     of = lambda conv: {"kernel": conv.weight.detach().numpy().transpose(2, 1, 0), "bias": conv.bias.detach().numpy()}
     params = {"conv1": of(encoder.conv1), "conv2": of(encoder.conv2)}
-    found = speech.FrontEnd(16).apply({"params": params}, mel.swapaxes(1, 2))
+    found = speech.FrontEnd(speech.RecogniserSpec(width=16)).apply({"params": params}, mel.swapaxes(1, 2))
     assert found.shape == (3, 12, 16)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("strides", [(1, 2), (2, 2), (3,), (2, 3)])
 def test_features_do_not_depend_on_padding(strides):
-    front = speech.FrontEnd(16, strides)
-    frames = np.random.default_rng(0).normal(size=(1, 6 * front.shortening, 10))
+    spec = speech.RecogniserSpec(width=16, strides=strides)
+    front = speech.FrontEnd(spec)
+    frames = np.random.default_rng(0).normal(size=(1, 6 * spec.shortening, 10))
     variables = front.init(jax.random.key(0), frames)
     variables = jax.tree.map(lambda leaf: leaf + 0.3, variables)  # so that padding is not 0 after one layer
     short = front.apply(variables, frames)
-    long = front.apply(variables, np.pad(frames, [(0, 0), (0, 5 * front.shortening), (0, 0)]))
+    long = front.apply(variables, np.pad(frames, [(0, 0), (0, 5 * spec.shortening), (0, 0)]))
     assert short.shape[1] == 6
     np.testing.assert_allclose(long[:, :6], short, atol=1e-6)
     # And a frame reaches the places around it alone.
     moved = np.array(frames)
-    moved[0, 3 * front.shortening] += 1
+    moved[0, 3 * spec.shortening] += 1
     changed = np.abs(front.apply(variables, moved) - short).max((0, 2)) > 1e-7
     assert changed[3] and not changed[:2].any() and not changed[5:].any()
 
 
 def test_strides_and_frames_that_cannot_be_are_named():
     for strides in ((), (1, 1), (2, 1), (4,), (0, 2)):
-        with pytest.raises(ValueError, match=r"config\.model\.strides"):
-            speech.FrontEnd(16, strides)
+        with pytest.raises(ValueError, match=r"strides=.* must be 2 or 3 each, the first may be 1"):
+            speech.RecogniserSpec(strides=strides)
     with pytest.raises(ValueError, match="7 frames must be a multiple of 4"):
-        speech.FrontEnd(16, (2, 2)).init(jax.random.key(0), jnp.zeros((1, 7, 10)))
+        speech.FrontEnd(speech.RecogniserSpec(width=16, strides=(2, 2))).init(jax.random.key(0), jnp.zeros((1, 7, 10)))
 
 
 def test_both_logits_are_those_of_one_model():
-    model = speech.Recogniser(30, **SMALL, ctc=True, front_end=speech.FrontEnd(16, (2, 2)))
+    model = speech.Recogniser(speech.RecogniserSpec(**SMALL, strides=(2, 2)), 30, ctc=True)
     given = arrays(2, 24, 10, 6, 5)
     given = (jax.random.normal(jax.random.key(1), given[0].shape), *given[1:])
     variables = jit(model.init)(jax.random.key(0), *given)

@@ -51,16 +51,27 @@ WHISPER = {
 }  # fmt: skip
 # Whisper has 3 heads, 13 places and 31 tokens here, which no mesh divides.
 TEXTS = {
-    "t5": functools.partial(seq2seq.Seq2Seq, 32, **TEXT),
-    "vaswani": functools.partial(seq2seq.Seq2Seq, 32, **TEXT, **VASWANI, unroll=2, sentence_length=3),
-    "copying": functools.partial(seq2seq.Seq2Seq, 32, **TEXT, copying=True),
+    "t5": functools.partial(seq2seq.Seq2Seq, seq2seq.Seq2SeqSpec(**TEXT), 32),
+    "vaswani": functools.partial(
+        seq2seq.Seq2Seq, seq2seq.Seq2SeqSpec(**TEXT, **VASWANI, unroll=2), 32, sentence_length=3
+    ),
+    "copying": functools.partial(seq2seq.Seq2Seq, seq2seq.Seq2SeqSpec(**TEXT, copying=True), 32),
     "whisper": functools.partial(
-        seq2seq.Seq2Seq, 31, **(TEXT | {"num_heads": 3}), **WHISPER, max_source_length=13, max_target_length=13
+        seq2seq.Seq2Seq,
+        seq2seq.Seq2SeqSpec(**(TEXT | {"num_heads": 3}), **WHISPER),
+        31,
+        max_source_length=13,
+        max_target_length=13,
     ),
 }
 # The same 3 heads and 13 places, of spectrograms, with CTC.
 SPEECH = functools.partial(
-    speech.Recogniser, 31, **(TEXT | {"num_heads": 3}), **WHISPER, max_source_length=13, max_target_length=13, ctc=True
+    speech.Recogniser,
+    speech.RecogniserSpec(**(TEXT | {"num_heads": 3}), **WHISPER),
+    31,
+    max_source_length=13,
+    max_target_length=13,
+    ctc=True,
 )
 BOS, EOS, UNK = 3, 1, 2
 
@@ -68,17 +79,15 @@ BOS, EOS, UNK = 3, 1, 2
 def make_task(name, dtype, **settings):
     """The task of a model."""
     if name == "speech":
-        dtypes = {"dtype": dtype, "param_dtype": dtype}
-        model = SPEECH(front_end=speech.FrontEnd(TEXT["width"], (1, 2), **dtypes), **dtypes)
-        return speech_task.Task(
-            model, 13, 13, BOS, EOS, UNK, label_smoothing=0.1, max_decode_length=7, mels=6, ctc_weight=0.4, **settings
-        )
+        model = SPEECH(dtype=dtype, param_dtype=dtype)
+        spec = speech_task.SpeechTaskSpec(label_smoothing=0.1, max_decode_length=7, ctc_weight=0.4, **settings)
+        return speech_task.Task(model, spec, 13, 13, BOS, EOS, UNK, mels=6)
     if name in TEXTS:
         length = 13 if name == "whisper" else 16
-        return seq2seq_task.Task(
-            TEXTS[name](dtype=dtype, param_dtype=dtype), length, length, BOS, EOS, UNK, label_smoothing=0.1,
-            z_loss=0.01, word_dropout=0.1, max_decode_length=7, **settings,
-        )  # fmt: skip
+        spec = seq2seq_task.Seq2SeqTaskSpec(
+            label_smoothing=0.1, z_loss=0.01, word_dropout=0.1, max_decode_length=7, **settings
+        )
+        return seq2seq_task.Task(TEXTS[name](dtype=dtype, param_dtype=dtype), spec, length, length, BOS, EOS, UNK)
     if name == "faces":  # whose centres are a vocabulary of people
         backbone = resnet.ResNet.of(0, dtype, dtype, stage_sizes=(1, 1), block="basic", width=8, stem="half")
         model = faces.FaceModel(backbone, 10, 16, flatten=True, embed_dropout=0.2, param_dtype=dtype)

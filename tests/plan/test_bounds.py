@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from research.measure.chips import CHIPS
 from research.models import vit
-from research.models.seq2seq import Seq2Seq
+from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.parallel import mesh as mesh_lib
 from research.plan import bounds, estimate, hlo
 from research.plan.collectives import Collective, collectives, total_bytes
@@ -128,8 +128,9 @@ def test_sequence_parallelism_gathers_keys_and_values():
 
 
 def test_an_encoder_decoder_has_two_stacks_and_cross_attention():
-    model = Seq2Seq(50, width=64, encoder_depth=2, decoder_depth=3, num_heads=8, kv_dim=4, mlp_dim=64)
-    task = seq2seq.Task(model, source_length=12, target_length=8, bos=3, eos=1, unk=2)
+    spec = Seq2SeqSpec(width=64, encoder_depth=2, decoder_depth=3, num_heads=8, kv_dim=4, mlp_dim=64)
+    lengths, ids = {"source_length": 12, "target_length": 8}, {"bos": 3, "eos": 1, "unk": 2}
+    task = seq2seq.Task(Seq2Seq(spec, 50), seq2seq.Seq2SeqTaskSpec(), **lengths, **ids)
     tokens = {"source": BATCH * 12, "target": BATCH * 8}
     tensor = 2 * 4 * (2 * 2 * tokens["source"] + 3 * 3 * tokens["target"]) * 64 * 7 / 8
     assert bounds.activation_bytes(task, ONES | {"tensor": 8}, BATCH, 2) == pytest.approx(tensor)

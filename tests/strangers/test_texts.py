@@ -56,7 +56,7 @@ def prepare(root, files):
 def pairs(root, source="{source}", target="{target}", path=""):
     """The texts that a config with these templates reads from what was prepared."""
     settings = {"source_length": 64, "target_length": 64, "source": source, "target": target}
-    data = text.load({"name": f"folder:{path or root / 'own'}", "dir": str(root / "data"), **settings})
+    data = text.load(text.TextSpec(name=f"folder:{path or root / 'own'}", dir=str(root / "data"), **settings))
     found = (data.reference(split, index) for split, count in data.prepared.counts.items() for index in range(count))
     return sorted((each["source"], each["target"]) for each in found)
 
@@ -233,7 +233,7 @@ def test_questions_of_the_catalogue_without_answer(tmp_path):
                 yield number, said
 
     Squad(data_dir=tmp_path, config="v2.0", file_format="array_record").download_and_prepare()
-    data = text.load({"name": "squad/v2.0", "dir": str(tmp_path), "source_length": 64, "target_length": 64})
+    data = text.load(text.TextSpec(name="squad/v2.0", dir=str(tmp_path), source_length=64, target_length=64))
     counts = data.counts
     assert counts == {"train": 27, "validation": 3, "test": 30}
     references = [data.reference("test", index)["references"] for index in range(30)]

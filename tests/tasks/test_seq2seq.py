@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 
 from research.data.packing import ToArrays
-from research.models.seq2seq import Seq2Seq
+from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.parallel import mesh as mesh_lib
 from research.tasks import seq2seq, text_scores
 from research.train import evaluation, feed
@@ -37,7 +37,8 @@ class Bigram(nn.Module):
 
 
 def make(model=None, **settings):
-    return seq2seq.Task(model or Seq2Seq(VOCAB, **NET), *LENGTHS, BOS, EOS, UNK, **settings)
+    model = model or Seq2Seq(Seq2SeqSpec(**NET), VOCAB)
+    return seq2seq.Task(model, seq2seq.Seq2SeqTaskSpec(**settings), *LENGTHS, BOS, EOS, UNK)
 
 
 def make_pairs(count, seed=0):
@@ -252,15 +253,15 @@ def test_answers_do_not_depend_on_padding(settings):
 @pytest.mark.parametrize(
     "settings,line",
     [
-        ({"decoder": "viterbi"}, r"task.decoder='viterbi' is unknown; choose from beam, greedy, sample"),
-        ({"metrics": ("blue",)}, r"task.metrics='blue' is unknown; choose from accuracy, .*bleu"),
-        ({"num_return": 5}, r"task.num_return=5 must be at least 1 and at most beam_size=4"),
-        ({"num_return": 2, "decoder": "greedy"}, r"task.num_return=2 must be .* at most 1 with decoder='greedy'"),
-        ({"label_smoothing": 1.0}, r"task.label_smoothing=1.0 must be at least 0 and less than 1"),
-        ({"z_loss": -1.0}, r"task.z_loss=-1.0 must be at least 0"),
-        ({"max_decode_length": 0}, r"max_length=0 must be at least 1"),
-        ({"decoder": "sample", "temperature": -1.0}, r"temperature=-1.0 must be at least 0"),
-        ({"decoder": "sample", "top_p": 0.0}, r"top_p=0.0 must be more than 0"),
+        ({"decoder": "viterbi"}, r"decoder='viterbi' is unknown; choose from beam, greedy, sample"),
+        ({"metrics": ("blue",)}, r"metrics=\('blue',\) is unknown; choose from accuracy, .*bleu"),
+        ({"num_return": 5}, r"num_return=5 must be at least 1 and at most beam_size=4"),
+        ({"num_return": 2, "decoder": "greedy"}, r"num_return=2 must be .* at most 1 with decoder='greedy'"),
+        ({"label_smoothing": 1.0}, r"label_smoothing=1.0 must be at least 0 and less than 1"),
+        ({"z_loss": -1.0}, r"z_loss=-1.0 must be at least 0"),
+        ({"max_decode_length": 0}, r"max_decode_length=0 must lie between 1 and"),
+        ({"decoder": "sample", "temperature": -1.0}, r"temperature=-1.0 must lie between 0 and"),
+        ({"decoder": "sample", "top_p": 0.0}, r"top_p=0.0 must be greater than 0 and be at most 1"),
     ],
 )
 def test_bad_settings_are_refused_at_once(settings, line):
@@ -356,7 +357,7 @@ def test_the_scorer_compares_the_best_answers_with_the_references(tmp_path):
     assert "Ümläut" in lines[0] and "private" not in path.read_text("utf-8")
     assert [entry["index"] for entry in entries] == list(range(6))
     again = {}
-    for metric in task.metrics:
+    for metric in task.spec.metrics:
         again |= text_scores.METRICS[metric]([entry["prediction"] for entry in entries], entries)[0]
     assert again == result
 

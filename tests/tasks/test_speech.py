@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from research.models.speech import FrontEnd, Recogniser
+from research.models.speech import Recogniser, RecogniserSpec
 from research.tasks import seq2seq, speech, text_scores
 
 VOCAB, PLACES, LENGTH, MELS, EOS = 12, 8, 5, 6, 1
@@ -17,9 +17,9 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 
 def make(**settings):
-    model = Recogniser(VOCAB, **NET, ctc=settings.get("ctc_weight", 0) > 0, front_end=FrontEnd(16, (2, 2)))
-    settings = {"mels": MELS, "shortening": 4, "max_decode_length": LENGTH, "decoder": "greedy"} | settings
-    return speech.Task(model, PLACES, LENGTH, bos=3, eos=EOS, unk=2, **settings)
+    spec = speech.SpeechTaskSpec(**{"max_decode_length": LENGTH, "decoder": "greedy"} | settings)
+    model = Recogniser(RecogniserSpec(**NET, strides=(2, 2)), VOCAB, ctc=spec.ctc_weight > 0)
+    return speech.Task(model, spec, PLACES, LENGTH, bos=3, eos=EOS, unk=2, mels=MELS)
 
 
 def make_batch(targets=((4, 5, 5), (6,), (7, 8, 9, 10)), places=(8, 3, 6), padding=1):
@@ -122,9 +122,9 @@ def test_settings_that_cannot_be_are_named():
         make(ctc_weight=1.5)
     with pytest.raises(ValueError, match="decoder='ctc' needs"):
         make(decoder="ctc")
-    with pytest.raises(ValueError, match=r"task\.decoder='nonsense' is unknown"):
+    with pytest.raises(ValueError, match="decoder='nonsense' is unknown"):
         make(decoder="nonsense")
-    assert "ctc" not in seq2seq.Task.DECODERS
+    assert "ctc" not in seq2seq.Seq2SeqTaskSpec.DECODERS
     assert make(metrics=("wer",), select_by="wer").selection == ("wer", "min")
 
 

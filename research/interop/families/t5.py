@@ -40,7 +40,7 @@ def table(model: Seq2Seq) -> list[Row]:
         Row("encoder/relative", f"encoder.{_FIRST}"),
         *_attention("encoder/blocks/attention", f"{_ENCODER}.0.SelfAttention"),
         Row("encoder/blocks/attention_norm/scale", f"{_ENCODER}.0.layer_norm.weight"),
-        *_mlp("encoder/blocks/mlp", f"{_ENCODER}.1.DenseReluDense", model.gated),
+        *_mlp("encoder/blocks/mlp", f"{_ENCODER}.1.DenseReluDense", model.spec.gated),
         Row("encoder/blocks/mlp_norm/scale", f"{_ENCODER}.1.layer_norm.weight"),
         Row("encoder/norm/scale", "encoder.final_layer_norm.weight"),
         Row("decoder/relative", f"decoder.{_FIRST}"),
@@ -48,7 +48,7 @@ def table(model: Seq2Seq) -> list[Row]:
         Row("decoder/blocks/attention_norm/scale", f"{_DECODER}.0.layer_norm.weight"),
         *_attention("decoder/blocks/cross_attention", f"{_DECODER}.1.EncDecAttention"),
         Row("decoder/blocks/cross_norm/scale", f"{_DECODER}.1.layer_norm.weight"),
-        *_mlp("decoder/blocks/mlp", f"{_DECODER}.2.DenseReluDense", model.gated),
+        *_mlp("decoder/blocks/mlp", f"{_DECODER}.2.DenseReluDense", model.spec.gated),
         Row("decoder/blocks/mlp_norm/scale", f"{_DECODER}.2.layer_norm.weight"),
         Row("decoder/norm/scale", "decoder.final_layer_norm.weight"),
         Row("head", "lm_head.weight", LINEAR),
@@ -116,6 +116,7 @@ def _logits(config: Mapping[str, Any], has_head: bool) -> str:
 
 def config(model: Seq2Seq, model_type: str = "t5") -> dict[str, Any]:
     """See `Family`."""
+    spec = model.spec
     require(
         model, "T5", norm=("rms",), norm_position=("pre",), bias=(False,), attention_scale=(False,),
         encoder_positions=("relative",), decoder_positions=("relative",), embedding_scale=(False,), copying=(False,),
@@ -123,26 +124,26 @@ def config(model: Seq2Seq, model_type: str = "t5") -> dict[str, Any]:
     )  # fmt: skip
     if model_type == "mt5":
         require(model, "mT5", logits=("untied", "tied"))
-    mlp = (model.gated, model.activation)
+    mlp = (spec.gated, spec.activation)
     if mlp not in _MLPS.values():
-        raise ValueError(f"config.model.activation={model.activation!r} with gated={model.gated} is nothing T5 has")
+        raise ValueError(f"config.model.activation={spec.activation!r} with gated={spec.gated} is nothing T5 has")
     return {
         "architectures": [f"{model_type.upper()}ForConditionalGeneration"],
         "model_type": model_type,
         "vocab_size": model.vocab_size,
-        "d_model": model.width,
-        "d_kv": model.kv_dim,
-        "d_ff": model.mlp_dim,
-        "num_layers": model.encoder_depth,
-        "num_decoder_layers": model.decoder_depth,
-        "num_heads": model.num_heads,
-        "relative_attention_num_buckets": model.relative_buckets,
-        "relative_attention_max_distance": model.relative_distance,
-        "layer_norm_epsilon": model.norm_epsilon,
+        "d_model": spec.width,
+        "d_kv": spec.kv_dim,
+        "d_ff": spec.mlp_dim,
+        "num_layers": spec.encoder_depth,
+        "num_decoder_layers": spec.decoder_depth,
+        "num_heads": spec.num_heads,
+        "relative_attention_num_buckets": spec.relative_buckets,
+        "relative_attention_max_distance": spec.relative_distance,
+        "layer_norm_epsilon": spec.norm_epsilon,
         "feed_forward_proj": next(theirs for theirs, ours in _MLPS.items() if ours == mlp),
         "is_encoder_decoder": True,
-        "tie_word_embeddings": model.logits != "untied",
-        "scale_decoder_outputs": model.logits == "tied_scaled",
+        "tie_word_embeddings": spec.logits != "untied",
+        "scale_decoder_outputs": spec.logits == "tied_scaled",
     }
 
 

@@ -135,9 +135,9 @@ def settle(fields: Mapping[str, Any], tensors: Tensors) -> dict[str, Any]:
 
 def computed(model: Recogniser) -> dict[str, np.ndarray]:
     """See `Family`: the sinusoids, which their files hold."""
-    if model.encoder_positions != "sinusoidal":
+    if model.spec.encoder_positions != "sinusoidal":
         return {}
-    return {_SINUSOIDS: _sinusoids(model.max_source_length, model.width)}
+    return {_SINUSOIDS: _sinusoids(model.max_source_length, model.spec.width)}
 
 
 def _sinusoids(length: int, width: int) -> np.ndarray:
@@ -146,26 +146,27 @@ def _sinusoids(length: int, width: int) -> np.ndarray:
 
 def config(model: Recogniser) -> dict[str, Any]:
     """See `Family`."""
+    spec = model.spec
     require(
         model, "Whisper", norm=("layer",), norm_epsilon=(1e-5,), norm_position=("pre",), gated=(False,), bias=(True,),
         key_bias=(False,), attention_scale=(True,), encoder_positions=("sinusoidal", "learned"),
         decoder_positions=("learned",), embedding_scale=(False,), logits=("tied",),
-        kv_dim=(model.width // model.num_heads,), activation=_ACTIVATIONS.values(),
+        kv_dim=(spec.width // spec.num_heads,), activation=_ACTIVATIONS.values(),
     )  # fmt: skip
-    if model.front_end.strides != _STRIDES:
-        raise ValueError(f"config.model.strides={model.front_end.strides} cannot be exported: Whisper has {_STRIDES}")
+    if spec.strides != _STRIDES:
+        raise ValueError(f"config.model.strides={spec.strides} cannot be exported: Whisper has {_STRIDES}")
     return {
         "architectures": ["WhisperForConditionalGeneration"],
         "model_type": "whisper",
         "vocab_size": model.vocab_size,
-        "d_model": model.width,
-        "encoder_layers": model.encoder_depth,
-        "decoder_layers": model.decoder_depth,
-        "encoder_attention_heads": model.num_heads,
-        "decoder_attention_heads": model.num_heads,
-        "encoder_ffn_dim": model.mlp_dim,
-        "decoder_ffn_dim": model.mlp_dim,
-        "activation_function": next(theirs for theirs, ours in _ACTIVATIONS.items() if ours == model.activation),
+        "d_model": spec.width,
+        "encoder_layers": spec.encoder_depth,
+        "decoder_layers": spec.decoder_depth,
+        "encoder_attention_heads": spec.num_heads,
+        "decoder_attention_heads": spec.num_heads,
+        "encoder_ffn_dim": spec.mlp_dim,
+        "decoder_ffn_dim": spec.mlp_dim,
+        "activation_function": next(theirs for theirs, ours in _ACTIVATIONS.items() if ours == spec.activation),
         "max_source_positions": model.max_source_length,
         "max_target_positions": model.max_target_length,
         "is_encoder_decoder": True,
