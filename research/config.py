@@ -13,7 +13,6 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from research import ranges
 from research.spec import FieldError, Spec
 from research.spec.fields import info, infos
 
@@ -40,6 +38,7 @@ _MAY_DIFFER_IN_USE = re.compile(
     r"|train\.(eval_batch_size|select)|data\.(truncate(_source)?|long_sounds)"
 )
 _NOT_IN_DIGEST = re.compile(_RUN_FIELDS + r"|seed|source\..*")
+_WITHOUT_DEFAULT = ("model",)  # a config says which of several models it has
 # Sizes that a config file gives to fit others of its own. Where only one of those is overridden, they keep their ratio
 # to it, so that evaluation never sees the middle of larger images in silence. 0 stands for the size that is followed.
 _FOLLOWING = {
@@ -121,7 +120,7 @@ def of_run(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigD
         raise ValueError("config.json of the run holds no source; name its config with --config=FILE[:VARIANT]")
     raw = plain({key: value for key, value in content.items() if key != "source"})
     source = Source(where["file"], where["variant"], (*where["overrides"], *overrides))
-    config = _in_range(complete(raw, experiment_module(source, where["experiment"]).defaults, overrides)).values
+    config = complete(raw, experiment_module(source, where["experiment"]).defaults, overrides).values
     return ConfigDict(config | {"source": {**plain(where), "overrides": source.overrides}}).lock()
 
 
@@ -145,15 +144,7 @@ def resolve(source: Source) -> Resolved:
         known = ", ".join(module.VARIANTS)
         raise ValueError(f"unknown variant {source.variant!r} of {source.file}; choose from {known}")
     raw = plain(module.get_config(source.variant))
-    return _in_range(complete(raw, experiment_module(source).defaults, source.overrides))
-
-
-def _in_range(resolved: Resolved) -> Resolved:
-    """The same. Raises ValueError for a value that makes no sense, in a group without a spec that would refuse it."""
-    for group, values in resolved.values.items():
-        if group not in resolved.specs and isinstance(values, dict):
-            ranges.check(group, values)
-    return resolved
+    return complete(raw, experiment_module(source).defaults, source.overrides)
 
 
 def load(file: str, variant: str = "full", overrides: Sequence[str] = ()) -> ConfigDict:
@@ -205,7 +196,7 @@ def _declared(known: Mapping[str, Any], raw: Mapping[str, Any]) -> tuple[dict[st
     for group, declared in known.items():
         chosen = {}
         if isinstance(declared, Mapping) and declared and all(isinstance(each, type) for each in declared.values()):
-            given, first = raw.get(group), next(iter(declared))
+            given, first = raw.get(group), "" if group in _WITHOUT_DEFAULT else next(iter(declared))
             name = given.get("name", first) if isinstance(given, Mapping) else first
             declared, chosen = choose(declared, name, f"{group}.name"), {"name": first}
         if isinstance(declared, type) and issubclass(declared, Spec):
@@ -235,16 +226,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return plain(value)
     return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def fields_of(callable_: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """The keyword arguments of a dataclass, module or function that have a default, with their defaults."""
-    if dataclasses.is_dataclass(callable_):
-        fields = {f.name: f.default for f in dataclasses.fields(callable_) if f.default is not dataclasses.MISSING}
-    else:
-        parameters = inspect.signature(callable_).parameters.values()
-        fields = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    return {name: default for name, default in fields.items() if name not in leave_out}
 
 
 def choose(table: Mapping[str, Any], name: str, field: str) -> Any:

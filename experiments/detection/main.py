@@ -28,7 +28,7 @@ def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
     return trainer.defaults(config) | {
         "data": boxes.DetectionDataSpec,
-        "model": backbones.defaults(config, detector.Detector),
+        "model": backbones.specs(detector.Detector),
         "task": detection.DetectionSpec,
     }
 
@@ -36,7 +36,9 @@ def defaults(config: Any) -> dict[str, Any]:
 def build(config: Any) -> tuple[detection.Task, boxes.Detections]:
     """The task and the data of a config; nothing is read or computed yet."""
     data = boxes.load(boxes.DetectionDataSpec(**config_lib.plain(config.data)))
-    model = backbones.make(config, detector.Detector, data.num_classes)
+    fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
+    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
+    model = backbones.make(detector.Detector, config.model.name, fields, data.num_classes, **dtypes)
     spec = detection.DetectionSpec(**config_lib.plain(config.task))
     task = detection.Task(model, data.class_names, data.image_shape, config.data.max_boxes, data.mean, data.std, spec)
     return task, data

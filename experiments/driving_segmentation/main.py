@@ -28,7 +28,7 @@ def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
     return trainer.defaults(config) | {
         "data": scenes.SegmentationDataSpec,
-        "model": backbones.defaults(config, segmenter.Segmenter),
+        "model": backbones.specs(segmenter.Segmenter),
         "task": segmentation.SegmentationSpec,
     }
 
@@ -36,7 +36,9 @@ def defaults(config: Any) -> dict[str, Any]:
 def build(config: Any) -> tuple[segmentation.Task, scenes.Scenes]:
     """The task and the data of a config; nothing is read or computed yet."""
     data = scenes.load(scenes.SegmentationDataSpec(**config_lib.plain(config.data)))
-    model = backbones.make(config, segmenter.Segmenter, data.num_classes)
+    fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
+    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
+    model = backbones.make(segmenter.Segmenter, config.model.name, fields, data.num_classes, **dtypes)
     sizes = data.train_transform.size, data.eval_transform.size
     if isinstance(model.backbone, vit.ViT) and sizes[0] != sizes[1]:
         raise ValueError(

@@ -24,14 +24,12 @@ from research.report import roc
 from research.tasks import classification, faces
 from research.train import trainer
 
-_OF_BACKBONE = ("momentum",)  # which both have
-
 
 def defaults(config: Any) -> dict[str, Any]:
     """Every field that a config of this experiment may set, with its default."""
     return trainer.defaults(config) | {
         "data": FaceDataSpec,
-        "model": backbones.defaults(config, FaceModel, _OF_BACKBONE),
+        "model": backbones.specs(FaceModel),
         "task": faces.FaceSpec,
     }
 
@@ -40,7 +38,9 @@ def build(config: Any) -> tuple[faces.Task, faces_data.Faces]:
     """The task and the data of a config; nothing is read or computed yet."""
     spec = faces.FaceSpec(**config_lib.plain(config.task))
     data = faces_data.load(FaceDataSpec(**config_lib.plain(config.data)), gallery="identification" in spec.metrics)
-    model = backbones.make(config, FaceModel, data.num_classes, _OF_BACKBONE)
+    fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
+    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
+    model = backbones.make(FaceModel, config.model.name, fields, data.num_classes, **dtypes)
     return faces.Task(model, data.image_shape, data.mean, data.std, spec), data
 
 

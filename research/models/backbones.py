@@ -1,41 +1,30 @@
 """Models around a backbone, a network that gives maps instead of classes: detectors, decoders, embeddings of faces."""
 
-import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
 
-from research import config as config_lib
 from research.models import resnet, vit
-from research.spec.fields import FieldError, infos
+from research.spec import Spec
+from research.spec.fields import infos
 
-BACKBONES = {"resnet": resnet.ResNet, "vit": vit.ViT}
-_NOT_SET = ("parent", "name", "dtype", "param_dtype")
-
-
-def defaults(config: Any, around: type[nn.Module], leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """What `config.model` may set, with its default: the `name` of a backbone, its fields, and those of `around`.
-
-    Where both have a field, `leave_out` says that it is the backbone's. Raises ValueError for an unknown name.
-    """
-    backbone = config_lib.choose(BACKBONES, config.model.name, "model.name")
-    fields = {each.name: each.default for each in infos(backbone.spec_class)}
-    return {"name": "", **fields, **_own(around, leave_out)}
+BACKBONES: Mapping[str, type[nn.Module]] = {"resnet": resnet.ResNet, "vit": vit.ViT}
 
 
-def make(config: Any, around: type[nn.Module], num_classes: int, leave_out: Sequence[str] = ()) -> nn.Module:
-    """The model that a complete `config` describes; `leave_out` as in `defaults`."""
-    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
-    own = {key: config.model[key] for key in _own(around, leave_out)}
-    others = {key: value for key, value in config.model.items() if key not in ("name", *own)}
-    try:
-        backbone = BACKBONES[config.model.name].of(0, **dtypes, **others)
-    except FieldError as error:
-        raise error.below("config", "model") from None
-    own |= {field.name: dtypes[field.name] for field in dataclasses.fields(around) if field.name in dtypes}
-    return around(backbone, num_classes, **own)
+def specs(around: type[nn.Module]) -> dict[str, type[Spec]]:
+    """The spec of a config's `model` group by the name of the backbone: its fields beside those of `around`."""
+    return {name: _joined(around.spec_class, backbone.spec_class) for name, backbone in BACKBONES.items()}
 
 
-def _own(around: type[nn.Module], leave_out: Sequence[str]) -> dict[str, Any]:
-    return config_lib.fields_of(around, leave_out=(*leave_out, *_NOT_SET))
+def make(around: type[nn.Module], name: str, fields: Mapping[str, Any], num_classes: int, **dtypes: str) -> nn.Module:
+    """The model of these fields, of the spec `specs(around)[name]`, around a backbone without classes."""
+    own = {each.name for each in infos(around.spec_class)}
+    backbone = BACKBONES[name].of(0, **dtypes, **{key: value for key, value in fields.items() if key not in own})
+    return around.of(backbone, num_classes, **dtypes, **{key: value for key, value in fields.items() if key in own})
+
+
+@functools.cache
+def _joined(around: type[Spec], backbone: type[Spec]) -> type[Spec]:
+    return type(f"{around.__name__}And{backbone.__name__}", (around, backbone), {}, tag=backbone.tag)

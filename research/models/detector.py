@@ -1,7 +1,7 @@
 """An anchor-free detector of one stage, FCOS (Tian et al., 2019), over any backbone that gives feature maps."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,9 @@ from flax import linen as nn
 
 from research.models import layers, pyramid
 from research.models.pyramid import FPN, PICTURE, SimplePyramid
+from research.models.specs import DTYPE, around
 from research.parallel.sharding import Table, constrain
+from research.spec import Spec, checks, field
 
 PRIOR = 0.01  # the probability of every class before anything is learnt (Lin et al., 2017, "Focal loss")
 GROUPS = 8  # of group norm, where that divides the channels
@@ -77,6 +79,15 @@ class Head(nn.Module):
         return Found(*(constrain(each, POINTS) for each in (class_logits, distances)), centreness[..., 0])
 
 
+class DetectorSpec(Spec):
+    """A feature pyramid and the FCOS head on it."""
+
+    finest: int = field(default=1, check=checks.between(0, 10), doc="map of the backbone to begin with; 0: the largest")
+    extra: int = field(default=0, check=checks.between(0, 10), doc="coarser levels that are added")
+    pyramid_channels: int = field(default=256, check=checks.at_least(1), doc="channels of pyramid and head")
+    head_depth: int = field(default=4, check=checks.between(0, 10_000), doc="convolutions of each branch of the head")
+
+
 class Detector(nn.Module):
     """Pictures [batch, height, width, channels] to what is `Found` at every point.
 
@@ -85,13 +96,12 @@ class Detector(nn.Module):
     """
 
     backbone: nn.Module
+    spec: DetectorSpec
     num_classes: int
-    finest: int = 1  # 0 is the largest map
-    extra: int = 0
-    pyramid_channels: int = 256
-    head_depth: int = 4
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    dtype: str = DTYPE
+    param_dtype: str = DTYPE
+    spec_class: ClassVar[type[Spec]] = DetectorSpec
+    of = around
 
     @property
     def logical_axes(self) -> Table:
@@ -107,11 +117,11 @@ class Detector(nn.Module):
             if patch % 4:
                 raise ValueError(f"config.model.patch_size={patch} must be a multiple of 4 for a pyramid over it")
             strides = (patch // 4, patch // 2, patch, 2 * patch)
-        if not 0 <= self.finest < len(strides):
+        if not 0 <= self.spec.finest < len(strides):
             raise ValueError(
-                f"config.model.finest={self.finest} must be at least 0 and less than {len(strides)} (maps)"
+                f"config.model.finest={self.spec.finest} must be at least 0 and less than {len(strides)} (maps)"
             )
-        return (*strides[self.finest :], *(strides[-1] * 2**k for k in range(1, self.extra + 1)))
+        return (*strides[self.spec.finest :], *(strides[-1] * 2**k for k in range(1, self.spec.extra + 1)))
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> Found:
@@ -119,10 +129,14 @@ class Detector(nn.Module):
         strides = self.strides
         maps = self.backbone(images, train)
         if len(maps) == 1:
-            maps = SimplePyramid(self.pyramid_channels, self.extra, dtypes, name="pyramid")(maps)[self.finest :]
+            maps = SimplePyramid(self.spec.pyramid_channels, self.spec.extra, dtypes, name="pyramid")(maps)[
+                self.spec.finest :
+            ]
         else:
-            maps = FPN(self.pyramid_channels, self.extra, dtypes, name="fpn")(maps[self.finest :])
-        return Head(self.num_classes, self.head_depth, self.pyramid_channels, strides, dtypes, name="head")(maps)
+            maps = FPN(self.spec.pyramid_channels, self.spec.extra, dtypes, name="fpn")(maps[self.spec.finest :])
+        return Head(self.num_classes, self.spec.head_depth, self.spec.pyramid_channels, strides, dtypes, name="head")(
+            maps
+        )
 
 
 def points(height: int, width: int, strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

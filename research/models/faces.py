@@ -6,13 +6,16 @@ ArcFace: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recog
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from research.models import layers
+from research.models.specs import COUNT, DTYPE, RATE, around
 from research.parallel.sharding import Table, constrain
+from research.spec import Spec, field
 
 LOGICAL_AXES = (
     ("embedding_norm/(bias|mean|var)", (None,)),
@@ -20,6 +23,7 @@ LOGICAL_AXES = (
     # People may be millions, more than a device can hold: as a vocabulary they are split over `tensor`.
     ("centres", ("embed", "vocab")),
 )
+MOMENTUM = 0.9  # of the last batch norm
 SMALLEST = 1e-6  # a squared sine or length below it counts as this much: the root of 0 has no gradient
 
 
@@ -56,6 +60,14 @@ def unit(x: jax.Array, axis: int = -1) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(axis, keepdims=True), SMALLEST))
 
 
+class FaceModelSpec(Spec):
+    """The embedding of a face."""
+
+    embed_dim: int = field(default=512, check=COUNT, doc="features of an embedding")
+    flatten: bool = field(default=False, doc="take the coarsest map as it is instead of its mean, for aligned faces")
+    embed_dropout: float = field(default=0.0, check=RATE, doc="rate, before the dense layer")
+
+
 class FaceModel(nn.Module):
     """Pictures to embeddings [batch, embed_dim] of length 1 and cosines [batch, num_classes] with each person's centre.
 
@@ -65,12 +77,11 @@ class FaceModel(nn.Module):
     """
 
     backbone: nn.Module
+    spec: FaceModelSpec
     num_classes: int
-    embed_dim: int = 512
-    flatten: bool = False
-    embed_dropout: float = 0.0
-    momentum: float = 0.9  # of the last batch norm
-    param_dtype: str = "float32"
+    param_dtype: str = DTYPE
+    spec_class: ClassVar[type[Spec]] = FaceModelSpec
+    of = around
 
     @property
     def logical_axes(self) -> Table:
@@ -80,15 +91,15 @@ class FaceModel(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         x = self.backbone(images, train)[-1]
-        x = x.reshape(len(x), -1) if self.flatten else x.mean((1, 2))
+        x = x.reshape(len(x), -1) if self.spec.flatten else x.mean((1, 2))
         dtype = layers.at_least_float32(x.dtype)
-        x = constrain(nn.Dropout(self.embed_dropout, deterministic=not train)(x), ("batch", "embed")).astype(dtype)
+        x = constrain(nn.Dropout(self.spec.embed_dropout, deterministic=not train)(x), ("batch", "embed")).astype(dtype)
         dtypes = {"dtype": dtype, "param_dtype": self.param_dtype}
-        x = nn.Dense(self.embed_dim, use_bias=False, name="embedding", **dtypes)(x)
-        norm = layers.batch_norm(use_running_average=not train, momentum=self.momentum, use_scale=False, **dtypes)
+        x = nn.Dense(self.spec.embed_dim, use_bias=False, name="embedding", **dtypes)(x)
+        norm = layers.batch_norm(use_running_average=not train, momentum=MOMENTUM, use_scale=False, **dtypes)
         embeddings = constrain(unit(norm(name="embedding_norm")(x)), ("batch", "embed"))
         centres = self.param(
-            "centres", nn.initializers.normal(0.01), (self.embed_dim, self.num_classes), self.param_dtype
+            "centres", nn.initializers.normal(0.01), (self.spec.embed_dim, self.num_classes), self.param_dtype
         )
         # In full, since accelerators would round to bfloat16, and a margin is a matter of small angles.
         cosines = jnp.matmul(embeddings, unit(centres.astype(dtype), axis=0), precision="highest")

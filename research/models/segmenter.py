@@ -1,16 +1,17 @@
 """A class for every pixel: a backbone that gives feature maps, and a decoder over them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research import config as config_lib
 from research.models import layers
 from research.models.pyramid import FPN, LOGICAL_AXES, ConvNorm, Maps, SimplePyramid, upsample
+from research.models.specs import COUNT, DTYPE, RATE, around
 from research.parallel.sharding import Table, constrain
+from research.spec import Spec, checks, field
 
 
 class UNet(nn.Module):
@@ -75,6 +76,16 @@ class Linear(nn.Module):
 DECODERS: dict[str, Callable] = {"unet": UNet, "fpn": SumOfLevels, "linear": Linear}
 
 
+class SegmenterSpec(Spec):
+    """A decoder of maps."""
+
+    decoder: str = field(default="unet", check=checks.one_of(*DECODERS), doc="unet, fpn or linear")
+    decoder_channels: tuple[int, ...] = field(
+        default=(), check=checks.each(COUNT), doc="channels of each level, see the decoders"
+    )
+    decoder_dropout: float = field(default=0.0, check=RATE, doc="rate, of whole channels before the last layer")
+
+
 class Segmenter(nn.Module):
     """Pictures [batch, height, width, channels] to logits [batch, height, width, num_classes] in float32.
 
@@ -83,12 +94,12 @@ class Segmenter(nn.Module):
     """
 
     backbone: nn.Module
+    spec: SegmenterSpec
     num_classes: int
-    decoder: str = "unet"
-    decoder_channels: tuple[int, ...] = ()  # see the decoders
-    decoder_dropout: float = 0.0  # of whole channels, before the last layer
-    dtype: str = "float32"
-    param_dtype: str = "float32"
+    dtype: str = DTYPE
+    param_dtype: str = DTYPE
+    spec_class: ClassVar[type[Spec]] = SegmenterSpec
+    of = around
 
     @property
     def logical_axes(self) -> Table:
@@ -98,12 +109,12 @@ class Segmenter(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        decoder = config_lib.choose(DECODERS, self.decoder, "model.decoder")
+        decoder = DECODERS[self.spec.decoder]
         maps = self.backbone(images, train)
-        if len(maps) == 1 and self.decoder != "linear":
+        if len(maps) == 1 and self.spec.decoder != "linear":
             maps = SimplePyramid(0, 0, dtypes, name="pyramid")(maps)
-        x = decoder(tuple(self.decoder_channels), dtypes, name="decoder")(maps, train)
-        x = nn.Dropout(self.decoder_dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
+        x = decoder(tuple(self.spec.decoder_channels), dtypes, name="decoder")(maps, train)
+        x = nn.Dropout(self.spec.decoder_dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
         dtype = layers.at_least_float32(x.dtype)
         logits = nn.Dense(self.num_classes, name="head", dtype=dtype, param_dtype=self.param_dtype)(x)
         logits = constrain(logits, ("batch", "height", "width", "classes"))

@@ -1,5 +1,6 @@
 """What the specs of image models share, and how a model is made of plain fields."""
 
+import dataclasses
 from typing import Any, TypeVar
 
 from flax import linen as nn
@@ -24,6 +25,20 @@ def _from_fields(
 
 
 from_fields = classmethod(_from_fields)
+
+
+def _around(
+    cls: type[Model], backbone: nn.Module, num_classes: int, dtype: str = DTYPE, param_dtype: str = DTYPE, **fields: Any
+) -> Model:
+    """The model around a backbone with these fields of its spec: `Detector.of(backbone, 80, extra=2)`."""
+    dtypes = {"dtype": dtype, "param_dtype": param_dtype}
+    known = {each.name for each in dataclasses.fields(cls)}
+    return cls(
+        backbone, cls.spec_class(**fields), num_classes, **{name: dtypes[name] for name in dtypes if name in known}
+    )
+
+
+around = classmethod(_around)
 
 
 class EncoderSpec(Spec):

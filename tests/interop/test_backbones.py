@@ -9,6 +9,7 @@ import pytest
 from research.interop import checkpoints, layouts, loading, safetensors
 from research.models import detector, faces, resnet, segmenter
 from research.models.vit import ViT
+from research.spec import flat
 from tests.interop.test_init_from import SIZE, big_vision_file
 
 RESNET = {"stage_sizes": (1, 1), "block": "basic", "width": 8, "stem": "half"}
@@ -30,9 +31,9 @@ def pretrained(tmp_path_factory):
 @pytest.mark.parametrize(
     "around",
     [
-        lambda backbone: segmenter.Segmenter(backbone, 3, decoder="linear"),
-        lambda backbone: detector.Detector(backbone, 3, pyramid_channels=8, head_depth=1),
-        lambda backbone: faces.FaceModel(backbone, 3, 8),
+        lambda backbone: segmenter.Segmenter.of(backbone, 3, decoder="linear"),
+        lambda backbone: detector.Detector.of(backbone, 3, pyramid_channels=8, head_depth=1),
+        lambda backbone: faces.FaceModel.of(backbone, 3, embed_dim=8),
     ],
     ids=["segmenter", "detector", "faces"],
 )
@@ -55,12 +56,12 @@ def test_the_backbone_is_loaded_and_what_is_around_it_is_fresh(pretrained, aroun
 
 
 def test_a_backbone_of_another_kind_is_refused(pretrained):
-    model = segmenter.Segmenter(
+    model = segmenter.Segmenter.of(
         resnet.ResNet.of(0, stage_sizes=(1, 1), block="basic", width=8, stem="half"), 3, decoder_channels=(8,)
     )
     with pytest.raises(ValueError, match="holds a ViT, but the config has a Segmenter around a ResNet"):
         loading.plan(pretrained[0], model, shapes_of(model, 8, 8)[1])
-    model = segmenter.Segmenter(ViT.of(0, image_size=8, **(VIT | {"depth": 3})), 3, decoder="linear")
+    model = segmenter.Segmenter.of(ViT.of(0, image_size=8, **(VIT | {"depth": 3})), 3, decoder="linear")
     with pytest.raises(ValueError, match=r"config\.model\.depth=3, but .* was made with 2; set it to that"):
         loading.plan(pretrained[0], model, shapes_of(model, 8, 8)[1])
 
@@ -71,10 +72,7 @@ def run_of(model, tensors):
     there = types.SimpleNamespace(specs=specs, read=tensors.__getitem__, there=lambda name: name)
     table = lambda model, paths: [layouts.Row(path, path) for path in paths]
     inner = model.backbone
-    fields = {
-        name: getattr(inner, name) for name in ("patch_size", "image_size", "image_width") if hasattr(inner, name)
-    }
-    fields |= {"width": inner.width}
+    fields = {**flat(inner.spec), **flat(model.spec)}
     return checkpoints.Checkpoint("runs/other", "run", type(model), fields, {}, there, table, "(?!)", "", type(inner))
 
 
@@ -82,7 +80,7 @@ def run_of(model, tensors):
     ("old", "new"), [((16, 24), (24, 16)), ((12, 48), (16, 24)), ((8, 24), (16, 32)), ((24, 24), (16, 36))]
 )
 def test_positions_of_one_wide_picture_are_laid_over_another(old, new):
-    segment = lambda sides: segmenter.Segmenter(
+    segment = lambda sides: segmenter.Segmenter.of(
         ViT.of(0, image_size=sides[0], image_width=sides[1] * (sides[0] != sides[1]), **VIT), 3, decoder="linear"
     )
     _, leaves = shapes_of(segment(old), *old)
@@ -98,7 +96,7 @@ def test_positions_of_one_wide_picture_are_laid_over_another(old, new):
 
 
 def test_a_run_around_a_backbone_of_another_kind_is_refused():
-    around = lambda backbone: detector.Detector(backbone, 3, pyramid_channels=8, head_depth=1)
+    around = lambda backbone: detector.Detector.of(backbone, 3, pyramid_channels=8, head_depth=1)
     theirs = around(resnet.ResNet.of(0, **RESNET))
     model = around(ViT.of(0, image_size=8, **VIT))
     with pytest.raises(ValueError, match="holds a Detector around a ResNet, but the config has a Detector around a V"):

@@ -10,8 +10,10 @@ from research.parallel import sharding
 RESNET = {"stage_sizes": (1, 1, 1), "block": "basic", "width": 4, "stem": "half"}
 VIT = {"image_size": 24, "image_width": 40, "patch_size": 8, "width": 16, "depth": 1, "mlp_dim": 16, "num_heads": 2}
 MODELS = {
-    "resnet": detector.Detector(resnet.ResNet.of(0, **RESNET), 3, finest=1, extra=2, pyramid_channels=8, head_depth=1),
-    "vit": detector.Detector(vit.ViT.of(0, pool="mean", **VIT), 3, finest=1, pyramid_channels=8, head_depth=1),
+    "resnet": detector.Detector.of(
+        resnet.ResNet.of(0, **RESNET), 3, finest=1, extra=2, pyramid_channels=8, head_depth=1
+    ),
+    "vit": detector.Detector.of(vit.ViT.of(0, pool="mean", **VIT), 3, finest=1, pyramid_channels=8, head_depth=1),
 }
 
 
@@ -96,8 +98,8 @@ def test_a_change_in_a_picture_moves_the_answers_around_it():
 
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match=r"config.model.finest=3 must be at least 0 and less than 3"):
-        _ = detector.Detector(resnet.ResNet.of(0, **RESNET), 3, finest=3).strides
+        _ = detector.Detector.of(resnet.ResNet.of(0, **RESNET), 3, finest=3).strides
     with pytest.raises(ValueError, match=r"config.model.patch_size=6 must be a multiple of 4"):
-        _ = detector.Detector(
+        _ = detector.Detector.of(
             vit.ViT.of(0, **(VIT | {"patch_size": 6, "image_size": 24, "image_width": 36})), 3
         ).strides

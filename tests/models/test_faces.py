@@ -44,7 +44,7 @@ def test_only_the_own_person_has_the_margin(name, margin, moved):
 
 
 def make(backbone, **settings):
-    return faces.FaceModel(backbone, 5, **{"embed_dim": 6, **settings})
+    return faces.FaceModel.of(backbone, 5, **{"embed_dim": 6, **settings})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

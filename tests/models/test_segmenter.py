@@ -62,10 +62,12 @@ def test_a_vit_without_classes_gives_its_patches_row_by_row():
 
 
 MODELS = {
-    "unet": segmenter.Segmenter(resnet.ResNet.of(0, stem="half", **RESNET), 5, "unet", (8, 4)),
-    "fpn": segmenter.Segmenter(resnet.ResNet.of(0, **RESNET), 5, "fpn", (8, 4)),
-    "linear": segmenter.Segmenter(vit.ViT.of(0, **VIT), 5, "linear"),
-    "vit": segmenter.Segmenter(vit.ViT.of(0, **VIT), 5, "unet", (8, 4, 4)),
+    "unet": segmenter.Segmenter.of(
+        resnet.ResNet.of(0, stem="half", **RESNET), 5, decoder="unet", decoder_channels=(8, 4)
+    ),
+    "fpn": segmenter.Segmenter.of(resnet.ResNet.of(0, **RESNET), 5, decoder="fpn", decoder_channels=(8, 4)),
+    "linear": segmenter.Segmenter.of(vit.ViT.of(0, **VIT), 5, decoder="linear"),
+    "vit": segmenter.Segmenter.of(vit.ViT.of(0, **VIT), 5, decoder="unet", decoder_channels=(8, 4, 4)),
 }
 
 
@@ -106,9 +108,9 @@ def test_what_is_coarse_reaches_the_finest_level_of_a_pyramid():
 
 def test_bad_settings_are_refused():
     for settings, message in (
-        ({"decoder": "deep"}, "config.model.decoder='deep' is unknown; choose from fpn, linear, unet"),
+        ({"decoder": "deep"}, "decoder='deep' is unknown; choose from fpn, linear, unet"),
         ({"decoder_channels": (8,)}, r"decoder_channels=\(8,\) has 1 entries; decoder='unet' needs one for each"),
         ({"decoder": "fpn"}, r"decoder_channels=\(\) has 0 entries; decoder='fpn' needs two"),
     ):
         with pytest.raises(ValueError, match=message):
-            segmenter.Segmenter(resnet.ResNet.of(0, **RESNET), 5, **settings).init(jax.random.key(0), images())
+            segmenter.Segmenter.of(resnet.ResNet.of(0, **RESNET), 5, **settings).init(jax.random.key(0), images())

@@ -90,7 +90,7 @@ def make_task(name, dtype, **settings):
         return seq2seq_task.Task(TEXTS[name](dtype=dtype, param_dtype=dtype), spec, length, length, BOS, EOS, UNK)
     if name == "faces":  # whose centres are a vocabulary of people
         backbone = resnet.ResNet.of(0, dtype, dtype, stage_sizes=(1, 1), block="basic", width=8, stem="half")
-        model = faces.FaceModel(backbone, 10, 16, flatten=True, embed_dropout=0.2, param_dtype=dtype)
+        model = faces.FaceModel.of(backbone, 10, param_dtype=dtype, embed_dim=16, flatten=True, embed_dropout=0.2)
         spec = faces_task.FaceSpec(margin_size=0.3, scale=8.0)
         return faces_task.Task(model, (8, 8, 3), (128.0,) * 3, (74.0,) * 3, spec)
     if name in CLIPS:
