@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from research.data import datasets, images, sources
+from research.data import datasets, images, recorded, sources
 from research.measure import progress
 
 # Those of pictures, but for what a clip has no use for, and its model, which knows one size.
@@ -90,12 +90,12 @@ def spread(stored: int, count: int, phase: float = 0.5) -> np.ndarray:
     return np.minimum(((np.arange(count) + phase) * stored / count).astype(int), stored - 1)
 
 
-def load(config: Mapping[str, Any], order: str = ORDERS[0]) -> Clips:
+def load(config: Mapping[str, Any], order: str = ORDERS[0], known: recorded.Recorded | None = None) -> Clips:
     """The labelled clips that `config` (see DEFAULTS) describes, evaluated in an order; otherwise as datasets.load."""
     config = {**datasets.DEFAULTS, **DEFAULTS, **config}
     if order not in ORDERS:
         raise ValueError(f"order={order!r} is unknown; choose from {', '.join(ORDERS)}")
-    builder = sources.open_builder(config["name"], config["dir"])
+    builder = known or sources.open_builder(config["name"], config["dir"])
     features = builder.info.features
     if not {"frames", "label"} <= features.keys():
         raise ValueError(

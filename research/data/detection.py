@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from research.data import datasets, images, pipeline, sources, views
+from research.data import datasets, images, pipeline, recorded, sources, views
 
 BAD_BOXES = ("clip", "drop", "refuse")
 DEFAULTS: dict[str, Any] = {
@@ -181,17 +181,19 @@ def clean(boxes: np.ndarray, size: views.Size, clip: bool) -> tuple[np.ndarray, 
     return boxes.clip(0, [size[1], size[0]] * 2).astype(np.float32), ~empty & (clip | ~outside)
 
 
-def load(config: Mapping[str, Any]) -> Detections:
+def load(config: Mapping[str, Any], known: recorded.Recorded | None = None) -> Detections:
     """The pictures and boxes that `config` (see DEFAULTS) describes; no example is read yet.
 
-    A folder that has not been prepared, or that changed since, is prepared here. Raises ValueError for an unknown name,
+    A folder that has not been prepared, or that changed since, is prepared here; `known` is as in datasets.load.
+
+    Raises ValueError for an unknown name,
     a bad setting, pictures with more boxes than `max_boxes`, and with bad_boxes="refuse" for bad boxes.
     """
     config = {**DEFAULTS, **config}
-    builder = sources.open_builder(config["name"], config["dir"])
+    builder = known or sources.open_builder(config["name"], config["dir"])
     from research.data.builders import boxes  # here, since TFDS is slow to import
 
-    if not isinstance(builder, boxes.BoxBuilder):
+    if not known and not isinstance(builder, boxes.BoxBuilder):
         raise ValueError(
             f"config.data.name={config['name']!r} has no boxes; choose bccd_voc, boxed_shapes, coco2017 or folder:PATH "
             "with pictures and annotations as Pascal VOC or COCO have them"

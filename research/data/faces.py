@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from research.data import datasets, pairs, pipeline
+from research.data import datasets, pairs, pipeline, recorded
 
 # Those of pictures, but for another size in evaluation, which an embedding of each place could not take.
 DEFAULTS = {key: value for key, value in datasets.DEFAULTS.items() if key != "eval_size"}
@@ -131,9 +131,9 @@ def gallery_of(split: str) -> tuple[str, ...]:
     return {"train": (), "validation": ("train",), "test": ("train", "validation")}[split]
 
 
-def load(config: Mapping[str, Any], gallery: bool) -> Faces:
+def load(config: Mapping[str, Any], gallery: bool, known: recorded.Recorded | None = None) -> Faces:
     """The pictures of people that `config` (see DEFAULTS) describes; otherwise as datasets.load."""
-    pictures = datasets.load(config)
+    pictures = datasets.load(config, known)
     return Faces(
         **{field.name: getattr(pictures, field.name) for field in dataclasses.fields(pictures)}, gallery=gallery
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from research.data import datasets, image_files, images, sources, views
+from research.data import datasets, image_files, images, recorded, sources, views
 from research.data.views import VOID
 
 DEFAULTS: dict[str, Any] = {
@@ -129,17 +129,19 @@ class Scenes(datasets.Classed):
         return np.asarray(shown.resize(image.size, Image.Resampling.NEAREST))
 
 
-def load(config: Mapping[str, Any]) -> Scenes:
+def load(config: Mapping[str, Any], known: recorded.Recorded | None = None) -> Scenes:
     """The pictures and masks that `config` (see DEFAULTS) describes; no example is read yet.
 
-    A folder that has not been prepared, or that changed since, is prepared here. Raises ValueError for an unknown name
+    A folder that has not been prepared, or that changed since, is prepared here; `known` is as in datasets.load.
+
+    Raises ValueError for an unknown name
     or a bad setting.
     """
     config = {**DEFAULTS, **config}
-    builder = sources.open_builder(config["name"], config["dir"])
+    builder = known or sources.open_builder(config["name"], config["dir"])
     from research.data.builders import masks  # here, since TFDS is slow to import
 
-    if not isinstance(builder, masks.MaskBuilder):
+    if not known and not isinstance(builder, masks.MaskBuilder):
         raise ValueError(
             f"config.data.name={config['name']!r} has no masks; choose camvid, cityscapes_fine, coloured_shapes or "
             "folder:PATH with images and masks in PATH/train"

@@ -4,11 +4,12 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research.data import audio, datasets, packing, pipeline, sound_files, sources, templates, tokens
+from research.data import audio, datasets, packing, pipeline, recorded, sound_files, sources, templates, tokens
 from research.data import vocabulary as vocabulary_lib
 from research.data.utterances import Joined, Subset, ToArrays, Utterances
 from research.measure import progress
@@ -112,6 +113,10 @@ class Speech(datasets.Dataset):
     def is_prepared(self) -> bool:
         """Whether its examples are there to be read; their tokens are made when they are needed."""
         return sources.is_prepared(self.prepared.raw.builder)
+
+    def record(self, folder: Path) -> None:
+        """As in Dataset, with the vocabulary."""
+        recorded.write(folder, recorded.describe(self.prepared.raw.builder), self.vocabulary.serialized)
 
     @property
     def vocabulary(self) -> vocabulary_lib.Vocabulary:
@@ -231,7 +236,7 @@ class Speech(datasets.Dataset):
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]} | count
 
 
-def load(config: Mapping[str, Any], shortening: int = 1) -> Speech:
+def load(config: Mapping[str, Any], shortening: int = 1, known: recorded.Recorded | None = None) -> Speech:
     """The sounds that `config` (see DEFAULTS) describes; no example is read yet.
 
     A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
@@ -242,7 +247,7 @@ def load(config: Mapping[str, Any], shortening: int = 1) -> Speech:
     mel = audio.LogMel(config["sample_rate"], **{key: config[key] for key in _MEL})
     augment = audio.Augment(**{key: config[key] for key in _AUGMENT})
     _check(config)
-    builder = sources.open_builder(config["name"], config["dir"])
+    builder = known or sources.open_builder(config["name"], config["dir"])
     if "audio" not in builder.info.features:
         raise ValueError(
             f"config.data.name={config['name']!r} holds no sounds, only {', '.join(builder.info.features)}"
@@ -254,7 +259,7 @@ def load(config: Mapping[str, Any], shortening: int = 1) -> Speech:
         config["vocab_size"], config["vocab_type"], config["vocab_coverage"], config["byte_fallback"]
     )
     raw = sources.Prepared(builder, config["name"], config["validation_fraction"])
-    prepared = Transcripts(raw, template, settings, config["vocabulary"])
+    prepared = Transcripts(raw, template, settings, known.vocabulary if known else config["vocabulary"])
     longest, longest_to_learn = (
         round(seconds * mel.rate)
         for seconds in (config["max_seconds"], config["train_seconds"] or config["max_seconds"])

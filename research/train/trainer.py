@@ -12,6 +12,7 @@ import numpy as np
 
 from research import config as config_lib
 from research.command import FULL, Failure
+from research.data.datasets import Dataset
 from research.files import sealed
 from research.measure import flops, progress
 from research.measure.chips import chip_of
@@ -97,9 +98,9 @@ class Predictor:
         size = config.train.eval_batch_size
         self._predict = functools.partial(prediction.predict, using.program, state.evaluated, config.seed, size)
 
-    def __call__(self, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays [count, ...] in, arrays [count, ...] out."""
-        return self._predict(examples)
+    def __call__(self, examples: dict[str, np.ndarray], rows: int = 0) -> dict[str, np.ndarray]:
+        """Arrays [count, ...] in, arrays [count, ...] out; the model sees `rows` at a time at least, if it may."""
+        return self._predict(examples, rows)
 
 
 class Run(Session):
@@ -204,10 +205,12 @@ class Run(Session):
         restored = self.checkpoints.restore(self.program)
         if restored is None:
             train_step = self._compile_ahead()
+            self._record_data()
             return self._begin(), 0, train_step
         step, state, meta = restored
         self.check_config(meta)
         self.check_data(meta)
+        self._record_data()
         self.validated[step] = meta.get("validation", {})
         self._logged = step - step % meta["config"]["train"]["log_every"]
         if step > self.settings.steps:
@@ -218,6 +221,11 @@ class Run(Session):
         if step < self.settings.steps or not (self.folder.files / "result.json").exists():
             self.say(f"continuing at step {step}")
         return state, step, self._compile_ahead() if step < self.settings.steps else None
+
+    def _record_data(self) -> None:
+        """What prediction needs of the data set goes into the run directory, once it is known to be the right one."""
+        if processes.is_main() and isinstance(self.data, Dataset):
+            self.data.record(self.folder.files)
 
     def _begin(self) -> State:
         """A fresh state, with the weights of `config.train.init_from`."""
