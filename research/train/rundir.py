@@ -14,9 +14,10 @@ from etils import epath
 
 from research import config as config_lib
 from research import files
+from research.data import recorded
 from research.train import seal
 
-_KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl")
+_KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl", recorded.FILE, recorded.VOCABULARY)
 
 
 class Folder:
@@ -63,7 +64,7 @@ class Folder:
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
-def prediction_paths(folder: Folder, files: Sequence[str]) -> list[Path]:
+def prediction_paths(folder: Folder, files: Sequence[str]) -> dict[str, Path]:
     """For each of `files` where its answers are written, without suffix: `folder.files`/predict/NAME; to be pushed.
 
     Raises ValueError where two of them would have one name.
@@ -73,7 +74,7 @@ def prediction_paths(folder: Folder, files: Sequence[str]) -> list[Path]:
     stems = [Path(file).stem for file in files]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise ValueError(f"two inputs are called {twice[0]}, and so would be their answers; give them one at a time")
-    return [folder.files / "predict" / stem for stem in stems]
+    return {file: folder.files / "predict" / stem for file, stem in zip(files, stems, strict=True)}
 
 
 def claim(

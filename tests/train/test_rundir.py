@@ -110,9 +110,9 @@ def test_another_kind_of_url_and_a_missing_package_are_refused(monkeypatch):
 
 
 def test_answers_to_files_of_one_name_would_be_one(tmp_path):
-    assert rundir.prediction_paths(rundir.Folder(tmp_path), ["a/1.jpg", "b/2.png"]) == [
-        tmp_path / "predict/1",
-        tmp_path / "predict/2",
-    ]
+    assert rundir.prediction_paths(rundir.Folder(tmp_path), ["a/1.jpg", "b/2.png"]) == {
+        "a/1.jpg": tmp_path / "predict/1",
+        "b/2.png": tmp_path / "predict/2",
+    }
     with pytest.raises(ValueError, match=r"two inputs are called 1, and so would be their answers"):
         rundir.prediction_paths(rundir.Folder(tmp_path), ["a/1.jpg", "b/2.png", "b/1.jpg"])
