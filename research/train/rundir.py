@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from research import files
 from research.data import recorded
 from research.train import seal
 
-_KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl", recorded.FILE, recorded.VOCABULARY)
+HISTORY = "config_history.jsonl"  # the configs that a run had before that of config.json, the first one first
+_KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl", "run.log", HISTORY)
+_KEPT += (recorded.FILE, recorded.VOCABULARY)
 
 
 class Folder:
@@ -99,17 +102,35 @@ def claim(
     if before is not None:
         allowed, refused = config_lib.differences(before, config, in_use)
         if refused:
-            raise ValueError(
-                f"{name or workdir} belongs to another config{origin} ({'; '.join(refused)}); "
-                "choose another --workdir or undo the change"
-            )
+            raise another_config(str(name or workdir), origin, refused)
     if warning:
         warn(warning)
     if write:
         with writing(name or workdir):
             workdir.mkdir(parents=True, exist_ok=True)
+            if before is not None and before != json.loads(json.dumps(config_lib.plain(config))):
+                _keep_config(workdir / HISTORY, before, allowed)
             write_json(workdir / "config.json", config_lib.plain(config))
     return [line for line in allowed if not line.startswith("source.")]
+
+
+def another_config(name: str, origin: str, refused: Sequence[str]) -> ValueError:
+    """The error for a run directory whose config, that of `origin`, differs in what is `refused`."""
+    message = f"{name} belongs to another config{origin} ({'; '.join(refused)}); choose another --workdir or undo the "
+    message += "change"
+    if all(line.startswith("optimizer.") for line in refused):
+        message += f", or begin another run from its weights with --config.train.init_from={name}"
+    return ValueError(message)
+
+
+def _keep_config(history: Path, before: Mapping[str, Any], changed: Sequence[str]) -> None:
+    """Appends the config that a run had until now, and what has changed since."""
+    entry = {"until": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()), "changed": list(changed), "config": before}
+    files.end_line(history)
+    with history.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def finite(content: Any) -> Any:

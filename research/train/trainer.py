@@ -19,7 +19,7 @@ from research.measure.chips import chip_of
 from research.measure.clock import Clock, describe
 from research.measure.timeline import lost_seconds, read
 from research.parallel import processes
-from research.train import interrupts, prediction, preemption, result, rundir
+from research.train import interrupts, prediction, preemption, result, rundir, summary
 from research.train.ahead import Ahead
 from research.train.checkpoint import has_steps
 from research.train.feed import local_rows, to_mesh
@@ -71,8 +71,12 @@ def run(
     training = Run(config, task, data, workdir, start)
     try:
         content = training.train()
+    except Exception as error:
+        if training.log:
+            training.log.write(f"error: {error}")
+        raise
     finally:
-        training.lock.release()
+        training.release()
     if plot and content is not None:
         plot(workdir)
     return content
@@ -186,6 +190,8 @@ class Run(Session):
             done.unlink(missing_ok=True)
         if self.stop.poll():
             self.leave(None)
+        for line in summary.lines(self.config, self.program, self.data, step):
+            self.say(line)
         # Only now: a finished run keeps the test scores in its metrics.
         evaluated = step > 0 and self.checkpoints.was_evaluated(step)
         self.metrics.resume(step, evaluated=evaluated, logged=self._logged)
