@@ -36,7 +36,7 @@ def defaults(config: Any) -> dict[str, Any]:
 
 
 def build(
-    config: Any, known: recorded.Recorded | None = None, order: str = clips.ORDERS[0]
+    config: Any, order: str = clips.ORDERS[0], known: recorded.Recorded | None = None
 ) -> tuple[video.Task, clips.Clips]:
     """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet.
 
@@ -50,7 +50,7 @@ def build(
 
 def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
     """Runs one mode; `inputs` of `predict` are video files, folders of them, patterns or `-`, see predicting.inputs."""
-    task, data = build(config, predicting.known(mode, workdir))
+    task, data = build(config, known=predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
     return trainer.run(mode, config, task, data, workdir, start.find, confusion.draw)

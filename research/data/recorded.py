@@ -61,14 +61,14 @@ def describe(builder: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, description: Mapping[str, Any], vocabulary: bytes | None = None) -> None:
-    """Writes what `read` reads, each file whole or not at all; nothing where it is there and intact."""
-    if _read(folder) is not None:
+    """Writes what `read` reads, each file whole or not at all; nothing where it is there and says the same."""
+    digest = {} if vocabulary is None else {"vocabulary": _digest(vocabulary)}
+    content = files.sealed(json.loads(json.dumps({**description, **digest})))
+    if _read(folder) == content:
         return
-    content = dict(description)
     if vocabulary is not None:
         files.write_atomically(folder / VOCABULARY, vocabulary)
-        content["vocabulary"] = _digest(vocabulary)
-    files.write_atomically(folder / FILE, json.dumps(files.sealed(content), indent=1) + "\n")
+    files.write_atomically(folder / FILE, json.dumps(content, indent=1) + "\n")
 
 
 def read(folder: Path) -> Recorded | None:
