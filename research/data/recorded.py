@@ -23,10 +23,12 @@ class Recorded:
 
     vocabulary   the sentencepiece model of the run; "" where the data have none
     targets      the token ids of the different targets of texts; None where they are too many to be classes
+    folder       what keeps the files of the run at hand
     """
 
     data_dir = data_dir_root = "/nonexistent"  # so that nothing takes it for prepared
     MANUAL_DOWNLOAD_INSTRUCTIONS = None
+    folder: Any = None
 
     def __init__(self, content: Mapping[str, Any], vocabulary: str = ""):
         import tensorflow_datasets as tfds  # here, since it is slow to import
@@ -84,7 +86,7 @@ def _read(folder: Path, warn: Any = lambda line: None) -> dict[str, Any] | None:
     path = folder / FILE
     try:
         content = json.loads(path.read_bytes())
-    except FileNotFoundError:  # of a run before there was such a file, or of imported weights
+    except (FileNotFoundError, NotADirectoryError):  # of a run before there was such a file, or of imported weights
         return None
     except (ValueError, RecursionError):  # no JSON, no UTF-8
         content = None

@@ -20,7 +20,13 @@ _LONG = 200  # letters of a text that a message names
 
 def known(mode: str, workdir: str) -> recorded.Recorded | None:
     """What the run in `workdir` has recorded of its data set, where that is enough, which it is for `predict`."""
-    return recorded.read(rundir.Folder(workdir).files) if mode == "predict" else None
+    if mode != "predict":
+        return None
+    folder = rundir.Folder(workdir)
+    found = recorded.read(folder.files)
+    if found:
+        found.folder = folder  # the files of a bucket lie on this machine as long as it lives
+    return found
 
 
 class Asking:
