@@ -3,15 +3,12 @@
 They differ in data, prompt and score, which their configs say; here is all that they have in common.
 """
 
-import os
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from research import config as config_lib
-from research.data import text
-from research.data.builders import text_files
+from research import predicting
+from research.data import recorded, text
 from research.interop import start
 from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.parallel import processes
@@ -35,9 +32,9 @@ def defaults(config: Any) -> dict[str, Any]:
     }
 
 
-def build(config: Any) -> tuple[seq2seq.Task, text.Text]:
-    """The task and the data of a config; nothing is read or computed yet."""
-    data = text.load(text.TextSpec(**config_lib.plain(config.data)))
+def build(config: Any, known: recorded.Recorded | None = None) -> tuple[seq2seq.Task, text.Text]:
+    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
+    data = text.load(text.TextSpec(**config_lib.plain(config.data)), known)
     spec = seq2seq.Seq2SeqTaskSpec(**config_lib.plain(config.task))
     model = Seq2Seq(
         Seq2SeqSpec(**config_lib.plain(config.model)),
@@ -65,25 +62,40 @@ def show(answers: Sequence[Answer]) -> str:
     return "\n".join(f"{each.score:.3f}\t{each.text}" if len(answers) > 1 else each.text for each in answers)
 
 
+def record(answers: Sequence[Answer]) -> dict[str, Any]:
+    """The answers to a text, for a file of answers."""
+    others = [each._asdict() for each in answers]
+    return {"answer": answers[0].text, "score": answers[0].score} | ({"answers": others} if others[1:] else {})
+
+
 def main(
     config: Any,
     workdir: str,
     mode: str,
     inputs: Sequence[str] = (),
+    out: str = "",
     show: Callable[[Sequence[Answer]], str] = show,
-    predicting: Callable[[seq2seq.Task, text.Text], seq2seq.Task] = lambda task, data: task,
+    answering: Callable[[seq2seq.Task, text.Text], seq2seq.Task] = lambda task, data: task,
+    record: Callable[[Sequence[Answer]], Mapping[str, Any]] = record,
 ) -> dict[str, Any] | None:
     """Runs one mode. `inputs` of `predict` are texts, text files with one text a line, or `-` for standard input.
 
-    It prints what `show` makes of the answers to each text; they are given by the task that `predicting` makes.
+    It prints what `show` makes of the answers to each text, and an empty line for a text that cannot be answered; the
+    file `out` holds what `record` makes of them. They are given by the task that `answering` makes.
     """
-    task, data = build(config)
+    task, data = build(config, predicting.known(mode, workdir))
     if mode != "predict":
         return trainer.run(mode, config, task, data, workdir, start.find)
-    texts = read_texts(inputs)
-    for answers in answer(config, predicting(task, data), data, workdir, texts):
-        if processes.is_main():
-            print(show(answers))
+    named = [each._replace(error=each.error or data.problem(each.content)) for each in predicting.texts(inputs)]
+    with predicting.Asking(config, answering(task, data), data, workdir, out) as asking:
+        for texts, _ in asking.batches(named, str, size=len(named)):
+            found = zip(texts, _answers(data, asking.outputs(data.encode(texts))), strict=True)
+            for each in named:
+                if not each.error:
+                    given, answers = next(found)
+                    asking.answer(show(answers), {"input": given, **record(answers)})
+                elif each.content is not None and processes.is_main():
+                    print()  # so that the n-th line answers the n-th text
 
 
 def answer(config: Any, task: seq2seq.Task, data: text.Text, workdir: str, texts: Sequence[str]) -> list[list[Answer]]:
@@ -91,23 +103,11 @@ def answer(config: Any, task: seq2seq.Task, data: text.Text, workdir: str, texts
 
     Raises ValueError for a text that does not fit the data, see `text.Text.encode`.
     """
-    outputs = trainer.predict(config, task, data, workdir, data.encode(texts))
+    return _answers(data, trainer.predict(config, task, data, workdir, data.encode(texts)))
+
+
+def _answers(data: text.Text, outputs: Mapping[str, Any]) -> list[list[Answer]]:
     return [
         [Answer(data.vocabulary.decode(ids), float(score)) for ids, score in zip(tokens, scores, strict=True)]
         for tokens, scores in zip(outputs["tokens"], outputs["scores"], strict=True)
     ]
-
-
-def read_texts(inputs: Sequence[str]) -> list[str]:
-    """The texts that a command line names. Raises ValueError for a line that is empty or not UTF-8, with its place."""
-    texts = []
-    for given in inputs:
-        if given == "-":
-            texts += text_files.split_lines(sys.stdin.buffer.read(), "standard input")
-        elif os.path.isfile(given):  # Path.is_file raises for a text that is too long for a file name
-            texts += text_files.lines(Path(given))
-        else:
-            texts.append(given)
-    if not texts:
-        raise ValueError("there is nothing to answer; give a text, a file of texts or -, which is standard input")
-    return texts

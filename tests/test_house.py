@@ -24,6 +24,7 @@ FLOORS = (
     "plan",
     "report",
     "interop",
+    "predicting",
     "text2text",
     "cli",
 )

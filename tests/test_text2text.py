@@ -10,7 +10,7 @@ import pytest
 import sacrebleu
 
 from experiments.translation import main as translation
-from research import cli, text2text
+from research import cli, predicting, text2text
 from research import config as config_lib
 from research.data import prepare
 from research.data.builders.spelled_numbers import spell
@@ -155,9 +155,7 @@ def test_what_cannot_be_answered_is_named_in_one_line(trained, content, line, gi
 
 def test_a_text_that_is_too_long_for_a_file_name_is_a_text():
     long = "one " * 2000
-    assert text2text.read_texts([long, "four"]) == [long, "four"]
-    with pytest.raises(ValueError, match="there is nothing to answer; give a text, a file of texts or -"):
-        text2text.read_texts([])
+    assert [each.content for each in predicting.texts([long, "four"])] == [long, "four"]
 
 
 def test_a_score_that_no_evaluation_gives_cannot_choose_checkpoints(data_dir, tmp_path):

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from research import cli
+from research import cli, predicting
 from research import config as config_lib
 from research.data import detection as boxes
-from research.data import drawing, image_files, views
+from research.data import drawing, image_files, recorded, views
 from research.interop import start
 from research.models import backbones, detector
 from research.parallel import processes
@@ -33,9 +33,9 @@ def defaults(config: Any) -> dict[str, Any]:
     }
 
 
-def build(config: Any) -> tuple[detection.Task, boxes.Detections]:
-    """The task and the data of a config; nothing is read or computed yet."""
-    data = boxes.load(boxes.DetectionDataSpec(**config_lib.plain(config.data)))
+def build(config: Any, known: recorded.Recorded | None = None) -> tuple[detection.Task, boxes.Detections]:
+    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
+    data = boxes.load(boxes.DetectionDataSpec(**config_lib.plain(config.data)), known)
     fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
     dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
     model = backbones.make(detector.Detector, config.model.name, fields, data.num_classes, **dtypes)
@@ -44,39 +44,41 @@ def build(config: Any) -> tuple[detection.Task, boxes.Detections]:
     return task, data
 
 
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
-    """Runs one mode; `inputs` are the picture files of `predict`."""
-    task, data = build(config)
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+    """Runs one mode; `inputs` of `predict` are image files, folders of them, patterns or `-`, see predicting.inputs."""
+    task, data = build(config, predicting.known(mode, workdir))
     if mode == "predict":
-        return show_predictions(config, task, data, workdir, inputs)
+        return show_predictions(config, task, data, workdir, inputs, out)
     return trainer.run(mode, config, task, data, workdir, start.find, precision_recall.draw)
 
 
 def show_predictions(
-    config: Any, task: detection.Task, data: boxes.Detections, workdir: str, files: Sequence[str]
+    config: Any, task: detection.Task, data: boxes.Detections, workdir: str, inputs: Sequence[str], out: str
 ) -> None:
-    """Writes below `workdir`/predict, for each picture file, NAME.png with its boxes and NAME.json, and prints where.
+    """Writes below `workdir`/predict, for each image file, NAME.png with its boxes and NAME.json, and prints where.
 
     Both hold the boxes whose score is `shown_from` of the task or more; in JSON in px: left, top, right, bottom.
     """
     folder = rundir.Folder(workdir)
-    places = rundir.prediction_paths(folder, files)
-    images = [image_files.read(file, boxes.CHANNELS) for file in files]
-    outputs = trainer.predict(config, task, data, workdir, data.examples(images))
-    if not processes.is_main():
-        return
-    places[0].parent.mkdir(exist_ok=True)
-    for row, (file, picture, place) in enumerate(zip(files, images, places, strict=True)):
-        shown = outputs["scores"][row] >= max(task.spec.shown_from, 1e-9)  # 0: no box
-        found = {name: outputs[name][row][shown] for name in ("boxes", "labels", "scores")}
-        found["boxes"] = data.in_picture(found["boxes"], views.size_of(picture))
-        drawn = drawing.boxes(picture, found["boxes"], found["labels"], found["scores"], data.class_names)
-        drawn.save(f"{place}.png")
-        content = {"picture": str(file), **box_scores.as_json(found, data.class_names)}
-        Path(f"{place}.json").write_text(json.dumps(content, indent=1) + "\n")
-        said = f"{workdir}/predict/{place.name}"
-        print(f"{file}: {shown.sum()} boxes in {said}.png and {said}.json")
-    folder.push()
+    named = predicting.files(inputs, image_files.suffixes(), "images")
+    places = rundir.prediction_paths(folder, [each.name for each in named])
+    with predicting.Asking(config, task, data, workdir, out) as asking:
+        for files, images in asking.batches(named, lambda file: image_files.read(file, boxes.CHANNELS)):
+            outputs = asking.outputs(data.examples(images))
+            if not processes.is_main():
+                continue
+            for row, (file, image) in enumerate(zip(files, images, strict=True)):
+                shown = outputs["scores"][row] >= max(task.spec.shown_from, 1e-9)  # 0: no box
+                found = {name: outputs[name][row][shown] for name in ("boxes", "labels", "scores")}
+                found["boxes"] = data.in_picture(found["boxes"], views.size_of(image))
+                content = box_scores.as_json(found, data.class_names)
+                places[file].parent.mkdir(exist_ok=True)
+                drawing.boxes(image, *found.values(), data.class_names).save(f"{places[file]}.png")
+                shown_there = {"picture": str(file), **content}
+                Path(f"{places[file]}.json").write_text(json.dumps(shown_there, indent=1) + "\n")
+                said = f"{workdir}/predict/{places[file].name}"
+                asking.answer(f"{file}: {shown.sum()} boxes in {said}.png and {said}.json", {"input": file} | content)
+        folder.push()
 
 
 if __name__ == "__main__":

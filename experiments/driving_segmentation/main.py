@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from research import cli
+from research import cli, predicting
 from research import config as config_lib
-from research.data import drawing, image_files
+from research.data import drawing, image_files, recorded
 from research.data import segmentation as scenes
 from research.interop import start
 from research.models import backbones, segmenter, vit
@@ -33,9 +33,9 @@ def defaults(config: Any) -> dict[str, Any]:
     }
 
 
-def build(config: Any) -> tuple[segmentation.Task, scenes.Scenes]:
-    """The task and the data of a config; nothing is read or computed yet."""
-    data = scenes.load(scenes.SegmentationDataSpec(**config_lib.plain(config.data)))
+def build(config: Any, known: recorded.Recorded | None = None) -> tuple[segmentation.Task, scenes.Scenes]:
+    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
+    data = scenes.load(scenes.SegmentationDataSpec(**config_lib.plain(config.data)), known)
     fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
     dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
     model = backbones.make(segmenter.Segmenter, config.model.name, fields, data.num_classes, **dtypes)
@@ -49,34 +49,39 @@ def build(config: Any) -> tuple[segmentation.Task, scenes.Scenes]:
     return segmentation.Task(model, data.class_names, data.image_shape, data.mean, data.std, spec), data
 
 
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
-    """Runs one mode; `inputs` are the picture files of `predict`."""
-    task, data = build(config)
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+    """Runs one mode; `inputs` of `predict` are image files, folders of them, patterns or `-`, see predicting.inputs."""
+    task, data = build(config, predicting.known(mode, workdir))
     if mode == "predict":
-        return show_predictions(config, task, data, workdir, inputs)
+        return show_predictions(config, task, data, workdir, inputs, out)
     return trainer.run(mode, config, task, data, workdir, start.find, confusion.draw)
 
 
 def show_predictions(
-    config: Any, task: segmentation.Task, data: scenes.Scenes, workdir: str, files: Sequence[str]
+    config: Any, task: segmentation.Task, data: scenes.Scenes, workdir: str, inputs: Sequence[str], out: str
 ) -> None:
-    """Writes two pictures below `workdir`/predict for each picture file, and prints where.
+    """Writes two images below `workdir`/predict for each image file, and prints where.
 
-    NAME.png is the picture in the colours of its classes, with a legend; NAME_mask.png holds their numbers.
+    NAME.png is the image in the colours of its classes, with a legend; NAME_mask.png holds their numbers.
     """
     folder = rundir.Folder(workdir)
-    places = rundir.prediction_paths(folder, files)
-    images = [image_files.read(file, scenes.CHANNELS) for file in files]
-    outputs = trainer.predict(config, task, data, workdir, data.examples(images))
-    if not processes.is_main():
-        return
-    places[0].parent.mkdir(exist_ok=True)
-    for file, picture, mask, place in zip(files, images, outputs["mask"], places, strict=True):
-        mask = data.in_picture(mask, picture)
-        drawing.overlay(picture, mask, data.class_names, data.colours).save(f"{place}.png")
-        Image.fromarray(mask).save(f"{place}_mask.png")
-        print(f"{file}: {workdir}/predict/{place.name}.png")
-    folder.push()
+    named = predicting.files(inputs, image_files.suffixes(), "images")
+    places = rundir.prediction_paths(folder, [each.name for each in named])
+    with predicting.Asking(config, task, data, workdir, out) as asking:
+        for files, images in asking.batches(named, lambda file: image_files.read(file, scenes.CHANNELS)):
+            outputs = asking.outputs(data.examples(images))
+            if not processes.is_main():
+                continue
+            for file, image, mask in zip(files, images, outputs["mask"], strict=True):
+                mask = data.in_picture(mask, image)
+                places[file].parent.mkdir(exist_ok=True)
+                drawing.overlay(image, mask, data.class_names, data.colours).save(f"{places[file]}.png")
+                Image.fromarray(mask).save(f"{places[file]}_mask.png")
+                said = f"{workdir}/predict/{places[file].name}"
+                asking.answer(
+                    f"{file}: {said}.png", {"input": file, "image": f"{said}.png", "mask": f"{said}_mask.png"}
+                )
+        folder.push()
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from research import cli
+from research import cli, predicting
 from research import config as config_lib
 from research.data import faces as faces_data
+from research.data import image_files, recorded
 from research.data.spec import FaceDataSpec
 from research.interop import start
 from research.models import backbones
 from research.models.faces import FaceModel
-from research.parallel import processes
 from research.report import roc
 from research.tasks import classification, faces
 from research.train import trainer
@@ -34,34 +34,55 @@ def defaults(config: Any) -> dict[str, Any]:
     }
 
 
-def build(config: Any) -> tuple[faces.Task, faces_data.Faces]:
-    """The task and the data of a config; nothing is read or computed yet."""
+def build(config: Any, known: recorded.Recorded | None = None) -> tuple[faces.Task, faces_data.Faces]:
+    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
     spec = faces.FaceSpec(**config_lib.plain(config.task))
-    data = faces_data.load(FaceDataSpec(**config_lib.plain(config.data)), gallery="identification" in spec.metrics)
+    gallery = "identification" in spec.metrics
+    data = faces_data.load(FaceDataSpec(**config_lib.plain(config.data)), gallery, known)
     fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
     dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
     model = backbones.make(FaceModel, config.model.name, fields, data.num_classes, **dtypes)
     return faces.Task(model, data.image_shape, data.mean, data.std, spec), data
 
 
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
-    """Runs one mode; `inputs` are the picture files of `predict`, the first of which is compared with the others."""
-    task, data = build(config)
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+    """Runs one mode; `inputs` of `predict` are as in predicting.inputs, the first image is compared with the others."""
+    task, data = build(config, predicting.known(mode, workdir))
     if mode == "predict":
-        return show_comparisons(config, task, data, workdir, inputs)
+        return show_comparisons(config, task, data, workdir, inputs, out)
     plot = roc.draw if "verification" in task.spec.metrics else None
     return trainer.run(mode, config, task, data, workdir, start.find, plot)
 
 
-def show_comparisons(config: Any, task: faces.Task, data: faces_data.Faces, workdir: str, files: Sequence[str]):
-    """Prints, for each picture file after the first, how similar it is to the first and whether both show one person.
+def show_comparisons(
+    config: Any, task: faces.Task, data: faces_data.Faces, workdir: str, inputs: Sequence[str], out: str
+):
+    """Prints, for each image file after the first, how similar it is to the first and whether both show one person.
 
-    Raises ValueError for less than two files.
+    Raises ValueError for less than two files, and for a first one that cannot be read.
     """
-    if len(files) < 2:
-        raise ValueError(f"--mode=predict compares pictures: two files at least are needed, not {len(files)}")
-    examples = classification.unlabelled(np.stack([data.read(file) for file in files]))
-    predictor = trainer.Predictor(config, task, data, workdir)
+    named = predicting.files(inputs, image_files.suffixes(), "images")
+    if len(named) < 2:
+        raise ValueError(f"--mode=predict compares images: two files at least are needed, not {len(named)}")
+    reference = named[0].name
+    pixels = data.read(reference)
+    with predicting.Asking(config, task, data, workdir, out) as asking:
+        for number, (files, arrays) in enumerate(asking.batches(named[1:], data.read)):
+            threshold = _threshold(task, asking.predictor, workdir)
+            outputs = asking.outputs(classification.unlabelled(np.stack([pixels, *arrays])))
+            first, *embeddings = outputs["embedding"]
+            if number == 0:
+                asking.keep({"input": reference, "embedding": first.tolist()})
+            for file, embedding in zip(files, embeddings, strict=True):
+                similarity = float(embedding @ first)
+                verdict = "the same person" if similarity >= threshold else "two people"
+                record = {"input": file, "similarity": similarity, "threshold": threshold, "verdict": verdict}
+                line = f"{reference} and {file}: {verdict} (similarity {similarity:.3f}, threshold {threshold:.3f})"
+                asking.answer(line, record | {"embedding": embedding.tolist()})
+
+
+def _threshold(task: faces.Task, predictor: trainer.Predictor, workdir: str) -> float:
+    """The similarity from which on two images show one person. Raises ValueError where none is known."""
     # The one that was best on the validation pairs; only an evaluated checkpoint holds it.
     threshold = task.spec.threshold or predictor.validation.get("validation/threshold")
     if threshold is None:
@@ -69,12 +90,7 @@ def show_comparisons(config: Any, task: faces.Task, data: faces_data.Faces, work
             f"checkpoint {predictor.step} of {workdir} holds no threshold of validation pairs; give one, such as "
             "--config.task.threshold=0.5"
         )
-    embeddings = predictor(examples)["embedding"]
-    if not processes.is_main():
-        return
-    for file, similarity in zip(files[1:], embeddings[1:] @ embeddings[0], strict=True):
-        verdict = "the same person" if similarity >= threshold else "two people"
-        print(f"{files[0]} and {file}: {verdict} (similarity {similarity:.3f}, threshold {threshold:.3f})")
+    return threshold
 
 
 if __name__ == "__main__":

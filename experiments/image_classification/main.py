@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from research import cli
+from research import cli, predicting
 from research import config as config_lib
-from research.data import datasets
+from research.data import datasets, image_files, recorded
 from research.data.spec import ImageSpec
 from research.interop import start
 from research.models import alexnet, convnext, resnet, vit
-from research.parallel import processes
 from research.report import confusion
 from research.tasks import classification
 from research.train import trainer
@@ -35,9 +34,9 @@ def defaults(config: Any) -> dict[str, Any]:
     }
 
 
-def build(config: Any) -> tuple[classification.Task, datasets.Dataset]:
-    """The task and the data of a config; nothing is read or computed yet."""
-    data = datasets.load(ImageSpec(**config_lib.plain(config.data)))
+def build(config: Any, known: recorded.Recorded | None = None) -> tuple[classification.Task, datasets.Dataset]:
+    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
+    data = datasets.load(ImageSpec(**config_lib.plain(config.data)), known)
     fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
     precision = config.precision
     model = MODELS[config.model.name].of(data.num_classes, precision.compute, precision.params, **fields)
@@ -45,24 +44,24 @@ def build(config: Any) -> tuple[classification.Task, datasets.Dataset]:
     return classification.Task(model, data.image_shape, data.mean, data.std, spec), data
 
 
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
-    """Runs one mode; `inputs` are the picture files of `predict`."""
-    task, data = build(config)
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+    """Runs one mode; `inputs` of `predict` are image files, folders of them, patterns or `-`, see predicting.inputs."""
+    task, data = build(config, predicting.known(mode, workdir))
     if mode == "predict":
-        return show_predictions(config, task, data, workdir, inputs)
+        return show_predictions(config, task, data, workdir, inputs, out)
     return trainer.run(mode, config, task, data, workdir, start.find, confusion.draw)
 
 
 def show_predictions(
-    config: Any, task: classification.Task, data: datasets.Dataset, workdir: str, files: Sequence[str]
+    config: Any, task: classification.Task, data: datasets.Dataset, workdir: str, inputs: Sequence[str], out: str
 ):
-    """Prints the likeliest classes of each picture file, with their probabilities."""
-    examples = classification.unlabelled(np.stack([data.read(file) for file in files]))
-    outputs = trainer.predict(config, task, data, workdir, examples)
-    if not processes.is_main():
-        return
-    for file, probabilities in zip(files, outputs["probabilities"], strict=True):
-        print(f"{file}: {classification.likeliest(probabilities, data.class_names)}")
+    """Prints the likeliest classes of each image file, with their probabilities; `out` holds those of all classes."""
+    with predicting.Asking(config, task, data, workdir, out) as asking:
+        for files, arrays in asking.batches(predicting.files(inputs, image_files.suffixes(), "images"), data.read):
+            outputs = asking.outputs(classification.unlabelled(np.stack(arrays)))
+            for file, probabilities in zip(files, outputs["probabilities"], strict=True):
+                line = f"{file}: {classification.likeliest(probabilities, data.class_names)}"
+                asking.answer(line, {"input": file} | classification.record(probabilities, data.class_names))
 
 
 if __name__ == "__main__":

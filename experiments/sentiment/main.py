@@ -17,16 +17,28 @@ from research.tasks.class_words import ClassWords
 defaults, build = text2text.defaults, text2text.build
 
 
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
     """Runs one mode; `inputs` are what `predict` judges: sentences, files of them, or `-` for standard input."""
     return text2text.main(
-        config, workdir, mode, inputs, show, lambda task, data: ClassWords.of(task, data.distinct_targets())
+        config,
+        workdir,
+        mode,
+        inputs,
+        out,
+        show,
+        lambda task, data: ClassWords.of(task, data.distinct_targets()),
+        record,
     )
 
 
 def show(answers: Sequence[text2text.Answer]) -> str:
     """Every sentiment and its probability, the likeliest first; those of all sentiments add up to 1."""
     return ", ".join(f"{each.text} {math.exp(each.score):.1%}" for each in answers)
+
+
+def record(answers: Sequence[text2text.Answer]) -> dict[str, Any]:
+    """The likeliest sentiment, and the probabilities of all, for a file of answers."""
+    return {"answer": answers[0].text, "probabilities": {each.text: math.exp(each.score) for each in answers}}
 
 
 if __name__ == "__main__":

@@ -8,18 +8,17 @@ if __name__ == "__main__":
     interrupt.end_on_interrupt()
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from research import cli
+from research import cli, predicting
 from research import config as config_lib
-from research.data import sound_files
+from research.data import recorded, sound_files
 from research.data import speech as speech_data
 from research.interop import start
 from research.models.speech import Recogniser, RecogniserSpec
-from research.parallel import processes
 from research.tasks import speech
 from research.train import trainer
 
@@ -44,11 +43,11 @@ def defaults(config: Any) -> dict[str, Any]:
     }
 
 
-def build(config: Any) -> tuple[speech.Task, speech_data.Speech]:
-    """The task and the data of a config; nothing is read or computed yet."""
+def build(config: Any, known: recorded.Recorded | None = None) -> tuple[speech.Task, speech_data.Speech]:
+    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
     model_spec = RecogniserSpec(**config_lib.plain(config.model))
     spec = speech.SpeechTaskSpec(**config_lib.plain(config.task))
-    data = speech_data.load(speech_data.SpeechSpec(**config_lib.plain(config.data)), model_spec.shortening)
+    data = speech_data.load(speech_data.SpeechSpec(**config_lib.plain(config.data)), model_spec.shortening, known)
     model = Recogniser(
         model_spec,
         vocab_size=data.vocabulary.size,
@@ -71,14 +70,19 @@ def build(config: Any) -> tuple[speech.Task, speech_data.Speech]:
     return task, data
 
 
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
-    """Runs one mode; `inputs` are the sound files of `predict`."""
-    task, data = build(config)
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+    """Runs one mode; `inputs` of `predict` are sound files, folders of them, patterns or `-`, see predicting.inputs."""
+    task, data = build(config, predicting.known(mode, workdir))
     if mode != "predict":
         return trainer.run(mode, config, task, data, workdir, start.find)
-    for file, said in zip(inputs, transcribe(config, task, data, workdir, inputs), strict=True):
-        if processes.is_main():
-            print(f"{file}: {said.text} ({said.confidence:.1%}, {said.seconds:.3f} s a second)")
+    named = predicting.files(inputs, (*sound_files.SUFFIXES, *sound_files.VIDEO_SUFFIXES), "sounds")
+    with predicting.Asking(config, task, data, workdir, out) as asking:
+        hear = None
+        for (file,), (parts,) in asking.batches(named, lambda file: data.pieces(sound_files.read(file), file), size=1):
+            hear = hear or listener(task, data, asking.predictor)
+            said = hear(parts)
+            line = f"{file}: {said.text} ({said.confidence:.1%}, {said.seconds:.3f} s a second)"
+            asking.answer(line, {"input": file, "text": said.text, "confidence": said.confidence})
 
 
 def transcribe(
@@ -89,8 +93,16 @@ def transcribe(
     Raises ValueError for a file that is no sound or too long, see sound_files.read and speech.Speech.pieces.
     """
     sounds = [data.pieces(sound_files.read(file), file) for file in files]  # what is wrong is said before anything else
-    predict, compiled = trainer.Predictor(config, task, data, workdir), set()
-    for parts in sounds:
+    yield from map(listener(task, data, trainer.Predictor(config, task, data, workdir)), sounds)
+
+
+def listener(
+    task: speech.Task, data: speech_data.Speech, predict: trainer.Predictor
+) -> Callable[[Sequence[np.ndarray]], Transcript]:
+    """What hears a sound, given as its parts; it knows the shapes whose program is compiled."""
+    compiled = set()
+
+    def hear(parts: Sequence[np.ndarray]) -> Transcript:
         examples = data.arrays(parts)
         shape = examples["source"].shape
         if shape not in compiled:
@@ -100,7 +112,9 @@ def transcribe(
         outputs = predict(data.arrays(parts))
         seconds = (time.perf_counter() - begun) / (sum(map(len, parts)) / data.eval_transform.mel.rate)
         text = " ".join(filter(None, (data.vocabulary.decode(tokens[0]) for tokens in outputs["tokens"])))
-        yield Transcript(text, confidence(task, outputs["tokens"][:, 0], outputs["scores"][:, 0]), seconds)
+        return Transcript(text, confidence(task, outputs["tokens"][:, 0], outputs["scores"][:, 0]), seconds)
+
+    return hear
 
 
 def confidence(task: speech.Task, tokens: np.ndarray, scores: np.ndarray) -> float:

@@ -15,9 +15,9 @@ from research import cli, text2text
 defaults, build = text2text.defaults, text2text.build
 
 
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = ()) -> dict[str, Any] | None:
+def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
     """Runs one mode; `inputs` are what `predict` translates: sentences, files of them, or `-` for standard input."""
-    return text2text.main(config, workdir, mode, inputs)
+    return text2text.main(config, workdir, mode, inputs, out)
 
 
 if __name__ == "__main__":

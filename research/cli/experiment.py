@@ -1,7 +1,7 @@
 """The command line of an experiment.
 
     python -m experiments.NAME.main --config=FILE[:VARIANT] [--config.FIELD=VALUE ...] --workdir=DIR \\
-      [--mode=train|evaluate|predict] [--profile=STEP:COUNT] [INPUT ...]
+      [--mode=train|evaluate|predict] [--profile=STEP:COUNT] [--out=FILE] [INPUT ...]
 
 A trained run knows its config: `--workdir=RUN --mode=predict INPUT ...` needs no `--config`.
 """
@@ -16,6 +16,7 @@ from research import command
 from research import config as config_lib
 from research.measure import profile
 from research.parallel import processes
+from research.predicting import answers
 from research.train import rundir, settings
 
 MODES = ("train", "evaluate", "predict")
@@ -50,7 +51,16 @@ def parse(argv: Sequence[str], mode: str = "") -> tuple[argparse.Namespace, list
         metavar="STEP:COUNT",
         help=f"trace COUNT steps after step STEP; short for {_OVERRIDE}{profile.FIELD}",
     )
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="what predict is given, e.g. image files")
+    if mode in ("", "predict"):
+        parser.add_argument(
+            "--out", default="", metavar="FILE", help="a .csv or .jsonl file with all that predict finds"
+        )
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="what predict is given: files, folders, quoted patterns, or - for standard input; of text, texts too",
+    )
     overrides, others = command.overrides_of(argv)
     arguments = parser.parse_args(others)
     arguments.mode = mode or arguments.mode
@@ -61,6 +71,11 @@ def parse(argv: Sequence[str], mode: str = "") -> tuple[argparse.Namespace, list
         raise ValueError(f"{said} takes no inputs, but {arguments.inputs[0]!r} was given")
     if arguments.mode == "predict" and not arguments.inputs:
         raise ValueError(f"{said} needs at least one input")
+    arguments.out = getattr(arguments, "out", "")
+    if arguments.out:
+        if arguments.mode != "predict":
+            raise ValueError(f"{said} writes no answers; leave out --out={arguments.out}")
+        answers.check(arguments.out)
     if arguments.profile:
         overrides.append(f"{profile.FIELD}={arguments.profile}")
     return arguments, overrides
@@ -77,11 +92,14 @@ def load(arguments: argparse.Namespace, overrides: Sequence[str]) -> Any:
 
 
 def run(
-    main: Callable[[Any, str, str, Sequence[str]], dict[str, Any] | None],
+    main: Callable[..., dict[str, Any] | None],
     argv: Sequence[str] | None = None,
     mode: str = "",
 ) -> None:
-    """Runs `main(config, workdir, mode, inputs)`; leaves with 2 and one line on stderr for what a user can fix."""
+    """Runs `main(config, workdir, mode, inputs)`, with `out` where --out says so.
+
+    Leaves with 2 and one line on stderr for what a user can fix.
+    """
     with processes.together(), command.begin():
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv, mode)
         config = load(arguments, overrides)
@@ -90,7 +108,8 @@ def run(
         processes.initialize()
         given = {"--mode": arguments.mode, "--workdir": arguments.workdir, "inputs": arguments.inputs}
         processes.agree(given | {f"config.{name}": value for name, value in config_lib.flat(config).items()})
-        result = main(config, arguments.workdir, arguments.mode, arguments.inputs)
+        more = {"out": arguments.out} if arguments.out else {}
+        result = main(config, arguments.workdir, arguments.mode, arguments.inputs, **more)
         if processes.is_main() and result is not None:
             _close(arguments, result)
 

@@ -17,7 +17,7 @@ commands:
   evaluate  score a trained run on validation and test:
               tessera evaluate --workdir=RUN
   predict   use a trained run:
-              tessera predict --workdir=RUN INPUT ...
+              tessera predict --workdir=RUN [--out=FILE.csv|.jsonl] INPUT ...
   show      a config as it will run, with what differs from the defaults:
               tessera show FILE[:VARIANT] [--docs] [--parameters] [--config.FIELD=VALUE ...]
               tessera show --list

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from research.data import datasets, images, sources
+from research.data import datasets, images, recorded, sources
 from research.data.spec import ClipSpec
 from research.measure import progress
 
@@ -86,11 +86,11 @@ def spread(stored: int, count: int, phase: float = 0.5) -> np.ndarray:
     return np.minimum(((np.arange(count) + phase) * stored / count).astype(int), stored - 1)
 
 
-def load(spec: ClipSpec, order: str = ORDERS[0]) -> Clips:
+def load(spec: ClipSpec, order: str = ORDERS[0], known: recorded.Recorded | None = None) -> Clips:
     """The labelled clips that `spec` describes, evaluated in an order; otherwise as datasets.load."""
     if order not in ORDERS:
         raise ValueError(f"order={order!r} is unknown; choose from {', '.join(ORDERS)}")
-    builder = sources.open_builder(spec.name, spec.dir)
+    builder = known or sources.open_builder(spec.name, spec.dir)
     features = builder.info.features
     if not {"frames", "label"} <= features.keys():
         raise ValueError(

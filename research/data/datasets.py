@@ -4,9 +4,10 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from research.data import pipeline, sources
+from research.data import pipeline, recorded, sources
 from research.data.spec import AugmentedImageSpec, ImageSpec, StillImageSpec
 from research.spec.fields import infos
 
@@ -48,6 +49,10 @@ class Dataset:
     def fingerprint(self) -> str:
         """A hex digest of the content, see sources.Prepared. Raises ValueError where the data set is not prepared."""
         return self.prepared.fingerprint
+
+    def record(self, folder: Path) -> None:
+        """Writes what prediction needs of this data set into the run directory `folder`, see recorded.py."""
+        recorded.write(folder, recorded.describe(self.prepared.builder))
 
     def source(self, split: str) -> Sequence[Mapping[str, Any]]:
         """The examples of a split in their stored order, as the transforms want them."""
@@ -125,15 +130,18 @@ class Pictures(Classed):
         return images.to_array(self.eval_transform.picture(picture))
 
 
-def load(spec: StillImageSpec) -> Pictures:
+def load(spec: StillImageSpec, known: recorded.Recorded | None = None) -> Pictures:
     """The labelled images that `spec` describes; no example is read yet.
 
     A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
-    prepare it when its counts or its examples are asked for. Raises ValueError for an unknown name or a bad setting.
+    prepare it when its counts or its examples are asked for. What a run has recorded may be given as `known`: then the
+    data set itself is not looked for, and there are no examples.
+
+    Raises ValueError for an unknown name or a bad setting.
     """
     if spec.image_size:  # else it is known when the data set is
         _check(spec, spec.image_size)
-    builder = sources.open_builder(spec.name, spec.dir)
+    builder = known or sources.open_builder(spec.name, spec.dir)
     image_key, label_key = _labelled_picture(builder, spec.name)
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
     train, evaluate = transforms(spec, shape, image_key, label_key)
@@ -155,8 +163,10 @@ def load(spec: StillImageSpec) -> Pictures:
 def prepared(builder: Any, name: str, directory: str) -> Any:
     """`builder`, that of the data set `name`; a folder that is not prepared, or changed since, is prepared.
 
-    Preparing may take long: what else is wrong with a config is found before.
+    Preparing may take long: what else is wrong with a config is found before. What a run has recorded stays as it is.
     """
+    if isinstance(builder, recorded.Recorded):
+        return builder
     if name.startswith(sources.FOLDER) and not sources.is_prepared(builder):
         from research.data import prepare
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from research.data import datasets, images, pipeline, sources, views
+from research.data import datasets, images, pipeline, recorded, sources, views
 from research.data.spec import SHARE, SIDE, MarkedImageSpec
 from research.spec import checks, field, invalid
 
@@ -188,16 +188,18 @@ def clean(boxes: np.ndarray, size: views.Size, clip: bool) -> tuple[np.ndarray, 
     return boxes.clip(0, [size[1], size[0]] * 2).astype(np.float32), ~empty & (clip | ~outside)
 
 
-def load(spec: DetectionDataSpec) -> Detections:
+def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> Detections:
     """The images and boxes that `spec` describes; no example is read yet.
 
-    A folder that has not been prepared, or that changed since, is prepared here. Raises ValueError for an unknown name,
-    images with more boxes than `max_boxes`, and with bad_boxes="refuse" for bad boxes.
+    A folder that has not been prepared, or that changed since, is prepared here; `known` is as in datasets.load.
+
+    Raises ValueError for an unknown name, images with more boxes than `max_boxes`, and with bad_boxes="refuse" for bad
+    boxes.
     """
-    builder = sources.open_builder(spec.name, spec.dir)
+    builder = known or sources.open_builder(spec.name, spec.dir)
     from research.data.builders import boxes  # here, since TFDS is slow to import
 
-    if not isinstance(builder, boxes.BoxBuilder):
+    if not known and not isinstance(builder, boxes.BoxBuilder):
         raise ValueError(
             f"config.data.name={spec.name!r} has no boxes; choose bccd_voc, boxed_shapes, coco2017 or folder:PATH "
             "with pictures and annotations as Pascal VOC or COCO have them"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from research.data import datasets, pairs, pipeline
+from research.data import datasets, pairs, pipeline, recorded
 from research.data.spec import FaceDataSpec
 
 NO_COLUMNS = ("image", "label", "path")
@@ -130,9 +130,9 @@ def gallery_of(split: str) -> tuple[str, ...]:
     return {"train": (), "validation": ("train",), "test": ("train", "validation")}[split]
 
 
-def load(spec: FaceDataSpec, gallery: bool) -> Faces:
+def load(spec: FaceDataSpec, gallery: bool, known: recorded.Recorded | None = None) -> Faces:
     """The images of people that `spec` describes; otherwise as datasets.load."""
-    pictures = datasets.load(spec)
+    pictures = datasets.load(spec, known)
     return Faces(
         **{field.name: getattr(pictures, field.name) for field in dataclasses.fields(pictures)}, gallery=gallery
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from research.data import datasets, image_files, images, sources, views
+from research.data import datasets, image_files, images, recorded, sources, views
 from research.data.spec import SIDE, MarkedImageSpec
 from research.data.views import VOID
 from research.spec import checks, field, invalid
@@ -134,16 +134,17 @@ class Scenes(datasets.Classed):
         return np.asarray(shown.resize(image.size, Image.Resampling.NEAREST))
 
 
-def load(spec: SegmentationDataSpec) -> Scenes:
+def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> Scenes:
     """The images and masks that `spec` describes; no example is read yet.
 
-    A folder that has not been prepared, or that changed since, is prepared here. Raises ValueError for an unknown name
-    or sizes that do not fit the images.
+    A folder that has not been prepared, or that changed since, is prepared here; `known` is as in datasets.load.
+
+    Raises ValueError for an unknown name or sizes that do not fit the images.
     """
-    builder = sources.open_builder(spec.name, spec.dir)
+    builder = known or sources.open_builder(spec.name, spec.dir)
     from research.data.builders import masks  # here, since TFDS is slow to import
 
-    if not isinstance(builder, masks.MaskBuilder):
+    if not known and not isinstance(builder, masks.MaskBuilder):
         raise ValueError(
             f"config.data.name={spec.name!r} has no masks; choose camvid, cityscapes_fine, coloured_shapes or "
             "folder:PATH with images and masks in PATH/train"

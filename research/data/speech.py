@@ -4,11 +4,12 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research.data import audio, datasets, packing, pipeline, sound_files, sources, templates, tokens
+from research.data import audio, datasets, packing, pipeline, recorded, sound_files, sources, templates, tokens
 from research.data import vocabulary as vocabulary_lib
 from research.data.utterances import Joined, Subset, ToArrays, Utterances
 from research.measure import progress
@@ -121,6 +122,10 @@ class Speech(datasets.Dataset):
     def is_prepared(self) -> bool:
         """Whether its examples are there to be read; their tokens are made when they are needed."""
         return sources.is_prepared(self.prepared.raw.builder)
+
+    def record(self, folder: Path) -> None:
+        """As in Dataset, with the vocabulary."""
+        recorded.write(folder, recorded.describe(self.prepared.raw.builder), self.vocabulary.serialized)
 
     @property
     def vocabulary(self) -> vocabulary_lib.Vocabulary:
@@ -247,7 +252,7 @@ class Speech(datasets.Dataset):
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]} | count
 
 
-def load(spec: SpeechSpec, shortening: int = 1) -> Speech:
+def load(spec: SpeechSpec, shortening: int = 1, known: recorded.Recorded | None = None) -> Speech:
     """The sounds that `spec` describes; no example is read yet.
 
     A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
@@ -255,7 +260,7 @@ def load(spec: SpeechSpec, shortening: int = 1) -> Speech:
     Raises ValueError for an unknown name or field of a template, and for a bad setting.
     """
     mel = audio.LogMel(spec)
-    builder = sources.open_builder(spec.name, spec.dir)
+    builder = known or sources.open_builder(spec.name, spec.dir)
     if "audio" not in builder.info.features:
         raise ValueError(f"config.data.name={spec.name!r} holds no sounds, only {', '.join(builder.info.features)}")
     template = templates.Template(spec.target, spec.target, templates.REFERENCES)
@@ -269,7 +274,7 @@ def load(spec: SpeechSpec, shortening: int = 1) -> Speech:
     transform = transform.shaped(mel.frames(longest))
     to_learn = transform.shaped(mel.frames(longest_to_learn))
     return Speech(
-        prepared=Transcripts(raw, template, settings, spec.vocabulary),
+        prepared=Transcripts(raw, template, settings, known.vocabulary if known else spec.vocabulary),
         train_transform=dataclasses.replace(to_learn, augment=audio.Augment(spec), longest=longest_to_learn),
         eval_transform=transform,
         workers=spec.workers,

@@ -4,11 +4,12 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research.data import datasets, packing, pipeline, sentences, sources, templates, tokens
+from research.data import datasets, packing, pipeline, recorded, sentences, sources, templates, tokens
 from research.data import vocabulary as vocabulary_lib
 from research.data.builders import text_folder
 from research.measure import progress
@@ -65,6 +66,15 @@ class Text(datasets.Dataset):
     def is_prepared(self) -> bool:
         """Whether its texts are there to be read; their tokens are made when they are needed."""
         return sources.is_prepared(self.prepared.raw.builder)
+
+    def record(self, folder: Path) -> None:
+        """As in Dataset, with the vocabulary, and the targets where they are so few that they may be classes."""
+        try:
+            targets = self.distinct_targets()
+        except ValueError:
+            targets = None
+        description = recorded.describe(self.prepared.raw.builder) | {"targets": targets}
+        recorded.write(folder, description, self.vocabulary.serialized)
 
     @property
     def vocabulary(self) -> vocabulary_lib.Vocabulary:
@@ -153,11 +163,16 @@ class Text(datasets.Dataset):
 
     def distinct_targets(self, most: int = 100) -> list[tuple[int, ...]]:
         """The token ids of the different targets of the training split, such as classes; ValueError for over `most`."""
+        too_many = f"{self.name} has more than {most} different targets, so that they are no classes"
+        if isinstance(builder := self.prepared.raw.builder, recorded.Recorded):
+            if builder.targets is None:
+                raise ValueError(too_many)
+            return builder.targets
         examples, found = self._examples("train"), set()
         for index in range(len(examples)):
             found.add(tuple(tokens.cut(examples.whole(index)[1], self.spec.target_length).tolist()))
             if len(found) > most:
-                raise ValueError(f"{self.name} has more than {most} different targets, so that they are no classes")
+                raise ValueError(too_many)
         return sorted(found)
 
     def encode(self, texts: Sequence[str]) -> pipeline.Batch:
@@ -166,8 +181,7 @@ class Text(datasets.Dataset):
         A text holds the fields of the source template, between tabs where there are several (question, tab, context).
         Raises ValueError for a wrong number of fields and for a text that is empty or too long.
         """
-        ids = [np.array([*self.vocabulary.encode(self._filled(text)), self.vocabulary.eos]) for text in texts]
-        ids = list(map(self._splitter, ids)) if self._splitter else ids
+        ids = list(map(self._given, texts))
         self._check(np.array([len(each) for each in ids]), "source_length", self.spec.source_length, "given")
         cut = functools.partial(
             tokens.cut, limit=self.spec.source_length, keep_end=self.spec.truncate_source == "start"
@@ -175,6 +189,22 @@ class Text(datasets.Dataset):
         examples = [self.eval_transform([(cut(each), np.array([], np.int32))]) for each in ids]
         batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
         return {**batch, "index": np.zeros(len(texts), np.int32), "weight": np.ones(len(texts), np.float32)}
+
+    def problem(self, text: str) -> ValueError | None:
+        """Why `encode` would refuse a text; None where it would not."""
+        try:
+            if not self.spec.truncate:
+                self._check(np.array([len(self._given(text))]), "source_length", self.spec.source_length, "given")
+            else:
+                self._given(text)
+        except ValueError as error:
+            return error
+        return None
+
+    def _given(self, text: str) -> Any:
+        """The token ids of a text as `encode` takes it, or sentences of them."""
+        ids = np.array([*self.vocabulary.encode(self._filled(text)), self.vocabulary.eos])
+        return self._splitter(ids) if self._splitter else ids
 
     def _filled(self, text: str) -> str:
         """The source template, filled with the fields in `text`."""
@@ -187,16 +217,16 @@ class Text(datasets.Dataset):
         return self.prepared.template.source.format(**dict(zip(names, parts, strict=True)))
 
 
-def load(spec: TextSpec) -> Text:
+def load(spec: TextSpec, known: recorded.Recorded | None = None) -> Text:
     """The texts that `spec` describes; no example is read yet.
 
     A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
-    prepare it when its counts or its examples are asked for. Their tokens are made then too. Raises ValueError for an
-    unknown name, field of a template or special token, and for a bad setting.
+    prepare it when its counts or its examples are asked for. Their tokens are made then too; `known` is as in datasets.
+    Raises ValueError for an unknown name, field of a template or special token, and for a bad setting.
     """
-    if spec.name.startswith(sources.FOLDER):
+    if not known and spec.name.startswith(sources.FOLDER):
         text_folder.check(spec.name.removeprefix(sources.FOLDER))
-    builder = sources.open_builder(spec.name, spec.dir)
+    builder = known or sources.open_builder(spec.name, spec.dir)
     template = templates.choose(spec.name, spec.source, spec.target)
     template.check(spec.name, builder.info.features)
     builder = datasets.prepared(builder, spec.name, spec.dir)
@@ -210,8 +240,8 @@ def load(spec: TextSpec) -> Text:
         fold_case=spec.fold_case,
     )
     raw = sources.Prepared(builder, spec.name, spec.validation_fraction, without=template.unlabelled)
-    prepared = tokens.Tokens(raw, template, settings, spec.vocabulary)
-    if spec.vocabulary:
+    prepared = tokens.Tokens(raw, template, settings, known.vocabulary if known else spec.vocabulary)
+    if prepared.vocabulary_file:
         prepared.vocabulary  # noqa: B018  Raises where the file does not fit.
     to_arrays = packing.ToArrays(spec.source_length, spec.target_length)
     return Text(prepared, to_arrays, to_arrays, spec.workers, spec.prefetch, spec)

@@ -103,7 +103,8 @@ class Vocabulary:
         return vocabulary
 
     @cached_property
-    def _serialized(self) -> bytes:
+    def serialized(self) -> bytes:
+        """The content of the file. Raises ValueError where it cannot be read."""
         path = self._path()
         try:
             return path.read_bytes()
@@ -115,14 +116,14 @@ class Vocabulary:
         import sentencepiece
 
         try:
-            return sentencepiece.SentencePieceProcessor(model_proto=self._serialized)
+            return sentencepiece.SentencePieceProcessor(model_proto=self.serialized)
         except RuntimeError:
             raise ValueError(f"vocabulary {str(self._path())!r} is no sentencepiece model") from None
 
     @cached_property
     def digest(self) -> str:
         """16 hex digits over the file."""
-        return hashlib.sha256(self._serialized).hexdigest()[:16]
+        return hashlib.sha256(self.serialized).hexdigest()[:16]
 
     @property
     def pieces(self) -> int:

@@ -4,13 +4,18 @@ Every bar and every message beside one goes through here, so that no message end
 carriage returns.
 """
 
+import contextlib
 import os
 import sys
 import time
+import weakref
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
+
+from research import files
 
 # Seconds between two plain lines at first (TESSERA_PROGRESS_S says otherwise); later a twentieth of the time that has
 # passed, but no more than AT_MOST_S.
@@ -25,6 +30,7 @@ class Lines:
 
     def __init__(self, total: int | None, what: str, unit: str, initial: int = 0):
         self.n, self._total, self._what, self._unit = initial, total, what, unit
+        self._initial = initial
         self._begun = self._last = time.monotonic()
         self._every_s = _every_s()
         self._shown: int | None = None
@@ -56,8 +62,11 @@ class Lines:
     def _show(self) -> None:
         self._shown = self.n
         of = f" of {self._total:,} ({self.n / self._total:.0%})" if self._total else ""
-        parts = [f"{self.n:,}{of} {self._unit} after {time.monotonic() - self._begun:.0f} s"]
-        say(f"{self._what}: " + ", ".join(parts + ([self._more] if self._more else [])))
+        elapsed = time.monotonic() - self._begun
+        parts = [f"{self.n:,}{of} {self._unit} after {elapsed:.0f} s", self._more]
+        if self._total and self._initial < self.n < self._total:
+            parts.append(f"about {_span(elapsed / (self.n - self._initial) * (self._total - self.n))} left")
+        say(f"{self._what}: " + ", ".join(filter(None, parts)))
 
 
 class _Hidden(Lines):
@@ -98,11 +107,59 @@ def on_terminal() -> bool:
 
 
 def say(line: str) -> None:
-    """One line to a person, on standard error, above any bar."""
+    """One line to a person, on standard error, above any bar; and into every `Log`."""
+    for log in list(_LOGS):
+        log.write(line)
     if on_terminal():
         tqdm.write(line, file=sys.stderr)
     else:
         print(line, file=sys.stderr, flush=True)
+
+
+_LOGS: "weakref.WeakSet[Log]" = weakref.WeakSet()
+
+
+class Log:
+    """What is said, with the time (UTC), at the end of a file. What is said before it is opened is kept for it.
+
+    A file that cannot be written is no reason to end what is logged.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+        self._file: TextIO | None = None
+        _LOGS.add(self)
+
+    def open(self, path: Path) -> None:
+        """Names the file, which may be there already."""
+        with contextlib.suppress(OSError):
+            files.end_line(path)
+            self._file = path.open("a", buffering=1, encoding="utf-8")
+            self._file.writelines(self._kept)
+        self._kept = []
+
+    def write(self, line: str) -> None:
+        """One line that is not said to anybody else."""
+        stamped = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} {line}\n"
+        if self._file is None:
+            self._kept.append(stamped)
+            return
+        with contextlib.suppress(OSError):
+            self._file.write(stamped)
+
+    def close(self) -> None:
+        """Nothing more is logged; a second call does nothing."""
+        _LOGS.discard(self)
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+
+def _span(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _every_s() -> float:

@@ -203,6 +203,12 @@ def likeliest(probabilities: np.ndarray, class_names: Sequence[str], count: int 
     return ", ".join(f"{class_names[index]} {probabilities[index]:.1%}" for index in best)
 
 
+def record(probabilities: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """The likeliest class by `probabilities` [classes], and those of all classes, for a file of answers."""
+    shares = {name: round(float(share), 6) for name, share in zip(class_names, probabilities, strict=True)}
+    return {"class": max(shares, key=shares.get), "probabilities": shares}
+
+
 def _boxes(rng: jax.Array, alpha: float, count: int, height: int, width: int) -> jax.Array:
     """Masks [count, height, width] of boxes whose areas are Beta(alpha, alpha) shares before they are clipped."""
     area_rng, y_rng, x_rng = jax.random.split(rng, 3)

@@ -11,20 +11,21 @@ from research.train.program import Program
 
 
 def predict(
-    program: Program, variables: Any, seed: int, batch_size: int, examples: dict[str, np.ndarray]
+    program: Program, variables: Any, seed: int, batch_size: int, examples: dict[str, np.ndarray], rows: int = 0
 ) -> dict[str, np.ndarray]:
     """What `variables` make of `examples`: arrays [count, ...] in, arrays [count, ...] out.
 
-    A batch has `batch_size` rows at most, and no more than the examples need on the mesh; zeros fill the last one.
+    A batch has `batch_size` rows at most, and no more than the examples, or `rows` of them, need on the mesh;
+    zeros fill the last one.
     """
     count, parts = len(next(iter(examples.values()))), sharding.batch_shards(program.mesh)
-    size = min(batch_size, -(-count // parts) * parts)
-    rows, outputs = local_rows(program.batch_sharding, size), []
+    size = min(batch_size, -(-max(count, rows) // parts) * parts)
+    local, outputs = local_rows(program.batch_sharding, size), []
     for begin in range(0, count, size):
         chunk = {name: array[begin : begin + size] for name, array in examples.items()}
         fill = size - len(next(iter(chunk.values())))
         chunk = {name: np.pad(array, [(0, fill)] + [(0, 0)] * (array.ndim - 1)) for name, array in chunk.items()}
-        batch = to_mesh({name: array[rows] for name, array in chunk.items()}, program.batch_sharding)
+        batch = to_mesh({name: array[local] for name, array in chunk.items()}, program.batch_sharding)
         rng = jax.random.fold_in(jax.random.key(seed), begin)  # for answers that are sampled
         outputs.append(jax.device_get(program.predict_step(variables, batch, rng)))
     return jax.tree.map(lambda *chunks: np.concatenate(chunks)[:count], *outputs)

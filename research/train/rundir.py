@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from etils import epath
 
 from research import config as config_lib
 from research import files
+from research.data import recorded
 from research.train import seal
 
-_KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl")
+HISTORY = "config_history.jsonl"  # the configs that a run had before that of config.json, the first one first
+_KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl", "run.log", HISTORY)
+_KEPT += (recorded.FILE, recorded.VOCABULARY)
 
 
 class Folder:
@@ -63,7 +67,7 @@ class Folder:
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
-def prediction_paths(folder: Folder, files: Sequence[str]) -> list[Path]:
+def prediction_paths(folder: Folder, files: Sequence[str]) -> dict[str, Path]:
     """For each of `files` where its answers are written, without suffix: `folder.files`/predict/NAME; to be pushed.
 
     Raises ValueError where two of them would have one name.
@@ -73,7 +77,7 @@ def prediction_paths(folder: Folder, files: Sequence[str]) -> list[Path]:
     stems = [Path(file).stem for file in files]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise ValueError(f"two inputs are called {twice[0]}, and so would be their answers; give them one at a time")
-    return [folder.files / "predict" / stem for stem in stems]
+    return {file: folder.files / "predict" / stem for file, stem in zip(files, stems, strict=True)}
 
 
 def claim(
@@ -103,17 +107,35 @@ def claim(
         differing, refused = config_lib.differences(before, config, in_use)
         allowed = allowed if position else differing
         if refused:
-            raise ValueError(
-                f"{name or workdir} belongs to another config{origin} ({'; '.join(refused)}); "
-                "choose another --workdir or undo the change"
-            )
+            raise another_config(str(name or workdir), origin, refused)
     if warning:
         warn(warning)
     if write:
         with writing(name or workdir):
             workdir.mkdir(parents=True, exist_ok=True)
+            if before is not None and before != json.loads(json.dumps(config_lib.plain(config))):
+                _keep_config(workdir / HISTORY, before, allowed)
             write_json(workdir / "config.json", config_lib.plain(config))
     return [line for line in allowed if not line.startswith("source.")]
+
+
+def another_config(name: str, origin: str, refused: Sequence[str]) -> ValueError:
+    """The error for a run directory whose config, that of `origin`, differs in what is `refused`."""
+    message = f"{name} belongs to another config{origin} ({'; '.join(refused)}); choose another --workdir or undo the "
+    message += "change"
+    if all(line.startswith("optimizer.") for line in refused):
+        message += f", or begin another run from its weights with --config.train.init_from={name}"
+    return ValueError(message)
+
+
+def _keep_config(history: Path, before: Mapping[str, Any], changed: Sequence[str]) -> None:
+    """Appends the config that a run had until now, and what has changed since."""
+    entry = {"until": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()), "changed": list(changed), "config": before}
+    files.end_line(history)
+    with history.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def finite(content: Any) -> Any:

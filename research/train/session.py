@@ -42,6 +42,7 @@ class Session:
     def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, write: bool = False):
         self.config, self.task, self.data, self.settings = config, task, data, config.train
         self.name, self.writes = str(workdir), write
+        self.log = progress.Log() if write and processes.is_main() else None
         rundir.check_workdir(workdir, write)
         self.folder = rundir.Folder(workdir)
         self.workdir, files = self.folder.root, self.folder.files
@@ -66,8 +67,14 @@ class Session:
         try:
             self._open(processes.is_main() and write, claim)
         except BaseException:
-            self.lock.release()
+            self.release()
             raise
+
+    def release(self) -> None:
+        """Lets go of the directory and ends the log."""
+        self.lock.release()
+        if self.log:
+            self.log.close()
 
     def _take_lock(self) -> None:
         """Makes this run the only one in its directory; process 0 does so for all. Raises ValueError on all of them."""
@@ -88,6 +95,7 @@ class Session:
         files = self.folder.files
         if main:
             claim(write=True, warn=lambda line: None)  # once more, now that nobody else can
+            self.log.open(files / "run.log")
         self.timeline = Timeline(files / "timeline.jsonl" if main else None)
         self.metrics = rundir.Metrics(files, write=main, warn=self.say)
         mode = self.task.selection[1]
@@ -153,10 +161,7 @@ class Session:
         """Raises ValueError where the checkpoint with this `meta` is of a config that this run must not differ from."""
         _, refused = config_lib.differences(meta["config"], self.config, in_use=not self.writes)
         if refused:
-            raise ValueError(
-                f"{self.name} belongs to another config, by checkpoint {meta['step']} ({'; '.join(refused)}); "
-                "choose another --workdir or undo the change"
-            )
+            raise rundir.another_config(self.name, f", by checkpoint {meta['step']}", refused)
 
     def check_data(self, meta: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint with this `meta` has seen other data."""

@@ -12,13 +12,14 @@ import numpy as np
 
 from research import config as config_lib
 from research.command import FULL, Failure
+from research.data.datasets import Dataset
 from research.files import sealed
 from research.measure import flops, progress
 from research.measure.chips import chip_of
 from research.measure.clock import Clock, describe
 from research.measure.timeline import lost_seconds, read
 from research.parallel import processes
-from research.train import interrupts, prediction, preemption, result, rundir
+from research.train import interrupts, prediction, preemption, result, rundir, summary
 from research.train.ahead import Ahead
 from research.train.checkpoint import has_steps
 from research.train.feed import local_rows, to_mesh
@@ -70,8 +71,12 @@ def run(
     training = Run(config, task, data, workdir, start)
     try:
         content = training.train()
+    except Exception as error:
+        if training.log:
+            training.log.write(f"error: {error}")
+        raise
     finally:
-        training.lock.release()
+        training.release()
     if plot and content is not None:
         plot(workdir)
     return content
@@ -97,9 +102,9 @@ class Predictor:
         size = config.train.eval_batch_size
         self._predict = functools.partial(prediction.predict, using.program, state.evaluated, config.seed, size)
 
-    def __call__(self, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays [count, ...] in, arrays [count, ...] out."""
-        return self._predict(examples)
+    def __call__(self, examples: dict[str, np.ndarray], rows: int = 0) -> dict[str, np.ndarray]:
+        """Arrays [count, ...] in, arrays [count, ...] out; the model sees `rows` at a time at least, if it may."""
+        return self._predict(examples, rows)
 
 
 class Run(Session):
@@ -185,6 +190,8 @@ class Run(Session):
             done.unlink(missing_ok=True)
         if self.stop.poll():
             self.leave(None)
+        for line in summary.lines(self.config, self.program, self.data, step):
+            self.say(line)
         # Only now: a finished run keeps the test scores in its metrics.
         evaluated = step > 0 and self.checkpoints.was_evaluated(step)
         self.metrics.resume(step, evaluated=evaluated, logged=self._logged)
@@ -204,10 +211,12 @@ class Run(Session):
         restored = self.checkpoints.restore(self.program)
         if restored is None:
             train_step = self._compile_ahead()
+            self._record_data()
             return self._begin(), 0, train_step
         step, state, meta = restored
         self.check_config(meta)
         self.check_data(meta)
+        self._record_data()
         self.validated[step] = meta.get("validation", {})
         self._logged = step - step % meta["config"]["train"]["log_every"]
         if step > self.settings.steps:
@@ -218,6 +227,11 @@ class Run(Session):
         if step < self.settings.steps or not (self.folder.files / "result.json").exists():
             self.say(f"continuing at step {step}")
         return state, step, self._compile_ahead() if step < self.settings.steps else None
+
+    def _record_data(self) -> None:
+        """What prediction needs of the data set goes into the run directory, once it is known to be the right one."""
+        if processes.is_main() and isinstance(self.data, Dataset):
+            self.data.record(self.folder.files)
 
     def _begin(self) -> State:
         """A fresh state, with the weights of `config.train.init_from`."""

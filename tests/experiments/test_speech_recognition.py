@@ -1,5 +1,6 @@
 """What a trained model hears in sound files, altered in every way that a recording may be."""
 
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import soundfile
 
 from experiments.speech_recognition import main
 from research import config as configs
+from research.command import Failure
 from research.data import audio, prepare
 from research.data.builders import dial_tones
 from research.tasks import speech
@@ -84,15 +86,19 @@ def test_a_long_sound_is_heard_in_parts(trained, tmp_path, capsys):
 
 
 @pytest.mark.long
-def test_one_bad_file_among_good_ones_is_named_before_anything_is_printed(trained, tmp_path, capsys):
+def test_one_bad_file_among_good_ones_is_named_and_the_others_are_heard(trained, tmp_path, capsys):
     soundfile.write(tmp_path / "good.wav", dialled((1,)), 8000)
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     config, workdir, _ = trained
     with pytest.raises(ValueError, match=r"sound '.*bad.wav' cannot be decoded"):
-        main.main(config, workdir, "predict", [str(tmp_path / "good.wav"), str(tmp_path / "bad.wav")])
-    assert capsys.readouterr().out == ""
-    main.main(config, workdir, "predict", [str(tmp_path / "good.wav")])
-    assert f"{tmp_path / 'good.wav'}: one (" in capsys.readouterr().out
+        main.main(config, workdir, "predict", [str(tmp_path / "bad.wav")])
+    with pytest.raises(Failure, match="1 of 2 inputs could not be answered"):
+        main.main(config, workdir, "predict", [str(tmp_path)], str(tmp_path / "out.jsonl"))
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{tmp_path / 'good.wav'}: one (")
+    assert f"{tmp_path / 'bad.wav'}: cannot be decoded" in said.err
+    bad, good = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert good["text"] == "one" and 0.5 < good["confidence"] <= 1 and "cannot be decoded" in bad["error"]
 
 
 def test_confidence_is_the_mean_probability_of_a_token():

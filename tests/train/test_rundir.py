@@ -110,9 +110,29 @@ def test_another_kind_of_url_and_a_missing_package_are_refused(monkeypatch):
 
 
 def test_answers_to_files_of_one_name_would_be_one(tmp_path):
-    assert rundir.prediction_paths(rundir.Folder(tmp_path), ["a/1.jpg", "b/2.png"]) == [
-        tmp_path / "predict/1",
-        tmp_path / "predict/2",
-    ]
+    assert rundir.prediction_paths(rundir.Folder(tmp_path), ["a/1.jpg", "b/2.png"]) == {
+        "a/1.jpg": tmp_path / "predict/1",
+        "b/2.png": tmp_path / "predict/2",
+    }
     with pytest.raises(ValueError, match=r"two inputs are called 1, and so would be their answers"):
         rundir.prediction_paths(rundir.Folder(tmp_path), ["a/1.jpg", "b/2.png", "b/1.jpg"])
+
+
+def test_the_config_that_a_run_began_with_is_kept(tmp_path):
+    first, second = ({"mesh": {"data": count}, "seed": 0} for count in (1, 2))
+    rundir.claim(tmp_path, first, write=True)
+    rundir.claim(tmp_path, first, write=True)
+    assert not (tmp_path / rundir.HISTORY).exists()
+    rundir.claim(tmp_path, second, write=True)
+    (entry,) = map(json.loads, (tmp_path / rundir.HISTORY).read_text().splitlines())
+    assert entry["config"] == first and entry["changed"] == ["mesh.data: 1 -> 2"]
+    assert rundir.read_json(tmp_path / "config.json") == second
+
+
+def test_another_learning_rate_is_refused_and_the_way_on_is_named(tmp_path):
+    rate = lambda value, seed=0: {"optimizer": {"learning_rate": value}, "seed": seed}
+    rundir.claim(tmp_path, rate(0.1), write=True)
+    with pytest.raises(ValueError, match=rf"learning_rate: 0.1 -> 0.2\); .*--config.train.init_from={tmp_path}$"):
+        rundir.claim(tmp_path, rate(0.2), write=True)
+    with pytest.raises(ValueError, match=r"undo the change$"):
+        rundir.claim(tmp_path, rate(0.2, seed=1), write=True)

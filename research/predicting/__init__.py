@@ -1,0 +1,6 @@
+"""What `predict` of every experiment shares: its inputs, what it says of bad ones, and the file of its answers."""
+
+from research.predicting.asking import Asking, known
+from research.predicting.inputs import Named, files, texts
+
+__all__ = ["Asking", "Named", "files", "known", "texts"]

@@ -1,0 +1,119 @@
+"""One `predict` of a trained run: good inputs are answered, bad ones are told of, and all go into a file."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from research.command import Failure
+from research.data import recorded
+from research.measure import progress
+from research.parallel import processes
+from research.predicting import answers
+from research.predicting.inputs import Named
+from research.train import rundir, trainer
+
+_LONG = 200  # letters of a text that a message names
+
+
+def known(mode: str, workdir: str) -> recorded.Recorded | None:
+    """What the run in `workdir` has recorded of its data set, where that is enough, which it is for `predict`."""
+    if mode != "predict":
+        return None
+    folder = rundir.Folder(workdir)
+    found = recorded.read(folder.files)
+    if found:
+        found.folder = folder  # the files of a bucket lie on this machine as long as it lives
+    return found
+
+
+class Asking:
+    """The inputs and the answers of one command; a context, at whose end `out` is written and the exit code follows.
+
+    Raises ValueError at the end where no input could be answered, and Failure, which is exit code 1, where some could
+    not. A single input that is bad raises its own error.
+    """
+
+    def __init__(self, config: Any, task: Any, data: Any, workdir: str, out: str = ""):
+        if out:
+            answers.check(out)
+        self._run, self._out = (config, task, data, workdir), out
+        self._batch_size = config.train.eval_batch_size
+        self._predictor: trainer.Predictor | None = None
+        self._records: list[answers.Record] = []
+        self._names: list[str] = []
+        self._given = self._bad = self._rows = 0
+
+    def __enter__(self) -> "Asking":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is not None:
+            return
+        if self._bad == self._given:
+            raise ValueError(f"none of the {self._given} inputs can be answered")
+        if self._out and processes.is_main():
+            order = {name: place for place, name in reversed(list(enumerate(self._names)))}
+            answers.write(self._out, sorted(self._records, key=lambda record: order.get(record["input"], -1)))
+        if self._bad:
+            raise Failure(f"{self._bad} of {self._given} inputs could not be answered; all others are")
+
+    def batches(
+        self, named: Sequence[Named], read: Callable[[Any], Any], size: int = 0
+    ) -> Iterator[tuple[list[str], list[Any]]]:
+        """Names of inputs and what `read` makes of each, up to `size` (`train.eval_batch_size`) at a time.
+
+        What has an error, or for which `read` raises ValueError, is told of and left out.
+        """
+        size = size or self._batch_size
+        self._given += len(named)
+        self._names += [each.name for each in named]
+        self._rows = size if len(named) > size else 0  # so that the last batch needs no program of its own
+        names, contents = [], []
+        for name, content, error in named:
+            try:
+                if error:
+                    raise error
+                contents.append(read(content))
+                names.append(name)
+            except ValueError as problem:
+                self.refuse(name, problem)
+            if len(names) == size:
+                yield names, contents
+                names, contents = [], []
+        if names:
+            yield names, contents
+
+    @property
+    def predictor(self) -> trainer.Predictor:
+        """The selected checkpoint, which is read when it is first asked for: after what is wrong with inputs."""
+        if self._predictor is None:
+            self._predictor = trainer.Predictor(*self._run)
+        return self._predictor
+
+    def outputs(self, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the model makes of `examples`: arrays [count, ...] in, arrays [count, ...] out."""
+        return self.predictor(examples, self._rows) if self._rows else self.predictor(examples)
+
+    def answer(self, line: str, record: answers.Record) -> None:
+        """Prints one answer, and keeps its record for the file."""
+        if processes.is_main():
+            print(line)
+            self.keep(record)
+
+    def keep(self, record: answers.Record) -> None:
+        """Keeps a record for the file, of which nothing is printed."""
+        self._records.append(record)
+
+    def refuse(self, name: str, error: ValueError) -> None:
+        """Tells of a bad input in one line. Raises `error` where it is the only one."""
+        if self._given == 1:
+            raise error
+        self._bad += 1
+        if processes.is_main():
+            why = re.sub(rf"^(\w+ )?{re.escape(repr(name))} ", "", str(error)).removeprefix(f"{name}, ")
+            why = " ".join(why.split())
+            progress.say(f"{name if len(name) <= _LONG else name[:_LONG] + '...'}: {why}")
+            self._records.append({"input": name, "error": why})

@@ -1,0 +1,101 @@
+"""From the words of a command line to the inputs that they name: files, folders, patterns and standard input."""
+
+import glob
+import os
+import sys
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.data.builders import text_files
+
+TEXT_SUFFIXES = (".txt",)
+
+
+class Named(NamedTuple):
+    """An input and how it is called in answers; or, as `error`, why there is none of that name."""
+
+    name: str
+    content: Any = None
+    error: ValueError | None = None
+
+
+def files(inputs: Sequence[str], suffixes: Container[str], what: str) -> list[Named]:
+    """The files that `inputs` name.
+
+    Args:
+        inputs: files; folders, which stand for the files of this kind below them, sorted; patterns such as "a/*.png";
+            "-" for standard input, which holds a file name on each line.
+        suffixes: the endings of the files of this kind, in lower case.
+        what: their name in messages, such as "images".
+
+    Returns:
+        The files, which need not exist, each as its own content; with an error, what stands for no file.
+
+    Raises:
+        ValueError: standard input is all there is, and it is empty.
+    """
+    found = []
+    for given in _with_standard_input(inputs):
+        paths = _matching(given, suffixes)
+        if paths:
+            found += [Named(path, path) for path in paths]
+        else:
+            problem = "holds no" if os.path.isdir(given) else "matches no"
+            found.append(Named(given, error=ValueError(f"{given!r} {problem} {what}")))
+    if not found:
+        raise ValueError(f"standard input names no {what}; give a file name on each line")
+    return found
+
+
+def texts(inputs: Sequence[str]) -> list[Named]:
+    """The texts that `inputs` name: texts themselves, text files with one a line, folders of them, patterns, or "-".
+
+    A folder without text files, or a pattern that no file matches, is a text. With an error: a file with a line that
+    is empty or not UTF-8, with its place.
+    """
+    found = []
+    for given in inputs:
+        if given == "-":
+            found += _lines("standard input", lambda: text_files.split_lines(sys.stdin.buffer.read(), "standard input"))
+            continue
+        paths = _matching(given, TEXT_SUFFIXES)
+        if paths and os.path.isfile(paths[0]):  # Path.is_file raises for a text that is too long for a file name
+            for path in paths:
+                found += _lines(path, lambda path=path: text_files.lines(Path(path)))
+        else:
+            found.append(Named(given, given))
+    return found
+
+
+def _lines(name: str, read: Any) -> list[Named]:
+    try:
+        return [Named(line, line) for line in read()]
+    except ValueError as error:
+        return [Named(name, error=error)]
+
+
+def _with_standard_input(inputs: Sequence[str]) -> Iterator[str]:
+    for given in inputs:
+        if given == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        else:
+            yield given
+
+
+def _matching(given: str, suffixes: Container[str]) -> list[str]:
+    """The files that a word stands for; the word itself unless it is a folder or a pattern."""
+    if os.path.isdir(given):
+        return sorted(_below(given, suffixes))
+    if glob.has_magic(given) and not os.path.lexists(given):
+        return sorted(path for path in glob.glob(given, recursive=True) if os.path.isfile(path))
+    return [given]
+
+
+def _below(folder: str, suffixes: Container[str]) -> Iterator[str]:
+    """The files with these suffixes in a folder and those inside it; what is hidden is left out."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
+                yield os.path.join(place, name)
