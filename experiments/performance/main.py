@@ -91,7 +91,8 @@ QUICK_DATA = ("digits", "boxed_shapes", "moving_digits/motion", "spelled_numbers
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the suites, one after the other; a goal that is missed is said in the table and is no error."""
     arguments = parse(argv)
-    disable_compilation_cache()
+    if not arguments.quick:
+        disable_compilation_cache()
     revision = result.revision()  # now, since recording changes the tree
     measured: list[Row] = []
     for name in QUICK_DATA if arguments.quick else ():
