@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from research import cli, predicting
 from research import config as config_lib
+from research import predicting
+from research.cli import experiment
 from research.data import detection as boxes
 from research.data import drawing, image_files, recorded, views
 from research.interop import start
@@ -82,4 +83,4 @@ def show_predictions(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    experiment.run(main)

@@ -12,8 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from research import cli, predicting
 from research import config as config_lib
+from research import predicting
+from research.cli import experiment
 from research.data import drawing, image_files, recorded
 from research.data import segmentation as scenes
 from research.interop import start
@@ -85,4 +86,4 @@ def show_predictions(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    experiment.run(main)

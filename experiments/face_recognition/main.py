@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from research import cli, predicting
 from research import config as config_lib
+from research import predicting
+from research.cli import experiment
 from research.data import faces as faces_data
 from research.data import image_files, recorded
 from research.data.spec import FaceDataSpec
@@ -94,4 +95,4 @@ def _threshold(task: faces.Task, predictor: trainer.Predictor, workdir: str) -> 
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    experiment.run(main)

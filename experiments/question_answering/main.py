@@ -10,7 +10,8 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from typing import Any
 
-from research import cli, text2text
+from research import text2text
+from research.cli import experiment
 
 defaults, build = text2text.defaults, text2text.build
 
@@ -24,4 +25,4 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: 
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    experiment.run(main)

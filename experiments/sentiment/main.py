@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from research import cli, text2text
+from research import text2text
+from research.cli import experiment
 from research.tasks.class_words import ClassWords
 
 defaults, build = text2text.defaults, text2text.build
@@ -42,4 +43,4 @@ def record(answers: Sequence[text2text.Answer]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    experiment.run(main)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research import cli, predicting
 from research import config as config_lib
+from research import predicting
+from research.cli import experiment
 from research.data import recorded, sound_files
 from research.data import speech as speech_data
 from research.interop import start
@@ -129,4 +130,4 @@ def confidence(task: speech.Task, tokens: np.ndarray, scores: np.ndarray) -> flo
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    experiment.run(main)

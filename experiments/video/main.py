@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from research import cli, predicting
 from research import config as config_lib
+from research import predicting
+from research.cli import experiment
 from research.data import clips, recorded, video_files
 from research.data.spec import ClipSpec
 from research.interop import start
@@ -65,4 +66,4 @@ def show_predictions(config: Any, task: video.Task, data: clips.Clips, workdir: 
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    experiment.run(main)

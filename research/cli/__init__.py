@@ -1,5 +1,4 @@
-"""The command line: `python -m experiments.NAME.main` (experiment.py), and `tessera` over everything (tessera.py)."""
+"""The command line: `python -m experiments.NAME.main` (experiment.py), and `tessera` over everything (tessera.py).
 
-from research.cli.experiment import MODES, parse, run
-
-__all__ = ["MODES", "parse", "run"]
+It imports nothing, so that `tessera` can see to Ctrl-C and SIGTERM before the slow imports.
+"""

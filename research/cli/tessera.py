@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from research import command, interrupt
-from research.train import preemption
+from research import interrupt  # and nothing that is slow to import, before `main` has seen to Ctrl-C
 
 USAGE = """usage: tessera COMMAND ...
 
@@ -45,6 +44,7 @@ _MODULES = {  # command -> the module that has it, and whether it has others, of
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command; leaves with 2 and one line for what a user can fix."""
+    interrupt.end_on_interrupt()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
@@ -52,9 +52,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     _stay_in_this_repository(words)
     name, *rest = words
     sys.path.insert(0, os.getcwd())  # experiments and configs are those of the repository that one stands in
-    interrupt.end_on_interrupt()
     if name in _MODES:
+        from research.train import preemption
+
         preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
+    from research import command
+
     with command.begin():
         action = _action(name)
     action(rest)
@@ -81,6 +84,8 @@ def _action(name: str) -> Callable[[Sequence[str]], None]:
     module, one_of_several = _MODULES[name]
 
     def run(words: Sequence[str]) -> None:
+        from research import command
+
         with command.begin():
             main = importlib.import_module(module).main
             sys.exit(main([name, *words], "tessera") if one_of_several else main(words, f"tessera {name}"))
@@ -90,9 +95,11 @@ def _action(name: str) -> Callable[[Sequence[str]], None]:
 
 def _experiment(words: Sequence[str], mode: str) -> None:
     """Trains, evaluates or uses: the same as `python -m experiments.NAME.main`, whose NAME the config says."""
-    from research.cli import experiment
+    from research import command
 
     with command.begin():
+        from research.cli import experiment
+
         config = experiment.load(*experiment.parse(words, mode))
         module = importlib.import_module(f"experiments.{config.source.experiment}.main")
     experiment.run(module.main, words, mode)
@@ -100,9 +107,11 @@ def _experiment(words: Sequence[str], mode: str) -> None:
 
 def _show(words: Sequence[str]) -> None:
     """See research/cli/show.py."""
-    from research import config as config_lib
+    from research import command
 
     with command.begin():
+        from research import config as config_lib
+
         parser = command.Parser(prog="tessera show", description="A config as it will run.")
         parser.add_argument("config", nargs="?", metavar="FILE[:VARIANT]")
         parser.add_argument("--docs", action="store_true", help="with the meaning and the role of each field")

@@ -179,7 +179,7 @@ def config_of(folder: Folder, name: str) -> Mapping[str, Any]:
 
     Raises ValueError, which calls it `name`, where neither is there.
     """
-    config, _, problem = _config_before(folder.files / "config.json", folder.root / "checkpoints")
+    config, _, problem = _config_before(folder.files / "config.json", seal.newest(folder.root / "checkpoints"))
     if config is None:
         raise ValueError(f"--workdir={name} is no run directory: {problem or 'it has no config.json'}")
     return config

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from research import cli
 from research import config as config_lib
+from research.cli import experiment
 from research.data import prepare
 from research.train import rundir
 
@@ -15,7 +15,7 @@ DIGITS = "configs/image_classification/digits_vit.py:smoke"
 
 
 def parse(line):
-    return cli.parse(line.split())
+    return experiment.parse(line.split())
 
 
 def test_arguments_and_overrides_are_told_apart():
@@ -70,7 +70,7 @@ def refuse(capsys, workdir, *words):
         raise AssertionError("the command was not refused")
 
     with pytest.raises(SystemExit) as left:
-        cli.run(main, [*words, f"--workdir={workdir}"])
+        experiment.run(main, [*words, f"--workdir={workdir}"])
     out, err = capsys.readouterr()
     assert (left.value.code, out, err.count("\n")) == (2, "", 1)
     assert not workdir.exists()
@@ -100,7 +100,7 @@ def test_a_bug_keeps_its_traceback(tmp_path):
         return json.loads("not JSON")  # a ValueError, but raised by a library
 
     with pytest.raises(json.JSONDecodeError):
-        cli.run(main, [f"--config={DIGITS}", f"--workdir={tmp_path}"])
+        experiment.run(main, [f"--config={DIGITS}", f"--workdir={tmp_path}"])
 
 
 def command(*words):
