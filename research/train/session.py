@@ -42,7 +42,7 @@ class Session:
     def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, write: bool = False):
         self.config, self.task, self.data, self.settings = config, task, data, config.train
         self.name, self.writes = str(workdir), write
-        self.log = progress.Log() if write and processes.is_main() else None
+        self.log = progress.Log() if write else None  # who asks for the process here would start JAX unshielded
         rundir.check_workdir(workdir, write)
         self.folder = rundir.Folder(workdir)
         self.workdir, files = self.folder.root, self.folder.files
@@ -96,6 +96,8 @@ class Session:
         if main:
             claim(write=True, warn=lambda line: None)  # once more, now that nobody else can
             self.log.open(files / "run.log")
+        elif self.log:  # process 0 alone writes one
+            self.log.close()
         self.timeline = Timeline(files / "timeline.jsonl" if main else None)
         self.metrics = rundir.Metrics(files, write=main, warn=self.say)
         mode = self.task.selection[1]
