@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,8 +283,11 @@ def test_two_processes_make_the_tokens_once(tmp_path, monkeypatch):
     monkeypatch.setenv("TESSERA_PROGRESS_S", "0")  # a line at every step, where no terminal is
     write_pairs(tmp_path / "pairs")
     command = [sys.executable, "-m", "research.data", "prepare", f"folder:{tmp_path}/pairs", f"--data_dir={tmp_path}"]
-    start = lambda: subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    outputs = [process.communicate() for process in [start(), start()]]
+    # Into files: a process that waits until somebody reads its pipe would keep the lock that the other waits for.
+    files = [[(tmp_path / f"{kind}{number}").open("w+") for kind in ("out", "err")] for number in range(2)]
+    started = [subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err, text=True) for out, err in files]
+    assert [process.wait() for process in started] == [0, 0]
+    outputs = [[Path(file.name).read_text() for file in pair] for pair in files]
     assert sum("for the vocabulary: 1 of" in err for _, err in outputs) == 1
     last = {out.splitlines()[-1] for out, _ in outputs}
     assert len(last) == 1
