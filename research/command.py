@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from research import interrupt, numerics
 from research.measure import progress
+from research.spec import FieldError
 
 
 class Failure(Exception):  # noqa: N818  no mistake in the program
@@ -74,7 +75,7 @@ def one_line_errors() -> Iterator[None]:
                 raise
             _leave(f"{error.filename or 'cannot write'}: {error.strerror or error}", 1)
         except ValueError as error:
-            if type(error) is not ValueError or not _raised_here(error.__traceback__):
+            if type(error) not in (ValueError, FieldError) or not _raised_here(error.__traceback__):
                 raise
             _leave(str(error), 2)
         finally:

@@ -6,14 +6,15 @@ They differ in data, prompt and score, which their configs say; here is all that
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from research import config as config_lib
 from research import predicting
 from research.data import recorded, text
 from research.interop import start
 from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.parallel import processes
+from research.spec import field
 from research.tasks import seq2seq
 from research.train import trainer
+from research.train.settings import Experiment
 
 
 class Answer(NamedTuple):
@@ -23,38 +24,27 @@ class Answer(NamedTuple):
     score: float
 
 
-def defaults(config: Any) -> dict[str, Any]:
-    """Every field that a config of these experiments may set, with its default."""
-    return trainer.defaults(config) | {
-        "data": text.TextSpec,
-        "model": Seq2SeqSpec,
-        "task": seq2seq.Seq2SeqTaskSpec,
-    }
+class TextToText(Experiment):
+    """An encoder-decoder that answers text with text."""
 
+    data: text.TextSpec = field(default=text.TextSpec(), doc="the texts")
+    model: Seq2SeqSpec = field(default=Seq2SeqSpec(), doc="the model")
+    task: seq2seq.Seq2SeqTaskSpec = field(default=seq2seq.Seq2SeqTaskSpec(), doc="the loss, and how answers are made")
 
-def build(config: Any, known: recorded.Recorded | None = None) -> tuple[seq2seq.Task, text.Text]:
-    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
-    data = text.load(text.TextSpec(**config_lib.plain(config.data)), known)
-    spec = seq2seq.Seq2SeqTaskSpec(**config_lib.plain(config.task))
-    model = Seq2Seq(
-        Seq2SeqSpec(**config_lib.plain(config.model)),
-        vocab_size=data.vocabulary.size,
-        max_source_length=data.spec.source_length,
-        max_target_length=max(data.spec.target_length, spec.max_decode_length),
-        sentence_length=data.spec.sentence_length,
-        dtype=config.precision.compute,
-        param_dtype=config.precision.params,
-    )
-    task = seq2seq.Task(
-        model,
-        spec,
-        source_length=data.spec.source_length,
-        target_length=data.spec.target_length,
-        bos=data.vocabulary.bos,
-        eos=data.vocabulary.eos,
-        unk=data.vocabulary.unk,
-    )
-    return task, data
+    def build(self, known: recorded.Recorded | None = None) -> tuple[seq2seq.Task, text.Text]:
+        """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
+        data, lengths = text.load(self.data, known), (self.data.source_length, self.data.target_length)
+        words, precision = data.vocabulary, self.precision
+        model = Seq2Seq(
+            self.model,
+            vocab_size=words.size,
+            max_source_length=lengths[0],
+            max_target_length=max(lengths[1], self.task.max_decode_length),
+            sentence_length=self.data.sentence_length,
+            dtype=precision.compute,
+            param_dtype=precision.params,
+        )
+        return seq2seq.Task(model, self.task, *lengths, bos=words.bos, eos=words.eos, unk=words.unk), data
 
 
 def show(answers: Sequence[Answer]) -> str:
@@ -83,7 +73,7 @@ def main(
     It prints what `show` makes of the answers to each text, and an empty line for a text that cannot be answered; the
     file `out` holds what `record` makes of them. They are given by the task that `answering` makes.
     """
-    task, data = build(config, predicting.known(mode, workdir))
+    task, data = config.build(predicting.known(mode, workdir))
     if mode != "predict":
         return trainer.run(mode, config, task, data, workdir, start.find)
     named = [each._replace(error=each.error or data.problem(each.content)) for each in predicting.texts(inputs)]

@@ -1,31 +1,38 @@
 """Overrides, refusals, digests and the comparison of two configs."""
 
-import importlib
-import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from research import config as config_lib
-from research.spec import field
-from research.spec.fields import infos
-from research.train import rundir, trainer
+from research.spec import Spec, field
+from research.spec.serial import leaves
+from research.train import rundir
+from research.train.settings import Experiment
 
 DIGITS = "configs/image_classification/digits_vit.py"
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 BARE = {"seed": 0, "optimizer": {"learning_rate": 0.1}, "train": {"steps": 10}}
 
 
-def defaults(config):
-    """Those of every experiment, and a group with a flag and two tuples."""
-    return trainer.defaults(config) | {"data": {"name": "", "flip": False, "mean": (127.5,), "sizes": (1, 2)}}
+class Data(Spec):
+    name: str = field(default="")
+    flip: bool = field(default=False)
+    mean: tuple[float, ...] = field(default=(127.5,))
+    sizes: tuple[int, ...] = field(default=(1, 2))
+
+
+class Bare(Experiment):
+    """The groups of every experiment, and one with a flag and two tuples."""
+
+    data: Data = field(default=Data())
 
 
 def complete(*overrides):
-    raw = json.loads(json.dumps(BARE))
-    return config_lib.complete(raw, defaults, overrides).values
+    return config_lib.complete(Bare, BARE, overrides)
 
 
 def refusal(*overrides):
@@ -42,50 +49,50 @@ def refusal(*overrides):
 @given(st.integers(1, 10**9))
 def test_an_int_stays_an_int_and_stands_for_a_float(value):
     config = complete(f"train.steps={value}", f"optimizer.weight_decay={value}")
-    assert (config["train"]["steps"], type(config["train"]["steps"])) == (value, int)
-    assert (config["optimizer"]["weight_decay"], type(config["optimizer"]["weight_decay"])) == (float(value), float)
+    assert (config.train.steps, type(config.train.steps)) == (value, int)
+    assert (config.optimizer.weight_decay, type(config.optimizer.weight_decay)) == (float(value), float)
 
 
 @given(st.floats(0, allow_infinity=False))
 def test_a_float_is_read_back_exactly_and_never_becomes_an_int(value):
-    assert complete(f"optimizer.learning_rate={value!r}")["optimizer"]["learning_rate"] == value
-    assert refusal(f"train.steps={value!r}") == f"config.train.steps={value!r} is a float; it must be a int"
+    assert complete(f"optimizer.learning_rate={value!r}").optimizer.learning_rate == value
+    assert refusal(f"train.steps={value!r}") == f"config.train.steps={value!r} is a float; it must be an int"
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",))))
 def test_a_string_is_taken_as_it_is(text):
-    assert complete(f"data.name={text}")["data"]["name"] == text
+    assert complete(f"data.name={text}").data.name == text
 
 
 @given(st.lists(st.one_of(st.floats(-1000, 1000), st.integers(-1000, 1000))), st.sampled_from([tuple, list]))
 def test_a_list_is_a_tuple_whose_items_have_the_type_of_the_default(values, kind):
-    mean = complete(f"data.mean={kind(values)!r}")["data"]["mean"]
+    mean = complete(f"data.mean={kind(values)!r}").data.mean
     assert mean == tuple(values) and {type(item) for item in mean} <= {float}
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("false", False), ("False", False)])
 def test_a_flag_is_true_or_false(text, value):
-    assert complete(f"data.flip={text}")["data"]["flip"] is value
+    assert complete(f"data.flip={text}").data.flip is value
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.steps=many", "config.train.steps='many' is a str; it must be a int"),
-        ("train.steps=true", "config.train.steps=True is a bool; it must be a int"),
+        ("train.steps=many", "config.train.steps='many' is a str; it must be an int"),
+        ("train.steps=true", "config.train.steps=True is a bool; it must be an int"),
         ("optimizer.learning_rate=false", "config.optimizer.learning_rate=False is a bool; it must be a float"),
-        ("data.flip=1", "config.data.flip=1 is a int; it must be a bool"),
+        ("data.flip=1", "config.data.flip=1 is an int; it must be a bool"),
         ("data.mean=1.0", "config.data.mean=1.0 is a float; it must be a tuple"),
         ("data.mean=('red',)", "config.data.mean='red' is a str; it must be a float"),
-        ("data.sizes=(1, 2.5)", "config.data.sizes=2.5 is a float; it must be a int"),
-        ("train.stepz=3", "unknown config field 'train.stepz'; known in train: steps, batch_size"),
-        ("trian.steps=3", "unknown config field 'trian.steps'; known in config: seed, train"),
-        ("train.steps.more=3", "unknown config field 'train.steps.more'; known in train.steps: no fields"),
-        ("seed.name=3", "unknown config field 'seed.name'; known in seed: no fields"),
-        ("trian.name=3", "unknown config field 'trian'; known there: seed, train"),
-        ("name=3", "unknown config field 'name'; known in config: seed, train"),
-        ("train=3", "config.train is a group; set one of its fields: steps"),
-        ("train.steps", "override 'train.steps' has no value; write --config.train.steps=VALUE"),
+        ("data.sizes=(1, 2.5)", "config.data.sizes=2.5 is a float; it must be an int"),
+        ("train.stepz=3", "config.train.stepz is unknown; did you mean steps? (research/train/settings.py:"),
+        ("trian.steps=3", "config.trian is unknown; did you mean train? ("),
+        ("train.steps.more=3", "config.train.steps.more is unknown: the field above it is no group"),
+        ("seed.name=3", "config.seed.name is unknown: the field above it is no group"),
+        ("trian.name=3", "config.trian is unknown; did you mean train?"),
+        ("name=3", "config.name is unknown; "),
+        ("train=3", "config.train='3' is a group; set one of its fields: steps"),
+        ("train.steps", "config.train.steps has no value; write train.steps=VALUE"),
         ("optimizer.name=adam", "config.optimizer.name='adam' is unknown; choose from adafactor, adamw"),
     ],
 )
@@ -94,17 +101,17 @@ def test_what_cannot_be_is_refused_in_one_line(override, message):
 
 
 def test_the_last_override_of_a_field_wins():
-    assert complete("train.steps=3", "train.steps=4")["train"]["steps"] == 4
+    assert complete("train.steps=3", "train.steps=4").train.steps == 4
 
 
 def test_a_name_changes_which_fields_are_known_wherever_it_stands():
-    assert complete("optimizer.momentum=0.5", "optimizer.name=sgd")["optimizer"]["momentum"] == 0.5
-    assert refusal("optimizer.b1=0.5", "optimizer.name=sgd").startswith("unknown config field 'optimizer.b1'")
+    assert complete("optimizer.momentum=0.5", "optimizer.name=sgd").optimizer.momentum == 0.5
+    assert refusal("optimizer.b1=0.5", "optimizer.name=sgd").startswith("config.optimizer.b1 is unknown; ")
 
 
 def test_overrides_leave_the_defaults_alone():
     complete("data.sizes=(3, 4)", "train.batch_size=7")
-    assert complete()["train"]["batch_size"] == 128 and complete()["data"]["sizes"] == (1, 2)
+    assert complete().train.batch_size == 128 and complete().data.sizes == (1, 2)
 
 
 # ---- Files
@@ -112,8 +119,8 @@ def test_overrides_leave_the_defaults_alone():
 
 def test_a_loaded_config_is_complete_locked_and_says_where_it_came_from():
     config = config_lib.load(DIGITS, "smoke", ["train.steps=30"])
-    assert config.mesh.to_dict() == {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1}
-    assert config.source.to_dict() == {
+    assert config_lib.plain(config.mesh) == {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1}
+    assert config_lib.plain(config.source) == {
         "experiment": "image_classification",
         "file": DIGITS,
         "variant": "smoke",
@@ -121,7 +128,7 @@ def test_a_loaded_config_is_complete_locked_and_says_where_it_came_from():
         "digest": config.source.digest,
     }
     with pytest.raises(AttributeError):
-        config.train.stepz = 3
+        config.train.steps = 3
 
 
 def write(tmp_path, text, name="other.py"):
@@ -137,9 +144,9 @@ COPY = "from configs.image_classification.digits_vit import *\n"
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"model": {"name": "vit", "widht": 3}}, "unknown config field 'model.widht'; known there: name, image_size"),
+        ({"model": {"name": "vit", "widht": 3}}, "config.model.widht is unknown; did you mean width"),
         ({"model": {"name": "vgg"}}, "config.model.name='vgg' is unknown; choose from alexnet, convnext, resnet, vit"),
-        ({"train": {"steps": "many"}}, "config.train.steps='many' is a str; it must be a int"),
+        ({"train": {"steps": "many"}}, "config.train.steps='many' is a str; it must be an int"),
         ({"train": 3}, "config.train=3 must be a group of fields: steps, batch_size"),
     ],
 )
@@ -156,22 +163,14 @@ def test_files_that_are_no_configs_are_refused(tmp_path):
         config_lib.load(DIGITS, "huge")
     with pytest.raises(ValueError, match=r"'pyproject.toml' is no Python file"):
         config_lib.load("pyproject.toml")
-    with pytest.raises(ValueError, match=r"does not define get_config"):
+    with pytest.raises(ValueError, match=r"does not define EXPERIMENT"):
         config_lib.load(write(tmp_path, "RESULT, VARIANTS = {}, ('full',)"))
-
-
-def test_a_config_belongs_to_the_experiment_of_its_folder(tmp_path):
-    file = tmp_path / "sculpture" / "a.py"
-    file.parent.mkdir()
-    file.write_text(COPY)
-    with pytest.raises(ValueError, match=r"experiment 'sculpture' .* no experiments/sculpture/main.py"):
-        config_lib.load(str(file))
 
 
 def test_a_variant_may_have_a_reference_of_its_own(tmp_path):
     file = write(
         tmp_path,
-        "VARIANTS = ('full', 'cpu')\n"
+        "VARIANTS, EXPERIMENT = ('full', 'cpu'), None\n"
         "RESULT = {'metric': 'm', 'reference': 0.9, 'cpu': {'reference': 0.8}}\n"
         "def get_config(variant='full'): return {}",
     )
@@ -213,17 +212,16 @@ def test_the_digest_depends_on_everything_else():
     assert len({digest(), *map(digest, overrides)}) == len(overrides) + 1
 
 
-def test_a_key_added_later_with_its_default_changes_no_digest(monkeypatch):
-    before = digest()
-    module = config_lib.experiment_module(config_lib.Source(DIGITS, "smoke"))
-    known = module.defaults
-
-    class Later(known(None)["task"]):
+def test_a_key_added_later_with_its_default_changes_no_digest():
+    class Later(Data):
         new: int = field(default=1)
 
-    monkeypatch.setattr(module, "defaults", lambda config: known(config) | {"task": Later})
-    assert digest() == before
-    assert digest("task.new=2") != before
+    class WithLater(Bare):
+        data: Later = field(default=Later())
+
+    before = config_lib.digest(complete("data.flip=True"))
+    assert config_lib.digest(config_lib.complete(WithLater, BARE, ["data.flip=True"])) == before
+    assert config_lib.digest(config_lib.complete(WithLater, BARE, ["data.flip=True", "data.new=2"])) != before
 
 
 # ---- Resuming
@@ -246,18 +244,23 @@ def test_differences_that_a_resumed_run_may_show():
 
 
 def test_a_run_outlives_fields_that_newer_versions_bring():
-    old = {"seed": 0, "task": {"a": 1}, "source": {"digest": "x"}}
-    new = {"seed": 0, "task": {"a": 1, "new": 0}, "source": {"digest": "x"}}
+    new = config_lib.load(DIGITS, "smoke")
+    old = config_lib.plain(new)
+    del old["task"]["mixup"]
     assert config_lib.differences(old, new) == ([], [])
-    assert config_lib.differences(old, new | {"seed": 1})[1] == ["seed: 0 -> 1"]
-    assert config_lib.differences(old, new | {"source": {"digest": "y"}})[1] == ["task.new: absent -> 0"]
+    assert config_lib.differences(old | {"seed": 1}, new)[1] == ["seed: 1 -> 0"]
+    old["source"]["digest"] = "y"
+    assert config_lib.differences(old, new)[1] == ["task.mixup: absent -> 0.0"]
 
 
-def test_a_trained_run_may_be_asked_in_another_way():
-    old = {"task": {"beam_size": 4, "label_smoothing": 0.1}, "data": {"truncate": False}, "train": {"select": "last"}}
-    new = {"task": {"beam_size": 8, "label_smoothing": 0.2}, "data": {"truncate": True}, "train": {"select": "best"}}
-    assert len(config_lib.differences(old, new)[1]) == 4
-    assert config_lib.differences(old, new, in_use=True)[1] == ["task.label_smoothing: 0.1 -> 0.2"]
+def test_a_trained_run_may_be_used_in_another_way():
+    file = "configs/translation/multi30k_de_en.py"
+    old = config_lib.load(file, "smoke", ["task.decoder=beam"])
+    overrides = ["task.decoder=beam", "task.beam_size=8", "data.truncate=True"]
+    new = config_lib.load(file, "smoke", [*overrides, "task.label_smoothing=0.2"])
+    assert len(config_lib.differences(old, new)[1]) == 3
+    (line,) = config_lib.differences(old, new, in_use=True)[1]
+    assert line.startswith("task.label_smoothing: ")
 
 
 @pytest.mark.parametrize("override", ["seed=1", "model.width=64", "train.batch_size=64", "optimizer.name=lion"])
@@ -277,14 +280,25 @@ def test_a_run_directory_of_the_same_config_says_what_changed(tmp_path):
     assert rundir.claim(tmp_path / "run", again, write=False) == ["train.steps: 20 -> 40"]
 
 
-@pytest.mark.parametrize("experiment", ["translation", "speech_recognition"])
-@pytest.mark.parametrize("group", ["data", "model", "task"])
-def test_a_field_has_the_role_that_the_rules_of_runs_give_it(experiment, group):
-    spec = importlib.import_module(f"experiments.{experiment}.main").defaults({})[group]
-    for each in infos(spec):
-        name = f"{group}.{each.name}"
-        on_resume = config_lib._MAY_DIFFER_ON_RESUME.fullmatch(name) is not None
-        in_use = on_resume or config_lib._MAY_DIFFER_IN_USE.fullmatch(name) is not None
-        assert (each.role.may_differ(inference=False), each.role.may_differ(inference=True)) == (on_resume, in_use)
-        assert each.role.in_digest == (config_lib._NOT_IN_DIGEST.fullmatch(name) is None), name
-        assert each.doc, f"{name} says nothing"
+# What may change in the middle of a run, and what a result does not depend on; the roles of fields say so since.
+RUN_FIELDS = (
+    r"mesh\..*|train\.(log|eval|checkpoint)_every|train\.(keep_(last|best)|profile)"
+    r"|data\.(dir|cache|eval_buckets|workers|prefetch)"
+)
+# How a trained model is used.
+IN_USE = (
+    r"task\.(decoder|max_decode_length|beam_size|length_penalty|early_stopping|num_return|temperature|top_k|top_p)"
+    r"|task\.(threshold|flip_average|groups|score_threshold|nms_iou|candidates|max_detections|shown_from)"
+    r"|train\.(eval_batch_size|select)|data\.(truncate(_source)?|long_sounds)"
+)
+
+
+@pytest.mark.parametrize("file", sorted(Path("configs").glob("*/*.py")), ids=lambda file: file.stem)
+def test_every_field_has_a_role_and_says_what_it_means(file):
+    for name, leaf in leaves(config_lib.load(str(file), "smoke")).items():
+        role, runtime = leaf.info.role, re.fullmatch(RUN_FIELDS + r"|source\..*", name) is not None
+        on_resume = runtime or name == "train.steps"
+        in_use = on_resume or re.fullmatch(IN_USE, name) is not None
+        assert (role.may_differ(inference=False), role.may_differ(inference=True)) == (on_resume, in_use), name
+        assert role.in_digest == (not runtime and name != "seed"), name
+        assert leaf.info.doc, f"{name} says nothing"

@@ -57,6 +57,21 @@ def test_lower_floors_never_import_higher_ones():
     assert wrong == []
 
 
+def imported_by_name(path):
+    """The beginnings of the names that a file imports at run time."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            yield ast.unparse(node.args[0]).lstrip("f'\"")
+
+
+def test_nothing_below_the_command_line_imports_experiments_by_name():
+    """Only `research/cli` resolves the name of an experiment; everything below receives the class as an argument."""
+    below = [path for path in FILES if path.is_relative_to(ROOT / "research") and path.parent.name != "cli"]
+    assert [path for path in below if any(name.startswith("experiments") for name in imported_by_name(path))] == []
+    # The one file that imports what a variable names looks up builders of data sets, the library's and those of TFDS.
+    assert {path.name for path in below if list(imported_by_name(path))} == {"sources.py"}
+
+
 @pytest.mark.parametrize("name", ["research.train.trainer", "research.cli", "research.config"])
 def test_floors_are_recognised(name):
     assert floor(name) == FLOORS.index(name.split(".")[1])

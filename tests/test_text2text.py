@@ -10,8 +10,9 @@ import pytest
 import sacrebleu
 
 from experiments.translation import main as translation
-from research import cli, predicting, text2text
 from research import config as config_lib
+from research import predicting, text2text
+from research.cli import experiment
 from research.data import prepare
 from research.data.builders.spelled_numbers import spell
 
@@ -147,7 +148,7 @@ def test_what_cannot_be_answered_is_named_in_one_line(trained, content, line, gi
     capsys.readouterr()
     words = ("--mode=predict", path if given == "file" else "-")
     with pytest.raises(SystemExit) as left:
-        cli.run(translation.main, run.command_line(*words))
+        experiment.run(translation.main, run.command_line(*words))
     assert left.value.code == 2
     expected = line.replace("FILE", str(path) if given == "file" else given)
     assert capsys.readouterr() == ("", f"error: {expected}\n")

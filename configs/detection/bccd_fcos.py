@@ -11,6 +11,9 @@ Reference: YOLOv8n, 3.0 million parameters and pre-trained on COCO, mAP@.5 = .90
 
 from ml_collections import ConfigDict
 
+from experiments.detection.experiment import Detection
+
+EXPERIMENT = Detection
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

@@ -11,6 +11,9 @@ shapes.
 
 from ml_collections import ConfigDict
 
+from experiments.detection.experiment import Detection
+
+EXPERIMENT = Detection
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

@@ -13,6 +13,9 @@ v5e:2x4. Nobody has trained it here. `smoke`: seconds on a CPU.
 
 from ml_collections import ConfigDict
 
+from experiments.detection.experiment import Detection
+
+EXPERIMENT = Detection
 VARIANTS = ("full", "smoke")
 
 RESULT = {

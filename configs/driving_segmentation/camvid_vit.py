@@ -13,6 +13,9 @@ import math
 
 from ml_collections import ConfigDict
 
+from experiments.driving_segmentation.experiment import DrivingSegmentation
+
+EXPERIMENT = DrivingSegmentation
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

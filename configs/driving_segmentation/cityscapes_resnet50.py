@@ -14,6 +14,9 @@ HBM. Nobody has trained it here. `smoke`: seconds on a CPU.
 
 from ml_collections import ConfigDict
 
+from experiments.driving_segmentation.experiment import DrivingSegmentation
+
+EXPERIMENT = DrivingSegmentation
 VARIANTS = ("full", "smoke")
 
 RESULT = {

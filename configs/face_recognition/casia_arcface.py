@@ -16,6 +16,9 @@ their centres. Hardware: 4 GPUs, some hours; on TPU, mesh data=-1 takes by its p
 
 from ml_collections import ConfigDict
 
+from experiments.face_recognition.experiment import FaceRecognition
+
+EXPERIMENT = FaceRecognition
 VARIANTS = ("full", "smoke")
 
 RESULT = {

@@ -13,6 +13,9 @@ Convolutional Neural-Network Approach", 1997: 3.8 % errors with five pictures a 
 
 from ml_collections import ConfigDict
 
+from experiments.face_recognition.experiment import FaceRecognition
+
+EXPERIMENT = FaceRecognition
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

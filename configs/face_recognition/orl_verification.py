@@ -13,6 +13,9 @@ Floor: principal components and linear discriminants of the 30 people. Reference
 
 from ml_collections import ConfigDict
 
+from experiments.face_recognition.experiment import FaceRecognition
+
+EXPERIMENT = FaceRecognition
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

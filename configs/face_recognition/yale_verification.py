@@ -15,6 +15,9 @@ none is published for these pairs.
 
 from ml_collections import ConfigDict
 
+from experiments.face_recognition.experiment import FaceRecognition
+
+EXPERIMENT = FaceRecognition
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

@@ -13,6 +13,9 @@ and is evaluated on the whole pictures. Batch 32, because its activations stay i
 
 from ml_collections import ConfigDict
 
+from experiments.image_classification.experiment import ImageClassification
+
+EXPERIMENT = ImageClassification
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

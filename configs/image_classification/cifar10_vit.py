@@ -13,6 +13,9 @@ Reference: there is no published result for this setting; ResNet-20, He et al. 2
 
 from ml_collections import ConfigDict
 
+from experiments.image_classification.experiment import ImageClassification
+
+EXPERIMENT = ImageClassification
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

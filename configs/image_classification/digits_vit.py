@@ -12,6 +12,9 @@ Reference: a support vector machine (RBF kernel, gamma 0.001) reaches 99.0 % on 
 
 from ml_collections import ConfigDict
 
+from experiments.image_classification.experiment import ImageClassification
+
+EXPERIMENT = ImageClassification
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

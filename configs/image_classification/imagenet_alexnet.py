@@ -15,6 +15,9 @@ chip on v5e:16x16. `smoke`: seconds on a CPU.
 
 from ml_collections import ConfigDict
 
+from experiments.image_classification.experiment import ImageClassification
+
+EXPERIMENT = ImageClassification
 VARIANTS = ("full", "smoke")
 
 RESULT = {

@@ -14,6 +14,9 @@ Hardware: a TPU v3-8 or 8 GPUs, some hours. Mesh: data=-1, which by its plan tak
 
 from ml_collections import ConfigDict
 
+from experiments.image_classification.experiment import ImageClassification
+
+EXPERIMENT = ImageClassification
 VARIANTS = ("full", "smoke")
 
 RESULT = {

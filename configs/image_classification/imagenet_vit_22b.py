@@ -17,6 +17,9 @@ parameter, 174 GB over all chips. `smoke`: two narrow layers on one device, seco
 
 from ml_collections import ConfigDict
 
+from experiments.image_classification.experiment import ImageClassification
+
+EXPERIMENT = ImageClassification
 VARIANTS = ("full", "smoke")
 
 RESULT = {

@@ -16,6 +16,9 @@ v5e:4x4. `smoke`: seconds on a CPU.
 
 from ml_collections import ConfigDict
 
+from experiments.image_classification.experiment import ImageClassification
+
+EXPERIMENT = ImageClassification
 VARIANTS = ("full", "smoke")
 
 RESULT = {

@@ -17,6 +17,9 @@ memory a sentence and train with linear attention first. Validation is every ten
 
 from ml_collections import ConfigDict
 
+from experiments.question_answering.experiment import QuestionAnswering
+
+EXPERIMENT = QuestionAnswering
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

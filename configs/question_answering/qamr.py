@@ -15,6 +15,9 @@ Reference: none is published for so little training data.
 
 from ml_collections import ConfigDict
 
+from experiments.question_answering.experiment import QuestionAnswering
+
+EXPERIMENT = QuestionAnswering
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

@@ -17,6 +17,9 @@ Hardware: 16 TPU chips, 8 rows on each. Mesh: data=-1, which by its plan takes 9
 
 from ml_collections import ConfigDict
 
+from experiments.question_answering.experiment import QuestionAnswering
+
+EXPERIMENT = QuestionAnswering
 VARIANTS = ("full", "smoke")
 
 RESULT = {

@@ -16,6 +16,9 @@ Dataset", 2019, BLEU-1 53.4 and ROUGE-L 39.5 on dev; it copies words, too, but b
 
 from ml_collections import ConfigDict
 
+from experiments.question_answering.experiment import QuestionAnswering
+
+EXPERIMENT = QuestionAnswering
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

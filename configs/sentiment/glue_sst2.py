@@ -18,6 +18,9 @@ odd? Seconds on a CPU.
 
 from ml_collections import ConfigDict
 
+from experiments.sentiment.experiment import Sentiment
+
+EXPERIMENT = Sentiment
 VARIANTS = ("full", "smoke")
 
 RESULT = {

@@ -14,6 +14,9 @@ Sentiment Treebank", 2013, 85.4 %, which learns from the labels of all phrases; 
 
 from ml_collections import ConfigDict
 
+from experiments.sentiment.experiment import Sentiment
+
+EXPERIMENT = Sentiment
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

@@ -13,6 +13,9 @@ Reference: a support vector machine on log spectrograms.
 
 from ml_collections import ConfigDict
 
+from experiments.speech_recognition.experiment import SpeechRecognition
+
+EXPERIMENT = SpeechRecognition
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

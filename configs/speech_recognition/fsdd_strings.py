@@ -15,6 +15,9 @@ Reference: none is published, since these strings are ours.
 
 from ml_collections import ConfigDict
 
+from experiments.speech_recognition.experiment import SpeechRecognition
+
+EXPERIMENT = SpeechRecognition
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

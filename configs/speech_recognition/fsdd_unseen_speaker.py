@@ -15,6 +15,9 @@ Reference: logistic regression on log spectrograms, resampled to 20 frames, from
 
 from ml_collections import ConfigDict
 
+from experiments.speech_recognition.experiment import SpeechRecognition
+
+EXPERIMENT = SpeechRecognition
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

@@ -16,6 +16,9 @@ Reference: Whisper small, zero-shot, which has heard far more but none of this.
 
 from ml_collections import ConfigDict
 
+from experiments.speech_recognition.experiment import SpeechRecognition
+
+EXPERIMENT = SpeechRecognition
 VARIANTS = ("full", "smoke")
 
 RESULT = {

@@ -18,6 +18,9 @@ wrote.
 
 from ml_collections import ConfigDict
 
+from experiments.summarization.experiment import Summarization
+
+EXPERIMENT = Summarization
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

@@ -16,6 +16,9 @@ Hardware: 16 TPU chips, 8 rows on each. Mesh: data=-1, which by its plan takes 1
 
 from ml_collections import ConfigDict
 
+from experiments.summarization.experiment import Summarization
+
+EXPERIMENT = Summarization
 VARIANTS = ("full", "smoke")
 
 RESULT = {

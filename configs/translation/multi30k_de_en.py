@@ -17,6 +17,9 @@ of tokenised, lower-cased text; sacreBLEU of the raw text, as here, is another m
 
 from ml_collections import ConfigDict
 
+from experiments.translation.experiment import Translation
+
+EXPERIMENT = Translation
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

@@ -16,6 +16,9 @@ Reference: their 41.02 is BLEU of tokenised, lower-cased text; sacreBLEU of the 
 
 from ml_collections import ConfigDict
 
+from experiments.translation.experiment import Translation
+
+EXPERIMENT = Translation
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

@@ -14,6 +14,9 @@ Reference: none is published for this split, which keeps every sentence of eithe
 
 from ml_collections import ConfigDict
 
+from experiments.translation.experiment import Translation
+
+EXPERIMENT = Translation
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

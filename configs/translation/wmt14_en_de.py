@@ -18,6 +18,9 @@ by its plan takes 4.5 (big: 10.0) of 16 GiB a chip on v5e:2x4.
 
 from ml_collections import ConfigDict
 
+from experiments.translation.experiment import Translation
+
+EXPERIMENT = Translation
 VARIANTS = ("full", "big", "smoke")
 
 RESULT = {

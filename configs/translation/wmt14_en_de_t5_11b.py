@@ -16,6 +16,9 @@ two narrow layers on one device, numbers in words to numbers in digits, seconds 
 
 from ml_collections import ConfigDict
 
+from experiments.translation.experiment import Translation
+
+EXPERIMENT = Translation
 VARIANTS = ("full", "smoke")
 
 RESULT = {

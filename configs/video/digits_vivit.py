@@ -11,6 +11,9 @@ Floor: chance, which is also where a model of single frames ends. Reference: non
 
 from ml_collections import ConfigDict
 
+from experiments.video.experiment import Video
+
+EXPERIMENT = Video
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

@@ -16,6 +16,9 @@ Reference: none is published for these folds.
 
 from ml_collections import ConfigDict
 
+from experiments.video.experiment import Video
+
+EXPERIMENT = Video
 VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {

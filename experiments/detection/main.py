@@ -12,49 +12,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from research import config as config_lib
+from experiments.detection.experiment import Detection
 from research import predicting
 from research.cli import experiment
 from research.data import detection as boxes
-from research.data import drawing, image_files, recorded, views
+from research.data import drawing, image_files, views
 from research.interop import start
-from research.models import backbones, detector
 from research.parallel import processes
 from research.report import precision_recall
 from research.tasks import box_scores, detection
 from research.train import rundir, trainer
 
 
-def defaults(config: Any) -> dict[str, Any]:
-    """Every field that a config of this experiment may set, with its default."""
-    return trainer.defaults(config) | {
-        "data": boxes.DetectionDataSpec,
-        "model": backbones.specs(detector.Detector),
-        "task": detection.DetectionSpec,
-    }
-
-
-def build(config: Any, known: recorded.Recorded | None = None) -> tuple[detection.Task, boxes.Detections]:
-    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
-    data = boxes.load(boxes.DetectionDataSpec(**config_lib.plain(config.data)), known)
-    fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
-    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
-    model = backbones.make(detector.Detector, config.model.name, fields, data.num_classes, **dtypes)
-    spec = detection.DetectionSpec(**config_lib.plain(config.task))
-    task = detection.Task(model, data.class_names, data.image_shape, config.data.max_boxes, data.mean, data.std, spec)
-    return task, data
-
-
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+def main(
+    config: Detection, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
+) -> dict[str, Any] | None:
     """Runs one mode; `inputs` of `predict` are image files, folders of them, patterns or `-`, see predicting.inputs."""
-    task, data = build(config, predicting.known(mode, workdir))
+    task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
     return trainer.run(mode, config, task, data, workdir, start.find, precision_recall.draw)
 
 
 def show_predictions(
-    config: Any, task: detection.Task, data: boxes.Detections, workdir: str, inputs: Sequence[str], out: str
+    config: Detection, task: detection.Task, data: boxes.Detections, workdir: str, inputs: Sequence[str], out: str
 ) -> None:
     """Writes below `workdir`/predict, for each image file, NAME.png with its boxes and NAME.json, and prints where.
 

@@ -12,43 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from research import config as config_lib
+from experiments.face_recognition.experiment import FaceRecognition
 from research import predicting
 from research.cli import experiment
 from research.data import faces as faces_data
-from research.data import image_files, recorded
-from research.data.spec import FaceDataSpec
+from research.data import image_files
 from research.interop import start
-from research.models import backbones
-from research.models.faces import FaceModel
 from research.report import roc
 from research.tasks import classification, faces
 from research.train import trainer
 
 
-def defaults(config: Any) -> dict[str, Any]:
-    """Every field that a config of this experiment may set, with its default."""
-    return trainer.defaults(config) | {
-        "data": FaceDataSpec,
-        "model": backbones.specs(FaceModel),
-        "task": faces.FaceSpec,
-    }
-
-
-def build(config: Any, known: recorded.Recorded | None = None) -> tuple[faces.Task, faces_data.Faces]:
-    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
-    spec = faces.FaceSpec(**config_lib.plain(config.task))
-    gallery = "identification" in spec.metrics
-    data = faces_data.load(FaceDataSpec(**config_lib.plain(config.data)), gallery, known)
-    fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
-    dtypes = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
-    model = backbones.make(FaceModel, config.model.name, fields, data.num_classes, **dtypes)
-    return faces.Task(model, data.image_shape, data.mean, data.std, spec), data
-
-
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+def main(
+    config: FaceRecognition, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
+) -> dict[str, Any] | None:
     """Runs one mode; `inputs` of `predict` are as in predicting.inputs, the first image is compared with the others."""
-    task, data = build(config, predicting.known(mode, workdir))
+    task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_comparisons(config, task, data, workdir, inputs, out)
     plot = roc.draw if "verification" in task.spec.metrics else None
@@ -56,7 +35,7 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: 
 
 
 def show_comparisons(
-    config: Any, task: faces.Task, data: faces_data.Faces, workdir: str, inputs: Sequence[str], out: str
+    config: FaceRecognition, task: faces.Task, data: faces_data.Faces, workdir: str, inputs: Sequence[str], out: str
 ):
     """Prints, for each image file after the first, how similar it is to the first and whether both show one person.
 

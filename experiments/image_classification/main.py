@@ -12,49 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from research import config as config_lib
+from experiments.image_classification.experiment import ImageClassification
 from research import predicting
 from research.cli import experiment
-from research.data import datasets, image_files, recorded
-from research.data.spec import ImageSpec
+from research.data import datasets, image_files
 from research.interop import start
-from research.models import alexnet, convnext, resnet, vit
 from research.report import confusion
 from research.tasks import classification
 from research.train import trainer
 
-MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet, "convnext": convnext.ConvNeXt, "alexnet": alexnet.AlexNet}
 
-
-def defaults(config: Any) -> dict[str, Any]:
-    """Every field that a config of this experiment may set, with its default."""
-    return trainer.defaults(config) | {
-        "data": ImageSpec,
-        "model": {name: model.spec_class for name, model in MODELS.items()},
-        "task": classification.ClassificationSpec,
-    }
-
-
-def build(config: Any, known: recorded.Recorded | None = None) -> tuple[classification.Task, datasets.Dataset]:
-    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
-    data = datasets.load(ImageSpec(**config_lib.plain(config.data)), known)
-    fields = {key: value for key, value in config_lib.plain(config.model).items() if key != "name"}
-    precision = config.precision
-    model = MODELS[config.model.name].of(data.num_classes, precision.compute, precision.params, **fields)
-    spec = classification.ClassificationSpec(**config_lib.plain(config.task))
-    return classification.Task(model, data.image_shape, data.mean, data.std, spec), data
-
-
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+def main(
+    config: ImageClassification, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
+) -> dict[str, Any] | None:
     """Runs one mode; `inputs` of `predict` are image files, folders of them, patterns or `-`, see predicting.inputs."""
-    task, data = build(config, predicting.known(mode, workdir))
+    task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
     return trainer.run(mode, config, task, data, workdir, start.find, confusion.draw)
 
 
 def show_predictions(
-    config: Any, task: classification.Task, data: datasets.Dataset, workdir: str, inputs: Sequence[str], out: str
+    config: ImageClassification,
+    task: classification.Task,
+    data: datasets.Dataset,
+    workdir: str,
+    inputs: Sequence[str],
+    out: str,
 ):
     """Prints the likeliest classes of each image file, with their probabilities; `out` holds those of all classes."""
     with predicting.Asking(config, task, data, workdir, out) as asking:

@@ -58,7 +58,7 @@ def load(config: str, overrides: Sequence[str] = ()) -> tuple[Any, Any, Any]:
     """`(config, task, data)` of `FILE:VARIANT`, as the config's entrypoint makes them."""
     source = config_lib.Source.parse(config, overrides)
     loaded = config_lib.load(source.file, source.variant, source.overrides)
-    return loaded, *config_lib.experiment_module(source).build(loaded)
+    return loaded, *loaded.build()
 
 
 def program_and_batches(config: Any, task: Any, data: Any) -> tuple[Program, Iterator[dict]]:

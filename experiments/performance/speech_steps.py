@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from experiments.performance.measurement import Measured, Measurement, say
 from experiments.performance.memory import MIB
@@ -20,6 +19,7 @@ from research.data.utterances import ToArrays
 from research.models.speech import Recogniser, RecogniserSpec
 from research.tasks.speech import SpeechTaskSpec, Task
 from research.train import feed, trainer
+from research.train.settings import Experiment
 
 WHISPER_TINY = Shapes()
 GOALS = {"train": 1.2, "transcribe": 3}
@@ -30,7 +30,7 @@ class Tessera:
     """What `speech_torch.PyTorch` does, by the program of the trainer, which is compiled here."""
 
     def __init__(self, shapes: Shapes, work: str):
-        config = ConfigDict(config_lib.complete(shapes.config(), trainer.defaults).values)
+        config = config_lib.complete(Experiment, shapes.config())
         mel = audio.LogMel(audio.MelSpec(sample_rate=RATE, mels=shapes.mels, normalise="whisper"))
         self._sounds, targets = shapes.sounds(work), shapes.targets()
         self._to_arrays = ToArrays(mel, 0, shapes.target_length, SHORTENING).shaped(mel.frames(len(self._sounds[0])))

@@ -16,17 +16,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from experiments.performance.measurement import Measured, Measurement, say
 from experiments.performance.memory import MIB, peak_resident_bytes
 from experiments.performance.text_shapes import BEAMS, WORK, Shapes
 from research import config as config_lib
-from research import text2text
 from research.data import packing
 from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.tasks.seq2seq import Seq2SeqTaskSpec, Task
 from research.train import feed, trainer
+from research.train.settings import Experiment
 
 T5_SMALL = Shapes()
 PACKED = "configs/translation/multi30k_en_de.py:full"
@@ -37,7 +36,7 @@ class Tessera:
     """What `text_torch.PyTorch` does, by the program of the trainer, which is compiled here."""
 
     def __init__(self, shapes: Shapes, work: str):
-        config = ConfigDict(config_lib.complete(shapes.config(), trainer.defaults).values)
+        config = config_lib.complete(Experiment, shapes.config())
         task, rng = _task(shapes, work), jax.random.key(0)
         program = trainer.build(config, task, jax.devices()[:1])  # as many as PyTorch takes
         batch = task.example(shapes.batch_size)
@@ -122,7 +121,7 @@ def peak_bytes(side: str, work: str, shapes: Shapes) -> int:
 def padding_share(config: str) -> float:
     """The part of the tokens of a config's training rows that is padding."""
     source = config_lib.Source.parse(config)
-    _, data = text2text.build(config_lib.load(source.file, source.variant))
+    _, data = config_lib.load(source.file, source.variant).build()
     limits = data.spec.source_length, data.spec.target_length
     return packing.padding_share(np.minimum(data.prepared.lengths("train"), limits), len(data.rows), limits)
 

@@ -10,13 +10,14 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.question_answering.experiment import QuestionAnswering
 from research import text2text
 from research.cli import experiment
 
-defaults, build = text2text.defaults, text2text.build
 
-
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+def main(
+    config: QuestionAnswering, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
+) -> dict[str, Any] | None:
     """Runs one mode; `inputs` are what `predict` answers: a question, a tab and its text, files of them, or `-`.
 
     The parts stand in the order of the config's `data.source`; `-` is standard input.

@@ -11,14 +11,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.sentiment.experiment import Sentiment
 from research import text2text
 from research.cli import experiment
 from research.tasks.class_words import ClassWords
 
-defaults, build = text2text.defaults, text2text.build
 
-
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+def main(
+    config: Sentiment, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
+) -> dict[str, Any] | None:
     """Runs one mode; `inputs` are what `predict` judges: sentences, files of them, or `-` for standard input."""
     return text2text.main(
         config,

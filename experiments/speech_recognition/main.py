@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research import config as config_lib
+from experiments.speech_recognition.experiment import SpeechRecognition
 from research import predicting
 from research.cli import experiment
-from research.data import recorded, sound_files
+from research.data import sound_files
 from research.data import speech as speech_data
 from research.interop import start
-from research.models.speech import Recogniser, RecogniserSpec
 from research.tasks import speech
 from research.train import trainer
 
@@ -35,45 +34,11 @@ class Transcript(NamedTuple):
     seconds: float
 
 
-def defaults(config: Any) -> dict[str, Any]:
-    """Every field that a config of this experiment may set, with its default."""
-    return trainer.defaults(config) | {
-        "data": speech_data.SpeechSpec,
-        "model": RecogniserSpec,
-        "task": speech.SpeechTaskSpec,
-    }
-
-
-def build(config: Any, known: recorded.Recorded | None = None) -> tuple[speech.Task, speech_data.Speech]:
-    """The task and the data of a config, or the data that a run has recorded; nothing is read or computed yet."""
-    model_spec = RecogniserSpec(**config_lib.plain(config.model))
-    spec = speech.SpeechTaskSpec(**config_lib.plain(config.task))
-    data = speech_data.load(speech_data.SpeechSpec(**config_lib.plain(config.data)), model_spec.shortening, known)
-    model = Recogniser(
-        model_spec,
-        vocab_size=data.vocabulary.size,
-        ctc=spec.ctc_weight > 0,
-        max_source_length=data.frames // model_spec.shortening,  # evaluation hears longer sounds than training
-        max_target_length=max(data.spec.target_length, spec.max_decode_length),
-        dtype=config.precision.compute,
-        param_dtype=config.precision.params,
-    )
-    task = speech.Task(
-        model,
-        spec,
-        source_length=data.places,
-        target_length=data.spec.target_length,
-        bos=data.vocabulary.bos,
-        eos=data.vocabulary.eos,
-        unk=data.vocabulary.unk,
-        mels=data.spec.mels,
-    )
-    return task, data
-
-
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+def main(
+    config: SpeechRecognition, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
+) -> dict[str, Any] | None:
     """Runs one mode; `inputs` of `predict` are sound files, folders of them, patterns or `-`, see predicting.inputs."""
-    task, data = build(config, predicting.known(mode, workdir))
+    task, data = config.build(predicting.known(mode, workdir))
     if mode != "predict":
         return trainer.run(mode, config, task, data, workdir, start.find)
     named = predicting.files(inputs, (*sound_files.SUFFIXES, *sound_files.VIDEO_SUFFIXES), "sounds")
@@ -87,7 +52,7 @@ def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: 
 
 
 def transcribe(
-    config: Any, task: speech.Task, data: speech_data.Speech, workdir: str, files: Sequence[str]
+    config: SpeechRecognition, task: speech.Task, data: speech_data.Speech, workdir: str, files: Sequence[str]
 ) -> Iterator[Transcript]:
     """What the selected checkpoint of a run hears in each sound file.
 

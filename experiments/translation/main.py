@@ -10,13 +10,14 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.translation.experiment import Translation
 from research import text2text
 from research.cli import experiment
 
-defaults, build = text2text.defaults, text2text.build
 
-
-def main(config: Any, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = "") -> dict[str, Any] | None:
+def main(
+    config: Translation, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
+) -> dict[str, Any] | None:
     """Runs one mode; `inputs` are what `predict` translates: sentences, files of them, or `-` for standard input."""
     return text2text.main(config, workdir, mode, inputs, out)
 

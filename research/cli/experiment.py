@@ -14,10 +14,11 @@ from typing import Any
 
 from research import command
 from research import config as config_lib
+from research.cli import experiments
 from research.measure import profile
 from research.parallel import processes
 from research.predicting import answers
-from research.train import rundir, settings
+from research.train import rundir
 
 MODES = ("train", "evaluate", "predict")
 _OVERRIDE = command.OVERRIDE
@@ -84,11 +85,13 @@ def parse(argv: Sequence[str], mode: str = "") -> tuple[argparse.Namespace, list
 def load(arguments: argparse.Namespace, overrides: Sequence[str]) -> Any:
     """The config that the arguments name, or that of the run in `--workdir`. Raises ValueError where there is none."""
     if arguments.config:
-        source = config_lib.Source.parse(arguments.config, overrides)
-        return config_lib.load(source.file, source.variant, source.overrides)
+        source = config_lib.Source.parse(arguments.config)
+        return config_lib.load(source.file, source.variant, overrides)
     rundir.check_workdir(arguments.workdir, write=False)
     folder = rundir.Folder(arguments.workdir)
-    return config_lib.of_run(rundir.config_of(folder, arguments.workdir), overrides)
+    content = rundir.config_of(folder, arguments.workdir)
+    cls = experiments.config_class(config_lib.source_of(content)["experiment"])
+    return config_lib.of_run(cls, content, overrides)
 
 
 def run(
@@ -103,7 +106,6 @@ def run(
     with processes.together(), command.begin():
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv, mode)
         config = load(arguments, overrides)
-        settings.check(config)
         rundir.check_workdir(arguments.workdir, write=arguments.mode == "train")
         processes.initialize()
         given = {"--mode": arguments.mode, "--workdir": arguments.workdir, "inputs": arguments.inputs}

@@ -98,10 +98,10 @@ def _experiment(words: Sequence[str], mode: str) -> None:
     from research import command
 
     with command.begin():
-        from research.cli import experiment
+        from research.cli import experiment, experiments
 
         config = experiment.load(*experiment.parse(words, mode))
-        module = importlib.import_module(f"experiments.{config.source.experiment}.main")
+        module = experiments.entrypoint(config.source.experiment)
     experiment.run(module.main, words, mode)
 
 

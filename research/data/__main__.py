@@ -5,6 +5,7 @@ from research import interrupt
 if __name__ == "__main__":
     interrupt.end_on_interrupt()  # before the slow imports, so that Ctrl-C never ends in a traceback
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -42,12 +43,12 @@ def _token_spec(config: str, name: str, data_dir: str) -> text.TextSpec | speech
     """What `make_tokens` needs; None for images, and for what only a config can make sources of."""
     if config:
         source = config_lib.Source.parse(config)
-        data = config_lib.plain(config_lib.load(source.file, source.variant).data)
-        if data["name"] != name:
-            raise ValueError(f"--config={config} is for {data['name']!r}, not {name!r}")
-        if "vocab_size" not in data:
+        data = config_lib.load(source.file, source.variant).data
+        if data.name != name:
+            raise ValueError(f"--config={config} is for {data.name!r}, not {name!r}")
+        if not isinstance(data, text.TextSpec | speech.SpeechSpec):
             return None
-        return (speech.SpeechSpec if "sample_rate" in data else text.TextSpec)(**data | {"dir": data_dir})
+        return dataclasses.replace(data, dir=data_dir)
     builder = sources.open_builder(name, data_dir)
     if isinstance(builder, TextBuilder) and templates.choose(name).fits(builder.info.features):
         return text.TextSpec(name=name, dir=data_dir)

@@ -22,8 +22,9 @@ import numpy as np
 from research.data import integrity, packing, prepare, sources, templates
 from research.data import vocabulary as vocabulary_lib
 from research.data.sentences import Splitter
+from research.data.spec import DataSpec
 from research.measure import progress
-from research.spec import Role, Spec, checks, field
+from research.spec import Role, checks, field
 
 SIDES = ("source", "target")
 CHUNK = 4096  # examples that are tokenised at a time
@@ -34,18 +35,9 @@ LAYOUT = "3"  # part of the folder's name, changed whenever the files would be o
 MOST_TOKENS = 10_000_000
 
 
-class TokensSpec(Spec):
+class TokensSpec(DataSpec):
     """What data sets whose targets are tokens have in common."""
 
-    name: str = field(default="", doc="of the data set: an own name, folder:PATH or a TFDS name; see sources.py")
-    dir: str = field(
-        default="", role=Role.RUNTIME,
-        doc="folder of prepared data; empty is $TFDS_DATA_DIR or ~/tensorflow_datasets",
-    )  # fmt: skip
-    validation_fraction: float = field(
-        default=0.1, check=checks.strictly_between(0, 0.5),
-        doc="of train, held out where the data set has no validation split",
-    )  # fmt: skip
     vocabulary: str = field(default="", doc="a sentencepiece .model file; empty: one is trained")
     vocab_type: str = field(
         default="unigram", check=checks.one_of(*vocabulary_lib.TYPES), doc="of a vocabulary that is trained"
@@ -56,14 +48,6 @@ class TokensSpec(Spec):
     eval_buckets: int = field(
         default=3, role=Role.RUNTIME, check=checks.at_least(1) & checks.at_most(100),
         doc="shapes of evaluation batches, from the lengths of a row down by halves",
-    )  # fmt: skip
-    workers: int = field(
-        default=0, role=Role.RUNTIME, check=checks.at_least(0) & checks.at_most(1024),
-        doc="processes that make batches; 0: threads of this one",
-    )  # fmt: skip
-    prefetch: int = field(
-        default=2, role=Role.RUNTIME, check=checks.at_least(0) & checks.at_most(10_000),
-        doc="batches that are made ahead",
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """`python -m research.interop import`: a foreign checkpoint becomes a run directory, with the config that fits it."""
 
+import dataclasses
 import pprint
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from research import config as config_lib
 from research.interop import checkpoints, configs, loading, models, runs, streaming
@@ -19,6 +19,10 @@ from research.tasks import classification, seq2seq, speech
 from research.train import rundir, trainer
 
 _METRICS = {"image_classification": "test/accuracy", "translation": "test/loss", "speech_recognition": "test/wer"}
+_CLASSES = {
+    "image_classification": "ImageClassification", "translation": "Translation",
+    "speech_recognition": "SpeechRecognition",
+}  # fmt: skip
 _FILE = '''"""{title}, as `python -m research.interop import {path}` read it. Every field may be overridden.
 
     python -m experiments.{experiment}.main --config={file} --workdir={workdir} --mode=evaluate
@@ -28,6 +32,9 @@ Training goes on from the imported weights; the optimizer begins afresh, with se
 
 from ml_collections import ConfigDict
 
+from experiments.{experiment}.experiment import {experiment_class}
+
+EXPERIMENT = {experiment_class}
 VARIANTS = ("full",)
 
 RESULT = {{"metric": {metric!r}, "floor": {floor!r}, "floor_source": {source!r}, "reference": None}}
@@ -73,28 +80,27 @@ def _write_config(
     """Writes the config file of the run; returns its config, and what to tell the user."""
     family = checkpoints.FAMILIES[checkpoint.kind]
     raw, notes = configs.make(checkpoint, folder, target, overrides)
-    source = config_lib.Source(f"configs/{family.experiment}/imported.py", "full")
-    complete = config_lib.complete(raw, config_lib.experiment_module(source).defaults, overrides).values
-    _refuse_other_models(raw, complete)
     file = Path(family.experiment) / "imported.py"
     (folder / family.experiment).mkdir()
+    known = {"experiment": family.experiment, "experiment_class": _CLASSES[family.experiment]}
+    known |= {"metric": _METRICS[family.experiment], "path": checkpoint.path, "file": target / file, "workdir": target}
+    known["title"] = f"{checkpoint.model.__name__} of {Path(checkpoint.path).name}"
+    # The class that fills in the defaults is named in the file, so it is written twice.
+    (folder / file).write_text(_FILE.format(**known, floor=None, source=None, config=raw))
+    complete = config_lib.plain(config_lib.load(str(folder / file), overrides=overrides))
+    del complete["source"]
+    _refuse_other_models(raw, complete)
     classes = checkpoint.fields.get("num_classes")
-    known = classes and complete["data"]["name"]  # else other classes may follow
+    by_chance = classes and complete["data"]["name"]  # else other classes may follow
     text = _FILE.format(
-        title=f"{checkpoint.model.__name__} of {Path(checkpoint.path).name}",
-        path=checkpoint.path,
-        experiment=family.experiment,
-        file=target / file,
-        workdir=target,
-        metric=_METRICS[family.experiment],
-        floor=1 / classes if known else None,
-        source="chance" if known else None,
+        **known,
+        floor=1 / classes if by_chance else None,
+        source="chance" if by_chance else None,
         config=pprint.pformat(complete, width=100, sort_dicts=False).replace("\n", "\n        "),
     )
     (folder / file).write_text(text)
-    config = config_lib.plain(config_lib.load(str(folder / file)))
-    config["source"]["file"] = str(target / file)
-    return ConfigDict(config).lock(), notes
+    config = config_lib.load(str(folder / file))
+    return config_lib.with_source(config, dataclasses.replace(config.source, file=str(target / file))), notes
 
 
 def _fingerprint(checkpoint: checkpoints.Checkpoint) -> str | None:
@@ -124,19 +130,18 @@ def _special_ids(checkpoint: checkpoints.Checkpoint) -> dict[str, Any]:
 def _task(checkpoint: checkpoints.Checkpoint, config: Any) -> Any:
     """The task as the experiment builds it, but with no data at hand."""
     settings = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
-    settings |= {name: value for name, value in config_lib.plain(config.model).items() if name != "name"}
+    settings |= config_lib.plain(config.model)
     known = ("num_classes", "vocab_size", "max_source_length", "max_target_length")
     sizes = {name: checkpoint.fields[name] for name in known if name in checkpoint.fields}
-    model, task = models.make(checkpoint.model, settings, **sizes), config_lib.plain(config.task)
+    model, task = models.make(checkpoint.model, settings, **sizes), config.task
     if isinstance(model, Recogniser):
-        lengths, spec = (runs.places(config), config.data.target_length), speech.SpeechTaskSpec(**task)
-        return speech.Task(model, spec, *lengths, bos=3, eos=1, unk=2, mels=config.data.mels)
+        lengths = runs.places(config_lib.plain(config)), config.data.target_length
+        return speech.Task(model, task, *lengths, bos=3, eos=1, unk=2, mels=config.data.mels)
     if isinstance(model, Seq2Seq):
-        lengths, spec = (config.data.source_length, config.data.target_length), seq2seq.Seq2SeqTaskSpec(**task)
-        return seq2seq.Task(model, spec, *lengths, bos=0, eos=1, unk=2)
+        lengths = config.data.source_length, config.data.target_length
+        return seq2seq.Task(model, task, *lengths, bos=0, eos=1, unk=2)
     size, channels = config.data.image_size, checkpoints.channels(checkpoint)
-    spec = classification.ClassificationSpec(**task)
-    return classification.Task(model, (size, size, channels), config.data.mean, config.data.std, spec)
+    return classification.Task(model, (size, size, channels), config.data.mean, config.data.std, task)
 
 
 def _leaves(plan: loading.Loading, task: Any, state: Any, seed: int) -> Any:

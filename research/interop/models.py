@@ -23,12 +23,12 @@ BACKBONE = "backbone/"  # where its parameters lie
 def make(model: type[nn.Module], fields: Mapping[str, Any], **settings: Any) -> nn.Module:
     """A `model` with these fields and settings; those of its spec, if it has one, may be among them."""
     fields = {**fields, **settings}
-    if hasattr(model, "of"):
-        return model.of(**fields)
-    if model not in _SPECS:
-        return model(**fields)
-    inside = {each.name: fields.pop(each.name) for each in infos(_SPECS[model]) if each.name in fields}
     try:
+        if hasattr(model, "of"):
+            return model.of(**fields)
+        if model not in _SPECS:
+            return model(**fields)
+        inside = {each.name: fields.pop(each.name) for each in infos(_SPECS[model]) if each.name in fields}
         return model(_SPECS[model](**inside), **fields)
     except FieldError as error:
         raise ValueError(f"config.{error.below('model')}") from None

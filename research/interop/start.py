@@ -26,7 +26,7 @@ def find(config: Any, task: Any, program: Program, data: Any) -> Any:
     leaves = loading.leaves_of({"params": program.state.params, **program.state.mutable})
     taken = [name for name in _OF_TOKENS if name in leaves and not _found(config.train.init_skip, name)]
     if taken and hasattr(data, "vocabulary"):
-        _check_vocabulary(checkpoint, data.vocabulary, config.data.get("vocabulary", ""), taken)
+        _check_vocabulary(checkpoint, data.vocabulary, getattr(config.data, "vocabulary", ""), taken)
     return loading.plan(checkpoint, task.model, leaves, config.train.init_skip)
 
 

@@ -1,6 +1,5 @@
 """Models around a backbone, a network that gives maps instead of classes: detectors, decoders, embeddings of faces."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,21 +9,15 @@ from research.models import resnet, vit
 from research.spec import Spec
 from research.spec.fields import infos
 
-BACKBONES: Mapping[str, type[nn.Module]] = {"resnet": resnet.ResNet, "vit": vit.ViT}
+BACKBONES: Mapping[type[Spec], type[nn.Module]] = {resnet.ResNetSpec: resnet.ResNet, vit.ViTSpec: vit.ViT}
 
 
-def specs(around: type[nn.Module]) -> dict[str, type[Spec]]:
-    """The spec of a config's `model` group by the name of the backbone: its fields beside those of `around`."""
-    return {name: _joined(around.spec_class, backbone.spec_class) for name, backbone in BACKBONES.items()}
+def make(around: type[nn.Module], spec: Spec, num_classes: int, precision: Any) -> nn.Module:
+    """The model around a backbone without classes; `spec` has the fields of both."""
+    (inner,) = (backbone for of, backbone in BACKBONES.items() if isinstance(spec, of))
+    dtypes = {"dtype": precision.compute, "param_dtype": precision.params}
+    return around.of(inner.of(0, **dtypes, **_part(spec, inner)), num_classes, **dtypes, **_part(spec, around))
 
 
-def make(around: type[nn.Module], name: str, fields: Mapping[str, Any], num_classes: int, **dtypes: str) -> nn.Module:
-    """The model of these fields, of the spec `specs(around)[name]`, around a backbone without classes."""
-    own = {each.name for each in infos(around.spec_class)}
-    backbone = BACKBONES[name].of(0, **dtypes, **{key: value for key, value in fields.items() if key not in own})
-    return around.of(backbone, num_classes, **dtypes, **{key: value for key, value in fields.items() if key in own})
-
-
-@functools.cache
-def _joined(around: type[Spec], backbone: type[Spec]) -> type[Spec]:
-    return type(f"{around.__name__}And{backbone.__name__}", (around, backbone), {}, tag=backbone.tag)
+def _part(spec: Spec, model: type[nn.Module]) -> dict[str, Any]:
+    return {each.name: getattr(spec, each.name) for each in infos(model.spec_class)}

@@ -10,7 +10,6 @@ import numpy as np
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from research import config as config_lib
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import Names, constrain, traced_mesh
 
@@ -62,7 +61,7 @@ def remat(
     `in_loop`: the forward and the backward pass are loops of their own, so the compiler cannot merge the two
     computations, and the barrier against it would only be a cost.
     """
-    if config_lib.choose(REMAT, policy, "model.remat") is None:
+    if REMAT[policy] is None:
         return module
     return nn.remat(module, policy=REMAT[policy], prevent_cse=not in_loop, static_argnums=static_argnums)
 

@@ -21,6 +21,11 @@ class MeshSpec(Spec, tag="mesh"):
     tensor: int = field(default=1, role=Role.RUNTIME, check=_SIZE, doc="devices that share heads and hidden units")
     sequence: int = field(default=1, role=Role.RUNTIME, check=_SIZE, doc="devices that share positions")
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each axis, in the order of AXES."""
+        return {axis: getattr(self, axis) for axis in AXES}
+
     def validate(self) -> None:
         """Raises FieldError where two axes are to take what is left."""
         free = [axis for axis in AXES if getattr(self, axis) == -1]

@@ -55,7 +55,6 @@ def main(argv: Sequence[str], prog: str = PROG) -> None:
     topology.make_cpu_devices(math.prod(shape) * chip.cores)
     source = config_lib.Source.parse(arguments.config, overrides)
     config = config_lib.load(source.file, source.variant, source.overrides)
-    build = config_lib.experiment_module(source).build
     from research.plan import estimate, search, show
 
     logging.getLogger("jax").setLevel(logging.ERROR)
@@ -63,10 +62,10 @@ def main(argv: Sequence[str], prog: str = PROG) -> None:
     if not slice_.real:
         _say(f"without libtpu (the extra [tpu]), compiling for {len(slice_.devices)} virtual CPU devices")
     if arguments.mesh == "auto":
-        plans = search.search(config, build, slice_, arguments.tries)
+        plans = search.search(config, slice_, arguments.tries)
     else:
         _say("compiling; minutes for a large model")
-        plans = [estimate.make_plan(config, build(config)[0], slice_)]
+        plans = [estimate.make_plan(config, config.build()[0], slice_)]
     if arguments.json:
         best, *others = [dataclasses.asdict(plan) for plan in plans]
         print(json.dumps(best | ({"others": others} if arguments.mesh == "auto" else {})))

@@ -45,7 +45,7 @@ def abstract_batch(config: Any, task: Any) -> dict[str, jax.ShapeDtypeStruct]:
 
 def make_program(config: Any, task: Any, topology: Topology) -> Program:
     """The config's program over the devices of the topology. Raises ValueError when mesh or batch do not divide."""
-    mesh = mesh_lib.make_mesh(config.mesh, topology.devices)
+    mesh = mesh_lib.make_mesh(config.mesh.sizes, topology.devices)
     check_batch(config, mesh)
     return build_program(config, task, mesh)
 

@@ -103,13 +103,12 @@ _FROM_HLO = (
 def describe(config: Any, topology: Topology, compiled: Compiled) -> dict[str, Any]:
     """What is known without reading the HLO."""
     program, memory = compiled.program, compiled.memory
-    source = config.get("source", {})
     return {
-        "config": f"{source.get('file', '')}:{source.get('variant', '')}",
+        "config": f"{config.source.file}:{config.source.variant}",
         "topology": topology.name,
         "chips": topology.num_chips,
         "mesh": dict(program.mesh.shape),
-        "remat": config.get("model", {}).get("remat"),
+        "remat": getattr(getattr(config, "model", None), "remat", None),
         "microbatches": config.train.microbatches,
         "batch_size": config.train.batch_size,
         "num_params": program.num_params,

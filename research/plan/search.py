@@ -6,26 +6,25 @@ All combinations are ranked by formulas, which takes seconds, and the best few a
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh
-from ml_collections import ConfigDict
 
-from research import config as config_lib
 from research.measure import progress
 from research.measure.flops import forward_flops
 from research.models.layers import REMAT
 from research.parallel import mesh as mesh_lib
 from research.parallel import sharding
+from research.parallel.mesh import MeshSpec
 from research.plan import bounds
 from research.plan.estimate import Plan, make_plan
 from research.plan.topology import Topology
 from research.train.program import build_program
+from research.train.settings import Experiment
 
 MICROBATCHES = (1, 2, 4, 8, 16)
-Build = Callable[[Any], tuple[Any, Any]]  # config -> task, data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +44,12 @@ class Candidate:
         return (not self.fits, round(self.step_time_s, 6), self.microbatches, self.memory_bytes)
 
 
-def search(config: Any, build: Build, topology: Topology, tries: int) -> list[Plan]:
+def search(config: Experiment, topology: Topology, tries: int) -> list[Plan]:
     """Compiles the `tries` most promising combinations and returns their plans, the best first.
 
     Raises ValueError where no combination divides the batch.
     """
-    ranked = sorted(candidates(config, build, topology), key=lambda candidate: candidate.rank)
+    ranked = sorted(candidates(config, topology), key=lambda candidate: candidate.rank)
     if not ranked:
         raise ValueError(
             f"no mesh of {topology.name} divides config.train.batch_size={config.train.batch_size} and "
@@ -61,7 +60,7 @@ def search(config: Any, build: Build, topology: Topology, tries: int) -> list[Pl
         for candidate in ranked:
             changed = with_choice(config, candidate.mesh, candidate.remat, candidate.microbatches)
             try:
-                plans.append(make_plan(changed, build(changed)[0], topology))
+                plans.append(make_plan(changed, changed.build()[0], topology))
             except ValueError as error:  # a mesh that this model has no use for
                 refusal = error
                 continue
@@ -73,14 +72,12 @@ def search(config: Any, build: Build, topology: Topology, tries: int) -> list[Pl
     return sorted(plans, key=lambda plan: (not plan.fits, plan.step_time_s or math.inf, plan.peak_bytes))
 
 
-def with_choice(config: Any, mesh: Any, remat: str | None, microbatches: int) -> ConfigDict:
+def with_choice(config: Experiment, mesh: Mapping[str, int], remat: str | None, microbatches: int) -> Experiment:
     """The config with another mesh, remat policy and number of microbatches."""
-    nested = config_lib.plain(config)
-    nested["mesh"] = dict(mesh)
-    nested["train"]["microbatches"] = microbatches
-    if remat is not None:
-        nested["model"]["remat"] = remat
-    return ConfigDict(nested).lock()
+    changed = dataclasses.replace(
+        config, mesh=MeshSpec(**mesh), train=dataclasses.replace(config.train, microbatches=microbatches)
+    )
+    return dataclasses.replace(changed, model=dataclasses.replace(config.model, remat=remat)) if remat else changed
 
 
 def meshes(count: int, axes: Sequence[str]) -> Iterator[dict[str, int]]:
@@ -91,9 +88,9 @@ def meshes(count: int, axes: Sequence[str]) -> Iterator[dict[str, int]]:
             yield {axis: dict(zip(axes, sizes, strict=True)).get(axis, 1) for axis in mesh_lib.AXES}
 
 
-def candidates(config: Any, build: Build, topology: Topology) -> list[Candidate]:
+def candidates(config: Experiment, topology: Topology) -> list[Candidate]:
     """All combinations whose sizes divide, with their estimates."""
-    task = build(config)[0]
+    task = config.build()[0]
     # Tensor parallelism is for models that name such an axis; sequence parallelism is the user's to ask for.
     names = {name for _, names in task.logical_axes for name in names}
     axes = ("data", "fsdp", "tensor") if names & {"heads", "mlp", "vocab"} else ("data", "fsdp")
@@ -106,9 +103,9 @@ def candidates(config: Any, build: Build, topology: Topology) -> list[Candidate]
         if config.train.eval_batch_size % math.prod(mesh[axis] for axis in batch_axes) == 0
     ]
     found = []
-    for policy in tuple(REMAT) if "remat" in config.model else (None,):
-        changed = with_choice(config, config.mesh, policy, 1)
-        estimate = _Estimate(changed, build(changed)[0], state, topology)
+    for policy in tuple(REMAT) if hasattr(config.model, "remat") else (None,):
+        changed = with_choice(config, config.mesh.sizes, policy, 1)
+        estimate = _Estimate(changed, changed.build()[0], state, topology)
         for mesh in possible:
             found += estimate.candidates(mesh, policy)
     return found

@@ -51,7 +51,7 @@ def _edited(cls: type[AnySpec], values: dict[str, Any], edits: Sequence[_Edit]) 
     grouped: dict[str, list[_Edit]] = {}
     for edit in edits:
         if edit.path[0] not in declared:
-            raise _unknown(cls, edit.path[0])
+            raise unknown(cls, edit.path[0])
         grouped.setdefault(edit.path[0], []).append(_Edit(edit.path[1:], edit.text))
     for name, below in grouped.items():
         options = members(declared[name].annotation)
@@ -101,7 +101,8 @@ def _choose(options: tuple[type[Spec], ...], tag: str) -> type[Spec]:
     return known[tag]
 
 
-def _unknown(cls: type[Spec], name: str) -> FieldError:
+def unknown(cls: type[Spec], name: str) -> FieldError:
+    """The error to raise for a field that a spec does not have: the nearest names, and where it is declared."""
     names = [each.name for each in infos(cls)]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known there: {', '.join(names)}"

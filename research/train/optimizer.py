@@ -1,8 +1,6 @@
-"""Optimizers and schedules from the config, by the names that optax gives them."""
+"""Optimizers and schedules, by the names that optax gives them."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -123,20 +121,20 @@ def _linear(step: jax.Array, steps: int, final: float) -> jax.Array:
 SCHEDULES = {"cosine": _cosine, "linear": _linear, "constant": None, "rsqrt": None}
 
 
-def schedule(config: Mapping[str, Any], steps: int) -> optax.Schedule:
+def schedule(spec: OptimizerSpec, steps: int) -> optax.Schedule:
     """The learning rate of step k, for k = 0 ... steps - 1.
 
     Linear warm-up over `warmup_steps` to `learning_rate`, then cosine or linear down to `final_fraction` of it at
     `steps`, constant, or rsqrt: learning_rate * sqrt(warmup / k) (Vaswani et al., 2017, section 5.3).
     """
-    shape = SCHEDULES[config["schedule"]]
-    warmup, peak, final = config["warmup_steps"], config["learning_rate"], config["final_fraction"]
+    shape = SCHEDULES[spec.schedule]
+    warmup, peak, final = spec.warmup_steps, spec.learning_rate, spec.final_fraction
     if warmup >= steps:
         raise ValueError(f"config.optimizer.warmup_steps={warmup} must be less than config.train.steps={steps}")
 
     def learning_rate(count):
         step = jnp.asarray(count, jnp.float32)
-        if config["schedule"] == "rsqrt":
+        if spec.schedule == "rsqrt":
             factor = jnp.sqrt(max(warmup, 1) / jnp.maximum(step + 1, max(warmup, 1)))
         elif shape is None:
             factor = jnp.ones_like(step)
@@ -166,19 +164,19 @@ def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.Gradient
     return optax.stateless(update)
 
 
-def build(config: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
+def build(spec: OptimizerSpec, steps: int) -> optax.GradientTransformation:
     """Clipping, the optimizer with its schedule and decay, then the learning-rate multipliers."""
-    name, mask = config["name"], _matching(config["decay"])
-    arguments = {each.name: config[each.name] for each in infos(OPTIMIZERS[name]) if each.name not in _SHARED}
-    arguments["learning_rate"] = schedule(config, steps)
-    chain = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
+    name, mask = spec.tag, _matching(spec.decay)
+    arguments = {each.name: getattr(spec, each.name) for each in infos(type(spec)) if each.name not in _SHARED}
+    arguments["learning_rate"] = schedule(spec, steps)
+    chain = [optax.clip_by_global_norm(spec.clip_norm)] if spec.clip_norm else []
     if name == "sgd":
-        chain.append(optax.add_decayed_weights(config["weight_decay"], mask))
+        chain.append(optax.add_decayed_weights(spec.weight_decay, mask))
     elif name == "adafactor":
-        arguments |= {"weight_decay_rate": config["weight_decay"] or None, "weight_decay_mask": mask}
+        arguments |= {"weight_decay_rate": spec.weight_decay or None, "weight_decay_mask": mask}
     else:
-        arguments |= {"weight_decay": config["weight_decay"], "mask": mask}
+        arguments |= {"weight_decay": spec.weight_decay, "mask": mask}
     chain.append(_FUNCTIONS[name](**arguments))
-    if config["multipliers"]:
-        chain.append(_scale_by_path(config["multipliers"]))
+    if spec.multipliers:
+        chain.append(_scale_by_path(spec.multipliers))
     return optax.chain(*chain)

@@ -15,7 +15,6 @@ from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
 from research.parallel import processes
 from research.train import lock, preemption, result, rundir
-from research.train import settings as settings_lib
 from research.train.checkpoint import Checkpoints
 from research.train.evaluation import evaluate
 from research.train.feed import check_batch
@@ -28,10 +27,10 @@ def build(config: Any, task: Any, devices: Sequence[jax.Device] | None = None) -
     Raises ValueError where one of them does not fit, and on a CPU where XLA computes wrongly.
     """
     numerics.check()
-    for field, dtype in config.precision.items():
+    for field, dtype in config_lib.plain(config.precision).items():
         if dtype == "float64" and not jax.config.jax_enable_x64:
             raise ValueError(f"config.precision.{field}='float64' needs JAX_ENABLE_X64=1 in the environment")
-    mesh = mesh_lib.make_mesh(config.mesh, devices)
+    mesh = mesh_lib.make_mesh(config.mesh.sizes, devices)
     check_batch(config, mesh)
     return build_program(config, task, mesh)
 
@@ -46,7 +45,6 @@ class Session:
         rundir.check_workdir(workdir, write)
         self.folder = rundir.Folder(workdir)
         self.workdir, files = self.folder.root, self.folder.files
-        settings_lib.check(config)
         self.revision = result.revision()  # now, since the tree may change while the run goes on
         self.program = build(config, task)
         if write:

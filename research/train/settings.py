@@ -1,11 +1,11 @@
 """The groups of a config that every experiment shares."""
 
 import re
-from typing import Any
 
+from research import config as config_lib
 from research.parallel.mesh import MeshSpec
-from research.spec import Role, Spec, checks, field, invalid
-from research.train import optimizer
+from research.spec import FieldError, Role, Spec, checks, field, invalid
+from research.train.optimizer import SGD, Adafactor, AdamW, Lamb, Lion
 
 _STEPS = checks.at_least(1)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -63,20 +63,17 @@ class PrecisionSpec(Spec, tag="precision"):
     compute: str = field(default="float32", check=checks.one_of(*DTYPES), doc="dtype of activations and products")
 
 
-def defaults(config: Any) -> dict[str, Any]:
-    """The groups that every experiment shares: the spec of each, or the specs that its `name` chooses from."""
-    del config
-    return {
-        "seed": 0,
-        "train": TrainSpec,
-        "optimizer": optimizer.OPTIMIZERS,
-        "mesh": MeshSpec,
-        "precision": PrecisionSpec,
-    }
+class Experiment(config_lib.Config):
+    """What every experiment shares; a subclass adds the specs of its `data`, `model` and `task`, and `build`."""
 
+    optimizer: AdamW | SGD | Lion | Adafactor | Lamb = field(default=AdamW(), doc="how parameters are updated")
+    train: TrainSpec = field(default=TrainSpec(), doc="the loop")
+    mesh: MeshSpec = field(default=MeshSpec(), doc="the devices")
+    precision: PrecisionSpec = field(default=PrecisionSpec(), doc="dtypes")
 
-def check(config: Any) -> None:
-    """Raises ValueError where the groups of a config contradict one another; each by itself is checked already."""
-    warmup, steps = config.optimizer.warmup_steps, config.train.steps
-    if warmup >= steps:
-        raise ValueError(f"config.optimizer.warmup_steps={warmup} must be less than config.train.steps={steps}")
+    def validate(self) -> None:
+        """Raises FieldError where groups contradict one another; each by itself is checked already."""
+        warmup, steps = self.optimizer.warmup_steps, self.train.steps
+        if warmup >= steps:
+            problem = f"={warmup} must be less than config.train.steps={steps}"
+            raise FieldError(("optimizer", "warmup_steps"), problem)

@@ -25,9 +25,8 @@ from research.train.checkpoint import has_steps
 from research.train.feed import local_rows, to_mesh
 from research.train.program import Program, State
 from research.train.session import Session, build
-from research.train.settings import defaults
 
-__all__ = ["Predictor", "Run", "Start", "Weights", "build", "defaults", "predict", "run"]
+__all__ = ["Predictor", "Run", "Start", "Weights", "build", "predict", "run"]
 
 
 _INTERRUPTED_S = 60  # how long Ctrl-C waits for what is being saved

@@ -59,7 +59,10 @@ def test_help_names_every_command():
         (("evaluate", "--workdir=/nowhere/run"), "error: --workdir=/nowhere/run is no run directory"),
         (("prepare", "nothing"), "error: unknown data set 'nothing'"),
         (("show",), "error: give a config"),
-        (("show", f"{DIGITS}:smoke", "--config.train.stepz=3"), "error: unknown config field 'train.stepz'"),
+        (
+            ("show", f"{DIGITS}:smoke", "--config.train.stepz=3"),
+            "error: config.train.stepz is unknown; did you mean steps?",
+        ),
         (("report", "add", "/nowhere/run"), "error: /nowhere/run is no run directory"),
         (("plan", "--config=x.py", "--topology=v5e:2x2"), "error: config file 'x.py' does not exist"),
         (("export", "/nowhere/run", "x"), "error: /nowhere/run"),

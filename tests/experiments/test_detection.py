@@ -56,7 +56,7 @@ def test_it_learns_and_its_score_is_that_of_its_saved_boxes(trained):
     config, workdir, result = trained
     metrics = result["metrics"]
     assert metrics["test/map50"] > 0.5, "pictures that it has not seen"
-    data = main.build(config)[1]
+    data = config.build()[1]
     lines = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 32 and all(line["size"] == [shapes.HEIGHT, shapes.WIDTH] for line in lines)
     for label, name in enumerate(data.class_names):
@@ -76,7 +76,7 @@ def test_it_learns_and_its_score_is_that_of_its_saved_boxes(trained):
 @pytest.mark.long
 def test_other_runs_begin_with_its_weights_or_those_of_its_backbone(trained, tmp_path):
     config, workdir, _ = trained
-    task, _ = main.build(config)
+    task, _ = config.build()
     leaves = loading.leaves_of(jax.eval_shape(task.init, jax.random.key(0)))
     checkpoint = checkpoints.open_checkpoint(str(workdir))
     again = loading.plan(checkpoint, task.model, leaves)

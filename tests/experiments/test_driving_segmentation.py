@@ -32,7 +32,7 @@ def test_it_learns_and_its_score_is_that_of_its_saved_masks(trained):
     config, workdir, result = trained
     metrics = result["metrics"]
     assert metrics["test/miou"] > 0.6 and metrics["test/pixel_accuracy"] > 0.9
-    source, names = main.build(config)[1].source("test"), ("ground", "disc", "box", "triangle")
+    source, names = config.build()[1].source("test"), ("ground", "disc", "box", "triangle")
     lines = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == len(source) == 32
     truth = [image_files.decode_mask(source[line["index"]]["mask"]) for line in lines]
@@ -86,4 +86,4 @@ def test_a_vit_is_evaluated_at_the_size_it_sees(tmp_path):
     with pytest.raises(
         ValueError, match=r"a ViT sees pictures of one size, but config.data.image_size=.* and eval_size"
     ):
-        main.build(configs.load(config, "smoke", ("data.eval_size=(96,96)", f"data.dir={tmp_path}")))
+        configs.load(config, "smoke", ("data.eval_size=(96,96)", f"data.dir={tmp_path}")).build()

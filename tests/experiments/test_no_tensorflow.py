@@ -16,7 +16,7 @@ from research.train import trainer
 prepare.prepare("digits", data_dir="prepared")
 config = configs.load("configs/image_classification/digits_vit.py", "smoke", ["data.dir=prepared"])
 main.main(config, "runs/digits", "train")
-task, data = main.build(config)
+task, data = config.build()
 trainer.predict(config, task, data, "runs/digits", next(iter(data.eval_batches("test", 4))))
 """
 

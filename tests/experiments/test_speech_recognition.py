@@ -47,7 +47,7 @@ def hear(trained, files, **task_settings):
     config, workdir, _ = trained
     overrides = [f"task.{key}={value}" for key, value in task_settings.items()]
     config = configs.load(CONFIG, "smoke", (*config.source.overrides, *overrides))
-    return list(main.transcribe(config, *main.build(config), workdir, [str(file) for file in files]))
+    return list(main.transcribe(config, *config.build(), workdir, [str(file) for file in files]))
 
 
 @pytest.mark.long
@@ -104,11 +104,11 @@ def test_one_bad_file_among_good_ones_is_named_and_the_others_are_heard(trained,
 def test_confidence_is_the_mean_probability_of_a_token():
     config = configs.load(CONFIG, "smoke")
     tokens, scores = np.array([[7, 8, 1, 0], [9, 1, 0, 0]]), np.array([3 * math.log(0.9), 2 * math.log(0.9)])
-    task = main.build(config)[0]
+    task = config.build()[0]
     assert main.confidence(task, tokens, scores) == pytest.approx(0.9)
     beam = configs.load(CONFIG, "smoke", ["task.decoder=beam", "task.length_penalty=0.7"])
     penalised = scores / ((5 + np.array([3, 2])) / 6) ** 0.7
-    assert main.confidence(main.build(beam)[0], tokens, penalised) == pytest.approx(0.9)
+    assert main.confidence(beam.build()[0], tokens, penalised) == pytest.approx(0.9)
     assert main.confidence(task, np.zeros((1, 4), int), np.array([-0.5])) == pytest.approx(math.exp(-0.5))
     # A part that says nothing counts beside one of two tokens.
     silent = main.confidence(task, np.array([[7, 8, 0, 0], [0, 0, 0, 0]]), np.log([0.81, 0.3]))
@@ -117,8 +117,8 @@ def test_confidence_is_the_mean_probability_of_a_token():
 
 def test_every_size_of_the_config_reaches_the_task():
     config = configs.load(CONFIG, "cpu", ["data.dir=/nowhere"])
-    task, data = main.build(config)
+    task, data = config.build()
     assert isinstance(task, speech.Task) and task.model.spec.shortening == 4 and task.source_length == 120
     assert task.example(2)["source"].shape == (2, 480, 40) and data.frames == 640  # to learn from, and at most
     without = configs.load(CONFIG, "cpu", ["task.ctc_weight=0.0", "task.decoder=greedy"])
-    assert task.model.ctc and not main.build(without)[0].model.ctc
+    assert task.model.ctc and not without.build()[0].model.ctc

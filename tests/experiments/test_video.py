@@ -38,7 +38,7 @@ def test_shuffled_frames_fall_to_chance_and_reversed_ones_to_the_other_class(tra
     assert result["metrics"]["test/accuracy"] > 0.9
     accuracy = {}
     for order in ("as they are", "shuffled", "reversed"):
-        task, data = main.build(config, order)
+        task, data = config.build(order=order)
         predict, right = trainer.Predictor(config, task, data, workdir), []
         for batch in data.eval_batches("test", 100):
             right += list(predict(batch)["probabilities"].argmax(1) == batch["label"])
@@ -51,7 +51,7 @@ def test_shuffled_frames_fall_to_chance_and_reversed_ones_to_the_other_class(tra
 @pytest.mark.long
 def test_another_run_begins_with_its_weights(trained):
     config, workdir, _ = trained
-    task, _ = main.build(config, "as they are")
+    task, _ = config.build()
     leaves = loading.leaves_of(jax.eval_shape(task.init, jax.random.key(0)))
     plan = loading.plan(checkpoints.open_checkpoint(workdir), task.model, leaves)
     assert set(plan.rows) == set(leaves) and not plan.left_over

@@ -75,8 +75,7 @@ def scalar(value) -> float:
 def load(file: str, data_dir: str, *overrides: str):
     """The config, task and data of a smoke variant."""
     config = config_lib.load(file, "smoke", [f"data.dir={data_dir}", "data.workers=0", *overrides])
-    build = config_lib.experiment_module(config_lib.Source(file, "smoke")).build
-    return config, *build(config)
+    return config, *config.build()
 
 
 def in_float64(file: str, data_dir: str) -> dict:
@@ -110,7 +109,7 @@ def in_float64(file: str, data_dir: str) -> dict:
 def ten_steps(file: str, data_dir: str) -> dict:
     """The bits of the state after ten steps on one device, and the losses on the way."""
     config, task, data = load(file, data_dir)
-    mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
+    mesh = mesh_lib.make_mesh(config.mesh.sizes, jax.devices()[:1])
     program = build_program(config, task, mesh)
     state = program.init()
     batches = data.train_batches(config.seed, config.train.batch_size)

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from research import cli
+from research.cli import experiment as command_line
 from research.data import prepare
 from research.interop import __main__ as interop
 from tests.interop.test_big_vision import random_weights
@@ -24,7 +24,7 @@ def data(tmp_path, monkeypatch):
 def experiment(name, *words):
     """Runs an experiment's command in this process."""
     module = __import__(f"experiments.{name}.main", fromlist=["main"])
-    cli.run(module.main, [*map(str, words)])
+    command_line.run(module.main, [*map(str, words)])
 
 
 SHORT = [

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.speech_recognition import main
 from research import config as config_lib
 from research.data import audio, utterances
 from research.interop import __main__ as interop
@@ -197,7 +196,7 @@ def begun(path, skip, **overrides):
     sizes = {"width": 24, "decoder_depth": 3, "num_heads": 3, "kv_dim": 8, "mlp_dim": 40}
     words += [f"model.{name}={value}" for name, value in (sizes | overrides).items()]
     config = config_lib.load("configs/speech_recognition/librispeech_whisper_small.py", "smoke", words)
-    task, _ = main.build(config)
+    task, _ = config.build()
     return start.find(config, task, trainer.build(config, task), None)
 
 

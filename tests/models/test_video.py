@@ -78,9 +78,7 @@ def test_others_do(space_time):
 
 def test_a_factorised_layer_attends_to_the_same_time_and_the_same_place():
     """The gradient of one token of a layer: not zero where a path leads, over space and then over time to all."""
-    model = video.FactorisedBlock(
-        8, 2, 0.0, video.layers.layer_norm, "exact", True, True, None, False, "xla", {}, parent=None
-    )
+    model = video.FactorisedBlock(8, 2, 0.0, video.layers.layer_norm, "exact", True, True, None, "xla", {}, parent=None)
     x = np.random.default_rng(0).normal(size=(1, 3, 4, 8)).astype(np.float32)
     variables = model.init(jax.random.key(0), x, 0.0, False)
     seen = jax.grad(lambda x, params: model.apply({"params": params}, x, 0.0, False)[0][0, 0, 0].sum())

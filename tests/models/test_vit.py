@@ -136,7 +136,7 @@ def test_operands_are_all_that_is_kept_of_a_layer():
     x = jnp.zeros((8, 4, 16), "bfloat16")
     dtypes = {"dtype": "bfloat16", "param_dtype": "float32"}
     norm = functools.partial(layers.layer_norm, **dtypes)
-    block = layers.remat(vit.Block, "operands", (3,))(64, 2, 0.0, norm, "exact", True, True, None, False, "xla", dtypes)
+    block = layers.remat(vit.Block, "operands", (3,))(64, 2, 0.0, norm, "exact", True, True, None, "xla", dtypes)
     variables = jax.eval_shape(lambda: block.init({"params": jax.random.key(0)}, x, 0.0, False))
     apply = lambda v, x: block.apply(v, x, 0.0, False)[0]
     kept = jax.tree.leaves(jax.eval_shape(lambda v, x: jax.vjp(apply, v, x)[1], variables, x))

@@ -115,14 +115,14 @@ def make_program(name, sizes, dtype, platform=None, **settings):
     )
     task = make_task(name, dtype, **settings)
     devices = jax.devices(platform)[: int(np.prod(sizes))]
-    return build_program(config, task, mesh_lib.make_mesh(config.mesh, devices)), task
+    return build_program(config, task, mesh_lib.make_mesh(config.mesh.sizes, devices)), task
 
 
 def make_batch(task):
     """16 pictures or rows of packed texts, the last of which is padding."""
     rng = np.random.default_rng(0)
     batch = {"index": np.arange(16, dtype=np.int32), "weight": np.array([1] * 15 + [0], np.float32)}
-    if isinstance(task, classification.Task):
+    if isinstance(task, classification.LabelTask):
         image = rng.integers(0, 256, (16, *task.image_shape)).astype(np.uint8)
         return {"image": image, "label": rng.integers(0, 10, 16).astype(np.int32), **batch}
     places = np.arange(task.source_length)

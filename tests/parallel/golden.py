@@ -49,7 +49,7 @@ def abstract(config: str, sizes: dict[str, int]) -> State:
     """The state of a full-size config on a mesh that no device belongs to."""
     source = config_lib.Source.parse(str(ROOT / config))
     config = config_lib.load(source.file, source.variant)
-    task, _ = config_lib.experiment_module(source).build(config)
+    task, _ = config.build()
     mesh = AbstractMesh(tuple(sizes.values()), mesh_lib.AXES, axis_types=(AxisType.Auto,) * len(sizes))
     return abstract_state(config, task, mesh)
 

@@ -14,6 +14,7 @@ from research.parallel.mesh import AXES
 from research.plan import __main__ as plan
 from research.plan import search, show, topology
 from research.plan.estimate import Plan
+from research.train.settings import Experiment
 from tests.train import toy
 
 DIGITS = "configs/image_classification/digits_vit.py:smoke"
@@ -187,10 +188,10 @@ def test_the_search_goes_past_meshes_that_a_model_refuses(monkeypatch):
     tried = []
 
     def refuse(config, task, slice_):
-        tried.append(dict(config.mesh))
+        tried.append(config.mesh.sizes)
         if config.mesh.tensor > 1:
             raise ValueError("nothing to split over tensor")
-        return types.SimpleNamespace(fits=True, step_time_s=float(len(tried)), peak_bytes=1, mesh=dict(config.mesh))
+        return types.SimpleNamespace(fits=True, step_time_s=float(len(tried)), peak_bytes=1, mesh=config.mesh.sizes)
 
     ranked = [
         search.Candidate(dict(zip(AXES, sizes, strict=True)), None, 1, 0, step, True)
@@ -198,5 +199,6 @@ def test_the_search_goes_past_meshes_that_a_model_refuses(monkeypatch):
     ]
     monkeypatch.setattr(search, "candidates", lambda *args: ranked)
     monkeypatch.setattr(search, "make_plan", refuse)
-    plans = search.search(toy.make_config(), lambda config: (None, None), topology.describe("H100:8"), tries=2)
+    monkeypatch.setattr(Experiment, "build", lambda self: (None, None))
+    plans = search.search(toy.make_config(), topology.describe("H100:8"), tries=2)
     assert [plan.mesh["data"] for plan in plans] == [2, 8] and len(tried) == 4

@@ -10,12 +10,34 @@ import pytest
 from research import config as configs
 from research.report import records, tables
 
-MAIN = """
-def defaults(config):
-    train = {"steps": 1, "log_every": 1}
-    return {"seed": 0, "data": {"name": "toy", "fold": 0}, "train": train, "mesh": {"data": -1}}
+EXPERIMENT = """
+from research.config import Config
+from research.spec import Role, Spec, field
+
+
+class Data(Spec):
+    name: str = field(default="toy")
+    fold: int = field(default=0)
+
+
+class Train(Spec):
+    steps: int = field(default=1, role=Role.LENGTH)
+    log_every: int = field(default=1, role=Role.RUNTIME)
+
+
+class Mesh(Spec):
+    data: int = field(default=-1, role=Role.RUNTIME)
+
+
+class Toy(Config, tag="toy"):
+    data: Data = field(default=Data())
+    train: Train = field(default=Train())
+    mesh: Mesh = field(default=Mesh())
 """
 CONFIG = """
+from experiments.toy.experiment import Toy
+
+EXPERIMENT = Toy
 RESULT = {
     "metric": "test/accuracy", "also": ["test/loss"],
     "floor": 0.1, "floor_source": "chance",
@@ -43,7 +65,7 @@ class Repository:
             self.readme: f"# Toy\n\nBefore.\n\n{tables.BEGIN}\n{tables.END}\n\nAfter.\n",
             root / "experiments/__init__.py": "",
             root / "experiments/toy/__init__.py": "",
-            root / "experiments/toy/main.py": MAIN,
+            root / "experiments/toy/experiment.py": EXPERIMENT,
         }.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
@@ -103,8 +125,9 @@ class Repository:
 def repository(tmp_path, monkeypatch):
     created = Repository(tmp_path)
     # In this process `experiments` is the package of the real repository.
-    spec = importlib.util.spec_from_file_location("toy_main", tmp_path / "experiments/toy/main.py")
+    spec = importlib.util.spec_from_file_location("toy_experiment", tmp_path / "experiments/toy/experiment.py")
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "toy_experiment", module)  # where the types of fields are looked up
+    monkeypatch.setitem(sys.modules, "experiments.toy.experiment", module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(configs, "experiment_module", lambda source: module)
     return created

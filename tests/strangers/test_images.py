@@ -145,8 +145,8 @@ def test_sizes_keep_the_ratio_of_their_config(config, overrides, expected):
 
     file, variant = config.split(":")
     loaded = configs.load(file, variant, overrides)
-    assert tuple(loaded.data.get(key) for key in ("image_size", "resize", "eval_size")) == expected
-    if "image_size" in loaded.model:
+    assert tuple(getattr(loaded.data, key, None) for key in ("image_size", "resize", "eval_size")) == expected
+    if hasattr(loaded.model, "image_size"):
         assert loaded.model.image_size == loaded.data.image_size
 
 

@@ -43,7 +43,8 @@ import research
 for package in ("train", "models", "interop", "parallel", "tasks"):
     for module in pkgutil.iter_modules([f"research/{package}"], f"research.{package}."):
         importlib.import_module(module.name)
-from research import cli, numerics
+from research import numerics
+from research.cli import experiment
 assert dict(os.environ) == before, "an import sets variables"
 numerics.check()
 print(os.environ["XLA_FLAGS"], numerics.faults())
@@ -154,7 +155,7 @@ def test_every_command_begins_with_the_flag():
         last = (
             text if file.name == "tessera.py" else text.split('if __name__ == "__main__":')[-1]
         )  # each of its actions
-        assert "command.begin()" in last or "cli.run(main)" in last or file.name == "loader.py", file
+        assert "command.begin()" in last or "experiment.run(main)" in last or file.name == "loader.py", file
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def build(devices=1, settings=(), **overrides):
     mesh = dict(zip(("data", "fsdp", "tensor", "sequence"), overrides.pop("mesh", (devices, 1, 1, 1)), strict=True))
     config = toy.make_config(mesh=mesh, **{"train.microbatches": 1, **{f"train.{k}": v for k, v in overrides.items()}})
     task = make(**dict(settings))
-    return task, build_program(config, task, mesh_lib.make_mesh(config.mesh, jax.devices()[:devices]))
+    return task, build_program(config, task, mesh_lib.make_mesh(config.mesh.sizes, jax.devices()[:devices]))
 
 
 def test_the_decoder_reads_one_token_back_and_bos_where_an_example_begins():

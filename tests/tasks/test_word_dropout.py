@@ -1,5 +1,7 @@
 """Word dropout: which tokens a model in training reads as unknown."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ class Unread(nn.Module):
     """Logits of the share of the source that is `unk`, for token 0, which is never wanted, alone."""
 
     vocab_size: int = VOCAB
+    spec = types.SimpleNamespace(has_pointer=False)
 
     @nn.compact
     def __call__(self, source, segments, positions, target_in, *rest, train=False):
@@ -33,7 +36,7 @@ def test_word_dropout_hides_its_share_of_the_source_in_training_alone():
 class Copied(Unread):
     """The same of the tokens that may be copied."""
 
-    copying: bool = True
+    spec = types.SimpleNamespace(has_pointer=True)
 
     @nn.compact
     def __call__(self, source, segments, positions, target_in, *rest, copied=None, train=False):

@@ -35,8 +35,8 @@ def open_checkpoints(workdir, lines=None):
 
 def program(**mesh):
     config = toy.make_config(mesh={"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1} | mesh)
-    devices = jax.devices()[: int(np.prod(list(config.mesh.values())))]
-    return build_program(config, toy.make_task(), mesh_lib.make_mesh(config.mesh, devices))
+    devices = jax.devices()[: int(np.prod(list(config.mesh.sizes.values())))]
+    return build_program(config, toy.make_task(), mesh_lib.make_mesh(config.mesh.sizes, devices))
 
 
 def flip_a_bit(step, folders=("d", "ocdbt.process_0/d")):
@@ -91,7 +91,7 @@ def test_a_flipped_bit_that_orbax_reads_without_complaint_is_noticed(tmp_path):
     # Wide enough for the arrays to lie in files of their own, where Orbax checks nothing. Which is the largest differs
     # from run to run.
     config = toy.make_config(**{"train.ema": 0.0})
-    build = build_program(config, wider_task(4096), mesh_lib.make_mesh(config.mesh))
+    build = build_program(config, wider_task(4096), mesh_lib.make_mesh(config.mesh.sizes))
     lines = []
     checkpoints = Checkpoints(str(tmp_path / "checkpoints"), 2, 1, "max", warn=lines.append)
     state = build.init()
@@ -105,7 +105,7 @@ def test_a_flipped_bit_that_orbax_reads_without_complaint_is_noticed(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused_and_left_alone(workdir):
     config = toy.make_config()
-    wider = build_program(config, wider_task(32), mesh_lib.make_mesh(config.mesh))
+    wider = build_program(config, wider_task(32), mesh_lib.make_mesh(config.mesh.sizes))
     with pytest.raises(
         ValueError,
         match=r"does not fit this config: params/head/kernel is float32\[16, 4\] there, float32\[32, 4\] here",

@@ -15,8 +15,7 @@ GRADS = jax.tree.map(lambda x: 0.1 * jnp.ones_like(x), PARAMS)
 
 
 def make(name="sgd", **settings):
-    spec = optimizer.OPTIMIZERS[name](**({"learning_rate": 0.1, "schedule": "constant"} | settings))
-    return {"name": name, **flat(spec)}
+    return optimizer.OPTIMIZERS[name](**({"learning_rate": 0.1, "schedule": "constant"} | settings))
 
 
 def one_update(config, steps=10):

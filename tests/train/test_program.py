@@ -16,7 +16,9 @@ from tests.train import toy
 
 def build(task=None, devices=1, **overrides):
     config = toy.make_config(**overrides)
-    return build_program(config, task or toy.make_task(), mesh_lib.make_mesh(config.mesh, jax.devices()[:devices]))
+    return build_program(
+        config, task or toy.make_task(), mesh_lib.make_mesh(config.mesh.sizes, jax.devices()[:devices])
+    )
 
 
 @functools.cache
@@ -109,7 +111,7 @@ def test_padding_does_not_change_an_evaluation():
 
 
 def test_bad_batches_are_refused():
-    mesh = mesh_lib.make_mesh(toy.make_config().mesh)
+    mesh = mesh_lib.make_mesh(toy.make_config().mesh.sizes)
     with pytest.raises(ValueError, match=r"train.batch_size=20 must be a multiple of 16"):
         feed.check_batch(toy.make_config(**{"train.batch_size": 20}), mesh)
     with pytest.raises(ValueError, match=r"train.eval_batch_size=4 must be a multiple of 8"):

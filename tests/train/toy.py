@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from research import config as config_lib
+from research.config import Source
 from research.parallel.sharding import constrain
 from research.tasks import classification
-from research.train import trainer
+from research.train.settings import Experiment
 
 
 class Net(nn.Module):
@@ -74,7 +74,7 @@ class Data:
             yield {name: array[rows] if rows else array for name, array in batch.items()}
 
 
-def make_config(**overrides) -> ConfigDict:
+def make_config(**overrides) -> Experiment:
     """A complete config of the toy; overrides by dotted name, e.g. **{"train.steps": 3}."""
     raw = {
         "optimizer": {"learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.01, "clip_norm": 1.0},
@@ -86,9 +86,8 @@ def make_config(**overrides) -> ConfigDict:
     for name, value in overrides.items():
         group, _, key = name.rpartition(".")
         (raw.setdefault(group, {}) if group else raw)[key] = value
-    config = config_lib.complete(raw, trainer.defaults).values
-    config["source"] = {"experiment": "toy", "file": "toy.py", "variant": "full", "overrides": (), "digest": "0" * 12}
-    return ConfigDict(config).lock()
+    config = config_lib.complete(Experiment, raw)
+    return dataclasses.replace(config, source=Source(experiment="toy", file="toy.py", digest="0" * 12))
 
 
 def make_task(**settings) -> classification.Task:

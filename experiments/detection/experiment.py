@@ -1,0 +1,35 @@
+"""Object detection: images with boxes, FCOS around a ResNet or a ViT."""
+
+from research.data import detection as boxes
+from research.data import recorded
+from research.models import backbones, resnet, vit
+from research.models.detector import Detector, DetectorSpec
+from research.spec import field
+from research.tasks import detection
+from research.tasks.detection import DetectionSpec
+from research.train.settings import Experiment
+
+
+class ResNetDetector(resnet.ResNetSpec, DetectorSpec, tag="resnet"):
+    """A ResNet as the backbone."""
+
+
+class ViTDetector(vit.ViTSpec, DetectorSpec, tag="vit"):
+    """A ViT as the backbone."""
+
+
+class Detection(Experiment, tag="detection"):
+    """Images with boxes, FCOS around a ResNet or a ViT."""
+
+    data: boxes.DetectionDataSpec = field(doc="the images and boxes")
+    model: ResNetDetector | ViTDetector = field(default=ResNetDetector(), doc="the backbone, with pyramid and head")
+    task: DetectionSpec = field(default=DetectionSpec(), doc="the loss, and how boxes are chosen")
+
+    def build(self, known: recorded.Recorded | None = None) -> tuple[detection.Task, boxes.Detections]:
+        """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
+        data = boxes.load(self.data, known)
+        model = backbones.make(Detector, self.model, data.num_classes, self.precision)
+        task = detection.Task(
+            model, data.class_names, data.image_shape, self.data.max_boxes, data.mean, data.std, self.task
+        )
+        return task, data

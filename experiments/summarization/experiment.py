@@ -1,0 +1,7 @@
+"""Summarization: documents and their summaries."""
+
+from research.text2text import TextToText
+
+
+class Summarization(TextToText, tag="summarization"):
+    """Documents and their summaries."""

@@ -1,0 +1,28 @@
+"""Video classification: labelled clips, a transformer over space and time, cross-entropy."""
+
+from research.data import clips, recorded
+from research.data.spec import ClipSpec
+from research.models.video import VideoViT, VideoViTSpec
+from research.spec import field
+from research.tasks import video
+from research.tasks.classification import LabelSpec
+from research.train.settings import Experiment
+
+
+class Video(Experiment, tag="video"):
+    """Labelled clips, a transformer over space and time, cross-entropy."""
+
+    data: ClipSpec = field(default=ClipSpec(), doc="the clips")
+    model: VideoViTSpec = field(default=VideoViTSpec(), doc="the model")
+    task: LabelSpec = field(default=LabelSpec(), doc="the loss")
+
+    def build(
+        self, known: recorded.Recorded | None = None, order: str = clips.ORDERS[0]
+    ) -> tuple[video.Task, clips.Clips]:
+        """The task and the data set, or the data that a run has recorded; nothing is read or computed yet.
+
+        Evaluation sees frames in `order`.
+        """
+        data, precision = clips.load(self.data, order, known), self.precision
+        model = VideoViT(self.model, data.num_classes, precision.compute, precision.params)
+        return video.Task(model, data.image_shape, data.mean, data.std, self.task), data

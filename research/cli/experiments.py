@@ -1,0 +1,37 @@
+"""Experiments by their names: the one place that imports from `experiments/`, for commands whose words name one."""
+
+import importlib
+from types import ModuleType
+
+from research.config import Config
+
+
+def config_class(name: str) -> type[Config]:
+    """The class of the configs of an experiment. Raises ValueError where there is no such experiment."""
+    module = _module(name, "experiment")
+    (cls,) = (
+        each
+        for each in vars(module).values()
+        if isinstance(each, type)
+        and issubclass(each, Config)
+        and each.__module__ == module.__name__
+        and each.tag == name
+    )
+    return cls
+
+
+def entrypoint(name: str) -> ModuleType:
+    """`experiments.NAME.main`. Raises ValueError where there is no such experiment."""
+    return _module(name, "main")
+
+
+def _module(experiment: str, part: str) -> ModuleType:
+    name = f"experiments.{experiment}.{part}"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not name.startswith(error.name or "-"):
+            raise
+        raise ValueError(
+            f"there is no experiment {experiment!r}: experiments/{experiment}/{part}.py is missing"
+        ) from None
