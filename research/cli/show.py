@@ -13,10 +13,12 @@ import jax
 from research import config as config_lib
 from research.parallel import mesh as mesh_lib
 from research.parallel import sharding
-from research.spec.fields import FieldInfo, infos
+from research.spec.fields import FieldInfo, info
+from research.spec.serial import leaves
 from research.train import program
 
 _CHANGED = "*"
+_GROUPS = ("seed", "data", "model", "task", "optimizer", "train", "mesh", "precision")  # in the order of reading
 _LIBRARY = Path(__file__).parents[2]
 
 
@@ -26,19 +28,20 @@ def fields(source: config_lib.Source, docs: bool = False) -> Iterator[str]:
     A `*` marks a value that is not the default, which follows in parentheses. With `docs`, the meaning, the range
     and the role of each field follow where its group declares them.
     """
-    resolved = config_lib.resolve(source)
-    defaults = config_lib.flat(resolved.defaults)
-    declared = {f"{group}.{each.name}": each for group, cls in resolved.specs.items() for each in infos(cls)}
-    digest = config_lib.load(source.file, source.variant, source.overrides).source.digest
-    yield f"{source.file}:{source.variant}  experiment {source.experiment}, digest {digest}"
-    values = config_lib.flat(resolved.values)
+    config = config_lib.load(source.file, source.variant, source.overrides)
+    yield f"{source.file}:{source.variant}  experiment {source.experiment}, digest {config.source.digest}"
+    declared = leaves(config)
+    values = {name: value for name, value in config_lib.flat(config).items() if not name.startswith("source.")}
     width = max(map(len, values))
-    for name, value in values.items():
-        changed = defaults.get(name, value) != value
-        line = f"{_CHANGED if changed else ' '} {name:{width}}  {value!r}"
-        line += f"  ({defaults[name]!r})" if changed else ""
-        if docs and name in declared:
-            line += f"  # {_meaning(declared[name])}"
+    rank = lambda name: _GROUPS.index(name) if name in _GROUPS else len(_GROUPS)
+    for name in sorted(values, key=lambda name: rank(name.split(".")[0])):
+        leaf, value = declared.get(name), values[name]
+        # What is no field is the tag of a group's spec.
+        default = leaf.info.default if leaf else info(type(config), name.split(".")[0]).default.tag
+        line = f"{_CHANGED if value != default else ' '} {name:{width}}  {value!r}"
+        line += f"  ({default!r})" if value != default else ""
+        if docs and leaf:
+            line += f"  # {_meaning(leaf.info)}"
         yield line
 
 
@@ -59,7 +62,7 @@ def parameters(source: config_lib.Source) -> Iterator[str]:
     Nothing is computed. Raises ValueError where the model of the config cannot be built.
     """
     config = config_lib.load(source.file, source.variant, source.overrides)
-    task, _ = config_lib.experiment_module(source).build(config)
+    task, _ = config.build()
     sizes = dict.fromkeys(mesh_lib.AXES, 1)
     state = program.abstract_state(config, task, mesh_lib.make_mesh(sizes, jax.devices()[:1]))
     rows = [("path", "shape", "axes", "count", "bytes")]
