@@ -38,7 +38,7 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
     _check_complete(workdir)
     source, result = read_source(workdir), read_json(workdir / "result.json")
     _check_keys(result, _FROM_RESULT, workdir / "result.json")
-    spec = configs.result_spec(str(root / source["file"]), source["variant"])
+    spec = configs.result_spec(_config_file(source, root), source["variant"])
     names = [spec["metric"], *spec.get("also", ())]
     for name in names:
         if name not in result["metrics"]:
@@ -65,7 +65,7 @@ def own_data(source: Mapping[str, Any], root: Path = ROOT) -> bool:
     named = [text.removeprefix(_DATA) for text in source["overrides"] if text.startswith(_DATA)]
     if not named:
         return False
-    theirs = configs.load(str(root / source["file"]), source["variant"]).data.name
+    theirs = configs.load(_config_file(source, root), source["variant"]).data.name
     same_set = named[-1].partition("/")[0] == theirs.partition("/")[0] in sources.OWN
     return named[-1] != theirs and not same_set
 
@@ -169,6 +169,12 @@ def _goodput(result: Mapping[str, Any]) -> str:
     return f"{result['goodput']:.1%} of the time in steps that were kept ({parts})" if parts else "not recorded"
 
 
+def _config_file(source: Mapping[str, Any], root: Path) -> str:
+    """The config file of a run: below `root`, or where the command that made the run found it."""
+    file = root / source["file"]
+    return str(file) if file.is_file() else source["file"]
+
+
 def _group(source: Mapping[str, Any], over: str | None, root: Path) -> str:
     """The digest that the runs of one table row share: that of the config without an override of `over`.
 
@@ -182,7 +188,7 @@ def _group(source: Mapping[str, Any], over: str | None, root: Path) -> str:
 def _digest_today(source: Mapping[str, Any], overrides: Sequence[str], root: Path) -> str | None:
     """None when the file, the variant or a field that an override names is gone."""
     try:
-        return configs.load(str(root / source["file"]), source["variant"], overrides).source.digest
+        return configs.load(_config_file(source, root), source["variant"], overrides).source.digest
     except ValueError:
         return None
 
