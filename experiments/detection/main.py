@@ -56,8 +56,8 @@ def show_predictions(
                 content = box_scores.as_json(found, data.class_names)
                 places[file].parent.mkdir(exist_ok=True)
                 drawing.boxes(image, *found.values(), data.class_names).save(f"{places[file]}.png")
-                shown_there = {"picture": str(file), **content}
-                Path(f"{places[file]}.json").write_text(json.dumps(shown_there, indent=1) + "\n")
+                saved = {"picture": str(file), **content}
+                Path(f"{places[file]}.json").write_text(json.dumps(saved, indent=1) + "\n")
                 said = f"{workdir}/predict/{places[file].name}"
                 asking.answer(f"{file}: {shown.sum()} boxes in {said}.png and {said}.json", {"input": file} | content)
         folder.push()
