@@ -3,7 +3,9 @@
 import os
 import signal
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+from tests.flags import QUICK_COMPILE
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", QUICK_COMPILE) + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # A run in the background may have been started with SIGINT ignored, which the processes of tests would inherit.

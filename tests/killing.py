@@ -1,7 +1,6 @@
 """Starting runs in processes of their own, killing them, and comparing what they leave."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,15 +12,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from research.train import rundir
+from tests.flags import one_device
 
 ROOT = Path(__file__).parents[1]
 
 
 def start(module: str, *arguments: object) -> subprocess.Popen:
-    """`python -m module arguments` on one device; the 8 of the other tests come from XLA_FLAGS."""
+    """`python -m module arguments` on one device."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    env = os.environ | {"XLA_FLAGS": ""}
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=one_device(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(module: str, *arguments: object) -> str:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.flags import one_device
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "runs", "data")
 
-NOT_INHERITED = ("MAKEFLAGS", "MAKELEVEL", "XLA_FLAGS")
+NOT_INHERITED = ("MAKEFLAGS", "MAKELEVEL")
 
 
 class House:
@@ -20,8 +22,8 @@ class House:
 
     def __init__(self, root: Path, data_dir: Path):
         self.root = root
-        # An ordinary run has no outer `make`, and not the 8 virtual devices of the other tests.
-        kept = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+        # An ordinary run has no outer `make`, and one device.
+        kept = {name: value for name, value in one_device().items() if name not in NOT_INHERITED}
         self.env = kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "TFDS_DATA_DIR": str(data_dir)}
 
     def run(self, command: str) -> subprocess.CompletedProcess:
@@ -33,7 +35,13 @@ class House:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("tensorflow_datasets")
+    """Of prepared data, which the workers of a run have in common: each set is prepared once."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    path = folder / "tensorflow_datasets"
+    path.mkdir(exist_ok=True)
+    return path
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def shown(cell):
 @pytest.mark.long
 @each
 def test_it_runs_from_top_to_bottom(path, house, monkeypatch):
-    for name, value in (house.env | {"TESSERA_VARIANT": "smoke", "XLA_FLAGS": ""}).items():
+    for name, value in (house.env | {"TESSERA_VARIANT": "smoke"}).items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(path, as_version=4)
     folder = house.root / path.parent.relative_to(ROOT)

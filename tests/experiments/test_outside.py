@@ -1,13 +1,13 @@
 """An experiment in a folder outside the repository: nothing below `experiments/` and `configs/` knows of it."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
 from tests.experiments.conftest import ROOT
+from tests.flags import one_device
 
 EXPERIMENT = """
 from research.data import datasets
@@ -80,8 +80,7 @@ def outside(tmp_path, data_dir):
     }.items():  # fmt: skip
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    env = kept | {"TFDS_DATA_DIR": str(data_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    env = one_device() | {"TFDS_DATA_DIR": str(data_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
 
     def run(*words):
         done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, env=env, capture_output=True, text=True)

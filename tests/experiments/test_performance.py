@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 import json
 import math
-import os
 import subprocess
 import sys
 
@@ -29,6 +28,7 @@ from research.report import records, tables
 from research.train import trainer
 from tests.experiments.conftest import ROOT
 from tests.experiments.test_readme import QUICK, commands
+from tests.flags import one_device
 
 
 @pytest.fixture
@@ -250,8 +250,7 @@ def test_the_command(data_dir, monkeypatch, tmp_path):
     assert QUICK in commands(ROOT / "experiments/performance/README.md")
     out = tmp_path / "performance.json"
     command = [sys.executable, *QUICK.split()[1:], f"--out={out}"]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+    finished = subprocess.run(command, capture_output=True, text=True, env=one_device())
     assert finished.returncode == 0, finished.stderr
     rows = json.loads(out.read_text())
     suites = main.default_suites(quick=True)

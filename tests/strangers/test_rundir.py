@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.flags import one_device
 from tests.killing import ROOT, after_step, start, wait_for
 from tests.running import run
 
@@ -362,8 +363,7 @@ def _on_a_terminal(command):
     import pty
 
     main, side = pty.openpty()
-    environment = os.environ | {"XLA_FLAGS": ""}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=side)
+    process = subprocess.Popen(command, cwd=ROOT, env=one_device(), stdout=subprocess.DEVNULL, stderr=side)
     os.close(side)
     return main, process
 
