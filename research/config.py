@@ -6,7 +6,6 @@ and every key can be overridden on the command line.
 """
 
 import difflib
-import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from research.spec import FieldError, Role, Spec, checks, field, override
+from research.spec import FieldError, Role, Spec, checks, digest, field, override
 from research.spec.fields import info, infos, members
 from research.spec.overrides import unknown
 from research.spec.serial import leaves
@@ -243,29 +242,11 @@ def flat(config: Spec | Mapping, prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def digest(config: Config) -> str:
-    """12 hex digits over what a result depends on.
-
-    Left out: what its role leaves out (the seed: results over several seeds belong together), and every key at its
-    default, so that a key added later does not make old results look stale.
-    """
-    said = {
-        name: leaf.value
-        for name, leaf in leaves(config).items()
-        if leaf.info.role.in_digest and leaf.value != leaf.info.default
-    }
-    for each in infos(type(config)):
-        options, part = members(each.annotation), getattr(config, each.name)
-        if len(options) > 1 and (each.name == "model" or part.tag != options[0].tag):
-            said[f"{each.name}.{NAME}"] = part.tag
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
-
-
 def differences(old: Mapping, new: Config, in_use: bool = False) -> tuple[list[str], list[str]]:
     """Two lists of `field: old -> new` lines: those that a resumed run may show, and those that it must not.
 
     `old` are plain values. With `in_use`, a trained run is only evaluated or used. A field that only one of them has is
-    no difference where their digests are equal: it came with a newer version, and is at its default.
+    no difference where their digests are equal: it came with a newer version, at its `absent` value or of no result.
     """
     roles = {name: leaf.info.role for name, leaf in leaves(new).items()}
     before, after = flat(json.loads(json.dumps(plain(old)))), flat(json.loads(json.dumps(plain(new))))

@@ -1,5 +1,6 @@
 """Overrides, refusals, digests and the comparison of two configs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from research.spec.serial import leaves
 from research.train import rundir
 from research.train.settings import Experiment
 
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests/golden/digests.json"
 DIGITS = "configs/image_classification/digits_vit.py"
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 BARE = {"seed": 0, "optimizer": {"learning_rate": 0.1}, "train": {"steps": 10}}
@@ -212,16 +215,47 @@ def test_the_digest_depends_on_everything_else():
     assert len({digest(), *map(digest, overrides)}) == len(overrides) + 1
 
 
-def test_a_key_added_later_with_its_default_changes_no_digest():
-    class Later(Data):
-        new: int = field(default=1)
+def with_later(**declared):
+    """The digest of `complete("data.flip=True", *overrides)` where the data has one more field, `new`."""
 
-    class WithLater(Bare):
+    class Later(Data, tag=Data.tag):
+        new: int = field(**declared)
+
+    class WithLater(Bare, tag=Bare.tag):
         data: Later = field(default=Later())
 
+    return lambda *overrides: config_lib.digest(config_lib.complete(WithLater, BARE, ["data.flip=True", *overrides]))
+
+
+def test_a_field_added_later_changes_no_digest_at_its_absent_value():
     before = config_lib.digest(complete("data.flip=True"))
-    assert config_lib.digest(config_lib.complete(WithLater, BARE, ["data.flip=True"])) == before
-    assert config_lib.digest(config_lib.complete(WithLater, BARE, ["data.flip=True", "data.new=2"])) != before
+    added = with_later(default=1, absent=1)
+    assert added() == before != added("data.new=2")
+
+
+def test_a_changed_default_changes_the_digest():
+    before = config_lib.digest(complete("data.flip=True"))
+    assert with_later(default=1)() != before
+    assert with_later(default=2, absent=1)() != before
+    assert with_later(default=1)("data.new=5") == with_later(default=2)("data.new=5")
+
+
+def test_the_digests_of_all_configs_are_the_golden_ones():
+    """Those in the results tables: where one changes, its rows are stale, so the commit must say why.
+
+    `python -m tests.test_config` writes the file again.
+    """
+    assert digests() == json.loads(GOLDEN.read_text())
+
+
+def digests():
+    files = sorted((ROOT / "configs").glob("*/*.py"))
+    load = lambda file, variant: config_lib.load(str(file), variant).source.digest
+    return {
+        f"{file.relative_to(ROOT)}:{variant}": load(file, variant)
+        for file in files
+        for variant in config_lib.load_file(str(file)).VARIANTS
+    }
 
 
 # ---- Resuming
@@ -302,3 +336,7 @@ def test_every_field_has_a_role_and_says_what_it_means(file):
         assert (role.may_differ(inference=False), role.may_differ(inference=True)) == (on_resume, in_use), name
         assert role.in_digest == (not runtime and name != "seed"), name
         assert leaf.info.doc, f"{name} says nothing"
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(digests(), indent=1) + "\n")
