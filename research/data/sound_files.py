@@ -62,6 +62,8 @@ def decode(content: bytes, name: str) -> Sound:
     data = sound_headers.data(content)
     if data and data.declared is not None and data.declared > data.found:
         raise wrong(f"is truncated: it holds {data.found:,} of the {data.declared:,} bytes that its header promises")
+    if lost := sound_headers.lost_pages(content):
+        raise wrong(f"is damaged: {lost} of its pages are missing")
     try:
         kind = sound_streams.reader(content)
         samples, rate = sound_streams.decode(content, kind) if kind else _by_libsndfile(content)

@@ -34,6 +34,20 @@ def data(content: bytes) -> Data | None:
     return None
 
 
+def lost_pages(content: bytes) -> int:
+    """How many pages are missing inside an Ogg file: each has the number of its stream, and its own in that stream."""
+    if content[:4] != b"OggS":
+        return 0
+    place, last, lost = 0, {}, 0
+    while content[place : place + 4] == b"OggS" and place + 27 <= len(content):
+        stream, number = struct.unpack_from("<II", content, place + 14)
+        lost += max(0, number - last.get(stream, number - 1) - 1)
+        last[stream] = number
+        sizes = content[place + 27 : place + 27 + content[place + 26]]
+        place += 27 + len(sizes) + sum(sizes)
+    return lost
+
+
 def completed(content: bytes) -> bytes:
     """`content` with its true sizes in the header, where it is a WAV file that says 0 or no possible size."""
     found = data(content)

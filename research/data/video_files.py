@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.data import matroska
+
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 FEWEST = 4  # frames that a clip must have
 MOST_STRETCHED = 10  # how many times as wide as high, or the reverse, a pixel may be
@@ -58,6 +60,8 @@ def read(path: str | Path, count: int, side: int) -> Video:
                 promised = max(float((stream.duration or 0) * stream.time_base), stream.frames * usual)
                 if found.seen and found.seconds < _COMPLETE * promised:
                     warning = f"is truncated: it holds {found.seconds:.1f} of {promised:.1f} s"
+                elif missing := matroska.missing_bytes(file):
+                    warning = f"is truncated: {missing:,} bytes are missing"
             except (av.FFmpegError, OSError) as error:
                 if not found.seen:
                     raise

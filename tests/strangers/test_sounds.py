@@ -125,6 +125,12 @@ def test_a_wav_file_of_unknown_length_is_read_to_its_end(tmp_path, whole, size, 
     np.testing.assert_array_equal(sound_files.to_int16(sound_files.read(tmp_path / "a.wav").samples), samples)
 
 
+def without_page(content, number):
+    """An Ogg file that lacks one of its pages."""
+    begins = [place for place in range(len(content)) if content.startswith(b"OggS", place)]
+    return content[: begins[number]] + content[begins[number + 1] :]
+
+
 def damaged(tmp_path):
     """What the message must say -> the bytes of a file."""
     long = tone(5.0)
@@ -133,6 +139,7 @@ def damaged(tmp_path):
     whole = {kind: encoded(long, format=kind) for kind in ("WAV", "AIFF", "RF64", "FLAC", "OGG", "MP3")}
     cut = {f"{kind}: truncated|cannot be decoded": content[: len(content) // 2] for kind, content in whole.items()}
     return cut | {
+        "is damaged: 1 of its pages are missing": without_page(encoded(np.tile(long, 20), format="OGG"), 3),
         "is empty: it has no bytes": b"",
         "is empty: it has no samples": encoded(np.zeros(0, np.float32)),
         "no finite numbers": encoded(nan, subtype="FLOAT"),

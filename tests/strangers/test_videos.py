@@ -176,6 +176,19 @@ def cut_off(path, frames=80):
     return path
 
 
+def test_a_matroska_file_that_was_cut_is_noticed(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), np.uint8)
+    whole = write(tmp_path / "whole.mkv", list(noise)).read_bytes()
+    assert not video_files.read(tmp_path / "whole.mkv", 8, 48).warning
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole[:-5000])
+    assert video_files.read(cut, 8, 48).warning == "is truncated: 5,000 bytes are missing"
+    # Written to a pipe, it says that nobody knows its size.
+    size = whole.index(b"\x18\x53\x80\x67") + 4
+    cut.write_bytes(whole[:size] + b"\x01" + b"\xff" * 7 + whole[size + 8 : -5000])
+    assert not video_files.read(cut, 8, 48).warning
+
+
 # ---- Folders.
 
 
