@@ -205,11 +205,23 @@ def parameter_shardings(tree: Any, table: Table, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
+def matrix_axes(names: Names) -> list[tuple[int, ...]]:
+    """The axes of a parameter that are one axis of a matrix, in order: `heads` and the `kv` after it, else each one."""
+    groups: list[tuple[int, ...]] = []
+    for axis, name in enumerate(names):
+        if name == "kv" and axis and names[axis - 1] == "heads":
+            groups[-1] += (axis,)
+        else:
+            groups.append((axis,))
+    return groups
+
+
 def optimizer_shardings(tree: Any, params: Any, table: Table, mesh: Mesh) -> Any:
     """NamedShardings for an optimizer state: a leaf that mirrors a parameter lies where the parameter lies.
 
-    A leaf belongs to a parameter when its path ends in that parameter's path. It mirrors it when the shapes agree, or
-    agree but for one axis that is missing (Adafactor's means over rows and columns). All else is replicated.
+    A leaf belongs to a parameter when its path ends in that parameter's path. It mirrors it when the shapes agree, with
+    the `matrix_axes` of the parameter or without them, or agree but for one axis that is missing (Adafactor's means
+    over rows and columns). All else is replicated.
     """
     shapes = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
@@ -217,20 +229,27 @@ def optimizer_shardings(tree: Any, params: Any, table: Table, mesh: Mesh) -> Any
         parts = path_name(path).split("/")
         for name in ("/".join(parts[start:]) for start in range(len(parts))):
             if name in shapes:
-                spec = parameter_spec(logical_axes(name, table), shapes[name], mesh)
-                return NamedSharding(mesh, _mirrored(spec, shapes[name], leaf.shape))
+                names = logical_axes(name, table)
+                spec = parameter_spec(names, shapes[name], mesh)
+                entries = list(spec) + [None] * (len(names) - len(spec))
+                return NamedSharding(mesh, _mirrored(names, entries, shapes[name], leaf.shape))
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def _mirrored(spec: PartitionSpec, shape: tuple[int, ...], leaf: tuple[int, ...]) -> PartitionSpec:
-    """The part of a parameter's `spec` that a `leaf` keeps."""
+def _mirrored(names: Names, entries: list[Any], shape: tuple[int, ...], leaf: tuple[int, ...]) -> PartitionSpec:
+    """The part of a parameter's sharding, `entries` by axis, that a `leaf` keeps."""
     if leaf == shape:
-        return spec
-    for axis in range(len(shape)):
-        if leaf == shape[:axis] + shape[axis + 1 :]:
-            return PartitionSpec(*spec[:axis], *spec[axis + 1 :])
+        return PartitionSpec(*entries)
+    for groups in ([(axis,) for axis in range(len(shape))], matrix_axes(names)):
+        sizes = tuple(math.prod(shape[axis] for axis in axes) for axes in groups)
+        split = [_entry(tuple(name for axis in axes for name in _axes(entries[axis]))) for axes in groups]
+        if leaf == sizes:
+            return PartitionSpec(*split)
+        for axis in range(len(sizes)):
+            if leaf == sizes[:axis] + sizes[axis + 1 :]:
+                return PartitionSpec(*split[:axis], *split[axis + 1 :])
     return PartitionSpec()
 
 

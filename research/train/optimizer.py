@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.parallel.sharding import path_name
+from research.parallel.sharding import Table, path_name
 from research.spec import Spec, checks, field, invalid
 from research.spec.fields import infos
+from research.train.matrices import by_matrix
 
 _DTYPE = checks.optional(checks.one_of("float32", "bfloat16", "float16", "float64"))
 _DECAY_RATE = checks.from_up_to(0, 1)
@@ -75,8 +76,8 @@ class Lion(OptimizerSpec, tag="lion"):
     mu_dtype: str | None = field(default=None, check=_DTYPE, doc="dtype of the momentum; None: of the parameter")
 
 
-class Adafactor(OptimizerSpec, tag="adafactor"):
-    """Shazeer and Stern (2018), optax.adafactor."""
+class Adafactor(OptimizerSpec, tag="adafactor", version=2):
+    """Shazeer and Stern (2018), optax.adafactor, on every matrix of every layer by itself (version 1: on stacks)."""
 
     min_dim_size_to_factor: int = field(default=128, check=checks.at_least(1), doc="smaller leaves are not factored")
     decay_rate: float = field(default=0.8, check=_DECAY_RATE, doc="exponent of the decay of the second moment")
@@ -90,8 +91,8 @@ class Adafactor(OptimizerSpec, tag="adafactor"):
     factored: bool = field(default=True, doc="second moments as rows and columns")
 
 
-class Lamb(OptimizerSpec, tag="lamb"):
-    """You et al. (2020), optax.lamb."""
+class Lamb(OptimizerSpec, tag="lamb", version=2):
+    """You et al. (2020), optax.lamb, on every matrix of every layer by itself (version 1: on stacks)."""
 
     b1: float = field(default=0.9, check=_DECAY_RATE, doc="decay of the first moment")
     b2: float = field(default=0.999, check=_DECAY_RATE, doc="decay of the second moment")
@@ -107,6 +108,7 @@ _FUNCTIONS = {
     "adafactor": optax.adafactor,
     "lamb": optax.lamb,
 }
+_LOOKS_AT_MATRICES = ("adafactor", "lamb")
 _SHARED = tuple(each.name for each in infos(OptimizerSpec))
 
 
@@ -164,8 +166,14 @@ def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.Gradient
     return optax.stateless(update)
 
 
-def build(spec: OptimizerSpec, steps: int) -> optax.GradientTransformation:
-    """Clipping, the optimizer with its schedule and decay, then the learning-rate multipliers."""
+def build(spec: OptimizerSpec, steps: int, table: Table | None = None) -> optax.GradientTransformation:
+    """Clipping, the optimizer with its schedule and decay, then the learning-rate multipliers.
+
+    Args:
+      spec: The optimizer and its settings.
+      steps: At which the schedule ends.
+      table: The logical axes of the parameters. Without it, Adafactor and LAMB take every leaf as one matrix.
+    """
     name, mask = spec.tag, _matching(spec.decay)
     arguments = {each.name: getattr(spec, each.name) for each in infos(type(spec)) if each.name not in _SHARED}
     arguments["learning_rate"] = schedule(spec, steps)
@@ -176,7 +184,8 @@ def build(spec: OptimizerSpec, steps: int) -> optax.GradientTransformation:
         arguments |= {"weight_decay_rate": spec.weight_decay or None, "weight_decay_mask": mask}
     else:
         arguments |= {"weight_decay": spec.weight_decay, "mask": mask}
-    chain.append(_FUNCTIONS[name](**arguments))
+    transform = _FUNCTIONS[name](**arguments)
+    chain.append(by_matrix(transform, table) if table is not None and name in _LOOKS_AT_MATRICES else transform)
     if spec.multipliers:
         chain.append(_scale_by_path(spec.multipliers))
     return optax.chain(*chain)

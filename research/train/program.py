@@ -139,7 +139,7 @@ def _compiler_options(platform: str) -> dict[str, str]:
 
 def _initialiser(config, task):
     """A function that makes the first state, and the optimizer in it."""
-    transform = optimizer.build(config.optimizer, config.train.steps)
+    transform = optimizer.build(config.optimizer, config.train.steps, task.logical_axes)
     return functools.partial(_init, task, transform, config.seed, bool(config.train.ema)), transform
 
 
