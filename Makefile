@@ -6,7 +6,7 @@ WORKDIR ?= runs/digits_vit
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: train test test-all lint install clean
+.PHONY: train test test-all lint docs install clean
 
 # A small ViT on the handwritten digits of scikit-learn: a few minutes on two CPU cores.
 train: .venv/installed
@@ -22,6 +22,11 @@ test-all: .venv/installed lint
 
 lint: .venv/installed
 	$(BIN)/ruff check .
+
+# The pages of docs/ and the API reference, as a site in runs/site.
+docs: .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build
 
 install: .venv/installed
 

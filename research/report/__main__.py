@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from research import command, files
-from research.report import plots, records, tables
+from research.report import headline, plots, records, tables
 
 
 def add(workdirs: list[Path], root: Path, own_data: bool) -> int:
@@ -52,12 +52,16 @@ def write_tables(root: Path) -> int:
         done = "unchanged" if text == readme.read_text("utf-8") else "rewritten"
         files.write_atomically(readme, text)
         print(f"{readme.relative_to(root)}: {done}, {text.count(tables.STALE)} stale")
+    if (root / "README.md").exists():
+        files.write_atomically(root / "README.md", headline.updated(root / "README.md"))
     return 0
 
 
 def check(root: Path) -> int:
     """1 when a table differs from its rows. Stale marks do not count: a changed config is no wrong table."""
     wrong = [readme for readme in tables.readmes(root) if tables.differs(readme)]
+    page = root / "README.md"
+    wrong += [page] if page.exists() and headline.updated(page) != page.read_text("utf-8") else []
     for readme in wrong:
         print(f"{readme.relative_to(root)} differs from results.jsonl; run: python -m research.report tables")
     return 1 if wrong else 0

@@ -59,13 +59,13 @@ def render(rows: Sequence[Row], stale: Callable[[Row], bool] = lambda row: False
     measured = [row for row in rows if "suite" in row]
     suites = _newest(measured, lambda row: (row["suite"], row["config"], row["hardware"]))
     tables: dict[tuple, list[list[Row]]] = {}
-    for runs in _table_rows([row for row in rows if "suite" not in row]):
+    for runs in grouped([row for row in rows if "suite" not in row]):
         tables.setdefault((runs[0]["metric"], *runs[0]["also"]), []).append(runs)
     parts = [_metric_table(names, groups, stale) for names, groups in tables.items()]
     return "\n\n".join(parts + ([_suite_table(suites)] if suites else []))
 
 
-def _table_rows(rows: Sequence[Row]) -> list[list[Row]]:
+def grouped(rows: Sequence[Row]) -> list[list[Row]]:
     """Runs that differ in their seed only, together; sorted by config, the newest first within one config."""
     groups: dict[tuple, list[Row]] = {}
     for row in _newest(rows, lambda row: (*_group_key(row), row["seed"], row["config_digest"])):
@@ -93,18 +93,18 @@ def _metric_table(names: tuple[str, ...], groups: Sequence[Sequence[Row]], stale
     lines = [_metric_cells(names, runs, stale) for runs in groups]
     details = "\n\n".join(map(_details, groups))
     details = _collapsed("Commands, seeds and data of these rows", details)
-    return f"{_table(header, lines)}\n\n{_LEGEND}\n\n{details}"
+    return f"{table(header, lines)}\n\n{_LEGEND}\n\n{details}"
 
 
 def _metric_cells(names: tuple[str, ...], runs: Sequence[Row], stale: Callable[[Row], bool]) -> list[str]:
     first = runs[0]
     values = [formats.mean_sd([run["metrics"][name] for run in runs]) for name in names]
     if len(runs) > 1:
-        values[0] += f" ({len(runs)} {_repeats(runs)})"
-    overrides = "".join(f" `{override}`" for override in _shared_overrides(runs))
-    label = f"[`{_label(first)}`](../../{first['file']}){overrides}"
+        values[0] += f" ({len(runs)} {repeats(runs)})"
+    overrides = "".join(f" `{override}`" for override in shared_overrides(runs))
+    name = f"[`{label(first)}`](../../{first['file']}){overrides}"
     return [
-        label + (STALE if any(stale(run) for run in runs) else ""),
+        name + (STALE if any(stale(run) for run in runs) else ""),
         *values,
         formats.sourced(first["floor"], first["floor_source"]),
         formats.sourced(first["reference"], first["reference_source"]),
@@ -122,7 +122,7 @@ def _details(runs: Sequence[Row]) -> str:
     first = runs[0]
     dates = sorted({run["date"][:10] for run in runs})
     facts = [
-        f"**{_label(first)}**",
+        f"**{label(first)}**",
         f"seed {_distinct(str(run['seed']) for run in runs)}",
         " to ".join(dict.fromkeys((dates[0], dates[-1]))),
         f"config digest {_distinct(run['config_digest'] for run in runs)}",
@@ -150,21 +150,22 @@ def _suite_table(rows: Sequence[Row]) -> str:
         for each in row["measurements"]
     ]
     commands = _collapsed("Commands of these rows", _commands(rows))
-    return f"{_table(header, lines)}\n\n{_SUITE_LEGEND}\n\n{commands}"
+    return f"{table(header, lines)}\n\n{_SUITE_LEGEND}\n\n{commands}"
 
 
-def _label(row: Row) -> str:
+def label(row: Row) -> str:
+    """`digits_vit:cpu`."""
     return f"{Path(row['file']).stem}:{row['variant']}"
 
 
-def _shared_overrides(runs: Sequence[Row]) -> list[str]:
+def shared_overrides(runs: Sequence[Row]) -> list[str]:
     """The overrides that all runs of a table row have, without the field that tells the runs apart."""
     apart = ("seed=", f"{runs[0]['over']}=")
     shared = [text for text in runs[0]["overrides"] if all(text in run["overrides"] for run in runs)]
     return [text for text in shared if not text.startswith(apart)]
 
 
-def _repeats(runs: Sequence[Row]) -> str:
+def repeats(runs: Sequence[Row]) -> str:
     """`seeds`; `folds` of one seed; `runs` when both differ."""
     over = runs[0]["over"].rpartition(".")[2]
     return f"{over}s" if over == "seed" or len({run["seed"] for run in runs}) == 1 else "runs"
@@ -174,7 +175,8 @@ def _distinct(texts: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(texts))
 
 
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     rule = ["---"] * len(header)
     return "\n".join(f"| {' | '.join(_cell(text) for text in line)} |" for line in (header, rule, *lines))
 

@@ -22,6 +22,7 @@ from tests.experiments.conftest import BIN, ROOT
 from tests.tpu_scripts.conftest import install_fake
 
 PAGES = sorted([ROOT / "README.md", ROOT / "tpu_scripts/README.md", *ROOT.glob("experiments/*/README.md")])
+DOCS = sorted(ROOT.glob("docs/*.md"))
 CONFIGS = sorted(ROOT.glob("configs/*/*.py"))
 
 _RUNS_THESE = "it runs this test"
@@ -68,7 +69,7 @@ NOT_RUN = {
 SHARED = ROOT.parent / "shared/data"
 # What the smoke variants train on where it is not what the page prepares; the pages say so in passing only.
 SMOKE_NAMES = (
-    "spelled_numbers", "dial_tones", "random_patterns/identification", "random_patterns/verification",
+    "digits", "spelled_numbers", "dial_tones", "random_patterns/identification", "random_patterns/verification",
     "coloured_shapes", "boxed_shapes", "moving_digits/motion",
 )  # fmt: skip
 TEXTS = ("translation", "summarization", "sentiment", "question_answering")
@@ -229,7 +230,7 @@ def smoke_data(data_dir):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *filter(commands, DOCS)], ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_works(page, house, smoke_data, tmp_path):
     for own, write in OWN_DATA.items():
         write(tmp_path / Path(own).name)
@@ -245,7 +246,7 @@ def test_every_command_works(page, house, smoke_data, tmp_path):
 
 
 def test_what_is_not_run_is_written_somewhere():
-    written = {command for page in PAGES for command in commands(page)}
+    written = {command for page in (*PAGES, *DOCS) for command in commands(page)}
     assert NOT_RUN.keys() <= written
 
 
@@ -265,10 +266,24 @@ def test_the_modes_and_own_data_are_shown(page):
         assert {text[:4] for text in predicted} >= {"-", "runs"} and any(text[0] in '"$' for text in predicted)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page):
-    links = re.findall(r"\]\((?!\w+:)([^)#]+)[^)]*\)", page.read_text("utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
+@pytest.mark.parametrize(
+    "page", [*PAGES, *DOCS, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_links_lead_to_files_and_headings(page):
+    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#]*)#?([^)]*)\)", page.read_text("utf-8")):
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        assert not anchor or anchor in headings(linked), f"{target}#{anchor}"
+
+
+def headings(page):
+    """The anchors of the headings of a Markdown page."""
+    found = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_the_first_page_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 100
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -68,6 +68,22 @@ def test_check_notices_an_edited_table(repository):
     assert repository.run("check").returncode == 0
 
 
+def test_the_headline_table_shows_the_runs_recorded_last(repository):
+    page = repository.root / "README.md"
+    page.write_text("# House\n\n<!-- headline:begin toy/net:full -->\nold\n<!-- headline:end -->\nAfter.\n")
+    done = repository.run("tables")
+    assert done.returncode == 2 and "names toy/net:full in its headline table, but no run" in done.stderr
+    for seed, accuracy in enumerate((0.91, 0.93)):
+        repository.run("add", repository.finished_run(seed=seed, accuracy=accuracy))
+    assert repository.run("check").returncode == 1
+    assert repository.run("tables").returncode == 0 and repository.run("check").returncode == 0
+    text = page.read_text()
+    assert "| test accuracy | 0.9200 ± 0.0141 (2 seeds) | 0.1 (chance) | 0.9125 (He et al. 2016, table 6) |" in text
+    assert "old" not in text and text.endswith("<!-- headline:end -->\nAfter.\n")
+    page.write_text(text.replace("0.9200", "0.9900"))
+    assert repository.run("check").returncode == 1
+
+
 def test_a_changed_config_makes_its_rows_stale(repository):
     repository.run("add", repository.finished_run())
     config = repository.config.read_text()

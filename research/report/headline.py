@@ -1,0 +1,50 @@
+"""The results that the root README shows: one line for each config that its marker names, from the recorded rows.
+
+The marker is `<!-- headline:begin EXPERIMENT/CONFIG:VARIANT ... -->`; what follows it, up to `<!-- headline:end -->`,
+is written anew from `experiments/EXPERIMENT/results.jsonl`.
+"""
+
+import re
+from pathlib import Path
+
+from research.report import formats, records, tables
+
+_PLACE = re.compile(r"(<!-- headline:begin ([^>]*?)\s*-->\n).*?(<!-- headline:end -->)", re.DOTALL)
+_HEADER = ("task", "config", "data", "metric", "result", "floor", "reference")
+
+
+def updated(readme: Path) -> str:
+    """The root README with its table made anew; unchanged where it has no marker.
+
+    Raises ValueError where a config that the marker names has no recorded run.
+    """
+    text = readme.read_text("utf-8")
+    found = _PLACE.search(text)
+    if found is None:
+        return text
+    lines = [_line(readme.parent, name) for name in found[2].split()]
+    return text[: found.end(1)] + tables.table(_HEADER, lines) + "\n" + text[found.start(3) :]
+
+
+def _line(root: Path, name: str) -> list[str]:
+    """The cells of `EXPERIMENT/CONFIG:VARIANT` without overrides: the runs recorded last, one of each seed."""
+    experiment, _, label = name.partition("/")
+    path = root / "experiments" / experiment / "results.jsonl"
+    rows = [row for row in records.read_lines(path) if "suite" not in row] if path.exists() else []
+    groups = [runs for runs in tables.grouped(rows) if tables.label(runs[0]) == label]
+    groups = [runs for runs in groups if not tables.shared_overrides(runs)]
+    if not groups:
+        raise ValueError(f"README.md names {name} in its headline table, but no run of it is recorded")
+    runs = max(groups, key=lambda runs: max(rows.index(run) for run in runs))  # recorded last
+    first = runs[0]
+    value = formats.mean_sd([run["value"] for run in runs])
+    count = f" ({len(runs)} {tables.repeats(runs)})" if len(runs) > 1 else ""
+    return [
+        f"[{experiment.replace('_', ' ')}](experiments/{experiment}/README.md)",
+        f"[`{label}`]({first['file']})",
+        first["data"]["name"],
+        first["metric"].replace("/", " "),
+        value + count,
+        formats.sourced(first["floor"], first["floor_source"]),
+        formats.sourced(first["reference"], first["reference_source"]),
+    ]
