@@ -23,6 +23,7 @@ FLOORS = (
     "train",
     "plan",
     "report",
+    "baselines",
     "interop",
     "predicting",
     "text2text",

@@ -26,6 +26,8 @@ commands:
               tessera plan --config=FILE[:VARIANT] --topology=v5e:2x2
   import, export, check
             weights from and to other formats
+  baseline  what simple methods reach on the data of a config:
+              tessera baseline --config=FILE[:VARIANT] [--out=FILE.jsonl] [--record]
   report    results rows and tables:
               tessera report add|show|tables|check ...
 
@@ -79,8 +81,10 @@ def _action(name: str) -> Callable[[Sequence[str]], None]:
         return lambda words: _experiment(words, name)
     if name == "show":
         return _show
+    if name == "baseline":
+        return _baseline
     if name not in _MODULES:
-        raise ValueError(f"unknown command {name!r}; choose from {', '.join((*_MODES, 'show', *_MODULES))}")
+        raise ValueError(f"unknown command {name!r}; choose from {', '.join((*_MODES, 'show', 'baseline', *_MODULES))}")
     module, one_of_several = _MODULES[name]
 
     def run(words: Sequence[str]) -> None:
@@ -130,6 +134,16 @@ def _show(words: Sequence[str]) -> None:
             lines = show.parameters(source) if arguments.parameters else show.fields(source, arguments.docs)
         for line in lines:
             print(line)
+
+
+def _baseline(words: Sequence[str]) -> None:
+    """See research/cli/baseline.py."""
+    from research import command
+
+    with command.begin():
+        from research.cli import baseline
+
+        baseline.main(words)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _FROM_RESULT = ("config_digest", "commit", "dirty", "data", "params", "seed", "s
 _FROM_RESULT += ("wall_s", "versions", "command", "date", "metrics")
 _FROM_SPEC = ("floor", "floor_source", "reference", "reference_source")
 _DATA = "data.name="
-_IDENTITY = ("suite", "config", "file", "variant", "config_digest", "seed", "commit", "hardware")
+_IDENTITY = ("suite", "config", "file", "variant", "config_digest", "seed", "baseline", "commit", "hardware")
 
 
 def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:

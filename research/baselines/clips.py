@@ -1,0 +1,68 @@
+"""Labelled clips: statistics of motion, and one frame that is the mean of all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from research.baselines import scoring, vectors
+from research.baselines.base import Baseline, Predict, Scores
+
+SIDE = 16  # px of the mean frame
+CHANGED = 25.5  # of 255: a pixel that changes by more has changed
+
+
+class Clips:
+    """Over clips as the model sees them in evaluation."""
+
+    def __init__(self, task: Any, data: Any):
+        self._task, self._data = task, data
+        self._features: dict[str, Mapping[str, np.ndarray]] = {}
+
+    def baselines(self) -> list[Baseline]:
+        """The most frequent class, a threshold and logistic regression on motion, logistic regression on the frame."""
+        labels, train = scoring.labels(self._data, "train"), self._split("train")
+        return [
+            vectors.most_frequent(labels),
+            vectors.threshold(train, "motion", labels, "the mean difference of frames"),
+            vectors.logistic_regression(
+                train, "motion", labels, "statistics of the differences of frames", scaled=True
+            ),
+            vectors.logistic_regression(train, "frame", labels, f"the mean frame at {SIDE} px", scaled=True),
+        ]
+
+    def scores(self, split: str, predict: Predict) -> Scores:
+        """Of the predicted class of each clip."""
+        return scoring.labelled(self._task, self._data, split, predict(self._split(split)))
+
+    def _split(self, split: str) -> Mapping[str, np.ndarray]:
+        if split not in self._features:
+            motions, frames = [], []
+            for batch in self._data.eval_batches(split, 16):
+                clips = batch["image"][batch["index"] >= 0]
+                motions += [motion(clip) for clip in clips]
+                frames += [shrunk(clip.mean(0), SIDE).ravel() for clip in clips]
+            self._features[split] = {"motion": np.stack(motions), "frame": np.stack(frames)}
+        return self._features[split]
+
+
+def motion(clip: np.ndarray) -> np.ndarray:
+    """Six statistics of how much the pixels of a clip [frames, height, width, channels] change between its frames.
+
+    The mean; its standard deviation and maximum over time; the 95th percentile; the share of pixels that changed; and
+    how unevenly the change is spread over the image: the standard deviation over its parts, by the mean.
+    """
+    if len(clip) < 2:
+        return np.zeros(6)
+    change = np.abs(np.diff(clip.astype(np.float32).mean(-1), axis=0))  # grey, [frames - 1, height, width]
+    over_time, mean = change.mean((1, 2)), change.mean()
+    uneven = shrunk(change.mean(0)[..., None], 8).std() / max(mean, 1e-6)
+    percentile, share = np.percentile(change, 95), (change > CHANGED).mean()
+    return np.array([mean, over_time.std(), over_time.max(), percentile, share, uneven])
+
+
+def shrunk(image: np.ndarray, side: int) -> np.ndarray:
+    """The means of `side` x `side` parts of an image [height, width, channels]; of fewer where it is smaller."""
+    rows, columns = (np.array_split(np.arange(length), min(side, length)) for length in image.shape[:2])
+    bands = np.stack([image[part].mean(0) for part in rows])
+    return np.stack([bands[:, part].mean(1) for part in columns], axis=1)

@@ -1,0 +1,92 @@
+"""Images of people: embeddings that are linear in the pixels, compared by their cosine as those of networks are."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from research.baselines import images, scoring
+from research.baselines.base import SEED, Baseline, Predict, Scores
+from research.data.spec import LIGHTINGS
+
+COMPONENTS = (50, 100, 150, 200)
+Pixels = Callable[[str], np.ndarray]  # from a lighting to images [images, pixels]
+
+
+class Faces:
+    """An embedding is that of an image, plus that of its mirror image where the task adds it, at length 1."""
+
+    def __init__(self, task: Any, data: Any):
+        self._task, self._data = task, data
+        self._pixels = functools.cache(self._read)
+
+    def baselines(self) -> list[Baseline]:
+        """Pixels about the mean image, PCA (Turk and Pentland, 1991), PCA and LDA (Belhumeur et al., 1997).
+
+        The last one of images in each illumination normalisation, since what suits a network need not suit it.
+        """
+        own = self._data.eval_transform.lighting
+        lda = lambda lighting: lambda count: self._lda(lighting, count)
+        return [
+            Baseline("pixels about the mean image", lambda value: lambda pixels: pixels(own) - self._mean),
+            Baseline("PCA", lambda count: self._pca(own, count), "components", self._components),
+            *(
+                Baseline(f"PCA and LDA, lighting {each}", lda(each), "components of PCA", self._components)
+                for each in sorted(LIGHTINGS, key=lambda each: each != own)
+            ),
+        ]
+
+    def scores(self, split: str, predict: Predict) -> Scores:
+        """Of the embeddings of a split and, where people are identified, of its gallery."""
+        scorer = self._task.scorer(self._data, split)
+        if scorer is None:
+            raise ValueError("config.task.metrics=() names no score, so that no baseline can be measured; name one")
+        embeddings = unit(predict(lambda lighting: self._pixels(split, lighting)))
+        if self._task.spec.flip_average:
+            embeddings = unit(embeddings + unit(predict(lambda lighting: self._mirrored(split, lighting))))
+        scorer.add({"index": np.arange(len(embeddings)), "embedding": embeddings})
+        return Scores(scorer.result(), scorer.signatures)
+
+    def _read(self, split: str, lighting: str) -> np.ndarray:
+        transform = dataclasses.replace(self._data.eval_transform, lighting=lighting)
+        return images.pixels_of(dataclasses.replace(self._data, eval_transform=transform), split)
+
+    def _mirrored(self, split: str, lighting: str) -> np.ndarray:
+        pixels = self._pixels(split, lighting)
+        return pixels.reshape(-1, *self._data.image_shape)[:, :, ::-1].reshape(len(pixels), -1)
+
+    def _train(self, lighting: str) -> np.ndarray:
+        """The training images and their mirror images."""
+        return np.concatenate([self._pixels("train", lighting), self._mirrored("train", lighting)])
+
+    @cached_property
+    def _mean(self) -> np.ndarray:
+        return self._train(self._data.eval_transform.lighting).mean(0)
+
+    @property
+    def _components(self) -> tuple[int, ...]:
+        """COMPONENTS, of which none is more than the training images and the pixels can give."""
+        most = min(self._data.counts["train"], int(np.prod(self._data.image_shape)))
+        return tuple(dict.fromkeys(min(count, most) for count in COMPONENTS))
+
+    def _pca(self, lighting: str, count: int) -> Predict:
+        from sklearn.decomposition import PCA
+
+        reduce = PCA(count, random_state=SEED).fit(self._train(lighting)).transform
+        return lambda pixels: reduce(pixels(lighting))
+
+    def _lda(self, lighting: str, count: int) -> Predict:
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+        reduce, people = self._pca(lighting, count), scoring.labels(self._data, "train")
+        train = reduce(self._train)
+        lda = LinearDiscriminantAnalysis().fit(train, np.concatenate([people, people]))
+        return lambda pixels: lda.transform(reduce(pixels))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """`rows` at length 1; one of zeros stays."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,58 @@
+"""Labelled images: classifiers over pixels."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from research.baselines import scoring, vectors
+from research.baselines.base import SEED, Baseline, Predict, Scores
+
+DIMENSIONS = 200  # pixels of more are reduced to these by PCA
+
+
+class Images:
+    """Over pixels as the model sees them in evaluation, not augmented; PCA, where it is needed, is fitted on train."""
+
+    def __init__(self, task: Any, data: Any):
+        self._task, self._data = task, data
+        self._features: dict[str, Mapping[str, np.ndarray]] = {}
+
+    def baselines(self) -> list[Baseline]:
+        """The most frequent class, logistic regression, nearest neighbours and a support vector machine."""
+        labels, train = scoring.labels(self._data, "train"), self._split("train")
+        of = f"{DIMENSIONS} principal components of pixels" if self._reduced else "pixels"
+        kinds = (vectors.logistic_regression, vectors.neighbours, vectors.support_vectors)
+        return [vectors.most_frequent(labels), *(kind(train, "pixels", labels, of) for kind in kinds)]
+
+    def scores(self, split: str, predict: Predict) -> Scores:
+        """Of the predicted class of each example."""
+        return scoring.labelled(self._task, self._data, split, predict(self._split(split)))
+
+    def _split(self, split: str) -> Mapping[str, np.ndarray]:
+        if split not in self._features:
+            pixels = pixels_of(self._data, split)
+            self._features[split] = {"pixels": self._pca.transform(pixels) if self._reduced else pixels}
+        return self._features[split]
+
+    @property
+    def _reduced(self) -> bool:
+        return int(np.prod(self._data.image_shape)) > DIMENSIONS
+
+    @cached_property
+    def _pca(self) -> Any:
+        from sklearn.decomposition import PCA
+
+        pixels = pixels_of(self._data, "train")
+        chosen = vectors.subset(len(pixels), vectors.MOST_EXAMPLES)
+        return PCA(min(DIMENSIONS, len(chosen)), random_state=SEED).fit(pixels[chosen])
+
+
+def pixels_of(data: Any, split: str, batch_size: int = 256) -> np.ndarray:
+    """The images of a split as evaluation sees them, normalised as the model's: float32 [examples, pixels]."""
+    rows = []
+    for batch in data.eval_batches(split, batch_size):
+        images = batch["image"][batch["index"] >= 0]
+        rows.append(((images - np.float32(data.mean)) / np.float32(data.std)).reshape(len(images), -1))
+    return np.concatenate(rows)

@@ -1,0 +1,165 @@
+"""Measures the baselines of a config: fitted on train, chosen on validation, scored once on test.
+
+Which ones they are is told by the kind of data that the config's task is about.
+"""
+
+import dataclasses
+import math
+import platform
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+from research import config as config_lib
+from research.baselines.base import Baseline, Kind, Scores
+from research.baselines.boxes import Boxes
+from research.baselines.clips import Clips
+from research.baselines.faces import Faces
+from research.baselines.images import Images
+from research.baselines.masks import Masks
+from research.baselines.sounds import Sounds
+from research.baselines.texts import Texts
+from research.data.detection import DetectionDataSpec
+from research.data.segmentation import SegmentationDataSpec
+from research.data.spec import ClipSpec, FaceDataSpec, ImageSpec
+from research.data.speech import SpeechSpec
+from research.data.text import TextSpec
+from research.measure import progress
+from research.report import formats
+from research.tasks import selecting
+from research.train import result
+
+KINDS: dict[type, type[Kind]] = {
+    ImageSpec: Images,
+    FaceDataSpec: Faces,
+    ClipSpec: Clips,
+    SegmentationDataSpec: Masks,
+    DetectionDataSpec: Boxes,
+    SpeechSpec: Sounds,
+    TextSpec: Texts,
+}
+_PACKAGES = ("scikit-learn", "scipy", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A baseline with the value of its setting that was best on validation, and its scores on test."""
+
+    baseline: Baseline
+    value: Any
+    validation: float  # of the metric that chose
+    test: Scores
+    wall_s: float
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The setting by its name, where there is one."""
+        return {self.baseline.setting: self.value} if self.baseline.setting else {}
+
+
+def measure(config: Any, metric: str) -> tuple[Any, Iterator[Measured]]:
+    """The data set of a config, and its baselines as they are measured; `metric` (`accuracy`) chooses their settings.
+
+    Raises ValueError for data that are not prepared, or of a kind without baselines, and for an unknown metric.
+    """
+    kind = next((kind for spec, kind in KINDS.items() if isinstance(config.data, spec)), None)
+    if kind is None:
+        known = ", ".join(sorted(spec.tag for spec in KINDS))
+        raise ValueError(f"config.data is of the kind {config.data.tag!r}, which has no baselines; there are {known}")
+    task, data = config.build()
+    _ = data.counts  # raises where nothing is prepared
+    return data, _measured(kind(task, data), metric)
+
+
+def _measured(kind: Kind, metric: str) -> Iterator[Measured]:
+    for baseline in kind.baselines():
+        started = time.monotonic()
+        value, predict, score = _choose(kind, baseline, metric)
+        test = kind.scores("test", predict)
+        yield Measured(baseline, value, score, test, time.monotonic() - started)
+
+
+def _choose(kind: Kind, baseline: Baseline, metric: str) -> tuple[Any, Any, float]:
+    """The value that is best on validation, the first of equally good ones; what it predicts by, and its score."""
+    sign = 1 if selecting.mode(metric) == "max" else -1
+    best: tuple[Any, Any, float] | None = None
+    for value in baseline.values:
+        predict = baseline.fit(value)
+        values = kind.scores("validation", predict).values
+        if metric not in values:
+            raise ValueError(f"no baseline gives the metric {metric!r}; there are {', '.join(sorted(values))}")
+        progress.say(f"{described(baseline.name, _setting(baseline, value))}: validation {metric} {values[metric]:.4f}")
+        if best is None or sign * values[metric] > sign * best[2]:
+            best = value, predict, values[metric]
+    assert best is not None
+    return best
+
+
+def _setting(baseline: Baseline, value: Any) -> dict[str, Any]:
+    return {baseline.setting: value} if baseline.setting else {}
+
+
+def row(config: Any, data: Any, spec: Mapping[str, Any], measured: Measured, revision: tuple[str, bool]) -> dict:
+    """The results row of a baseline; `spec` is the RESULT of its config.
+
+    It has the keys of a run's row that make sense without a network, and `baseline`, `settings` and `tried`.
+    """
+    source, main = config_lib.plain(config.source), spec["metric"]
+    metrics = {f"validation/{short(main)}": measured.validation}
+    metrics |= {f"test/{name}": value for name, value in measured.test.values.items() if math.isfinite(value)}
+    commit, dirty = revision
+    baseline = measured.baseline
+    return {
+        **{key: source[key] for key in ("experiment", "file", "variant", "overrides")},
+        "baseline": baseline.name,
+        "settings": measured.settings,
+        "chosen_on": "validation" if len(baseline.values) > 1 else None,
+        "tried": list(baseline.values) if baseline.setting else [],
+        "note": baseline.note,
+        "config_digest": source["digest"],
+        "commit": commit,
+        "dirty": dirty,
+        "data": {"name": data.name, "version": data.version, "counts": data.counts, "fingerprint": data.fingerprint},
+        "hardware": result.hardware(),
+        "wall_s": round(measured.wall_s, 1),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        "command": command(source),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "metric": main,
+        "value": metrics[main],
+        "signature": measured.test.signatures.get(short(main)),
+        "also": [name for name in spec.get("also", ()) if name in metrics],
+        "metrics": metrics,
+    }
+
+
+def short(metric: str) -> str:
+    """`accuracy` of `test/accuracy`."""
+    return metric.partition("/")[2]
+
+
+def command(source: Mapping[str, Any]) -> str:
+    """The command that measures the baselines of a config again, from the root of the repository."""
+    overrides = [f"--config.{override}" for override in source["overrides"]]
+    return shlex.join(["tessera", "baseline", f"--config={source['file']}:{source['variant']}", *overrides])
+
+
+def described(name: str, settings: Mapping[str, Any]) -> str:
+    """`logistic regression, C=0.1`."""
+    return ", ".join([name, *(f"{key}={value:g}" for key, value in settings.items())])
+
+
+def table(rows: list[dict]) -> str:
+    """The rows as aligned lines, the best first."""
+    (main, *others) = (rows[0]["metric"], *rows[0]["also"])
+    best_first = sorted(rows, key=lambda row: row["value"], reverse=selecting.mode(short(main)) == "max")
+    lines = [["baseline", main, *others, "time"]]
+    for each in best_first:
+        values = [formats.number(each["metrics"].get(name)) for name in (main, *others)]
+        lines.append([described(each["baseline"], each["settings"]), *values, formats.duration(each["wall_s"])])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

@@ -1,0 +1,56 @@
+"""Predictions that no network made, scored by the metrics and the scorer of the task that networks are scored by."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from research.baselines.base import Scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Stands for a model in a task: its variables are its logits."""
+
+    num_classes: int
+
+    def apply(self, variables: np.ndarray, images: Any, **options: Any) -> np.ndarray:
+        """The logits."""
+        return variables
+
+
+def labelled(task: Any, data: Any, split: str, classes: np.ndarray) -> Scores:
+    """The accuracy and what the scorer adds, of a class [examples] for each example of a split of labelled images.
+
+    Without the loss, as classes have no probabilities.
+    """
+    index = np.arange(data.counts[split], dtype=np.int32)
+    logits = np.eye(data.num_classes, dtype=np.float32)[classes]
+    nothing = np.zeros((len(index), *(1,) * (len(data.image_shape) - 1), data.image_shape[-1]), np.uint8)
+    weight = np.ones(len(index), np.float32)
+    batch = {"image": nothing, "label": labels(data, split), "index": index, "weight": weight}
+    means = dataclasses.replace(task, model=Given(data.num_classes)).evaluate(logits, batch)
+    scorer = task.scorer(data, split)
+    scorer.add({"index": index, "weight": weight, "probabilities": logits})
+    right, weights = means["accuracy"]
+    return Scores({"accuracy": float(right / weights), **scorer.result()}, scorer.signatures)
+
+
+def labels(data: Any, split: str) -> np.ndarray:
+    """The classes of the examples of a split of labelled images, int32 [examples]."""
+    source, key = data.prepared.source(split), data.eval_transform.label_key
+    return np.array([int(source[index][key]) for index in range(len(source))], np.int32)
+
+
+def written(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
+    """What the scorer says of a text for each example of a split, written in the vocabulary of the model.
+
+    Raises ValueError for a task without a scorer.
+    """
+    scorer = task.scorer(data, split)
+    if scorer is None:
+        raise ValueError("config.task.metrics=() names no score, so that no baseline can be measured; name one")
+    tokens = [np.array([ids], np.int32) for ids in data.vocabulary.encode_many(list(texts))]
+    scorer.add({"index": np.arange(len(texts)), "weight": np.ones(len(texts)), "tokens": tokens})
+    return Scores(scorer.result(), scorer.signatures)

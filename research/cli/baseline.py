@@ -1,0 +1,48 @@
+"""`tessera baseline --config=FILE[:VARIANT]`: what simple methods reach on the data of a config."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from research import command, files
+from research import config as config_lib
+from research.baselines import run
+from research.report import records
+from research.train import result
+
+
+def main(words: Sequence[str]) -> None:
+    """Measures the baselines of a config and prints them; --out and --record keep them.
+
+    Raises ValueError for what the user can fix.
+    """
+    parser = command.Parser(
+        prog="tessera baseline",
+        description="Simple methods on the data of a config: fitted on train, chosen on validation, scored on test.",
+        epilog="Any field of the config can be overridden: --config.data.name=fsdd/without_lucas",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/NAME/CONFIG.py:cpu")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a .jsonl file for the rows")
+    parser.add_argument("--record", action="store_true", help="add the rows to the experiment's results.jsonl")
+    overrides, others = command.overrides_of(words)
+    arguments = parser.parse_args(others)
+    source = config_lib.Source.parse(arguments.config)
+    config = config_lib.load(source.file, source.variant, overrides)
+    spec = config_lib.result_spec(source.file, source.variant)
+    if arguments.record:
+        records.results_path(config.source.experiment)
+        if records.own_data(config_lib.plain(config.source)):
+            raise ValueError(
+                f"--record: {config.data.name} are not the data of {source.file}; leave it out, or use --out=FILE"
+            )
+    revision = result.revision()  # now, since the tree may change meanwhile
+    data, measured = run.measure(config, run.short(spec["metric"]))
+    rows = [run.row(config, data, spec, each, revision) for each in measured]
+    print(run.table(rows))
+    if arguments.out:
+        files.write_atomically(arguments.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    if arguments.record:
+        for row in rows:
+            records.record(row)
+        print(f"experiments/{config.source.experiment}/results.jsonl: {len(rows)} baselines")
+        print("now run: python -m research.report tables")
