@@ -39,7 +39,19 @@ def trained(data_dir, tmp_path_factory):
 
 
 def test_each_command_explains_itself_by_its_own_name():
-    for name in ("train", "evaluate", "predict", "show", "prepare", "plan", "import", "export", "check", "report"):
+    for name in (
+        "train",
+        "evaluate",
+        "predict",
+        "show",
+        "prepare",
+        "plan",
+        "import",
+        "export",
+        "check",
+        "baseline",
+        "report",
+    ):
         out = ask(name, "--help").out
         assert out.startswith(f"usage: tessera {name} "), out
         assert "--mode" not in out
@@ -57,6 +69,11 @@ def test_help_names_every_command():
         (("trian",), "error: unknown command 'trian'; choose from train, evaluate, predict, show"),
         (("train", "--workdir=w"), "error: tessera train needs --config=FILE"),
         (("evaluate", "--workdir=/nowhere/run"), "error: --workdir=/nowhere/run is no run directory"),
+        (("baseline",), "error: the following arguments are required: --config"),
+        (
+            ("baseline", f"--config={DIGITS}:cpu", "--config.data.dir=/nowhere"),
+            "error: 'digits' is not prepared; run: ",
+        ),
         (("prepare", "nothing"), "error: unknown data set 'nothing'"),
         (("show",), "error: give a config"),
         (
