@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from research.baselines import images, scoring
+from research.baselines import images
 from research.baselines.base import SEED, Baseline, Predict, Scores
 from research.data.spec import LIGHTINGS
 
@@ -81,9 +81,10 @@ class Faces:
     def _lda(self, lighting: str, count: int) -> Predict:
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-        reduce, people = self._pca(lighting, count), scoring.labels(self._data, "train")
+        reduce = self._pca(lighting, count)
+        people = [self._data.reference("train", index)["label"] for index in range(self._data.counts["train"])]
         train = reduce(self._train)
-        lda = LinearDiscriminantAnalysis().fit(train, np.concatenate([people, people]))
+        lda = LinearDiscriminantAnalysis().fit(train, people + people)
         return lambda pixels: lda.transform(reduce(pixels))
 
 

@@ -39,8 +39,9 @@ def labelled(task: Any, data: Any, split: str, classes: np.ndarray) -> Scores:
 
 def labels(data: Any, split: str) -> np.ndarray:
     """The classes of the examples of a split of labelled images, int32 [examples]."""
-    source, key = data.prepared.source(split), data.eval_transform.label_key
-    return np.array([int(source[index][key]) for index in range(len(source))], np.int32)
+    numbers = {name: number for number, name in enumerate(data.class_names)}
+    references = (data.reference(split, index) for index in range(data.counts[split]))
+    return np.array([numbers[reference["class"]] for reference in references], np.int32)
 
 
 def written(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:

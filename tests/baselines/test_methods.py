@@ -57,10 +57,9 @@ def test_more_than_four_values_are_refused():
 
 
 def test_accuracy_is_that_of_the_task():
-    source = [{"label": label} for label in (0, 1, 2, 1)]
     data = SimpleNamespace(
         counts={"test": 4}, num_classes=3, image_shape=(2, 2, 1), class_names=("a", "b", "c"), name="toy",
-        prepared=SimpleNamespace(source=lambda split: source), eval_transform=SimpleNamespace(label_key="label"),
+        reference=lambda split, index: {"class": "abcb"[index]},
     )  # fmt: skip
     task = Task(None, (2, 2, 1), (0.0,), (1.0,))
     assert scoring.labelled(task, data, "test", np.array([0, 1, 1, 1])).values == {"accuracy": 0.75}
