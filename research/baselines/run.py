@@ -127,6 +127,7 @@ def row(config: Any, data: Any, spec: Mapping[str, Any], measured: Measured, rev
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         "command": command(source),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "over": spec.get("over", "seed"),
         "metric": main,
         "value": metrics[main],
         "signature": measured.test.signatures.get(short(main)),

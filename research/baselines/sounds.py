@@ -12,7 +12,7 @@ from research.baselines.base import Baseline, Predict, Scores
 STRETCHES = 20  # a spectrogram is averaged over so many stretches of time, however long it is
 SHORTEST_MS, PAUSE_MS = 80, 50  # of a word, and of a pause between words
 SVM_C = 10.0  # of the classifier of what is between pauses
-LOUDNESS = (0.3, 0.4, 0.5, 0.6)  # between the quietest and the loudest frame, from which on a frame is of a word
+LOUDNESS = (0.2, 0.3, 0.4, 0.5)  # between the quietest and the loudest frame, from which on a frame is of a word
 
 
 class Sounds:
