@@ -148,7 +148,7 @@ def _init(task, transform, seed, with_ema) -> State:
     params = variables["params"]
     mutable = {name: tree for name, tree in variables.items() if name != "params"}
     # Copies, since a buffer must not be donated twice.
-    ema = jax.tree.map(jnp.copy, dict(variables)) if with_ema else {}
+    ema = jax.tree.map(lambda leaf: jnp.copy(_at_least_float32(leaf)), dict(variables)) if with_ema else {}
     return State(jnp.zeros((), jnp.int32), params, mutable, transform.init(params), ema)
 
 
@@ -171,17 +171,26 @@ def _train_step(task, transform, learning_rate, seed, accumulate, ema_decay, sta
         # Warmed up as in Polyak averaging, so that a short run is not held back by its initial weights.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(
-            lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), ema, {"params": params, **mutable}
+            lambda old, new: old + (1 - decay).astype(old.dtype) * (new.astype(old.dtype) - old),
+            ema,
+            {"params": params, **mutable},
         )
     metrics = {name: total / jnp.maximum(weight, 1) for name, (total, weight) in sums.items()}
     metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(state.step)}
     return State(state.step + 1, params, mutable, opt_state, ema), metrics
 
 
+def _at_least_float32(leaf: jax.Array) -> jax.Array:
+    """Sums and averages of bfloat16 values would lose small terms."""
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) if floating else leaf
+
+
 def _accumulate(gradients, mutable, batch, microbatches: int, unroll: bool):
     """Sums of gradients and metrics over the microbatches, one after the other.
 
-    Microbatch m is rows m, m + M, ...: every device cuts its own rows, so nothing moves between devices.
+    Microbatch m is rows m, m + M, ...: every device cuts its own rows, so nothing moves between devices. Sums are kept
+    in at least float32, whatever dtype the parameters have.
     """
     if microbatches == 1:
         return gradients(mutable, batch, 0)
@@ -190,11 +199,11 @@ def _accumulate(gradients, mutable, batch, microbatches: int, unroll: bool):
     def body(carry, row):
         mutable, total = carry
         mutable, new = gradients(mutable, *row)
-        return (mutable, jax.tree.map(jnp.add, total, new)), None
+        return (mutable, jax.tree.map(lambda sum, part: sum + part.astype(sum.dtype), total, new)), None
 
     first = jax.tree.map(lambda x: x[0], split)
     shapes = jax.eval_shape(gradients, mutable, first, 0)[1]
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    zeros = jax.tree.map(lambda leaf: _at_least_float32(jnp.zeros(leaf.shape, leaf.dtype)), shapes)
     carry, _ = jax.lax.scan(body, (mutable, zeros), (split, jnp.arange(microbatches)), unroll=unroll)
     return carry
 

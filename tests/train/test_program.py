@@ -124,3 +124,32 @@ def test_ema_of_the_first_steps_is_warmed_up():
     start, now = program.init().params["head"]["kernel"], state.params["head"]["kernel"]
     np.testing.assert_allclose(state.ema["params"]["head"]["kernel"], start + 0.9 * (now - start), rtol=1e-5, atol=1e-7)
     assert jnp.abs(now - start).max() > 0
+
+
+class Bfloat16Net(toy.Net):
+    """One dense layer with parameters in bfloat16."""
+
+    @toy.nn.compact
+    def __call__(self, images, train=False):
+        flat = images.reshape(images.shape[0], -1).astype(jnp.bfloat16)
+        return toy.nn.Dense(self.num_classes, name="head", dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)(flat)
+
+
+def test_gradients_and_averages_of_bfloat16_parameters_are_summed_in_float32():
+    task = toy.make_task(mixup=0.0)
+    task = type(task)(Bfloat16Net(), task.image_shape, task.mean, task.std)
+    program = build(task, **{"train.microbatches": 16})
+    state, metrics = program.train_step(program.init(), feed.to_mesh(batch(), program.batch_sharding))
+
+    first = jax.device_get(program.init())
+    totals, key = task.totals(batch()), jax.random.key(0)
+    one = lambda row: jax.grad(lambda params: task.loss({"params": params}, row, totals, key)[0])(first.params)
+    rows = [jax.tree.map(lambda leaf, index=index: leaf[index : index + 1], batch()) for index in range(16)]
+    sums = jax.tree.map(lambda *parts: sum(np.asarray(part, np.float64) for part in parts), *map(one, rows))
+    np.testing.assert_allclose(metrics["grad_norm"], optax.global_norm(sums), rtol=1e-5)
+
+    start, now = (np.asarray(params["head"]["kernel"], np.float32) for params in (first.params, state.params))
+    average = state.ema["params"]["head"]["kernel"]
+    assert (average.dtype, state.params["head"]["kernel"].dtype) == (jnp.float32, jnp.bfloat16)
+    np.testing.assert_allclose(average, start + 0.9 * (now - start), rtol=8e-3)  # XLA may round `now` afterwards
+    assert np.any(average != average.astype(jnp.bfloat16).astype(np.float32))
