@@ -1,4 +1,4 @@
-"""What every command of Tessera shares: a user's mistake becomes one line on stderr and an exit code."""
+"""Shared by all commands: user errors become one line on stderr and an exit code."""
 
 import argparse
 import atexit
@@ -19,7 +19,7 @@ from research.spec import FieldError
 
 
 class Failure(Exception):  # noqa: N818  no mistake in the program
-    """What ended a run though nobody gave it anything wrong, such as a full disk: one line, and exit code 1."""
+    """A failure that is not a user error, such as a full disk: one line, and exit code 1."""
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
 @contextlib.contextmanager
 def begin() -> Iterator[None]:
-    """What a command runs in: `one_line_errors`, with XLA shielded before JAX starts."""
+    """Context manager around every command: `one_line_errors`, with XLA flags set before JAX starts."""
     numerics.shield()
     with one_line_errors():
         yield
@@ -99,7 +99,7 @@ def _raised_here(traceback: TracebackType) -> bool:
 
 @contextlib.contextmanager
 def _lasting_streams() -> Iterator[None]:
-    """Inside, what is written for nobody to read is dropped. Streams that something else stands in for stay."""
+    """Context manager: output to a closed pipe is dropped. Redirected streams are left alone."""
     _open_closed_descriptors()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _lasting(sys.stdout, 1), _lasting(sys.stderr, 2)
@@ -112,7 +112,7 @@ def _lasting_streams() -> Iterator[None]:
 
 
 def _open_closed_descriptors() -> None:
-    """Otherwise the next files that are opened, such as a log of the run, would get the number of standard error."""
+    """Opens closed standard descriptors on /dev/null; otherwise the next file opened would become standard error."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -135,7 +135,7 @@ def _lasting(stream: io.TextIOBase | None, descriptor: int) -> io.TextIOBase:
 
 
 class _Lasting(io.FileIO):
-    """A descriptor that leads to nowhere once its reader has gone."""
+    """A stream that discards output after its reader has closed the pipe."""
 
     def write(self, data: bytes) -> int | None:
         try:

@@ -1,4 +1,4 @@
-"""Small files that survive a kill or a crash: written whole or not at all, and read as far as they are sound."""
+"""Atomic writes and tolerant reads of small files, which survive a kill or a crash."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Ctrl-C where nothing would be lost: no traceback. This module imports nothing slow, so that it can come first."""
+"""Ctrl-C without a traceback where no work would be lost. It imports nothing slow, so it can be imported first."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Whether XLA computes rightly here: a flag that keeps it from kernels known to be wrong, and a test that asks it.
+"""Guards against miscompilation by XLA on CPUs: a flag that disables known-wrong kernels, and a self-test.
 
 XLA hands sums, products and pooling on a CPU to a library, YNNPACK, whose first versions in jaxlib were wrong: with
 0.10.2 a jitted product summed over 32,769 rows loses its last row, in silence. `shield` turns that library off by
@@ -32,7 +32,7 @@ _CRASHING = ("0.10.2", "0.11.0")
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-    """A program that has been wrong: `function(*inputs)` must be `expected`, up to rounding."""
+    """A program that has been miscompiled: `function(*inputs)` must equal `expected` up to rounding."""
 
     issue: str
     what: str
@@ -53,7 +53,7 @@ def shield() -> None:
 
 
 def jaxlib_version() -> str:
-    """That which is installed; JAX is not imported."""
+    """The installed version, without importing JAX."""
     return importlib.metadata.version("jaxlib")
 
 
@@ -83,7 +83,7 @@ def _check() -> None:
 
 
 def faults() -> list[str]:
-    """What is computed wrongly on this CPU, by the backend as it was started."""
+    """The programs that the running backend computes wrongly on this CPU."""
     import jax
 
     with jax.default_device(jax.local_devices(backend="cpu")[0]):

@@ -117,7 +117,7 @@ def run(
 
 
 def _close(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
-    """What a person sees at the end of a run."""
+    """Prints the summary at the end of a run."""
     if arguments.mode == "evaluate":
         print(
             f"step {result['step']}: " + ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())

@@ -1,4 +1,4 @@
-"""Experiments by their names: the one place that imports from `experiments/`, for commands whose words name one."""
+"""Experiments by name: the only place that imports from `experiments/`."""
 
 import importlib
 from types import ModuleType

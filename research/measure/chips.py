@@ -1,4 +1,4 @@
-"""What accelerators can do at most: a table with the source of every entry.
+"""Peak FLOP/s, memory and link bandwidths of accelerators, with the source of every entry.
 
 Figures are of one chip. A float32 entry is the speed at JAX's default precision, which multiplies float32 in one
 bfloat16 pass on a TPU and in TF32 on these GPUs. Peaks are dense, without NVIDIA's 2:4 sparsity.

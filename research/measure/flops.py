@@ -1,4 +1,4 @@
-"""Floating-point operations of a program, counted in its jaxpr.
+"""Floating-point operations of a program, counted from its jaxpr.
 
 Only matrix products and convolutions count, a multiplication and an addition as two operations; everything else a
 model does is small beside them and runs on other units. Two counts of a training step:

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on a terminal, elsewhere a plain line now and then.
+"""Progress of long operations: a bar on a terminal, elsewhere a plain line at intervals.
 
 Every bar and every message beside one goes through here, so that no message ends up on a bar's line, and no log holds
 carriage returns.
@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 
 
 class Lines:
-    """What is shown where there is no terminal: nothing of what is soon over, then a line now and then."""
+    """Progress without a terminal: nothing for short operations, then a plain line at intervals."""
 
     def __init__(self, total: int | None, what: str, unit: str, initial: int = 0):
         self.n, self._total, self._what, self._unit = initial, total, what, unit
@@ -45,7 +45,7 @@ class Lines:
             self._show()
 
     def set_postfix_str(self, text: str) -> None:
-        """What else the next line says."""
+        """Sets the text shown after the counts."""
         self._more = text
 
     def close(self) -> None:
@@ -70,14 +70,14 @@ class Lines:
 
 
 class _Hidden(Lines):
-    """What is shown on the processes that say nothing."""
+    """Progress on processes other than process 0: nothing."""
 
     def _show(self) -> None:
         pass
 
 
 def bar(total: int | None, what: str, unit: str, initial: int = 0, hidden: bool = False, brief: bool = False) -> Any:
-    """Something with `n`, `update(count)`, `set_postfix_str(text)` and `close()`; a context that closes itself.
+    """A progress bar with tqdm's `n`, `update(count)`, `set_postfix_str(text)` and `close()`; also a context manager.
 
     With `brief` it appears only where it takes a while, and leaves no trace on a terminal.
     """
@@ -92,7 +92,7 @@ def bar(total: int | None, what: str, unit: str, initial: int = 0, hidden: bool 
 
 
 def over(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
-    """The `items`, while it is shown how many have been taken."""
+    """Iterates over `items` and shows progress."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)
     with bar(total, what, unit) as shown:
@@ -102,12 +102,12 @@ def over(items: Iterable[Item], what: str, unit: str, total: int | None = None) 
 
 
 def on_terminal() -> bool:
-    """Whether standard error is a terminal, where a line can be written again."""
+    """Whether standard error is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def say(line: str) -> None:
-    """One line to a person, on standard error, above any bar; and into every `Log`."""
+    """Prints a line to standard error above any progress bar, and writes it to every open `Log`."""
     for log in list(_LOGS):
         log.write(line)
     if on_terminal():
@@ -120,7 +120,7 @@ _LOGS: "weakref.WeakSet[Log]" = weakref.WeakSet()
 
 
 class Log:
-    """What is said, with the time (UTC), at the end of a file. What is said before it is opened is kept for it.
+    """Appends messages with their time (UTC) to a file. Messages before `open` are buffered.
 
     A file that cannot be written is no reason to end what is logged.
     """
@@ -131,7 +131,7 @@ class Log:
         _LOGS.add(self)
 
     def open(self, path: Path) -> None:
-        """Names the file, which may be there already."""
+        """Opens the file for appending."""
         with contextlib.suppress(OSError):
             files.end_line(path)
             self._file = path.open("a", buffering=1, encoding="utf-8")
@@ -139,7 +139,7 @@ class Log:
         self._kept = []
 
     def write(self, line: str) -> None:
-        """One line that is not said to anybody else."""
+        """Writes a line to the log only."""
         stamped = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} {line}\n"
         if self._file is None:
             self._kept.append(stamped)
@@ -148,7 +148,7 @@ class Log:
             self._file.write(stamped)
 
     def close(self) -> None:
-        """Nothing more is logged; a second call does nothing."""
+        """Closes the log; idempotent."""
         _LOGS.discard(self)
         if self._file is not None:
             with contextlib.suppress(OSError):
@@ -171,6 +171,6 @@ def _every_s() -> float:
 
 
 def close_all() -> None:
-    """Ends the bars that an error has left open, so that what follows begins a line of its own."""
+    """Closes progress bars that an error left open, so that the next output starts on a new line."""
     for open_bar in list(getattr(tqdm, "_instances", ())):
         open_bar.close()

@@ -1,4 +1,4 @@
-"""The time ledger of a run: where the seconds went."""
+"""The timeline of a run: how its wall time was spent."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ class Timeline:
         self._file = path.open("a", buffering=1) if path else None
 
     def add(self, kind: str, start: float, seconds: float, step: int) -> None:
-        """Enters one stretch of time."""
+        """Records an interval."""
         if kind not in KINDS:
             raise ValueError(f"unknown kind of time {kind!r}; known: {', '.join(KINDS)}")
         if self._file:
@@ -30,19 +30,19 @@ class Timeline:
 
     @contextlib.contextmanager
     def measure(self, kind: str, step: int) -> Iterator[None]:
-        """Enters the time that the body takes."""
+        """Context manager: records the time spent inside."""
         start = time.time()
         yield
         self.add(kind, start, time.time() - start, step)
 
 
 def read(path: Path) -> list[dict]:
-    """The entries of a ledger; lines that are damaged, or that a kill cut short, are left out."""
+    """The entries of a timeline file; damaged or truncated lines are skipped."""
     return files.read_json_lines(path, _is_entry)[0]
 
 
 def lost_seconds(entries: list[dict], restored_step: int) -> float:
-    """Seconds of training and evaluation behind `restored_step` that a restart has to do again, if not yet entered."""
+    """Seconds of training and evaluation after `restored_step` that a restart must repeat, unless already recorded."""
     since = max((index + 1 for index, entry in enumerate(entries) if entry["kind"] == "lost"), default=0)
     again = [e for e in entries[since:] if e["kind"] in ("data", "step", "eval") and e["step"] > restored_step]
     return sum(entry["seconds"] for entry in again)
@@ -57,7 +57,7 @@ def seconds_by_kind(entries: list[dict]) -> dict[str, float]:
 
 
 def goodput(entries: list[dict]) -> float:
-    """The share of a run's time, over all its starts, that went into training steps whose result was kept.
+    """The fraction of a run's wall time, over all restarts, spent in training steps whose results were kept.
 
     What a restart lost is inside the steps before it; time between a kill and the next start is not in the ledger.
     """

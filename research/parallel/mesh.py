@@ -14,7 +14,7 @@ _SIZE = checks.Check(lambda size: isinstance(size, int) and (size >= 1 or size =
 
 
 class MeshSpec(Spec, tag="mesh"):
-    """How many devices each axis of the mesh takes; a single -1 takes those that the other axes leave."""
+    """The number of devices along each mesh axis; one axis may be -1, which takes the remaining devices."""
 
     data: int = field(default=-1, role=Role.RUNTIME, check=_SIZE, doc="devices with different rows of a batch")
     fsdp: int = field(default=1, role=Role.RUNTIME, check=_SIZE, doc="the same, which share parameters as well")
@@ -34,7 +34,7 @@ class MeshSpec(Spec, tag="mesh"):
 
 
 def resolve(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
-    """Axis sizes in the order of `AXES`; a single -1 takes the devices that the other axes leave.
+    """Axis sizes in the order of `AXES`, with -1 replaced by the number of remaining devices.
 
     Raises ValueError when the sizes do not multiply to `num_devices`.
     """
@@ -69,5 +69,5 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
 
 
 def platform(mesh: Mesh | AbstractMesh) -> str:
-    """What the devices of a mesh are: "cpu", "gpu" or "tpu"; "abstract" where there are none."""
+    """The platform of a mesh's devices: "cpu", "gpu" or "tpu"; "abstract" if it has none."""
     return "abstract" if isinstance(mesh, AbstractMesh) else mesh.devices.flat[0].platform

@@ -1,6 +1,6 @@
-"""A run that spans several processes: how it starts, and how it ends. On one process none of this does anything.
+"""Multi-process runs: start-up, agreement and shutdown. On a single process everything here is a no-op.
 
-The launcher is found as `jax.distributed.initialize` finds it (Cloud TPU, SLURM, Open MPI), or named by the variables
+The launcher is detected as `jax.distributed.initialize` does (Cloud TPU, SLURM, Open MPI), or named by the variables
 JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, which come first.
 """
 
@@ -39,7 +39,7 @@ _leaving = threading.Lock()  # taken by the first thread that ends this process
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """One process of `count`, and the address of process 0."""
+    """The index of this process, the number of processes, and the address of the coordinator (process 0)."""
 
     coordinator: str
     count: int
@@ -47,9 +47,9 @@ class Place:
 
 
 def find() -> Place | None:
-    """Where the launcher put this process; None for a run of one process.
+    """Detects the launcher of this process; None for a single-process run.
 
-    Raises ValueError when the environment says that there are several processes but not how they meet.
+    Raises ValueError if the environment announces several processes but no coordinator.
     """
     if "JAX_NUM_PROCESSES" in os.environ:
         return _explicit()
@@ -101,10 +101,10 @@ def _start_timeout_s() -> int:
 
 
 def initialize() -> None:
-    """Joins the processes of one run; call it before anything touches a device.
+    """Initialises `jax.distributed`; must be called before any device is used.
 
-    Leaves with 2 and one line that names the address when they have not all met within `START_TIMEOUT_S`. Raises
-    ValueError for an address that cannot be used, and for an environment that does not fit together.
+    Exits with 2 and one line with the coordinator's address if not all processes connect within `START_TIMEOUT_S`.
+    Raises ValueError for an unusable address or an inconsistent environment.
     """
     place = find()
     if place is None or jax.distributed.is_initialized():
@@ -138,12 +138,12 @@ def initialize() -> None:
 
 
 def is_main() -> bool:
-    """Whether this process writes the logs, rows and messages of the run."""
+    """Whether this is process 0, which alone writes logs, results and messages."""
     return jax.process_index() == 0
 
 
 def agree(fields: Mapping[str, Any]) -> None:
-    """Raises ValueError on every process when they were not all started with the same `fields`, naming the first few.
+    """Raises ValueError on every process if `fields` differ between processes, naming the first few.
 
     Values are compared as JSON.
     """
@@ -164,7 +164,7 @@ def agree(fields: Mapping[str, Any]) -> None:
 
 
 def from_main(value: Any) -> Any:
-    """The `value` of process 0, which JSON can hold; all processes must call this together."""
+    """Broadcasts a JSON-serialisable `value` from process 0; a collective call."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
@@ -176,7 +176,7 @@ def from_main(value: Any) -> Any:
 
 
 def _meet() -> None:
-    """One sum over all devices while the processes are together.
+    """Warms up the collectives with one sum over all devices, while the processes are synchronised.
 
     Gloo gives up after 30 seconds when the processes come to the first collective of a group of devices further apart,
     as they may after compiling a large program on a busy machine. Later collectives wait.
@@ -200,10 +200,10 @@ def _disagreement(name: str, everyone: list[dict[str, Any]]) -> str | None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Around all that a process of several does: when one fails, it ends at once, and so do the others.
+    """Context manager around the whole of a process: if one process raises, all of them terminate at once.
 
-    JAX's own way out waits minutes for processes that will never come. A process that learns through a failed
-    collective that another one is gone says so in one line.
+    JAX's own shutdown waits minutes for missing processes. A process whose collective fails because another one is
+    gone reports that in one line.
     """
     try:
         yield
@@ -220,7 +220,7 @@ def together() -> Iterator[None]:
 
 
 def _explain_aborts() -> None:
-    """Adds one line to the stack trace with which JAX's C++ aborts when the coordinator or a heartbeat is missing.
+    """Appends an explanation to the stack trace with which JAX aborts when the coordinator or a heartbeat is lost.
 
     A handler of Python's own would never run, since `abort` does not return; one called from C does, in any thread.
     """
@@ -236,7 +236,7 @@ def _explain_aborts() -> None:
 
 
 def lost_another(error: BaseException) -> bool:
-    """Whether `error` comes of that another process has ended.
+    """Whether `error` was caused by the loss of another process.
 
     By its text: the same failure comes as JaxRuntimeError, as ValueError, and wrapped by whoever waited for it.
     """
@@ -247,7 +247,7 @@ def lost_another(error: BaseException) -> bool:
 
 
 def _wait_for_others(seconds: float) -> None:
-    """When all fail alike, each gets to say why before process 0, which they all hang on, is gone."""
+    """Lets every process report its error before the coordinator exits."""
     thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -258,7 +258,7 @@ def _brief(error: BaseException) -> str:
 
 
 def _leave(line: str | None, code: int) -> NoReturn:
-    """Ends this process without anything that could wait for another."""
+    """Exits without anything that could block on another process."""
     _first_to_leave()
     if line:
         print("\nerror: " + " ".join(line.split()), file=sys.stderr)  # a line of its own, after the progress bar's
@@ -268,6 +268,6 @@ def _leave(line: str | None, code: int) -> NoReturn:
 
 
 def _first_to_leave() -> None:
-    """Returns in the first thread that ends this process; another, in which JAX aborts it, has nothing to add."""
+    """Returns in the first thread that terminates this process and blocks the others."""
     if not _leaving.acquire(blocking=False):
         time.sleep(10)

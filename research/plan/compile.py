@@ -1,4 +1,4 @@
-"""Compiles the train step of a config for a topology, without running anything."""
+"""Compiles the train step of a config ahead of time for a topology; nothing is run."""
 
 import dataclasses
 import math
@@ -51,7 +51,7 @@ def make_program(config: Any, task: Any, topology: Topology) -> Program:
 
 
 def compile_step(config: Any, task: Any, topology: Topology) -> Compiled:
-    """Compiles the program's own train step ahead of time; that memory runs out is an answer, not an error."""
+    """Compiles the program's own train step ahead of time; running out of memory is a result, not an error."""
     program = make_program(config, task, topology)
     lowered = program.train_step.lower(program.state, abstract_batch(config, task))
     # A program for devices that are not there cannot be loaded from a cache either.
@@ -76,7 +76,7 @@ def compile_step(config: Any, task: Any, topology: Topology) -> Compiled:
 
 
 def out_of_memory(message: str) -> Memory | None:
-    """What XLA's message says about the memory that is missing; None if it is about something else."""
+    """The missing memory according to XLA's error message; None for any other error."""
     used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
     if not used:
         return None

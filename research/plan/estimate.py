@@ -1,4 +1,4 @@
-"""A plan: what a config needs on a slice, and how fast it could be there."""
+"""A plan: memory, communication and roofline of a config on a slice."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from research.train.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The answers; bytes and FLOPs per chip unless said otherwise, None where nothing is known."""
+    """The figures of a plan; bytes and FLOPs are per chip unless stated otherwise, None if unknown."""
 
     config: str
     topology: str
@@ -53,7 +53,7 @@ class Plan:
 
 
 def make_plan(config: Any, task: Any, topology: Topology) -> Plan:
-    """Compiles the config's train step for the topology and draws the conclusions."""
+    """Compiles the train step of a config for a topology and derives the plan."""
     compiled = compile_step(config, task, topology)
     facts = describe(config, topology, compiled) | {
         "model_flops": flops.step_flops(task, config.train.batch_size),
@@ -101,7 +101,7 @@ _FROM_HLO = (
 
 
 def describe(config: Any, topology: Topology, compiled: Compiled) -> dict[str, Any]:
-    """What is known without reading the HLO."""
+    """The facts that do not need the HLO."""
     program, memory = compiled.program, compiled.memory
     return {
         "config": f"{config.source.file}:{config.source.variant}",

@@ -1,4 +1,4 @@
-"""Just enough of XLA's text format to follow calls, loops and shapes through a compiled module.
+"""A parser for as much of XLA's text format as is needed to follow calls, loops and shapes.
 
 %name (parameters) -> shape {
   ROOT %fusion.3 = bf16[16,64]{1,0:T(8,128)(2,1)S(1)} fusion(%a, %b), kind=kLoop, calls=%fused_computation.3
@@ -57,7 +57,7 @@ class Instruction:
 
     @cached_property
     def operands(self) -> tuple[str, ...]:
-        """The names of the instructions it reads."""
+        """The names of its operands."""
         return tuple(re.findall(r"%([\w.\-]+)", self.arguments))
 
     def attribute(self, name: str) -> str | None:
@@ -66,7 +66,7 @@ class Instruction:
         return found and found[1]
 
     def callees(self) -> dict[str, list[str]]:
-        """How it calls -> which computations: `calls`, `body`, `condition`, `branch_computations` ..."""
+        """Called computations by attribute: `calls`, `body`, `condition`, `branch_computations` ..."""
         called: dict[str, list[str]] = {}
         for how, name in _CALLEE.findall(self.attributes):
             called.setdefault(how, []).append(name)
@@ -84,14 +84,14 @@ class Computation:
 
     @cached_property
     def root(self) -> Instruction:
-        """What it returns."""
+        """Its root instruction."""
         every = list(self.instructions.values())
         return next((instruction for instruction in every if instruction.is_root), every[-1])
 
 
 @dataclasses.dataclass
 class Module:
-    """Computations by name, and the name of the one where the program begins."""
+    """Computations by name, and the name of the entry computation."""
 
     computations: dict[str, Computation]
     entry: str

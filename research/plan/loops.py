@@ -1,4 +1,4 @@
-"""How often the loops of a compiled module run.
+"""Trip counts of the loops of a compiled module.
 
 XLA's optimised loops carry a counter in a tuple. Its start, its step and the limit are found by evaluating, on demand
 and through fusions and calls, the few scalar instructions that lead to them. Values are
@@ -74,7 +74,7 @@ def evaluate(module: Module, computation: Computation, name: str, parameters: Pa
 
 
 def trip_count(module: Module, computation: Computation, loop: Instruction, parameters: Parameters) -> int | None:
-    """How often the body of a `while` runs; None where that depends on the data."""
+    """The trip count of a `while`; None if it depends on data."""
     known = re.search(r'"known_trip_count":\s*\{\s*"n":\s*"(\d+)"', loop.attributes)
     if known:
         return int(known[1])

@@ -1,4 +1,4 @@
-"""What bounds a step: arithmetic, HBM or the links between chips (Williams et al., 2009).
+"""Roofline model of a step (Williams et al., 2009): compute, HBM and interconnect.
 
 Each of the three would take so long if it ran at its peak and alone. They can overlap, so the longest is a lower bound
 of the step time, and the utilisation at that time an upper bound. A step that reaches two thirds of it does well.
@@ -58,7 +58,7 @@ def roofline(
 
 
 def axis_bandwidths(topology: Topology, mesh: Mesh, found: Iterable[Collective]) -> dict[tuple[str, ...], float]:
-    """Bytes/s that one device can receive over the links along the mesh axes of each collective.
+    """Receive bandwidth of one device, in bytes/s, along the mesh axes of each collective.
 
     A group of chips uses the dimensions of the torus in which it is spread out: both directions of each where it
     closes into a ring, else one. Cores of one chip that form a group are taken to be as near as neighbours.

@@ -1,4 +1,4 @@
-"""`--mesh=auto`: which mesh, remat policy and microbatches suit a config on a slice.
+"""`--mesh=auto`: searches mesh, remat policy and number of microbatches for a config on a slice.
 
 All combinations are ranked by formulas, which takes seconds, and the best few are compiled, which takes minutes.
 """
@@ -29,7 +29,7 @@ MICROBATCHES = (1, 2, 4, 8, 16)
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One combination with its estimates: `memory_bytes` on a device, `step_time_s` if all went at its peak."""
+    """A combination with its estimates: `memory_bytes` per device, and `step_time_s` at peak rates."""
 
     mesh: dict[str, int]
     remat: str | None
@@ -40,7 +40,7 @@ class Candidate:
 
     @property
     def rank(self) -> tuple:
-        """Smaller is better: what fits, then what is fast, then what is cut into fewer parts."""
+        """Sort key, smaller is better: fits in memory, then step time, then fewer shards."""
         return (not self.fits, round(self.step_time_s, 6), self.microbatches, self.memory_bytes)
 
 
@@ -146,7 +146,7 @@ class _Estimate:
 
 
 def residual_bytes(task: Any) -> int:
-    """Bytes that the backward pass needs from the forward pass for one more example."""
+    """Bytes of residuals that the backward pass needs per example."""
 
     def kept(batch_size):
         loss, params, *rest = _abstract_loss(task, batch_size)

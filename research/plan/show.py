@@ -1,4 +1,4 @@
-"""Plans for a person to read."""
+"""Plans as text."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The devices of a TPU slice that is not there, or as many virtual CPU devices in their place.
+"""Ahead-of-time topologies: the devices of a TPU slice that is not attached, or virtual CPU devices in their place.
 
     v5e:16x16     256 chips of a v5e pod        v5p:4x4x8     128 chips
     H100:8        a node of 8 GPUs, on virtual CPU devices only

@@ -1,4 +1,4 @@
-"""Every instruction of a compiled module with the number of times that a step executes it."""
+"""Every instruction of a compiled module with its execution count per step."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

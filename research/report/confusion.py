@@ -1,4 +1,4 @@
-"""`confusion.png` of a run: which classes are taken for which, from its predictions.jsonl."""
+"""`confusion.png`: the confusion matrix of a run, from its predictions.jsonl."""
 
 import os
 from pathlib import Path

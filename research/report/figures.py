@@ -1,4 +1,4 @@
-"""What the plots of a run share."""
+"""Shared code of the plots of a run."""
 
 import io
 from pathlib import Path

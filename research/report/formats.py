@@ -1,4 +1,4 @@
-"""Numbers as a person reads them in a table; all functions return short strings."""
+"""Formatting of numbers for tables; all functions return short strings."""
 
 import math
 import statistics

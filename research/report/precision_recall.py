@@ -1,4 +1,4 @@
-"""`precision_recall.png` of a run: what a detector finds and how much of it is right, from its predictions.jsonl."""
+"""`precision_recall.png`: precision-recall curves of a detector, from its predictions.jsonl."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`roc.png` of a run: what a threshold accepts, from the pairs in its predictions.jsonl."""
+"""`roc.png`: the ROC curve of face verification, from the pairs in predictions.jsonl."""
 
 import os
 from pathlib import Path
