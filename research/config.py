@@ -8,7 +8,7 @@ and every key can be overridden on the command line.
 import difflib
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -63,6 +63,9 @@ class Config(Spec):
     def build(self, known: Any = None) -> tuple[Any, Any]:
         """The task and the data set, or the data that a run has recorded (`known`); nothing is computed yet."""
         raise NotImplementedError(f"{type(self).__name__} builds nothing")
+
+
+Experiments = Callable[[str], type[Config]]  # the class of the configs of an experiment, by its name
 
 
 def load_file(file: str) -> ModuleType:

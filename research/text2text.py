@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from research import predicting
+from research.cli import experiments
 from research.data import recorded, text
-from research.interop import start
 from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.parallel import processes
 from research.spec import field
@@ -33,18 +33,23 @@ class TextToText(Experiment):
 
     def build(self, known: recorded.Recorded | None = None) -> tuple[seq2seq.Task, text.Text]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
-        data, lengths = text.load(self.data, known), (self.data.source_length, self.data.target_length)
-        words, precision = data.vocabulary, self.precision
+        data = text.load(self.data, known)
+        words = data.vocabulary
+        return self.make_task(words.size, bos=words.bos, eos=words.eos, unk=words.unk), data
+
+    def make_task(self, vocab_size: int, **special: int) -> seq2seq.Task:
+        """The task for a vocabulary of which only the size and the ids bos, eos and unk need to be known."""
+        lengths = self.data.source_length, self.data.target_length
         model = Seq2Seq(
             self.model,
-            vocab_size=words.size,
+            vocab_size=vocab_size,
             max_source_length=lengths[0],
             max_target_length=max(lengths[1], self.task.max_decode_length),
             sentence_length=self.data.sentence_length,
-            dtype=precision.compute,
-            param_dtype=precision.params,
+            dtype=self.precision.compute,
+            param_dtype=self.precision.params,
         )
-        return seq2seq.Task(model, self.task, *lengths, bos=words.bos, eos=words.eos, unk=words.unk), data
+        return seq2seq.Task(model, self.task, *lengths, **special)
 
 
 def show(answers: Sequence[Answer]) -> str:
@@ -75,7 +80,7 @@ def main(
     """
     task, data = config.build(predicting.known(mode, workdir))
     if mode != "predict":
-        return trainer.run(mode, config, task, data, workdir, start.find)
+        return trainer.run(mode, config, task, data, workdir, experiments.start)
     named = [each._replace(error=each.error or data.problem(each.content)) for each in predicting.texts(inputs)]
     with predicting.Asking(config, answering(task, data), data, workdir, out) as asking:
         for texts, _ in asking.batches(named, str, size=len(named)):

@@ -26,8 +26,8 @@ FLOORS = (
     "baselines",
     "interop",
     "predicting",
-    "text2text",
     "cli",
+    "text2text",
 )
 FILES = sorted(path for top in ("research", "experiments", "configs", "tests") for path in (ROOT / top).rglob("*.py"))
 
@@ -42,8 +42,13 @@ def imports(path):
 
 
 def floor(name):
-    """The floor of `research.train.loop` is that of `train`; None outside the library."""
+    """The floor of `research.train.loop` is that of `train`; None outside the library.
+
+    What is run by name is a command, and stands with the others, wherever it lies.
+    """
     parts = name.split(".")
+    if parts[0] == "research" and parts[-1] == "__main__":
+        return FLOORS.index("cli")
     return FLOORS.index(parts[1]) if parts[0] == "research" and len(parts) > 1 and parts[1] in FLOORS else None
 
 

@@ -14,10 +14,9 @@ from typing import Any
 
 from experiments.detection.experiment import Detection
 from research import predicting
-from research.cli import experiment
+from research.cli import experiment, experiments
 from research.data import detection as boxes
 from research.data import drawing, image_files, views
-from research.interop import start
 from research.parallel import processes
 from research.report import precision_recall
 from research.tasks import box_scores, detection
@@ -31,7 +30,7 @@ def main(
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(mode, config, task, data, workdir, start.find, precision_recall.draw)
+    return trainer.run(mode, config, task, data, workdir, experiments.start, precision_recall.draw)
 
 
 def show_predictions(

@@ -14,10 +14,9 @@ from PIL import Image
 
 from experiments.driving_segmentation.experiment import DrivingSegmentation
 from research import predicting
-from research.cli import experiment
+from research.cli import experiment, experiments
 from research.data import drawing, image_files
 from research.data import segmentation as scenes
-from research.interop import start
 from research.parallel import processes
 from research.report import confusion
 from research.tasks import segmentation
@@ -31,7 +30,7 @@ def main(
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(mode, config, task, data, workdir, start.find, confusion.draw)
+    return trainer.run(mode, config, task, data, workdir, experiments.start, confusion.draw)
 
 
 def show_predictions(

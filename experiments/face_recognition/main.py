@@ -14,10 +14,9 @@ import numpy as np
 
 from experiments.face_recognition.experiment import FaceRecognition
 from research import predicting
-from research.cli import experiment
+from research.cli import experiment, experiments
 from research.data import faces as faces_data
 from research.data import image_files
-from research.interop import start
 from research.report import roc
 from research.tasks import classification, faces
 from research.train import trainer
@@ -31,7 +30,7 @@ def main(
     if mode == "predict":
         return show_comparisons(config, task, data, workdir, inputs, out)
     plot = roc.draw if "verification" in task.spec.metrics else None
-    return trainer.run(mode, config, task, data, workdir, start.find, plot)
+    return trainer.run(mode, config, task, data, workdir, experiments.start, plot)
 
 
 def show_comparisons(

@@ -1,5 +1,7 @@
 """Image classification: labelled images, a ViT or a CNN, cross-entropy."""
 
+from collections.abc import Sequence
+
 from research.data import datasets, recorded
 from research.data.spec import ImageSpec
 from research.models.alexnet import AlexNet, AlexNetSpec
@@ -23,6 +25,11 @@ class ImageClassification(Experiment, tag="image_classification"):
 
     def build(self, known: recorded.Recorded | None = None) -> tuple[classification.Task, datasets.Pictures]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
-        data, precision = datasets.load(self.data, known), self.precision
-        model = _MODELS[type(self.model)](self.model, data.num_classes, precision.compute, precision.params)
-        return classification.Task(model, data.image_shape, data.mean, data.std, self.task), data
+        data = datasets.load(self.data, known)
+        return self.make_task(data.num_classes, data.image_shape), data
+
+    def make_task(self, num_classes: int, image_shape: Sequence[int]) -> classification.Task:
+        """The task for so many classes of images [height, width, channels], which may be all that is known of them."""
+        model = _MODELS[type(self.model)](self.model, num_classes, self.precision.compute, self.precision.params)
+        mean, std = (datasets.per_channel(getattr(self.data, of), image_shape[-1], of) for of in ("mean", "std"))
+        return classification.Task(model, tuple(image_shape), mean, std, self.task)

@@ -14,9 +14,8 @@ import numpy as np
 
 from experiments.image_classification.experiment import ImageClassification
 from research import predicting
-from research.cli import experiment
+from research.cli import experiment, experiments
 from research.data import datasets, image_files
-from research.interop import start
 from research.report import confusion
 from research.tasks import classification
 from research.train import trainer
@@ -29,7 +28,7 @@ def main(
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(mode, config, task, data, workdir, start.find, confusion.draw)
+    return trainer.run(mode, config, task, data, workdir, experiments.start, confusion.draw)
 
 
 def show_predictions(

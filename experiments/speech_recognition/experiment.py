@@ -19,24 +19,20 @@ class SpeechRecognition(Experiment, tag="speech_recognition"):
     def build(self, known: recorded.Recorded | None = None) -> tuple[speech.Task, sounds.Speech]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
         data = sounds.load(self.data, self.model.shortening, known)
-        words, longest = data.vocabulary, max(self.data.target_length, self.task.max_decode_length)
+        words = data.vocabulary
+        return self.make_task(words.size, bos=words.bos, eos=words.eos, unk=words.unk), data
+
+    def make_task(self, vocab_size: int, **special: int) -> speech.Task:
+        """The task for a vocabulary of which only the size and the ids bos, eos and unk need to be known."""
+        learnt, longest = sounds.places(self.data, self.model.shortening)
         model = Recogniser(
             self.model,
-            vocab_size=words.size,
+            vocab_size=vocab_size,
             ctc=self.task.ctc_weight > 0,
-            max_source_length=data.frames // self.model.shortening,  # evaluation hears longer sounds than training
-            max_target_length=longest,
+            max_source_length=longest,  # evaluation hears longer sounds than training
+            max_target_length=max(self.data.target_length, self.task.max_decode_length),
             dtype=self.precision.compute,
             param_dtype=self.precision.params,
         )
-        task = speech.Task(
-            model,
-            self.task,
-            source_length=data.places,
-            target_length=self.data.target_length,
-            bos=words.bos,
-            eos=words.eos,
-            unk=words.unk,
-            mels=self.data.mels,
-        )
-        return task, data
+        lengths = learnt, self.data.target_length
+        return speech.Task(model, self.task, *lengths, **special, mels=self.data.mels)

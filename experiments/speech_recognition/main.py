@@ -15,10 +15,9 @@ import numpy as np
 
 from experiments.speech_recognition.experiment import SpeechRecognition
 from research import predicting
-from research.cli import experiment
+from research.cli import experiment, experiments
 from research.data import sound_files
 from research.data import speech as speech_data
-from research.interop import start
 from research.tasks import speech
 from research.train import trainer
 
@@ -40,7 +39,7 @@ def main(
     """Runs one mode; `inputs` of `predict` are sound files, folders of them, patterns or `-`, see predicting.inputs."""
     task, data = config.build(predicting.known(mode, workdir))
     if mode != "predict":
-        return trainer.run(mode, config, task, data, workdir, start.find)
+        return trainer.run(mode, config, task, data, workdir, experiments.start)
     named = predicting.files(inputs, (*sound_files.SUFFIXES, *sound_files.VIDEO_SUFFIXES), "sounds")
     with predicting.Asking(config, task, data, workdir, out) as asking:
         hear = None

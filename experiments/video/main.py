@@ -14,9 +14,8 @@ import numpy as np
 
 from experiments.video.experiment import Video
 from research import predicting
-from research.cli import experiment
+from research.cli import experiment, experiments
 from research.data import clips, video_files
-from research.interop import start
 from research.report import confusion
 from research.tasks import classification, video
 from research.train import trainer
@@ -27,7 +26,7 @@ def main(config: Video, workdir: str, mode: str, inputs: Sequence[str] = (), out
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(mode, config, task, data, workdir, start.find, confusion.draw)
+    return trainer.run(mode, config, task, data, workdir, experiments.start, confusion.draw)
 
 
 def show_predictions(config: Video, task: video.Task, data: clips.Clips, workdir: str, inputs: Sequence[str], out: str):

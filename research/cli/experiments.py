@@ -2,6 +2,7 @@
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 from research.config import Config
 
@@ -18,6 +19,16 @@ def config_class(name: str) -> type[Config]:
         and each.tag == name
     )
     return cls
+
+
+def start(config: Any, task: Any, program: Any, data: Any) -> Any:
+    """The weights that `config.train.init_from` names, for `trainer.run`, see interop/start.py.
+
+    Those of a run are read by the class of its own experiment, which may be another one.
+    """
+    from research.interop import start
+
+    return start.find(config, task, program, data, config_class)
 
 
 def entrypoint(name: str) -> ModuleType:

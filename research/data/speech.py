@@ -143,11 +143,6 @@ class Speech(datasets.Dataset):
         return self.eval_transform.frames
 
     @property
-    def places(self) -> int:
-        """What the encoder makes of a training row."""
-        return self.train_transform.frames // self.train_transform.shortening
-
-    @property
     def counts(self) -> dict[str, int]:
         """Examples in train, validation and test. Raises ValueError where one is too long, or nothing is prepared."""
         self._kept  # noqa: B018  Raises.
@@ -282,6 +277,14 @@ def load(spec: SpeechSpec, shortening: int = 1, known: recorded.Recorded | None 
         spec=spec,
         longest=longest,
     )
+
+
+def places(spec: SpeechSpec, shortening: int) -> tuple[int, int]:
+    """The places that the encoder makes of a training row, and of the longest sound; data need not be there."""
+    mel = audio.LogMel(spec)
+    frames = (mel.frames(round(each * mel.rate)) for each in (spec.train_seconds or spec.max_seconds, spec.max_seconds))
+    learnt, longest = (-(-each // shortening) for each in frames)
+    return learnt, longest
 
 
 def make_tokens(spec: SpeechSpec) -> str:

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Sequence
 
 from research import command
+from research.cli import experiments
 
 
 def import_(path: str, workdir: str, skip: list[str], overrides: Sequence[str]) -> list[str]:
     """Makes a run directory, with its config, of the checkpoint at PATH."""
     from research.interop import imports
 
-    return imports.run(path, workdir, overrides, skip)
+    return imports.run(path, workdir, experiments.config_class, overrides, skip)
 
 
 def export(workdir: str, path: str, format: str, family: str, overrides: Sequence[str]) -> list[str]:
@@ -32,8 +33,8 @@ def export(workdir: str, path: str, format: str, family: str, overrides: Sequenc
     if format == "stablehlo":
         if family:
             raise ValueError(f"--family={family} is for --format=weights only")
-        return stablehlo.run(workdir, path)
-    return exports.run(workdir, path, family)
+        return stablehlo.run(workdir, path, experiments.config_class)
+    return exports.run(workdir, path, experiments.config_class, family)
 
 
 def check(path: str, overrides: Sequence[str]) -> list[str]:
@@ -42,7 +43,7 @@ def check(path: str, overrides: Sequence[str]) -> list[str]:
 
     if overrides:
         raise ValueError(f"{command.OVERRIDE}{overrides[0]} is for import only")
-    return parity.run(path)
+    return parity.run(path, experiments.config_class)
 
 
 def main(argv: Sequence[str], prog: str = "python -m research.interop") -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
+from research import config as config_lib
 from research.data.vocabulary import Vocabulary
 from research.interop import models, npz, runs, safetensors, strict_json
 from research.interop.families import big_vision, convnext, resnet, t5, vit, whisper
 from research.interop.family import Family
 from research.interop.layouts import Row, Tensors
 from research.interop.safetensors import Spec
+from research.spec import FieldError
 
 FAMILIES = {
     family.name: family
@@ -56,7 +58,7 @@ class Checkpoint:
     kind: str  # the name of a family, or "run"
     model: type[nn.Module]
     fields: Mapping[str, Any]  # of our model
-    config: Mapping[str, Any]  # theirs
+    config: Mapping[str, Any]  # theirs; {} of a run
     tensors: Renamed
     table: Callable[[nn.Module, list[str]], list[Row]]  # of a model and the paths of its parameters
     unused: str  # a regex of names
@@ -64,18 +66,21 @@ class Checkpoint:
     backbone: type[nn.Module] | None = None  # of a model around one; `fields` are those of both
 
     def make_model(self, **settings: Any) -> nn.Module:
-        """The model, in float32 unless `settings` say otherwise."""
-        return models.make(self.model, self.fields, **settings)
+        """The model of a family's checkpoint, in float32 unless `settings` say otherwise."""
+        try:
+            return self.model.of(**{**self.fields, **settings})
+        except FieldError as error:
+            raise ValueError(f"config.{error.below('model')}") from None
 
 
-def open_checkpoint(path: str) -> Checkpoint:
-    """The checkpoint at `path`; little more than headers is read.
+def open_checkpoint(path: str, experiments: config_lib.Experiments) -> Checkpoint:
+    """The checkpoint at `path`; little more than headers is read. That of a run is known by its experiment's class.
 
     Raises ValueError, in one line, for what is absent, damaged, of an unknown family, or would run code when read.
     """
     where = _existing(path)
     if where.is_dir() and runs.is_run(where):
-        return _of_run(path, where)
+        return _of_run(path, runs.open_run(where, experiments))
     if where.suffix == ".npz" and where.is_file():
         return _of_family(path, big_vision.FAMILY, {}, npz.Npz(where))
     file = _weights(where) if where.is_dir() else where
@@ -147,15 +152,16 @@ def _check_sizes(fields: Mapping[str, Any], specs: Mapping[str, Spec]) -> None:
         raise ValueError(f"the model would have {layers} layers, but there are {len(specs)} tensors")
 
 
-def _of_run(path: str, where: Path) -> Checkpoint:
-    run = runs.open_run(where)
+def _of_run(path: str, run: runs.Run) -> Checkpoint:
     tensors = Renamed(run.tensors, {name: name for name in run.tensors.specs})
     table = lambda model, paths: [Row(p, p) for p in paths]
     # A fingerprint of texts ends so, see data/tokens.py; what was imported has seen none.
     vocabulary = run.tensors.trained_on.partition("vocabulary ")[2]
-    if not vocabulary and (named := run.config["data"].get("vocabulary")):
+    if not vocabulary and (named := getattr(run.config.data, "vocabulary", "")):
         vocabulary = _digest(Path(named).expanduser())
-    return Checkpoint(path, "run", run.model, run.fields, run.config, tensors, table, "(?!)", vocabulary, run.backbone)
+    backbone = type(run.model.backbone) if hasattr(run.model, "backbone") else None
+    fields = models.fields(run.model)
+    return Checkpoint(path, "run", type(run.model), fields, {}, tensors, table, "(?!)", vocabulary, backbone)
 
 
 def _digest(vocabulary: Path) -> str:

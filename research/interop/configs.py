@@ -11,12 +11,10 @@ from research.data.vocabulary import Vocabulary
 from research.interop import preprocessing
 from research.interop.checkpoints import VOCABULARY, Checkpoint, channels, folder_of
 from research.interop.family import size
-from research.interop.models import MODELS
 from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
-_NAMES = {model: name for name, model in MODELS.items()}
 # Which experiments take from their data.
 _LENGTHS = ("vocab_size", "max_source_length", "max_target_length", "sentence_length")
 
@@ -35,6 +33,24 @@ def make(
     return _image_config(checkpoint)
 
 
+def sizes(checkpoint: Checkpoint, config: Any) -> dict[str, Any]:
+    """What the task of an imported run takes in place of data: the arguments of `config.make_task`."""
+    if issubclass(checkpoint.model, Seq2Seq):
+        ids = special_ids(checkpoint)
+        bos, eos = (size(ids, f"{name}_token_id", least=0) for name in ("decoder_start", "eos"))
+        return {"vocab_size": checkpoint.fields["vocab_size"], "bos": bos, "eos": eos, "unk": Vocabulary.unk}
+    side = config.data.image_size
+    return {"num_classes": checkpoint.fields["num_classes"], "image_shape": [side, side, channels(checkpoint)]}
+
+
+def special_ids(checkpoint: Checkpoint) -> dict[str, int]:
+    """The special tokens of a model that writes, for those who use it without a vocabulary of ours; else none."""
+    if not issubclass(checkpoint.model, Seq2Seq):
+        return {}
+    found = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    return found | {name: checkpoint.config[name] for name in found if isinstance(checkpoint.config.get(name), int)}
+
+
 def _image_config(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
     fields = {name: value for name, value in checkpoint.fields.items() if name != "num_classes"}
     needed = fields.get("image_size") if fields.get("positions") != "sincos" else None
@@ -46,7 +62,7 @@ def _image_config(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
     return {
         "seed": 0,
         "data": {"name": name, "crop": "inception", "flip": True, **data},
-        "model": {"name": _NAMES[checkpoint.model], **fields},
+        "model": {"name": checkpoint.model.spec_class.tag, **fields},
         "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "warmup_steps": 50, "clip_norm": 1.0},
         "train": {"steps": 1000, "batch_size": 128},
     }, lines  # fmt: skip

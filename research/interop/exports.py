@@ -7,32 +7,32 @@ from typing import Any
 
 import numpy as np
 
+from research.config import Experiments
 from research.interop import npz, runs, safetensors
 from research.interop.checkpoints import FAMILIES
 from research.interop.family import Family
 from research.interop.folders import whole_or_nothing
 from research.interop.safetensors import Spec
-from research.models import convnext, resnet, seq2seq, speech, vit
+from research.models.seq2seq import Seq2Seq
 
-_DEFAULTS = {
-    vit.ViT: "vit", resnet.ResNet: "resnet", convnext.ConvNeXt: "convnext", seq2seq.Seq2Seq: "t5",
-    speech.Recogniser: "whisper",
-}  # fmt: skip
 _MOST_BYTES = 5_000_000_000  # of a file
 
 
-def run(workdir: str, path: str, family: str = "", most_bytes: int = _MOST_BYTES) -> list[str]:
+def run(
+    workdir: str, path: str, experiments: Experiments, family: str = "", most_bytes: int = _MOST_BYTES
+) -> list[str]:
     """Writes the selected checkpoint of the run in `workdir` to the folder or .npz file `path`.
 
+    `experiments` gives the class of the config of an experiment.
     `family` is one of `checkpoints.FAMILIES`; "": the one the run was imported from, else that of its model. Returns
     what to tell the user. Raises ValueError for a model that the family has no place for; then nothing is written.
     """
-    source, target = runs.open_run(Path(workdir)), Path(path)
+    source, target = runs.open_run(Path(workdir), experiments), Path(path)
     chosen = _family(source, Path(workdir), target, family)
-    model = source.make_model()
+    model = source.model
     config = chosen.config(model)
     specs, tensors, left_out = _tensors(chosen, model, source.tensors)
-    config |= chosen.sizes(specs) | (source.special_ids if isinstance(model, seq2seq.Seq2Seq) else {})
+    config |= chosen.sizes(specs) | (source.special_ids if isinstance(model, Seq2Seq) else {})
     if target.exists() and (target.is_file() or any(target.iterdir())):
         raise ValueError(f"{path} exists; name a new {'file' if target.suffix == '.npz' else 'folder'}")
     if chosen.name == "big_vision":
@@ -49,16 +49,16 @@ def run(workdir: str, path: str, family: str = "", most_bytes: int = _MOST_BYTES
 
 
 def _family(source: runs.Run, workdir: Path, target: Path, name: str) -> Family:
+    model = type(source.model)
     if not name:
-        report = workdir / runs.IMPORTED
-        imported = json.loads(report.read_text())["kind"] if report.is_file() else ""
-        name = imported if imported in FAMILIES else _DEFAULTS.get(source.model, "")
-        if source.model is vit.ViT:  # which two families have
-            name = "big_vision" if target.suffix == ".npz" else "vit"
+        fitting = [each.name for each in FAMILIES.values() if each.model is model]
+        as_said = [each for each in fitting if (each == "big_vision") == (target.suffix == ".npz")] or fitting
+        imported = source.imported.get("kind")
+        name = imported if imported in as_said else next(iter(as_said), "")
     if name not in FAMILIES:
-        raise ValueError(f"no family {name!r} is known for a {source.model.__name__}; known: {', '.join(FAMILIES)}")
-    if FAMILIES[name].model is not source.model:
-        raise ValueError(f"--family={name} has no place for a {source.model.__name__}, which {workdir} holds")
+        raise ValueError(f"no family {name!r} is known for a {model.__name__}; known: {', '.join(FAMILIES)}")
+    if FAMILIES[name].model is not model:
+        raise ValueError(f"--family={name} has no place for a {model.__name__}, which {workdir} holds")
     if (target.suffix == ".npz") != (name == "big_vision"):
         raise ValueError(f"{target}: big_vision is written to a .npz file, every other family to a folder")
     return FAMILIES[name]

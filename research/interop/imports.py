@@ -10,19 +10,12 @@ import jax
 import numpy as np
 
 from research import config as config_lib
-from research.interop import checkpoints, configs, loading, models, runs, streaming
+from research.interop import checkpoints, configs, loading, runs, streaming
 from research.interop.folders import whole_or_nothing
-from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
-from research.tasks import classification, seq2seq, speech
 from research.train import rundir, trainer
 
-_METRICS = {"image_classification": "test/accuracy", "translation": "test/loss", "speech_recognition": "test/wer"}
-_CLASSES = {
-    "image_classification": "ImageClassification", "translation": "Translation",
-    "speech_recognition": "SpeechRecognition",
-}  # fmt: skip
 _FILE = '''"""{title}, as `python -m research.interop import {path}` read it. Every field may be overridden.
 
     python -m experiments.{experiment}.main --config={file} --workdir={workdir} --mode=evaluate
@@ -32,9 +25,9 @@ Training goes on from the imported weights; the optimizer begins afresh, with se
 
 from ml_collections import ConfigDict
 
-from experiments.{experiment}.experiment import {experiment_class}
+from {cls.__module__} import {cls.__name__}
 
-EXPERIMENT = {experiment_class}
+EXPERIMENT = {cls.__name__}
 VARIANTS = ("full",)
 
 RESULT = {{"metric": {metric!r}, "floor": {floor!r}, "floor_source": {source!r}, "reference": None}}
@@ -48,59 +41,71 @@ def get_config(variant: str = "full") -> ConfigDict:
 '''
 
 
-def run(path: str, workdir: str, overrides: Sequence[str] = (), skip: Sequence[str] = ()) -> list[str]:
+def run(
+    path: str,
+    workdir: str,
+    experiments: config_lib.Experiments,
+    overrides: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> list[str]:
     """Makes the run directory `workdir` of the checkpoint at `path`; returns what to tell the user.
 
+    It is a run of the experiment that the checkpoint's family names, the class of whose config `experiments` gives.
     Raises ValueError for what `checkpoints.open_checkpoint` and `loading.plan` refuse; then nothing is left behind.
     """
     target = Path(workdir)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"--workdir={workdir} exists and is not empty; name a new folder")
-    checkpoint = checkpoints.open_checkpoint(path)
+    checkpoint = checkpoints.open_checkpoint(path, experiments)
     if checkpoint.kind == "run":
         raise ValueError(f"{path} is a run directory already; name it in config.train.init_from")
+    cls = experiments(checkpoints.FAMILIES[checkpoint.kind].experiment)
     with whole_or_nothing(target) as folder:
-        config, notes = _write_config(checkpoint, folder, target, overrides)
-        task = _task(checkpoint, config)
+        raw, notes = configs.make(checkpoint, folder, target, overrides)
+        config = config_lib.complete(cls, raw, overrides)
+        _refuse_other_models(raw, config_lib.plain(config))
+        sizes = configs.sizes(checkpoint, config)
+        task = config.make_task(**sizes)
+        config = _write_config(checkpoint, config, task, folder, target)
         program = trainer.build(config, task, jax.devices()[:1])
         variables = {"params": program.state.params, **program.state.mutable}
         plan = loading.plan(checkpoint, task.model, loading.leaves_of(variables), skip, exact=True)
         meta = {"config": config_lib.plain(config), "data_fingerprint": _fingerprint(checkpoint)}
         streaming.write(folder / "checkpoints", _leaves(plan, task, program.state, config.seed), meta)
-        rundir.write_json(folder / runs.IMPORTED, plan.report() | _special_ids(checkpoint))
+        special = configs.special_ids(checkpoint)
+        report = plan.report() | {"sizes": sizes} | ({"special_ids": special} if special else {})
+        rundir.write_json(folder / runs.IMPORTED, report)
         rundir.write_json(folder / "config.json", config_lib.plain(config))
     shape = ", ".join(f"{name}={value}" for name, value in checkpoint.fields.items())
     lines = [f"{checkpoint.kind}: {shape}", f"{program.num_params:,} parameters", *notes, *plan.lines()]
     return [*lines, f"wrote {workdir}; its config is {config.source.file}"]
 
 
-def _write_config(
-    checkpoint: checkpoints.Checkpoint, folder: Path, target: Path, overrides: Sequence[str]
-) -> tuple[Any, list[str]]:
-    """Writes the config file of the run; returns its config, and what to tell the user."""
-    family = checkpoints.FAMILIES[checkpoint.kind]
-    raw, notes = configs.make(checkpoint, folder, target, overrides)
-    file = Path(family.experiment) / "imported.py"
-    (folder / family.experiment).mkdir()
-    known = {"experiment": family.experiment, "experiment_class": _CLASSES[family.experiment]}
-    known |= {"metric": _METRICS[family.experiment], "path": checkpoint.path, "file": target / file, "workdir": target}
-    known["title"] = f"{checkpoint.model.__name__} of {Path(checkpoint.path).name}"
-    # The class that fills in the defaults is named in the file, so it is written twice.
-    (folder / file).write_text(_FILE.format(**known, floor=None, source=None, config=raw))
-    complete = config_lib.plain(config_lib.load(str(folder / file), overrides=overrides))
+def _write_config(checkpoint: checkpoints.Checkpoint, config: Any, task: Any, folder: Path, target: Path) -> Any:
+    """Writes a config file that gives `config`; returns what it gives."""
+    experiment = checkpoints.FAMILIES[checkpoint.kind].experiment
+    file = Path(experiment) / "imported.py"
+    complete = config_lib.plain(config)
     del complete["source"]
-    _refuse_other_models(raw, complete)
     classes = checkpoint.fields.get("num_classes")
     by_chance = classes and complete["data"]["name"]  # else other classes may follow
     text = _FILE.format(
-        **known,
+        title=f"{checkpoint.model.__name__} of {Path(checkpoint.path).name}",
+        path=checkpoint.path,
+        experiment=experiment,
+        cls=type(config),
+        file=target / file,
+        workdir=target,
+        # Scores of answers come before what chooses among checkpoints.
+        metric=f"test/{[*getattr(task.spec, 'metrics', ()), task.selection[0]][0]}",
         floor=1 / classes if by_chance else None,
         source="chance" if by_chance else None,
         config=pprint.pformat(complete, width=100, sort_dicts=False).replace("\n", "\n        "),
     )
+    (folder / file).parent.mkdir()
     (folder / file).write_text(text)
     config = config_lib.load(str(folder / file))
-    return config_lib.with_source(config, dataclasses.replace(config.source, file=str(target / file))), notes
+    return config_lib.with_source(config, dataclasses.replace(config.source, file=str(target / file)))
 
 
 def _fingerprint(checkpoint: checkpoints.Checkpoint) -> str | None:
@@ -116,32 +121,6 @@ def _refuse_other_models(raw: Mapping[str, Any], config: Mapping[str, Any]) -> N
         is_open = field == "image_size" and raw["model"].get("positions") == "sincos"  # and fits every size
         if config["model"][field] != value and not is_open:
             raise ValueError(f"--config.model.{field}={config['model'][field]!r}, but the checkpoint says {value!r}")
-
-
-def _special_ids(checkpoint: checkpoints.Checkpoint) -> dict[str, Any]:
-    """The special tokens of a model that writes, for those who use it without a vocabulary of ours."""
-    if not issubclass(checkpoint.model, Seq2Seq):
-        return {}
-    found = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    found |= {name: checkpoint.config[name] for name in found if isinstance(checkpoint.config.get(name), int)}
-    return {"special_ids": found}
-
-
-def _task(checkpoint: checkpoints.Checkpoint, config: Any) -> Any:
-    """The task as the experiment builds it, but with no data at hand."""
-    settings = {"dtype": config.precision.compute, "param_dtype": config.precision.params}
-    settings |= config_lib.plain(config.model)
-    known = ("num_classes", "vocab_size", "max_source_length", "max_target_length")
-    sizes = {name: checkpoint.fields[name] for name in known if name in checkpoint.fields}
-    model, task = models.make(checkpoint.model, settings, **sizes), config.task
-    if isinstance(model, Recogniser):
-        lengths = runs.places(config_lib.plain(config)), config.data.target_length
-        return speech.Task(model, task, *lengths, bos=3, eos=1, unk=2, mels=config.data.mels)
-    if isinstance(model, Seq2Seq):
-        lengths = config.data.source_length, config.data.target_length
-        return seq2seq.Task(model, task, *lengths, bos=0, eos=1, unk=2)
-    size, channels = config.data.image_size, checkpoints.channels(checkpoint)
-    return classification.Task(model, (size, size, channels), config.data.mean, config.data.std, task)
 
 
 def _leaves(plan: loading.Loading, task: Any, state: Any, seed: int) -> Any:

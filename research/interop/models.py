@@ -1,37 +1,14 @@
-"""The models that checkpoints may hold, made of plain fields."""
+"""Fields of models by their names, whether they are of the module, of its spec, or of its backbone."""
 
-from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 from flax import linen as nn
 
-from research.models import alexnet, convnext, detector, faces, resnet, segmenter, seq2seq, speech, vit
-from research.spec import FieldError
 from research.spec.fields import infos
 
-# By `config.model.name`; the experiments over text have one model, and so has that over sounds: no name is needed.
-MODELS = {"vit": vit.ViT, "resnet": resnet.ResNet, "convnext": convnext.ConvNeXt, "alexnet": alexnet.AlexNet}
-# By experiment: the models around one of these without a head, which is called their backbone.
-AROUND = {
-    "detection": detector.Detector, "driving_segmentation": segmenter.Segmenter, "face_recognition": faces.FaceModel,
-}  # fmt: skip
-# The specs of the models that take one.
-_SPECS = {seq2seq.Seq2Seq: seq2seq.Seq2SeqSpec, speech.Recogniser: speech.RecogniserSpec}
-BACKBONE = "backbone/"  # where its parameters lie
-
-
-def make(model: type[nn.Module], fields: Mapping[str, Any], **settings: Any) -> nn.Module:
-    """A `model` with these fields and settings; those of its spec, if it has one, may be among them."""
-    fields = {**fields, **settings}
-    try:
-        if hasattr(model, "of"):
-            return model.of(**fields)
-        if model not in _SPECS:
-            return model(**fields)
-        inside = {each.name: fields.pop(each.name) for each in infos(_SPECS[model]) if each.name in fields}
-        return model(_SPECS[model](**inside), **fields)
-    except FieldError as error:
-        raise ValueError(f"config.{error.below('model')}") from None
+BACKBONE = "backbone/"  # where the parameters of a model's backbone lie
+_NO_FIELDS = ("spec", "backbone", "dtype", "param_dtype", "parent", "name")
 
 
 def has(model: nn.Module, field: str) -> bool:
@@ -40,7 +17,15 @@ def has(model: nn.Module, field: str) -> bool:
 
 
 def value(model: nn.Module, field: str) -> Any:
-    """What `make` was given for a field; of a model around a backbone also the fields of that."""
+    """The value of a field; of a model around a backbone also of the fields of that."""
     if hasattr(model, "backbone") and not has(model, field):
         model = model.backbone
     return getattr(model if hasattr(model, field) else model.spec, field)
+
+
+def fields(model: nn.Module) -> dict[str, Any]:
+    """All fields of a model and of its spec but dtypes; of one around a backbone also the fields of that."""
+    inside = fields(model.backbone) if hasattr(model, "backbone") else {}
+    spec = {each.name: getattr(model.spec, each.name) for each in infos(type(model.spec))}
+    own = {each.name for each in dataclasses.fields(model)} - {*_NO_FIELDS}
+    return inside | spec | {name: getattr(model, name) for name in own}

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from research import numerics
+from research.config import Experiments
 from research.interop import checkpoints, loading
 from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
@@ -20,13 +21,16 @@ _CLASSES = {
 }  # fmt: skip
 
 
-def run(path: str) -> list[str]:
-    """What to tell the user. Raises ValueError where the logits differ, or there is nothing to compare them with."""
+def run(path: str, experiments: Experiments) -> list[str]:
+    """What to tell the user; `experiments` gives the class of the config of a run.
+
+    Raises ValueError where the logits differ, or there is nothing to compare them with.
+    """
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"check needs {' and '.join(missing)}; install Tessera with the extra [interop]")
     numerics.check()
-    checkpoint = checkpoints.open_checkpoint(path)
+    checkpoint = checkpoints.open_checkpoint(path, experiments)
     if checkpoint.kind not in _CLASSES:
         raise ValueError(f"{path}: transformers has no model for {checkpoint.kind}; check is for {', '.join(_CLASSES)}")
     model = checkpoint.make_model()

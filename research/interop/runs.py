@@ -1,7 +1,6 @@
-"""Run directories of our own, as a source of weights: their model, and its parameters read one at a time."""
+"""Run directories of our own, as a source of weights: their task, and its parameters read one at a time."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import linen as nn
 
-from research.data.vocabulary import Vocabulary
-from research.interop import models, streaming, strict_json
+from research import config as config_lib
+from research.data import recorded
+from research.interop import streaming, strict_json
 from research.interop.safetensors import DTYPES, Spec
-from research.models import seq2seq, speech, video
-from research.tasks import selecting
 from research.train import seal
 
 IMPORTED = "import.json"  # the report of an import in the run directory that it made
@@ -68,32 +66,22 @@ class Tensors:
 class Run:
     """A run directory that holds a checkpoint."""
 
-    config: Mapping[str, Any]
-    model: type[nn.Module]
-    fields: Mapping[str, Any]  # of the model
+    config: Any
+    task: Any
     tensors: Tensors
-    imported: Mapping[str, Any]  # the report of the import that made it, or that it goes on from; else nothing
-    backbone: type[nn.Module] | None = None  # of a model around one; `fields` are those of both
+    imported: Mapping[str, Any]  # the report of the import that made it; else nothing
 
-    def make_model(self, **settings: Any) -> nn.Module:
-        """The model, in float32 unless `settings` say otherwise. Raises ValueError for one around a backbone."""
-        if self.backbone:
-            raise ValueError(
-                f"a {self.model.__name__} cannot be exported; classifiers and models of text and sound can"
-            )
-        return models.make(self.model, self.fields, **settings)
+    @property
+    def model(self) -> nn.Module:
+        """The model of its task."""
+        return self.task.model
 
     @property
     def special_ids(self) -> dict[str, int]:
         """Special tokens, by the names that transformers has for them: of the import, else of the run's vocabulary."""
-        data = self.config["data"]
         if "special_ids" in self.imported:
             return dict(self.imported["special_ids"])
-        if data["vocabulary"]:
-            bos = Vocabulary.of_file(data["vocabulary"], data["vocab_size"]).bos
-        else:
-            bos = 0 if self.imported else 3  # as data/vocabulary.py trains them
-        return {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": bos}
+        return {"pad_token_id": 0, "eos_token_id": self.task.eos, "decoder_start_token_id": self.task.bos}
 
 
 def is_run(folder: Path) -> bool:
@@ -101,53 +89,36 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
 
 
-def open_run(folder: Path) -> Run:
-    """The run in `folder`, at the checkpoint that its config selects. Raises ValueError where there is none."""
+def open_run(folder: Path, experiments: config_lib.Experiments) -> Run:
+    """The run in `folder`, at the checkpoint that its config selects; `experiments` gives the class of that config.
+
+    Raises ValueError where there is none.
+    """
     if not is_run(folder):
         raise ValueError(f"{folder} is no run directory with checkpoints; give the --workdir of a run")
-    config = strict_json.read(folder / "config.json")
-    if "model" not in config or "source" not in config:
+    content = strict_json.read(folder / "config.json")
+    if "model" not in content or "source" not in content:
         raise ValueError(f"{folder / 'config.json'} is not the config of a run; give the --workdir of a run")
-    tensors = Tensors(_selected(folder, config))
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config["model"].items()}
+    config = config_lib.of_run(experiments(config_lib.source_of(content)["experiment"]), content)
     imported = strict_json.read(folder / IMPORTED) if (folder / IMPORTED).is_file() else {}
-    name = fields.pop("name", None)
-    around = models.AROUND.get(config["source"].get("experiment"))
-    if around:
-        return Run(config, around, fields, tensors, imported, models.MODELS[name])
-    if name is not None or "tubelet" in fields:
-        fields["num_classes"] = tensors.specs["head/bias"].shape[0]
-        return Run(config, models.MODELS[name] if name else video.VideoViT, fields, tensors, imported)
-    fields |= {"vocab_size": tensors.specs["embedding"].shape[0], **_lengths(config, tensors.specs)}
-    if "strides" not in fields:
-        return Run(config, seq2seq.Seq2Seq, fields, tensors, imported)
-    return Run(config, speech.Recogniser, fields | {"ctc": "ctc_head" in tensors.specs}, tensors, imported)
+    task = _task(config, folder, imported)
+    return Run(config, task, Tensors(_selected(folder, config, task)), imported)
 
 
-def _lengths(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, int]:
-    """As text2text.build gives them to the model; of sounds, the longest that it hears."""
-    data = config["data"]
-    source = data["source_length"] if "source_length" in data else places(config)
-    if "encoder/learned" in specs:
-        source = specs["encoder/learned"].shape[0]
-    return {
-        "max_source_length": source,
-        "max_target_length": max(data["target_length"], config["task"]["max_decode_length"]),
-        "sentence_length": data.get("sentence_length", 0),
-    }
+def _task(config: Any, folder: Path, imported: Mapping[str, Any]) -> Any:
+    """The task, for the data that the run has recorded or, where it has seen none, of the sizes of what it imported."""
+    known = recorded.read(folder)
+    if known or "sizes" not in imported:
+        return config.build(known)[0]
+    try:
+        return config.make_task(**imported["sizes"])
+    except TypeError:
+        raise ValueError(f"{folder / IMPORTED} is damaged: its sizes are {imported['sizes']!r}") from None
 
 
-def places(config: Mapping[str, Any]) -> int:
-    """The places of the encoder that the longest sound takes."""
-    data, shortening = config["data"], math.prod(config["model"]["strides"])
-    samples, hop = (round(seconds * data["sample_rate"]) for seconds in (data["max_seconds"], data["hop_ms"] / 1000))
-    return -(-samples // (hop * shortening))
-
-
-def _selected(folder: Path, config: Mapping[str, Any]) -> Path:
+def _selected(folder: Path, config: Any, task: Any) -> Path:
     """The newest checkpoint, or the best one where the config selects it."""
-    mode = selecting.mode(config.get("task", {}).get("select_by", ""))
-    step = seal.select(folder / "checkpoints", config["train"]["select"] == "best", mode)
+    step = seal.select(folder / "checkpoints", config.train.select == "best", task.selection[1])
     if step is None:
         raise ValueError(f"{folder} holds no whole checkpoint; train it first")
     return folder / "checkpoints" / str(step)

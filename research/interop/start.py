@@ -4,16 +4,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from research import config as config_lib
 from research.train.program import Program
 
 _OF_TOKENS = ("embedding", "head", "ctc_head")  # parameters with a row for each token
 
 
-def find(config: Any, task: Any, program: Program, data: Any) -> Any:
+def find(config: Any, task: Any, program: Program, data: Any, experiments: config_lib.Experiments) -> Any:
     """What becomes of each parameter of `task.model`, see `loading.Loading`; the weights themselves are not read yet.
 
-    Raises ValueError for what cannot be read, does not fit, or a regex of `config.train.init_skip` that is none; also
-    for embeddings of a run whose vocabulary is not that of `data`.
+    `experiments` gives the class of the config of a run. Raises ValueError for what cannot be read, does not fit, or a
+    regex of `config.train.init_skip` that is none; also for embeddings of a run whose vocabulary is not that of `data`.
     """
     from research.interop import checkpoints, loading  # here, so that most runs need not wait for them
 
@@ -22,7 +23,7 @@ def find(config: Any, task: Any, program: Program, data: Any) -> Any:
             re.compile(pattern)
         except re.error as error:
             raise ValueError(f"config.train.init_skip holds {pattern!r}, which is no regex: {error}") from None
-    checkpoint = checkpoints.open_checkpoint(config.train.init_from)
+    checkpoint = checkpoints.open_checkpoint(config.train.init_from, experiments)
     leaves = loading.leaves_of({"params": program.state.params, **program.state.mutable})
     taken = [name for name in _OF_TOKENS if name in leaves and not _found(config.train.init_skip, name)]
     if taken and hasattr(data, "vocabulary"):

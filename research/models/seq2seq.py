@@ -4,16 +4,17 @@ Its options span the transformer of Vaswani et al. (2017), T5 1.0 (`activation="
 logits="tied_scaled"`) and Whisper (Radford et al., 2022).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from research.models import copying, layers, transformer
+from research.models.specs import from_fields
 from research.models.stack import POSITIONS, Cache, Stack
 from research.parallel.sharding import Table, constrain
-from research.spec import checks, field, invalid
+from research.spec import Spec, checks, field, invalid
 from research.spec.checks import Check
 
 
@@ -121,6 +122,8 @@ class Seq2Seq(nn.Module):
     sentence_length: int = 0  # tokens of a sentence; 0: the places of a source are tokens
     dtype: str = "float32"
     param_dtype: str = "float32"
+    spec_class: ClassVar[type[Spec]] = Seq2SeqSpec
+    of = from_fields
 
     def __post_init__(self) -> None:
         """Raises ValueError for a size that no batch could fix."""

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from research.models import layers
 from research.spec import Spec, checks, field, invalid
+from research.spec.fields import infos
 
 DTYPE = "float32"
 Model = TypeVar("Model", bound=nn.Module)
@@ -17,11 +18,10 @@ RATE = checks.from_up_to(0, 1)
 EPSILON = checks.above(0) & checks.at_most(1)
 
 
-def _from_fields(
-    cls: type[Model], num_classes: int, dtype: str = DTYPE, param_dtype: str = DTYPE, **fields: Any
-) -> Model:
-    """The model with these fields of its spec: `ViT.of(10, width=64, depth=4)`. Raises FieldError."""
-    return cls(cls.spec_class(**fields), num_classes, dtype, param_dtype)
+def _from_fields(cls: type[Model], *sizes: Any, **fields: Any) -> Model:
+    """The model with these fields, its own and those of its spec: `ViT.of(10, width=64)`. Raises FieldError."""
+    inside = {each.name: fields.pop(each.name) for each in infos(cls.spec_class) if each.name in fields}
+    return cls(cls.spec_class(**inside), *sizes, **fields)
 
 
 from_fields = classmethod(_from_fields)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from flax import linen as nn
 from research.models import layers
 from research.models.seq2seq import EncoderDecoderSpec, Seq2Seq
 from research.parallel.sharding import Table, constrain
-from research.spec import field
+from research.spec import Spec, field
 from research.spec.checks import Check
 
 
@@ -94,6 +94,7 @@ class Recogniser(Seq2Seq):
 
     spec: RecogniserSpec
     ctc: bool = False
+    spec_class: ClassVar[type[Spec]] = RecogniserSpec
 
     @property
     def logical_axes(self) -> Table:

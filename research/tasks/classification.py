@@ -56,6 +56,7 @@ class LabelTask:
 
     # What chooses among checkpoints: a metric of the evaluation, and whether more of it is better.
     selection = ("accuracy", "max")
+    served = "images"  # what the input of an exported program is called
 
     @property
     def logical_axes(self) -> Table:
@@ -95,6 +96,14 @@ class LabelTask:
         """Class probabilities [batch, classes]."""
         del rng
         return {"probabilities": jax.nn.softmax(self._logits(variables, batch))}
+
+    def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        """See serving.Served: images as they are stored."""
+        return {self.served: jax.ShapeDtypeStruct((batch, *self.image_shape), jnp.uint8)}
+
+    def serve(self, variables, images: jax.Array) -> jax.Array:
+        """Logits [batch, classes]."""
+        return self._logits(variables, {"image": images})
 
     def derived(self, means: dict[str, float]) -> dict[str, float]:
         """Further metrics of a whole split from its means: none."""

@@ -106,6 +106,8 @@ class EncoderDecoderTask:
     eos: int
     unk: int
 
+    served = "tokens"  # what the source of an exported program is called
+
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that no batch could fix."""
         if self.spec.decoder not in DECODERS:  # one that has nothing to refuse
@@ -187,6 +189,19 @@ class EncoderDecoderTask:
         cache = apply("init_cache", encoded, segments, self.spec.max_decode_length, self.spec.beams, source)
         tokens, scores = self._search(lambda *args: apply("decode_step", *args), cache, len(source), rng)
         return {"tokens": tokens, "scores": scores}
+
+    def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        """See serving.Served: the source, and 1 where it is, 0 where there is padding."""
+        source = self._source(batch)
+        return {self.served: source, "mask": jax.ShapeDtypeStruct(source.shape[:2], jnp.int32)}
+
+    def serve(self, variables, source: jax.Array, mask: jax.Array) -> jax.Array:
+        """The tokens [batch, max_decode_length] of greedy decoding, 0 after EOS."""
+        apply = lambda method, *args: self.model.apply(variables, *args, method=method)
+        steps, positions = self.spec.max_decode_length, jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
+        cache = apply("init_cache", apply("encode", source, mask, positions), mask, steps, 1, source)
+        step = lambda *args: apply("decode_step", *args)
+        return decoding.greedy(step, cache, source.shape[0], steps, self.bos, self.eos)[0]
 
     def scorer(self, data: Any, split: str) -> answers.Scorer | None:
         """What scores the answers to a split of `data` on the host; None without metrics."""

@@ -1,7 +1,7 @@
 """Speech to text: an encoder-decoder over spectrograms, with CTC on the encoder beside it or in place of it."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,8 @@ class Task(EncoderDecoderTask):
     spec: SpeechTaskSpec
     mels: int
 
+    served = "spectrograms"
+
     def loss(self, variables, batch: Batch, totals, rng: jax.Array):
         """`(loss, ({}, sums))`: (1 - ctc_weight) times the decoder's loss and ctc_weight times CTC's, both a token."""
         if not self.spec.ctc_weight:
@@ -68,6 +70,13 @@ class Task(EncoderDecoderTask):
         heard = batch["source_segments"] > 0
         tokens, scores = decoding.ctc_greedy(apply("ctc_logits", encoded), heard, self.spec.max_decode_length)
         return {"tokens": tokens[:, None], "scores": scores[:, None]}
+
+    def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        """As in EncoderDecoderTask, for sounds as long as evaluation hears them."""
+        places = self.model.max_source_length
+        shape = (batch, places * self.model.spec.shortening, self.mels)
+        mask = jax.ShapeDtypeStruct((batch, places), jnp.int32)
+        return {self.served: jax.ShapeDtypeStruct(shape, jnp.float32), "mask": mask}
 
     def _source(self, batch_size: int) -> jax.ShapeDtypeStruct:
         shape = (batch_size, self.source_length * self.model.spec.shortening, self.mels)

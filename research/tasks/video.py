@@ -12,6 +12,8 @@ from research.tasks import classification
 class Task(classification.LabelTask):
     """As classification.LabelTask over clips, whose probabilities are saved and scored class by class."""
 
+    served = "clips"
+
     def scorer(self, data: Any, split: str) -> "Scorer":
         """What collects the predictions for a split of `data` (a data.clips.Clips) on the host."""
         return Scorer(data, split)

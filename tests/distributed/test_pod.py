@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from research.cli.experiments import config_class
 from research.interop import imports, loading, runs
 from research.parallel import processes
 from tests.distributed.pod import Pod, examples_read
@@ -114,7 +115,7 @@ def test_a_run_stopped_in_every_way_ends_in_the_same_bits(four, tmp_path):
 def test_two_processes_begin_with_the_weights_of_a_checkpoint(source, tmp_path):
     """Each reads what its shards need; a learning rate of nearly nothing leaves the weights as they are."""
     _, params = big_vision_file(tmp_path / "vit.npz")
-    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "imported"))
+    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "imported"), config_class)
     workdir = finished(
         tmp_path, 2, f"train.init_from='{tmp_path / source}'", "mesh.fsdp=4", "train.steps=1",
         "optimizer.warmup_steps=0", "optimizer.learning_rate=1e-30", "optimizer.weight_decay=0.0",

@@ -22,7 +22,7 @@ import jax
 
 from research import command
 from research import config as config_lib
-from research.interop import start
+from research.cli import experiments
 from research.parallel import processes
 from research.train import trainer
 from tests.interop import test_init_from
@@ -72,7 +72,7 @@ def main() -> None:
     log = (arguments.log or workdir.parent) / f"{workdir.name}.read.{jax.process_index()}.jsonl"
     data = LoggedData(log=log, delay_s=arguments.delay, eval_delay_s=arguments.slow_eval)
     task = test_init_from.task_of() if config.train.init_from else toy.make_task()
-    result = trainer.run(arguments.mode, config, task, data, arguments.workdir, start.find)
+    result = trainer.run(arguments.mode, config, task, data, arguments.workdir, experiments.start)
     if arguments.mode == "evaluate" and processes.is_main():
         print(json.dumps(result))
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from experiments.detection import main
 from research import config as configs
+from research.cli.experiments import config_class
 from research.data import prepare
 from research.data.builders import shapes
 from research.interop import checkpoints, exports, loading
@@ -78,7 +79,7 @@ def test_other_runs_begin_with_its_weights_or_those_of_its_backbone(trained, tmp
     config, workdir, _ = trained
     task, _ = config.build()
     leaves = loading.leaves_of(jax.eval_shape(task.init, jax.random.key(0)))
-    checkpoint = checkpoints.open_checkpoint(str(workdir))
+    checkpoint = checkpoints.open_checkpoint(str(workdir), config_class)
     again = loading.plan(checkpoint, task.model, leaves)
     assert set(again.rows) == set(leaves) and not again.left_over
     others = loading.plan(checkpoint, task.model.clone(num_classes=7), leaves | {
@@ -95,7 +96,7 @@ def test_other_runs_begin_with_its_weights_or_those_of_its_backbone(trained, tmp
     for path in plan.rows:
         np.testing.assert_array_equal(loaded[path], checkpoint.tensors.read(f"backbone/{path}"))
     with pytest.raises(ValueError, match=r"no family .* for a Detector"):
-        exports.run(str(workdir), str(tmp_path / "exported"))
+        exports.run(str(workdir), str(tmp_path / "exported"), config_class)
 
 
 @pytest.mark.long

@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from research.interop import loader, stablehlo
+from research.models.vit import ViT
 from tests.experiments.conftest import ROOT
 from tests.flags import one_device
 
@@ -39,14 +42,13 @@ class Sculptures(Experiment, tag="sculptures"):
 """
 MAIN = """
 from research import predicting
-from research.cli import experiment
-from research.interop import start
+from research.cli import experiment, experiments
 from research.train import trainer
 
 
 def main(config, workdir, mode, inputs=(), out=""):
     task, data = config.build(predicting.known(mode, workdir))
-    return trainer.run(mode, config, task, data, workdir, start.find)
+    return trainer.run(mode, config, task, data, workdir, experiments.start)
 
 
 if __name__ == "__main__":
@@ -62,7 +64,7 @@ RESULT = {"metric": "test/accuracy", "floor": 0.1, "floor_source": "chance", "re
 
 def get_config(variant="full"):
     return {
-        "data": {"name": "digits", "image_size": 8},
+        "data": {"name": "digits", "image_size": 8, "mean": (77.0,), "std": (96.0,)},
         "model": {"image_size": 8, "patch_size": 4, "width": 8, "depth": 1, "mlp_dim": 8, "num_heads": 1},
         "train": {"steps": 4, "batch_size": 8, "eval_every": 4, "checkpoint_every": 2},
     }
@@ -91,7 +93,7 @@ def outside(tmp_path, data_dir):
 
 
 @pytest.mark.long
-def test_it_trains_resumes_plans_and_is_recorded(outside, tmp_path):
+def test_it_trains_resumes_plans_is_recorded_and_exported(outside, tmp_path):
     config, run = "--config=configs/sculptures/marble.py", "runs/one"
     outside("research.data", "prepare", "digits")
     train = ("experiments.sculptures.main", config, f"--workdir={run}")
@@ -108,3 +110,20 @@ def test_it_trains_resumes_plans_and_is_recorded(outside, tmp_path):
     outside("research.report", "add", run, f"--root={tmp_path}")
     row = json.loads((tmp_path / "experiments/sculptures/results.jsonl").read_text())
     assert row["experiment"] == "sculptures" and row["metric"] == "test/accuracy"
+    outside(*train[:2], "--workdir=runs/two", f"--config.train.init_from={run}")
+    assert json.loads((tmp_path / "runs/two/init_from.json").read_text())["fresh"] == {}
+    outside("research.interop", "export", run, "weights")
+    assert json.loads((tmp_path / "weights/config.json").read_text())["model_type"] == "vit"
+    assert_exported(outside, run, tmp_path / "program")
+
+
+def assert_exported(outside, run, folder):
+    """The program computes what the task does, not its model alone."""
+    pytest.importorskip("flatbuffers", reason="flatbuffers is not installed; it comes with the extra [interop]")
+    outside("research.interop", "export", run, str(folder), "--format=stablehlo")
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    with np.load(folder / "weights.npz") as weights:
+        variables = stablehlo._tree(weights.files, [weights[name] for name in weights.files])
+    model = ViT.of(10, image_size=8, patch_size=4, width=8, depth=1, mlp_dim=8, num_heads=1)
+    logits = model.apply(variables, (images - np.float32(77)) / np.float32(96))
+    np.testing.assert_allclose(loader.load(folder)(images), 0.5 * logits, rtol=1e-5, atol=1e-6)

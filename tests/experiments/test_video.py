@@ -9,6 +9,7 @@ import pytest
 
 from experiments.video import main
 from research import config as configs
+from research.cli.experiments import config_class
 from research.data import prepare
 from research.data.builders import moving_digits
 from research.interop import checkpoints, exports, loading
@@ -53,10 +54,10 @@ def test_another_run_begins_with_its_weights(trained):
     config, workdir, _ = trained
     task, _ = config.build()
     leaves = loading.leaves_of(jax.eval_shape(task.init, jax.random.key(0)))
-    plan = loading.plan(checkpoints.open_checkpoint(workdir), task.model, leaves)
+    plan = loading.plan(checkpoints.open_checkpoint(workdir, config_class), task.model, leaves)
     assert set(plan.rows) == set(leaves) and not plan.left_over
     with pytest.raises(ValueError, match=r"no family .* for a VideoViT"):
-        exports.run(workdir, workdir + "/exported")
+        exports.run(workdir, workdir + "/exported", config_class)
 
 
 @pytest.mark.long

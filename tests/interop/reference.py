@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from research.cli.experiments import config_class
 from research.interop import checkpoints, loading
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; it comes with the extra [interop]")
@@ -94,7 +95,7 @@ def save(model, folder, **options):
 
 def load(path, channels=3, **settings):
     """Our model and its variables for the checkpoint at `path`, of which nothing may be left over."""
-    checkpoint = checkpoints.open_checkpoint(str(path))
+    checkpoint = checkpoints.open_checkpoint(str(path), config_class)
     model = checkpoint.make_model(**settings)
     shapes = loading.abstract(model, channels)
     plan = loading.plan(checkpoint, model, loading.leaves_of(shapes), exact=True)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from research.cli.experiments import config_class
 from research.interop import checkpoints, layouts, loading, safetensors
 from research.models import detector, faces, resnet, segmenter
 from research.models.vit import ViT
@@ -25,7 +26,7 @@ def shapes_of(model, height, width):
 def pretrained(tmp_path_factory):
     path = tmp_path_factory.mktemp("vit") / "vit.npz"
     _, params = big_vision_file(path, image_size=12, **VIT)
-    return checkpoints.open_checkpoint(str(path)), params
+    return checkpoints.open_checkpoint(str(path), config_class), params
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from research.cli.experiments import config_class
 from research.interop import checkpoints, exports, imports, loading, npz, runs
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -103,7 +104,7 @@ def sines_and_cosines(side):
 
 def load(path, **settings):
     """Our model and its variables, of which nothing may be left over."""
-    checkpoint = checkpoints.open_checkpoint(str(path))
+    checkpoint = checkpoints.open_checkpoint(str(path), config_class)
     model = checkpoint.make_model(**settings)
     shapes = loading.abstract(model, checkpoints.channels(checkpoint))
     plan = loading.plan(checkpoint, model, loading.leaves_of(shapes), exact=True)
@@ -134,9 +135,9 @@ def test_import_export_import_is_bitwise(cls, learned, tmp_path):
     tensors = random_weights(image_size=8, classes=4, cls=cls, learned=learned)
     np.savez(tmp_path / "vit.npz", **tensors)
     sizes = [] if learned else ["model.image_size=8", "data.image_size=8"]
-    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "run"), sizes)
-    assert runs.open_run(tmp_path / "run").fields["image_size"] == 8
-    exports.run(str(tmp_path / "run"), str(tmp_path / "out.npz"))
+    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "run"), config_class, sizes)
+    assert runs.open_run(tmp_path / "run", config_class).model.spec.image_size == 8
+    exports.run(str(tmp_path / "run"), str(tmp_path / "out.npz"), config_class)
     with np.load(tmp_path / "out.npz", allow_pickle=False) as out:
         assert set(out.files) == tensors.keys()
         assert all(out[name].tobytes() == array.tobytes() for name, array in tensors.items())
@@ -147,9 +148,9 @@ def test_a_position_of_the_class_token_moves_into_the_token(tmp_path):
     """Where a model has one, such as one from transformers, what big_vision computes is the same."""
     tensors = random_weights(image_size=8, classes=4, cls=True)
     np.savez(tmp_path / "vit.npz", **tensors)
-    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "run"))
-    ours = runs.open_run(tmp_path / "run").tensors
-    model = runs.open_run(tmp_path / "run").make_model()
+    imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "run"), config_class)
+    ours = runs.open_run(tmp_path / "run", config_class).tensors
+    model = runs.open_run(tmp_path / "run", config_class).model
     position = np.linspace(-1, 1, WIDTH).astype(np.float32)
 
     def read(path):
@@ -202,6 +203,6 @@ def test_what_does_not_fit_is_refused(change, message, tmp_path):
     change(tensors)
     np.savez(tmp_path / "vit.npz", **tensors)
     with pytest.raises(ValueError) as caught:
-        imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "run"))
+        imports.run(str(tmp_path / "vit.npz"), str(tmp_path / "run"), config_class)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["vit.npz"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from research import config as config_lib
+from research.cli.experiments import config_class
 from research.interop import __main__ as interop
 from research.interop import exports, imports, loading, runs
 from research.train import optimizer, trainer
@@ -29,7 +30,7 @@ MODELS = {
 
 def variables(workdir):
     """What the run in `workdir` evaluates, by path."""
-    tensors = runs.open_run(workdir).tensors
+    tensors = runs.open_run(workdir, config_class).tensors
     return {path: tensors.read(path) for path in tensors.specs}
 
 
@@ -37,12 +38,12 @@ def variables(workdir):
 def test_import_export_import_is_bitwise_and_transformers_reads_it(name, tmp_path):
     theirs = MODELS[name]()
     reference.save(theirs, tmp_path / "theirs")
-    imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"))
-    exports.run(str(tmp_path / "run"), str(tmp_path / "out"), most_bytes=20_000)
+    imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"), config_class)
+    exports.run(str(tmp_path / "run"), str(tmp_path / "out"), config_class, most_bytes=20_000)
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
-    imports.run(str(tmp_path / "out"), str(tmp_path / "again"))
+    imports.run(str(tmp_path / "out"), str(tmp_path / "again"), config_class)
     reference.assert_same(variables(tmp_path / "run"), variables(tmp_path / "again"))
-    assert runs.open_run(tmp_path / "run").fields == runs.open_run(tmp_path / "again").fields
+    assert runs.open_run(tmp_path / "run", config_class).model == runs.open_run(tmp_path / "again", config_class).model
     read, info = type(theirs).from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["unexpected_keys"] and not info["mismatched_keys"]
     assert all("num_batches_tracked" in key for key in info["missing_keys"])
@@ -55,11 +56,11 @@ def test_import_export_import_is_bitwise_and_transformers_reads_it(name, tmp_pat
 def test_the_trainer_restores_what_was_imported(name, tmp_path):
     """Checksums included, and the state is that of a run that begins, but for the weights."""
     reference.save(MODELS[name](), tmp_path / "theirs")
-    imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"), ["train.ema=0.9"])
-    checkpoint = imports.checkpoints.open_checkpoint(str(tmp_path / "theirs"))
-    file = json.loads((tmp_path / "run/config.json").read_text())["source"]["file"]
-    config = config_lib.load(file)
-    task = imports._task(checkpoint, config)
+    imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"), config_class, ["train.ema=0.9"])
+    content = json.loads((tmp_path / "run/config.json").read_text())
+    config = config_lib.load(content["source"]["file"])
+    assert config == config_lib.of_run(type(config), content)
+    task = runs.open_run(tmp_path / "run", config_class).task
     program = trainer.build(config, task, jax.devices()[:2])  # another mesh than that of the import
     manager = Checkpoints(str(tmp_path / "run/checkpoints"), 1, 1, "max")
     step, state, _ = manager.restore(program)
@@ -82,7 +83,7 @@ def test_every_optimizer_begins_with_zeros(name):
 
 def test_a_model_without_a_head_gets_a_fresh_one(tmp_path):
     reference.save(reference.vit(head=False), tmp_path / "theirs")
-    lines = imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"))
+    lines = imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"), config_class)
     assert any(line.startswith("fresh head/kernel: classifier.weight is not in the checkpoint") for line in lines)
     assert any(line == "left over: pooler.dense.bias, pooler.dense.weight" for line in lines)
     assert not np.any(variables(tmp_path / "run")["head/kernel"])  # as a ViT begins

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from research.cli import experiments
 from research.interop import loading, npz, positions, runs, start
 from research.interop.families import big_vision
 from research.models.vit import ViT
@@ -47,7 +48,7 @@ def task_of(image_size=4, classes=4, **fields):
 def begun(config, task, devices=None):
     """The first state of a run, and the report of its weights."""
     program = trainer.build(config, task, devices)
-    weights = start.find(config, task, program, toy.Data())
+    weights = experiments.start(config, task, program, toy.Data())
     return weights.state(program.init()), weights, program
 
 
@@ -68,7 +69,7 @@ def test_a_run_begins_with_the_weights_and_keeps_the_report(tmp_path, capsys):
     """A learning rate of nearly nothing leaves them as they are; a run that goes on needs the file no more."""
     _, params = big_vision_file(tmp_path / "vit.npz", classes=7)
     config = config_of(tmp_path / "vit.npz", **{"optimizer.learning_rate": 1e-30, "optimizer.weight_decay": 0.0})
-    trainer.run("train", config, task_of(), toy.Data(), tmp_path / "run", start.find)
+    trainer.run("train", config, task_of(), toy.Data(), tmp_path / "run", experiments.start)
     report = json.loads((tmp_path / "run/init_from.json").read_text())
     assert sorted(report["fresh"]) == ["head/bias", "head/kernel"]
     assert report["left_over"] == ["head/bias", "head/kernel"]
@@ -76,7 +77,7 @@ def test_a_run_begins_with_the_weights_and_keeps_the_report(tmp_path, capsys):
     (tmp_path / "vit.npz").unlink()
     trainer.run("train", config_of(tmp_path / "vit.npz", **{
         "optimizer.learning_rate": 1e-30, "optimizer.weight_decay": 0.0, "train.steps": 4,
-    }), task_of(), toy.Data(), tmp_path / "run", start.find)  # fmt: skip
+    }), task_of(), toy.Data(), tmp_path / "run", experiments.start)  # fmt: skip
 
     folder = tmp_path / "run/checkpoints/4"
     tensors = runs.Tensors(folder)
@@ -150,7 +151,7 @@ def test_a_run_directory_is_a_source_too(tmp_path):
 def refusal(path, task=None, **overrides):
     config, task = config_of(path, **overrides), task or task_of()
     with pytest.raises(ValueError) as caught:
-        start.find(config, task, trainer.build(config, task), toy.Data())
+        experiments.start(config, task, trainer.build(config, task), toy.Data())
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -174,11 +175,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 def test_nothing_is_written_when_weights_are_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no checkpoint"):
-        trainer.run("train", config_of(tmp_path / "none"), task_of(), toy.Data(), tmp_path / "run", start.find)
+        trainer.run("train", config_of(tmp_path / "none"), task_of(), toy.Data(), tmp_path / "run", experiments.start)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"needs config\.train\.init_from"):
         config = toy.make_config(**{"train.init_skip": ("head",)})
-        trainer.run("train", config, task_of(), toy.Data(), tmp_path / "run", start.find)
+        trainer.run("train", config, task_of(), toy.Data(), tmp_path / "run", experiments.start)
 
 
 def test_only_what_a_shard_needs_is_read(tmp_path):

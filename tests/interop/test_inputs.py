@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from research.cli.experiments import config_class
 from research.data import audio, datasets, image_files, images, sound_files, speech, utterances
 from research.data.spec import ImageSpec
 from research.interop import checkpoints, imports, preprocessing
@@ -292,9 +293,9 @@ def sound(path, samples=23_456, rate=16_000):
 def test_a_sound_file_gives_the_logits_of_whisper(tmp_path):
     theirs, extractor = whisper(tmp_path / "theirs")
     samples, rate = sound_files.read(sound(tmp_path / "sound.wav"))
-    imports.run(str(tmp_path / "theirs/model.safetensors"), str(tmp_path / "run"))
+    imports.run(str(tmp_path / "theirs/model.safetensors"), str(tmp_path / "run"), config_class)
     # The ids of no other vocabulary go with its embeddings.
-    assert checkpoints.open_checkpoint(str(tmp_path / "run")).vocabulary == "of its own"
+    assert checkpoints.open_checkpoint(str(tmp_path / "run"), config_class).vocabulary == "of its own"
     data = json.loads((tmp_path / "run/config.json").read_text())["data"]
     mel = audio.LogMel(speech.SpeechSpec(**data))
     frames = round(data["max_seconds"] * data["sample_rate"]) // mel.hop

@@ -17,10 +17,11 @@ from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 SIZE = {"width": 512, "encoder_depth": 24, "decoder_depth": 24, "num_heads": 8, "kv_dim": 64, "mlp_dim": 2816}
 SCRIPT = """
 import resource, sys
+from research.cli.experiments import config_class
 from research.interop import imports, runs
 import research.train.trainer
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-imports.run(*sys.argv[1:])
+imports.run(*sys.argv[1:], config_class)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from research import config as config_lib
+from research.cli.experiments import config_class
 from research.data import audio, utterances
 from research.interop import __main__ as interop
 from research.interop import exports, imports, runs, safetensors, start
@@ -115,24 +116,24 @@ def test_greedy_generation_gives_the_same_tokens(tmp_path):
 @pytest.fixture(scope="module")
 def imported(saved, tmp_path_factory):
     folder = tmp_path_factory.mktemp("imported") / "run"
-    lines = imports.run(str(saved[1]), str(folder))
+    lines = imports.run(str(saved[1]), str(folder), config_class)
     assert "whisper: vocab_size=40, strides=(1, 2), width=24, " in lines[0] and lines[-1].startswith("wrote ")
     return folder
 
 
 def variables_of(workdir):
     """What the run in `workdir` evaluates, by path."""
-    tensors = runs.open_run(workdir).tensors
+    tensors = runs.open_run(workdir, config_class).tensors
     return {path: tensors.read(path) for path in tensors.specs}
 
 
 def test_import_export_import_is_bitwise_and_transformers_reads_it(saved, imported, tmp_path):
     theirs, _ = saved
-    exports.run(str(imported), str(tmp_path / "out"), most_bytes=20_000)
+    exports.run(str(imported), str(tmp_path / "out"), config_class, most_bytes=20_000)
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
-    imports.run(str(tmp_path / "out"), str(tmp_path / "again"))
+    imports.run(str(tmp_path / "out"), str(tmp_path / "again"), config_class)
     reference.assert_same(variables_of(imported), variables_of(tmp_path / "again"))
-    assert runs.open_run(imported).fields == runs.open_run(tmp_path / "again").fields
+    assert runs.open_run(imported, config_class).model == runs.open_run(tmp_path / "again", config_class).model
     read, info = type(theirs).from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["unexpected_keys"] and not info["mismatched_keys"] and not info["missing_keys"]
     before, after = theirs.state_dict(), read.state_dict()
@@ -185,7 +186,7 @@ KEY = "model.encoder.layers.1.self_attn.k_proj"
 def test_a_checkpoint_that_does_not_fit_is_refused(saved, change, config, message, tmp_path):
     folder = rewritten(saved, tmp_path / "theirs", change, **config)
     with pytest.raises(ValueError) as caught:
-        imports.run(str(folder), str(tmp_path / "run"))
+        imports.run(str(folder), str(tmp_path / "run"), config_class)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -197,7 +198,7 @@ def begun(path, skip, **overrides):
     words += [f"model.{name}={value}" for name, value in (sizes | overrides).items()]
     config = config_lib.load("configs/speech_recognition/librispeech_whisper_small.py", "smoke", words)
     task, _ = config.build()
-    return start.find(config, task, trainer.build(config, task), None)
+    return start.find(config, task, trainer.build(config, task), None, config_class)
 
 
 @pytest.mark.parametrize("source", ["transformers", "run"])
@@ -220,12 +221,14 @@ def test_other_words_and_a_ctc_head_begin_afresh(saved, imported, source):
 
 def test_an_export_leaves_a_ctc_head_behind(saved, imported):
     class Ours:
-        specs = dict(runs.open_run(imported).tensors.specs) | {"ctc_head": Spec((24, 40), np.dtype(np.float32))}
+        specs = dict(runs.open_run(imported, config_class).tensors.specs) | {
+            "ctc_head": Spec((24, 40), np.dtype(np.float32))
+        }
 
         def read(self, name):
             return np.zeros(self.specs[name].shape, np.float32)
 
-    model = runs.open_run(imported).make_model(ctc=True)
+    model = runs.open_run(imported, config_class).model.clone(ctc=True)
     specs, _, left_out = exports._tensors(whisper.FAMILY, model, Ours())
     assert left_out == ["ctc_head"] and not [name for name in specs if "ctc" in name]
     assert specs.keys() == safetensors.Safetensors(saved[1] / "model.safetensors").specs.keys()

@@ -10,7 +10,6 @@ import pytest
 from jax.sharding import Mesh
 
 from research.interop.families import t5
-from research.interop.models import make
 from research.models import copying, decoding, seq2seq
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import constraints_for, logical_axes, path_name
@@ -234,7 +233,7 @@ def test_scores_of_answers_are_those_of_the_whole_model(decoder):
 
 
 def test_without_it_nothing_changes_and_with_it_only_the_pointer_is_new():
-    small = functools.partial(make, seq2seq.Seq2Seq, test_seq2seq.SMALL, vocab_size=VOCAB)
+    small = functools.partial(seq2seq.Seq2Seq.of, **test_seq2seq.SMALL, vocab_size=VOCAB)
     plain, copies = (small(copying=copying) for copying in (False, True))
     without, with_it = (jit(model.init)(jax.random.key(0), *batch())["params"] for model in (plain, copies))
     pointer, repeated = with_it.pop("pointer"), with_it.pop("repeated")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from research.interop.models import make
 from research.models import decoding, layers, seq2seq
 from research.parallel.sharding import logical_axes, path_name
 
@@ -61,7 +60,7 @@ def batch(seed=0):
 @functools.cache
 def build(**settings):
     """A model and random variables."""
-    model = make(seq2seq.Seq2Seq, SMALL | settings, vocab_size=VOCAB)
+    model = seq2seq.Seq2Seq.of(**(SMALL | settings), vocab_size=VOCAB)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *batch()))
     rng = np.random.default_rng(1)
     return model, jax.tree.map(lambda leaf: rng.normal(0, 0.4, leaf.shape).astype(leaf.dtype), shapes)
@@ -95,7 +94,7 @@ def count(model):
 
 @pytest.mark.parametrize("size", COUNTS)
 def test_parameter_counts_of_t5(size):
-    assert count(make(seq2seq.Seq2Seq, seq2seq.SIZES[size], vocab_size=32128)) == COUNTS[size]
+    assert count(seq2seq.Seq2Seq.of(**seq2seq.SIZES[size], vocab_size=32128)) == COUNTS[size]
 
 
 @pytest.mark.parametrize(("size", "width", "mlp_dim"), [("vaswani_base", 512, 2048), ("vaswani_big", 1024, 4096)])
@@ -103,7 +102,7 @@ def test_parameter_counts_of_vaswani(size, width, mlp_dim):
     """In closed form; with the 37,000 tokens of the paper they are its 65 and 213 million, less 3 % and more 1 %."""
     attention, mlp, norm = 4 * width * (width + 1), 2 * width * mlp_dim + mlp_dim + width, 2 * width
     layers_of_both = 6 * (attention + mlp + 2 * norm) + 6 * (2 * attention + mlp + 3 * norm)
-    total = count(make(seq2seq.Seq2Seq, seq2seq.SIZES[size], vocab_size=37_000))
+    total = count(seq2seq.Seq2Seq.of(**seq2seq.SIZES[size], vocab_size=37_000))
     assert total == layers_of_both + 37_000 * width
     assert total == pytest.approx({512: 65e6, 1024: 213e6}[width], rel=0.03)
 
@@ -127,7 +126,7 @@ def test_large_matrices_are_split_over_fsdp_and_tensor():
 def test_fresh_models_have_logits_of_size_one(kind):
     """In T5, too, where nothing divides the logits of attention, and whatever multiplies the embeddings."""
     settings = {"width": 64, "num_heads": 4, "kv_dim": 16, "mlp_dim": 128, "vocab_size": 500} | KINDS[kind]
-    model = make(seq2seq.Seq2Seq, SMALL | settings)
+    model = seq2seq.Seq2Seq.of(**(SMALL | settings))
     variables = jit(model.init)(jax.random.key(0), *batch())
     assert 0.5 < jit(model.apply)(variables, *batch()).std() < 2
 
@@ -265,7 +264,7 @@ class OfFrames(seq2seq.Seq2Seq):
 
 
 def test_a_sentence_is_the_sum_of_its_words_weighted_by_their_place():
-    model = make(seq2seq.Seq2Seq, SMALL, vocab_size=VOCAB, sentence_length=4, embedding_scale=True)
+    model = seq2seq.Seq2Seq.of(**SMALL, vocab_size=VOCAB, sentence_length=4, embedding_scale=True)
     rng = np.random.default_rng(0)
     source = rng.integers(1, VOCAB, (2, SOURCE, 4)) * (np.arange(4) < rng.integers(1, 5, (2, SOURCE, 1)))
     arrays = (source, *batch()[1:])
