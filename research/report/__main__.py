@@ -24,7 +24,7 @@ def add(workdirs: list[Path], root: Path, own_data: bool) -> int:
         if row["value"] is None:
             raise ValueError(f"{row['metric']} of {workdir} is not finite, so there is nothing to record")
         records.results_path(row["experiment"], root)
-        if records.own_data(row, root) and not own_data:
+        if records.own_data(workdir, root) and not own_data:
             raise ValueError(
                 f"{workdir} was trained on {row['data']['name']}, not on the data of {row['file']}; `show {workdir}` "
                 f"prints its row, and --own_data records it in experiments/{row['experiment']} all the same"

@@ -7,14 +7,14 @@ command`, where a measurement is `{"name", "value", "unit", "goal"}`; that exper
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from research import config as configs
 from research import files
 from research.data import sources
 from research.report import formats
+from research.train import reporting
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ _RUN_FILES = ("config.json", "metrics.jsonl", "timeline.jsonl", "result.json")
 _FROM_SOURCE = ("experiment", "file", "variant", "overrides")
 _FROM_RESULT = ("config_digest", "commit", "dirty", "data", "params", "seed", "steps", "mesh", "hardware")
 _FROM_RESULT += ("wall_s", "versions", "command", "date", "metrics")
-_FROM_SPEC = ("floor", "floor_source", "reference", "reference_source")
+_COMPARED = ("floor", "floor_source", "reference", "reference_source")
 _DATA = "data.name="
 _IDENTITY = ("suite", "config", "file", "variant", "config_digest", "seed", "baseline", "commit", "hardware")
 
@@ -30,16 +30,12 @@ _IDENTITY = ("suite", "config", "file", "variant", "config_digest", "seed", "bas
 def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
     """The results row of a finished run directory.
 
-    The config file's `RESULT` says which metric is the main one (`metric`), which ones stand beside it
-    (`also`), the floor and the reference with their sources, and optionally which field repeats a run as a
-    seed does (`over`, such as `data.fold`). Raises ValueError for a run that is unfinished or cannot be read.
+    What its metrics are compared with lies in its result.json, see train/reporting.py; the config file is read only
+    for a run before that was so. Raises ValueError for a run that is unfinished or cannot be read.
     """
     workdir = Path(workdir)
-    _check_complete(workdir)
-    source, result = read_source(workdir), read_json(workdir / "result.json")
-    _check_keys(result, _FROM_RESULT, workdir / "result.json")
-    spec = configs.result_spec(_config_file(source, root), source["variant"])
-    names = [spec["metric"], *spec.get("also", ())]
+    source, result, said = _read(workdir, root)
+    names = [said["metric"], *said["also"]]
     for name in names:
         if name not in result["metrics"]:
             known = ", ".join(sorted(result["metrics"]))
@@ -47,32 +43,44 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
     return {
         **{key: source[key] for key in _FROM_SOURCE},
         **{key: result[key] for key in _FROM_RESULT},
-        "group": _group(source, spec.get("over"), root),
-        "over": spec.get("over", "seed"),
+        "group": said["group"],
+        "over": said["over"],
         "metric": names[0],
         "value": result["metrics"][names[0]],
         "signature": result.get("signatures", {}).get(names[0]),
         "also": names[1:],
-        **({key: spec.get(key) for key in _FROM_SPEC} if not own_data(source, root) else dict.fromkeys(_FROM_SPEC)),
+        **({key: said[key] for key in _COMPARED} if not _is_other(source, said) else dict.fromkeys(_COMPARED)),
     }
 
 
-def own_data(source: Mapping[str, Any], root: Path = ROOT) -> bool:
+def own_data(workdir: str | os.PathLike, root: Path = ROOT) -> bool:
     """Whether an override chose other data than those that floor and reference of the config file are about.
 
     Another configuration of one of our data sets, such as a fold, is no other data.
     """
+    source, _, said = _read(Path(workdir), root)
+    return _is_other(source, said)
+
+
+def _is_other(source: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
     named = [text.removeprefix(_DATA) for text in source["overrides"] if text.startswith(_DATA)]
     if not named:
         return False
-    theirs = configs.load(_config_file(source, root), source["variant"]).data.name
-    same_set = named[-1].partition("/")[0] == theirs.partition("/")[0] in sources.OWN
-    return named[-1] != theirs and not same_set
+    same_set = named[-1].partition("/")[0] == said["data"].partition("/")[0] in sources.OWN
+    return named[-1] != said["data"] and not same_set
+
+
+def _read(workdir: Path, root: Path) -> tuple[dict[str, Any], dict[str, Any], Mapping[str, Any]]:
+    """Where the config of a run came from, its result, and what that is compared with."""
+    _check_complete(workdir)
+    source, result = read_source(workdir), read_json(workdir / "result.json")
+    _check_keys(result, _FROM_RESULT, workdir / "result.json")
+    return source, result, result.get("report") or reporting.of_file(source, _config_file(source, root))
 
 
 def summary(workdir: str | os.PathLike, root: Path = ROOT) -> str:
     """The row of a finished run, one aligned `name  value` a line. Raises ValueError as `read_run` does."""
-    row = read_run(workdir, root)
+    row, other = read_run(workdir, root), own_data(workdir, root)
     others = sorted(name for name in row["metrics"] if name != row["metric"])
     signature = f"  [{row['signature']}]" if row["signature"] else ""
     lines = {
@@ -80,8 +88,8 @@ def summary(workdir: str | os.PathLike, root: Path = ROOT) -> str:
         "config": " ".join([f"{row['file']}:{row['variant']}", *row["overrides"]]),
         "digest": row["config_digest"],
         "result": f"{row['metric']} {formats.number(row['value'])}{signature}",
-        "floor": _compared(row, "floor", root),
-        "reference": _compared(row, "reference", root),
+        "floor": _compared(row, "floor", other),
+        "reference": _compared(row, "reference", other),
         "also": ", ".join(f"{name} {formats.number(row['metrics'][name])}" for name in others) or "nothing",
         "data": formats.dataset(row["data"]),
         "model": f"{row['params']:,} parameters",
@@ -153,12 +161,14 @@ def results_path(experiment: str, root: Path = ROOT) -> Path:
 
 def is_stale(row: Mapping[str, Any], root: Path = ROOT) -> bool:
     """Whether today's config of the row's file, variant and overrides is another one than the row's."""
-    return "suite" not in row and _digest_today(row, row["overrides"], root) != row["config_digest"]
+    if "suite" in row:
+        return False
+    return reporting.digest_today(row, row["overrides"], _config_file(row, root)) != row["config_digest"]
 
 
-def _compared(row: Mapping[str, Any], key: str, root: Path) -> str:
+def _compared(row: Mapping[str, Any], key: str, own: bool) -> str:
     """`0.1 (chance)`; of own data, which the config file knows nothing about, none."""
-    if own_data(row, root):
+    if own:
         return f"none for {row['data']['name']}"
     return formats.sourced(row[key], row[f"{key}_source"])
 
@@ -173,24 +183,6 @@ def _config_file(source: Mapping[str, Any], root: Path) -> str:
     """The config file of a run: below `root`, or where the command that made the run found it."""
     file = root / source["file"]
     return str(file) if file.is_file() else source["file"]
-
-
-def _group(source: Mapping[str, Any], over: str | None, root: Path) -> str:
-    """The digest that the runs of one table row share: that of the config without an override of `over`.
-
-    A run whose config has changed since stands alone, under its own digest.
-    """
-    if over is None or _digest_today(source, source["overrides"], root) != source["digest"]:
-        return source["digest"]
-    return _digest_today(source, [text for text in source["overrides"] if not text.startswith(f"{over}=")], root)
-
-
-def _digest_today(source: Mapping[str, Any], overrides: Sequence[str], root: Path) -> str | None:
-    """None when the file, the variant or a field that an override names is gone."""
-    try:
-        return configs.load(_config_file(source, root), source["variant"], overrides).source.digest
-    except ValueError:
-        return None
 
 
 def _identity(row: Mapping[str, Any]) -> tuple:

@@ -14,7 +14,7 @@ from research.measure import profile, progress
 from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
 from research.parallel import processes
-from research.train import lock, preemption, result, rundir
+from research.train import lock, preemption, reporting, result, rundir
 from research.train.checkpoint import Checkpoints
 from research.train.evaluation import evaluate
 from research.train.feed import check_batch
@@ -46,6 +46,7 @@ class Session:
         self.folder = rundir.Folder(workdir)
         self.workdir, files = self.folder.root, self.folder.files
         self.revision = result.revision()  # now, since the tree may change while the run goes on
+        self.reported = reporting.of_config(config) if write else {}  # and so may the config file
         self.program = build(config, task)
         if write:
             # These raise, before anything is written, when the data set is not prepared, or is damaged.

@@ -389,7 +389,7 @@ class Run(Session):
         if scorer:
             scorer.save(files / "predictions.jsonl")
             content["signatures"] = {f"test/{name}": text for name, text in scorer.signatures.items()}
-        content = sealed(content)
+        content = sealed(content | {"report": self.reported})
         rundir.write_json(files / "result.json", content)
         self.folder.push()
         return content

@@ -9,6 +9,7 @@ import pytest
 
 from research import config as configs
 from research.report import records, tables
+from research.train import reporting
 
 EXPERIMENT = """
 from research.config import Config
@@ -107,6 +108,7 @@ class Repository:
             },
             "command": f"python -m experiments.toy.main --config=configs/toy/net.py --config.seed={seed}",
             "date": "2025-11-24",
+            "report": reporting.of_file(content["source"], str(self.config)),
         }
         (workdir / "config.json").write_text(json.dumps(content))
         (workdir / "result.json").write_text(json.dumps(result | changes))

@@ -43,6 +43,24 @@ def test_add_tables_check(repository):
     assert repository.run("check").returncode == 0
 
 
+def test_a_run_is_recorded_without_its_config_and_experiment(repository):
+    """What its result.json says is what the config file would: the row is that of a run which has no such words."""
+    run = repository.finished_run(0, 0.98, ["data.fold=1"])
+    text = (run / "result.json").read_text()
+    content = json.loads(text)
+    assert content.pop("report")["direction"] == "max"
+    (run / "result.json").write_text(json.dumps(content))
+    assert repository.run("add", run).returncode == 0
+    (before,) = rows_of(repository)
+    (run / "result.json").write_text(text)
+    for file in (repository.config, repository.results.with_name("experiment.py")):
+        file.write_text("raise RuntimeError('nobody needs this')\n")
+    added = repository.run("add", run)
+    assert "replaced" in added.stdout, added.stderr
+    assert rows_of(repository) == [before] and before["floor"] == 0.1
+    assert "0.9125 (He et al. 2016, table 6)" in repository.run("show", run).stdout
+
+
 def test_plots_are_kept_small_and_shown(repository):
     first, second = (repository.finished_run(seed) for seed in (0, 1))
     for number, run in enumerate((first, second)):
@@ -129,7 +147,9 @@ def cut(workdir):
 
 def rename_metric(workdir):
     path = workdir / "result.json"
-    path.write_text(path.read_text().replace("test/loss", "test/lost"))
+    result = json.loads(path.read_text())
+    result["metrics"]["test/lost"] = result["metrics"].pop("test/loss")
+    path.write_text(json.dumps(result))
 
 
 @pytest.mark.parametrize(
