@@ -5,6 +5,7 @@ gives a ConfigDict or a dict of what differs from the defaults of EXPERIMENT. So
 and every key can be overridden on the command line.
 """
 
+import dataclasses
 import difflib
 import importlib.util
 import json
@@ -34,7 +35,7 @@ AnyConfig = TypeVar("AnyConfig", bound="Config")
 class Source(Spec, tag="source"):
     """Where a config came from: enough to load it again and to write the command that did."""
 
-    experiment: str = field(default="", role=Role.RUNTIME, doc="the folder of the config file")
+    experiment: str = field(default="", role=Role.RUNTIME, doc="its name, which is the tag of its class")
     file: str = field(default="", role=Role.RUNTIME, doc="the config file")
     variant: str = field(default="full", role=Role.RUNTIME, doc="one of its VARIANTS")
     overrides: tuple[str, ...] = field(default=(), role=Role.RUNTIME, doc="such as train.steps=100")
@@ -105,7 +106,9 @@ def load(file: str, variant: str = "full", overrides: Sequence[str] = ()) -> Con
     if variant not in module.VARIANTS:
         raise ValueError(f"unknown variant {variant!r} of {file}; choose from {', '.join(module.VARIANTS)}")
     config = complete(module.EXPERIMENT, plain(module.get_config(variant)), overrides)
-    return with_source(config, Source.parse(f"{file}:{variant}", overrides))
+    source = Source.parse(f"{file}:{variant}", overrides)
+    # A config may lie in any folder; the class that it names says which experiment it is of.
+    return with_source(config, dataclasses.replace(source, experiment=config.tag or source.experiment))
 
 
 def of_run(cls: type[AnyConfig], content: Mapping[str, Any], overrides: Sequence[str] = ()) -> AnyConfig:

@@ -134,6 +134,11 @@ def test_a_loaded_config_is_complete_locked_and_says_where_it_came_from():
         config.train.steps = 3
 
 
+def test_a_config_in_any_folder_is_of_the_experiment_that_it_names(tmp_path):
+    (tmp_path / "mine.py").write_text((ROOT / DIGITS).read_text())
+    assert config_lib.load(str(tmp_path / "mine.py"), "smoke").source.experiment == "image_classification"
+
+
 def write(tmp_path, text, name="other.py"):
     folder = tmp_path / "image_classification"
     folder.mkdir()
