@@ -43,7 +43,7 @@ class Texts:
             found += self._classifiers()
         if len(self._train[0].parts) > 1:
             return found + self._of_a_question()
-        return found if classes else found + _of_a_source()
+        return found if classes else [*found, _of_a_source(self._train)]
 
     def scores(self, split: str, predict: Predict) -> Scores:
         """Of the text that is written for each example."""
@@ -126,12 +126,13 @@ class Texts:
         return lambda pairs: [most.get(pair.parts[:-1], self._most_frequent) for pair in pairs]
 
 
-def _of_a_source() -> list[Baseline]:
-    lead = lambda value: lambda pairs: [" ".join(scripts.split_unspaced(pair.source)[:value]) for pair in pairs]
-    return [
-        Baseline("the source", lambda value: lambda pairs: [pair.source for pair in pairs]),
-        Baseline("the first words of the source", lead, "words", (5, 10, 15, 20)),
-    ]
+def _of_a_source(train: Sequence[Pair]) -> Baseline:
+    """The source where targets are about as long, as of translations; else its first words, as of summaries."""
+    length = lambda texts: statistics.median(len(scripts.split_unspaced(text)) for text in texts)
+    if 2 * length(pair.target for pair in train) >= length(pair.source for pair in train):
+        return Baseline("the source", lambda value: lambda pairs: [pair.source for pair in pairs])
+    first = lambda value: lambda pairs: [" ".join(scripts.split_unspaced(pair.source)[:value]) for pair in pairs]
+    return Baseline("the first words of the source", first, "words", (5, 10, 15, 20))
 
 
 def tf_idf(longest: int) -> Any:

@@ -118,8 +118,15 @@ def test_sources_are_copied_where_targets_are_no_classes(monkeypatch):
     monkeypatch.setattr(texts, "MOST_CLASSES", 1)
     kind = of_texts(text.templates.Template("{a}", "{b}"), **PAIRS)
     assert answers(kind, "the source") == ["the blue sky", "a glass of wine"]
-    assert answers(kind, "the first words", value=2) == ["the blue", "a glass"]
     assert not any("Bayes" in each.name for each in kind.baselines())
+
+
+def test_summaries_are_first_words(monkeypatch):
+    monkeypatch.setattr(texts, "MOST_CLASSES", 1)
+    long = [{"a": f"{each['a']} {'and so on ' * 9}", "b": each["b"]} for each in PAIRS["train"]]
+    kind = of_texts(text.templates.Template("{a}", "{b}"), train=long, test=PAIRS["test"])
+    assert answers(kind, "the first words", value=2) == ["the blue", "a glass"]
+    assert not any(each.name == "the source" for each in kind.baselines())
 
 
 def test_a_question_is_answered_as_it_was_in_training():
