@@ -7,7 +7,7 @@ is written anew from `experiments/EXPERIMENT/results.jsonl`.
 import re
 from pathlib import Path
 
-from research.report import formats, records, tables
+from research.report import baselines, formats, records, tables
 
 _PLACE = re.compile(r"(<!-- headline:begin ([^>]*?)\s*-->\n).*?(<!-- headline:end -->)", re.DOTALL)
 _HEADER = ("task", "config", "data", "metric", "result", "floor", "reference")
@@ -30,13 +30,15 @@ def _line(root: Path, name: str) -> list[str]:
     """The cells of `EXPERIMENT/CONFIG:VARIANT` without overrides: the runs recorded last, one of each seed."""
     experiment, _, label = name.partition("/")
     path = root / "experiments" / experiment / "results.jsonl"
-    rows = [row for row in records.read_lines(path) if "suite" not in row] if path.exists() else []
+    recorded = records.read_lines(path) if path.exists() else []
+    simple = [row for row in recorded if "baseline" in row]
+    rows = [row for row in recorded if "suite" not in row and "baseline" not in row]
     groups = [runs for runs in tables.grouped(rows) if tables.label(runs[0]) == label]
     groups = [runs for runs in groups if not tables.shared_overrides(runs)]
     if not groups:
         raise ValueError(f"README.md names {name} in its headline table, but no run of it is recorded")
     runs = max(groups, key=lambda runs: max(rows.index(run) for run in runs))  # recorded last
-    first = runs[0]
+    first, best = runs[0], baselines.strongest(runs, simple)
     value = formats.mean_sd([run["value"] for run in runs])
     count = f" ({len(runs)} {tables.repeats(runs)})" if len(runs) > 1 else ""
     return [
@@ -44,7 +46,7 @@ def _line(root: Path, name: str) -> list[str]:
         f"[`{label}`]({first['file']})",
         first["data"]["name"],
         first["metric"].replace("/", " "),
-        value + count,
-        formats.sourced(first["floor"], first["floor_source"]),
+        value + count + (baselines.BELOW if baselines.is_below(runs, best) else ""),
+        baselines.cell(first, best),
         formats.sourced(first["reference"], first["reference_source"]),
     ]

@@ -1,6 +1,8 @@
 """Results rows: one JSON object for each recorded run, in `experiments/<experiment>/results.jsonl`.
 
-The row of a training run is made by `read_run` and holds a metric beside a floor and a published reference.
+The row of a training run is made by `read_run` and holds a metric beside a published reference and, where no baseline
+was measured yet, the floor that its config states.
+The row of a baseline holds `baseline`, its name, and is made by `research/baselines/run.py`.
 The row of a performance suite holds `experiment, suite, config, measurements, hardware, commit, dirty, date,
 command`, where a measurement is `{"name", "value", "unit", "goal"}`; that experiment hands it to `record`.
 """
@@ -13,7 +15,7 @@ from typing import Any
 
 from research import files
 from research.data import sources
-from research.report import formats
+from research.report import baselines, formats
 from research.train import reporting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +90,7 @@ def summary(workdir: str | os.PathLike, root: Path = ROOT) -> str:
         "config": " ".join([f"{row['file']}:{row['variant']}", *row["overrides"]]),
         "digest": row["config_digest"],
         "result": f"{row['metric']} {formats.number(row['value'])}{signature}",
-        "floor": _compared(row, "floor", other),
+        "floor": _floor(row, other, root),
         "reference": _compared(row, "reference", other),
         "also": ", ".join(f"{name} {formats.number(row['metrics'][name])}" for name in others) or "nothing",
         "data": formats.dataset(row["data"]),
@@ -161,7 +163,7 @@ def results_path(experiment: str, root: Path = ROOT) -> Path:
 
 def is_stale(row: Mapping[str, Any], root: Path = ROOT) -> bool:
     """Whether today's config of the row's file, variant and overrides is another one than the row's."""
-    if "suite" in row:
+    if "suite" in row or "baseline" in row:
         return False
     return reporting.digest_today(row, row["overrides"], _config_file(row, root)) != row["config_digest"]
 
@@ -171,6 +173,14 @@ def _compared(row: Mapping[str, Any], key: str, own: bool) -> str:
     if own:
         return f"none for {row['data']['name']}"
     return formats.sourced(row[key], row[f"{key}_source"])
+
+
+def _floor(row: Mapping[str, Any], own: bool, root: Path) -> str:
+    """The strongest baseline that was measured on these data, else the floor that the config states."""
+    path = root / "experiments" / row["experiment"] / "results.jsonl"
+    rows = [other for other in read_lines(path) if "baseline" in other] if path.exists() else []
+    best = baselines.strongest([row], rows)
+    return baselines.cell(row, best) if best else _compared(row, "floor", own)
 
 
 def _goodput(result: Mapping[str, Any]) -> str:

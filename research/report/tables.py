@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report import formats, plots, records
+from research.report import baselines, formats, plots, records
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 STALE = " · **stale**"
@@ -57,11 +57,13 @@ def render(rows: Sequence[Row], stale: Callable[[Row], bool] = lambda row: False
         return "_No runs recorded yet._"
     rows = sorted(rows, key=lambda row: row["date"])
     measured = [row for row in rows if "suite" in row]
+    simple = [row for row in rows if "baseline" in row]
     suites = _newest(measured, lambda row: (row["suite"], row["config"], row["hardware"]))
     tables: dict[tuple, list[list[Row]]] = {}
-    for runs in grouped([row for row in rows if "suite" not in row]):
+    for runs in grouped([row for row in rows if "suite" not in row and "baseline" not in row]):
         tables.setdefault((runs[0]["metric"], *runs[0]["also"]), []).append(runs)
-    parts = [_metric_table(names, groups, stale) for names, groups in tables.items()]
+    parts = [_metric_table(names, groups, simple, stale) for names, groups in tables.items()]
+    parts += [_baseline_table(simple)] if simple else []
     return "\n\n".join(parts + ([_suite_table(suites)] if suites else []))
 
 
@@ -87,26 +89,31 @@ def _newest(rows: Sequence[Row], key: Callable[[Row], tuple]) -> list[Row]:
     return [row for row in rows if last[key(row)] is row]
 
 
-def _metric_table(names: tuple[str, ...], groups: Sequence[Sequence[Row]], stale: Callable[[Row], bool]) -> str:
+def _metric_table(
+    names: tuple[str, ...], groups: Sequence[Sequence[Row]], simple: Sequence[Row], stale: Callable[[Row], bool]
+) -> str:
     header = ["config", *(name.replace("/", " ") for name in names)]
     header += ["floor", "reference", "params", "steps", "mesh", "hardware", "time", "commit"]
-    lines = [_metric_cells(names, runs, stale) for runs in groups]
+    lines = [_metric_cells(names, runs, baselines.strongest(runs, simple), stale) for runs in groups]
     details = "\n\n".join(map(_details, groups))
     details = _collapsed("Commands, seeds and data of these rows", details)
-    return f"{table(header, lines)}\n\n{_LEGEND}\n\n{details}"
+    return f"{table(header, lines)}\n\n{_LEGEND} {baselines.LEGEND}\n\n{details}"
 
 
-def _metric_cells(names: tuple[str, ...], runs: Sequence[Row], stale: Callable[[Row], bool]) -> list[str]:
+def _metric_cells(
+    names: tuple[str, ...], runs: Sequence[Row], best: baselines.Strongest | None, stale: Callable[[Row], bool]
+) -> list[str]:
     first = runs[0]
     values = [formats.mean_sd([run["metrics"][name] for run in runs]) for name in names]
     if len(runs) > 1:
         values[0] += f" ({len(runs)} {repeats(runs)})"
+    values[0] += baselines.BELOW if baselines.is_below(runs, best) else ""
     overrides = "".join(f" `{override}`" for override in shared_overrides(runs))
     name = f"[`{label(first)}`](../../{first['file']}){overrides}"
     return [
         name + (STALE if any(stale(run) for run in runs) else ""),
         *values,
-        formats.sourced(first["floor"], first["floor_source"]),
+        baselines.cell(first, best),
         formats.sourced(first["reference"], first["reference_source"]),
         formats.count(first["params"]),
         _distinct(f"{run['steps']:,}" for run in runs),
@@ -131,6 +138,12 @@ def _details(runs: Sequence[Row]) -> str:
     if first["signature"]:
         facts.append(f"{first['metric']} as `{first['signature']}`")
     return f"{' · '.join(facts)}\n\n{_commands(runs)}"
+
+
+def _baseline_table(rows: Sequence[Row]) -> str:
+    header, lines = baselines.table(rows)
+    title = "Baselines that were measured: fitted on train, scored once on test"
+    return _collapsed(title, f"{table(header, lines)}\n\n{_commands(rows)}")
 
 
 def _suite_table(rows: Sequence[Row]) -> str:

@@ -1,0 +1,116 @@
+"""Baselines that were measured, beside the rows of runs: which one is the strongest, and which runs are below it."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.report import formats
+from research.tasks import selecting
+
+BELOW = " · **below its floor**"
+LEGEND = "Floor: the strongest baseline that was measured on the same data, see below; *stated*: by the config alone."
+
+Row = Mapping[str, Any]
+
+
+class Strongest(NamedTuple):
+    """The strongest baseline of a table row, by its name and the mean of its metric over the data of the runs."""
+
+    name: str
+    value: float
+
+
+def strongest(runs: Sequence[Row], rows: Sequence[Row]) -> Strongest | None:
+    """Of the baselines `rows`, the best one for the config, the data and the metric of `runs`; None without one.
+
+    Where runs are on several data sets, such as folds, it counts only if it was measured on all of them.
+    """
+    data = [run["data"]["fingerprint"] for run in runs]
+    values: dict[str, dict[str, float]] = {}
+    for row in _newest_last(rows):
+        if all(row[key] == runs[0][key] for key in ("file", "variant", "metric")):
+            values.setdefault(row["baseline"], {})[row["data"]["fingerprint"]] = row["value"]
+    means = {
+        name: statistics.fmean(of_data[fingerprint] for fingerprint in data)
+        for name, of_data in values.items()
+        if set(data) <= of_data.keys()
+    }
+    if not means:
+        return None
+    name = (max if _more_is_better(runs[0]["metric"]) else min)(means, key=means.__getitem__)
+    return Strongest(name, means[name])
+
+
+def is_below(runs: Sequence[Row], best: Strongest | None) -> bool:
+    """Whether the mean of the runs is worse than the strongest baseline."""
+    if best is None:
+        return False
+    mean = statistics.fmean(run["metrics"][run["metric"]] for run in runs)
+    return mean < best.value if _more_is_better(runs[0]["metric"]) else mean > best.value
+
+
+def cell(run: Row, best: Strongest | None) -> str:
+    """`0.9833 (support vector machine)`, or the floor that the config of a run stated; a dash without either."""
+    if best is not None:
+        return formats.sourced(formats.number(best.value), best.name)
+    stated = formats.sourced(run["floor"], run["floor_source"])
+    return stated if run["floor"] is None else f"*stated:* {stated}"
+
+
+def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of all baselines, config by config, the best first; over several data sets, their means."""
+    groups: dict[tuple, dict[str, Row]] = {}
+    for row in _newest_last(rows):
+        groups.setdefault((row["file"], row["variant"], row["baseline"]), {})[row["data"]["name"]] = row
+    found = [list(of_data.values()) for of_data in groups.values()]
+
+    def order(group: list[Row]) -> tuple:
+        value = statistics.fmean(row["value"] for row in group)
+        return group[0]["file"], group[0]["variant"], -value if _more_is_better(group[0]["metric"]) else value
+
+    return ["config", "baseline", "metric", "test", "others", "time", "commit"], [
+        _line(group) for group in sorted(found, key=order)
+    ]
+
+
+def _line(group: Sequence[Row]) -> list[str]:
+    first = group[0]
+    notes = "; ".join(filter(None, [*(_setting(group, name) for name in first["settings"]), first["note"]]))
+    many = f" ({len(group)} data sets)" if len(group) > 1 else ""
+    mean = lambda name: formats.number(statistics.fmean(row["metrics"][name] for row in group))
+    others = (f"{short(name)} {mean(name)}" for name in first["also"])
+    return [
+        f"`{Path(first['file']).stem}:{first['variant']}`",
+        f"{first['baseline']} ({notes})" if notes else first["baseline"],
+        short(first["metric"]),
+        formats.mean_sd([row["value"] for row in group]) + many,
+        ", ".join(others) or "-",
+        formats.duration(statistics.fmean(row["wall_s"] for row in group)),
+        _distinct(f"`{formats.commit(row)}`" for row in group),
+    ]
+
+
+def _setting(group: Sequence[Row], name: str) -> str:
+    """`C 0.1, chosen on validation among 0.01, 0.1, 1`."""
+    values = _distinct(f"{row['settings'][name]:g}" for row in group)
+    tried = ", ".join(f"{value:g}" for value in group[0]["tried"])
+    return f"{name} {values}" + (f", chosen on {group[0]['chosen_on']} among {tried}" if group[0]["chosen_on"] else "")
+
+
+def short(metric: str) -> str:
+    """`accuracy` of `test/accuracy`."""
+    return metric.partition("/")[2]
+
+
+def _newest_last(rows: Sequence[Row]) -> list[Row]:
+    """By date; rows of one day stay in their order."""
+    return sorted(rows, key=lambda row: row["date"])
+
+
+def _more_is_better(metric: str) -> bool:
+    return selecting.mode(short(metric)) == "max"
+
+
+def _distinct(texts: Any) -> str:
+    return ", ".join(dict.fromkeys(texts))

@@ -1,0 +1,113 @@
+"""The floor of a table is the strongest baseline that was measured, and what is below it is marked."""
+
+import json
+
+import pytest
+
+from research.report import baselines, headline, tables
+from tests.report.test_tables import ROW, cells
+
+BASELINE = {
+    "experiment": "toy",
+    **{
+        key: ROW[key] for key in ("file", "variant", "overrides", "config_digest", "commit", "hardware", "data", "date")
+    },
+    "baseline": "copy",
+    "settings": {},
+    "chosen_on": None,
+    "tried": [],
+    "note": "",
+    "dirty": False,
+    "wall_s": 3.0,
+    "metric": "test/bleu",
+    "value": 10.0,
+    "also": [],
+    "metrics": {"test/bleu": 10.0},
+    "command": "tessera baseline --config=configs/toy/net.py:full",
+}
+
+
+def measured(name, value, **changes):
+    return (
+        BASELINE | {"baseline": name, "value": value, "metrics": {changes.get("metric", "test/bleu"): value}} | changes
+    )
+
+
+def run(value, **changes):
+    return ROW | {"metrics": {changes.get("metric", "test/bleu"): value}} | changes
+
+
+def test_the_strongest_is_the_best_on_the_metric():
+    rows = [measured("copy", 10.0), measured("retrieval", 12.5), measured("frequent", 1.0)]
+    assert baselines.strongest([run(9.0)], rows) == ("retrieval", 12.5)
+    errors = [row | {"metric": "test/wer"} for row in rows]
+    assert baselines.strongest([run(9.0, metric="test/wer")], errors) == ("frequent", 1.0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"file": "configs/toy/other.py"},
+        {"variant": "another"},
+        {"metric": "test/chrf"},
+        {"data": ROW["data"] | {"fingerprint": "beef"}},
+    ],
+)
+def test_a_baseline_of_something_else_is_none(other):
+    assert baselines.strongest([run(9.0)], [measured("copy", 10.0, **other)]) is None
+
+
+def test_the_newest_measurement_counts():
+    rows = [measured("copy", 30.0, date="2025-11-01"), measured("copy", 10.0, date="2025-11-02")]
+    assert baselines.strongest([run(9.0)], rows) == ("copy", 10.0)
+    assert baselines.strongest([run(9.0)], rows[::-1]) == ("copy", 10.0)
+
+
+def test_over_folds_means_are_compared_of_what_was_measured_on_all():
+    folds = [ROW["data"] | {"name": f"toy/fold{k}", "fingerprint": str(k)} for k in (0, 1)]
+    runs = [run(value, data=data, over="data.name") for value, data in zip((50.0, 70.0), folds, strict=True)]
+    rows = [measured("steady", 55.0, data=data) for data in folds] + [measured("once", 99.0, data=folds[0])]
+    assert baselines.strongest(runs, rows) == ("steady", 55.0)
+    rows += [measured("once", 1.0, data=folds[1])]
+    assert baselines.strongest(runs, rows) == ("steady", 55.0)
+    (line,) = (line for line in baselines.table(rows)[1] if line[1] == "steady")
+    assert line[3].startswith("55.0") and line[3].endswith("(2 data sets)")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "below"),
+    [("test/bleu", 9.9, True), ("test/bleu", 10.0, False), ("test/bleu", 10.1, False), ("test/wer", 10.1, True)],
+)
+def test_what_is_below_is_marked(metric, value, below):
+    ((_, shown, floor, *_),) = cells(tables.render([run(value, metric=metric), measured("copy", 10.0, metric=metric)]))
+    assert (baselines.BELOW in shown) == below
+    assert floor == "10.00 (copy)"
+
+
+def test_a_stated_floor_stands_only_where_nothing_was_measured():
+    stated = run(9.0, floor=0.1, floor_source="chance")
+    assert cells(tables.render([stated]))[0][2] == "*stated:* 0.1 (chance)"
+    assert cells(tables.render([stated, measured("copy", 10.0)]))[0][2] == "10.00 (copy)"
+    assert cells(tables.render([run(9.0)]))[0][2] == "-"
+
+
+def test_baselines_are_no_rows_of_models_and_are_listed_with_their_settings():
+    chosen = measured("retrieval", 12.5, settings={"words": 2}, chosen_on="validation", tried=[1, 2])
+    text = tables.render([run(20.0), measured("copy", 10.0), chosen])
+    assert len(cells(text)) == 1
+    listed = [line for line in text.splitlines() if line.startswith("| `net:full` |")]
+    assert "retrieval (words 2, chosen on validation among 1, 2) | bleu | 12.50" in listed[0]
+    assert "| copy | bleu | 10.00" in listed[1]
+    assert text.count(BASELINE["command"]) == 1
+
+
+def test_the_headline_shows_the_measured_floor(tmp_path):
+    folder = tmp_path / "experiments/toy"
+    folder.mkdir(parents=True)
+    rows = [run(9.0) | {"value": 9.0}, measured("copy", 10.0)]
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    readme = tmp_path / "README.md"
+    name = tables.label(ROW)
+    readme.write_text(f"<!-- headline:begin toy/{name} -->\n<!-- headline:end -->\n")
+    text = headline.updated(readme)
+    assert f"| 9.000{baselines.BELOW} | 10.00 (copy) |" in text
