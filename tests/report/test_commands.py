@@ -96,7 +96,10 @@ def test_the_headline_table_shows_the_runs_recorded_last(repository):
     assert repository.run("check").returncode == 1
     assert repository.run("tables").returncode == 0 and repository.run("check").returncode == 0
     text = page.read_text()
-    assert "| test accuracy | 0.9200 ± 0.0141 (2 seeds) | 0.1 (chance) | 0.9125 (He et al. 2016, table 6) |" in text
+    assert (
+        "| test accuracy | 0.9200 ± 0.0141 (2 seeds) | *stated:* 0.1 (chance) | 0.9125 (He et al. 2016, table 6) |"
+        in text
+    )
     assert "old" not in text and text.endswith("<!-- headline:end -->\nAfter.\n")
     page.write_text(text.replace("0.9200", "0.9900"))
     assert repository.run("check").returncode == 1
