@@ -101,12 +101,12 @@ def _setting(baseline: Baseline, value: Any) -> dict[str, Any]:
     return {baseline.setting: value} if baseline.setting else {}
 
 
-def row(config: Any, data: Any, spec: Mapping[str, Any], measured: Measured, revision: tuple[str, bool]) -> dict:
-    """The results row of a baseline; `spec` is the RESULT of its config.
+def row(config: Any, data: Any, said: Mapping[str, Any], measured: Measured, revision: tuple[str, bool]) -> dict:
+    """The results row of a baseline; `said` is what its config says of results, see train/reporting.py.
 
     It has the keys of a run's row that make sense without a network, and `baseline`, `settings` and `tried`.
     """
-    source, main = config_lib.plain(config.source), spec["metric"]
+    source, main = config_lib.plain(config.source), said["metric"]
     metrics = {f"validation/{short(main)}": measured.validation}
     metrics |= {f"test/{name}": value for name, value in measured.test.values.items() if math.isfinite(value)}
     commit, dirty = revision
@@ -127,11 +127,11 @@ def row(config: Any, data: Any, spec: Mapping[str, Any], measured: Measured, rev
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         "command": command(source),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "over": spec.get("over", "seed"),
+        "over": said["over"],
         "metric": main,
         "value": metrics[main],
         "signature": measured.test.signatures.get(short(main)),
-        "also": [name for name in spec.get("also", ()) if name in metrics],
+        "also": [name for name in said["also"] if name in metrics],
         "metrics": metrics,
     }
 

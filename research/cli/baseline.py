@@ -8,7 +8,7 @@ from research import command, files
 from research import config as config_lib
 from research.baselines import run
 from research.report import records
-from research.train import result
+from research.train import reporting, result
 
 
 def main(words: Sequence[str]) -> None:
@@ -28,16 +28,16 @@ def main(words: Sequence[str]) -> None:
     arguments = parser.parse_args(others)
     source = config_lib.Source.parse(arguments.config)
     config = config_lib.load(source.file, source.variant, overrides)
-    spec = config_lib.result_spec(source.file, source.variant)
+    said = reporting.of_file(config_lib.plain(config.source), source.file)
     if arguments.record:
         records.results_path(config.source.experiment)
-        if records.own_data(config_lib.plain(config.source)):
+        if records.is_other_data(config_lib.plain(config.source), said):
             raise ValueError(
                 f"--record: {config.data.name} are not the data of {source.file}; leave it out, or use --out=FILE"
             )
     revision = result.revision()  # now, since the tree may change meanwhile
-    data, measured = run.measure(config, run.short(spec["metric"]))
-    rows = [run.row(config, data, spec, each, revision) for each in measured]
+    data, measured = run.measure(config, run.short(said["metric"]))
+    rows = [run.row(config, data, said, each, revision) for each in measured]
     print(run.table(rows))
     if arguments.out:
         files.write_atomically(arguments.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -51,20 +51,21 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
         "value": result["metrics"][names[0]],
         "signature": result.get("signatures", {}).get(names[0]),
         "also": names[1:],
-        **({key: said[key] for key in _COMPARED} if not _is_other(source, said) else dict.fromkeys(_COMPARED)),
+        **({key: said[key] for key in _COMPARED} if not is_other_data(source, said) else dict.fromkeys(_COMPARED)),
     }
 
 
 def own_data(workdir: str | os.PathLike, root: Path = ROOT) -> bool:
+    """Whether a run is on other data than those of its config file, see `is_other_data`."""
+    source, _, said = _read(Path(workdir), root)
+    return is_other_data(source, said)
+
+
+def is_other_data(source: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
     """Whether an override chose other data than those that floor and reference of the config file are about.
 
-    Another configuration of one of our data sets, such as a fold, is no other data.
+    Another configuration of one of our data sets, such as a fold, is no other data. `said`: see train/reporting.py.
     """
-    source, _, said = _read(Path(workdir), root)
-    return _is_other(source, said)
-
-
-def _is_other(source: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
     named = [text.removeprefix(_DATA) for text in source["overrides"] if text.startswith(_DATA)]
     if not named:
         return False
