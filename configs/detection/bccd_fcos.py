@@ -5,7 +5,7 @@
 
 Pictures at 0.6 to 1.6 times their size, mirrored both ways, with other colours, half of them as mosaics of four. The
 checkpoint with the best mAP on the validation split is scored. There is no batch of ImageNet behind the backbone.
-Reference: YOLOv8n, 3.0 million parameters and pre-trained on COCO, mAP@.5 = .904 as its users report.
+Reference: none is published with this split that we know of.
 `full`: a ResNet-50 at 480 x 640 px, for a GPU. `cpu`: a narrow ResNet-18 at half that size. `smoke`: seconds, shapes.
 """
 
@@ -19,10 +19,8 @@ VARIANTS = ("full", "cpu", "smoke")
 RESULT = {
     "metric": "test/map50",
     "also": ("test/map",),
-    "floor": 0.01,
-    "floor_source": "boxes of random places, sizes and classes; at most",
-    "reference": 0.904,
-    "reference_source": "YOLOv8n, pre-trained on COCO, as reported",
+    "reference": None,
+    "reference_source": "",
 }
 
 

@@ -21,8 +21,6 @@ VARIANTS = ("full", "cpu", "smoke")
 RESULT = {
     "metric": "test/identification",
     "also": ("test/auc",),
-    "floor": 0.942,
-    "floor_source": "PCA and nearest neighbour, measured",
     "reference": 0.962,
     "reference_source": "CNN, Lawrence et al. 1997",
 }

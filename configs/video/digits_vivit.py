@@ -18,8 +18,6 @@ VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {
     "metric": "test/accuracy",
-    "floor": 0.125,
-    "floor_source": "chance",
     "reference": None,
     "reference_source": "",
 }

@@ -24,8 +24,6 @@ VARIANTS = ("full", "cpu", "smoke")
 RESULT = {
     "metric": "test/accuracy",
     "over": "data.name",
-    "floor": 0.63,
-    "floor_source": "threshold on the mean difference of frames, measured",
     "reference": None,
     "reference_source": "",
 }

@@ -1,7 +1,7 @@
 """Baselines that were measured, beside the rows of runs: which one is the strongest, and which runs are below it."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,31 +15,49 @@ Row = Mapping[str, Any]
 
 
 class Strongest(NamedTuple):
-    """The strongest baseline of a table row, by its name and the mean of its metric over the data of the runs."""
+    """The strongest baseline of a table row, by its name and the mean of its metric over the data of the runs.
+
+    `exact` is False where the data have another fingerprint than those of the runs, but the same name and counts: the
+    fingerprint of a data set has been computed in more than one way.
+    """
 
     name: str
     value: float
+    exact: bool = True
 
 
 def strongest(runs: Sequence[Row], rows: Sequence[Row]) -> Strongest | None:
     """Of the baselines `rows`, the best one for the config, the data and the metric of `runs`; None without one.
 
-    Where runs are on several data sets, such as folds, it counts only if it was measured on all of them.
+    Where runs are on several data sets, such as folds, it counts only if it was measured on all of them. What was
+    measured on data of the same fingerprint comes first.
     """
-    data = [run["data"]["fingerprint"] for run in runs]
+    same = [row for row in _newest_last(rows) if all(row[key] == runs[0][key] for key in ("file", "variant", "metric"))]
+    return _best(runs, same, _fingerprint, exact=True) or _best(runs, same, _name_and_counts, exact=False)
+
+
+def _best(runs: Sequence[Row], rows: Sequence[Row], key: Callable[[Row], str], exact: bool) -> Strongest | None:
     values: dict[str, dict[str, float]] = {}
-    for row in _newest_last(rows):
-        if all(row[key] == runs[0][key] for key in ("file", "variant", "metric")):
-            values.setdefault(row["baseline"], {})[row["data"]["fingerprint"]] = row["value"]
+    for row in rows:
+        values.setdefault(row["baseline"], {})[key(row)] = row["value"]
+    data = [key(run) for run in runs]
     means = {
-        name: statistics.fmean(of_data[fingerprint] for fingerprint in data)
+        name: statistics.fmean(of_data[each] for each in data)
         for name, of_data in values.items()
         if set(data) <= of_data.keys()
     }
     if not means:
         return None
     name = (max if _more_is_better(runs[0]["metric"]) else min)(means, key=means.__getitem__)
-    return Strongest(name, means[name])
+    return Strongest(name, means[name], exact)
+
+
+def _fingerprint(row: Row) -> str:
+    return row["data"]["fingerprint"]
+
+
+def _name_and_counts(row: Row) -> str:
+    return f"{row['data']['name']} {row['data']['version']} {sorted(row['data']['counts'].items())}"
 
 
 def is_below(runs: Sequence[Row], best: Strongest | None) -> bool:
@@ -53,7 +71,8 @@ def is_below(runs: Sequence[Row], best: Strongest | None) -> bool:
 def cell(run: Row, best: Strongest | None) -> str:
     """`0.9833 (support vector machine)`, or the floor that the config of a run stated; a dash without either."""
     if best is not None:
-        return formats.sourced(formats.number(best.value), best.name)
+        other = "" if best.exact else "; data of the same name and counts, another fingerprint"
+        return formats.sourced(formats.number(best.value), best.name + other)
     stated = formats.sourced(run["floor"], run["floor_source"])
     return stated if run["floor"] is None else f"*stated:* {stated}"
 

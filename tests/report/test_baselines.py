@@ -39,9 +39,9 @@ def run(value, **changes):
 
 def test_the_strongest_is_the_best_on_the_metric():
     rows = [measured("copy", 10.0), measured("retrieval", 12.5), measured("frequent", 1.0)]
-    assert baselines.strongest([run(9.0)], rows) == ("retrieval", 12.5)
+    assert baselines.strongest([run(9.0)], rows) == ("retrieval", 12.5, True)
     errors = [row | {"metric": "test/wer"} for row in rows]
-    assert baselines.strongest([run(9.0, metric="test/wer")], errors) == ("frequent", 1.0)
+    assert baselines.strongest([run(9.0, metric="test/wer")], errors) == ("frequent", 1.0, True)
 
 
 @pytest.mark.parametrize(
@@ -50,26 +50,35 @@ def test_the_strongest_is_the_best_on_the_metric():
         {"file": "configs/toy/other.py"},
         {"variant": "another"},
         {"metric": "test/chrf"},
-        {"data": ROW["data"] | {"fingerprint": "beef"}},
+        {"data": ROW["data"] | {"fingerprint": "beef", "counts": {"train": 4}}},
+        {"data": ROW["data"] | {"fingerprint": "beef", "version": "2.0.0"}},
     ],
 )
 def test_a_baseline_of_something_else_is_none(other):
     assert baselines.strongest([run(9.0)], [measured("copy", 10.0, **other)]) is None
 
 
+def test_data_of_another_fingerprint_are_said_to_be():
+    other = ROW["data"] | {"fingerprint": "beef"}
+    rows = [measured("copy", 10.0), measured("retrieval", 12.5, data=other)]
+    assert baselines.strongest([run(9.0)], rows[1:]) == ("retrieval", 12.5, False)
+    assert "another fingerprint" in cells(tables.render([run(9.0), rows[1]]))[0][2]
+    assert baselines.strongest([run(9.0)], rows) == ("copy", 10.0, True), "which comes first"
+
+
 def test_the_newest_measurement_counts():
     rows = [measured("copy", 30.0, date="2025-11-01"), measured("copy", 10.0, date="2025-11-02")]
-    assert baselines.strongest([run(9.0)], rows) == ("copy", 10.0)
-    assert baselines.strongest([run(9.0)], rows[::-1]) == ("copy", 10.0)
+    assert baselines.strongest([run(9.0)], rows) == ("copy", 10.0, True)
+    assert baselines.strongest([run(9.0)], rows[::-1]) == ("copy", 10.0, True)
 
 
 def test_over_folds_means_are_compared_of_what_was_measured_on_all():
     folds = [ROW["data"] | {"name": f"toy/fold{k}", "fingerprint": str(k)} for k in (0, 1)]
     runs = [run(value, data=data, over="data.name") for value, data in zip((50.0, 70.0), folds, strict=True)]
     rows = [measured("steady", 55.0, data=data) for data in folds] + [measured("once", 99.0, data=folds[0])]
-    assert baselines.strongest(runs, rows) == ("steady", 55.0)
+    assert baselines.strongest(runs, rows) == ("steady", 55.0, True)
     rows += [measured("once", 1.0, data=folds[1])]
-    assert baselines.strongest(runs, rows) == ("steady", 55.0)
+    assert baselines.strongest(runs, rows) == ("steady", 55.0, True)
     (line,) = (line for line in baselines.table(rows)[1] if line[1] == "steady")
     assert line[3].startswith("55.0") and line[3].endswith("(2 data sets)")
 
