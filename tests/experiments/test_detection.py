@@ -1,5 +1,6 @@
 """A small detector learns to find coloured shapes; its mAP can be computed anew, and predict shows what it finds."""
 
+import importlib.util
 import json
 
 import jax
@@ -12,7 +13,7 @@ from research import config as configs
 from research.cli.experiments import config_class
 from research.data import prepare
 from research.data.builders import shapes
-from research.interop import checkpoints, exports, loading
+from research.interop import checkpoints, exports, loading, stablehlo
 from research.models import resnet
 from tests.experiments.conftest import ROOT
 
@@ -97,6 +98,10 @@ def test_other_runs_begin_with_its_weights_or_those_of_its_backbone(trained, tmp
         np.testing.assert_array_equal(loaded[path], checkpoint.tensors.read(f"backbone/{path}"))
     with pytest.raises(ValueError, match=r"no family .* for a Detector"):
         exports.run(str(workdir), str(tmp_path / "exported"), config_class)
+    if importlib.util.find_spec("flatbuffers"):
+        with pytest.raises(ValueError, match="a Detector cannot be exported; classifiers and models of text and"):
+            stablehlo.run(str(workdir), str(tmp_path / "exported"), config_class)
+    assert not (tmp_path / "exported").exists()
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ from research import config as configs
 from research.cli.experiments import config_class
 from research.data import prepare
 from research.data.builders import moving_digits
-from research.interop import checkpoints, exports, loading
+from research.interop import checkpoints, exports, loader, loading, stablehlo
 from research.train import trainer
 from tests.experiments.conftest import ROOT
 
@@ -58,6 +58,18 @@ def test_another_run_begins_with_its_weights(trained):
     assert set(plan.rows) == set(leaves) and not plan.left_over
     with pytest.raises(ValueError, match=r"no family .* for a VideoViT"):
         exports.run(workdir, workdir + "/exported", config_class)
+
+
+@pytest.mark.long
+def test_the_exported_program_takes_clips(trained, tmp_path):
+    pytest.importorskip("flatbuffers", reason="flatbuffers is not installed; it comes with the extra [interop]")
+    config, workdir, _ = trained
+    stablehlo.run(workdir, str(tmp_path / "out"), config_class)
+    task, data = config.build()
+    batch = next(data.eval_batches("test", 5))
+    expected = trainer.predict(config, task, data, workdir, batch)["probabilities"]
+    logits = loader.load(tmp_path / "out")(batch["image"])
+    np.testing.assert_allclose(jax.nn.softmax(logits), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.long
