@@ -11,7 +11,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from research.baselines import boxes, clips, faces, scoring, sounds, texts, vectors
 from research.baselines.base import Baseline
 from research.data import text
+from research.tasks import segmentation
 from research.tasks.classification import Task
+from research.tasks.segmentation import SegmentationSpec
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat([0, 1, 2], 10)
@@ -233,3 +235,30 @@ def test_pixels_by_place_and_by_colour():
     ):
         predicted = by_name[name].fit(value)(batch["image"])
         assert (predicted == batch["mask"])[valid].all(), name
+
+
+def test_masks_are_scored_as_the_task_scores_them():
+    from research.baselines.masks import Masks
+
+    (batch,) = Canvas().eval_batches("test", 4)
+    task = segmentation.Task(None, Canvas.class_names, (8, 6, 3), (0.0,), (1.0,), SegmentationSpec(flip_average=True))
+    valid = batch["mask"] < 2
+    predicted = np.where(batch["image"][..., 1] > 100, 1, 0)
+    predicted[2, :, 0] = 1
+    found = Masks(task, Canvas()).scores("test", lambda images: predicted).values
+    overlap = [((predicted == k) & (batch["mask"] == k))[valid].sum() for k in (0, 1)]
+    union = [((predicted == k) | (batch["mask"] == k))[valid].sum() for k in (0, 1)]
+    assert found["miou"] == pytest.approx(np.mean(np.divide(overlap, union)))
+    assert found["pixel_accuracy"] == pytest.approx((predicted == batch["mask"])[valid].mean())
+
+
+def test_embeddings_are_those_of_an_image_and_its_mirror_image():
+    pixels = np.array([[3.0, 4.0], [1.0, 0.0]], np.float32)
+    scorer = SimpleNamespace(add=lambda outputs: scorer.__dict__.update(outputs), result=dict, signatures={})
+    data = SimpleNamespace(image_shape=(1, 2, 1))
+    for flip, expected in ((False, [[0.6, 0.8], [1, 0]]), (True, [[0.5**0.5] * 2] * 2)):
+        task = SimpleNamespace(scorer=lambda data, split: scorer, spec=SimpleNamespace(flip_average=flip))
+        kind = faces.Faces(task, data)
+        kind._pixels = lambda split, lighting: pixels
+        kind.scores("test", lambda of: of("as it is"))
+        assert np.allclose(scorer.embedding, expected)
