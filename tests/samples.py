@@ -10,6 +10,18 @@ from research.data import tokens
 from research.data.clips import Clips
 
 
+def prepared(data):
+    """A data set, prepared."""
+    data.prepare()
+    return data
+
+
+def tokenised(data):
+    """A data set whose tokens are made, however long its examples are."""
+    data.prepared.prepare()
+    return data
+
+
 def encoded(rng, height, channels):
     """A picture of noise, 48 px wide."""
     buffer = io.BytesIO()

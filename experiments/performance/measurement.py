@@ -64,12 +64,14 @@ def load(config: str, overrides: Sequence[str] = ()) -> tuple[Any, Any, Any]:
 def program_and_batches(config: Any, task: Any, data: Any) -> tuple[Program, Iterator[dict]]:
     """The program that the trainer would run, and the host batches that it would feed to it."""
     program = trainer.build(config, task)
+    data.prepare()
     rows = feed.local_rows(program.batch_sharding, config.train.batch_size)
     return program, data.train_batches(config.seed, config.train.batch_size, rows=rows)
 
 
 def fill_cache(data: Any) -> None:
     """Reads every training picture once where decoded ones are kept: all epochs but the first find them there."""
+    data.prepare()
     if data.cache:
         source = data.source("train")
         for index in range(len(source)):

@@ -122,6 +122,7 @@ def padding_share(config: str) -> float:
     """The part of the tokens of a config's training rows that is padding."""
     source = config_lib.Source.parse(config)
     _, data = config_lib.load(source.file, source.variant).build()
+    data.prepare()
     limits = data.spec.source_length, data.spec.target_length
     return packing.padding_share(np.minimum(data.prepared.lengths("train"), limits), len(data.rows), limits)
 

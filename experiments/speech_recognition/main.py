@@ -40,6 +40,7 @@ def main(
     task, data = config.build(predicting.known(mode, workdir))
     if mode != "predict":
         return trainer.run(mode, config, task, data, workdir, experiments.start)
+    data.prepare_vocabulary()
     named = predicting.files(inputs, (*sound_files.SUFFIXES, *sound_files.VIDEO_SUFFIXES), "sounds")
     with predicting.Asking(config, task, data, workdir, out) as asking:
         hear = None

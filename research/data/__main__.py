@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from research import command
 from research import config as config_lib
-from research.data import prepare, sources, speech, templates, text
+from research.data import prepare, sources, speech, templates, text, token_data
 from research.data.builders.texts import TextBuilder
 
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
     spec = _token_spec(arguments.pop("config"), arguments["name"], arguments["data_dir"])
     print(prepare.prepare(**arguments))
     if spec:
-        print((speech if isinstance(spec, speech.SpeechSpec) else text).make_tokens(spec))
+        print(token_data.make_tokens((speech if isinstance(spec, speech.SpeechSpec) else text).load(spec)))
 
 
 def _token_spec(config: str, name: str, data_dir: str) -> text.TextSpec | speech.SpeechSpec | None:

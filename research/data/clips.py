@@ -102,7 +102,6 @@ def load(spec: ClipSpec, order: str = ORDERS[0], known: recorded.Recorded | None
         raise ValueError(f"config.data.frames={frames}, but {spec.name!r} holds {stored} of each clip")
     picture = datasets.transforms(spec, shape, "image", "label")
     channels = picture[1].channels
-    builder = datasets.prepared(builder, spec.name, spec.dir)
     return Clips(
         prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
         train_transform=Train(picture[0], frames),

@@ -1,20 +1,20 @@
 """`load(spec)`: labelled images as batches that are a function of (seed, step)."""
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from research.data import pipeline, recorded, sources
+from research.data import pipeline, prepare, recorded, sources
 from research.data.spec import AugmentedImageSpec, ImageSpec, StillImageSpec
+from research.spec.contracts import DatasetInfo
 from research.spec.fields import infos
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Prepared splits and what is done to their examples; for any kind of data.
+    """Splits, which `prepare` makes, and what is done to their examples; for any kind of data. See spec.contracts.
 
     `train_transform(example, rng)` and `eval_transform(example)` return dicts of arrays of fixed shape (see pipeline).
     """
@@ -50,6 +50,19 @@ class Dataset:
         """A hex digest of the content, see sources.Prepared. Raises ValueError where the data set is not prepared."""
         return self.prepared.fingerprint
 
+    def prepare(self) -> DatasetInfo:
+        """Stores what is not stored yet, checks that it fits the config, and says what there is.
+
+        A folder that has not been prepared, or that changed since, is prepared. Raises ValueError, with the command
+        that prepares it, for any other data set that is not, and for files that are damaged.
+        """
+        prepare.ensure(self.prepared)
+        self.check_content()
+        return DatasetInfo(self.name, self.version, self.counts, self.fingerprint)
+
+    def check_content(self) -> None:
+        """Raises ValueError where what is stored does not fit the config."""
+
     def record(self, folder: Path) -> None:
         """Writes what prediction needs of this data set into the run directory `folder`, see recorded.py."""
         recorded.write(folder, recorded.describe(self.prepared.builder))
@@ -82,6 +95,10 @@ class Classed(Dataset):
     class_names: tuple[str, ...]
     mean: tuple[float, ...]  # per channel, in units of 0..255
     std: tuple[float, ...]
+
+    def prepare(self) -> DatasetInfo:
+        """As in Dataset."""
+        return dataclasses.replace(super().prepare(), class_names=self.class_names)
 
     @cached_property
     def num_classes(self) -> int:
@@ -131,11 +148,10 @@ class Pictures(Classed):
 
 
 def load(spec: StillImageSpec, known: recorded.Recorded | None = None) -> Pictures:
-    """The labelled images that `spec` describes; no example is read yet.
+    """The labelled images that `spec` describes; nothing is prepared, and no example is read yet.
 
-    A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
-    prepare it when its counts or its examples are asked for. What a run has recorded may be given as `known`: then the
-    data set itself is not looked for, and there are no examples.
+    What a run has recorded may be given as `known`: then the data set itself is not looked for, and there are no
+    examples.
 
     Raises ValueError for an unknown name or a bad setting.
     """
@@ -145,7 +161,6 @@ def load(spec: StillImageSpec, known: recorded.Recorded | None = None) -> Pictur
     image_key, label_key = _labelled_picture(builder, spec.name)
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
     train, evaluate = transforms(spec, shape, image_key, label_key)
-    builder = prepared(builder, spec.name, spec.dir)
     return Pictures(
         prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
         train_transform=train,
@@ -158,22 +173,6 @@ def load(spec: StillImageSpec, known: recorded.Recorded | None = None) -> Pictur
         std=per_channel(spec.std, train.channels, "std"),
         cache=spec.cache,
     )
-
-
-def prepared(builder: Any, name: str, directory: str) -> Any:
-    """`builder`, that of the data set `name`; a folder that is not prepared, or changed since, is prepared.
-
-    Preparing may take long: what else is wrong with a config is found before. What a run has recorded stays as it is.
-    """
-    if isinstance(builder, recorded.Recorded):
-        return builder
-    if name.startswith(sources.FOLDER) and not sources.is_prepared(builder):
-        from research.data import prepare
-
-        # It counts and names what is wrong with the user's files.
-        print(prepare.prepare(name, data_dir=directory), file=sys.stderr)
-        builder = sources.open_builder(name, directory)
-    return builder
 
 
 def transforms(spec: AugmentedImageSpec, shape: Sequence[int | None], image_key: str, label_key: str) -> tuple:

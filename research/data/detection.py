@@ -142,7 +142,25 @@ class Detections(datasets.Classed):
     boxes       float32 [batch, max_boxes, 4]: left, top, right and bottom in px of the canvas
     labels      int32 [batch, max_boxes]
     box_weight  float32 [batch, max_boxes]: 1, or 0 where there is no box
+
+    `refuse`: bad boxes are an error.
     """
+
+    refuse: bool
+
+    def check_content(self) -> None:
+        """Raises ValueError for an image with more boxes than `max_boxes` and, with `refuse`, for bad boxes."""
+        metadata, most = self.prepared.builder.info.metadata, self.eval_transform.max_boxes
+        if metadata["most"] > most:
+            raise ValueError(
+                f"config.data.max_boxes={most} is less than the {metadata['most']} boxes of a picture of {self.name!r}"
+            )
+        entries = [entry for kind in metadata["bad"].values() for entry in kind]
+        if entries and self.refuse:
+            raise ValueError(
+                f"{self.name!r} has {len(entries)} bad boxes, the first in {min(entries)}; fix them, or set "
+                "config.data.bad_boxes to clip or drop"
+            )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -189,12 +207,10 @@ def clean(boxes: np.ndarray, size: views.Size, clip: bool) -> tuple[np.ndarray, 
 
 
 def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> Detections:
-    """The images and boxes that `spec` describes; no example is read yet.
+    """The images and boxes that `spec` describes; nothing is prepared, and no example is read yet.
 
-    A folder that has not been prepared, or that changed since, is prepared here; `known` is as in datasets.load.
-
-    Raises ValueError for an unknown name, images with more boxes than `max_boxes`, and with bad_boxes="refuse" for bad
-    boxes.
+    `known` is as in datasets.load. Raises ValueError for an unknown name and, where they are prepared, as
+    `check_content` does.
     """
     builder = known or sources.open_builder(spec.name, spec.dir)
     from research.data.builders import boxes  # here, since TFDS is slow to import
@@ -204,9 +220,6 @@ def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> Det
             f"config.data.name={spec.name!r} has no boxes; choose bccd_voc, boxed_shapes, coco2017 or folder:PATH "
             "with pictures and annotations as Pascal VOC or COCO have them"
         )
-    builder = datasets.prepared(builder, spec.name, spec.dir)
-    if sources.is_prepared(builder):
-        _check_content(spec, builder)
     mean, std = (datasets.per_channel(getattr(spec, key), CHANNELS, key) for key in ("mean", "std"))
     shared = {
         "size": spec.image_size,
@@ -214,7 +227,7 @@ def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> Det
         "fill": tuple(round(value) for value in mean),
         "clip": spec.bad_boxes == "clip",
     }
-    return Detections(
+    data = Detections(
         prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
         train_transform=Train(**shared, **{key: getattr(spec, key) for key in _AUGMENTATION}),
         eval_transform=Evaluate(**shared),
@@ -223,22 +236,11 @@ def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> Det
         class_names=tuple(builder.class_names),
         mean=mean,
         std=std,
+        refuse=spec.bad_boxes == "refuse",
     )
-
-
-def _check_content(spec: DetectionDataSpec, builder) -> None:
-    metadata = builder.info.metadata
-    if metadata["most"] > spec.max_boxes:
-        raise ValueError(
-            f"config.data.max_boxes={spec.max_boxes} is less than the {metadata['most']} boxes of a picture of "
-            f"{spec.name!r}"
-        )
-    entries = [entry for kind in metadata["bad"].values() for entry in kind]
-    if entries and spec.bad_boxes == "refuse":
-        raise ValueError(
-            f"{spec.name!r} has {len(entries)} bad boxes, the first in {min(entries)}; fix them, or set "
-            "config.data.bad_boxes to clip or drop"
-        )
+    if data.is_prepared:
+        data.check_content()
+    return data
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:

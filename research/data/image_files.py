@@ -9,6 +9,7 @@ import functools
 import io
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -95,6 +96,17 @@ def orientation(encoded: bytes) -> int:
     _expect_odd_files()
     with _reasons():
         return _orientation(Image.open(io.BytesIO(encoded), formats=FORMATS))
+
+
+def size(path: Path) -> tuple[int, int] | None:
+    """Height and width of the upright image in a file, of which the header is read; None where that cannot be."""
+    _expect_odd_files()
+    try:
+        with _reasons(), Image.open(path, formats=FORMATS) as image:
+            turned = _orientation(image) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except ValueError:  # whoever decodes it will say so
+        return None
 
 
 def _load(encoded: bytes) -> Image.Image:

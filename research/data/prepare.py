@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import io
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
                 _write(builder, name, manual_dir, skip_undecodable)
                 return f"{name}: prepared in {builder.data_dir} ({_summary(builder)}{_damaged(builder)})"
     return f"{name}: already prepared in {builder.data_dir}"
+
+
+def ensure(data: sources.Prepared) -> None:
+    """Prepares a folder that is not prepared, or that changed since; any other data set has to be prepared before.
+
+    Raises ValueError where it is not, with the command that does so, and for what is wrong with the files of a folder.
+    """
+    if data.name.startswith(sources.FOLDER) and data.can_be_prepared and not sources.is_prepared(data.builder):
+        # It counts and names what is wrong with the user's files.
+        print(prepare(data.name, data_dir=str(data.builder.data_dir_root)), file=sys.stderr)
+        data.reopen()
+    _ = data.counts  # raises
 
 
 def _summary(builder):

@@ -99,6 +99,15 @@ class Scenes(datasets.Classed):
 
     colours: tuple[str, ...]  # "#rrggbb", or "" where the data set says none
 
+    def check_content(self) -> None:
+        """Raises ValueError where the largest image, if that is known, does not fit the canvas of evaluation."""
+        canvas, largest = self.eval_transform.size, _largest(self.prepared.builder)
+        if largest and any(side < most for side, most in zip(canvas, largest, strict=True)):
+            raise ValueError(
+                f"config.data.eval_size={canvas} is less than the largest picture of {self.name!r}: "
+                f"{largest[0]} px high, {largest[1]} px wide"
+            )
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels while training."""
@@ -135,35 +144,31 @@ class Scenes(datasets.Classed):
 
 
 def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> Scenes:
-    """The images and masks that `spec` describes; no example is read yet.
+    """The images and masks that `spec` describes; nothing is prepared, and no example is read yet.
 
-    A folder that has not been prepared, or that changed since, is prepared here; `known` is as in datasets.load.
+    Of a folder that is not prepared, the headers of the images say their sizes where `spec` leaves these open. `known`
+    is as in datasets.load.
 
-    Raises ValueError for an unknown name or sizes that do not fit the images.
+    Raises ValueError for an unknown name and, as far as they are known, for sizes that do not fit the images.
     """
     builder = known or sources.open_builder(spec.name, spec.dir)
-    from research.data.builders import masks  # here, since TFDS is slow to import
+    from research.data.builders import mask_folder, masks  # here, since TFDS is slow to import
 
     if not known and not isinstance(builder, masks.MaskBuilder):
         raise ValueError(
             f"config.data.name={spec.name!r} has no masks; choose camvid, cityscapes_fine, coloured_shapes or "
             "folder:PATH with images and masks in PATH/train"
         )
-    builder = datasets.prepared(builder, spec.name, spec.dir)
     mean, std = (datasets.per_channel(getattr(spec, key), CHANNELS, key) for key in ("mean", "std"))
     largest = _largest(builder)
-    canvas = _size(spec, "eval_size", largest)
-    if largest and any(side < most for side, most in zip(canvas, largest, strict=True)):
-        raise ValueError(
-            f"config.data.eval_size={canvas} is less than the largest picture of {spec.name!r}: "
-            f"{largest[0]} px high, {largest[1]} px wide"
-        )
+    if largest is None and isinstance(builder, mask_folder.MaskFolder) and (0, 0) in (spec.image_size, spec.eval_size):
+        largest = builder.largest()
     shared = {"classes": len(builder.class_names), "fill": tuple(round(value) for value in mean)}
     augmentation = {"scale": spec.scale, "flip": spec.flip, "colour": spec.colour}
-    return Scenes(
+    data = Scenes(
         prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
         train_transform=Train(_size(spec, "image_size", largest), **shared, **augmentation),
-        eval_transform=Evaluate(canvas, **shared),
+        eval_transform=Evaluate(_size(spec, "eval_size", largest), **shared),
         workers=spec.workers,
         prefetch=spec.prefetch,
         class_names=tuple(builder.class_names),
@@ -171,6 +176,8 @@ def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> 
         mean=mean,
         std=std,
     )
+    data.check_content()
+    return data
 
 
 def _largest(builder) -> views.Size | None:

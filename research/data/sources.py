@@ -12,11 +12,11 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from research.data import integrity, records
+from research.data import integrity, recorded, records
 
 # Ours, because the catalogue has no such data set or needs TensorFlow to prepare it.
 OWN = {
@@ -71,7 +71,8 @@ def resolve_dir(data_dir: str = "") -> Path:
 def open_builder(name: str, data_dir: str = ""):
     """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, where there is none that works."""
     try:
-        builder = _open(name, data_dir)
+        with _no_leftovers():
+            builder = _open(name, data_dir)
     except Exception as error:
         # TFDS reads the description of a prepared data set when the builder is made, and raises anything for a bad one.
         if type(error) is not ValueError or not (is_own(name) or name.startswith(FOLDER)):
@@ -80,6 +81,23 @@ def open_builder(name: str, data_dir: str = ""):
     if is_prepared(builder):
         integrity.verify(Path(builder.data_dir), prepare_command(name, builder))
     return builder
+
+
+@contextlib.contextmanager
+def _no_leftovers() -> Iterator[None]:
+    """Keeps TFDS 4.9.10 from making a temporary folder for each builder that is not prepared, which it leaves there.
+
+    It is for a description from the bucket of TFDS, which is switched off.
+    """
+    import tensorflow_datasets as tfds
+
+    info_class = tfds.core.DatasetInfo
+    before = info_class.initialize_from_bucket
+    info_class.initialize_from_bucket = lambda self: None
+    try:
+        yield
+    finally:
+        info_class.initialize_from_bucket = before
 
 
 def _open(name: str, data_dir: str):
@@ -213,6 +231,15 @@ class Prepared:
         self.version = str(builder.version)
         self._validation_fraction = validation_fraction
         self._without = without
+
+    @property
+    def can_be_prepared(self) -> bool:
+        """Whether this is a data set, and not what a run has recorded of one."""
+        return not isinstance(self.builder, recorded.Recorded)
+
+    def reopen(self) -> None:
+        """Looks at the data set anew, once it has been prepared."""
+        self.builder = open_builder(self.name, str(self.builder.data_dir_root))
 
     @cached_property
     def _expressions(self) -> dict[str, str]:

@@ -4,12 +4,11 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research.data import audio, datasets, packing, pipeline, recorded, sound_files, sources, templates, tokens
+from research.data import audio, packing, pipeline, recorded, sound_files, sources, templates, token_data, tokens
 from research.data import vocabulary as vocabulary_lib
 from research.data.utterances import Joined, Subset, ToArrays, Utterances
 from research.measure import progress
@@ -105,7 +104,7 @@ class Transcripts(tokens.Tokens):
 
 
 @dataclasses.dataclass(frozen=True)
-class Speech(datasets.Dataset):
+class Speech(token_data.TokenDataset):
     """Sounds and what is said. A batch holds, beside `index` and `weight`:
 
     source                              float32 [batch, frames, mels], 0 after the sound
@@ -117,20 +116,6 @@ class Speech(datasets.Dataset):
     prepared: Transcripts
     spec: SpeechSpec
     longest: int  # samples
-
-    @property
-    def is_prepared(self) -> bool:
-        """Whether its examples are there to be read; their tokens are made when they are needed."""
-        return sources.is_prepared(self.prepared.raw.builder)
-
-    def record(self, folder: Path) -> None:
-        """As in Dataset, with the vocabulary."""
-        recorded.write(folder, recorded.describe(self.prepared.raw.builder), self.vocabulary.serialized)
-
-    @property
-    def vocabulary(self) -> vocabulary_lib.Vocabulary:
-        """Between text and ids; its `size` and special ids are known before the data set is prepared."""
-        return self.prepared.vocabulary
 
     @property
     def cache(self) -> bool:
@@ -248,10 +233,9 @@ class Speech(datasets.Dataset):
 
 
 def load(spec: SpeechSpec, shortening: int = 1, known: recorded.Recorded | None = None) -> Speech:
-    """The sounds that `spec` describes; no example is read yet.
+    """The sounds that `spec` describes; nothing is prepared, and no example is read yet.
 
-    A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
-    prepare it when its counts or its examples are asked for. The encoder has one place for `shortening` frames.
+    The encoder has one place for `shortening` frames.
     Raises ValueError for an unknown name or field of a template, and for a bad setting.
     """
     mel = audio.LogMel(spec)
@@ -260,7 +244,6 @@ def load(spec: SpeechSpec, shortening: int = 1, known: recorded.Recorded | None 
         raise ValueError(f"config.data.name={spec.name!r} holds no sounds, only {', '.join(builder.info.features)}")
     template = templates.Template(spec.target, spec.target, templates.REFERENCES)
     template.check(spec.name, builder.info.features)
-    builder = datasets.prepared(builder, spec.name, spec.dir)
     settings = vocabulary_lib.Settings(spec.vocab_size, spec.vocab_type, spec.vocab_coverage, spec.byte_fallback)
     raw = sources.Prepared(builder, spec.name, spec.validation_fraction)
     longest = round(spec.max_seconds * mel.rate)
@@ -285,10 +268,3 @@ def places(spec: SpeechSpec, shortening: int) -> tuple[int, int]:
     frames = (mel.frames(round(each * mel.rate)) for each in (spec.train_seconds or spec.max_seconds, spec.max_seconds))
     learnt, longest = (-(-each // shortening) for each in frames)
     return learnt, longest
-
-
-def make_tokens(spec: SpeechSpec) -> str:
-    """Makes the vocabulary and the tokens of `load(spec)` unless that is done; returns what to tell the user."""
-    prepared = load(spec).prepared
-    words, folder = prepared.vocabulary, prepared.folder
-    return f"{prepared.name}: {words.pieces:,} tokens, vocabulary {words.digest}, in {folder}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from research.data import datasets, packing, pipeline, recorded, sentences, sources, templates, tokens
+from research.data import packing, pipeline, recorded, sentences, sources, templates, token_data, tokens
 from research.data import vocabulary as vocabulary_lib
 from research.data.builders import text_folder
 from research.measure import progress
@@ -48,7 +48,7 @@ class TextSpec(tokens.TokensSpec, tag="text"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Text(datasets.Dataset):
+class Text(token_data.TokenDataset):
     """Pairs of texts. A batch holds, beside `index` and `weight`, int32 [batch, length]
 
     source, target                      token ids, each example ending in EOS; 0: padding. Where the places of a source
@@ -62,11 +62,6 @@ class Text(datasets.Dataset):
     prepared: tokens.Tokens
     spec: TextSpec
 
-    @property
-    def is_prepared(self) -> bool:
-        """Whether its texts are there to be read; their tokens are made when they are needed."""
-        return sources.is_prepared(self.prepared.raw.builder)
-
     def record(self, folder: Path) -> None:
         """As in Dataset, with the vocabulary, and the targets where they are so few that they may be classes."""
         try:
@@ -77,15 +72,10 @@ class Text(datasets.Dataset):
         recorded.write(folder, description, self.vocabulary.serialized)
 
     @property
-    def vocabulary(self) -> vocabulary_lib.Vocabulary:
-        """Between text and ids; its `size` and special ids are known before the data set is prepared."""
-        return self.prepared.vocabulary
-
-    @property
     def counts(self) -> dict[str, int]:
-        """Examples in train, validation and test, however they are packed; tokenises them, where that is not done.
+        """Examples in train, validation and test, however they are packed.
 
-        Raises ValueError where the data set is not prepared, and for an example that is too long.
+        Raises ValueError where they are not prepared, and for one that is too long.
         """
         self._lengths  # noqa: B018  Raises.
         return self.prepared.counts
@@ -218,10 +208,8 @@ class Text(datasets.Dataset):
 
 
 def load(spec: TextSpec, known: recorded.Recorded | None = None) -> Text:
-    """The texts that `spec` describes; no example is read yet.
+    """The texts that `spec` describes; nothing is prepared, and no example is read yet; `known` is as in datasets.
 
-    A folder that has not been prepared, or that changed since, is prepared here; any other data set says how to
-    prepare it when its counts or its examples are asked for. Their tokens are made then too; `known` is as in datasets.
     Raises ValueError for an unknown name, field of a template or special token, and for a bad setting.
     """
     if not known and spec.name.startswith(sources.FOLDER):
@@ -229,7 +217,6 @@ def load(spec: TextSpec, known: recorded.Recorded | None = None) -> Text:
     builder = known or sources.open_builder(spec.name, spec.dir)
     template = templates.choose(spec.name, spec.source, spec.target)
     template.check(spec.name, builder.info.features)
-    builder = datasets.prepared(builder, spec.name, spec.dir)
     settings = vocabulary_lib.Settings(
         size=spec.vocab_size,
         type=spec.vocab_type,
@@ -245,10 +232,3 @@ def load(spec: TextSpec, known: recorded.Recorded | None = None) -> Text:
         prepared.vocabulary  # noqa: B018  Raises where the file does not fit.
     to_arrays = packing.ToArrays(spec.source_length, spec.target_length)
     return Text(prepared, to_arrays, to_arrays, spec.workers, spec.prefetch, spec)
-
-
-def make_tokens(spec: TextSpec) -> str:
-    """Makes the vocabulary and the tokens of `load(spec)` unless that is done; returns what to tell the user."""
-    prepared = load(spec).prepared
-    words, folder = prepared.vocabulary, prepared.folder
-    return f"{prepared.name}: {words.pieces:,} tokens, vocabulary {words.digest}, in {folder}"

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ VOCAB_COVERAGE = checks.between(0.9, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """As sources.Prepared, for texts: what is not yet tokenised is so when it is first needed.
+    """As sources.Prepared, for texts: `prepare` makes tokens of what is not yet tokenised.
 
     vocabulary_file   a sentencepiece model; "": one is trained with `settings` on the training split
     """
@@ -97,24 +97,43 @@ class Tokens:
             return vocabulary_lib.Vocabulary.of_file(self.vocabulary_file, settings.size, settings.special_tokens)
         return vocabulary_lib.Vocabulary(lambda: self.folder / "vocabulary.model", self.settings.size)
 
+    def prepare(self) -> None:
+        """Prepares the texts, see prepare.ensure, and makes the vocabulary and the tokens unless that is done.
+
+        Raises ValueError where the data set is not prepared, and for an example that the template cannot use.
+        """
+        prepare.ensure(self.raw)
+        folder = self._place
+        if not folder.is_dir():
+            with prepare.locked(folder.parent):
+                if not folder.is_dir():  # by another process, meanwhile
+                    self._write(folder)
+
     @cached_property
     def folder(self) -> Path:
-        """The folder of the ids, complete. Raises ValueError where the data set is not prepared."""
-        content = {
+        """The folder of the ids, complete. Raises ValueError where there is none, see `prepare`."""
+        folder = self._place
+        if not folder.is_dir():
+            raise ValueError(f"the tokens of {self.name!r} are not made; train, or run: {self.raw.prepare_command}")
+        integrity.verify(folder, self.raw.prepare_command, needed=True)
+        return folder
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        """What the ids depend on."""
+        return {
             "layout": LAYOUT,
             "texts": self.raw.fingerprint,
             "template": [self.template.source, self.template.target],
             "vocabulary": self.vocabulary.digest if self.vocabulary_file else self.settings.described(),
         }
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+    @cached_property
+    def _place(self) -> Path:
+        """The folder of the ids, made or not."""
+        digest = hashlib.sha256(json.dumps(self._content, sort_keys=True).encode()).hexdigest()[:8]
         kind = "given" if self.vocabulary_file else f"{self.settings.type}-{self.settings.size}"
-        folder = self.raw.folder / "tokens" / f"{kind}-{digest}"
-        if not folder.is_dir():
-            with prepare.locked(folder.parent):
-                if not folder.is_dir():  # by another process, meanwhile
-                    self._write(folder, content)
-        integrity.verify(folder, self.raw.prepare_command, needed=True)
-        return folder
+        return self.raw.folder / "tokens" / f"{kind}-{digest}"
 
     def fields(self, split: str, index: int) -> dict[str, Any]:
         """The raw fields of an example, as strings, numbers and lists of them."""
@@ -152,7 +171,7 @@ class Tokens:
                 )
             yield source, target
 
-    def _write(self, folder: Path, content: Mapping[str, Any]) -> None:
+    def _write(self, folder: Path) -> None:
         for leftover in folder.parent.glob("incomplete.*"):
             shutil.rmtree(leftover)
         unfinished = folder.parent / f"incomplete.{folder.name}"
@@ -165,7 +184,8 @@ class Tokens:
         words = vocabulary_lib.Vocabulary(lambda: model, self.settings.size)
         for split in sources.SPLITS:
             self._tokenise(split, words, unfinished)
-        about = {"vocabulary_digest": words.digest, "vocabulary_tokens": words.pieces, "counts": self.counts, **content}
+        about = {"vocabulary_digest": words.digest, "vocabulary_tokens": words.pieces, "counts": self.counts}
+        about |= self._content
         (unfinished / "about.json").write_text(json.dumps(about, indent=1, ensure_ascii=False))
         integrity.write(unfinished)
         unfinished.rename(folder)

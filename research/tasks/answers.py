@@ -1,7 +1,7 @@
 """Answers to the examples of a split, as text, and what they score against the references."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,24 @@ import numpy as np
 from research.tasks import text_scores
 
 _GROUPED = ("accuracy_task_", "wer_speaker_")  # how the scores of groups of examples are called
+
+_EXAMPLE = {"references": ("a text",), "task": 1, "speaker": "a"}  # with every field that a score reads
+
+
+def check_gives(metrics: Sequence[str], name: str, means: Collection[str]) -> None:
+    """Raises ValueError where `metrics` will not give the score `name`; an evaluation gives the `means`, too.
+
+    An example is scored against itself, which says all names but those of groups of examples.
+    """
+    known = set(means)
+    for metric in metrics:
+        known |= text_scores.METRICS[metric](_EXAMPLE["references"], [_EXAMPLE])[0].keys()
+        if metric in text_scores.NEEDED and name.startswith(_GROUPED):
+            return
+    if name not in known:
+        raise ValueError(
+            f"config.task.select_by={name!r} is no score of task.metrics; choose from {', '.join(sorted(known))}"
+        )
 
 
 class Scorer:
@@ -40,23 +58,6 @@ class Scorer:
             found |= scores
             self.signatures |= dict.fromkeys(scores, signature)
         return found
-
-    def check_gives(self, name: str, others: Sequence[str]) -> None:
-        """Raises ValueError where `result` will not hold the score `name`; the evaluation gives the `others` too.
-
-        It scores one example against itself, which says all names but those of other groups of examples.
-        """
-        example = self._data.reference(self._split, 0)
-        entry = {field: example[field] for field in text_scores.FIELDS if field in example}
-        known = set(others)
-        for metric in self._metrics:
-            known |= text_scores.METRICS[metric](entry["references"][:1], [entry])[0].keys()
-            if metric in text_scores.NEEDED and name.startswith(_GROUPED):
-                return
-        if name not in known:
-            raise ValueError(
-                f"config.task.select_by={name!r} is no score of task.metrics; choose from {', '.join(sorted(known))}"
-            )
 
     def save(self, path: Path) -> None:
         """Writes a line `{"index", "prediction", "references"}` an answer, from which all scores can be made again."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from research.parallel.sharding import Table, constrain
 from research.spec import Spec, checks, field
+from research.tasks import selecting
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -108,6 +109,10 @@ class LabelTask:
     def derived(self, means: dict[str, float]) -> dict[str, float]:
         """Further metrics of a whole split from its means: none."""
         return {}
+
+    def check_selection(self, means: Collection[str], scored: bool) -> None:
+        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        selecting.check(self.selection[0], means, scored)
 
     def scorer(self, data: Any, split: str) -> "Scorer":
         """What collects the predictions for a split of `data` (a data.datasets.Pictures) on the host."""

@@ -1,7 +1,7 @@
 """Images to boxes: the losses of FCOS (Tian et al., 2019), non-maximum suppression inside the compiled step."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -143,6 +143,10 @@ class Task:
         best, order = jax.lax.top_k(jnp.where(stays, scores, 0), min(self.spec.max_detections, scores.shape[1]))
         chosen = jnp.take_along_axis(boxes, order[..., None], axis=1)
         return {"boxes": chosen, "scores": best, "labels": jnp.take_along_axis(labels, order, axis=1)}
+
+    def check_selection(self, means: Collection[str], scored: bool) -> None:
+        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        selecting.check(self.selection[0], means, scored)
 
     def scorer(self, data: Any, split: str) -> box_scores.Scorer:
         """What computes mAP on the host."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,10 @@ class Task(classification.LabelTask):
         if self.spec.flip_average:
             embeddings = faces.unit(embeddings + self._embed(variables, images[:, :, ::-1])[0])
         return {"embedding": embeddings}
+
+    def check_selection(self, means: Collection[str], scored: bool) -> None:
+        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        selecting.check(self.selection[0], means, scored and bool(self.spec.metrics))
 
     def scorer(self, data: Any, split: str) -> "Scorer | None":
         """What scores the embeddings of a split of `data` (a data.faces.Faces) on the host; None without metrics.

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from research.parallel.sharding import Table, constrain
 from research.spec import Role, Spec, checks, field
+from research.tasks import selecting
 from research.tasks.region_losses import REGIONS
 
 Batch = dict[str, jax.Array]
@@ -130,6 +131,10 @@ class Task:
         """`scores` of the confusion matrix of a whole split, which is the only one."""
         classes = len(self.class_names)
         return scores(np.asarray(means.get("confusion", np.zeros((classes, classes)))), self.class_names)
+
+    def check_selection(self, means: Collection[str], scored: bool) -> None:
+        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        selecting.check(self.selection[0], means, scored)
 
     def scorer(self, data: Any, split: str) -> "Scorer":
         """It keeps the predicted masks; every score is a sum, so it has none of its own."""

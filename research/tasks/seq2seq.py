@@ -1,7 +1,7 @@
 """Text to text: teacher-forced cross-entropy with label smoothing and z-loss; decoding; scores of what is decoded."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -202,6 +202,13 @@ class EncoderDecoderTask:
         cache = apply("init_cache", apply("encode", source, mask, positions), mask, steps, 1, source)
         step = lambda *args: apply("decode_step", *args)
         return decoding.greedy(step, cache, source.shape[0], steps, self.bos, self.eos)[0]
+
+    def check_selection(self, means: Collection[str], scored: bool) -> None:
+        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        name, metrics = self.selection[0], self.spec.metrics
+        selecting.check(name, means, scored and bool(metrics))
+        if name not in means:
+            answers.check_gives(metrics, name, means)
 
     def scorer(self, data: Any, split: str) -> answers.Scorer | None:
         """What scores the answers to a split of `data` on the host; None without metrics."""

@@ -48,20 +48,21 @@ class Session:
         self.revision = result.revision()  # now, since the tree may change while the run goes on
         self.reported = reporting.of_config(config) if write else {}  # and so may the config file
         self.program = build(config, task)
-        if write:
-            # These raise, before anything is written, when the data set is not prepared, or is damaged.
-            _ = data.counts, data.fingerprint
-            self.check()
-        elif not (self.workdir / "checkpoints").exists():
-            raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
         self.lock = lock.Lock(self.workdir, self.say)
         self.validated: dict[int, dict[str, float]] = {}  # step -> what its evaluation gave
         claim = functools.partial(
             rundir.claim, files, config, name=str(workdir), in_use=not write,
             checkpoints=self.workdir / "checkpoints", warn=self.say,
         )  # fmt: skip
+        if write:
+            self.check()
+        elif not (self.workdir / "checkpoints").exists():
+            raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
         self.changed = claim(write=False)
         if write:
+            # This raises, before anything is written to the run directory, when the data set cannot be had.
+            self.info = data.prepare()
+            self.check_with_data()
             self._take_lock()
         try:
             self._open(processes.is_main() and write, claim)
@@ -108,7 +109,10 @@ class Session:
         self.profile = profile.Profile(self.settings.profile if main else "", files / "events")
 
     def check(self) -> None:
-        """What else has to be right before anything is written."""
+        """What else has to be right in a config before data are prepared."""
+
+    def check_with_data(self) -> None:
+        """What else has to be right before anything is written to the run directory."""
 
     def say(self, line: str) -> None:
         """One line to a person, on standard error, above the progress bar."""
@@ -132,7 +136,8 @@ class Session:
         sys.exit(preemption.EXIT_CODE)
 
     def evaluate(self) -> dict[str, Any]:
-        """Scores the selected checkpoint of a trained run on validation and test, and writes nothing."""
+        """Scores the selected checkpoint of a trained run on validation and test; writes nothing but prepared data."""
+        self.data.prepare()
         step, state = self.restore_selected()
         values = {}
         for split in ("validation", "test"):

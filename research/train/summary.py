@@ -2,19 +2,20 @@
 
 from typing import Any
 
+from research.spec.contracts import DatasetInfo
 from research.train.program import Program
 
 
-def lines(config: Any, program: Program, data: Any, step: int) -> list[str]:
+def lines(config: Any, program: Program, info: DatasetInfo, step: int) -> list[str]:
     """A few lines for a person, of a run that goes on at `step`."""
     sizes = [f"{axis} {size}" for axis, size in program.mesh.shape.items() if size > 1]
     kind = program.mesh.devices.flat[0].device_kind
     where = f"{program.mesh.size} x {kind} ({', '.join(sizes)})" if sizes else f"1 x {kind}"
-    counts = ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
+    counts = ", ".join(f"{count:,} {split}" for split, count in info.counts.items())
     dtypes = f"parameters in {config.precision.params}, computed in {config.precision.compute}"
     first = f", from step {step:,} on" if step else ""
     return [
         f"training: {program.num_params:,} {dtypes}, on {where}",
-        f"training: {data.name} with {counts} examples",
+        f"training: {info.name} with {counts} examples",
         f"training: {config.train.steps:,} steps of {config.train.batch_size:,}{first}",
     ]

@@ -12,7 +12,6 @@ import numpy as np
 
 from research import config as config_lib
 from research.command import FULL, Failure
-from research.data.datasets import Dataset
 from research.files import sealed
 from research.measure import flops, progress
 from research.measure.chips import chip_of
@@ -116,36 +115,27 @@ class Run(Session):
         super().__init__(config, task, data, workdir, write=True)
 
     def check(self) -> None:
+        """Raises ValueError where no evaluation while training will give the metric that chooses checkpoints."""
+        example = self.task.example(self.settings.eval_batch_size)
+        sums = jax.eval_shape(self.program.eval_step, self.program.state.evaluated, example)
+        means = {metric: np.ones(total.shape) for metric, (total, _) in sums.items()}
+        known = {metric for metric, mean in means.items() if not np.ndim(mean)} | self.task.derived(means).keys()
+        self.task.check_selection(known, scored=self.settings.score == "all")
+
+    def check_with_data(self) -> None:
         """Finds the weights that a fresh state begins with; there are none where the run has begun already.
 
         Raises ValueError for those that do not fit, and where answers to the data could not be scored.
         """
         self.task.scorer(self.data, "test")
-        self._check_selection(self.task.scorer(self.data, "validation") if self.settings.score == "all" else None)
+        if self.settings.score == "all":
+            self.task.scorer(self.data, "validation")
         path = self.settings.init_from
         if not path or has_steps(self.workdir / "checkpoints"):
             return
         if self.start is None:
             raise ValueError(f"config.train.init_from={path!r} is not supported by this experiment; leave it empty")
         self.weights = self.start(self.config, self.task, self.program, self.data)
-
-    def _check_selection(self, scorer: Any) -> None:
-        """Raises ValueError where no evaluation while training will give the metric that chooses checkpoints."""
-        name, example = self.task.selection[0], self.task.example(self.settings.eval_batch_size)
-        sums = jax.eval_shape(self.program.eval_step, self.program.state.evaluated, example)
-        means = {metric: np.ones(total.shape) for metric, (total, _) in sums.items()}
-        known = sorted(
-            {metric for metric, mean in means.items() if not np.ndim(mean)} | self.task.derived(means).keys()
-        )
-        if name in known:
-            return
-        if scorer is None:
-            raise ValueError(
-                f"config.task.select_by={name!r} is not what an evaluation while training gives; choose from "
-                f"{', '.join(known)}, or set config.train.score='all' to score answers while training"
-            )
-        if hasattr(scorer, "check_gives"):
-            scorer.check_gives(name, known)
 
     def train(self) -> dict[str, Any] | None:
         """See `run`. Whatever ends it, what was being saved is on disk before, unless a second Ctrl-C comes."""
@@ -189,7 +179,7 @@ class Run(Session):
             done.unlink(missing_ok=True)
         if self.stop.poll():
             self.leave(None)
-        for line in summary.lines(self.config, self.program, self.data, step):
+        for line in summary.lines(self.config, self.program, self.info, step):
             self.say(line)
         # Only now: a finished run keeps the test scores in its metrics.
         evaluated = step > 0 and self.checkpoints.was_evaluated(step)
@@ -229,7 +219,7 @@ class Run(Session):
 
     def _record_data(self) -> None:
         """What prediction needs of the data set goes into the run directory, once it is known to be the right one."""
-        if processes.is_main() and isinstance(self.data, Dataset):
+        if processes.is_main():
             self.data.record(self.folder.files)
 
     def _begin(self) -> State:
@@ -344,7 +334,7 @@ class Run(Session):
                 self.lock.check()
                 self.metrics.flush()
                 self.folder.push()
-                meta = {"config": config_lib.plain(self.config), "data_fingerprint": self.data.fingerprint}
+                meta = {"config": config_lib.plain(self.config), "data_fingerprint": self.info.fingerprint}
                 if step in self.validated:
                     meta["validation"] = self.validated[step]
                 self.checkpoints.save(self.program, step, state, meta, score)
@@ -385,7 +375,7 @@ class Run(Session):
         files = self.folder.files
         # Those that lie in the checkpoint, under its checksum, and not those of the log.
         scores = rundir.finite(self.validated.get(step, {}) | values)
-        content = result.describe(self.config, self.program, self.data, files, self.revision, step, scores)
+        content = result.describe(self.config, self.program, self.info, files, self.revision, step, scores)
         if scorer:
             scorer.save(files / "predictions.jsonl")
             content["signatures"] = {f"test/{name}": text for name, text in scorer.signatures.items()}

@@ -12,6 +12,7 @@ from PIL import Image
 from research.data import clips, images, prepare, video_files
 from research.data.builders import fight_surv_video, moving_digits
 from research.data.spec import ClipSpec
+from tests import samples
 from tests.data.conftest import encoded_picture
 
 
@@ -66,7 +67,7 @@ def write_folder(root, per_class=10):
 def test_a_folder_of_videos_is_a_data_set(tmp_path):
     root = write_folder(tmp_path / "videos")
     settings = {"name": f"folder:{root}", "dir": str(tmp_path / "data"), "image_size": 16, "frames": 4}
-    data = clips.load(ClipSpec(**settings))
+    data = samples.prepared(clips.load(ClipSpec(**settings)))
     assert data.class_names == ("dark", "light") and data.counts == {"train": 16, "validation": 2, "test": 2}
     batch = next(data.train_batches(0, 4))
     assert batch["image"].shape == (4, 4, 16, 16, 3) and set(batch["label"]) <= {0, 1}
@@ -74,7 +75,7 @@ def test_a_folder_of_videos_is_a_data_set(tmp_path):
     assert data.reference("test", 0)["class"] == data.reference("test", 0)["clip"].split("/")[0]
     (root / "dark/broken.avi").write_bytes(b"RIFF")
     with pytest.raises(ValueError, match=r"dark/broken.avi cannot be used \(video .*--skip_undecodable"):
-        clips.load(ClipSpec(**settings))
+        clips.load(ClipSpec(**settings)).prepare()
     message = prepare.prepare(settings["name"], data_dir=settings["dir"], skip_undecodable=True)
     assert "train 20, 1 undecodable left out" in message
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from research.data import detection, images, prepare
 from research.data.builders import boxes, shapes
+from tests import samples
 from tests.data.conftest import encoded_picture
 
 CONFIG = {"image_size": (24, 32), "max_boxes": 8}
@@ -38,7 +39,7 @@ def write_voc(root, count=10, replaced=None, folders=("JPEGImages", "Annotations
 
 
 def load_data(**config):
-    return detection.load(detection.DetectionDataSpec(**(CONFIG | config)))
+    return samples.prepared(detection.load(detection.DetectionDataSpec(**(CONFIG | config))))
 
 
 @pytest.fixture

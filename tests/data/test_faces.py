@@ -11,6 +11,7 @@ from PIL import Image
 from research.data import faces, pairs, prepare, sources
 from research.data.builders import casia_webface, extended_yale_b, orl_faces
 from research.data.spec import FaceDataSpec
+from tests import samples
 from tests.data.conftest import encoded_picture
 
 YALE = ("A+000E+00", "A+005E-10", "A-035E+15", "A+085E-20", "A+110E+65", "A+000E+90", "A-010E+00", "A+050E-40", "A+0E0")
@@ -124,7 +125,7 @@ def make_spec(tmp_path, **settings):
 
 
 def load_folder(root, tmp_path, **settings):
-    return faces.load(make_spec(tmp_path, name=f"folder:{root}", **settings), False)
+    return samples.prepared(faces.load(make_spec(tmp_path, name=f"folder:{root}", **settings), False))
 
 
 def test_a_folder_with_pairs_and_labels(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from research.data import datasets, prepare
 from research.data.spec import ImageSpec
+from tests import samples
 from tests.data.conftest import encoded_picture
 
 
@@ -23,8 +24,9 @@ def write_folder(root, splits=("",), per_class=20):
 
 @pytest.fixture
 def load(tmp_path):
-    """Loads the folder of a path, which prepares it."""
-    return lambda root: datasets.load(ImageSpec(name=f"folder:{root}", dir=str(tmp_path / "data"), image_size=8))
+    """Loads the folder of a path and prepares it."""
+    settings = {"dir": str(tmp_path / "data"), "image_size": 8}
+    return lambda root: samples.prepared(datasets.load(ImageSpec(name=f"folder:{root}", **settings)))
 
 
 def test_a_folder_of_classes_is_a_data_set(tmp_path, load):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from research.data import prepare, segmentation
 from research.data.builders import camvid, mask_folder
+from tests import samples
 from tests.data.conftest import encoded_picture
 
 
@@ -32,7 +33,7 @@ def write_pairs(root, split="", count=10, size=(12, 16), classes="ground\ncar\t#
 
 
 def load_data(**config):
-    return segmentation.load(segmentation.SegmentationDataSpec(**config))
+    return samples.prepared(segmentation.load(segmentation.SegmentationDataSpec(**config)))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from research.data import sources, text
 from research.data.sentences import Splitter
+from tests import samples
 
 STOP, EOS = 7, 1
 
@@ -48,7 +49,7 @@ def load(tmp_path_factory):
         (place / f"{split}.tsv").write_text("".join(f"{story}\t{answer}\n" for story, answer in STORIES))
     settings = {"vocab_size": 60, "byte_fallback": False, "vocab_coverage": 1.0, "target_length": 16}
     settings |= {"source_length": 6, "sentence_length": 24, "name": f"folder:{place}", "dir": str(place / "prepared")}
-    return lambda **other: text.load(text.TextSpec(**{**settings, **other}))
+    return lambda **other: samples.prepared(text.load(text.TextSpec(**{**settings, **other})))
 
 
 def sentences_of(data, batch):

@@ -180,7 +180,7 @@ def test_librispeech_in_its_own_layout(tmp_path):
         (b"19", 16_000, 4000)
     }
     data = speech.load(speech.SpeechSpec(name="librispeech_flac/clean100", dir=str(tmp_path), vocab_size=40))
-    assert data.counts["train"] == 6
+    assert data.prepare().counts["train"] == 6
 
 
 @pytest.mark.parametrize(

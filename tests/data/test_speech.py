@@ -6,6 +6,7 @@ import soundfile
 
 from research.data import audio, joining, prepare, sound_files, speech
 from research.data.builders import dial_tones
+from tests import samples
 
 SETTINGS = {
     "name": "dial_tones", "sample_rate": 8000, "mels": 20, "max_seconds": 1.2, "target_length": 8, "vocab_size": 64,
@@ -24,7 +25,8 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def load(place):
-    return lambda **other: speech.load(speech.SpeechSpec(**{"dir": place, **SETTINGS, **other}), SHORTENING)
+    spec = lambda other: speech.SpeechSpec(**{"dir": place, **SETTINGS, **other})
+    return lambda **other: samples.prepared(speech.load(spec(other), SHORTENING))
 
 
 def test_a_batch_has_the_arrays_that_are_promised(load):
@@ -194,7 +196,7 @@ def write_folder(root, rows=10, **options):
 
 def load_folder(root, **other):
     spec = speech.SpeechSpec(**{**SETTINGS, "name": f"folder:{root}", "dir": str(root.parent), **other})
-    return speech.load(spec, SHORTENING)
+    return samples.prepared(speech.load(spec, SHORTENING))
 
 
 def test_a_folder_is_a_data_set(tmp_path):

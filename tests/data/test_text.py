@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from research.data import prepare, sources, templates, text, tokens, vocabulary
+from tests import samples
 from tests.data.conftest import ROOT, run_python
 
 NOUNS = ("cat", "dog", "bird", "horse", "fish")
@@ -49,7 +50,7 @@ def place(tmp_path_factory):
 def load(place):
     """Loads these texts with other settings."""
     where = {"name": f"folder:{place}/pairs", "dir": str(place)}
-    return lambda **other: text.load(text.TextSpec(**where | SETTINGS | other))
+    return lambda **other: samples.tokenised(text.load(text.TextSpec(**where | SETTINGS | other)))
 
 
 def unpacked(batch, side):
@@ -131,7 +132,7 @@ def test_references_are_raw_strings(load):
 
 
 def test_prepared_twice_it_is_the_same(place, load, tmp_path):
-    again = text.load(text.TextSpec(name=f"folder:{place}/pairs", dir=str(tmp_path), **SETTINGS))
+    again = samples.prepared(text.load(text.TextSpec(name=f"folder:{place}/pairs", dir=str(tmp_path), **SETTINGS)))
     first = load()
     assert again.vocabulary.digest == first.vocabulary.digest
     assert again.fingerprint == first.fingerprint
@@ -165,7 +166,8 @@ def test_the_vocabulary_is_learnt_from_the_training_split_alone(place, load, tmp
     for split in sources.SPLITS:
         lines = (place / f"pairs/{split}.tsv").read_text()
         (tmp_path / f"{split}.tsv").write_text(lines if split == "train" else lines.replace("cat", "zebra"))
-    other = text.load(text.TextSpec(name=f"folder:{tmp_path}", dir=str(tmp_path / "data"), **SETTINGS))
+    settings = {"name": f"folder:{tmp_path}", "dir": str(tmp_path / "data")} | SETTINGS
+    other = samples.tokenised(text.load(text.TextSpec(**settings)))
     assert other.vocabulary.digest == load().vocabulary.digest
     assert other.fingerprint != load().fingerprint
 
@@ -307,7 +309,8 @@ def test_no_tensorflow(tmp_path):
     write_pairs(tmp_path / "pairs")
     code = (
         "import sys; from research.data import text; "
-        f"d = text.load(text.TextSpec(name='folder:{tmp_path}/pairs', dir='{tmp_path}')); next(d.train_batches(0, 2)); "
+        f"d = text.load(text.TextSpec(name='folder:{tmp_path}/pairs', dir='{tmp_path}')); "
+        "d.prepare(); next(d.train_batches(0, 2)); "
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert run_python("-c", code).returncode == 0
@@ -344,7 +347,7 @@ def test_catalogue_names(tmp_path, monkeypatch, name, example, expected):
     generators = lambda self, dl_manager: {split: examples(split, count) for split, count in parts.items()}
     monkeypatch.setattr(type(builder), "_split_generators", generators)
     prepare.prepare(name, data_dir=str(tmp_path))
-    data = text.load(text.TextSpec(name=name, dir=str(tmp_path)))
+    data = samples.prepared(text.load(text.TextSpec(name=name, dir=str(tmp_path))))
     assert data.counts == {"train": 36, "validation": 4, "test": 7}, "a test split without targets is not used"
     reference = data.reference("test", 3)
     assert (reference["source"], reference["target"], reference["references"]) == expected

@@ -14,6 +14,7 @@ import pytest
 
 from research.data import prepare, sources, templates, text
 from research.data.builders import cnn_dailymail, text_files
+from tests import samples
 from tests.data.conftest import ROOT
 
 SHARED = Path(os.environ.get("TESSERA_SHARED_DATA", ROOT.parent / "shared/data"))
@@ -261,6 +262,7 @@ def test_cnn_dailymail(tmp_path, packed):
     }
     assert expected in found["test"]
     data = text.load(text.TextSpec(name="cnn_dailymail", dir=str(tmp_path)))
+    data.prepare_vocabulary()
     assert data.vocabulary.decode(data.vocabulary.encode(expected["highlights"])) == expected["highlights"]
 
 
@@ -286,7 +288,7 @@ def test_cnn_dailymail_agrees_with_the_catalogues_own_parser(tmp_path, monkeypat
 
 
 def load_folder(path, tmp_path, **settings):
-    return text.load(text.TextSpec(name=f"folder:{path}", dir=str(tmp_path / "data"), **settings))
+    return samples.prepared(text.load(text.TextSpec(name=f"folder:{path}", dir=str(tmp_path / "data"), **settings)))
 
 
 def test_a_single_tsv_file_is_a_data_set(tmp_path):

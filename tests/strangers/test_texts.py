@@ -234,7 +234,7 @@ def test_questions_of_the_catalogue_without_answer(tmp_path):
 
     Squad(data_dir=tmp_path, config="v2.0", file_format="array_record").download_and_prepare()
     data = text.load(text.TextSpec(name="squad/v2.0", dir=str(tmp_path), source_length=64, target_length=64))
-    counts = data.counts
+    counts = data.prepare().counts
     assert counts == {"train": 27, "validation": 3, "test": 30}
     references = [data.reference("test", index)["references"] for index in range(30)]
     assert references.count(("",)) == 10

@@ -8,6 +8,7 @@ from flax import linen as nn
 from research import config as config_lib
 from research.config import Source
 from research.parallel.sharding import constrain
+from research.spec.contracts import DatasetInfo
 from research.tasks import classification
 from research.train.settings import Experiment
 
@@ -46,6 +47,12 @@ class Data:
     @property
     def counts(self):
         return {"train": 64, "validation": 20, "test": 22}
+
+    def prepare(self):
+        return DatasetInfo(self.name, self.version, self.counts, self.fingerprint, self.class_names)
+
+    def record(self, folder):
+        """Nothing: a run on random images is used with the data at hand."""
 
     def reference(self, split, index):
         """The label of an example, as its scorer wants it."""

@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from research.data import image_files
 from research.data.builders import folder, text_files
 from research.data.builders.masks import Labelled, MaskBuilder, encode_mask
-from research.data.views import VOID
+from research.data.views import VOID, Size
 
 CLASSES_FILE = "classes.txt"
 CITYSCAPES = {  # class -> its number among labelIds, and its colour
@@ -64,6 +64,12 @@ class MaskFolder(MaskBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split, read(self._root, each)) for split, each in self._splits.items()}
+
+    def largest(self) -> Size | None:
+        """The largest height and width of the images, as their headers have them; None where no header can be read."""
+        paths = (self._root / pair.picture for pairs in self._splits.values() for pair in pairs)
+        sizes = [size for path in paths if (size := image_files.size(path))]
+        return (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else None
 
 
 class CityscapesFine(MaskBuilder, skip_registration=True):
