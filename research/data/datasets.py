@@ -1,14 +1,14 @@
 """`load(spec)`: labelled images as batches that are a function of (seed, step)."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from research.data import pipeline, prepare, recorded, sources
 from research.data.spec import AugmentedImageSpec, ImageSpec, StillImageSpec
-from research.spec.contracts import DatasetInfo
+from research.spec.contracts import Batches, DatasetInfo
 from research.spec.fields import infos
 
 
@@ -73,15 +73,13 @@ class Dataset:
 
     def train_batches(
         self, seed: int, batch_size: int, start: int = 0, rows: slice | Sequence[int] | None = None
-    ) -> Iterator[pipeline.Batch]:
+    ) -> Batches:
         """Rows `rows` (None: all) of the batches `start`, `start + 1`, ... of the run `seed`, without end."""
         return pipeline.train_batches(
             self.source("train"), self.train_transform, seed, batch_size, start, rows, self.workers, self.prefetch
         )
 
-    def eval_batches(
-        self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None
-    ) -> Iterator[pipeline.Batch]:
+    def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
         """Rows `rows` (None: all) of the batches of a whole split in order; padding has weight 0 and index -1."""
         return pipeline.eval_batches(
             self.source(split), self.eval_transform, batch_size, rows, self.workers, self.prefetch

@@ -1,15 +1,16 @@
 """`load(spec)`: images and their boxes as batches that are a function of (seed, step)."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from research.data import datasets, images, pipeline, recorded, sources, views
+from research.data import datasets, images, recorded, sources, views
 from research.data.spec import SHARE, SIDE, MarkedImageSpec
 from research.spec import checks, field, invalid
+from research.spec.contracts import Batches
 
 CHANNELS = 3
 MOSAIC_CENTRE = (0.3, 0.7)  # of the canvas
@@ -167,7 +168,7 @@ class Detections(datasets.Classed):
         """Height, width and channels of the canvas."""
         return (*self.train_transform.size, CHANNELS)
 
-    def train_batches(self, *args: Any, **kwargs: Any) -> Iterator[pipeline.Batch]:
+    def train_batches(self, *args: Any, **kwargs: Any) -> Batches:
         """As in Dataset; which examples a mosaic is made of depends on (seed, example, epoch) too."""
         others = self.source("train") if self.train_transform.mosaic else None
         ready = dataclasses.replace(self, train_transform=dataclasses.replace(self.train_transform, others=others))

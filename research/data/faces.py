@@ -6,7 +6,7 @@ Any labelled pictures will do, classes being people; only builders of faces have
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from research.data import datasets, pairs, pipeline, recorded
 from research.data.spec import FaceDataSpec
+from research.spec.contracts import Batches
 
 NO_COLUMNS = ("image", "label", "path")
 
@@ -45,9 +46,7 @@ class Faces(datasets.Pictures):
         stored = self._metadata.get("pairs")
         return hashlib.sha256(f"{content} {json.dumps(stored)}".encode()).hexdigest()[:16] if stored else content
 
-    def eval_batches(
-        self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None
-    ) -> Iterator[pipeline.Batch]:
+    def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
         """As in Dataset, with the gallery."""
         if not self.gallery:
             yield from super().eval_batches(split, batch_size, rows)

@@ -16,14 +16,15 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from research.command import Failure
+from research.spec.contracts import Batches, HostBatch
 
-Batch = dict[str, np.ndarray]
+Batch = HostBatch
 Example = Mapping[str, Any]
 
 
@@ -36,7 +37,7 @@ def train_batches(
     rows: slice | Sequence[int] | None = None,
     workers: int = 0,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+) -> Batches:
     """Yields the rows `rows` (None: all) of the shuffled batches `start`, `start + 1`, ... without end.
 
     `transform(example, rng)` gets a generator that depends on (seed, example, epoch) alone. `workers` processes
@@ -61,7 +62,7 @@ def eval_batches(
     rows: slice | Sequence[int] | None = None,
     workers: int = 0,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+) -> Batches:
     """Yields the rows `rows` (None: all) of the batches of the whole source in order.
 
     The last batch is filled up with zeros of index -1 and weight 0.
@@ -78,7 +79,7 @@ def derive_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{purpose}/{seed}".encode()).digest()[:4], "little")
 
 
-def _iterate(dataset, batch_size, start, rows, workers, prefetch) -> Iterator[Batch]:
+def _iterate(dataset, batch_size, start, rows, workers, prefetch) -> Batches:
     import grain
 
     batches = grain.MapDataset.source(_Batches(dataset, batch_size, rows))[start:]
@@ -91,7 +92,7 @@ def _iterate(dataset, batch_size, start, rows, workers, prefetch) -> Iterator[Ba
     return _until_closed(iter(batches))
 
 
-def _until_closed(batches) -> Iterator[Batch]:
+def _until_closed(batches) -> Batches:
     """The batches; the processes that make them end when this is closed, as a `for` loop's end does not."""
     try:
         yield from batches

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from research.data import vocabulary as vocabulary_lib
 from research.data.utterances import Joined, Subset, ToArrays, Utterances
 from research.measure import progress
 from research.spec import Role, checks, field, invalid
+from research.spec.contracts import Batches
 
 _SECONDS = 86_400
 
@@ -185,9 +186,7 @@ class Speech(token_data.TokenDataset):
         limits = self.train_transform.longest, self.train_transform.target_length
         return Joined(utterances, groups, *lengths, *settings, *limits)
 
-    def eval_batches(
-        self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None
-    ) -> Iterator[pipeline.Batch]:
+    def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
         """Rows `rows` (None: all) of batches that hold each example of a split once, short ones first.
 
         Padding has weight 0 and index -1.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from research.data import vocabulary as vocabulary_lib
 from research.data.builders import text_folder
 from research.measure import progress
 from research.spec import Role, checks, field
+from research.spec.contracts import Batches
 
 
 class TextSpec(tokens.TokensSpec, tag="text"):
@@ -129,9 +130,7 @@ class Text(token_data.TokenDataset):
             return None
         return sentences.Splitter(self.vocabulary.ids_ending_in(sentences.ENDS), self.spec.sentence_length)
 
-    def eval_batches(
-        self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None
-    ) -> Iterator[pipeline.Batch]:
+    def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
         """Rows `rows` (None: all) of batches that hold each example of a split once, one a row, short ones first.
 
         The lengths of a batch are those of its bucket, see packing.buckets: they say something about how long the

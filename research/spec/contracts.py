@@ -5,23 +5,26 @@ optimizer and no input pipeline.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.stages import Wrapped
 
 HostBatch: TypeAlias = dict[str, np.ndarray]  # name -> array [batch, ...], beside them `index` and `weight` [batch]
-Batch: TypeAlias = Mapping[str, jax.Array]  # the same on the mesh
+Batches: TypeAlias = Generator[HostBatch, None, None]  # to be closed, which ends the processes that make them
+Batch: TypeAlias = dict[str, jax.Array]  # the same on the mesh
 Totals: TypeAlias = Mapping[str, jax.Array]  # the normalisers of a loss, over the global batch
-Sums: TypeAlias = Mapping[str, tuple[jax.Array, jax.Array]]  # metric -> sum over the examples, and their weight
+Sums: TypeAlias = dict[str, tuple[jax.Array, jax.Array]]  # metric -> sum over the examples, and their weight
 Outputs: TypeAlias = Mapping[str, jax.Array]  # what a model makes of a batch, each [batch, ...]
 HostOutputs: TypeAlias = Mapping[str, np.ndarray]
 Tree: TypeAlias = "jax.Array | Mapping[str, Tree]"
 Variables: TypeAlias = Mapping[str, Mapping[str, Tree]]  # collection, such as `params` -> its arrays by module
 LossAux: TypeAlias = tuple[Variables, Sums]  # the collections that training changes, such as `batch_stats`; metrics
-Axes: TypeAlias = Sequence[tuple[str, tuple[str | None, ...]]]  # regex of a parameter's path -> logical axes
+Axes: TypeAlias = Sequence[tuple[str, Sequence[str | None]]]  # regex of a parameter path -> logical axes
 Reference: TypeAlias = Mapping[str, object]  # what a score needs of an example, or a person to find it again
 Rows: TypeAlias = slice | Sequence[int]  # of a global batch
 
@@ -81,19 +84,30 @@ class Dataset(Protocol):
         """Writes what prediction needs of this data set into the run directory `folder`."""
         ...
 
-    def train_batches(
-        self, seed: int, batch_size: int, start: int = 0, rows: Rows | None = None
-    ) -> Iterator[HostBatch]:
+    def train_batches(self, seed: int, batch_size: int, start: int = 0, rows: Rows | None = None) -> Batches:
         """Rows `rows` (None: all) of the batches `start`, `start + 1`, ... of the run `seed`, without end."""
         ...
 
-    def eval_batches(self, split: str, batch_size: int, rows: Rows | None = None) -> Iterator[HostBatch]:
+    def eval_batches(self, split: str, batch_size: int, rows: Rows | None = None) -> Batches:
         """Rows `rows` (None: all) of batches that hold each example of a split once; padding has weight 0, index -1."""
         ...
 
     def reference(self, split: str, index: int) -> Reference:
         """What a score compares the outputs for example `index` of a split with."""
         ...
+
+
+class ClassDataset(Dataset, Protocol):
+    """A data set with labels."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the labels 0, 1, ..."""
+        ...
+
+
+DataT = TypeVar("DataT", bound=Dataset)
+DataT_contra = TypeVar("DataT_contra", bound=Dataset, contravariant=True)
 
 
 class Scorer(Protocol):
@@ -117,7 +131,7 @@ class Scorer(Protocol):
         ...
 
 
-class Task(Protocol):
+class Task(Protocol[DataT_contra]):
     """Loss, evaluation and prediction: pure functions over a model, which run sharded."""
 
     @property
@@ -165,6 +179,79 @@ class Task(Protocol):
         """Further metrics of a whole split, from the means of the sums of `evaluate`."""
         ...
 
-    def scorer(self, data: Dataset, split: str) -> Scorer | None:
+    def scorer(self, data: DataT_contra, split: str) -> Scorer | None:
         """What scores the outputs for a split of `data` on the host; None where nothing does."""
+        ...
+
+
+class State(Protocol):
+    """Everything that a training step changes."""
+
+    @property
+    def step(self) -> jax.Array:
+        """How many steps have been made."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, Tree]:
+        """What is trained."""
+        ...
+
+    @property
+    def variables(self) -> Variables:
+        """What the task trains on."""
+        ...
+
+    @property
+    def evaluated(self) -> Variables:
+        """What is evaluated: the average where there is one."""
+        ...
+
+
+class Program(Protocol):
+    """The jitted functions of a task on a mesh, with explicit shardings; each can also be lowered on shapes."""
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """The abstract state: shapes, dtypes and shardings."""
+        ...
+
+    @property
+    def batch_sharding(self) -> NamedSharding:
+        """Of every array of a batch."""
+        ...
+
+    @property
+    def num_params(self) -> int:
+        """How many parameters are trained."""
+        ...
+
+    @property
+    def init(self) -> Wrapped:
+        """`() -> state`."""
+        ...
+
+    @property
+    def train_step(self) -> Wrapped:
+        """`(state, batch) -> (state, metrics)`; the state is donated."""
+        ...
+
+    @property
+    def eval_step(self) -> Wrapped:
+        """`(variables, batch) -> sums`."""
+        ...
+
+    @property
+    def predict_step(self) -> Wrapped:
+        """`(variables, batch, rng) -> outputs`, with the batch's `index` and `weight` beside them."""
+        ...
+
+    @property
+    def checksums(self) -> Wrapped:
+        """`state -> uint32 [leaves]`."""
         ...

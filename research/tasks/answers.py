@@ -1,15 +1,34 @@
 """Answers to the examples of a split, as text, and what they score against the references."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from research.spec.contracts import Dataset, HostOutputs
 from research.tasks import text_scores
 
 _GROUPED = ("accuracy_task_", "wer_speaker_")  # how the scores of groups of examples are called
+
+
+class Decoder(Protocol):
+    """A vocabulary, as far as answers need it."""
+
+    def decode(self, ids: np.ndarray) -> str:
+        """The text of token ids."""
+        ...
+
+
+class TextDataset(Dataset, Protocol):
+    """A data set whose targets are tokens; its references hold `references`, the accepted texts."""
+
+    @property
+    def vocabulary(self) -> Decoder:
+        """Between text and ids."""
+        ...
+
 
 _EXAMPLE = {"references": ("a text",), "task": 1, "speaker": "a"}  # with every field that a score reads
 
@@ -33,7 +52,7 @@ def check_gives(metrics: Sequence[str], name: str, means: Collection[str]) -> No
 class Scorer:
     """Collects the best answer to each example of a split, as text, and compares them with its references."""
 
-    def __init__(self, metrics: tuple[str, ...], data: Any, split: str):
+    def __init__(self, metrics: tuple[str, ...], data: TextDataset, split: str):
         """Raises ValueError for a metric that the examples lack a field for."""
         self._metrics, self._data, self._split = metrics, data, split
         for metric in metrics:
@@ -43,7 +62,7 @@ class Scorer:
         self._answers: dict[int, str] = {}
         self.signatures: dict[str, str] = {}  # {name of a score: how it was computed}, once there is a result
 
-    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+    def add(self, outputs: HostOutputs) -> None:
         """Takes the outputs of a task's `predict` for a batch, with its `index` and `weight`."""
         for index, weight, tokens in zip(outputs["index"], outputs["weight"], outputs["tokens"], strict=True):
             if weight > 0:

@@ -6,14 +6,39 @@ import json
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
+
+from research.spec.contracts import ClassDataset, HostOutputs
 
 # pycocotools' summary, in its order: AP, AP at IoU .5 and .75, AP by size of object; AR with 1, 10 and 100 boxes.
 _SUMMARY = ("map", "map50", "map75", "map_small", "map_medium", "map_large", "ar1", "ar10", "ar100")
 NAMES = _SUMMARY[:6]
 MAX_DETECTIONS = (1, 10, 100)  # of a picture, in its summary
+
+
+class BoxReference(TypedDict):
+    """What a score compares the boxes that are found in an image with: its good boxes."""
+
+    name: str  # of the image
+    size: tuple[int, int]  # height, width in px
+    boxes: np.ndarray  # float32 [count, 4]: left, top, right and bottom in px
+    labels: np.ndarray  # [count]
+    crowd: np.ndarray  # [count]: 1 where it is neither missed nor found
+    areas: np.ndarray  # [count], in px
+
+
+class BoxDataset(ClassDataset, Protocol):
+    """A data set of images with boxes."""
+
+    def reference(self, split: str, index: int) -> BoxReference:
+        """The boxes of an image."""
+        ...
+
+    def in_picture(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Boxes [count, 4] on the canvas of evaluation, in px of an image of `size` (height, width)."""
+        ...
 
 
 class Scorer:
@@ -28,7 +53,7 @@ class Scorer:
         for name, iou in {"map": ".50:.05:.95", "map50": ".50", "map75": ".75"}.items()
     }
 
-    def __init__(self, data: Any, split: str):
+    def __init__(self, data: BoxDataset, split: str):
         """Raises ValueError for a split in which nothing is to be found."""
         references = (data.reference(split, index) for index in range(data.counts[split]))
         if all(np.all(each["crowd"]) for each in references):  # the first with an object ends it
@@ -39,7 +64,7 @@ class Scorer:
         self._data, self._split = data, split
         self._found: dict[int, dict[str, Any]] = {}
 
-    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+    def add(self, outputs: HostOutputs) -> None:
         """Adds a batch of predictions; padding has weight 0, and what is no box the score 0."""
         for row in np.flatnonzero(outputs["weight"] > 0):
             index, kept = int(outputs["index"][row]), outputs["scores"][row] > 0
@@ -119,19 +144,22 @@ def _evaluated(pictures, class_names):
     ]
     for number, entry in enumerate(entries, start=1):
         entry["id"] = number
-    truth.dataset = {
+    dataset: Any = {  # the stub wants fields that nothing reads
         "info": {},
         "images": [{"id": number} for number in range(1, len(pictures) + 1)],
         "categories": [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
         "annotations": entries,
     }
+    truth.dataset = dataset
     for number, each in enumerate(pictures, start=1):
         found = each["found"]
         for box, label, score in zip(found["boxes"], found["labels"], found["scores"], strict=True):
             results.append(_entry(number, box, label, score=float(score)))
     with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
         truth.createIndex()
-        scores = COCOeval(truth, truth.loadRes(results) if results else COCO(), "bbox")
+        # The stub knows no lists.
+        found = truth.loadRes(results) if results else COCO()  # pyright: ignore[reportArgumentType]
+        scores = COCOeval(truth, found, "bbox")
         scores.params.maxDets = list(MAX_DETECTIONS)
         scores.evaluate()
         scores.accumulate()

@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from research.models.layers import at_least_float32
+from research.spec.contracts import Batch, Outputs, Variables
 from research.tasks import seq2seq
-from research.tasks.seq2seq import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ClassWords(seq2seq.Task):
         fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(seq2seq.Task)}
         return cls(**fields, classes=tuple(map(tuple, classes)))
 
-    def predict(self, variables, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, rng: jax.Array) -> Outputs:
         """`tokens` int32 [batch, classes, length], the likeliest class first, and `scores` [batch, classes].
 
         A score is the logarithm of the probability of a class: of P(target | source) of its tokens, EOS included, over
@@ -43,7 +44,7 @@ class ClassWords(seq2seq.Task):
             places = jnp.broadcast_to(jnp.arange(target.shape[1], dtype=jnp.int32), target.shape)
             target_in = seq2seq.shift_right(target, places, self.bos)
             arguments = (target_in, used.astype(jnp.int32), places, False, source)
-            logits = apply("decode", encoded, segments, *arguments)
+            logits = cast(jax.Array, apply("decode", encoded, segments, *arguments))
             log_probabilities = jax.nn.log_softmax(logits.astype(at_least_float32(logits.dtype)))
             chosen = jnp.take_along_axis(log_probabilities, target[..., None], axis=-1)[..., 0]
             return jnp.where(used, chosen, 0).sum(-1)

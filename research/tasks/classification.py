@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,10 @@ import optax
 from flax import linen as nn
 
 from research.parallel.sharding import Table, constrain
-from research.spec import Spec, checks, field
+from research.spec import Spec, checks, contracts, field
+from research.spec.contracts import Batch, ClassDataset, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
 from research.tasks import selecting
 
-Batch = dict[str, jax.Array]
-Sums = dict[str, tuple[jax.Array, jax.Array]]
 KEPT = 20  # probabilities of an example that are written
 
 
@@ -41,8 +40,8 @@ class ClassificationSpec(LabelSpec, tag="classification"):
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelTask:
-    """Pure functions over an image model, without mixing of images.
+class ImageTask:
+    """Pure functions over an image model, without mixing of images and without a scorer.
 
     A batch holds `image` uint8 [batch, height, width, channels] (of clips, [batch, frames, height, width, channels]),
     `label` int32 [batch], `index` int32 [batch] and `weight` float32 [batch], which is 0 for padding. `mean` and `std`
@@ -70,15 +69,15 @@ class LabelTask:
         image = jax.ShapeDtypeStruct((batch_size, *self.image_shape), jnp.uint8)
         return {"image": image, "label": vector(jnp.int32), "index": vector(jnp.int32), "weight": vector(jnp.float32)}
 
-    def init(self, rng: jax.Array) -> dict[str, Any]:
+    def init(self, rng: jax.Array) -> Variables:
         """Fresh variables: `params` and, for models with batch norm, `batch_stats`."""
         return self.model.init(rng, jnp.zeros((1, *self.image_shape), jnp.float32))
 
-    def totals(self, batch: Batch) -> dict[str, jax.Array]:
+    def totals(self, batch: Batch) -> Totals:
         """The normalisers of the loss, from the targets of the whole global batch."""
         return {"examples": jnp.maximum(batch["weight"].sum(), 1)}
 
-    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
         mix_rng, dropout_rng = jax.random.split(rng)
         images, targets = self._mix(mix_rng, self._normalise(batch["image"]), self._targets(batch["label"]))
@@ -87,13 +86,13 @@ class LabelTask:
         losses = optax.losses.softmax_cross_entropy(logits, targets) * batch["weight"]
         return losses.sum() / totals["examples"], (new, self._sums(losses, logits, batch))
 
-    def evaluate(self, variables, batch: Batch) -> Sums:
+    def evaluate(self, variables: Variables, batch: Batch) -> Sums:
         """Sums of plain cross-entropy and of correct answers, each with its weight."""
         logits = self._logits(variables, batch)
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch["label"]) * batch["weight"]
         return self._sums(losses, logits, batch)
 
-    def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, rng: jax.Array | None = None) -> Outputs:
         """Class probabilities [batch, classes]."""
         del rng
         return {"probabilities": jax.nn.softmax(self._logits(variables, batch))}
@@ -102,11 +101,11 @@ class LabelTask:
         """See serving.Served: images as they are stored."""
         return {self.served: jax.ShapeDtypeStruct((batch, *self.image_shape), jnp.uint8)}
 
-    def serve(self, variables, images: jax.Array) -> jax.Array:
+    def serve(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Logits [batch, classes]."""
         return self._logits(variables, {"image": images})
 
-    def derived(self, means: dict[str, float]) -> dict[str, float]:
+    def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Further metrics of a whole split from its means: none."""
         return {}
 
@@ -114,12 +113,8 @@ class LabelTask:
         """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
         selecting.check(self.selection[0], means, scored)
 
-    def scorer(self, data: Any, split: str) -> "Scorer":
-        """What collects the predictions for a split of `data` (a data.datasets.Pictures) on the host."""
-        return Scorer(data, split)
-
-    def _logits(self, variables, batch: Batch) -> jax.Array:
-        return self.model.apply(variables, self._normalise(batch["image"]), train=False)
+    def _logits(self, variables: Variables, batch: Batch) -> jax.Array:
+        return cast(jax.Array, self.model.apply(variables, self._normalise(batch["image"]), train=False))
 
     def _normalise(self, images: jax.Array) -> jax.Array:
         images = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
@@ -138,6 +133,15 @@ class LabelTask:
         """What training sees instead of `images` and `targets`."""
         del rng
         return images, targets
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTask(ImageTask):
+    """As ImageTask, with probabilities of classes that are kept."""
+
+    def scorer(self, data: ClassDataset, split: str) -> contracts.Scorer | None:
+        """What collects the predictions for a split of `data` (a data.datasets.Pictures) on the host."""
+        return Scorer(data, split)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,12 +174,12 @@ class Task(LabelTask):
 class Scorer:
     """Collects the class probabilities of a split."""
 
-    def __init__(self, data: Any, split: str):
+    def __init__(self, data: ClassDataset, split: str):
         self._data, self._split = data, split
         self._probabilities: dict[int, np.ndarray] = {}
         self.signatures: dict[str, str] = {}
 
-    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+    def add(self, outputs: HostOutputs) -> None:
         """Takes the outputs of `Task.predict` for a batch, with its `index` and `weight`."""
         for index, weight, row in zip(outputs["index"], outputs["weight"], outputs["probabilities"], strict=True):
             if weight > 0:
@@ -220,7 +224,7 @@ def likeliest(probabilities: np.ndarray, class_names: Sequence[str], count: int 
 def record(probabilities: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """The likeliest class by `probabilities` [classes], and those of all classes, for a file of answers."""
     shares = {name: round(float(share), 6) for name, share in zip(class_names, probabilities, strict=True)}
-    return {"class": max(shares, key=shares.get), "probabilities": shares}
+    return {"class": max(shares, key=lambda name: shares[name]), "probabilities": shares}
 
 
 def _boxes(rng: jax.Array, alpha: float, count: int, height: int, width: int) -> jax.Array:

@@ -13,10 +13,9 @@ from research.models import box_ops
 from research.models.detector import Found, points
 from research.parallel.sharding import Table, constrain
 from research.spec import Role, Spec, checks, field
+from research.spec.contracts import Batch, LossAux, Outputs, Sums, Totals, Variables
 from research.tasks import box_scores, selecting
 
-Batch = dict[str, jax.Array]
-Sums = dict[str, tuple[jax.Array, jax.Array]]
 FARTHEST = 8  # strides: a level finds boxes whose farthest side is so far from the point, and more than half of it
 _SHARE = checks.between(0, 1)
 
@@ -92,11 +91,11 @@ class Task:
             "weight": array((), jnp.float32),
         }
 
-    def init(self, rng: jax.Array) -> dict[str, Any]:
+    def init(self, rng: jax.Array) -> Variables:
         """Fresh variables: `params` and, for models with batch norm, `batch_stats`."""
         return self.model.init(rng, jnp.zeros((1, *self.image_shape), jnp.float32))
 
-    def totals(self, batch: Batch) -> dict[str, jax.Array]:
+    def totals(self, batch: Batch) -> Totals:
         """The normalisers of the loss: points that are to find a box, and the sum of their centre-ness."""
         targets = self.targets(batch)
         at_least = lambda total: jnp.where(total > 0, total, 1)
@@ -106,7 +105,7 @@ class Task:
             "examples": at_least(batch["weight"].sum()),
         }
 
-    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
         mutable = [name for name in variables if name != "params"]
         found, new = self._found(variables, batch, train=True, mutable=mutable, rngs={"dropout": rng})
@@ -117,16 +116,16 @@ class Task:
         # So that the sums of all microbatches, divided, are the loss that is minimised.
         return loss, (new, sums | {"loss": (loss * totals["examples"], batch["weight"].sum())})
 
-    def evaluate(self, variables, batch: Batch) -> Sums:
+    def evaluate(self, variables: Variables, batch: Batch) -> Sums:
         """The sums of the three losses, each with its normaliser."""
         return self._losses(self._found(variables, batch), batch)
 
-    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+    def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The loss of a whole split."""
         mean = lambda name: means.get(name, 0.0)  # of a split without objects there are none
         return {"loss": float(mean("class_loss") + mean("centre_loss") + self.spec.box_loss_weight * mean("box_loss"))}
 
-    def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, rng: jax.Array | None = None) -> Outputs:
         """`boxes` [batch, max_detections, 4] in px, `scores` and `labels` [batch, max_detections], best first.
 
         A score is the square root of class probability times centre-ness; 0 where there is no further box.
@@ -148,7 +147,7 @@ class Task:
         """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
         selecting.check(self.selection[0], means, scored)
 
-    def scorer(self, data: Any, split: str) -> box_scores.Scorer:
+    def scorer(self, data: box_scores.BoxDataset, split: str) -> box_scores.Scorer:
         """What computes mAP on the host."""
         return box_scores.Scorer(data, split)
 
@@ -191,7 +190,7 @@ class Task:
     def _points(self) -> tuple[np.ndarray, np.ndarray]:
         return points(*self.image_shape[:2], self.model.strides)
 
-    def _found(self, variables, batch: Batch, train: bool = False, **options) -> Any:
+    def _found(self, variables: Variables, batch: Batch, train: bool = False, **options) -> Any:
         images = (batch["image"].astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         images = constrain(images, ("batch", "height", "width", None))
         return self.model.apply(variables, images, train=train, **options)

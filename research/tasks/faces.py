@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ import optax
 
 from research.models import faces
 from research.spec import Role, checks, field, invalid
+from research.spec.contracts import Batch, ClassDataset, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
 from research.tasks import classification, face_scores, selecting
-from research.tasks.classification import Batch, Sums
 
 # What each gives, and of which there is a `name_column_label` for each group.
 METRICS = {
@@ -62,8 +62,8 @@ class FaceSpec(classification.LabelSpec, tag="faces"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(classification.LabelTask):
-    """As classification.LabelTask, over a models.faces.FaceModel; labels from num_classes on were not trained on."""
+class Task(classification.ImageTask):
+    """As classification.ImageTask, over a models.faces.FaceModel; labels from num_classes on were not trained on."""
 
     spec: FaceSpec
 
@@ -72,7 +72,7 @@ class Task(classification.LabelTask):
         """What chooses among checkpoints, and whether more ("max") or less of it is better."""
         return self.spec.select_by, selecting.mode(self.spec.select_by)
 
-    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
         mutable = [name for name in variables if name != "params"]
         images = self._normalise(batch["image"])
@@ -81,7 +81,7 @@ class Task(classification.LabelTask):
         losses = optax.losses.softmax_cross_entropy(logits, self._targets(batch["label"])) * batch["weight"]
         return losses.sum() / totals["examples"], (new, self._sums(losses, cosines, batch))
 
-    def evaluate(self, variables, batch: Batch) -> Sums:
+    def evaluate(self, variables: Variables, batch: Batch) -> Sums:
         """Sums of cross-entropy, without margin, and of pictures nearest to their person's centre; of people known."""
         _, cosines = self._embed(variables, self._normalise(batch["image"]))
         known = batch["label"] < self.model.num_classes
@@ -90,7 +90,7 @@ class Task(classification.LabelTask):
         losses = optax.losses.softmax_cross_entropy(self.spec.scale * cosines, own)
         return self._sums(losses * batch["weight"], cosines, batch)
 
-    def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, rng: jax.Array | None = None) -> Outputs:
         """Embeddings of length 1, float32 [batch, embed_dim]."""
         del rng
         images = self._normalise(batch["image"])
@@ -103,7 +103,7 @@ class Task(classification.LabelTask):
         """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
         selecting.check(self.selection[0], means, scored and bool(self.spec.metrics))
 
-    def scorer(self, data: Any, split: str) -> "Scorer | None":
+    def scorer(self, data: "FaceDataset", split: str) -> "Scorer | None":
         """What scores the embeddings of a split of `data` (a data.faces.Faces) on the host; None without metrics.
 
         Raises ValueError for a group that the data do not know, and where there is nobody or no pair to score.
@@ -121,19 +121,60 @@ class Task(classification.LabelTask):
             data.pairs(split)
         return Scorer(self.spec.metrics, self.spec.groups, data, split) if self.spec.metrics else None
 
-    def _embed(self, variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.model.apply(variables, images, train=False)
+    def _embed(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return cast(tuple[jax.Array, jax.Array], self.model.apply(variables, images, train=False))
+
+
+class Pair(Protocol):
+    """Two images, and whether both show one person."""
+
+    @property
+    def first(self) -> str:
+        """The path of one image."""
+        ...
+
+    @property
+    def second(self) -> str:
+        """The path of the other."""
+        ...
+
+    @property
+    def same(self) -> int:
+        """1 where both show one person."""
+        ...
+
+    @property
+    def fold(self) -> int:
+        """The fold of the protocol."""
+        ...
+
+
+class FaceDataset(ClassDataset, Protocol):
+    """A data set of images of people, whose references hold `path`, `person`, `gallery` and a text for each column."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The labels by which scores can be grouped."""
+        ...
+
+    def known(self, split: str) -> set[str]:
+        """The people of a split whose images are in its gallery."""
+        ...
+
+    def pairs(self, split: str) -> Sequence[Pair]:
+        """The pairs of a split."""
+        ...
 
 
 class Scorer:
     """Collects the embeddings of a split, its gallery included, and scores identification and verification."""
 
-    def __init__(self, metrics: tuple[str, ...], groups: tuple[str, ...], data: Any, split: str):
+    def __init__(self, metrics: tuple[str, ...], groups: tuple[str, ...], data: FaceDataset, split: str):
         self._metrics, self._groups, self._data, self._split = metrics, groups, data, split
         self._embeddings: dict[int, np.ndarray] = {}
         self.signatures: dict[str, str] = {}
 
-    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+    def add(self, outputs: HostOutputs) -> None:
         """Takes the outputs of `Task.predict` for a batch, with its `index`."""
         for index, embedding in zip(outputs["index"], outputs["embedding"], strict=True):
             if index >= 0:  # a picture of the gallery has no weight
@@ -189,10 +230,11 @@ class Scorer:
             (gallery if picture["gallery"] else own)[picture["path"]] = picture, self._embeddings[index]
         lines = []
         for pair in self._data.pairs(self._split):
-            entries = own.get(pair.first), gallery.get(pair.second) or own.get(pair.second)
-            if missing := [path for path, entry in zip(pair[:2], entries, strict=True) if entry is None]:
-                raise ValueError(f"{self._data.name!r}: a pair names {missing[0]!r}, which is not in {self._split}")
-            (first, embedding), (second, other) = entries
+            ours, theirs = own.get(pair.first), gallery.get(pair.second) or own.get(pair.second)
+            if ours is None or theirs is None:
+                missing = pair.second if ours else pair.first
+                raise ValueError(f"{self._data.name!r}: a pair names {missing!r}, which is not in {self._split}")
+            (first, embedding), (second, other) = ours, theirs
             said = {"path1": pair.first, "path2": pair.second, "same": pair.same, "fold": pair.fold}
             groups = {column: [first[column], second[column]] for column in self._groups}
             lines.append({**said, "similarity": round(float(embedding @ other), 6), **groups})

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypedDict, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,11 @@ from flax import linen as nn
 
 from research.parallel.sharding import Table, constrain
 from research.spec import Role, Spec, checks, field
+from research.spec.contracts import Batch, ClassDataset, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
 from research.tasks import selecting
 from research.tasks.region_losses import REGIONS
 
-Batch = dict[str, jax.Array]
-Sums = dict[str, tuple[jax.Array, jax.Array]]
-_NOT_ALL_ZERO = checks.Check(lambda value: not value or any(value), "must not all be 0")
+_NOT_ALL_ZERO = checks.Check(lambda value: not value or any(cast(tuple[float, ...], value)), "must not all be 0")
 
 
 class SegmentationSpec(Spec, tag="segmentation"):
@@ -87,16 +86,16 @@ class Task:
             "weight": array((), jnp.float32),
         }
 
-    def init(self, rng: jax.Array) -> dict[str, Any]:
+    def init(self, rng: jax.Array) -> Variables:
         """Fresh variables: `params` and, for models with batch norm, `batch_stats`."""
         return self.model.init(rng, jnp.zeros((1, *self.image_shape), jnp.float32))
 
-    def totals(self, batch: Batch) -> dict[str, jax.Array]:
+    def totals(self, batch: Batch) -> Totals:
         """The normalisers of the loss, from the masks of the whole global batch."""
         at_least = lambda total: jnp.where(total > 0, total, 1)
         return {"pixels": at_least(self._weights(batch).sum()), "examples": at_least(batch["weight"].sum())}
 
-    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up.
 
         Cross-entropy is a mean over pixels by the weights of their classes, `region` one over pictures.
@@ -114,7 +113,7 @@ class Task:
         sums["loss"] = (loss * totals["examples"], batch["weight"].sum())
         return loss, (new, sums)
 
-    def evaluate(self, variables, batch: Batch) -> Sums:
+    def evaluate(self, variables: Variables, batch: Batch) -> Sums:
         """Sums of plain cross-entropy, and the confusion matrix [classes, classes] of truth and prediction."""
         logits = self._averaged(variables, batch)
         valid = self._valid(batch)
@@ -122,12 +121,12 @@ class Task:
         losses = _cross_entropy(logits, batch["mask"]) * valid
         return {"loss": (losses.sum(), pixels), "confusion": (self._confusion(logits, batch), pixels)}
 
-    def predict(self, variables, batch: Batch, rng: jax.Array | None = None) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, rng: jax.Array | None = None) -> Outputs:
         """The likeliest class of each pixel, uint8 [batch, height, width]."""
         del rng
         return {"mask": self._averaged(variables, batch).argmax(-1).astype(jnp.uint8)}
 
-    def derived(self, means: Mapping[str, Any]) -> dict[str, float]:
+    def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """`scores` of the confusion matrix of a whole split, which is the only one."""
         classes = len(self.class_names)
         return scores(np.asarray(means.get("confusion", np.zeros((classes, classes)))), self.class_names)
@@ -136,11 +135,11 @@ class Task:
         """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
         selecting.check(self.selection[0], means, scored)
 
-    def scorer(self, data: Any, split: str) -> "Scorer":
+    def scorer(self, data: "MaskDataset", split: str) -> "Scorer":
         """It keeps the predicted masks; every score is a sum, so it has none of its own."""
         return Scorer(data, split)
 
-    def _logits(self, variables, batch: Batch, train: bool = False, **options) -> Any:
+    def _logits(self, variables: Variables, batch: Batch, train: bool = False, **options) -> Any:
         images = constrain(self._normalised(batch["image"].astype(jnp.float32)), ("batch", "height", "width", None))
         return self.model.apply(variables, images, train=train, **options)
 
@@ -150,7 +149,7 @@ class Task:
         spread = images.std((1, 2, 3), keepdims=True)
         return (images - images.mean((1, 2, 3), keepdims=True)) / jnp.maximum(spread, 1)  # of one grey value: zeros
 
-    def _averaged(self, variables, batch: Batch) -> jax.Array:
+    def _averaged(self, variables: Variables, batch: Batch) -> jax.Array:
         logits = self._logits(variables, batch)
         if not self.spec.flip_average:
             return logits
@@ -197,6 +196,21 @@ def scores(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, flo
     }
 
 
+class MaskReference(TypedDict):
+    """What a score compares a predicted mask with."""
+
+    name: str  # of the image
+    mask: np.ndarray  # uint8 [height, width]
+
+
+class MaskDataset(ClassDataset, Protocol):
+    """A data set of images with a class for every pixel."""
+
+    def reference(self, split: str, index: int) -> MaskReference:
+        """The mask of an image."""
+        ...
+
+
 class Scorer:
     """Predicted masks of a split, on the host, for whoever wants to compute a score anew."""
 
@@ -204,11 +218,11 @@ class Scorer:
         "miou": "one confusion matrix over the split, at the size of the masks, without void; classes that occur"
     }
 
-    def __init__(self, data: Any, split: str):
+    def __init__(self, data: MaskDataset, split: str):
         self._data, self._split = data, split
         self._masks: dict[int, bytes] = {}
 
-    def add(self, outputs: Mapping[str, np.ndarray]) -> None:
+    def add(self, outputs: HostOutputs) -> None:
         """Keeps the masks of a batch of predictions; padding has weight 0."""
         from PIL import Image
 

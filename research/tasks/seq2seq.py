@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,8 @@ from research.models import decoding
 from research.models.layers import at_least_float32
 from research.parallel.sharding import Table
 from research.spec import Role, Spec, checks, field, invalid
+from research.spec.contracts import Batch, LossAux, Outputs, Sums, Totals, Variables
 from research.tasks import answers, selecting, text_scores
-
-Batch = dict[str, jax.Array]
-Sums = dict[str, tuple[jax.Array, jax.Array]]
 
 DECODERS = ("beam", "greedy", "sample")
 _SIDES = ("source", "target")
@@ -141,17 +139,17 @@ class EncoderDecoderTask:
         words = getattr(self.model, "sentence_length", 0)
         return jax.ShapeDtypeStruct((batch_size, self.source_length, *((words,) if words else ())), jnp.int32)
 
-    def init(self, rng: jax.Array) -> dict[str, Any]:
+    def init(self, rng: jax.Array) -> Variables:
         """Fresh variables: `params`."""
         zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in self.example(1).items()}
         arrays = (zeros[f"{side}{what}"] for side in _SIDES for what in ("", "_segments", "_positions"))
         return self.model.init(rng, *arrays)
 
-    def totals(self, batch: Batch) -> dict[str, jax.Array]:
+    def totals(self, batch: Batch) -> Totals:
         """The normaliser of the loss: the target tokens of the whole global batch."""
         return {"tokens": jnp.maximum(_token_weights(batch).sum(), 1)}
 
-    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
         """`(loss, ({}, sums))` of training; losses of microbatches and devices add up."""
         batch, options = self._shown(batch, rng)
         logits = self._logits(variables, batch, train=True, rngs={"dropout": rng}, **options)
@@ -169,16 +167,16 @@ class EncoderDecoderTask:
         losses = (1 - smooth) * plain + smooth * (log_z - logits.mean(-1)) + self.spec.z_loss * log_z**2
         return (losses * _token_weights(batch)).sum() / totals["tokens"], sums
 
-    def evaluate(self, variables, batch: Batch) -> Sums:
+    def evaluate(self, variables: Variables, batch: Batch) -> Sums:
         """Sums of plain cross-entropy and of likeliest tokens that are right, each with the number of target tokens."""
         return self._measure(self._logits(variables, batch), batch)[-1]
 
-    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+    def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The perplexity a token of a whole split: exp(total loss / total tokens)."""
         with np.errstate(over="ignore"):  # infinite where a model knows nothing
             return {"perplexity": float(np.exp(means["loss"]))}
 
-    def predict(self, variables, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, rng: jax.Array) -> Outputs:
         """`tokens` int32 [batch, num_return, max_decode_length], 0 after EOS, and `scores` [batch, num_return]."""
         # A row of padding would be decoded to the last position, so it takes the first row's source.
         real = lambda x: (batch["weight"] > 0).reshape(-1, *[1] * (x.ndim - 1))
@@ -210,7 +208,7 @@ class EncoderDecoderTask:
         if name not in means:
             answers.check_gives(metrics, name, means)
 
-    def scorer(self, data: Any, split: str) -> answers.Scorer | None:
+    def scorer(self, data: answers.TextDataset, split: str) -> answers.Scorer | None:
         """What scores the answers to a split of `data` on the host; None without metrics."""
         return answers.Scorer(self.spec.metrics, data, split) if self.spec.metrics else None
 
@@ -229,10 +227,11 @@ class EncoderDecoderTask:
             tokens, scores = decoding.sample(*arguments, rng=rng, **settings)
         return tokens[:, None], scores[:, None]
 
-    def _logits(self, variables, batch: Batch, **options) -> jax.Array:
+    def _logits(self, variables: Variables, batch: Batch, **options) -> jax.Array:
         target_in = shift_right(batch["target"], batch["target_positions"], self.bos)
         source, target = ((batch[f"{side}_segments"], batch[f"{side}_positions"]) for side in _SIDES)
-        return self.model.apply(variables, batch["source"], *source, target_in, *target, **options)
+        logits = self.model.apply(variables, batch["source"], *source, target_in, *target, **options)
+        return cast(jax.Array, logits)
 
     def _measure(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, Sums]:
         """Cross-entropy and log of the partition function of each target token, and the sums over them."""

@@ -1,7 +1,7 @@
 """Speech to text: an encoder-decoder over spectrograms, with CTC on the encoder beside it or in place of it."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import optax
 from research.models import decoding
 from research.models.speech import Recogniser
 from research.spec import checks, field, invalid
-from research.tasks.seq2seq import DECODERS, Batch, EncoderDecoderTask, EncoderDecoderTaskSpec, Sums
+from research.spec.contracts import Batch, LossAux, Outputs, Sums, Totals, Variables
+from research.tasks.seq2seq import DECODERS, EncoderDecoderTask, EncoderDecoderTaskSpec
 
 
 class SpeechTaskSpec(EncoderDecoderTaskSpec, tag="speech"):
@@ -43,7 +44,7 @@ class Task(EncoderDecoderTask):
 
     served = "spectrograms"
 
-    def loss(self, variables, batch: Batch, totals, rng: jax.Array):
+    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
         """`(loss, ({}, sums))`: (1 - ctc_weight) times the decoder's loss and ctc_weight times CTC's, both a token."""
         if not self.spec.ctc_weight:
             return super().loss(variables, batch, totals, rng)
@@ -53,7 +54,7 @@ class Task(EncoderDecoderTask):
         loss = (1 - self.spec.ctc_weight) * loss + self.spec.ctc_weight * ctc.sum() / totals["tokens"]
         return loss, ({}, sums | {"ctc_loss": (ctc.sum(), sums["loss"][1])})
 
-    def evaluate(self, variables, batch: Batch) -> Sums:
+    def evaluate(self, variables: Variables, batch: Batch) -> Sums:
         """As in EncoderDecoderTask, and the CTC loss, each with the number of target tokens, EOS included."""
         if not self.spec.ctc_weight:
             return super().evaluate(variables, batch)
@@ -61,14 +62,15 @@ class Task(EncoderDecoderTask):
         sums = self._measure(logits, batch)[-1]
         return sums | {"ctc_loss": (_ctc(ctc_logits, batch, self.eos).sum(), sums["loss"][1])}
 
-    def predict(self, variables, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, rng: jax.Array) -> Outputs:
         """See EncoderDecoderTask; for the score of "ctc" see decoding.ctc_greedy."""
         if self.spec.decoder != "ctc":
             return super().predict(variables, batch, rng)
         apply = lambda method, *args: self.model.apply(variables, *args, method=method)
         encoded = apply("encode", *(batch[f"source{what}"] for what in ("", "_segments", "_positions")))
         heard = batch["source_segments"] > 0
-        tokens, scores = decoding.ctc_greedy(apply("ctc_logits", encoded), heard, self.spec.max_decode_length)
+        logits = cast(jax.Array, apply("ctc_logits", encoded))
+        tokens, scores = decoding.ctc_greedy(logits, heard, self.spec.max_decode_length)
         return {"tokens": tokens[:, None], "scores": scores[:, None]}
 
     def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:

@@ -135,8 +135,10 @@ def wer(predictions: Sequence[str], examples: Examples) -> Scored:
     import jiwer
 
     ours, theirs = _spoken(predictions, examples)
-    words = jiwer.process_words(*([" ".join(each) for each in side] for side in (theirs, ours)))
-    characters = jiwer.process_characters(*([scripts.written(each) for each in side] for side in (theirs, ours)))
+    spaced = lambda side: [" ".join(each) for each in side]
+    written = lambda side: [scripts.written(each) for each in side]
+    words = jiwer.process_words(spaced(theirs), spaced(ours))
+    characters = jiwer.process_characters(written(theirs), written(ours))
     scores = {"wer": 100 * words.wer, "cer": 100 * characters.cer}
     scores |= {name: float(getattr(words, name)) for name in ("substitutions", "insertions", "deletions")}
     unspaced = any(scripts.has_unspaced(word) for each in theirs for word in each)

@@ -1,10 +1,10 @@
 """Clips to classes: as pictures to classes, with predictions that are kept."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
+from research.spec.contracts import ClassDataset
 from research.tasks import classification
 
 
@@ -14,7 +14,7 @@ class Task(classification.LabelTask):
 
     served = "clips"
 
-    def scorer(self, data: Any, split: str) -> "Scorer":
+    def scorer(self, data: ClassDataset, split: str) -> "Scorer":
         """What collects the predictions for a split of `data` (a data.clips.Clips) on the host."""
         return Scorer(data, split)
 

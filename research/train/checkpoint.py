@@ -111,7 +111,7 @@ class Checkpoints:
             except Exception as error:  # noqa: BLE001  JSONDecodeError, KeyError, ValueError, plain Exception ...
                 self._set_aside({step: _brief(error)})
                 continue
-            if misfit:
+            if state is None:
                 raise ValueError(f"checkpoint {self._directory / str(step)} does not fit this config: {misfit}")
             return step, state, meta
         return None
@@ -127,7 +127,8 @@ class Checkpoints:
                 return meta, None, misfit
             args = ocp.args.Composite(state=ocp.args.StandardRestore(program.state))
             with loops.drained():
-                state = self._manager.restore(step, args=args).state
+                restored = self._manager.restore(step, args=args)
+                state: State = restored.state  # pyright: ignore[reportAttributeAccessIssue]  a Composite, see `args`
         except Exception as error:
             if jax.process_count() == 1:
                 raise
@@ -195,7 +196,8 @@ class Checkpoints:
             if processes.lost_another(error):
                 raise
             step, self._pending = self._pending, None
-            self._known.pop(step, None)
+            if step is not None:
+                self._known.pop(step, None)
             left = max(self._entries(), default=None)
             there = "there is no checkpoint" if left is None else f"the newest checkpoint on disk is step {left}"
             raise Failure(f"cannot write checkpoint {step} in {self._directory}: {_reason(error)}; {there}") from error
@@ -234,7 +236,8 @@ class Checkpoints:
     def _set_aside(self, damaged: Mapping[int, str]) -> None:
         """Moves steps away that every process has found to be damaged, with what is wrong; gone for all on return."""
         for step in damaged:
-            self._known.pop(step, None)
+            if step is not None:
+                self._known.pop(step, None)
         if not self._write:
             for step, why in damaged.items():
                 self._warn(f"checkpoint {step} is damaged ({why}); it is passed over")

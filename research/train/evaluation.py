@@ -3,26 +3,25 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 
 from research.measure import progress
 from research.parallel import processes
+from research.spec.contracts import DataT, Outputs, Program, Scorer, Sums, Task, Variables
 from research.train.feed import ahead, local_rows
-from research.train.program import Program
 
 
 def evaluate(
     program: Program,
-    task: Any,
-    data: Any,
-    variables: Any,
+    task: Task[DataT],
+    data: DataT,
+    variables: Variables,
     split: str,
     batch_size: int,
     stop: Callable[[], bool] = lambda: False,
-    scorer: Any = None,
+    scorer: Scorer | None = None,
     seed: int = 0,
 ) -> dict[str, float] | None:
     """`{"split/metric": value}` over every example of `split` once; None when `stop()` becomes true on the way.
@@ -33,15 +32,16 @@ def evaluate(
     A sum may be an array, such as a confusion matrix: its mean is for the task alone to derive metrics from.
     """
     rows = local_rows(program.batch_sharding, batch_size)
-    totals: dict[str, tuple[Any, Any]] = {}
-    running = deque()
+    totals: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    running: deque[tuple[Sums, Outputs]] = deque()
 
     def collect():
         sums, outputs = jax.device_get(running.popleft())
         for name, pair in sums.items():
-            before = totals.get(name, (0, 0))
-            totals[name] = tuple(old + np.asarray(new, np.float64) for old, new in zip(before, pair, strict=True))
-        if outputs and processes.is_main():
+            total, weight = (np.asarray(each, np.float64) for each in pair)
+            before = totals.get(name)
+            totals[name] = (before[0] + total, before[1] + weight) if before else (total, weight)
+        if outputs and scorer and processes.is_main():
             scorer.add(outputs)
 
     count = data.counts[split]

@@ -1,16 +1,16 @@
 """Batches from the host onto the mesh."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from research.parallel import sharding
+from research.spec.contracts import Batch, HostBatch
+from research.train.settings import Experiment
 
 
-def check_batch(config: Any, mesh: Mesh) -> None:
+def check_batch(config: Experiment, mesh: Mesh) -> None:
     """Raises ValueError when the mesh or the microbatches do not divide the batch."""
     train, shards = config.train, sharding.batch_shards(mesh)
     for field, size, parts, why in (
@@ -27,19 +27,20 @@ def local_rows(placement: NamedSharding, batch_size: int) -> slice | list[int]:
     They need not be: on a TPU slice neighbours in the mesh may belong to different hosts.
     """
     slices = placement.addressable_devices_indices_map((batch_size,)).values()
-    rows = [row for span in sorted({part[0].indices(batch_size)[:2] for part in slices}) for row in range(*span)]
+    spans = {part[0].indices(batch_size)[:2] for part in slices if part is not None}
+    rows = [row for span in sorted(spans) for row in range(*span)]
     contiguous = len(rows) == rows[-1] + 1 - rows[0]
     return slice(rows[0], rows[-1] + 1) if contiguous else rows
 
 
-def to_mesh(batch: dict[str, np.ndarray], placement: NamedSharding) -> dict[str, jax.Array]:
+def to_mesh(batch: HostBatch, placement: NamedSharding) -> Batch:
     """The global batch, of which `batch` holds this process's rows."""
     # On several processes JAX takes this for an implicit transfer, which training forbids.
     with jax.transfer_guard_host_to_device("allow"):
         return {name: jax.make_array_from_process_local_data(placement, array) for name, array in batch.items()}
 
 
-def ahead(batches: Iterable[dict[str, np.ndarray]], placement: NamedSharding) -> Iterator[tuple[dict, dict]]:
+def ahead(batches: Iterable[HostBatch], placement: NamedSharding) -> Iterator[tuple[HostBatch, Batch]]:
     """Pairs of a host batch and the same batch on the mesh, each put there before the one before is used up."""
     waiting = None
     for batch in batches:

@@ -1,18 +1,16 @@
 """Examples through the predict step of a program, in batches of one size."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from research.parallel import sharding
+from research.spec.contracts import HostBatch, Program, Variables
 from research.train.feed import local_rows, to_mesh
-from research.train.program import Program
 
 
 def predict(
-    program: Program, variables: Any, seed: int, batch_size: int, examples: dict[str, np.ndarray], rows: int = 0
-) -> dict[str, np.ndarray]:
+    program: Program, variables: Variables, seed: int, batch_size: int, examples: HostBatch, rows: int = 0
+) -> HostBatch:
     """What `variables` make of `examples`: arrays [count, ...] in, arrays [count, ...] out.
 
     A batch has `batch_size` rows at most, and no more than the examples, or `rows` of them, need on the mesh;

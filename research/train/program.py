@@ -6,36 +6,40 @@ meshes. There is no second copy.
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Wrapped
 
 from research.parallel import mesh as mesh_lib
 from research.parallel import sharding
+from research.spec.contracts import DataT, Task, Tree, Variables
 from research.train import optimizer
+from research.train.settings import Experiment
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class State:
     """Everything that a step changes. `mutable` holds collections such as batch statistics; `ema` averages of both."""
 
     step: jax.Array
-    params: Any
-    mutable: Any
-    opt_state: Any
-    ema: Any
+    params: Mapping[str, Tree]
+    mutable: Variables
+    opt_state: optax.OptState
+    ema: Variables
 
     @property
-    def variables(self) -> dict[str, Any]:
+    def variables(self) -> Variables:
         """What the task trains on."""
         return {"params": self.params, **self.mutable}
 
     @property
-    def evaluated(self) -> dict[str, Any]:
+    def evaluated(self) -> Variables:
         """What is evaluated: the average where there is one."""
         return self.ema or self.variables
 
@@ -50,11 +54,11 @@ class Program:
     """
 
     mesh: Mesh
-    init: Any
-    train_step: Any
-    eval_step: Any
-    predict_step: Any
-    checksums: Any
+    init: Wrapped
+    train_step: Wrapped
+    eval_step: Wrapped
+    predict_step: Wrapped
+    checksums: Wrapped
     state: State  # abstract: shapes, dtypes and shardings
     batch_sharding: NamedSharding
 
@@ -64,7 +68,7 @@ class Program:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
 
-def build_program(config: Any, task: Any, mesh: Mesh) -> Program:
+def build_program(config: Experiment, task: Task[DataT], mesh: Mesh) -> Program:
     """The program of `config` and `task` on `mesh`; nothing is computed here, so the mesh need not be attached.
 
     Raises ValueError as `abstract_state` does.
@@ -80,7 +84,7 @@ def build_program(config: Any, task: Any, mesh: Mesh) -> Program:
 
     state = abstract_state(config, task, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    variables = State.evaluated.fget(shardings)
+    variables = shardings.evaluated
     batch, replicated = sharding.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
 
     def predict(variables, batch, rng):
@@ -111,7 +115,7 @@ def build_program(config: Any, task: Any, mesh: Mesh) -> Program:
     )
 
 
-def abstract_state(config: Any, task: Any, mesh: Mesh) -> State:
+def abstract_state(config: Experiment, task: Task[DataT], mesh: Mesh) -> State:
     """The shapes, dtypes and shardings of the state of `config` and `task` on `mesh`.
 
     Raises ValueError when the model splits nothing over an axis of the mesh, or fsdp too little of a large model.
@@ -165,7 +169,7 @@ def _train_step(task, transform, learning_rate, seed, accumulate, ema_decay, sta
 
     mutable, (grads, sums) = accumulate(gradients, state.mutable, batch)
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params = cast(Mapping[str, Tree], optax.apply_updates(state.params, updates))
     ema = state.ema
     if ema_decay:
         # Warmed up as in Polyak averaging, so that a short run is not held back by its initial weights.
@@ -212,7 +216,7 @@ def _state_shardings(state: State, table, mesh: Mesh) -> State:
     variables = lambda tree: sharding.parameter_shardings(tree, table, mesh)
     collections = lambda trees: {name: variables(tree) for name, tree in trees.items()}
     return State(
-        step=NamedSharding(mesh, PartitionSpec()),
+        step=NamedSharding(mesh, PartitionSpec()),  # pyright: ignore[reportArgumentType]  it stands for an array
         params=variables(state.params),
         mutable=collections(state.mutable),
         opt_state=sharding.optimizer_shardings(state.opt_state, state.params, table, mesh),

@@ -82,7 +82,7 @@ def prediction_paths(folder: Folder, files: Sequence[str]) -> dict[str, Path]:
 
 def claim(
     workdir: Path,
-    config: Mapping[str, Any],
+    config: config_lib.Config,
     write: bool,
     name: str | None = None,
     in_use: bool = False,
@@ -247,7 +247,7 @@ class Metrics:
 
     def __init__(self, workdir: Path, write: bool, warn: Callable[[str], None] = lambda line: None):
         self._workdir, self._write, self._warn = workdir, write, warn
-        self._file = self._events = None
+        self._file = self._events = None  # until `resume`, and where nothing is written
 
     def resume(self, step: int, evaluated: bool, logged: int = 0) -> None:
         """Forgets what was logged after `step`, and the evaluation of `step` itself unless it is in the checkpoint.
@@ -277,6 +277,7 @@ class Metrics:
         """Logs `{name: value}` at `step`."""
         if not self._write:
             return
+        assert self._file is not None, "resume first"
         for name, value in values.items():
             self._file.write(json.dumps({"step": step, "name": name, "value": finite(float(value))}) + "\n")
         if self._events is None:
@@ -301,4 +302,4 @@ class Metrics:
         for file in (self._file, self._events):
             if file:
                 file.close()
-        self._file = self._events = None
+        self._file = self._events = None  # until `resume`, and where nothing is written

@@ -4,7 +4,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn
 
 import jax
 
@@ -14,31 +14,37 @@ from research.measure import profile, progress
 from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
 from research.parallel import processes
+from research.spec.contracts import DataT, Scorer, Task
 from research.train import lock, preemption, reporting, result, rundir
 from research.train.checkpoint import Checkpoints
 from research.train.evaluation import evaluate
 from research.train.feed import check_batch
 from research.train.program import Program, State, build_program
+from research.train.settings import Experiment
 
 
-def build(config: Any, task: Any, devices: Sequence[jax.Device] | None = None) -> Program:
+def build(
+    config: Experiment,
+    task: Task[DataT],
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  jaxlib has no stubs
+) -> Program:
     """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked.
 
     Raises ValueError where one of them does not fit, and on a CPU where XLA computes wrongly.
     """
     numerics.check()
     for field, dtype in config_lib.plain(config.precision).items():
-        if dtype == "float64" and not jax.config.jax_enable_x64:
+        if dtype == "float64" and not jax.config.read("jax_enable_x64"):
             raise ValueError(f"config.precision.{field}='float64' needs JAX_ENABLE_X64=1 in the environment")
     mesh = mesh_lib.make_mesh(config.mesh.sizes, devices)
     check_batch(config, mesh)
     return build_program(config, task, mesh)
 
 
-class Session:
+class Session(Generic[DataT]):
     """One run directory and the program, data and logs that belong to it; nothing is written there but by `write`."""
 
-    def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, write: bool = False):
+    def __init__(self, config: Experiment, task: Task[DataT], data: DataT, workdir: str | Path, write: bool = False):
         self.config, self.task, self.data, self.settings = config, task, data, config.train
         self.name, self.writes = str(workdir), write
         self.log = progress.Log() if write else None  # who asks for the process here would start JAX unshielded
@@ -93,7 +99,7 @@ class Session:
     def _open(self, main: bool, claim: Callable[..., list[str]]) -> None:
         """Opens the logs, which the process `main` alone writes, and the checkpoints."""
         files = self.folder.files
-        if main:
+        if main and self.log:
             claim(write=True, warn=lambda line: None)  # once more, now that nobody else can
             self.log.open(files / "run.log")
         elif self.log:  # process 0 alone writes one
@@ -119,7 +125,7 @@ class Session:
         if processes.is_main():
             progress.say(line)
 
-    def score_split(self, state: State, split: str, scorer: Any = None) -> dict[str, float] | None:
+    def score_split(self, state: State, split: str, scorer: Scorer | None = None) -> dict[str, float] | None:
         """See `evaluation.evaluate`; None when SIGTERM comes on the way."""
         return evaluate(
             self.program, self.task, self.data, state.evaluated, split, self.settings.eval_batch_size,

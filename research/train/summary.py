@@ -1,12 +1,10 @@
 """What is said when training starts: how large the model is, where and on what it is trained, and for how long."""
 
-from typing import Any
-
-from research.spec.contracts import DatasetInfo
-from research.train.program import Program
+from research.spec.contracts import DatasetInfo, Program
+from research.train.settings import Experiment
 
 
-def lines(config: Any, program: Program, info: DatasetInfo, step: int) -> list[str]:
+def lines(config: Experiment, program: Program, info: DatasetInfo, step: int) -> list[str]:
     """A few lines for a person, of a run that goes on at `step`."""
     sizes = [f"{axis} {size}" for axis, size in program.mesh.shape.items() if size > 1]
     kind = program.mesh.devices.flat[0].device_kind

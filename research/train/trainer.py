@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,12 +18,14 @@ from research.measure.chips import chip_of
 from research.measure.clock import Clock, describe
 from research.measure.timeline import lost_seconds, read
 from research.parallel import processes
+from research.spec.contracts import DataT, HostBatch, Task
 from research.train import interrupts, prediction, preemption, result, rundir, summary
 from research.train.ahead import Ahead
 from research.train.checkpoint import has_steps
 from research.train.feed import local_rows, to_mesh
 from research.train.program import Program, State
 from research.train.session import Session, build
+from research.train.settings import Experiment
 
 __all__ = ["Predictor", "Run", "Start", "Weights", "build", "predict", "run"]
 
@@ -36,25 +38,33 @@ class Weights(Protocol):
 
     def state(self, state: State) -> State:
         """The fresh `state` with these weights in it."""
+        ...
 
     def lines(self) -> list[str]:
         """What became of each parameter, for a person."""
+        ...
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Mapping[str, object]:
         """The same, for `init_from.json` in the run directory."""
+        ...
 
 
-Start = Callable[[Any, Any, Program, Any], Weights]  # of a config with `train.init_from`, a task, its program, data
+class Start(Protocol):
+    """What finds the weights that `config.train.init_from` names."""
+
+    def __call__(self, config: Experiment, task: Task[DataT], program: Program, data: DataT, /) -> Weights:
+        """The weights. Raises ValueError for those that do not fit."""
+        ...
 
 
 def run(
     mode: str,
-    config: Any,
-    task: Any,
-    data: Any,
+    config: Experiment,
+    task: Task[DataT],
+    data: DataT,
     workdir: str,
     start: Start | None = None,
-    plot: Callable[[str], Any] | None = None,
+    plot: Callable[[str], object] | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the end, or evaluates a trained run; returns the content of `result.json`, None but on process 0.
 
@@ -80,7 +90,7 @@ def run(
     return content
 
 
-def predict(config: Any, task: Any, data: Any, workdir: str, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def predict(config: Experiment, task: Task[DataT], data: DataT, workdir: str, examples: HostBatch) -> HostBatch:
     """What the selected checkpoint of a run makes of `examples`: arrays [count, ...] in, arrays [count, ...] out."""
     return Predictor(config, task, data, workdir)(examples)
 
@@ -92,7 +102,7 @@ class Predictor:
     was not evaluated): the values that lie in the checkpoint, under its checksum, as `{"validation/NAME": value}`.
     """
 
-    def __init__(self, config: Any, task: Any, data: Any, workdir: str):
+    def __init__(self, config: Experiment, task: Task[DataT], data: DataT, workdir: str):
         using = Session(config, task, data, workdir)
         self.step, state = using.restore_selected()
         using.checkpoints.close()
@@ -100,16 +110,19 @@ class Predictor:
         size = config.train.eval_batch_size
         self._predict = functools.partial(prediction.predict, using.program, state.evaluated, config.seed, size)
 
-    def __call__(self, examples: dict[str, np.ndarray], rows: int = 0) -> dict[str, np.ndarray]:
+    def __call__(self, examples: HostBatch, rows: int = 0) -> HostBatch:
         """Arrays [count, ...] in, arrays [count, ...] out; the model sees `rows` at a time at least, if it may."""
         return self._predict(examples, rows)
 
 
-class Run(Session):
+class Run(Session[DataT]):
     """A session that trains and writes."""
 
-    def __init__(self, config: Any, task: Any, data: Any, workdir: str | Path, start: Start | None = None):
-        self.start, self.weights = start, None
+    def __init__(
+        self, config: Experiment, task: Task[DataT], data: DataT, workdir: str | Path, start: Start | None = None
+    ):
+        self.start: Start | None = start
+        self.weights: Weights | None = None
         self._logged = 0  # the newest step that was logged before this start
         self.reading = contextlib.ExitStack()  # ends the processes that read data; left to Python, they fail loudly
         super().__init__(config, task, data, workdir, write=True)
@@ -245,15 +258,14 @@ class Run(Session):
         batches = self.data.train_batches(self.config.seed, settings.batch_size, start=step, rows=rows)
         self.reading.enter_context(contextlib.closing(batches))
         clock = Clock(self.timeline, step)
-        first, pending = step, None
+        first, pending, train_step = step, None, program.train_step
         bar = progress.bar(settings.steps, "training", "steps", initial=step, hidden=not processes.is_main())
-        if step < settings.steps:
-            batch = to_mesh(next(batches), program.batch_sharding)
+        batch = to_mesh(next(batches), program.batch_sharding) if step < settings.steps else {}
         while step < settings.steps:
             if step == first:
                 bar.set_postfix_str("compiling")
                 with self.timeline.measure("compile", step):
-                    train_step = ahead.result() if ahead else program.train_step
+                    train_step = ahead.result() if ahead else train_step
                     state, metrics = train_step(state, batch)
                 self.stop.watch()  # from here on there is something to save
                 bar.set_postfix_str("")
@@ -309,10 +321,10 @@ class Run(Session):
         """The MFU at one step a second; None on hardware whose peak is not known."""
         device = jax.devices()[0]
         chip, dtype = chip_of(device.device_kind), self.config.precision.compute
-        if chip is None or chip.peak_flops(dtype) is None:
+        if chip is None or (peak := chip.peak_flops(dtype)) is None:
             return None
         model_flops = flops.step_flops(self.task, self.settings.batch_size)
-        return flops.mfu(model_flops, 1.0, jax.device_count(), chip.peak_flops(dtype) / chip.cores)
+        return flops.mfu(model_flops, 1.0, jax.device_count(), peak / chip.cores)
 
     def _evaluation_due(self, step: int) -> bool:
         return step % self.settings.eval_every == 0 or step == self.settings.steps

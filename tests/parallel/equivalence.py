@@ -122,7 +122,7 @@ def make_batch(task):
     """16 pictures or rows of packed texts, the last of which is padding."""
     rng = np.random.default_rng(0)
     batch = {"index": np.arange(16, dtype=np.int32), "weight": np.array([1] * 15 + [0], np.float32)}
-    if isinstance(task, classification.LabelTask):
+    if isinstance(task, classification.ImageTask):
         image = rng.integers(0, 256, (16, *task.image_shape)).astype(np.uint8)
         return {"image": image, "label": rng.integers(0, 10, 16).astype(np.int32), **batch}
     places = np.arange(task.source_length)
