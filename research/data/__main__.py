@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from research import command
 from research import config as config_lib
@@ -36,21 +37,24 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
     spec = _token_spec(arguments.pop("config"), arguments["name"], arguments["data_dir"])
     print(prepare.prepare(**arguments))
     if spec:
-        print(token_data.make_tokens((speech if isinstance(spec, speech.SpeechSpec) else text).load(spec)))
+        data = speech.load(spec) if isinstance(spec, speech.SpeechSpec) else text.load(spec)
+        print(token_data.make_tokens(data))
 
 
 def _token_spec(config: str, name: str, data_dir: str) -> text.TextSpec | speech.SpeechSpec | None:
     """What `make_tokens` needs; None for images, and for what only a config can make sources of."""
     if config:
         source = config_lib.Source.parse(config)
-        data = config_lib.load(source.file, source.variant).data
+        loaded = config_lib.load(source.file, source.variant)
+        data = loaded.data  # pyright: ignore[reportAttributeAccessIssue]  which every experiment has
         if data.name != name:
             raise ValueError(f"--config={config} is for {data.name!r}, not {name!r}")
         if not isinstance(data, text.TextSpec | speech.SpeechSpec):
             return None
         return dataclasses.replace(data, dir=data_dir)
-    builder = sources.open_builder(name, data_dir)
-    if isinstance(builder, TextBuilder) and templates.choose(name).fits(builder.info.features):
+    builder: Any = sources.open_builder(name, data_dir)
+    features: Any = builder.info.features
+    if isinstance(builder, TextBuilder) and templates.choose(name).fits(features):
         return text.TextSpec(name=name, dir=data_dir)
     return None
 

@@ -7,13 +7,15 @@ generator that is passed in and from nothing else.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from research.spec import Spec, checks, field, invalid
 
 NORMALISATIONS = ("utterance", "level", "whisper", "none")
-EDGES = {"silence": "constant", "mirror": "reflect"}  # -> what NumPy calls it
+# -> what NumPy calls it
+EDGES: dict[str, Literal["constant", "reflect"]] = {"silence": "constant", "mirror": "reflect"}
 LEAST_POWER = 1e-10  # of a mel band; what is less counts as this much
 
 
@@ -212,7 +214,8 @@ class Augment:
             factor = max(rng.uniform(1 - self.spec.speed, 1 + self.spec.speed), len(samples) / longest)
             samples = change_speed(samples, factor)[:longest]
         if self.spec.noise and rng.random() < self.spec.noise:
-            samples = add_noise(samples, rng.uniform(*self.spec.noise_db), rng, colour=rng.uniform(0, 1.5))
+            low, high = self.spec.noise_db
+            samples = add_noise(samples, rng.uniform(low, high), rng, colour=rng.uniform(0, 1.5))
         return samples
 
     def spectrogram(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:

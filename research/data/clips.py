@@ -3,7 +3,7 @@
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -53,14 +53,20 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clips(datasets.Pictures):
-    """As datasets.Pictures, of clips. A batch holds, beside `index` and `weight`:
+class Clips(datasets.Labelled):
+    """Labelled clips. A batch holds, beside `index` and `weight`:
 
     image  uint8 [batch, frames, height, width, channels]
     label  int32 [batch]
     """
 
-    encoded_key: ClassVar[str] = "frames"
+    train_transform: Train
+    eval_transform: Evaluate
+
+    @property
+    def encoded_key(self) -> str:
+        """See Labelled."""
+        return "frames"
 
     def reference(self, split: str, index: int) -> dict[str, str]:
         """`clip`, the name of an example, and its `class`."""

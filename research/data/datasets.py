@@ -1,15 +1,36 @@
 """`load(spec)`: labelled images as batches that are a function of (seed, step)."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from research.data import pipeline, prepare, recorded, sources
 from research.data.spec import AugmentedImageSpec, ImageSpec, StillImageSpec
 from research.spec.contracts import Batches, DatasetInfo
 from research.spec.fields import infos
+
+if TYPE_CHECKING:
+    from research.data import images
+
+
+class TrainTransform(Protocol):
+    """What training does to an example, at random."""
+
+    def __call__(self, example: Any, rng: np.random.Generator, /) -> pipeline.Batch:
+        """The arrays of one example, of fixed shape."""
+        ...
+
+
+class EvalTransform(Protocol):
+    """What evaluation does to an example."""
+
+    def __call__(self, example: Any, /) -> pipeline.Batch:
+        """The arrays of one example, of fixed shape."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +41,8 @@ class Dataset:
     """
 
     prepared: sources.Prepared
-    train_transform: Callable[..., pipeline.Batch]
-    eval_transform: Callable[..., pipeline.Batch]
+    train_transform: TrainTransform
+    eval_transform: EvalTransform
     workers: int
     prefetch: int
 
@@ -67,7 +88,7 @@ class Dataset:
         """Writes what prediction needs of this data set into the run directory `folder`, see recorded.py."""
         recorded.write(folder, recorded.describe(self.prepared.builder))
 
-    def source(self, split: str) -> Sequence[Mapping[str, Any]]:
+    def source(self, split: str) -> Sequence[Any]:
         """The examples of a split in their stored order, as the transforms want them."""
         return self.prepared.source(split)
 
@@ -105,15 +126,16 @@ class Classed(Dataset):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures(Classed):
-    """Labelled pictures. A batch holds, beside `index` and `weight`:
+class Labelled(Classed):
+    """Labelled images or clips, which may stay in memory."""
 
-    image  uint8 [batch, height, width, channels]
-    label  int32 [batch]
-    """
-
-    image_shape: tuple[int, ...]  # height, width, channels
+    image_shape: tuple[int, ...]  # height, width, channels; of clips frames first
     cache: bool
+
+    @property
+    def encoded_key(self) -> str:
+        """The field of an example that holds what is decoded."""
+        raise NotImplementedError
 
     def source(self, split: str) -> Sequence[Mapping[str, Any]]:
         """As in Dataset; with `cache`, decoded pictures stay in memory as long as this data set."""
@@ -124,11 +146,23 @@ class Pictures(Classed):
         from research.data import images
 
         key, channels = self.encoded_key, self.image_shape[-1]
-        return {split: images.Decoded(super(Pictures, self).source(split), key, channels) for split in sources.SPLITS}
+        return {split: images.Decoded(super(Labelled, self).source(split), key, channels) for split in sources.SPLITS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures(Labelled):
+    """Labelled pictures. A batch holds, beside `index` and `weight`:
+
+    image  uint8 [batch, height, width, channels]
+    label  int32 [batch]
+    """
+
+    train_transform: "images.Train"
+    eval_transform: "images.Evaluate"
 
     @property
     def encoded_key(self) -> str:
-        """The field of an example that holds what is decoded."""
+        """See Labelled."""
         return self.eval_transform.image_key
 
     def reference(self, split: str, index: int) -> dict[str, Any]:

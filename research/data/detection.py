@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -13,6 +13,9 @@ from research.spec import checks, field, invalid
 from research.spec.contracts import Batches
 
 CHANNELS = 3
+if TYPE_CHECKING:
+    from research.tasks.box_scores import BoxReference  # for checkers alone: those who read data need no JAX
+
 MOSAIC_CENTRE = (0.3, 0.7)  # of the canvas
 _AUGMENTATION = ("scale", "flip", "upside_down", "colour", "mosaic", "min_visible")
 
@@ -98,7 +101,9 @@ class Train(Evaluate):
     min_visible: float = 0.3
     others: Sequence[Mapping[str, Any]] | None = None  # the examples that a mosaic takes its parts from
 
-    def __call__(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
+        self, example: Mapping[str, Any], rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """As in evaluation, with the random choices drawn from `rng`."""
         if self.mosaic and self.others is not None and rng.random() < self.mosaic:
             image, boxes, labels = self._mosaic(example, rng)
@@ -123,7 +128,8 @@ class Train(Evaluate):
         """Four pictures around a random point."""
         height, width = self.size
         middle = [round(side * rng.uniform(*MOSAIC_CENTRE)) for side in self.size]
-        examples = [example, *(self.others[int(index)] for index in rng.integers(len(self.others), size=3))]
+        others = self.others or ()
+        examples = [example, *(others[int(index)] for index in rng.integers(len(others), size=3))]
         whole, boxes, labels = Image.new("RGB", (width, height), self.fill), [], []
         for number, part in enumerate(examples):
             top, bottom = ((0, middle[0]), (middle[0], height))[number // 2]
@@ -147,6 +153,8 @@ class Detections(datasets.Classed):
     `refuse`: bad boxes are an error.
     """
 
+    train_transform: Train
+    eval_transform: Evaluate
     refuse: bool
 
     def check_content(self) -> None:
@@ -174,16 +182,17 @@ class Detections(datasets.Classed):
         ready = dataclasses.replace(self, train_transform=dataclasses.replace(self.train_transform, others=others))
         return super(Detections, ready).train_batches(*args, **kwargs)
 
-    def reference(self, split: str, index: int) -> dict[str, Any]:
+    def reference(self, split: str, index: int) -> "BoxReference":
         """What a score compares with: `name`, `size`, and of the good boxes `boxes`, `labels`, `crowd` and `areas`."""
         example = self.source(split)[index]
         size = views.size_of(images.decode(example["image"], CHANNELS))
         boxes, kept = clean(example["boxes"], size, self.eval_transform.clip)
         changed = (boxes != example["boxes"]).any(1)
         areas = np.where(changed, _areas(boxes), example["areas"])
-        given = {"boxes": boxes, "labels": example["labels"], "crowd": example["crowd"], "areas": areas}
-        kept = {name: np.asarray(values)[kept] for name, values in given.items()}
-        return {"name": example["name"].decode(), "size": size, **kept}
+        given = boxes, example["labels"], example["crowd"], areas
+        boxes, labels, crowd, areas = (np.asarray(values)[kept] for values in given)
+        name = example["name"].decode()
+        return {"name": name, "size": size, "boxes": boxes, "labels": labels, "crowd": crowd, "areas": areas}
 
     def examples(self, pictures: Sequence[Image.Image]) -> dict[str, np.ndarray]:
         """A batch of pictures in which things are to be found."""

@@ -15,8 +15,8 @@ def palette(colours: Sequence[str]) -> list[Colour]:
     """A colour for each class: "#rrggbb" as given, and for "" one whose hue is far from its neighbours'."""
     golden = 0.618034  # steps of the golden ratio never come back near to an earlier hue
     hues = [colorsys.hsv_to_rgb(number * golden % 1, 0.75, 0.95) for number in range(len(colours))]
-    made = [tuple(round(255 * part) for part in hue) for hue in hues]
-    return [ImageColor.getrgb(given) if given else own for given, own in zip(colours, made, strict=True)]
+    made = [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in hues]
+    return [ImageColor.getrgb(given)[:3] if given else own for given, own in zip(colours, made, strict=True)]
 
 
 def enlarged(image: Image.Image, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:

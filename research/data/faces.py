@@ -107,7 +107,7 @@ class Faces(datasets.Pictures):
         return {"path": path, "person": self.class_names[label], "label": label, "gallery": gallery, **texts}
 
 
-class _Joined:
+class _Joined(Sequence[Any]):
     """Sources one after the other."""
 
     def __init__(self, sources: Sequence[Sequence[Any]]):
@@ -116,7 +116,7 @@ class _Joined:
     def __len__(self) -> int:
         return sum(map(len, self._sources))
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
         for source in self._sources:
             if index < len(source):
                 return source[index]

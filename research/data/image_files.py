@@ -160,7 +160,7 @@ def _reasons() -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise ValueError(f"has more than the {limit:,} pixels that an image may have; make it smaller") from None
     except Image.UnidentifiedImageError:
         raise ValueError(f"cannot be decoded (it is none of {', '.join(FORMATS)})") from None

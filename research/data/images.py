@@ -88,7 +88,9 @@ class Train(Evaluate):
     contrast: float = 0.0
     erase: float = 0.0
 
-    def __call__(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
+        self, example: Mapping[str, Any], rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """As in evaluation, with the random choices drawn from `rng`."""
         image = self._crop(decode(example[self.image_key], self.channels), rng)
         if self.rotate or self.shift or self.scale:
@@ -115,7 +117,7 @@ class Train(Evaluate):
         return random_crop(image, self.size, rng, self.pad) if self.crop == "pad" else image
 
 
-class Decoded:
+class Decoded(Sequence[Mapping[str, Any]]):
     """The examples of `source` with their pictures decoded, each kept in memory from its first use on."""
 
     def __init__(self, source: Sequence[Mapping[str, Any]], image_key: str, channels: int):
@@ -125,7 +127,7 @@ class Decoded:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
         if index not in self._kept:
             example = self._source[index]
             encoded = example[self._image_key]
@@ -284,4 +286,4 @@ def _uniform(low: int, high: int, rng: np.random.Generator) -> int:
 
 
 def _arrays(image: Image.Image, label: int) -> dict[str, np.ndarray]:
-    return {"image": to_array(image), "label": np.int32(label)}
+    return {"image": to_array(image), "label": np.asarray(label, np.int32)}

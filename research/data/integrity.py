@@ -36,7 +36,7 @@ def verify(folder: Path, prepare: str, needed: bool = False) -> None:
         about = json.loads(path.read_bytes())
         intact = "checksum" in about and files.is_intact(about)
     except (OSError, ValueError, TypeError):
-        intact = False
+        about, intact = {}, False
     if not intact:
         raise damaged(path, "its checksum is wrong", prepare)
     for name, (size, checksums) in about["files"].items():

@@ -15,7 +15,7 @@ class Plan(NamedTuple):
 
 def draw(
     rng: np.random.Generator,
-    choices: Sequence[int],
+    choices: Sequence[int] | np.ndarray,
     most: int,
     pause_ms: Sequence[float],
     lengths_ms: np.ndarray,

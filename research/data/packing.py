@@ -5,8 +5,7 @@ count them 1, 2, ... (0: padding), so that attention can stay inside an example,
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,7 +51,8 @@ def buckets(lengths: np.ndarray, limits: tuple[int, int], count: int) -> list[tu
     """
     shapes = [limits]
     while len(shapes) < count:
-        shapes.append(tuple(min(length, -(-length // 16) * 8) for length in shapes[-1]))
+        source, target = (min(length, -(-length // 16) * 8) for length in shapes[-1])
+        shapes.append((source, target))
     found, rest = [], np.arange(len(lengths))
     for shape in reversed(shapes):
         fits = (lengths[rest] <= shape).all(axis=1)
@@ -62,10 +62,10 @@ def buckets(lengths: np.ndarray, limits: tuple[int, int], count: int) -> list[tu
     return found
 
 
-class Packed(Sequence):
+class Packed(Sequence[list[Example]]):
     """Rows of examples: `packed[i]` is the list of the examples of row i."""
 
-    def __init__(self, examples: Sequence[Example], rows: Sequence[np.ndarray]):
+    def __init__(self, examples: Sequence[Example], rows: Sequence[np.ndarray] | np.ndarray):
         self._examples = examples
         # Flat, because a list of a million arrays is slow to hand to a worker process.
         self._order = np.concatenate(rows)
@@ -74,7 +74,7 @@ class Packed(Sequence):
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> list[Example]:
+    def __getitem__(self, index: int) -> list[Example]:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
         start = self._ends[index - 1] if index else 0
         return [self._examples[example] for example in self._order[start : self._ends[index]].tolist()]
 
@@ -86,7 +86,7 @@ class ToArrays:
     source_length: int
     target_length: int
 
-    def __call__(self, examples: Sequence[Example], rng: Any = None) -> Mapping[str, np.ndarray]:
+    def __call__(self, examples: Sequence[Example], rng: object = None) -> dict[str, np.ndarray]:
         """The arrays; nothing is random in them, whatever `rng`."""
         sources, targets = zip(*examples, strict=True)
         return arrays("source", sources, self.source_length) | arrays("target", targets, self.target_length)

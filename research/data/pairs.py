@@ -73,8 +73,10 @@ def read_view2(text: str, name: str) -> list[Pair]:
         if len(cells) not in (3, 4) or not all(map(_NUMBER.fullmatch, numbers)):
             said = " ".join(cells)[:200]
             raise ValueError(f"{name}, line {line}: {said!r} is not `name n1 n2` or `name1 n1 name2 n2`")
-        paths = [f"{person}/{person}_{int(number):04}.jpg" for person, number in zip(people, numbers, strict=True)]
-        pairs.append(Pair(*paths, int(same), place // (2 * count)))
+        first, second = (
+            f"{person}/{person}_{int(number):04}.jpg" for person, number in zip(people, numbers, strict=True)
+        )
+        pairs.append(Pair(first, second, int(same), place // (2 * count)))
     if len(pairs) != 2 * folds * count:
         raise ValueError(
             f"{name} holds {len(pairs)} pairs; its first line says {folds} folds of {count} pairs of one person and "
@@ -129,5 +131,8 @@ def draw(pictures: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]]
             f"{len(pictures)} pictures give {len(same)} pairs of one person and {len(different)} of two; verification "
             "needs both: hold out more pictures of each person, or name pairs in pairs.csv"
         )
-    number = lambda pairs, kind: [Pair(*pair, kind, place % FOLDS) for place, pair in enumerate(pairs)]
-    return number(same, 1) + number(different, 0)
+    return [
+        Pair(first, second, kind, place % FOLDS)
+        for kind, found in ((1, same), (0, different))
+        for place, (first, second) in enumerate(found)
+    ]

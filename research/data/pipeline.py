@@ -16,8 +16,8 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from research.command import Failure
 from research.spec.contracts import Batches, HostBatch
 
 Batch = HostBatch
-Example = Mapping[str, Any]
+Example = TypeVar("Example")
 
 
 def train_batches(
@@ -171,6 +171,7 @@ def _init_worker(index, count):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
 
     def follow_parent():
         parent.join()

@@ -33,7 +33,7 @@ class Recorded:
     def __init__(self, content: Mapping[str, Any], vocabulary: str = ""):
         import tensorflow_datasets as tfds  # here, since it is slow to import
 
-        features = tfds.features.FeaturesDict.from_json(content["features"])
+        features: Any = tfds.features.FeaturesDict.from_json(content["features"])
         for key, names in content["labels"].items():
             features[key].names = names
         self.info = SimpleNamespace(features=features, metadata=content["metadata"], splits={})

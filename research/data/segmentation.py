@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -11,6 +11,9 @@ from research.data import datasets, image_files, images, recorded, sources, view
 from research.data.spec import SIDE, MarkedImageSpec
 from research.data.views import VOID
 from research.spec import checks, field, invalid
+
+if TYPE_CHECKING:
+    from research.tasks.segmentation import MaskReference  # for checkers alone: those who read data need no JAX
 
 CHANNELS = 3
 _SIDES = checks.each(SIDE)
@@ -78,7 +81,9 @@ class Train(Evaluate):
     flip: bool = False
     colour: float = 0.0
 
-    def __call__(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
+        self, example: Mapping[str, Any], rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """As in evaluation, with the random choices drawn from `rng`."""
         image, mask = self._decode(example)
         view = views.drawn(views.size_of(image), self.size, self.scale, self.flip, rng)
@@ -97,6 +102,8 @@ class Scenes(datasets.Classed):
     mask   uint8 [batch, height, width]: a class, or VOID
     """
 
+    train_transform: Train
+    eval_transform: Evaluate
     colours: tuple[str, ...]  # "#rrggbb", or "" where the data set says none
 
     def check_content(self) -> None:
@@ -113,7 +120,7 @@ class Scenes(datasets.Classed):
         """Height, width and channels while training."""
         return (*self.train_transform.size, CHANNELS)
 
-    def reference(self, split: str, index: int) -> dict[str, Any]:
+    def reference(self, split: str, index: int) -> "MaskReference":
         """What a score compares with: the `mask` of a picture, and the `name` of that in its archive or folder."""
         example = self.source(split)[index]
         return {"name": example["name"].decode(), "mask": image_files.decode_mask(example["mask"])}
@@ -191,4 +198,4 @@ def _size(spec: SegmentationDataSpec, key: str, largest: views.Size | None) -> v
     size = getattr(spec, key)
     if not any(size) and largest is None:
         raise ValueError(f"config.data.{key} is needed: {spec.name!r} is not prepared, so its sizes are unknown")
-    return size if any(size) else largest
+    return size if any(size) or largest is None else largest

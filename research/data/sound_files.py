@@ -122,7 +122,8 @@ def _by_libsndfile(content: bytes) -> tuple[np.ndarray, int]:
 
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            rate, promised, parts = file.samplerate, file.frames, [np.zeros((0, file.channels), np.float32)]
+            rate, promised = file.samplerate, file.frames
+            parts: list[np.ndarray] = [np.zeros((0, file.channels), np.float32)]
             # Part by part: a damaged header may promise more than any memory holds.
             while len(part := file.read(_PART, dtype="float32", always_2d=True)):
                 parts.append(part)

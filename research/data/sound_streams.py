@@ -29,10 +29,11 @@ def decode(content: bytes, kind: str) -> tuple[np.ndarray, int]:
     Raises ValueError, with what is wrong as the end of a sentence, for one that is damaged, truncated or without sound.
     """
     import av
+    from av.error import FFmpegError, InvalidDataError
 
     parts, damaged = [], 0
     try:
-        with av.open(io.BytesIO(content), format=kind, metadata_errors="replace") as container:
+        with av.open(io.BytesIO(content), "r", format=kind, metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise ValueError("holds no sound")
             stream = container.streams.audio[0]
@@ -40,14 +41,14 @@ def decode(content: bytes, kind: str) -> tuple[np.ndarray, int]:
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
-                except av.InvalidDataError:
+                except InvalidDataError:
                     damaged += 1
                     continue
                 parts += [part.to_ndarray() for frame in frames for part in resampler.resample(frame)]
             parts += [part.to_ndarray() for part in resampler.resample(None)] if parts else []
             rate, promised = resampler.rate if parts else 0, _seconds(stream, container, content)
-    except (av.FFmpegError, OverflowError) as error:
-        raise ValueError(f"cannot be decoded ({error.strerror}); it is damaged") from None
+    except (FFmpegError, OverflowError) as error:
+        raise ValueError(f"cannot be decoded ({getattr(error, 'strerror', error)}); it is damaged") from None
     if not parts or damaged > _LENIENT:
         raise ValueError(f"cannot be decoded ({damaged} of its packets are invalid); it is damaged")
     samples = np.concatenate(parts, axis=1).T

@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from research.data import integrity, recorded, records
 
@@ -68,7 +69,7 @@ def resolve_dir(data_dir: str = "") -> Path:
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
 
 
-def open_builder(name: str, data_dir: str = ""):
+def open_builder(name: str, data_dir: str = "") -> Any:  # TFDS declares features that may be None
     """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, where there is none that works."""
     try:
         with _no_leftovers():
@@ -211,7 +212,7 @@ def _import_catalogue() -> None:
             importlib.import_module(f"tensorflow_datasets.{part}")
 
 
-def is_prepared(builder) -> bool:
+def is_prepared(builder: Any) -> bool:
     """Whether the folder of the builder is complete (TFDS renames it when it is)."""
     return (Path(builder.data_dir) / _DESCRIPTION).is_file()
 
@@ -225,7 +226,7 @@ class Prepared:
     missing.
     """
 
-    def __init__(self, builder, name: str, validation_fraction: float, without: Sequence[str] = ()):
+    def __init__(self, builder: Any, name: str, validation_fraction: float, without: Sequence[str] = ()):
         self.builder = builder
         self.name = name
         self.version = str(builder.version)
@@ -315,7 +316,7 @@ def split_expressions(available: Mapping[str, int], validation_fraction: float) 
     return {split: expressions[split] for split in SPLITS}
 
 
-def needs_archives(name: str, builder) -> bool:
+def needs_archives(name: str, builder: Any) -> bool:
     """Whether a data set of ours is made of archives that somebody has to fetch.
 
     One of the catalogue may have instructions that concern another of its configs alone, as `wmt14_translate` does, so
@@ -324,7 +325,7 @@ def needs_archives(name: str, builder) -> bool:
     return is_own(name) and bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
 
 
-def prepare_command(name: str, builder) -> str:
+def prepare_command(name: str, builder: Any) -> str:
     """The command that prepares a data set."""
     manual = " --manual_dir=DIR" if needs_archives(name, builder) else ""
     return f"python -m research.data prepare {shlex.quote(name)}{manual}{_elsewhere(builder.data_dir_root)}"

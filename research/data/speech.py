@@ -114,7 +114,9 @@ class Speech(token_data.TokenDataset):
     target, target_segments, target_positions   int32 [batch, target length]: tokens, ending in EOS, as in text.Text
     """
 
-    prepared: Transcripts
+    prepared: Transcripts  # pyright: ignore[reportIncompatibleVariableOverride]  see TokenDataset
+    train_transform: ToArrays
+    eval_transform: ToArrays
     spec: SpeechSpec
     longest: int  # samples
 

@@ -123,5 +123,6 @@ def plain(value: Any, feature: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
     if hasattr(feature, "int2str"):
-        return feature.int2str(int(value)) if value >= 0 else ""  # -1: not labelled
+        number = int(value)  # pyright: ignore[reportArgumentType]  of a class label, which is one
+        return feature.int2str(number) if number >= 0 else ""  # -1: not labelled
     return value.item() if isinstance(value, np.generic) else value

@@ -60,7 +60,8 @@ class Text(token_data.TokenDataset):
     In training `index` counts rows, in evaluation it is the position of the example in its split.
     """
 
-    prepared: tokens.Tokens
+    train_transform: packing.ToArrays
+    eval_transform: packing.ToArrays
     spec: TextSpec
 
     def record(self, folder: Path) -> None:

@@ -12,7 +12,7 @@ from research.spec.contracts import DatasetInfo
 class TokenDataset(datasets.Dataset):
     """As datasets.Dataset, of examples whose targets are tokens."""
 
-    prepared: tokens.Tokens
+    prepared: tokens.Tokens  # pyright: ignore[reportIncompatibleVariableOverride]  it stands in for sources.Prepared
 
     @property
     def is_prepared(self) -> bool:

@@ -225,7 +225,7 @@ class Tokens:
         progress.say(line)
 
 
-class Examples(Sequence):
+class Examples(Sequence[packing.Example]):
     """`examples[i]`: source and target ids of example i. Every process maps the files for itself."""
 
     def __init__(
@@ -252,7 +252,7 @@ class Examples(Sequence):
     def __len__(self) -> int:
         return len(self._sides[0][1])
 
-    def __getitem__(self, index: int) -> packing.Example:
+    def __getitem__(self, index: int) -> packing.Example:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
         source, target = self.whole(index)
         if self._splitter:
             source = self._splitter(source)

@@ -11,7 +11,7 @@ from research.data import audio, joining, packing, sound_files
 Utterance = tuple[np.ndarray, np.ndarray]  # float32 [samples], int32 [tokens] with EOS
 
 
-class Utterances(Sequence):
+class Utterances(Sequence[Utterance]):
     """`utterances[i]` of stored records and their tokens, with the samples at `rate` Hz; `cache` keeps them."""
 
     def __init__(
@@ -23,7 +23,7 @@ class Utterances(Sequence):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> Utterance:
+    def __getitem__(self, index: int) -> Utterance:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
         return self._samples(index), self._examples[index][1]
 
     def _samples(self, index: int) -> np.ndarray:
@@ -36,7 +36,7 @@ class Utterances(Sequence):
         return samples
 
 
-class Subset(Sequence):
+class Subset(Sequence[Utterance]):
     """The utterances at the positions `members`."""
 
     def __init__(self, utterances: Sequence[Utterance], members: np.ndarray):
@@ -45,11 +45,11 @@ class Subset(Sequence):
     def __len__(self) -> int:
         return len(self._members)
 
-    def __getitem__(self, index: int) -> Utterance:
+    def __getitem__(self, index: int) -> Utterance:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
         return self._utterances[int(self._members[index])]
 
 
-class Joined(Sequence):
+class Joined(Sequence[Utterance]):
     """`count` utterances of 1 to `most` others of one speaker, each a function of (seed, index).
 
     `groups` are the positions of the utterances of each speaker, `lengths_ms` and `tokens` say how long each utterance
@@ -80,14 +80,14 @@ class Joined(Sequence):
     def plan(self, index: int) -> joining.Plan:
         """Which utterances are joined, and the pauses around them."""
         rng = np.random.default_rng([self._seed, index])
-        group = self._groups[rng.integers(len(self._groups))]
+        group = self._groups[int(rng.integers(len(self._groups)))]
         longest_ms = self._longest_ms - 1  # for rounding
         plan = joining.draw(rng, group, self._most, self._pause_ms, self._lengths_ms, longest_ms, long=True)
         written = 1 + np.cumsum(self._tokens[list(plan.parts)] - 1)
         kept = max(1, int(np.count_nonzero(written <= self._most_tokens)))
         return joining.Plan(plan.parts[:kept], plan.pauses_ms[: kept + 1])
 
-    def __getitem__(self, index: int) -> Utterance:
+    def __getitem__(self, index: int) -> Utterance:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
         plan = self.plan(index)
         sounds, ids = zip(*(self._utterances[part] for part in plan.parts), strict=True)
         # The tokens of words that follow each other are those of each: none crosses a space.
@@ -116,15 +116,15 @@ class ToArrays:
         frames = -(-frames // self.shortening) * self.shortening
         return dataclasses.replace(self, frames=frames, target_length=target_length or self.target_length)
 
-    def __call__(self, utterance: Utterance, rng: np.random.Generator | None = None) -> Mapping[str, np.ndarray]:
+    def __call__(self, utterance: Utterance, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """The arrays; what is random is drawn from `rng`."""
         samples, ids = utterance
-        if self.augment:
+        if self.augment and rng is not None:
             samples = self.augment.sound(samples, rng, self.longest)
         if self.silence:
             samples = np.pad(samples, (0, max(0, self.frames * self.mel.hop - len(samples))))
         features = self.mel(samples)[: self.frames]
-        if self.augment:
+        if self.augment and rng is not None:
             features = self.augment.spectrogram(features, rng)
         source = np.zeros((self.frames, self.mel.spec.mels), np.float32)
         source[: len(features)] = features

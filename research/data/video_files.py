@@ -36,6 +36,7 @@ def read(path: str | Path, count: int, side: int) -> Video:
         ValueError: In one line with the file: it cannot be decoded, holds no video, or has fewer than FEWEST frames.
     """
     import av
+    from av.error import FFmpegError
 
     wrong = lambda what: ValueError(f"video {str(path)!r} {what}")
     found, warning = None, ""
@@ -43,7 +44,7 @@ def read(path: str | Path, count: int, side: int) -> Video:
         # An open file and no protocol: a playlist in disguise must not open other files, nor a name be an address.
         with (
             open(path, "rb") as file,
-            av.open(file, metadata_errors="replace", options={"protocol_whitelist": "none"}) as container,
+            av.open(file, "r", metadata_errors="replace", options={"protocol_whitelist": "none"}) as container,
         ):
             stream = _video_stream(container)
             if stream is None:
@@ -62,11 +63,11 @@ def read(path: str | Path, count: int, side: int) -> Video:
                     warning = f"is truncated: it holds {found.seconds:.1f} of {promised:.1f} s"
                 elif missing := matroska.missing_bytes(file):
                     warning = f"is truncated: {missing:,} bytes are missing"
-            except (av.FFmpegError, OSError) as error:
+            except (FFmpegError, OSError) as error:
                 if not found.seen:
                     raise
                 warning = f"is damaged after frame {found.seen} ({_reason(error)})"
-    except (av.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         raise wrong(f"cannot be decoded: {_reason(error)}") from None
     if found.seen < FEWEST:
         raise wrong(f"has {found.seen} frames; {FEWEST} are needed at least")
@@ -115,7 +116,7 @@ class _Thinned:
         """Takes the next frame."""
         if not self.seen:
             self._start = time
-        elif self._index(time) != self._index(self._waiting[0]):
+        elif self._waiting and self._index(time) != self._index(self._waiting[0]):
             self._kept.append((self._waiting[0], self._shape(self._waiting[1])))
         if len(self._kept) > _WAITING:
             self._step = 2 * (self._step or (time - self._start) / _WAITING)
@@ -128,14 +129,20 @@ class _Thinned:
         return np.ceil((time - self._start) / self._step) if self._step else time
 
     @property
+    def _last(self) -> tuple[float, Any]:
+        """The last frame and its time."""
+        assert self._waiting is not None, "no frame was added"
+        return self._waiting
+
+    @property
     def seconds(self) -> float:
         """From the beginning of the first frame to the end of the last."""
-        last, frame = self._waiting
+        last, frame = self._last
         return last + (float((frame.duration or 0) * (frame.time_base or 0)) or self._usual) - self._start
 
     def spread(self, count: int) -> Sequence[Any]:
         """`count` images, each the one on screen at its time."""
-        last, frame = self._waiting
+        last, frame = self._last
         kept = [*self._kept, (last, self._shape(frame))]
         # Up to the last frame, or into it where it stays for long.
         length = max(last - self._start, self.seconds * (1 - 1 / count))
@@ -158,10 +165,10 @@ def _timed(frames: Iterator[Any], usual: float) -> Iterator[tuple[float, Any]]:
 
 def _video_stream(container: Any):
     """The first stream of moving images (not the cover of a record); None where there is none."""
-    import av
+    from av.stream import Disposition
 
     for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
+        if not stream.disposition & Disposition.attached_pic:
             return stream
     return None
 

@@ -27,7 +27,8 @@ class View:
 
     def picture(self, image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
         """`image` on the canvas, resized bilinearly; `fill` is the colour around it."""
-        return self._place(image, Image.Resampling.BILINEAR, fill if len(fill) > 1 else fill[0])
+        grey = len(fill) == 1
+        return self._place(image, Image.Resampling.BILINEAR, fill[0] if grey else fill)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """The mask uint8 [height, width] on the canvas: numbers of the nearest pixels, VOID around them."""
@@ -56,7 +57,7 @@ class View:
         if image.size != (width, height):
             image = image.resize((width, height), resampling)
         if self.resized != self.canvas or self.top or self.left:
-            placed = Image.new(image.mode, self.canvas[::-1], fill)
+            placed = Image.new(image.mode, (self.canvas[1], self.canvas[0]), fill)
             placed.paste(image, (-self.left, -self.top))
             image = placed
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
@@ -65,7 +66,7 @@ class View:
 
 def size_of(image: Image.Image) -> Size:
     """Height and width."""
-    return image.size[::-1]
+    return image.height, image.width
 
 
 def corner(size: Size, canvas: Size) -> View:
@@ -100,8 +101,8 @@ def drawn(
 
 
 def _times(size: Size, factor: float, most: Size | None = None) -> Size:
-    sides = tuple(max(1, round(side * factor)) for side in size)
-    return tuple(map(min, sides, most)) if most else sides
+    height, width = (max(1, round(side * factor)) for side in size)
+    return (min(height, most[0]), min(width, most[1])) if most else (height, width)
 
 
 def _between(one: int, other: int, rng: np.random.Generator) -> int:

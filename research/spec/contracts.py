@@ -1,29 +1,34 @@
 """What the parts of the library ask of each other: data sets, tasks, scorers and programs, as Protocols.
 
 A class meets a contract by having its members; it need not inherit from it. Only arrays are known here: no model, no
-optimizer and no input pipeline.
+optimizer and no input pipeline. JAX itself is imported by type checkers alone: processes that read data have no use
+for it.
 """
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.stages import Wrapped
+
+if TYPE_CHECKING:
+    import jax
+    from jax.sharding import Mesh, NamedSharding
+    from jax.stages import Wrapped
 
 HostBatch: TypeAlias = dict[str, np.ndarray]  # name -> array [batch, ...], beside them `index` and `weight` [batch]
 Batches: TypeAlias = Generator[HostBatch, None, None]  # to be closed, which ends the processes that make them
-Batch: TypeAlias = dict[str, jax.Array]  # the same on the mesh
-Totals: TypeAlias = Mapping[str, jax.Array]  # the normalisers of a loss, over the global batch
-Sums: TypeAlias = dict[str, tuple[jax.Array, jax.Array]]  # metric -> sum over the examples, and their weight
-Outputs: TypeAlias = Mapping[str, jax.Array]  # what a model makes of a batch, each [batch, ...]
+Batch: TypeAlias = "dict[str, jax.Array]"  # the same on the mesh
+Totals: TypeAlias = "Mapping[str, jax.Array]"  # the normalisers of a loss, over the global batch
+Sums: TypeAlias = "dict[str, tuple[jax.Array, jax.Array]]"  # metric -> sum over the examples, and their weight
+Outputs: TypeAlias = "Mapping[str, jax.Array]"  # what a model makes of a batch, each [batch, ...]
 HostOutputs: TypeAlias = Mapping[str, np.ndarray]
 Tree: TypeAlias = "jax.Array | Mapping[str, Tree]"
-Variables: TypeAlias = Mapping[str, Mapping[str, Tree]]  # collection, such as `params` -> its arrays by module
-LossAux: TypeAlias = tuple[Variables, Sums]  # the collections that training changes, such as `batch_stats`; metrics
+Variables: TypeAlias = "Mapping[str, Mapping[str, Tree]]"  # collection, such as `params` -> its arrays by module
+LossAux: TypeAlias = "tuple[Variables, Sums]"  # the collections that training changes, such as `batch_stats`; metrics
 Axes: TypeAlias = Sequence[tuple[str, Sequence[str | None]]]  # regex of a parameter path -> logical axes
 Reference: TypeAlias = Mapping[str, object]  # what a score needs of an example, or a person to find it again
 Rows: TypeAlias = slice | Sequence[int]  # of a global batch

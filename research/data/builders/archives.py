@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 TAR_END = 1024  # bytes: two zero blocks
 
@@ -32,10 +32,11 @@ def check(path: Path) -> None:
 
 def tar_members(file: Path | IO[bytes], name: str) -> Iterator[tuple[str, IO[bytes]]]:
     """(name, open file) of every file in a tar archive that messages call `name`; a damaged one is a ValueError."""
-    with damage_named(name), tarfile.open(**{"name" if isinstance(file, Path) else "fileobj": file}) as archive:
+    options: Any = {"name" if isinstance(file, Path) else "fileobj": file}
+    with damage_named(name), tarfile.open(**options) as archive:
         for member in archive:
-            if member.isfile():
-                yield member.name, archive.extractfile(member)
+            if member.isfile() and (content := archive.extractfile(member)):
+                yield member.name, content
         # To tarfile a damaged header and a file that just stops are ends like any other.
         archive.fileobj.seek(archive.offset)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -109,7 +109,7 @@ def read(root: Path, pictures: Sequence[Annotated]) -> Iterator[Boxed]:
         yield Boxed(root, member, each.picture.read_bytes(), each.objects, annotation, each.size)
 
 
-def _unused(root: Path, splits: Found) -> list[Path]:
+def _unused(root: Path, splits: Mapping[str, Sequence[Annotated]]) -> list[Path]:
     """Images beside those that are used, or where some may be expected, that nothing annotates or lists."""
     used = {each.picture for pictures in splits.values() for each in pictures}
     places = {picture.parent for picture in used} | {root / name for name in IMAGES}

@@ -124,7 +124,7 @@ class BoxBuilder(PictureBuilder, skip_registration=True):
             found = bad(_boxes(objects), size)
             for kind, wrong in zip(("empty", "outside"), found, strict=True):
                 for index in np.flatnonzero(wrong):
-                    box = ", ".join(f"{side:g}" for side in objects[index].box)
+                    box = ", ".join(f"{side:g}" for side in objects[int(index)].box)
                     metadata["bad"][kind].append(f"{picture.annotation} [{box}]")
 
     def summary(self) -> str:

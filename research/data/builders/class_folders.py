@@ -185,7 +185,7 @@ def _walk(root: Path) -> Iterator[tuple[Path, os.DirEntry, bool, bool]]:
 
     Links are followed, but not in a circle.
     """
-    waiting = [(Path(), False, False, (os.path.realpath(root),))]
+    waiting: list[tuple[Path, bool, bool, tuple[str, ...]]] = [(Path(), False, False, (os.path.realpath(root),))]
     while waiting:
         folder, hidden, linked, above = waiting.pop()
         try:

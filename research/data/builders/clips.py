@@ -1,11 +1,13 @@
 """What our builders of labelled clips share: a clip is a sequence of pictures, kept as bytes and checked once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
 from research.data import images
+from research.data.builders.own import OwnBuilder
 from research.measure import progress
 
 
@@ -18,7 +20,7 @@ class Clip(NamedTuple):
     warning: str = ""  # what is wrong with it, though it is used
 
 
-class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ClipBuilder(OwnBuilder, skip_registration=True):
     """A TFDS builder of `frames`, a `label` and the `clip` that they are, prepared without TensorFlow.
 
     `archives`, `skip_undecodable` and `skipped` are as in PictureBuilder; `warnings` name
@@ -28,6 +30,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     archives: Sequence[str] = ()
     skip_undecodable = False
+    summary: Callable[[], str]  # of folders, for a person, and what they hold that is left out, by reason
+    left_out: Mapping[str, Sequence[Path]]
 
     def __init__(self, **kwargs):
         self.skipped: list[str] = []
@@ -48,7 +52,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, split: str, clips: Iterable["Clip | Undecodable"]) -> Iterator[tuple[str, dict]]:
         shown = progress.over(clips, f"{self.name} {split}", "clips")
         for clip in shown:
-            if problem := clip.problem if isinstance(clip, Undecodable) else self._problem(clip):
+            problem = clip.problem if isinstance(clip, Undecodable) else self._problem(clip)
+            if problem or isinstance(clip, Undecodable):
                 if not self.skip_undecodable:
                     raise ValueError(f"{clip.name} {problem}; fix it, or prepare with --skip_undecodable")
                 self.skipped.append(f"{clip.name} {problem}")

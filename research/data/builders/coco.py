@@ -63,7 +63,7 @@ def read(file: Path) -> CocoFile:
         if image not in images or category not in categories:
             raise each.refused("names a picture or category that is not in it")
         objects[image].append(_object(each, categories[category]))
-    return CocoFile([CocoImage(*images[number], objects[number]) for number in images], categories)
+    return CocoFile([CocoImage(name, size, objects[number]) for number, (name, size) in images.items()], categories)
 
 
 def _json(file: Path) -> Any:

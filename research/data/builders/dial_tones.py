@@ -32,7 +32,8 @@ def tone(digit: int, milliseconds: int) -> np.ndarray:
     """The sound of a digit: float32 samples at RATE."""
     row, column = (3, 1) if digit == 0 else divmod(digit - 1, 3)
     time = np.arange(milliseconds * RATE // 1000) / RATE
-    return sum(0.25 * np.sin(2 * np.pi * hz * time) for hz in (ROWS[row], COLUMNS[column])).astype(np.float32)
+    parts = (0.25 * np.sin(2 * np.pi * hz * time) for hz in (ROWS[row], COLUMNS[column]))
+    return sum(parts, np.zeros(len(time))).astype(np.float32)
 
 
 def _string(rng: np.random.Generator) -> dict:

@@ -47,6 +47,8 @@ class ExtendedYaleB(faces.ZippedFaces, skip_registration=True):
 
 def light(member: str) -> str:
     """The key of LIGHTS for a picture, by the angles in its name."""
-    azimuth, elevation = re.search(r"A([+-]\d+)E([+-]\d+)\.jpg$", member).groups()
+    found = re.search(r"A([+-]\d+)E([+-]\d+)\.jpg$", member)
+    assert found is not None, member
+    azimuth, elevation = found.groups()
     angle = max(abs(int(azimuth)), abs(int(elevation)))
     return next(name for name, most in LIGHTS.items() if angle <= most)

@@ -26,6 +26,7 @@ class FaceFolder(FaceBuilder, skip_registration=True):
     """The pictures in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
 
     VERSION = tfds.core.Version("2.0.0")  # since images are read upright
+    left_out: Mapping[str, Sequence[Path]]  # reason -> files, which the summary of `prepare` counts
 
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], pairs, labels, **kwargs):
         self._root, self._splits, self._pairs, self._labels = root, splits, pairs, labels
@@ -124,7 +125,7 @@ def _plain(name: str, names: Collection[str]) -> str:
     return "/".join(parts[1:]) if len(parts) == 3 and parts[0].lower() in SPLIT_NAMES else name
 
 
-def _set_apart(root: Path, splits: Mapping[str, Sequence[Path]], people: set[str]) -> dict[str, list[Path]]:
+def _set_apart(root: Path, splits: Mapping[str, Sequence[Path]], people: set[str]) -> dict[str, Sequence[Path]]:
     """The splits, with `people`, who are in pairs, in test only."""
     if "test" in splits:
         for split, pictures in splits.items():

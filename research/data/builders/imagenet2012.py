@@ -68,5 +68,6 @@ def _test_labels(devkit: Path) -> list[str]:
 
 def _test_pictures(archive: Path, labels: list[str]) -> Iterator[Picture]:
     for name, file in tar_members(archive, str(archive)):
-        number = int(re.search(r"_(\d+)\.JPEG$", name)[1])
-        yield Picture(archive, name, file.read(), labels[number - 1])
+        found = re.search(r"_(\d+)\.JPEG$", name)
+        assert found is not None, name
+        yield Picture(archive, name, file.read(), labels[int(found[1]) - 1])

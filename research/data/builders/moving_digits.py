@@ -5,6 +5,7 @@ A digit crosses a torus, so that where it is says nothing: in each frame alone, 
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -42,7 +43,8 @@ class MovingDigits(ClipBuilder, skip_registration=True):
     def _clips(self, split: str) -> Iterator[Clip]:
         from sklearn.datasets import load_digits
 
-        scans = load_digits().images  # [1797, 8, 8] of 0 to 16
+        loaded: Any = load_digits()  # a Bunch
+        scans = loaded.images  # [1797, 8, 8] of 0 to 16
         names = self.info.features["label"].names
         part = list(SIZES).index(split)
         for index in range(SIZES[split]):

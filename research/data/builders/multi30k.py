@@ -9,7 +9,7 @@ from pathlib import Path
 from research.data.builders import text_files
 from research.data.builders.texts import TEXT, TextBuilder
 
-LANGUAGES = ("en", "de", "fr")
+LANGUAGES: tuple[str, ...] = ("en", "de", "fr")
 FILES = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 
 

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from research.data import images
 from research.data.builders.copies import Copies
+from research.data.builders.own import OwnBuilder
 from research.measure import progress
 
 CHUNK = 256  # pictures that wait for the decoders at a time
@@ -31,7 +32,7 @@ class Picture(NamedTuple):
         return f"{self.archive}/{self.member}"
 
 
-class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class PictureBuilder(OwnBuilder, skip_registration=True):
     """A TFDS builder of (image, label) examples that are prepared without TensorFlow.
 
     `archives` are the files that must lie in `manual_dir`, as MANUAL_DOWNLOAD_INSTRUCTIONS says. `skip_undecodable`
@@ -50,7 +51,12 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(**kwargs)
 
     def picture_info(
-        self, description: str, shape: tuple, class_names: Sequence[str], more: Mapping[str, Any] | None = None, **info
+        self,
+        description: str | None,
+        shape: tuple,
+        class_names: Sequence[str],
+        more: Mapping[str, Any] | None = None,
+        **info,
     ) -> tfds.core.DatasetInfo:
         """The TFDS metadata of labelled pictures of `shape` [height, width, channels] (None: it varies).
 
@@ -60,7 +66,7 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=description,
-            features=tfds.features.FeaturesDict(features | (more or {})),
+            features=tfds.features.FeaturesDict({**features, **(more or {})}),
             supervised_keys=("image", "label"),
             **info,
         )

@@ -93,5 +93,8 @@ def _labelled(numbered: tuple[int, Scene]) -> Labelled:
 def _boxed(numbered: tuple[int, Scene]) -> Boxed:
     number, scene = numbered
     pairs = zip(scene.boxes, scene.labels, strict=True)
-    objects = [Object(tuple(map(float, box)), list(SHAPES)[label]) for box, label in pairs]
+    objects = [
+        Object((float(left), float(top), float(right), float(bottom)), list(SHAPES)[label])
+        for (left, top, right, bottom), label in pairs
+    ]
     return Boxed("shapes", f"{number:04}.png", png(scene.picture), objects, f"shapes/{number:04}")

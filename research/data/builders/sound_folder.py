@@ -73,7 +73,7 @@ class SoundFolder(sounds.SoundBuilder, skip_registration=True):
         return {split: self._read(rows) for split, rows in self._lists.items()}
 
     def _read(self, rows: list[Listed]) -> Iterator[dict]:
-        used = 0
+        used, reason = 0, ""
         for listed in rows:
             try:
                 example = self._example(listed)

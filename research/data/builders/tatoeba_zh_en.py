@@ -9,7 +9,7 @@ from pathlib import Path
 from research.data.builders import text_files
 from research.data.builders.texts import TEXT, TextBuilder
 
-COLUMNS = ("en", "zh", "attribution")
+COLUMNS: tuple[str, ...] = ("en", "zh", "attribution")
 FILES = {"train": "train.tsv.gz", "validation": "dev.tsv.gz", "test": "test.tsv.gz"}
 
 

@@ -60,7 +60,9 @@ class TextFolder(TextBuilder, skip_registration=True):
     def __init__(self, root: Path, files: Mapping[str, list[Path]], **kwargs):
         self._files, self._splits = files, {}
         self._config_name = kwargs["config"].name
-        self.fields = self._stored_fields(kwargs["data_dir"]) or _fields(self._read("train").examples)
+        stored = self._stored_fields(kwargs["data_dir"])
+        # Of this folder, not of the class.
+        self.fields = stored or _fields(self._read("train").examples)  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(**kwargs)
 
     @classmethod
@@ -111,7 +113,8 @@ class TextFolder(TextBuilder, skip_registration=True):
         folder = data_dir / self.name / self._config_name / str(self.VERSION)
         if not (folder / "dataset_info.json").is_file():
             return {}
-        return dict(sorted(tfds.features.FeaturesDict.from_config(folder).items()))
+        features: Any = tfds.features.FeaturesDict.from_config(folder)
+        return dict(sorted(features.items()))
 
 
 def holds_texts(path: str) -> bool:

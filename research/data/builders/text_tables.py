@@ -98,6 +98,7 @@ def _cells(content: str, delimiter: str) -> Iterator[tuple[int, list[_Cell]]]:
     position, line, row, begun = 0, 1, [], 1
     while True:
         match = cell.match(content, position)
+        assert match is not None  # a cell may be empty
         quoted = match[1] is not None
         row.append(_Cell(match[1].replace('""', '"') if quoted else match[2], quoted))
         line += match[0].count("\n") if quoted else 0

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from research.data.builders.own import OwnBuilder
 from research.measure import progress
 
 TEXT = tfds.features.Text()
 TEXTS = tfds.features.Sequence(TEXT)
 
 
-class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class TextBuilder(OwnBuilder, skip_registration=True):
     """A TFDS builder of examples of text that are prepared without TensorFlow.
 
     A subclass says which `fields` its examples have, which files must lie in `manual_dir` (`archives`, and
@@ -21,9 +22,9 @@ class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     archives: Sequence[str] = ()
-    fields: Mapping[str, Any] = {}
+    fields: ClassVar[Mapping[str, Any]] = {}
 
-    def examples(self, folder: Path) -> Mapping[str, Iterable[dict[str, Any]]]:
+    def examples(self, folder: Path) -> Mapping[str, Iterable[Mapping[str, Any]]]:
         """Split -> its examples, read from the files in `folder`."""
         raise NotImplementedError
 
@@ -36,7 +37,7 @@ class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         examples = self.examples(Path(folder))
         return {split: self._generate_examples(split, of_split) for split, of_split in examples.items()}
 
-    def _generate_examples(self, split: str, examples: Iterable[dict]) -> Iterator[tuple[str, dict]]:
+    def _generate_examples(self, split: str, examples: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
         # The stored order hashes these keys: the same whenever the set is prepared, and neighbours are torn apart.
         shown = progress.over(examples, f"{self.name} {split}", "examples")
         for number, example in enumerate(shown):

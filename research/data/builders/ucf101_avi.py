@@ -65,4 +65,6 @@ _GROUP = re.compile(r"_g(\d+)_c\d+\.avi$")
 
 def group(path: Path) -> int:
     """The source video that a clip is cut from, by its name."""
-    return int(_GROUP.search(path.name)[1])
+    found = _GROUP.search(path.name)
+    assert found is not None, path
+    return int(found[1])

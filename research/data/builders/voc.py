@@ -49,15 +49,16 @@ def _root(xml: bytes, path: str) -> ElementTree.Element:
 
 def _object(entry: ElementTree.Element, what: str) -> Object:
     box, name = entry.find("bndbox"), entry.findtext("name", "").strip()
-    corners = [_number(box.findtext(side, "")) for side in SIDES] if box is not None else [None]
-    if None in corners:
+    corners = [_number(box.findtext(side, "")) for side in SIDES] if box is not None else []
+    left, top, right, bottom = corners or [None] * 4
+    if left is None or top is None or right is None or bottom is None:
         raise ValueError(f"{what} has no bndbox of four numbers")
     if not name:
         raise ValueError(f"{what} has no name")
     difficult = entry.findtext("difficult", "").strip()
     if difficult.lower() not in DIFFICULT:
         raise ValueError(f"{what} has difficult={difficult[:50]!r}; it must be 0 or 1")
-    return Object(tuple(corners), name, crowd=DIFFICULT[difficult.lower()])
+    return Object((left, top, right, bottom), name, crowd=DIFFICULT[difficult.lower()])
 
 
 def _size(root: ElementTree.Element, path: str) -> Size | None:
@@ -66,7 +67,8 @@ def _size(root: ElementTree.Element, path: str) -> Size | None:
     for text, side in zip(texts, sides, strict=True):
         if side is None or side < 0 or side != math.floor(side):
             raise ValueError(f"{path} has {text[:50]!r} in its size; a number of px is needed")
-    return (int(sides[0]), int(sides[1])) if all(sides) else None
+    height, width = (int(side or 0) for side in sides)
+    return (height, width) if height and width else None
 
 
 def _number(text: str) -> float | None:

@@ -1,0 +1,19 @@
+"""What TFDS's own annotations leave open of our builders."""
+
+from typing import TYPE_CHECKING, Any
+
+import tensorflow_datasets as tfds
+
+
+class OwnBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder whose `info` has features, and metadata where it says some; to TFDS each of these may be None."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def info(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  theirs is memoised
+            """A tfds.core.DatasetInfo."""
+
+        @property
+        def builder_config(self) -> Any:
+            """A tfds.core.BuilderConfig, for builders that have some."""
