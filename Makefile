@@ -22,6 +22,8 @@ test-all: .venv/installed lint
 
 lint: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 
 # The pages of docs/ and the API reference, as a site in runs/site.
 docs: .venv/installed

@@ -1,6 +1,7 @@
 """Building a config reads and writes no data, and what is wrong with it is said before data are prepared."""
 
 import os
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -111,3 +112,9 @@ def test_a_run_of_another_config_is_refused_before_data_are_prepared(tmp_path):
     with pytest.raises(ValueError, match=r"optimizer.learning_rate: 0.01 -> 0.5"):
         config = toy.make_config(**{"train.steps": 4, "optimizer.learning_rate": 0.5})
         trainer.run("train", config, toy.make_task(), Unprepared(), tmp_path / "run")
+
+
+def test_reading_data_needs_no_jax():
+    """The processes that read data would each take its memory, and the time to import it."""
+    code = "import sys; from research.data import detection, segmentation, speech, text; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

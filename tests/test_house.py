@@ -99,3 +99,11 @@ def test_lock_file_holds_names_and_versions_only():
 def test_shell_scripts_parse():
     for path in [ROOT / ".ci" / "run", *(ROOT / "tpu_scripts").glob("*.sh")]:
         subprocess.run(["bash", "-n", path], check=True)
+
+
+def test_contracts_know_arrays_alone():
+    """Those who meet a contract need no Flax, Orbax or Grain for it, and nothing in it goes unchecked."""
+    path = ROOT / "research" / "spec" / "contracts.py"
+    known = {"__future__", "collections", "dataclasses", "jax", "numpy", "pathlib", "typing"}
+    assert {name.split(".")[0] for name in imports(path)} <= known
+    assert "Any" not in {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}

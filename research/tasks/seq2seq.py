@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -193,9 +193,9 @@ class EncoderDecoderTask:
         source = self._source(batch)
         return {self.served: source, "mask": jax.ShapeDtypeStruct(source.shape[:2], jnp.int32)}
 
-    def serve(self, variables, source: jax.Array, mask: jax.Array) -> jax.Array:
+    def serve(self, variables: Variables, source: jax.Array, mask: jax.Array) -> jax.Array:
         """The tokens [batch, max_decode_length] of greedy decoding, 0 after EOS."""
-        apply = lambda method, *args: self.model.apply(variables, *args, method=method)
+        apply = lambda method, *args: cast(Any, self.model.apply(variables, *args, method=method))
         steps, positions = self.spec.max_decode_length, jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
         cache = apply("init_cache", apply("encode", source, mask, positions), mask, steps, 1, source)
         step = lambda *args: apply("decode_step", *args)

@@ -5,6 +5,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
+from research.spec.contracts import Variables
+
 
 @runtime_checkable
 class Served(Protocol):
@@ -12,6 +14,8 @@ class Served(Protocol):
 
     def serve_inputs(self, batch: Any) -> Mapping[str, jax.ShapeDtypeStruct]:
         """The names, shapes and dtypes of the inputs; `batch`, their first axis, may be symbolic."""
+        ...
 
-    def serve(self, variables: Any, *inputs: jax.Array) -> jax.Array:
+    def serve(self, variables: Variables, *inputs: jax.Array) -> jax.Array:
         """The answers to a batch."""
+        ...

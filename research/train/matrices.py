@@ -28,9 +28,9 @@ def by_matrix(inner: optax.GradientTransformation, table: Table) -> optax.Gradie
     def init(params: Any) -> dict[str, Any]:
         return {count: _mapped(inner.init, count)(group) for count, group in _groups(params, table).items()}
 
-    def update(updates: Any, state: dict[str, Any], params: Any = None) -> tuple[Any, dict[str, Any]]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, dict[str, Any]]:
         if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
+            raise ValueError("the parameters are needed to update them: call update(updates, state, params)")
         grads, values = _groups(updates, table), _groups(params, table)
         done = {count: _mapped(inner.update, count)(grads[count], state[count], values[count]) for count in grads}
         flat: dict[Path, jax.Array] = {}

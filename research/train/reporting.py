@@ -33,8 +33,13 @@ def of_file(source: Mapping[str, Any], file: str) -> dict[str, Any]:
         **{key: said.get(key) for key in _SAID},
         "over": over or "seed",
         "group": _group(source, over, file),
-        "data": config_lib.load(file, source["variant"]).data.name,
+        "data": _data_name(file, source["variant"]),
     }
+
+
+def _data_name(file: str, variant: str) -> str:
+    data: Any = getattr(config_lib.load(file, variant), "data")  # noqa: B009  which every experiment has
+    return data.name
 
 
 def of_config(config: config_lib.Config) -> dict[str, Any]:

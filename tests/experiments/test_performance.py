@@ -191,6 +191,7 @@ def test_padding_is_that_of_the_training_rows(digits):
     packed = main.QUICK["text"]["packed"]
     source = configs.Source.parse(packed)
     _, data = configs.load(source.file, source.variant).build()
+    data.prepare()
     rows = data.source("train")
     filled = sum(len(side) for index in range(len(rows)) for example in rows[index] for side in example)
     share = 1 - filled / (len(rows) * (data.spec.source_length + data.spec.target_length))
