@@ -1,7 +1,7 @@
 """How a parameter of ours lies in another library's tensors, in both directions.
 
-A `Row` of a table pairs the path of one parameter with the names of the tensors that hold it. With `{layer}` in the
-names, ours has a leading axis of layers, each of which is a tensor there; several names are parts that are joined.
+A `Row` of a table pairs the path of one parameter with the name of the tensor that holds it. With `{layer}` in the
+name, ours has a leading axis of layers, each of which is a tensor there.
 """
 
 import dataclasses
@@ -68,50 +68,32 @@ FROM_HEADS = linear(inputs=2)  # [out, heads * kv] <-> [heads, kv, out]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One parameter of ours, and their tensors.
-
-    Where there are several, ours holds them side by side along `join`, an axis of one layer; a single one lies along it
-    too if `join` is given.
-    """
+    """One parameter of ours, and their tensor or, with a leading axis of layers, tensors."""
 
     ours: str
-    theirs: str | tuple[str, ...]
+    theirs: str
     layout: Layout = SAME
-    join: int | None = None
 
     @property
     def is_stacked(self) -> bool:
         """Whether ours has a leading axis of layers."""
-        return "{layer}" in self._parts[0]
-
-    @property
-    def _parts(self) -> tuple[str, ...]:
-        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+        return "{layer}" in self.theirs
 
     def names(self, ours: Shape) -> list[str]:
         """The names of all of their tensors, for a parameter of the shape `ours`."""
         if not self.is_stacked:
-            return list(self._parts)
-        return [name.format(layer=layer) for layer in range(ours[0]) for name in self._parts]
+            return [self.theirs]
+        return [self.theirs.format(layer=layer) for layer in range(ours[0])]
 
     def their_shape(self, ours: Shape) -> Shape:
         """The shape of each of their tensors."""
-        return self.layout.their_shape(self._part_shape(ours))
-
-    def _part_shape(self, ours: Shape) -> Shape:
-        shape = ours[1:] if self.is_stacked else ours
-        return shape if self.join is None else shape[: self.join] + shape[self.join + 1 :]
+        return self.layout.their_shape(ours[1:] if self.is_stacked else ours)
 
     def read(self, tensors: Tensors, ours: Shape, index: Index, dtype: np.dtype) -> np.ndarray:
         """The values at `index` of a parameter of the shape `ours`, of which no more than a layer is held at a time."""
-        part_shape = self._part_shape(ours)
-
-        def one(layer):
-            parts = [self.layout.to_ours(tensors.read(part.format(layer=layer)), part_shape) for part in self._parts]
-            return parts[0] if self.join is None else np.stack(parts, self.join)
-
         if not self.is_stacked:
-            return np.array(one(None)[index], dtype, order="C")
+            return np.array(self.layout.to_ours(tensors.read(self.theirs), ours)[index], dtype, order="C")
+        one = lambda layer: self.layout.to_ours(tensors.read(self.theirs.format(layer=layer)), ours[1:])
         layers, rest = range(*index[0].indices(ours[0])), index[1:]
         values = np.empty((len(layers), *_shape_at(rest, ours[1:])), dtype)
         for place, layer in enumerate(layers):
@@ -120,14 +102,11 @@ class Row:
 
     def write(self, ours: Callable[[], np.ndarray], shape: Shape) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
         """Their tensors of a parameter of ours, each with a function that makes it of `ours()`."""
-
-        def part(layer, number):
-            array = ours() if layer is None else ours()[layer]
-            return self.layout.to_theirs(array if self.join is None else array.take(number, self.join))
-
-        for layer in range(shape[0]) if self.is_stacked else (None,):
-            for number, name in enumerate(self._parts):
-                yield name.format(layer=layer), lambda layer=layer, number=number: part(layer, number)
+        if not self.is_stacked:
+            yield self.theirs, lambda: self.layout.to_theirs(ours())
+            return
+        for layer in range(shape[0]):
+            yield self.theirs.format(layer=layer), lambda layer=layer: self.layout.to_theirs(ours()[layer])
 
 
 def _shape_at(index: Sequence[slice], shape: Shape) -> Shape:

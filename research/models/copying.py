@@ -4,21 +4,21 @@ A small model that begins with fresh weights has no idea of a rare word, so it c
 holds; but it can learn where to look, and take what stands there.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.models import layers
-from research.models.transformer import TOKENS, Projections
+from research.models import dot_product
+from research.models.layers import tokens as token_axes
 from research.parallel.sharding import constrain, traced_mesh
 
 Source = dict[str, jax.Array]
 
 LOGICAL_AXES = (
-    ("pointer/query/kernel", ("embed", "kv")),
-    ("pointer/key/kernel", ("embed", None, "kv")),
+    ("pointer/(query|key|next_key)/kernel", ("embed", "kv")),
     ("pointer/switches/kernel", ("embed", None)),
     ("pointer/switches/bias", (None,)),
     ("repeated", ("embed",)),
@@ -43,8 +43,8 @@ class Pointer(nn.Module):
 
     def setup(self) -> None:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.query = nn.Dense(self.width, use_bias=False, **dtypes)
-        self.key = Projections((self.width,), (False, False), dtypes)
+        dense = functools.partial(nn.Dense, self.width, use_bias=False, **dtypes)
+        self.query, self.key, self.next_key = dense(), dense(), dense()
         bias = lambda key, shape, dtype: jnp.array([GATE, FOLLOW], dtype)
         self.switches = nn.Dense(2, kernel_init=nn.initializers.zeros, bias_init=bias, **dtypes)
 
@@ -53,7 +53,7 @@ class Pointer(nn.Module):
 
         `before` is the token before each place, -1 where an example begins; `keys` are [batch, places, width].
         """
-        here, of_next = self.key(encoded)
+        here, of_next = self.key(encoded), self.next_key(encoded)
         inside = jnp.pad(segments[:, 1:] == segments[:, :-1], ((0, 0), (1, 0)))
         keys = here + jnp.where(inside[..., None], jnp.roll(of_next, 1, axis=1), 0)
         before = jnp.where(inside, jnp.roll(tokens, 1, axis=1), -1)
@@ -69,7 +69,7 @@ class Pointer(nn.Module):
         """
         dtype = logits.dtype
         gate, follow = jnp.moveaxis(self.switches(x).astype(dtype), -1, 0)
-        query = constrain(self.query(x) * jnp.asarray(self.width**-0.5, self.dtype), TOKENS)
+        query = token_axes(self.query(x) * jnp.asarray(self.width**-0.5, self.dtype))
         scores = jnp.einsum("btd,bsd->bts", query, source["keys"], preferred_element_type=dtype)
         scores += follow[..., None] * (written[..., None] == source["before"][:, None])
         weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(dtype).min))
@@ -106,4 +106,4 @@ def spread(weights: jax.Array, tokens: jax.Array, vocab_size: int) -> jax.Array:
 
 def _on_one_cpu() -> bool:
     mesh: Any = traced_mesh()
-    return layers.platform() == "cpu" and (mesh is None or mesh.size == 1)
+    return dot_product.platform() == "cpu" and (mesh is None or mesh.size == 1)

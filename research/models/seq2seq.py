@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.models import copying, layers, transformer
+from research.models import copying, encoder_decoder, layers
+from research.models.encoder_decoder import EncoderDecoderSpec
 from research.models.specs import from_fields
-from research.models.stack import POSITIONS, Cache, Stack
+from research.models.transformer import Cache
 from research.parallel.sharding import Table, constrain
-from research.spec import Spec, checks, field, invalid
-from research.spec.checks import Check
+from research.spec import Spec, field
 
 
 def _t5(width: int, depth: int, mlp_dim: int, num_heads: int) -> dict[str, Any]:
@@ -41,57 +41,12 @@ SIZES = {
 }
 
 LOGICAL_AXES = (
-    ("(cross_)?attention/(query|key_value|query_key_value)/kernel", ("layers", "embed", None, "heads", "kv")),
-    ("(cross_)?attention/(query|key_value|query_key_value)/bias", ("layers", None, "heads", "kv")),
-    ("(cross_)?attention/out/kernel", ("layers", "heads", "kv", "embed")),
-    ("mlp/up/kernel", ("layers", "embed", None, "mlp")),
-    ("mlp/up/bias", ("layers", None, "mlp")),
-    ("mlp/down/kernel", ("layers", "mlp", "embed")),
-    ("blocks/.*", ("layers", "embed")),
-    ("(encoder|decoder)/relative", (None, "heads")),
-    ("(encoder|decoder)/learned", ("positions", "embed")),
-    ("(encoder|decoder)/norm/(scale|bias)", ("embed",)),
+    *encoder_decoder.LOGICAL_AXES,
     ("embedding", ("vocab", "embed")),
     ("word_weights", (None, "embed")),
     ("head", ("embed", "vocab")),
     *copying.LOGICAL_AXES,
 )
-
-_DEPTH = checks.at_least(1) & checks.at_most(10_000)
-_BUCKETS = Check(lambda value: isinstance(value, int) and value >= 4 and value % 4 == 0, "must be a multiple of 4")
-
-
-class EncoderDecoderSpec(transformer.LayerSpec):
-    """Two stacks of layers, whatever the source is made of."""
-
-    encoder_depth: int = field(default=8, check=_DEPTH, doc="layers of the encoder")
-    decoder_depth: int = field(default=8, check=_DEPTH, doc="layers of the decoder")
-    encoder_positions: str = field(default="relative", check=checks.one_of(*POSITIONS), doc="of the source")
-    decoder_positions: str = field(default="relative", check=checks.one_of(*POSITIONS), doc="of the target")
-    relative_buckets: int = field(default=32, check=_BUCKETS, doc="of distances, for relative positions")
-    relative_distance: int = field(
-        default=128, check=checks.at_least(1), doc="tokens, from which on all distances share a bucket"
-    )
-    embedding_scale: bool = field(default=False, doc="multiply embeddings by sqrt(width)")
-    logits: str = field(
-        default="untied", check=checks.one_of("untied", "tied", "tied_scaled"),
-        doc="tied to the embeddings, or tied_scaled: divided by sqrt(width) as well, as in T5 1.0",
-    )  # fmt: skip
-    remat: str = field(default="none", check=checks.one_of(*layers.REMAT), doc="what the backward pass computes again")
-    unroll: int = field(default=1, check=checks.at_least(1), doc="layers of a stack that are compiled side by side")
-
-    @property
-    def has_pointer(self) -> bool:
-        """Whether tokens are named by where they stand in the source, too."""
-        return False
-
-    def validate(self) -> None:
-        """Raises FieldError for positions that do not fit the other sizes."""
-        if "sinusoidal" in (self.encoder_positions, self.decoder_positions) and (self.width % 2 or self.width < 4):
-            raise invalid(self, "width", "must be even and at least 4 for sinusoidal positions")
-        if self.relative_distance <= self.relative_buckets // 2:
-            half = f"more than half of relative_buckets={self.relative_buckets}"
-            raise invalid(self, "relative_distance", f"must be {half}")
 
 
 class Seq2SeqSpec(EncoderDecoderSpec, tag="seq2seq"):
@@ -147,11 +102,12 @@ class Seq2Seq(nn.Module):
         if self.sentence_length:
             shape = (self.sentence_length, self.spec.width)
             self.word_weights = self.param("word_weights", nn.initializers.ones, shape, self.param_dtype)
-        self.encoder = self._stack(self.spec.encoder_depth, False, self.spec.encoder_positions, self.max_source_length)
-        self.decoder = self._stack(self.spec.decoder_depth, True, self.spec.decoder_positions, self.max_target_length)
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        self.encoder = encoder_decoder.encoder(self.spec, dtypes, self.max_source_length)
+        self.decoder = encoder_decoder.decoder(self.spec, dtypes, self.max_target_length)
         if self.spec.logits == "untied":
             init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-            self.head = self.param("head", init, shape[::-1], self.param_dtype)
+            self.head = self.param("head", init, (self.spec.width, self.vocab_size), self.param_dtype)
         if self.spec.has_pointer:
             self.pointer = copying.Pointer(self.spec.width, self.dtype, self.param_dtype)
             self.repeated = self.param("repeated", nn.initializers.normal(1.0), (self.spec.width,), self.param_dtype)
@@ -218,7 +174,7 @@ class Seq2Seq(nn.Module):
 
         `source`, the tokens that were encoded, is needed for `copying` alone.
         """
-        cache = self.decoder.init_cache(encoded, source_segments, max_length, beams)
+        cache = self.decoder.init_cache(encoded.shape[0], max_length, beams, encoded, source_segments > 0)
         if self.spec.has_pointer:
             cache["pointer"] = self.pointer.read(encoded, source, source_segments)
         return cache
@@ -269,11 +225,3 @@ class Seq2Seq(nn.Module):
             logits = jnp.einsum("ve,bte->vbt", self._table().astype(x.dtype), x, preferred_element_type=dtype)
             logits = logits.transpose(1, 2, 0)
         return constrain(logits, ("batch", "length", "vocab"))
-
-    def _stack(self, depth: int, causal: bool, positions: str, max_length: int) -> Stack:
-        settings = transformer.Settings(self.spec, self.dtype, self.param_dtype)
-        spec = self.spec
-        return Stack(
-            settings, depth, causal, positions, max_length, spec.relative_buckets, spec.relative_distance, spec.remat,
-            spec.unroll,
-        )  # fmt: skip

@@ -1,11 +1,13 @@
-"""What the specs of image models share, and how a model is made of plain fields."""
+"""What the specs of several models share, and how a model is made of plain fields."""
 
 import dataclasses
 from typing import Any, TypeVar
 
 from flax import linen as nn
 
-from research.models import layers
+from research.models import dot_product, layers
+from research.models.mlp import ACTIVATIONS
+from research.models.remat import REMAT
 from research.spec import Spec, checks, field, invalid
 from research.spec.fields import infos
 
@@ -58,8 +60,8 @@ class EncoderSpec(Spec):
     key_bias: bool = field(default=True, doc="bias of the key, where qkv_bias is set")
     qk_norm: bool = field(default=False, doc="normalise queries and keys (Dehghani et al., 2023)")
     norm: str = field(default="layer", check=checks.one_of(*layers.NORMS), doc="layer norm or RMS norm")
-    attention: str = field(default="auto", check=checks.one_of(*layers.ATTENTION), doc="implementation")
-    remat: str = field(default="none", check=checks.one_of(*layers.REMAT), doc="what the backward pass computes again")
+    attention: str = field(default="auto", check=checks.one_of(*dot_product.ATTENTION), doc="implementation")
+    remat: str = field(default="none", check=checks.one_of(*REMAT), doc="what the backward pass computes again")
     unroll: int = field(default=1, check=COUNT, doc="layers that are compiled side by side")
 
     def validate(self) -> None:
@@ -67,3 +69,26 @@ class EncoderSpec(Spec):
         for name, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
             if getattr(self, name) % getattr(self, divisor):
                 raise invalid(self, name, f"must be a multiple of {divisor}={getattr(self, divisor)}")
+
+
+class LayerSpec(Spec):
+    """What all layers of a model have in common."""
+
+    width: int = field(default=512, check=checks.at_least(1), doc="features of a token")
+    num_heads: int = field(default=6, check=checks.at_least(1), doc="heads of every attention")
+    kv_dim: int = field(default=64, check=checks.at_least(1), doc="features of a query, key or value of one head")
+    mlp_dim: int = field(default=1024, check=checks.at_least(1), doc="hidden features of an MLP")
+    norm: str = field(default="rms", check=checks.one_of(*layers.NORMS), doc="the kind of norm")
+    norm_epsilon: float = field(
+        default=1e-6, check=checks.above(0) & checks.at_most(1), doc="added to the variance in a norm"
+    )
+    norm_position: str = field(
+        default="pre", check=checks.one_of("pre", "post"),
+        doc="of norms around a layer; pre has one more norm at the end of each stack",
+    )  # fmt: skip
+    activation: str = field(default="gelu_tanh", check=checks.one_of(*ACTIVATIONS), doc="of an MLP")
+    gated: bool = field(default=True, doc="MLPs multiply their hidden features by a second product (Shazeer, 2020)")
+    bias: bool = field(default=False, doc="attention and MLPs have biases")
+    key_bias: bool = field(default=True, doc="keys have one too, where there are biases at all")
+    attention_scale: bool = field(default=False, doc="divide the logits of attention by sqrt(kv_dim)")
+    dropout: float = field(default=0.0, check=checks.from_up_to(0, 1), doc="probability, in training")

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.models import layers
-from research.models.seq2seq import EncoderDecoderSpec, Seq2Seq
+from research.models.encoder_decoder import EncoderDecoderSpec
+from research.models.seq2seq import Seq2Seq
 from research.parallel.sharding import Table, constrain
 from research.spec import Spec, field
 from research.spec.checks import Check

@@ -1,210 +1,200 @@
-"""A stack of transformer layers, as one scan, with its positions: an encoder, or a decoder with its cache.
+"""A stack of layers: a pattern of blocks, repeated, as one loop or as several segments of it."""
 
-Packed examples are contiguous in their row, so distances between the places of a row are those inside an example.
-"""
-
+import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
+from flax import struct
 
-from research.models import layers
-from research.models.transformer import TOKENS, Block, Settings, constrain_cache, write
-from research.parallel.sharding import constrain
+from research.models import attention, mlp
+from research.models import block as blocks
+from research.models.attention import Context
+from research.models.caches import KeyValues
+from research.models.remat import remat
+from research.parallel.sharding import Table
 
-POSITIONS = ("relative", "sinusoidal", "learned")
+Pattern = Sequence[tuple[str, Callable[..., nn.Module]]]
+Tree = dict[str, Any]
 
-Cache = dict[str, Any]
+# Of a stack called `blocks`, in whose pattern there are one or several.
+LOGICAL_AXES: Table = tuple(
+    (f"blocks/(?:[a-z_]+/)?{pattern}", names)
+    for pattern, names in (*attention.LOGICAL_AXES, *mlp.LOGICAL_AXES, *blocks.LOGICAL_AXES)
+)
 
 
-def buckets(distances: np.ndarray, count: int, max_distance: int, causal: bool) -> np.ndarray:
-    """The bucket, below `count`, of each distance from a query to its key (Raffel et al., 2020).
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """So many repeats of a stack's pattern, which are compiled in one way.
 
-    Half of the buckets are for one distance each, the others for ranges that grow geometrically up to `max_distance`.
-    Unless `causal`, half of them are for keys behind the query, which are one bucket otherwise.
+    remat    what the backward pass computes again, see remat.REMAT
+    unroll   repeats that are compiled side by side
+    frozen   whether the parameters are left as they are
     """
-    behind = np.zeros_like(distances)
-    if not causal:
-        count //= 2
-        behind = (distances > 0) * count
-    steps = np.maximum(-distances, 0) if causal else np.abs(distances)
-    exact = count // 2
-    # In float32 throughout, as in every T5 that was trained: at a border a digit more could choose another bucket.
-    growth = np.log(np.maximum(steps, 1).astype(np.float32) / np.float32(exact))
-    share = growth / np.float32(np.log(max_distance / exact))
-    ranges = exact + (share * np.float32(count - exact)).astype(np.int32)
-    return behind + np.where(steps < exact, steps, np.minimum(ranges, count - 1))
+
+    repeats: int
+    remat: str = "none"
+    unroll: int = 1
+    frozen: bool = False
+
+
+@struct.dataclass
+class StackCache:
+    """The caches of all layers for decoding.
+
+    Where all repeats are compiled side by side, `layers` and `params` are tuples of a tree each: parts of whole arrays
+    would be copied anew at every step, which on a CPU took a third of the time. Else `layers` is one tree of arrays
+    with a leading axis, and `params` None.
+    """
+
+    layers: Any
+    params: tuple[Tree, ...] | None = None
 
 
 class Stack(nn.Module):
-    """Embedded tokens [batch, length, width] to features [batch, length, width].
+    """Tokens [batch, ..., length, width] through `repeats` of a pattern of blocks, see block.py.
 
-    A token sees the tokens of its segment, in a decoder (`causal`) those up to itself, and those of the same segment
-    of what the encoder made. The layers are one scan whose parameters carry a leading axis.
+    The parameters are those of a block, with a leading axis of repeats; where the pattern has several (local and global
+    attention, dense and expert MLPs), each is under its name. So the segments, which are none of the checkpoint's
+    business, can be changed between two runs.
+
+    pattern            (name, constructor of a block), in order
+    segments           together all repeats
+    stochastic_depth   the rate of the last layer; it grows linearly from 0
     """
 
-    settings: Settings
-    depth: int
-    causal: bool
-    positions: str
-    max_length: int  # of learned positions
-    num_buckets: int
-    max_distance: int
-    remat: str
-    unroll: int
+    pattern: Pattern
+    segments: Sequence[Segment]
+    stochastic_depth: float = 0.0
 
-    def setup(self) -> None:
-        settings, dtype = self.settings, self.settings.param_dtype
-        if self.positions == "relative":
-            init = nn.initializers.normal(settings.spec.width**-0.5)
-            self.relative = self.param("relative", init, (self.num_buckets, settings.spec.num_heads), dtype)
-        elif self.positions == "learned":
-            init = nn.initializers.normal(0.02)
-            self.learned = self.param("learned", init, (self.max_length, settings.spec.width), dtype)
-        self.blocks = self._blocks()(settings, self.causal)
-        if settings.spec.norm_position == "pre":
-            self.norm = settings.make_norm()
-        self.dropout = nn.Dropout(settings.spec.dropout)
-
-    def __call__(
-        self,
-        x: jax.Array,
-        segments: jax.Array,
-        positions: jax.Array,
-        encoded: jax.Array | None = None,
-        encoded_segments: jax.Array | None = None,
-        train: bool = False,
-    ) -> jax.Array:
-        length = x.shape[1]
-        x = self.dropout(constrain(self._placed(x, positions, length), TOKENS), deterministic=not train)
-        mask = _same(segments, segments)
-        if self.causal:
-            mask &= np.tri(length, dtype=bool)
-        cross_mask = None if encoded is None else _same(segments, encoded_segments)
-        x, _ = self.blocks(x, self._bias(length), mask, encoded, cross_mask, train)
-        return self.dropout(self._last_norm(x), deterministic=not train)
-
-    def init_cache(self, encoded: jax.Array, encoded_segments: jax.Array, max_length: int, beams: int) -> Cache:
-        """What `step` needs to decode up to `max_length` tokens after `encoded` [batch, source length, width].
-
-        `own` and `cross` are the keys and values of all layers, as `transformer.write` and `layers.cached_attention`
-        want them: those of the source are kept once an example. A hypothesis is known by `ancestors` [batch * beams,
-        length], the beams in which its tokens were written: only these move with it.
-        Where layers are compiled side by side, `own`, `cross` and the parameters are split into those of each layer
-        once: parts of whole arrays would be copied anew at every step, which on a CPU took a third of the time.
-        """
-        settings, batch = self.settings, encoded.shape[0]
-        self._check_length(max_length)
-        _, cross = self.blocks.keys_values(encoded)
-        zeros = lambda *shape: constrain_cache(
-            jnp.zeros((self.depth, batch, settings.spec.num_heads, *shape), settings.dtype), leading=1
-        )
-        cache = {
-            "hypotheses": {"ancestors": jnp.zeros((batch * beams, max_length), jnp.int32)},
-            "own": (zeros(settings.spec.kv_dim, beams, max_length), zeros(beams, max_length, settings.spec.kv_dim)),
-            "cross": tuple(constrain_cache(part, leading=1) for part in cross),
-            "cross_mask": (encoded_segments > 0)[:, None, None],
-            "bias": self._distance_bias(np.arange(1 - max_length, max_length)),
-        }
-        if self.unroll < self.depth:
-            return cache
-        stacked = {"own": cache["own"], "cross": cache["cross"], "params": self.blocks.variables["params"]}
-        return cache | {name: tuple(_layer(tree, i) for i in range(self.depth)) for name, tree in stacked.items()}
-
-    def step(self, x: jax.Array, position: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """Features [batch, beams, width] of embedded tokens at `position` (a scalar or one a row); the new cache."""
-        batch, beams, _ = x.shape
-        length = cache["hypotheses"]["ancestors"].shape[-1]
-        position = position.reshape(1, 1) if position.ndim == 0 else position.reshape(batch, beams)
-        distances = jnp.arange(length) - position[..., None]
-        slots = jnp.arange(beams, dtype=jnp.int32)
-        ancestors = cache["hypotheses"]["ancestors"].reshape(batch, beams, length)
-        ancestors = jnp.where(distances == 0, slots[:, None], ancestors)
-        mask = (ancestors[:, :, None] == slots[:, None]) & (distances <= 0)[:, :, None]
-        bias = cache["bias"]
-        if bias is not None:
-            bias = jnp.tile(jnp.moveaxis(bias[:, distances + length - 1], 0, 1), beams)
-        shared = position, bias, mask.reshape(batch, 1, beams, -1), cache["cross_mask"]
-        x, own = self._step_layers(self._placed(x, position, length), cache, *shared)
-        hypotheses = {"ancestors": ancestors.reshape(-1, length)}
-        return self._last_norm(x), cache | {"own": own, "hypotheses": hypotheses}
-
-    def _step_layers(self, x: jax.Array, cache: Cache, position: jax.Array, *shared: Any) -> tuple[jax.Array, Any]:
-        """What the layers make of `x`, and `own` with it."""
-        if "params" not in cache:
-            # What each layer has written is left alone: a loop would copy it.
-            x, (new, _) = self.blocks.step(x, cache["own"], cache["cross"], position, *shared)
-            return x, write(cache["own"], new, position)
-        block, written = Block(self.settings, self.causal, parent=None), []
-        for params, own, cross in zip(cache["params"], cache["own"], cache["cross"], strict=True):
-            x, (_, own) = block.apply({"params": params}, x, own, cross, position, *shared, method="step")
-            written.append(own)
-        return x, tuple(written)
-
-    def _blocks(self) -> type[nn.Module]:
-        in_loop = self.unroll < self.depth
-        block = layers.remat(Block, self.remat, static_argnums=(6,), in_loop=in_loop)  # 6: train, counted from self
-        scan = functools.partial(
-            dict,
-            variable_axes={"params": 0},
-            length=self.depth,
-            # Unrolling the creation of parameters would only take longer to compile.
-            unroll=1 if self.is_initializing() else min(self.unroll, self.depth),
-        )
-        same = nn.broadcast
-        methods = {
-            "__call__": scan(split_rngs={"params": True, "dropout": True}, in_axes=(same,) * 5),
-            "step": scan(split_rngs={}, in_axes=(0, 0, same, same, same, same)),
-            "keys_values": scan(split_rngs={}, in_axes=()),
-        }
-        return nn.scan(block, methods=methods)
-
-    def _placed(self, x: jax.Array, positions: jax.Array, length: int) -> jax.Array:
-        if self.positions == "sinusoidal":
-            return x + layers.sinusoids(positions, x.shape[-1], x.dtype)
-        if self.positions == "learned":
-            self._check_length(length)
-            # Whole before it is looked up, as the embeddings are; see seq2seq.py.
-            return x + constrain(self.learned.astype(x.dtype), (None, "embed"))[positions]
+    def __call__(self, x: jax.Array, context: Context) -> jax.Array:
+        """The tokens after all layers."""
+        if self.is_initializing() and not self.variables.get("params"):
+            self._create(x, context.replace(train=False))
+        whole, rates = self.variables["params"], self._rates()
+        has_rng = context.train and self.has_rng("dropout")
+        keys = jax.random.split(self.make_rng("dropout"), self.repeats) if has_rng else None
+        start = 0
+        for segment in self.segments:
+            part = whole, rates, keys
+            if segment.repeats < self.repeats:
+                part = jax.tree.map(lambda leaf, start=start, end=start + segment.repeats: leaf[start:end], part)
+            x = self._run(segment, x, part, context)
+            start += segment.repeats
         return x
 
-    def _check_length(self, length: int) -> None:
-        if self.positions == "learned" and length > self.max_length:
-            field = "max_target_length" if self.causal else "max_source_length"
-            raise ValueError(
-                f"{length} positions are more than config.model.{field}={self.max_length}; raise it, or cut sequences"
+    def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> StackCache:
+        """What `step` reads, for so many hypotheses of each example, of up to `length` tokens."""
+        whole = self.variables["params"]
+        one = lambda params: self._apply_all(params, "init_cache", context, batch, beams, length, dtype)
+        if self._in_loop:
+            stacked = jax.lax.map(one, whole)
+            return StackCache(
+                jax.tree.map(lambda part: part and part.constrained(leading=1), stacked, is_leaf=_is_cache)
             )
+        params = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], whole) for i in range(self.repeats))
+        return StackCache(tuple(map(one, params)), params)
 
-    def _bias(self, length: int) -> jax.Array | None:
-        """[1, heads, length, length], by distance; None where positions are not relative."""
-        around = np.concatenate([np.arange(length), np.arange(-length, 0)])
-        bias = self._distance_bias(around)
-        if bias is None:
+    def step(self, x: jax.Array, cache: StackCache, context: Context) -> tuple[jax.Array, StackCache]:
+        """The next tokens [batch, beams, width] after all layers, and the cache with them."""
+        if cache.params is not None:
+            layers = []
+            for params, caches in zip(cache.params, cache.layers, strict=True):
+                x, _, written = self._step(params, x, caches, context)
+                layers.append(written)
+            return x, cache.replace(layers=tuple(layers))
+
+        # What each layer has written is left alone: a loop would copy it.
+        def body(x, each):
+            x, new, _ = self._step(each[0], x, each[1], context)
+            return x, new
+
+        x, new = jax.lax.scan(body, x, (self.variables["params"], cache.layers), unroll=self._unroll)
+        write = lambda new, old: old if new is None else old.write(new, context.positions)
+        return x, cache.replace(layers=jax.tree.map(write, new, cache.layers, is_leaf=_is_cache))
+
+    @property
+    def repeats(self) -> int:
+        """Of the pattern."""
+        return sum(segment.repeats for segment in self.segments)
+
+    @property
+    def _unroll(self) -> int:
+        return min(segment.unroll for segment in self.segments)
+
+    @property
+    def _in_loop(self) -> bool:
+        """Whether decoding is a loop over the repeats."""
+        return any(segment.unroll < segment.repeats for segment in self.segments)
+
+    def _blocks(self) -> list[tuple[str, nn.Module]]:
+        return [(name, make(parent=None)) for name, make in self.pattern]
+
+    def _of(self, tree: Tree, name: str) -> Tree:
+        return tree if len(self.pattern) == 1 else tree[name]
+
+    def _joined(self, trees: list[Any]) -> Any:
+        return trees[0] if len(self.pattern) == 1 else dict(zip([name for name, _ in self.pattern], trees, strict=True))
+
+    def _create(self, x: jax.Array, context: Context) -> None:
+        def one(key):
+            keys = jax.random.split(key, len(self.pattern))
+            blocks = zip(keys, self._blocks(), strict=True)
+            return self._joined([block.init(key, x, context)["params"] for key, (_, block) in blocks])
+
+        # One repeat after the other, so that no more than the numbers of one are drawn at a time.
+        whole = jax.lax.map(one, jax.random.split(self.make_rng("params"), self.repeats))
+        for name, leaf in whole.items():
+            self.put_variable("params", name, leaf)
+
+    def _rates(self) -> jax.Array | None:
+        """Of stochastic depth: [repeats, blocks of the pattern]."""
+        if not self.stochastic_depth:
             return None
-        # Row i is `bias` turned by i places, cut out of many copies of it: gathering would cost a scatter in the
-        # backward pass.
-        heads, period = bias.shape
-        turned = jnp.tile(bias, length)[:, : length * (period - 1)].reshape(heads, length, period - 1)
-        return constrain(turned[None, :, :, :length], (None, "heads", "length", None))
+        shape = self.repeats, len(self.pattern)
+        return jnp.linspace(0, self.stochastic_depth, shape[0] * shape[1]).reshape(shape)
 
-    def _distance_bias(self, distances: np.ndarray) -> jax.Array | None:
-        """[heads, distances] in float32; None where positions are not relative."""
-        if self.positions != "relative":
-            return None
-        index = buckets(distances, self.num_buckets, self.max_distance, self.causal)
-        return self.relative[index].T.astype(layers.at_least_float32(self.settings.dtype))
+    def _run(self, segment: Segment, x: jax.Array, part: Any, context: Context) -> jax.Array:
+        def layer(index, params, x, context, rate, key):
+            rngs = {} if key is None else {"dropout": jax.random.fold_in(key, index) if index else key}
+            return self._blocks()[index][1].apply({"params": params}, x, context, rate, rngs=rngs)
 
-    def _last_norm(self, x: jax.Array) -> jax.Array:
-        return constrain(self.norm(x), TOKENS) if self.settings.spec.norm_position == "pre" else x
+        in_loop = segment.unroll < segment.repeats
+        layers = [
+            (name, remat(functools.partial(layer, index), segment.remat, in_loop))
+            for index, (name, _) in enumerate(self.pattern)
+        ]
+
+        def body(x, each):
+            params, rates, key = each
+            for index, (name, run) in enumerate(layers):
+                x = run(self._of(params, name), x, context, None if rates is None else rates[index], key)
+            return x, None
+
+        if segment.frozen:
+            part = jax.lax.stop_gradient(part[0]), *part[1:]
+        unroll = 1 if self.is_initializing() else min(segment.unroll, segment.repeats)
+        return jax.lax.scan(body, x, part, unroll=unroll)[0]
+
+    def _apply_all(self, params: Tree, method: str, *args: Any) -> Any:
+        blocks = self._blocks()
+        return self._joined(
+            [block.apply({"params": self._of(params, name)}, *args, method=method) for name, block in blocks]
+        )
+
+    def _step(self, params: Tree, x: jax.Array, caches: Any, context: Context) -> tuple[jax.Array, Any, Any]:
+        new, written = [], []
+        for name, block in self._blocks():
+            variables, cache = {"params": self._of(params, name)}, self._of(caches, name)
+            x, *both = block.apply(variables, x, cache, context, method="step")
+            new.append(both[0])
+            written.append(both[1])
+        return x, self._joined(new), self._joined(written)
 
 
-def _same(queries: jax.Array, keys: jax.Array) -> jax.Array:
-    """[batch, 1, query length, key length]: true where both are of one segment."""
-    return (queries[:, :, None] == keys[:, None, :])[:, None]
-
-
-def _layer(stacked: Any, index: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[index], stacked)
+def _is_cache(x: Any) -> bool:
+    return x is None or isinstance(x, KeyValues)

@@ -1,275 +1,118 @@
-"""The layers of encoders and decoders: attention over packed or cached tokens, MLPs, and a block of them."""
+"""A stack with what is around it: positions before it, a norm behind it; an encoder, or a decoder with its cache.
 
-import dataclasses
-import functools
+Packed examples are contiguous in their row, so distances between the places of a row are those inside an example.
+"""
+
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from research.models import layers
-from research.parallel.sharding import constrain
-from research.spec import Spec, checks, field
+from research.models.attention import Context
+from research.models.layers import tokens
+from research.models.positions import Positions
+from research.models.stack import Stack
 
-ACTIVATIONS: dict[str, Callable] = {
-    "relu": nn.relu,
-    "gelu_exact": layers.GELU["exact"],
-    "gelu_tanh": layers.GELU["tanh"],
-}
-
-TOKENS = ("batch", "length", "embed")
-HEADS = ("batch", "length", "heads", "kv")
-# Of the keys and values of a layer while decoding, the leading axes: as `layers.cached_attention` wants the others.
-CACHE = ("batch", "heads")
-
-Pair = tuple[jax.Array, jax.Array]  # keys and values
-
-_fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in", "truncated_normal")
+Cache = dict[str, Any]
 
 
-class LayerSpec(Spec):
-    """What all layers of a model have in common."""
+class Transformer(nn.Module):
+    """Embedded tokens [batch, length, width] to features [batch, length, width].
 
-    width: int = field(default=512, check=checks.at_least(1), doc="features of a token")
-    num_heads: int = field(default=6, check=checks.at_least(1), doc="heads of every attention")
-    kv_dim: int = field(default=64, check=checks.at_least(1), doc="features of a query, key or value of one head")
-    mlp_dim: int = field(default=1024, check=checks.at_least(1), doc="hidden features of an MLP")
-    norm: str = field(default="rms", check=checks.one_of(*layers.NORMS), doc="the kind of norm")
-    norm_epsilon: float = field(
-        default=1e-6, check=checks.above(0) & checks.at_most(1), doc="added to the variance in a norm"
-    )
-    norm_position: str = field(
-        default="pre", check=checks.one_of("pre", "post"),
-        doc="of norms around a layer; pre has one more norm at the end of each stack",
-    )  # fmt: skip
-    activation: str = field(default="gelu_tanh", check=checks.one_of(*ACTIVATIONS), doc="of an MLP")
-    gated: bool = field(default=True, doc="MLPs multiply their hidden features by a second product (Shazeer, 2020)")
-    bias: bool = field(default=False, doc="attention and MLPs have biases")
-    key_bias: bool = field(default=True, doc="keys have one too, where there are biases at all")
-    attention_scale: bool = field(default=False, doc="divide the logits of attention by sqrt(kv_dim)")
-    dropout: float = field(default=0.0, check=checks.from_up_to(0, 1), doc="probability, in training")
+    A token sees the tokens of its segment, in a decoder (`causal`) those up to itself, and those of the same segment
+    of what the encoder made.
 
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """A spec and the dtypes that it is computed in."""
-
-    spec: LayerSpec
-    dtype: str
-    param_dtype: str
-
-    @property
-    def dtypes(self) -> dict[str, str]:
-        """The dtypes of a layer, as flax names them."""
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
-
-    @property
-    def scale(self) -> float | None:
-        """What attention multiplies its logits by; None is 1 / sqrt(kv_dim)."""
-        return None if self.spec.attention_scale else 1.0
-
-    def make_norm(self) -> nn.Module:
-        """A fresh norm over the features."""
-        return layers.NORMS[self.spec.norm](epsilon=self.spec.norm_epsilon, **self.dtypes)
-
-
-class Projections(nn.Module):
-    """Several dense layers of one input as one product: [..., inputs] to one array [..., *features] a layer.
-
-    `biases` says which of the layers have a bias, and `scales` what their first kernels are multiplied by.
+    make_stack   a constructor of the stack
+    positions    of the tokens
+    make_norm    a constructor of the norm behind the stack, if there is one
+    dropout      before and behind the stack
+    dtypes       `dtype` and `param_dtype`
     """
 
-    features: tuple[int, ...]
-    biases: tuple[bool, ...]
-    dtypes: dict[str, Any]
-    scales: tuple[float, ...] | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> list[jax.Array]:
-        dtype, param_dtype = self.dtypes["dtype"], self.dtypes["param_dtype"]
-        rank = len(self.features)
-        kernel = self.param("kernel", self._init, (x.shape[-1], len(self.biases), *self.features), param_dtype)
-        y = jnp.moveaxis(jnp.tensordot(x.astype(dtype), kernel.astype(dtype), 1), -rank - 1, 0)
-        outputs = list(y)
-        if any(self.biases):
-            bias = self.param("bias", nn.initializers.zeros, (sum(self.biases), *self.features), param_dtype)
-            rows = iter(bias.astype(dtype))
-            outputs = [part + next(rows) if biased else part for part, biased in zip(y, self.biases, strict=True)]
-        return outputs
-
-    def _init(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        scales = jnp.asarray(self.scales or [1.0] * shape[1], dtype).reshape(-1, *[1] * len(self.features))
-        return scales * _fan_in(in_axis=0, out_axis=tuple(range(2, len(shape))), batch_axis=1)(key, shape, dtype)
-
-
-class Attention(nn.Module):
-    """Attention of tokens [batch, length, width] over themselves or, with `cross`, over what an encoder made."""
-
-    settings: Settings
-    cross: bool = False
+    make_stack: Callable[[], Stack]
+    positions: Positions
+    make_norm: Callable[[], nn.Module] | None
+    dtypes: dict[str, str]
+    causal: bool = False
+    dropout: float = 0.0
 
     def setup(self) -> None:
-        settings, spec = self.settings, self.settings.spec
-        heads = (spec.num_heads, spec.kv_dim)
-        # Where nothing divides the logits, a smaller query does at first (Raffel et al., 2020).
-        query, key, value = (
-            (spec.bias, 1.0 if spec.attention_scale else spec.kv_dim**-0.5),
-            (spec.bias and spec.key_bias, 1.0),
-            (spec.bias, 1.0),
-        )
-        project = lambda *parts: Projections(
-            heads, tuple(bias for bias, _ in parts), settings.dtypes, tuple(scale for _, scale in parts)
-        )
-        if self.cross:
-            self.query, self.key_value = project(query), project(key, value)
-        else:
-            self.query_key_value = project(query, key, value)
-        self.out = nn.DenseGeneral(
-            spec.width, axis=(-2, -1), use_bias=spec.bias, kernel_init=_fan_in(), **settings.dtypes
-        )
+        self.table = self.positions.create(self.param, self.dtypes["param_dtype"])
+        self.blocks = self.make_stack()
+        if self.make_norm:
+            self.norm = self.make_norm()
+        self.drop = nn.Dropout(self.dropout)
 
     def __call__(
-        self, x: jax.Array, bias: jax.Array | None, mask: jax.Array, encoded: jax.Array | None = None
+        self,
+        x: jax.Array,
+        segments: jax.Array,
+        positions: jax.Array,
+        encoded: jax.Array | None = None,
+        encoded_segments: jax.Array | None = None,
+        train: bool = False,
     ) -> jax.Array:
-        parts = [*self.query(x), *self.key_value(encoded)] if self.cross else self.query_key_value(x)
-        query, key, value = (layers.operand(constrain(part, HEADS)) for part in parts)
-        x = layers.attention(query, key, value, bias=bias, mask=mask, scale=self.settings.scale)
-        return constrain(self.out(layers.operand(constrain(x, HEADS))), TOKENS)
+        length = x.shape[1]
+        self.positions.check(length)
+        x = self.drop(tokens(self.positions.embed(self.table, x, positions)), deterministic=not train)
+        mask = _same(segments, segments)
+        if self.causal:
+            mask &= np.tri(length, dtype=bool)
+        context = Context(
+            positions=positions,
+            bias=self.positions.bias(self.table, length, self.dtypes["dtype"]),
+            mask=mask,
+            encoded=encoded,
+            encoded_mask=None if encoded is None else _same(segments, encoded_segments),
+            train=train,
+        )
+        return self.drop(self._last_norm(self.blocks(x, context)), deterministic=not train)
 
-    def keys_values(self, encoded: jax.Array) -> Pair:
-        """What cross attention reads at every step: [batch, heads, kv, length] and [batch, heads, length, kv]."""
-        key, value = self.key_value(encoded)
-        return constrain_cache(key.transpose(0, 2, 3, 1)), constrain_cache(value.swapaxes(1, 2))
+    def init_cache(
+        self, batch: int, max_length: int, beams: int, encoded: jax.Array | None = None, mask: jax.Array | None = None
+    ) -> Cache:
+        """What `step` needs to decode up to `max_length` tokens of so many hypotheses of each example.
 
-    def cross_step(self, x: jax.Array, cache: Pair, mask: jax.Array) -> jax.Array:
-        """`__call__` for the next tokens [batch, beams, width] of the beams of each example."""
-        (query,) = self.query(x)
-        return self.out(layers.cached_attention(query, *cache, None, mask, self.settings.scale))
-
-    def step(
-        self, x: jax.Array, cache: Pair, position: jax.Array, bias: jax.Array | None, mask: jax.Array
-    ) -> tuple[jax.Array, tuple[Pair, Pair]]:
-        """`__call__` for the next tokens [batch, beams, width]; their keys and values, and the cache with them written.
-
-        `cache` holds those of the tokens before. The beams of an example are looked at as one sequence of beams *
-        length tokens, of which the `mask` [batch, 1, beams, beams * length] shows each beam its own, wherever they were
-        written.
+        Of a decoder with cross attention they follow `encoded` [batch, source length, width], of which `mask` [batch,
+        source length] shows what is real. A hypothesis is known by `ancestors` [batch * beams, length], the beams in
+        which its tokens were written: only these move with it.
         """
-        query, key, value = self.query_key_value(x)
-        new = key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
-        keys, values = written = write(cache, new, position)
-        keys, values = keys.reshape(*keys.shape[:3], -1), values.reshape(*values.shape[:2], -1, values.shape[-1])
-        return self.out(layers.cached_attention(query, keys, values, bias, mask, self.settings.scale)), (new, written)
+        self.positions.check(max_length)
+        dtype, distances = self.dtypes["dtype"], np.arange(1 - max_length, max_length)
+        return {
+            "hypotheses": {"ancestors": jnp.zeros((batch * beams, max_length), jnp.int32)},
+            "layers": self.blocks.init_cache(Context(encoded=encoded), batch, beams, max_length, dtype),
+            "cross_mask": None if mask is None else mask[:, None, None],
+            "bias": self.positions.distance_bias(self.table, distances, dtype),
+        }
+
+    def step(self, x: jax.Array, position: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        """Features [batch, beams, width] of embedded tokens at `position` (a scalar or one a row); the new cache."""
+        batch, beams, _ = x.shape
+        length = cache["hypotheses"]["ancestors"].shape[-1]
+        position = position.reshape(1, 1) if position.ndim == 0 else position.reshape(batch, beams)
+        distances = jnp.arange(length) - position[..., None]
+        slots = jnp.arange(beams, dtype=jnp.int32)
+        ancestors = cache["hypotheses"]["ancestors"].reshape(batch, beams, length)
+        ancestors = jnp.where(distances == 0, slots[:, None], ancestors)
+        mask = (ancestors[:, :, None] == slots[:, None]) & (distances <= 0)[:, :, None]
+        bias = cache["bias"]
+        if bias is not None:
+            bias = jnp.tile(jnp.moveaxis(bias[:, distances + length - 1], 0, 1), beams)
+        context = Context(
+            positions=position, bias=bias, mask=mask.reshape(batch, 1, beams, -1), encoded_mask=cache["cross_mask"]
+        )
+        x, layers = self.blocks.step(self.positions.embed(self.table, x, position), cache["layers"], context)
+        hypotheses = {"ancestors": ancestors.reshape(-1, length)}
+        return self._last_norm(x), cache | {"layers": layers, "hypotheses": hypotheses}
+
+    def _last_norm(self, x: jax.Array) -> jax.Array:
+        return tokens(self.norm(x)) if self.make_norm else x
 
 
-def write(cache: Pair, new: Pair, position: jax.Array) -> Pair:
-    """The keys and values of a cache with those of `new` tokens at `position`.
-
-    Keys are [..., batch, heads, kv, beams, length] and values [..., batch, heads, beams, length, kv], new ones have no
-    length, and the axes before are whatever both have. `position` is [1, 1] where all rows are at the same one, else
-    [batch, beams].
-    """
-
-    def put(old, new, axis):
-        new = jnp.expand_dims(new.astype(old.dtype), axis)
-        if position.size == 1:  # done in place
-            return jax.lax.dynamic_update_slice_in_dim(old, new, position[0, 0], axis)
-        here = jnp.arange(old.shape[axis]) == position[..., None]  # [batch, beams, length]
-        here = here[:, None, None] if axis == -1 else here[:, None, ..., None]
-        return jnp.where(here, new, old)
-
-    (keys, values), (key, value) = cache, new
-    return put(keys, key, axis=-1), put(values, value, axis=-2)
-
-
-def constrain_cache(x: jax.Array, leading: int = 0) -> jax.Array:
-    """Keys or values [layers, batch, heads, ...] where the example and the head is; `leading` axes come before them."""
-    names = (None,) * leading + CACHE
-    return constrain(x, names + (None,) * (x.ndim - len(names)))
-
-
-class MLP(nn.Module):
-    """Two dense layers with an activation between them, which a third one gates if `gated` (Shazeer, 2020)."""
-
-    settings: Settings
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        settings, spec = self.settings, self.settings.spec
-        biases = (spec.bias,) * (2 if spec.gated else 1)
-        hidden, *gate = map(layers.operand, Projections((spec.mlp_dim,), biases, settings.dtypes, name="up")(x))
-        hidden = ACTIVATIONS[spec.activation](hidden)
-        hidden = hidden * gate[0] if gate else hidden
-        hidden = nn.Dropout(spec.dropout, deterministic=not train)(hidden)
-        hidden = layers.operand(constrain(hidden, ("batch", "length", "mlp")))
-        down = nn.Dense(spec.width, use_bias=spec.bias, kernel_init=_fan_in(), name="down", **settings.dtypes)
-        return constrain(down(hidden), TOKENS)
-
-
-class Block(nn.Module):
-    """Self-attention, in a decoder cross attention, and an MLP; each is added to what it was given.
-
-    Norms come before each of the three (`norm_position` "pre") or after each sum ("post", Vaswani et al., 2017).
-    """
-
-    settings: Settings
-    cross: bool
-
-    def setup(self) -> None:
-        self.attention = Attention(self.settings)
-        self.attention_norm = self.settings.make_norm()
-        if self.cross:
-            self.cross_attention = Attention(self.settings, cross=True)
-            self.cross_norm = self.settings.make_norm()
-        self.mlp = MLP(self.settings)
-        self.mlp_norm = self.settings.make_norm()
-        self.dropout = nn.Dropout(self.settings.spec.dropout)
-
-    def __call__(
-        self,
-        x: jax.Array,
-        bias: jax.Array | None,
-        mask: jax.Array,
-        encoded: jax.Array | None,
-        cross_mask: jax.Array | None,
-        train: bool,
-    ) -> tuple[jax.Array, None]:
-        x = constrain(x, TOKENS)
-        branch = self.attention(self._before(x, self.attention_norm), bias, mask)
-        x = self._after(x, branch, self.attention_norm, train)
-        if self.cross:
-            branch = self.cross_attention(self._before(x, self.cross_norm), None, cross_mask, encoded)
-            x = self._after(x, branch, self.cross_norm, train)
-        branch = self.mlp(self._before(x, self.mlp_norm), train)
-        return self._after(x, branch, self.mlp_norm, train), None
-
-    def step(
-        self,
-        x: jax.Array,
-        own: Pair,
-        cross: Pair,
-        position: jax.Array,
-        bias: jax.Array | None,
-        mask: jax.Array,
-        cross_mask: jax.Array,
-    ) -> tuple[jax.Array, tuple[Pair, Pair]]:
-        """`__call__` of a decoder for the next tokens [batch, beams, width]; see `Attention.step`."""
-        branch, cache = self.attention.step(self._before(x, self.attention_norm), own, position, bias, mask)
-        x = self._after(x, branch, self.attention_norm)
-        branch = self.cross_attention.cross_step(self._before(x, self.cross_norm), cross, cross_mask)
-        x = self._after(x, branch, self.cross_norm)
-        branch = self.mlp(self._before(x, self.mlp_norm), False)
-        return self._after(x, branch, self.mlp_norm), cache
-
-    def keys_values(self, encoded: jax.Array) -> tuple[jax.Array, Pair]:
-        """`encoded` again, for a scan over layers, and what cross attention makes of it."""
-        return encoded, self.cross_attention.keys_values(encoded)
-
-    def _before(self, x: jax.Array, norm: Callable) -> jax.Array:
-        return layers.operand(constrain(norm(x), TOKENS)) if self.settings.spec.norm_position == "pre" else x
-
-    def _after(self, x: jax.Array, branch: jax.Array, norm: Callable, train: bool = False) -> jax.Array:
-        x = layers.operand(x + constrain(self.dropout(branch, deterministic=not train), TOKENS))
-        return x if self.settings.spec.norm_position == "pre" else layers.operand(constrain(norm(x), TOKENS))
+def _same(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """[batch, 1, query length, key length]: true where both are of one segment."""
+    return (queries[:, :, None] == keys[:, None, :])[:, None]

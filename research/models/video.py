@@ -1,14 +1,14 @@
 """Transformers over the space and time of clips (Arnab et al., "ViViT: A Video Vision Transformer", 2021)."""
 
-import functools
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from research.models import layers, vit
+from research.models.attention import Attention, Context
+from research.models.positions import Learned
 from research.models.specs import COUNT, EncoderSpec
 from research.parallel.sharding import constrain
 from research.spec import Spec, checks, field, invalid
@@ -24,44 +24,26 @@ SEEN = ("frames", "changes", "both")
 GAIN = 4.0  # of changes, which are small beside what frames differ by from their mean
 
 
-class FactorisedBlock(nn.Module):
-    """A pre-norm layer over tokens [batch, time, space, embed]: attention over space, then over time, then the MLP.
+class SpaceAttention(Attention):
+    """Attention of tokens [batch, time, space, width] to those of the same time."""
 
-    Model 3 of the paper. It is built as vit.Block is.
-    """
+    def __call__(self, x: jax.Array, context: Context) -> jax.Array:
+        """See `Attention`."""
+        return super().__call__(x.reshape(-1, *x.shape[2:]), context).reshape(x.shape)
 
-    mlp_dim: int
-    num_heads: int
-    dropout: float
-    norm: Callable
-    gelu: str
-    qkv_bias: bool
-    key_bias: bool
-    qk_norm: Callable | None
-    attention: str
-    dtypes: dict[str, Any]
-    gather: bool = False
 
-    @nn.compact
-    def __call__(self, x: jax.Array, drop_rate: jax.Array, train: bool) -> tuple[jax.Array, None]:
-        attention = functools.partial(
-            vit.Attention, self.num_heads, self.qkv_bias, self.key_bias, self.qk_norm, self.attention, self.dtypes,
-            self.gather,
-        )  # fmt: skip
-        mlp = vit.MLP(self.mlp_dim, self.gelu, self.dropout, self.dtypes, name="mlp")
+class TimeAttention(Attention):
+    """Attention of tokens [batch, time, space, width] to those of the same place."""
+
+    def __call__(self, x: jax.Array, context: Context) -> jax.Array:
+        """See `Attention`."""
         batch, time, space, width = x.shape
+        x = super().__call__(x.swapaxes(1, 2).reshape(batch * space, time, width), context)
+        return x.reshape(batch, space, time, width).swapaxes(1, 2)
 
-        def residual(branch):
-            branch = nn.Dropout(self.dropout, deterministic=not train)(branch.reshape(batch, time, space, width))
-            return layers.StochasticDepth()(branch, drop_rate, train)
 
-        over_space = self.norm(name="norm1")(x).reshape(batch * time, space, width)
-        x = x + residual(attention(name="attention")(constrain(over_space, vit.TOKENS)))
-        over_time = self.norm(name="time_norm")(x).swapaxes(1, 2).reshape(batch * space, time, width)
-        over_time = attention(name="time_attention")(constrain(over_time, vit.TOKENS))
-        x = x + residual(over_time.reshape(batch, space, time, width).swapaxes(1, 2))
-        y = self.norm(name="norm2")(x).reshape(batch * time, space, width)
-        return x + residual(mlp(constrain(y, vit.TOKENS), train)), None
+# In this order: model 3 of the paper.
+FACTORISED: vit.Mixers = (("attention", SpaceAttention), ("time_attention", TimeAttention))
 
 
 class VideoViTSpec(EncoderSpec, tag="vivit"):
@@ -96,12 +78,6 @@ class VideoViT(vit.ViT):
     spec: VideoViTSpec
     logical_axes = LOGICAL_AXES
     spec_class: ClassVar[type[Spec]] = VideoViTSpec
-    topology: ClassVar[dict[str, bool]] = {}
-
-    @property
-    def block(self) -> type[nn.Module]:
-        """What a layer is."""
-        return FactorisedBlock if self.spec.space_time == "factorised" else vit.Block
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -113,22 +89,22 @@ class VideoViT(vit.ViT):
                 f"of {height} x {width}; those of the data must be the same"
             )
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = functools.partial(layers.NORMS[spec.norm], epsilon=spec.layer_norm_epsilon, **dtypes)
         x = nn.Dense(spec.width, name="tubelets", **dtypes)(self._tubelets(self._seen(images.astype(self.dtype))))
         time, space = x.shape[1:3]
-        init = nn.initializers.normal(0.02)
-        where = self.param("space", init, (1, space, spec.width), self.param_dtype).astype(x.dtype)
-        x = x + where[:, None]
+        over_space = Learned((1, space, spec.width), "space")
+        x = over_space.embed(over_space.create(self.param, self.param_dtype)[:, None], x)
         if spec.space_time != "frames":
-            when = self.param("time", init, (1, time, spec.width), self.param_dtype).astype(x.dtype)
-            x = x + when[:, :, None]
+            over_time = Learned((1, time, spec.width), "time")
+            x = over_time.embed(over_time.create(self.param, self.param_dtype)[:, :, None], x)
         x = nn.Dropout(spec.dropout, deterministic=not train)(x)
         if spec.space_time != "factorised":
             rows = batch if spec.space_time == "joint" else batch * time
             x = x.reshape(rows, -1, spec.width)
-        x = self._encode(constrain(x, _names(x)), train, norm, dtypes)
-        x = norm(name="norm")(x).reshape(batch, time * space, spec.width)
-        x = constrain(constrain(x, vit.TOKENS).mean(1), ("batch", "embed"))
+        mixers = FACTORISED if spec.space_time == "factorised" else vit.MIXERS
+        blocks = vit.make_stack(spec, dtypes, "pre", mixers)(name="blocks")
+        x = blocks(layers.tokens(x), Context(train=train))
+        x = vit.make_norm(spec, dtypes)(name="norm")(x).reshape(batch, time * space, spec.width)
+        x = constrain(layers.tokens(x).mean(1), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
     def _seen(self, images: jax.Array) -> jax.Array:
@@ -147,7 +123,3 @@ class VideoViT(vit.ViT):
         x = images.reshape(batch, spec.frames // tubelet, tubelet, side, patch, side, patch, channels)
         x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
         return x.reshape(batch, spec.frames // tubelet, side * side, tubelet * patch * patch * channels)
-
-
-def _names(x: jax.Array) -> tuple[str | None, ...]:
-    return vit.TOKENS if x.ndim == 3 else ("batch", None, "length", "embed")

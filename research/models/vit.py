@@ -1,15 +1,20 @@
 """Vision transformer (Dosovitskiy et al., 2021), with the options that later work settled on."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from research.models import layers
+from research.models import layers, stack
+from research.models.attention import Attention, Context, Heads
+from research.models.block import TOPOLOGIES
+from research.models.mlp import MLP
+from research.models.positions import Learned, SinCos
 from research.models.specs import DTYPE, EncoderSpec, from_fields
+from research.models.stack import Segment, Stack
 from research.parallel.sharding import constrain
 from research.spec import Spec, checks, field, invalid
 
@@ -25,14 +30,7 @@ SIZES = {
 }
 
 LOGICAL_AXES = (
-    ("blocks/(time_)?attention/(query|key|value)/kernel", ("layers", "embed", "heads", "kv")),
-    ("blocks/(time_)?attention/(query|key|value)/bias", ("layers", "heads", "kv")),
-    ("blocks/(time_)?attention/(query|key)_norm/scale", ("layers", "kv")),
-    ("blocks/(time_)?attention/out/kernel", ("layers", "heads", "kv", "embed")),
-    ("blocks/mlp/up/kernel", ("layers", "embed", "mlp")),
-    ("blocks/mlp/up/bias", ("layers", "mlp")),
-    ("blocks/mlp/down/kernel", ("layers", "mlp", "embed")),
-    ("blocks/.*", ("layers", "embed")),
+    *stack.LOGICAL_AXES,
     ("patches/kernel", ("height", "width", None, "embed")),
     ("stem/conv[0-9]+/kernel", ("height", "width", "channels_in", "channels")),
     ("stem/norm[0-9]+/(scale|bias)", ("channels",)),
@@ -43,111 +41,14 @@ LOGICAL_AXES = (
     ("(patches|stem/project)/bias|norm/(scale|bias)", ("embed",)),
 )
 
-TOKENS = ("batch", "length", "embed")
 # Convolutions see whole pictures: XLA derives a wrong gradient of a kernel from pictures that are cut into strips, and
 # it cuts them on its own where the tokens that are made of them are split over `sequence`.
 PATCHES = ("batch", "height", "width", "embed")
 
 
-class Attention(nn.Module):
-    """Self-attention over tokens [batch, length, embed]; softmax in float32."""
-
-    num_heads: int
-    qkv_bias: bool
-    key_bias: bool
-    norm: Callable | None  # of queries and keys
-    implementation: str
-    dtypes: dict[str, Any]
-    gather: bool = False  # each kernel once for all that a backward pass with remat does; see layers.dot_gathered
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        width = x.shape[-1]
-        gathered = lambda *names: functools.partial(layers.dot_gathered, names) if self.gather else None
-        project = functools.partial(
-            nn.DenseGeneral,
-            (self.num_heads, width // self.num_heads),
-            kernel_init=nn.initializers.xavier_uniform(),
-            dot_general=gathered(None, "heads", "kv"),
-            **self.dtypes,
-        )
-        query = project(use_bias=self.qkv_bias, name="query")(x)
-        key = project(use_bias=self.qkv_bias and self.key_bias, name="key")(x)
-        value = project(use_bias=self.qkv_bias, name="value")(x)
-        if self.norm:
-            query, key = self.norm(name="query_norm")(query), self.norm(name="key_norm")(key)
-        heads = ("batch", "length", "heads", "kv")
-        query, key, value = (layers.operand(constrain(part, heads)) for part in (query, key, value))
-        x = layers.operand(constrain(layers.attention(query, key, value, self.implementation), heads))
-        out = nn.DenseGeneral(
-            width,
-            axis=(-2, -1),
-            kernel_init=nn.initializers.xavier_uniform(),
-            dot_general=gathered("heads", "kv", None),
-            name="out",
-            **self.dtypes,
-        )
-        return constrain(out(x), TOKENS)
-
-
-class MLP(nn.Module):
-    """Two dense layers with a GELU between them."""
-
-    mlp_dim: int
-    gelu: str
-    dropout: float
-    dtypes: dict[str, Any]
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        dense = functools.partial(
-            nn.Dense,
-            kernel_init=nn.initializers.xavier_uniform(),
-            bias_init=nn.initializers.normal(1e-6),
-            **self.dtypes,
-        )
-        width = x.shape[-1]
-        x = layers.GELU[self.gelu](layers.operand(dense(self.mlp_dim, name="up")(x)))
-        x = constrain(nn.Dropout(self.dropout, deterministic=not train)(x), ("batch", "length", "mlp"))
-        x = layers.operand(x)
-        return constrain(dense(width, name="down")(x), TOKENS)
-
-
-class Block(nn.Module):
-    """One pre-norm layer; `parallel` adds attention and MLP of the same normed input (Dehghani et al., 2023)."""
-
-    mlp_dim: int
-    num_heads: int
-    dropout: float
-    norm: Callable
-    gelu: str
-    qkv_bias: bool
-    key_bias: bool
-    qk_norm: Callable | None
-    attention: str
-    dtypes: dict[str, Any]
-    gather: bool = False
-    parallel: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array, drop_rate: jax.Array, train: bool) -> tuple[jax.Array, None]:
-        attention = Attention(
-            self.num_heads, self.qkv_bias, self.key_bias, self.qk_norm, self.attention, self.dtypes, self.gather,
-            name="attention",
-        )  # fmt: skip
-        mlp = MLP(self.mlp_dim, self.gelu, self.dropout, self.dtypes, name="mlp")
-
-        def residual(branch):
-            branch = nn.Dropout(self.dropout, deterministic=not train)(branch)
-            return constrain(layers.StochasticDepth()(branch, drop_rate, train), TOKENS)
-
-        x = constrain(x, TOKENS)
-        y = layers.operand(constrain(self.norm(name="norm1")(x), TOKENS))
-        if self.parallel:
-            return x + residual(attention(y) + mlp(y, train)), None
-        x = layers.operand(x + residual(attention(y)))
-        y = layers.operand(constrain(self.norm(name="norm2")(x), TOKENS))
-        return x + residual(mlp(y, train)), None
+Mixers = Sequence[tuple[str, type[Attention]]]
+MIXERS: Mixers = (("attention", Attention),)
+_INIT = nn.initializers.xavier_uniform()
 
 
 class ConvStem(nn.Module):
@@ -225,7 +126,6 @@ class ViT(nn.Module):
     dtype: str = DTYPE
     param_dtype: str = DTYPE
     logical_axes = LOGICAL_AXES
-    block = Block
     spec_class: ClassVar[type[Spec]] = ViTSpec
     of = from_fields
 
@@ -233,11 +133,6 @@ class ViT(nn.Module):
     def strides(self) -> tuple[int, ...]:
         """By how much its one map is smaller than the image."""
         return (self.spec.patch_size,)
-
-    @property
-    def topology(self) -> dict[str, bool]:
-        """What a block of this model is told beside what all blocks are."""
-        return {"parallel": self.spec.parallel}
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, ...]:
@@ -249,11 +144,11 @@ class ViT(nn.Module):
                 f"{images.shape[2]}; the data's image_size must be the same"
             )
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = functools.partial(layers.NORMS[spec.norm], epsilon=spec.layer_norm_epsilon, **dtypes)
         x = self._tokens(constrain(self._patches(images.astype(self.dtype), dtypes), PATCHES))
         x = nn.Dropout(spec.dropout, deterministic=not train)(x)
-        x = self._encode(constrain(x, TOKENS), train, norm, dtypes)
-        x = constrain(norm(name="norm")(x), TOKENS)
+        blocks = make_stack(spec, dtypes, "parallel" if spec.parallel else "pre", MIXERS)
+        x = blocks(name="blocks")(layers.tokens(x), Context(train=train))
+        x = layers.tokens(make_norm(spec, dtypes)(name="norm")(x))
         if not self.num_classes:
             rows = spec.image_size // spec.patch_size
             tokens = x[:, 1:] if spec.pool == "cls" else x
@@ -276,35 +171,43 @@ class ViT(nn.Module):
         batch, height, width, features = patches.shape
         x = patches.reshape(batch, height * width, features)
         has_cls = spec.pool == "cls"
-        if spec.positions == "sincos":
-            x = x + jnp.asarray(layers.sincos_positions(height, width, features), x.dtype)
         if has_cls:
             cls = self.param("cls", nn.initializers.zeros, (1, 1, features), self.param_dtype)
             x = jnp.concatenate([jnp.broadcast_to(cls, (batch, 1, features)).astype(x.dtype), x], axis=1)
-        if spec.positions == "learned":
-            shape = (1, height * width + has_cls, features)
-            x = x + self.param("positions", nn.initializers.normal(0.02), shape, self.param_dtype).astype(x.dtype)
-        return x
+        if spec.positions == "sincos":
+            positions = SinCos(height, width, before=int(has_cls))
+        else:
+            positions = Learned((1, height * width + has_cls, features), "positions")
+        return positions.embed(positions.create(self.param, self.param_dtype), x)
 
-    def _encode(self, x: jax.Array, train: bool, norm: Callable, dtypes: dict[str, Any]) -> jax.Array:
-        spec = self.spec
-        in_loop = spec.unroll < spec.depth
-        static = (3,)  # train, counted from self
-        block = layers.remat(self.block, spec.remat, static_argnums=static, in_loop=in_loop)
-        scan = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast),
-            length=spec.depth,
-            # Unrolling the creation of parameters would only take longer to compile.
-            unroll=1 if self.is_initializing() else min(spec.unroll, spec.depth),
-        )
-        qk_norm = functools.partial(norm, use_bias=False) if spec.norm == "layer" else norm
-        blocks = scan(
-            spec.mlp_dim, spec.num_heads, spec.dropout, norm, spec.gelu, spec.qkv_bias, spec.key_bias,
-            qk_norm if spec.qk_norm else None, spec.attention, dtypes, spec.remat != "none",
-            **self.topology, name="blocks",
-        )  # fmt: skip
-        rates = jnp.linspace(0, spec.stochastic_depth, spec.depth)
-        return blocks(x, rates, train)[0]
+
+def make_norm(spec: EncoderSpec, dtypes: dict[str, str]) -> Callable[..., nn.Module]:
+    """A constructor of norms over the features."""
+    return functools.partial(layers.NORMS[spec.norm], epsilon=spec.layer_norm_epsilon, **dtypes)
+
+
+def make_stack(spec: EncoderSpec, dtypes: dict[str, str], topology: str, mixers: Mixers) -> Callable[..., Stack]:
+    """A constructor of the layers: in each the `mixers` one after the other, and an MLP."""
+    attention = make_attention(spec, dtypes)
+    dense = functools.partial(nn.Dense, kernel_init=_INIT, bias_init=nn.initializers.normal(1e-6), **dtypes)
+    mlp = functools.partial(MLP, spec.mlp_dim, dense, f"gelu_{spec.gelu}", True, spec.dropout)
+    parts = (*((name, functools.partial(kind, **attention)) for name, kind in mixers), ("mlp", mlp))
+    block = functools.partial(TOPOLOGIES[topology], parts, make_norm(spec, dtypes), spec.dropout)
+    return functools.partial(
+        Stack, (("layer", block),), (Segment(spec.depth, spec.remat, spec.unroll),), spec.stochastic_depth
+    )
+
+
+def make_attention(spec: EncoderSpec, dtypes: dict[str, str]) -> dict[str, Any]:
+    """The fields of the attention of `spec`."""
+    norm = make_norm(spec, dtypes)
+    qk_norm = functools.partial(norm, use_bias=False) if spec.norm == "layer" else norm
+    inputs = ("query", *["key"] * spec.key_bias, "value") if spec.qkv_bias else ()
+    return {
+        "heads": Heads(spec.width, spec.num_heads, spec.width // spec.num_heads),
+        "dense": functools.partial(nn.DenseGeneral, kernel_init=_INIT, **dtypes),
+        "biases": (*inputs, "out"),
+        "qk_norm": qk_norm if spec.qk_norm else None,
+        "implementation": spec.attention,
+        "gather": spec.remat != "none",
+    }

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from research.models.seq2seq import EncoderDecoderSpec
+from research.models.encoder_decoder import EncoderDecoderSpec
 from research.models.vit import ViTSpec
 
 

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh
 
 from research.measure import progress
 from research.measure.flops import forward_flops
-from research.models.layers import REMAT
+from research.models.remat import REMAT
 from research.parallel import mesh as mesh_lib
 from research.parallel import sharding
 from research.parallel.mesh import MeshSpec

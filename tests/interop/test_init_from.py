@@ -88,7 +88,7 @@ def test_a_run_begins_with_the_weights_and_keeps_the_report(tmp_path, capsys):
 
 def test_skipped_parameters_are_fresh(tmp_path):
     _, params = big_vision_file(tmp_path / "vit.npz")
-    config = config_of(tmp_path / "vit.npz", **{"train.init_skip": ("^blocks/mlp", "cls")})
+    config = config_of(tmp_path / "vit.npz", **{"train.init_skip": ("^blocks/mlp/", "cls")})
     state, weights, program = begun(config, task_of())
     fresh = program.init().params
     assert set(weights.fresh) == {"cls", *(f"blocks/mlp/{d}/{k}" for d in ("up", "down") for k in ("kernel", "bias"))}

@@ -176,7 +176,7 @@ KEY = "model.encoder.layers.1.self_attn.k_proj"
 @pytest.mark.parametrize(
     ("change", "config", "message"),
     [
-        (lambda t: t.pop(f"{KEY}.weight"), {}, f"query_key_value/kernel is made of {KEY}.weight, which is missing in"),
+        (lambda t: t.pop(f"{KEY}.weight"), {}, f"attention/key/kernel is made of {KEY}.weight, which is missing in"),
         (lambda t: t.update({f"{KEY}.bias": np.zeros(24, np.float32)}), {}, f"first {KEY}.bias"),
         (lambda t: None, {"decoder_attention_heads": 2}, "config.json has decoder_attention_heads=2, which is not"),
         (lambda t: None, {"encoder_attention_heads": 5, "decoder_attention_heads": 5}, "=5 do not divide"),

@@ -34,16 +34,16 @@ def start(model, variables, arrays, max_length, beams):
 
 def by_hand(params, logits, x, written, encoded, source, allowed):
     """p [target, vocab] of one row in float64, place by place; `allowed` [target, source]."""
-    query, key = params["query"]["kernel"], params["key"]["kernel"]
+    query, key, next_key = (params[name]["kernel"] for name in ("query", "key", "next_key"))
     switches = x @ params["switches"]["kernel"] + params["switches"]["bias"]
     found = np.zeros(logits.shape)
     for t in range(len(x)):
         places = np.flatnonzero(allowed[t])
         scores = []
         for s in places:
-            k, follows = encoded[s] @ key[:, 0], False
+            k, follows = encoded[s] @ key, False
             if s - 1 in places:  # the place before belongs to the same example
-                k = k + encoded[s - 1] @ key[:, 1]
+                k = k + encoded[s - 1] @ next_key
                 follows = source[s - 1] == written[t]
             scores.append((x[t] @ query) @ k / np.sqrt(x.shape[-1]) + switches[t, 1] * follows)
         weights = np.exp(scores) / np.exp(scores).sum()
@@ -240,7 +240,8 @@ def test_without_it_nothing_changes_and_with_it_only_the_pointer_is_new():
     assert repeated.shape == (16,)
     jax.tree.map(np.testing.assert_array_equal, with_it, without)
     assert {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(pointer)} == {
-        "query/kernel": (16, 16), "key/kernel": (16, 2, 16), "switches/kernel": (16, 2), "switches/bias": (2,),
+        "query/kernel": (16, 16), "key/kernel": (16, 16), "next_key/kernel": (16, 16), "switches/kernel": (16, 2),
+        "switches/bias": (2,),
     }  # fmt: skip
 
 

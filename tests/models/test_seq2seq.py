@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from research.models import decoding, layers, seq2seq
+from research.models import decoding, dot_product, seq2seq
 from research.parallel.sharding import logical_axes, path_name
 
 VOCAB, SOURCE, TARGET = 11, 8, 6
@@ -116,8 +116,8 @@ def test_every_leaf_has_one_name_for_each_axis(kind):
 
 def test_large_matrices_are_split_over_fsdp_and_tensor():
     names = lambda path: logical_axes(path, seq2seq.LOGICAL_AXES)
-    assert names("decoder/blocks/cross_attention/key_value/kernel") == ("layers", "embed", None, "heads", "kv")
-    assert names("encoder/blocks/mlp/up/kernel") == ("layers", "embed", None, "mlp")
+    assert names("decoder/blocks/cross_attention/key/kernel") == ("layers", "embed", "heads", "kv")
+    assert names("encoder/blocks/mlp/gate/kernel") == ("layers", "embed", "mlp")
     assert names("decoder/blocks/mlp/down/kernel") == ("layers", "mlp", "embed")
     assert names("embedding") == ("vocab", "embed")
 
@@ -270,6 +270,7 @@ def test_a_sentence_is_the_sum_of_its_words_weighted_by_their_place():
     arrays = (source, *batch()[1:])
     params = jit(model.init)(jax.random.key(0), *arrays)["params"]
     assert logical_axes("word_weights", model.logical_axes) == (None, "embed")
+    assert params["head"].shape == (16, VOCAB)
     params["word_weights"] = rng.normal(size=(4, 16)).astype(np.float32)
     embedded = np.zeros((2, SOURCE, 16), np.float32)
     for place in np.ndindex(2, SOURCE, 4):
@@ -322,7 +323,7 @@ def test_dtypes(kind):
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, compiled(full)(variables, *batch()), rtol=0.2, atol=0.6)
     cache = start(model, variables, batch(), 4, 1)
-    assert {part.dtype for part in (*cache["own"], *cache["cross"])} == {jnp.dtype("bfloat16")}
+    assert {part.dtype for part in jax.tree.leaves(cache["layers"])} == {jnp.dtype("bfloat16")}
 
 
 def test_attention_in_float64_is_that_of_jax_with_bias_mask_and_scale():
@@ -331,13 +332,13 @@ def test_attention_in_float64_is_that_of_jax_with_bias_mask_and_scale():
     bias, mask = rng.normal(size=(1, 3, 5, 7)), rng.random((2, 1, 5, 7)) < 0.6
     mask[0, 0, 0] = False  # a query that sees nothing
     options = {"bias": bias, "mask": mask, "scale": 0.7}
-    single = layers.attention(*(jnp.asarray(part, jnp.float32) for part in (query, key, value)), **options)
+    single = dot_product.attention(*(jnp.asarray(part, jnp.float32) for part in (query, key, value)), **options)
     np.testing.assert_allclose(single[0, 0], value[0].mean(0), rtol=1e-5)
     with jax.enable_x64():
-        double = layers.attention(*(jnp.asarray(part) for part in (query, key, value)), **options)
+        double = dot_product.attention(*(jnp.asarray(part) for part in (query, key, value)), **options)
         assert double.dtype == jnp.float64
         np.testing.assert_allclose(double, single, rtol=1e-5, atol=1e-6)
-        cached = layers.cached_attention(
+        cached = dot_product.cached_attention(
             jnp.asarray(query), key.transpose(0, 2, 3, 1), value.swapaxes(1, 2), bias, mask, 0.7
         )
         np.testing.assert_allclose(cached, double, rtol=1e-14)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.models import seq2seq, stack
+from research.models import seq2seq
+from research.models.positions import buckets
 from research.parallel.sharding import path_name
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; it comes with the extra [interop]")
@@ -32,17 +33,10 @@ def array(tensor):
 
 
 def heads_of(linear, heads):
-    """A torch layer to [inputs, heads, kv] and its bias [heads, kv] or None."""
+    """A torch layer as one of ours of [inputs, heads, kv], with a bias [heads, kv] if it has one."""
     kernel = array(linear.weight).T
-    bias = None if linear.bias is None else array(linear.bias).reshape(heads, -1)
-    return kernel.reshape(len(kernel), heads, -1), bias
-
-
-def projections(*parts):
-    """What `transformer.Projections` holds of several (kernel, bias)."""
-    biases = [bias for _, bias in parts if bias is not None]
-    joined = {"kernel": np.stack([kernel for kernel, _ in parts], 1)}
-    return joined | ({"bias": np.stack(biases)} if biases else {})
+    bias = {} if linear.bias is None else {"bias": array(linear.bias).reshape(heads, -1)}
+    return {"kernel": kernel.reshape(len(kernel), heads, -1)} | bias
 
 
 def dense(linear, heads=None):
@@ -52,21 +46,14 @@ def dense(linear, heads=None):
     return {"kernel": kernel} | ({} if linear.bias is None else {"bias": array(linear.bias)})
 
 
-def attention(query, key, value, out, heads, cross=False):
-    query, key, value = (heads_of(part, heads) for part in (query, key, value))
-    parts = {"query_key_value": projections(query, key, value)}
-    if cross:
-        parts = {"query": projections(query), "key_value": projections(key, value)}
-    return parts | {"out": dense(out, heads)}
+def attention(query, key, value, out, heads):
+    parts = {"query": query, "key": key, "value": value}
+    return {name: heads_of(part, heads) for name, part in parts.items()} | {"out": dense(out, heads)}
 
 
 def norm(module):
     bias = getattr(module, "bias", None)
     return {"scale": array(module.weight)} | ({} if bias is None else {"bias": array(bias)})
-
-
-def up(*linears):
-    return projections(*((array(one.weight).T, None if one.bias is None else array(one.bias)) for one in linears))
 
 
 def layers(blocks):
@@ -113,15 +100,14 @@ def t5_params(model, untied):
             "mlp_norm": norm(rest[-1].layer_norm),
         }
         if len(rest) == 2:
-            tree["cross_attention"] = t5_attention(rest[0].EncDecAttention, cross=True)
-            tree["cross_norm"] = norm(rest[0].layer_norm)
+            tree["cross_attention"] = t5_attention(rest[0].EncDecAttention)
+            tree["cross_attention_norm"] = norm(rest[0].layer_norm)
         mlp = rest[-1].DenseReluDense
-        return tree | {
-            "mlp": {"up": up(mlp.wi_0, mlp.wi_1) if hasattr(mlp, "wi_0") else up(mlp.wi), "down": dense(mlp.wo)}
-        }
+        up = {"gate": dense(mlp.wi_0), "up": dense(mlp.wi_1)} if hasattr(mlp, "wi_0") else {"up": dense(mlp.wi)}
+        return tree | {"mlp": up | {"down": dense(mlp.wo)}}
 
-    def t5_attention(module, cross=False):
-        return attention(module.q, module.k, module.v, module.o, HEADS, cross)
+    def t5_attention(module):
+        return attention(module.q, module.k, module.v, module.o, HEADS)
 
     def t5_stack(module):
         table = module.block[0].layer[0].SelfAttention.relative_attention_bias.weight
@@ -170,7 +156,7 @@ def test_distances_fall_into_the_buckets_of_t5(causal, count, max_distance):
 
     distances = np.arange(-1000, 1000)
     expected = T5Attention._relative_position_bucket(torch.tensor(distances), not causal, count, max_distance)
-    np.testing.assert_array_equal(stack.buckets(distances, count, max_distance, causal), expected.numpy())
+    np.testing.assert_array_equal(buckets(distances, count, max_distance, causal), expected.numpy())
 
 
 @pytest.mark.parametrize("size", ["t5_small", "t5_base", "t5_large", "t5_3b", "t5_11b"])
@@ -191,23 +177,23 @@ def test_transformers_counts_as_many_parameters(size):
 # ---- Vaswani et al.
 
 
-def torch_attention(module, heads, cross=False):
+def torch_attention(module, heads):
     """Of torch.nn.MultiheadAttention, which joins the three projections in one matrix."""
     parts = []
     for weight, bias in zip(module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3), strict=True):
         linear = torch.nn.Linear(*weight.shape)
         linear.weight, linear.bias = torch.nn.Parameter(weight), torch.nn.Parameter(bias)
         parts.append(linear)
-    return attention(*parts, module.out_proj, heads, cross)
+    return attention(*parts, module.out_proj, heads)
 
 
 def torch_block(module, heads):
-    norms = ["attention_norm", "cross_norm", "mlp_norm"] if hasattr(module, "norm3") else ["attention_norm", "mlp_norm"]
+    norms = ["attention_norm", *["cross_attention_norm"] * hasattr(module, "norm3"), "mlp_norm"]
     tree = {name: norm(getattr(module, f"norm{index + 1}")) for index, name in enumerate(norms)}
     tree |= {"attention": torch_attention(module.self_attn, heads)}
-    tree |= {"mlp": {"up": up(module.linear1), "down": dense(module.linear2)}}
+    tree |= {"mlp": {"up": dense(module.linear1), "down": dense(module.linear2)}}
     if hasattr(module, "multihead_attn"):
-        tree["cross_attention"] = torch_attention(module.multihead_attn, heads, cross=True)
+        tree["cross_attention"] = torch_attention(module.multihead_attn, heads)
     return tree
 
 
@@ -255,13 +241,13 @@ def whisper_stack(module, heads):
         tree = {
             "attention": attention(own.q_proj, own.k_proj, own.v_proj, own.out_proj, heads),
             "attention_norm": norm(one.self_attn_layer_norm),
-            "mlp": {"up": up(one.fc1), "down": dense(one.fc2)},
+            "mlp": {"up": dense(one.fc1), "down": dense(one.fc2)},
             "mlp_norm": norm(one.final_layer_norm),
         }
         if hasattr(one, "encoder_attn"):
             cross = one.encoder_attn
-            tree["cross_attention"] = attention(cross.q_proj, cross.k_proj, cross.v_proj, cross.out_proj, heads, True)
-            tree["cross_norm"] = norm(one.encoder_attn_layer_norm)
+            tree["cross_attention"] = attention(cross.q_proj, cross.k_proj, cross.v_proj, cross.out_proj, heads)
+            tree["cross_attention_norm"] = norm(one.encoder_attn_layer_norm)
         return tree
 
     return {"blocks": layers([block(one) for one in module.layers]), "norm": norm(module.layer_norm)}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from research.models import video
+from research.models.attention import Context
 
 TINY = {
     "num_classes": 3, "frames": 4, "tubelet": 1, "image_size": 4, "patch_size": 2, "width": 8, "depth": 1, "mlp_dim": 8,
@@ -78,10 +79,12 @@ def test_others_do(space_time):
 
 def test_a_factorised_layer_attends_to_the_same_time_and_the_same_place():
     """The gradient of one token of a layer: not zero where a path leads, over space and then over time to all."""
-    model = video.FactorisedBlock(8, 2, 0.0, video.layers.layer_norm, "exact", True, True, None, "xla", {}, parent=None)
+    spec = video.VideoViTSpec(**{name: value for name, value in TINY.items() if name != "num_classes"})
+    ((_, make),) = video.vit.make_stack(spec, {}, "pre", video.FACTORISED)().pattern
+    model = make(parent=None)
     x = np.random.default_rng(0).normal(size=(1, 3, 4, 8)).astype(np.float32)
-    variables = model.init(jax.random.key(0), x, 0.0, False)
-    seen = jax.grad(lambda x, params: model.apply({"params": params}, x, 0.0, False)[0][0, 0, 0].sum())
+    variables = model.init(jax.random.key(0), x, Context())
+    seen = jax.grad(lambda x, params: model.apply({"params": params}, x, Context())[0, 0, 0].sum())
     assert (np.abs(seen(x, variables["params"])).max(-1) > 0).all()
     # Without attention over time, only the tokens of the same time; without that over space, those of the same place.
     for silent, expected in (

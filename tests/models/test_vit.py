@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.models import layers, vit
+from research.models import dot_product, layers, positions, remat, vit
+from research.models.attention import Context
 from research.parallel import mesh as mesh_lib
 from research.parallel import sharding
 
@@ -68,18 +69,18 @@ def numpy_vit(pictures, params, parallel=False, qk_norm=False, pool="cls", norm=
     if pool == "cls":
         x = np.concatenate([np.broadcast_to(p["cls"], (count, 1, x.shape[-1])), x], 1)
     x = x + p["positions"]
-    for layer in range(p["blocks"]["norm1"]["scale"].shape[0]):
+    for layer in range(len(p["blocks"]["mlp"]["up"]["bias"])):
         b = jax.tree.map(lambda leaf, layer=layer: leaf[layer], p["blocks"])
         mlp = lambda y, b=b: (
             numpy_gelu(y @ b["mlp"]["up"]["kernel"] + b["mlp"]["up"]["bias"]) @ b["mlp"]["down"]["kernel"]
             + b["mlp"]["down"]["bias"]
         )
-        y = numpy_norm(x, b["norm1"])
+        y = numpy_norm(x, b["norm" if parallel else "attention_norm"])
         if parallel:
             x = x + numpy_attention(y, b["attention"], qk_norm, numpy_norm) + mlp(y)
         else:
             x = x + numpy_attention(y, b["attention"], qk_norm, numpy_norm)
-            x = x + mlp(numpy_norm(x, b["norm2"]))
+            x = x + mlp(numpy_norm(x, b["mlp_norm"]))
     x = numpy_norm(x, p["norm"])
     return (x[:, 0] if pool == "cls" else x.mean(1)) @ p["head"]["kernel"] + p["head"]["bias"]
 
@@ -121,7 +122,7 @@ def test_a_gathered_kernel_is_multiplied_as_any_other():
 
     def gathered(x, kernel):
         with sharding.constraints_for(mesh):
-            return (layers.dot_gathered((None, "heads", "kv"), x, kernel, dimensions) ** 2).sum()
+            return (dot_product.dot_gathered((None, "heads", "kv"), x, kernel, dimensions) ** 2).sum()
 
     plain = lambda x, kernel: (jax.lax.dot_general(x, kernel, dimensions) ** 2).sum()
     expected = jax.value_and_grad(plain, (0, 1))(x, kernel)
@@ -134,11 +135,11 @@ def test_operands_are_all_that_is_kept_of_a_layer():
     What a norm takes and gives, twice; query, key, value, the heads' answer; before and behind the activation.
     """
     x = jnp.zeros((8, 4, 16), "bfloat16")
-    dtypes = {"dtype": "bfloat16", "param_dtype": "float32"}
-    norm = functools.partial(layers.layer_norm, **dtypes)
-    block = layers.remat(vit.Block, "operands", (3,))(64, 2, 0.0, norm, "exact", True, True, None, "xla", dtypes)
-    variables = jax.eval_shape(lambda: block.init({"params": jax.random.key(0)}, x, 0.0, False))
-    apply = lambda v, x: block.apply(v, x, 0.0, False)[0]
+    spec = vit.ViTSpec(width=16, mlp_dim=64, num_heads=2, depth=1, remat="operands", attention="xla")
+    ((_, make),) = vit.make_stack(spec, {"dtype": "bfloat16", "param_dtype": "float32"}, "pre", vit.MIXERS)().pattern
+    block = make(parent=None)
+    variables = jax.eval_shape(lambda: block.init({"params": jax.random.key(0)}, x, Context()))
+    apply = remat.remat(lambda v, x: block.apply(v, x, Context()), spec.remat)
     kept = jax.tree.leaves(jax.eval_shape(lambda v, x: jax.vjp(apply, v, x)[1], variables, x))
     tokens = [leaf for leaf in kept if leaf.shape[0] == 8]
     assert {leaf.dtype.name for leaf in tokens} == {"bfloat16"}
@@ -167,7 +168,7 @@ def test_attention_in_float64_rounds_nothing_to_float32():
     scores = np.einsum("bqhd,bkhd->bhqk", q, k) / 2
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     with jax.enable_x64(True):
-        given = jax.jit(layers.attention)(q, k, v)
+        given = jax.jit(dot_product.attention)(q, k, v)
     np.testing.assert_allclose(given, np.einsum("bhqk,bkhd->bqhd", weights, v), rtol=1e-13)
 
 
@@ -185,21 +186,21 @@ def test_attention_in_float64_rounds_nothing_to_float32():
 )
 def test_cudnn_is_taken_where_it_can_be_had(monkeypatch, platform, shape, dtype, sizes, expected):
     taken = []
-    monkeypatch.setattr(layers.mesh_lib, "platform", lambda mesh: platform)
+    monkeypatch.setattr(dot_product.mesh_lib, "platform", lambda mesh: platform)
     fake = lambda query, *_, implementation, **__: taken.append(implementation) or query
     monkeypatch.setattr(jax.nn, "dot_product_attention", fake)
     mesh = mesh_lib.make_mesh(dict(zip(mesh_lib.AXES, sizes, strict=True)), jax.devices()[: math.prod(sizes)])
     x = jnp.zeros(shape, dtype)
     with sharding.constraints_for(mesh):
-        layers.attention(x, x, x, "auto")
-        layers.attention(x, x, x, "xla")
+        dot_product.attention(x, x, x, "auto")
+        dot_product.attention(x, x, x, "xla")
         assert taken == ["cudnn" if expected == "cudnn" else "xla", "xla"]
         if expected == "cudnn":
-            layers.attention(x, x, x, "cudnn")
+            dot_product.attention(x, x, x, "cudnn")
             assert taken[-1] == "cudnn"
         else:
             with pytest.raises(ValueError, match=f"config.model.attention='cudnn' .*{expected}.*; use 'auto' or 'xla'"):
-                layers.attention(x, x, x, "cudnn")
+                dot_product.attention(x, x, x, "cudnn")
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(5, 5), (5, 6), (6, 5)])
@@ -216,8 +217,8 @@ def test_cudnn_is_given_even_lengths_and_told_what_is_real(monkeypatch, queries,
 
     expected = xla(query, key, value, implementation="xla")
     monkeypatch.setattr(jax.nn, "dot_product_attention", cudnn)
-    monkeypatch.setattr(layers, "_no_cudnn", lambda *_: "")
-    given = layers.attention(query, key, value, "cudnn")
+    monkeypatch.setattr(dot_product, "_no_cudnn", lambda *_: "")
+    given = dot_product.attention(query, key, value, "cudnn")
     chex.assert_trees_all_close(given.astype("float32"), expected.astype("float32"), rtol=1e-2, atol=1e-2)
 
 
@@ -250,7 +251,7 @@ def test_stochastic_depth_grows_linearly_over_the_layers():
 
 
 def test_sincos_positions_follow_their_formula():
-    table = layers.sincos_positions(3, 4, 8)
+    table = positions.sincos_positions(3, 4, 8)
     frequency = 10_000.0 ** -np.array([0.0, 1.0])
     for row in range(3):
         for column in range(4):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.measure import flops
-from research.models import layers
+from research.models import dot_product
 from tests.parallel import equivalence
 
 if jax.default_backend() != "gpu":
@@ -34,7 +34,7 @@ def test_cudnn_attention_is_attention(shape):
     weights = jnp.asarray(rng.normal(size=shape), jnp.float32)
 
     def grads(implementation, dtype):
-        loss = lambda *parts: (layers.attention(*parts, implementation).astype(jnp.float32) * weights).sum()
+        loss = lambda *parts: (dot_product.attention(*parts, implementation).astype(jnp.float32) * weights).sum()
         return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*(part.astype(dtype) for part in parts))
 
     with jax.default_matmul_precision("highest"):
@@ -49,13 +49,13 @@ def test_the_operations_of_cudnn_attention_count():
     shape = (2, 196, 4, 64)
     parts = [jax.ShapeDtypeStruct(shape, jnp.bfloat16)] * 3
     for implementation in ("cudnn", "xla"):
-        loss = functools.partial(lambda parts, name: layers.attention(*parts, name).sum(), name=implementation)
+        loss = functools.partial(lambda parts, name: dot_product.attention(*parts, name).sum(), name=implementation)
         assert flops.training_flops(loss, parts) == 6 * 2 * 2 * 4 * 196**2 * 64
 
 
 def test_auto_takes_cudnn_where_it_can_be_had():
     query = jnp.ones((2, 196, 4, 64), jnp.bfloat16)
-    text = jax.jit(layers.attention).lower(query, query, query).compile().as_text()
+    text = jax.jit(dot_product.attention).lower(query, query, query).compile().as_text()
     assert "cudnn" in text
-    masked = jax.jit(lambda x: layers.attention(x, x, x, mask=jnp.ones((1, 1, 196, 196), bool)))
+    masked = jax.jit(lambda x: dot_product.attention(x, x, x, mask=jnp.ones((1, 1, 196, 196), bool)))
     assert "__cudnn$fmha" not in masked.lower(query).compile().as_text()

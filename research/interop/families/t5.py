@@ -14,23 +14,15 @@ _FIRST = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"  # the o
 
 
 def _attention(ours: str, theirs: str) -> list[Row]:
-    kernels = {part: f"{theirs}.{part}.weight" for part in "qkvo"}
-    joined = {
-        "query_key_value": (kernels["q"], kernels["k"], kernels["v"]),
-        "query": (kernels["q"],),  # of cross attention
-        "key_value": (kernels["k"], kernels["v"]),
-    }
-    chosen = ("query", "key_value") if "cross" in ours else ("query_key_value",)
-    rows = [Row(f"{ours}/{name}/kernel", joined[name], LINEAR, join=1) for name in chosen]
-    return [*rows, Row(f"{ours}/out/kernel", kernels["o"], FROM_HEADS)]
+    inputs = [Row(f"{ours}/{name}/kernel", f"{theirs}.{name[0]}.weight", LINEAR) for name in ("query", "key", "value")]
+    return [*inputs, Row(f"{ours}/out/kernel", f"{theirs}.o.weight", FROM_HEADS)]
 
 
 def _mlp(ours: str, theirs: str, gated: bool) -> list[Row]:
-    up = (f"{theirs}.wi_0.weight", f"{theirs}.wi_1.weight") if gated else (f"{theirs}.wi.weight",)
-    return [
-        Row(f"{ours}/up/kernel", up, LINEAR, join=1),
-        Row(f"{ours}/down/kernel", f"{theirs}.wo.weight", LINEAR),
-    ]
+    """Their first layer is the one that the activation is for."""
+    up = {"gate": "wi_0", "up": "wi_1"} if gated else {"up": "wi"}
+    rows = [Row(f"{ours}/{name}/kernel", f"{theirs}.{layer}.weight", LINEAR) for name, layer in up.items()]
+    return [*rows, Row(f"{ours}/down/kernel", f"{theirs}.wo.weight", LINEAR)]
 
 
 def table(model: Seq2Seq) -> list[Row]:
@@ -47,7 +39,7 @@ def table(model: Seq2Seq) -> list[Row]:
         *_attention("decoder/blocks/attention", f"{_DECODER}.0.SelfAttention"),
         Row("decoder/blocks/attention_norm/scale", f"{_DECODER}.0.layer_norm.weight"),
         *_attention("decoder/blocks/cross_attention", f"{_DECODER}.1.EncDecAttention"),
-        Row("decoder/blocks/cross_norm/scale", f"{_DECODER}.1.layer_norm.weight"),
+        Row("decoder/blocks/cross_attention_norm/scale", f"{_DECODER}.1.layer_norm.weight"),
         *_mlp("decoder/blocks/mlp", f"{_DECODER}.2.DenseReluDense", model.spec.gated),
         Row("decoder/blocks/mlp_norm/scale", f"{_DECODER}.2.layer_norm.weight"),
         Row("decoder/norm/scale", "decoder.final_layer_norm.weight"),

@@ -9,7 +9,7 @@ import numpy as np
 from research.interop.family import Family, require, require_theirs, size, with_prefix
 from research.interop.layouts import CONV1D, FLAT, FROM_HEADS, LINEAR, Row, Tensors
 from research.interop.safetensors import Spec
-from research.models import layers
+from research.models import positions
 from research.models.speech import Recogniser
 
 _ENCODER, _DECODER = "model.encoder.layers.{layer}", "model.decoder.layers.{layer}"
@@ -20,19 +20,12 @@ _ROUNDING = 5e-3  # of sinusoids that were computed elsewhere, and kept in bfloa
 
 def _attention(ours: str, theirs: str) -> list[Row]:
     """Keys have no bias."""
-    kernels, biases = ({part: f"{theirs}.{part}_proj.{kind}" for part in "qkv"} for kind in ("weight", "bias"))
-    joined = {
-        "query_key_value": ((kernels["q"], kernels["k"], kernels["v"]), (biases["q"], biases["v"])),
-        "query": ((kernels["q"],), (biases["q"],)),  # of cross attention
-        "key_value": ((kernels["k"], kernels["v"]), (biases["v"],)),
-    }
-    chosen = ("query", "key_value") if "cross" in ours else ("query_key_value",)
     rows = []
-    for name in chosen:
-        kernel, bias = joined[name]
+    for name in ("query", "key", "value"):
+        there = f"{theirs}.{name[0]}_proj"
         rows += [
-            Row(f"{ours}/{name}/kernel", kernel, LINEAR, join=1),
-            Row(f"{ours}/{name}/bias", bias, FLAT, join=0),
+            Row(f"{ours}/{name}/kernel", f"{there}.weight", LINEAR),
+            Row(f"{ours}/{name}/bias", f"{there}.bias", FLAT),
         ]
     return [
         *rows,
@@ -43,8 +36,8 @@ def _attention(ours: str, theirs: str) -> list[Row]:
 
 def _mlp(ours: str, theirs: str) -> list[Row]:
     return [
-        Row(f"{ours}/up/kernel", (f"{theirs}.fc1.weight",), LINEAR, join=1),
-        Row(f"{ours}/up/bias", (f"{theirs}.fc1.bias",), join=0),
+        Row(f"{ours}/up/kernel", f"{theirs}.fc1.weight", LINEAR),
+        Row(f"{ours}/up/bias", f"{theirs}.fc1.bias"),
         Row(f"{ours}/down/kernel", f"{theirs}.fc2.weight", LINEAR),
         Row(f"{ours}/down/bias", f"{theirs}.fc2.bias"),
     ]
@@ -72,7 +65,7 @@ def table(model: Recogniser) -> list[Row]:
         *_attention("decoder/blocks/attention", f"{_DECODER}.self_attn"),
         *_norm("decoder/blocks/attention_norm", f"{_DECODER}.self_attn_layer_norm"),
         *_attention("decoder/blocks/cross_attention", f"{_DECODER}.encoder_attn"),
-        *_norm("decoder/blocks/cross_norm", f"{_DECODER}.encoder_attn_layer_norm"),
+        *_norm("decoder/blocks/cross_attention_norm", f"{_DECODER}.encoder_attn_layer_norm"),
         *_mlp("decoder/blocks/mlp", _DECODER),
         *_norm("decoder/blocks/mlp_norm", f"{_DECODER}.final_layer_norm"),
         *_norm("decoder/norm", "model.decoder.layer_norm"),
@@ -141,7 +134,7 @@ def computed(model: Recogniser) -> dict[str, np.ndarray]:
 
 
 def _sinusoids(length: int, width: int) -> np.ndarray:
-    return np.asarray(layers.sinusoids(jnp.arange(length), width, jnp.float32))
+    return np.asarray(positions.sinusoids(jnp.arange(length), width, jnp.float32))
 
 
 def config(model: Recogniser) -> dict[str, Any]:

@@ -1,0 +1,181 @@
+"""Token mixers: attention of tokens to one another, and to what an encoder made, at once or from a cache."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+
+from research.models import dot_product
+from research.models.caches import BeamKeyValues, KeyValues
+from research.models.layers import tokens
+from research.models.positions import Rotary
+from research.models.remat import operand
+from research.parallel.sharding import constrain
+
+HEADS = ("batch", "length", "heads", "kv")
+
+# Of a mixer called `attention`, and of others whose names end so.
+LOGICAL_AXES = (
+    ("[a-z_]*attention/(query|key|value)/kernel", ("layers", "embed", "heads", "kv")),
+    ("[a-z_]*attention/(query|key|value)/bias", ("layers", "heads", "kv")),
+    ("[a-z_]*attention/(query|key)_norm/(scale|bias)", ("layers", "kv")),
+    ("[a-z_]*attention/out/kernel", ("layers", "heads", "kv", "embed")),
+    ("[a-z_]*attention/out/bias", ("layers", "embed")),
+)
+
+
+@struct.dataclass
+class Context:
+    """What all layers of a stack are told beside the tokens.
+
+    positions      [batch, length], or [batch, beams] and [1, 1] of a step of decoding
+    bias           added to the logits of self-attention: [batch or 1, heads, length, length]
+    mask           true where self-attention may look: [batch, 1, length, length], of a step
+                   [batch, 1, beams, beams * length of the cache]
+    encoded        [batch, source length, width], what cross attention reads
+    encoded_mask   true where it may look: [batch, 1, length or 1, source length]
+    train          whether dropout and stochastic depth are on
+    """
+
+    positions: jax.Array | None = None
+    bias: jax.Array | None = None
+    mask: jax.Array | None = None
+    encoded: jax.Array | None = None
+    encoded_mask: jax.Array | None = None
+    train: bool = struct.field(pytree_node=False, default=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Heads:
+    """The sizes of attention: tokens of `width`, so many heads, and features of a query, key or value of each."""
+
+    width: int
+    count: int
+    features: int
+    groups: int = 0  # heads of keys and values, each of which serves several queries; 0: as many as of queries
+
+    @property
+    def key_values(self) -> int:
+        """Heads of keys and values."""
+        return self.groups or self.count
+
+
+class Attention(nn.Module):
+    """Self-attention over tokens [batch, length, width]; softmax in float32.
+
+    dense            a constructor of dense layers, as nn.DenseGeneral with its initialisers and dtypes
+    biases           which of query, key, value and out have one
+    scale            of the logits; None is 1 / sqrt(features)
+    query_init       of the query's kernel, where it is not that of `dense`
+    qk_norm          a constructor of the norms of queries and keys, if they have any
+    rotary           turns queries and keys by their positions
+    window           how far tokens see, themselves included, to each side; 0: all
+    implementation   see dot_product.attention
+    gather           each kernel once for all that a backward pass with remat does; see dot_product.dot_gathered
+    """
+
+    heads: Heads
+    dense: Callable[..., nn.Module]
+    biases: Sequence[str] = ()
+    scale: float | None = None
+    query_init: Callable[..., jax.Array] | None = None
+    qk_norm: Callable[[], nn.Module] | None = None
+    rotary: Rotary | None = None
+    window: int = 0
+    implementation: str = "auto"
+    gather: bool = False
+
+    def setup(self) -> None:
+        query_init = {"kernel_init": self.query_init} if self.query_init else {}
+        self.query = self._project("query", self.heads.count, **query_init)
+        self.key = self._project("key", self.heads.key_values)
+        self.value = self._project("value", self.heads.key_values)
+        if self.qk_norm:
+            self.query_norm, self.key_norm = self.qk_norm(), self.qk_norm()
+        self.out = self.dense(
+            self.heads.width, axis=(-2, -1), use_bias="out" in self.biases, **self._gathered("heads", "kv", None)
+        )
+
+    def __call__(self, x: jax.Array, context: Context) -> jax.Array:
+        query = self._query(x, context)
+        key, value = self._key_value(self._source(x, context), context)
+        query, key, value = (operand(constrain(part, HEADS)) for part in (query, key, value))
+        bias, mask = self._seen(context, x.shape[1])
+        x = dot_product.attention(query, key, value, self.implementation, bias=bias, mask=mask, scale=self.scale)
+        return tokens(self.out(operand(constrain(x, HEADS))))
+
+    def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> KeyValues:
+        """What `step` reads, for so many hypotheses of each example, of up to `length` tokens."""
+        return BeamKeyValues.empty(batch, self.heads.key_values, self.heads.features, beams, length, dtype)
+
+    def step(self, x: jax.Array, cache: Any, context: Context) -> tuple[jax.Array, KeyValues | None, Any]:
+        """`__call__` for the next tokens [batch, beams, width]; what they add to the cache, and the cache with it."""
+        query = self._query(x, context)
+        new = KeyValues.of(*self._key_value(x, context))
+        cache = cache.write(new, context.positions)
+        mask = context.mask
+        if self.window:
+            near = context.positions[..., None] - jnp.arange(cache.length) < self.window  # [batch, beams, length]
+            mask &= jnp.tile(near, x.shape[1])[:, None]
+        flat = cache.flat()
+        found = dot_product.cached_attention(query, flat.keys, flat.values, context.bias, mask, self.scale)
+        return self.out(found), new, cache
+
+    def _project(self, name: str, heads: int, **settings: Any) -> nn.Module:
+        return self.dense(
+            (heads, self.heads.features), use_bias=name in self.biases, **self._gathered(None, "heads", "kv"),
+            **settings,
+        )  # fmt: skip
+
+    def _gathered(self, *names: str | None) -> dict[str, Any]:
+        return {"dot_general": functools.partial(dot_product.dot_gathered, names)} if self.gather else {}
+
+    def _source(self, x: jax.Array, context: Context) -> jax.Array:
+        """What keys and values are made of."""
+        return x
+
+    def _query(self, x: jax.Array, context: Context) -> jax.Array:
+        query = self.query(x)
+        query = self.query_norm(query) if self.qk_norm else query
+        return self.rotary(query, context.positions) if self.rotary else query
+
+    def _key_value(self, x: jax.Array, context: Context) -> tuple[jax.Array, jax.Array]:
+        key, value = self.key(x), self.value(x)
+        key = self.key_norm(key) if self.qk_norm else key
+        return self.rotary(key, context.positions) if self.rotary else key, value
+
+    def _seen(self, context: Context, length: int) -> tuple[jax.Array | None, jax.Array | None]:
+        """The bias and the mask of all pairs."""
+        if not self.window:
+            return context.bias, context.mask
+        # Packed examples are contiguous in their row, so distances in the row are those inside an example.
+        places = np.arange(length)
+        near = np.abs(places[:, None] - places) < self.window
+        return context.bias, near[None, None] if context.mask is None else context.mask & near
+
+
+class CrossAttention(Attention):
+    """Attention of tokens to what an encoder made of a source."""
+
+    def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> KeyValues:
+        """What `step` reads: those of the source, once for all steps."""
+        return KeyValues.of(*self._key_value(context.encoded, context)).constrained()
+
+    def step(self, x: jax.Array, cache: Any, context: Context) -> tuple[jax.Array, KeyValues | None, Any]:
+        """`__call__` for the next tokens; nothing is added to the cache."""
+        query = self._query(x, context)
+        mask = context.encoded_mask
+        found = dot_product.cached_attention(query, cache.keys, cache.values, None, mask, self.scale)
+        return self.out(found), None, cache
+
+    def _source(self, x: jax.Array, context: Context) -> jax.Array:
+        return context.encoded
+
+    def _seen(self, context: Context, length: int) -> tuple[jax.Array | None, jax.Array | None]:
+        return None, context.encoded_mask

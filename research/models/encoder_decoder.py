@@ -1,0 +1,128 @@
+"""The two stacks of an encoder-decoder, composed: their settings, and what these make of the parts."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+
+from research.models import layers, positions, stack
+from research.models.attention import Attention, CrossAttention, Heads
+from research.models.block import TOPOLOGIES
+from research.models.mlp import MLP, GatedMLP
+from research.models.remat import REMAT
+from research.models.specs import LayerSpec
+from research.models.transformer import Transformer
+from research.spec import checks, field, invalid
+from research.spec.checks import Check
+
+LOGICAL_AXES = (
+    *stack.LOGICAL_AXES,
+    *positions.LOGICAL_AXES,
+    ("(encoder|decoder)/norm/(scale|bias)", ("embed",)),
+)
+
+Dtypes = dict[str, str]
+
+_fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in", "truncated_normal")
+_POSITIONS = ("relative", "sinusoidal", "learned")
+_DEPTH = checks.at_least(1) & checks.at_most(10_000)
+_BUCKETS = Check(lambda value: isinstance(value, int) and value >= 4 and value % 4 == 0, "must be a multiple of 4")
+
+
+class EncoderDecoderSpec(LayerSpec):
+    """Two stacks of layers, whatever the source is made of."""
+
+    encoder_depth: int = field(default=8, check=_DEPTH, doc="layers of the encoder")
+    decoder_depth: int = field(default=8, check=_DEPTH, doc="layers of the decoder")
+    encoder_positions: str = field(default="relative", check=checks.one_of(*_POSITIONS), doc="of the source")
+    decoder_positions: str = field(default="relative", check=checks.one_of(*_POSITIONS), doc="of the target")
+    relative_buckets: int = field(default=32, check=_BUCKETS, doc="of distances, for relative positions")
+    relative_distance: int = field(
+        default=128, check=checks.at_least(1), doc="tokens, from which on all distances share a bucket"
+    )
+    embedding_scale: bool = field(default=False, doc="multiply embeddings by sqrt(width)")
+    logits: str = field(
+        default="untied", check=checks.one_of("untied", "tied", "tied_scaled"),
+        doc="tied to the embeddings, or tied_scaled: divided by sqrt(width) as well, as in T5 1.0",
+    )  # fmt: skip
+    remat: str = field(default="none", check=checks.one_of(*REMAT), doc="what the backward pass computes again")
+    unroll: int = field(default=1, check=checks.at_least(1), doc="layers of a stack that are compiled side by side")
+
+    @property
+    def has_pointer(self) -> bool:
+        """Whether tokens are named by where they stand in the source, too."""
+        return False
+
+    def validate(self) -> None:
+        """Raises FieldError for positions that do not fit the other sizes."""
+        if "sinusoidal" in (self.encoder_positions, self.decoder_positions) and (self.width % 2 or self.width < 4):
+            raise invalid(self, "width", "must be even and at least 4 for sinusoidal positions")
+        if self.relative_distance <= self.relative_buckets // 2:
+            half = f"more than half of relative_buckets={self.relative_buckets}"
+            raise invalid(self, "relative_distance", f"must be {half}")
+
+
+def encoder(spec: EncoderDecoderSpec, dtypes: Dtypes, max_length: int) -> Transformer:
+    """Self-attention to all tokens, and MLPs."""
+    where = _positions(spec, spec.encoder_positions, "max_source_length", max_length)
+    return _transformer(spec, dtypes, spec.encoder_depth, where, {"attention": Attention}, causal=False)
+
+
+def decoder(spec: EncoderDecoderSpec, dtypes: Dtypes, max_length: int) -> Transformer:
+    """Self-attention to the tokens before, cross attention, and MLPs."""
+    where = _positions(spec, spec.decoder_positions, "max_target_length", max_length)
+    mixers = {"attention": Attention, "cross_attention": CrossAttention}
+    return _transformer(spec, dtypes, spec.decoder_depth, where, mixers, causal=True)
+
+
+def _transformer(
+    spec: EncoderDecoderSpec,
+    dtypes: Dtypes,
+    depth: int,
+    where: positions.Positions,
+    mixers: dict[str, type[Attention]],
+    causal: bool,
+) -> Transformer:
+    parts = (*((name, _attention(spec, dtypes, kind)) for name, kind in mixers.items()), ("mlp", _mlp(spec, dtypes)))
+    make_norm = functools.partial(layers.NORMS[spec.norm], epsilon=spec.norm_epsilon, **dtypes)
+    block = functools.partial(TOPOLOGIES[spec.norm_position], parts, make_norm, spec.dropout)
+    segments = (stack.Segment(depth, spec.remat, spec.unroll),)
+    make_stack = functools.partial(stack.Stack, (("layer", block),), segments)
+    last_norm = make_norm if spec.norm_position == "pre" else None
+    return Transformer(make_stack, where, last_norm, dtypes, causal, spec.dropout)
+
+
+def _attention(spec: EncoderDecoderSpec, dtypes: Dtypes, kind: type[Attention]) -> Callable[[], Attention]:
+    """A constructor of attention of a `kind`."""
+    biases = ("query", *["key"] * spec.key_bias, "value", "out") if spec.bias else ()
+    return functools.partial(
+        kind,
+        Heads(spec.width, spec.num_heads, spec.kv_dim),
+        functools.partial(nn.DenseGeneral, kernel_init=_fan_in(), **dtypes),
+        biases,
+        scale=None if spec.attention_scale else 1.0,
+        # Where nothing divides the logits, a smaller query does at first (Raffel et al., 2020).
+        query_init=None if spec.attention_scale else _scaled(spec.kv_dim**-0.5),
+        gather=spec.remat != "none",
+    )
+
+
+def _scaled(factor: float) -> Callable[..., jax.Array]:
+    return lambda *args: factor * _fan_in()(*args)
+
+
+def _mlp(spec: EncoderDecoderSpec, dtypes: Dtypes) -> Callable[[], MLP]:
+    dense = functools.partial(nn.Dense, kernel_init=_fan_in(), **dtypes)
+    kind = GatedMLP if spec.gated else MLP
+    return functools.partial(kind, spec.mlp_dim, dense, spec.activation, spec.bias, spec.dropout)
+
+
+def _positions(spec: EncoderDecoderSpec, kind: str, limit: str, max_length: int) -> positions.Positions:
+    """The positions of a `kind`, of which learned ones are as many as the setting `limit` says."""
+    if kind == "sinusoidal":
+        return positions.Sinusoidal()
+    if kind == "learned":
+        return positions.Learned((max_length, spec.width), limit=limit)
+    causal, std = limit == "max_target_length", spec.width**-0.5
+    return positions.Relative(spec.relative_buckets, spec.relative_distance, spec.num_heads, causal, std)

@@ -1,0 +1,71 @@
+"""MLPs of transformers, plain and gated."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from research.models.attention import Context
+from research.models.layers import GELU, tokens
+from research.models.remat import operand
+
+ACTIVATIONS: dict[str, Callable] = {
+    "relu": nn.relu,
+    "gelu_exact": GELU["exact"],
+    "gelu_tanh": GELU["tanh"],
+    "silu": nn.silu,
+}
+
+LOGICAL_AXES = (
+    ("mlp/(up|gate)/kernel", ("layers", "embed", "mlp")),
+    ("mlp/(up|gate)/bias", ("layers", "mlp")),
+    ("mlp/down/kernel", ("layers", "mlp", "embed")),
+    ("mlp/down/bias", ("layers", "embed")),
+)
+
+
+class MLP(nn.Module):
+    """Two dense layers with an activation between them.
+
+    dense        a constructor of dense layers, as nn.Dense with its initialisers and dtypes
+    activation   a name of ACTIVATIONS
+    bias         whether the layers have one
+    dropout      of hidden features
+    """
+
+    mlp_dim: int
+    dense: Callable[..., nn.Module]
+    activation: str
+    bias: bool = True
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, context: Context) -> jax.Array:
+        width = x.shape[-1]
+        hidden = self._hidden(x)
+        hidden = tokens(nn.Dropout(self.dropout, deterministic=not context.train)(hidden), "mlp")
+        return tokens(self.dense(width, use_bias=self.bias, name="down")(operand(hidden)))
+
+    def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> None:
+        """Nothing: tokens are on their own."""
+
+    def step(self, x: jax.Array, cache: None, context: Context) -> tuple[jax.Array, None, None]:
+        """`__call__`, as mixers have it."""
+        return self(x, context), None, None
+
+    def _hidden(self, x: jax.Array) -> jax.Array:
+        return self._activate(self._dense(x, "up"))
+
+    def _dense(self, x: jax.Array, name: str) -> jax.Array:
+        return operand(self.dense(self.mlp_dim, use_bias=self.bias, name=name)(x))
+
+    def _activate(self, x: jax.Array) -> jax.Array:
+        return ACTIVATIONS[self.activation](x)
+
+
+class GatedMLP(MLP):
+    """Its hidden features are multiplied by those of a third layer, which the activation is for (Shazeer, 2020)."""
+
+    def _hidden(self, x: jax.Array) -> jax.Array:
+        return self._activate(self._dense(x, "gate")) * self._dense(x, "up")
