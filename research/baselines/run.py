@@ -69,7 +69,7 @@ def measure(config: Any, metric: str) -> tuple[Any, Iterator[Measured]]:
         known = ", ".join(sorted(spec.tag for spec in KINDS))
         raise ValueError(f"config.data is of the kind {config.data.tag!r}, which has no baselines; there are {known}")
     task, data = config.build()
-    _ = data.counts  # raises where nothing is prepared
+    data.prepare()
     return data, _measured(kind(task, data), metric)
 
 
