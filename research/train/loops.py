@@ -25,7 +25,8 @@ class _Loop(asyncio.SelectorEventLoop):
         if not self.is_closed() and not self.is_running() and (tasks := asyncio.all_tasks(self)):
             self.run_until_complete(asyncio.wait(tasks))
             for task in tasks:
-                task.cancelled() or task.exception()  # retrieved, so that nobody complains that it never was
+                if not task.cancelled():
+                    task.exception()  # retrieved, so that nobody complains that it never was
         super().close()
 
 
