@@ -1,10 +1,10 @@
-"""FCOS over a simple pyramid and a plain ViT on BCCD: what a transformer makes of 205 pictures, from scratch.
+"""FCOS over a simple pyramid and a plain ViT on BCCD: what a transformer makes of 205 images, from scratch.
 
     python -m research.data prepare bccd_voc --manual_dir=../shared/data/bccd
     python -m experiments.detection.main --config=configs/detection/bccd_vit.py:cpu --workdir=runs/bccd_vit
 
 The pyramid is that of ViTDet (Li et al., 2022): the one map of the ViT at 4, 2, 1 and half its size. All tokens see
-each other; windows are not needed for pictures of this size. Data and loss are those of bccd_fcos.
+each other; windows are not needed for images of this size. Data and loss are those of bccd_fcos.
 Reference: none is published with this split that we know of.
 `full`: ViT-S with patches of 16 px at 480 x 640 px, for a GPU. `cpu`: a small one at half that size. `smoke`: seconds,
 shapes.

@@ -1,27 +1,22 @@
 """Labelled clips: statistics of motion, and one frame that is the mean of all."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from research.baselines import scoring, vectors
-from research.baselines.base import Baseline, Predict, Scores
+from research.baselines.base import Baseline
 
 SIDE = 16  # px of the mean frame
 CHANGED = 25.5  # of 255: a pixel that changes by more has changed
 
 
-class Clips:
+class Clips(scoring.Labelled):
     """Over clips as the model sees them in evaluation."""
-
-    def __init__(self, task: Any, data: Any):
-        self._task, self._data = task, data
-        self._features: dict[str, Mapping[str, np.ndarray]] = {}
 
     def baselines(self) -> list[Baseline]:
         """The most frequent class, a threshold and logistic regression on motion, logistic regression on the frame."""
-        labels, train = scoring.labels(self._data, "train"), self._split("train")
+        labels, train = scoring.labels(self._data, "train"), self.features("train")
         return [
             vectors.most_frequent(labels),
             vectors.threshold(train, "motion", labels, "the mean difference of frames"),
@@ -31,19 +26,14 @@ class Clips:
             vectors.logistic_regression(train, "frame", labels, f"the mean frame at {SIDE} px", scaled=True),
         ]
 
-    def scores(self, split: str, predict: Predict) -> Scores:
-        """Of the predicted class of each clip."""
-        return scoring.labelled(self._task, self._data, split, predict(self._split(split)))
-
-    def _split(self, split: str) -> Mapping[str, np.ndarray]:
-        if split not in self._features:
-            motions, frames = [], []
-            for batch in self._data.eval_batches(split, 16):
-                clips = batch["image"][batch["index"] >= 0]
-                motions += [motion(clip) for clip in clips]
-                frames += [shrunk(clip.mean(0), SIDE).ravel() for clip in clips]
-            self._features[split] = {"motion": np.stack(motions), "frame": np.stack(frames)}
-        return self._features[split]
+    def make_features(self, split: str) -> Mapping[str, np.ndarray]:
+        """`motion` and `frame`."""
+        motions, frames = [], []
+        for batch in self._data.eval_batches(split, 16):
+            clips = batch["image"][batch["index"] >= 0]
+            motions += [motion(clip) for clip in clips]
+            frames += [shrunk(clip.mean(0), SIDE).ravel() for clip in clips]
+        return {"motion": np.stack(motions), "frame": np.stack(frames)}
 
 
 def motion(clip: np.ndarray) -> np.ndarray:

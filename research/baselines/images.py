@@ -7,34 +7,25 @@ from typing import Any
 import numpy as np
 
 from research.baselines import scoring, vectors
-from research.baselines.base import SEED, Baseline, Predict, Scores
+from research.baselines.base import SEED, Baseline
 
 DIMENSIONS = 200  # pixels of more are reduced to these by PCA
 
 
-class Images:
+class Images(scoring.Labelled):
     """Over pixels as the model sees them in evaluation, not augmented; PCA, where it is needed, is fitted on train."""
-
-    def __init__(self, task: Any, data: Any):
-        self._task, self._data = task, data
-        self._features: dict[str, Mapping[str, np.ndarray]] = {}
 
     def baselines(self) -> list[Baseline]:
         """The most frequent class, logistic regression, nearest neighbours and a support vector machine."""
-        labels, train = scoring.labels(self._data, "train"), self._split("train")
+        labels, train = scoring.labels(self._data, "train"), self.features("train")
         of = f"{DIMENSIONS} principal components of pixels" if self._reduced else "pixels"
         kinds = (vectors.logistic_regression, vectors.neighbours, vectors.support_vectors)
         return [vectors.most_frequent(labels), *(kind(train, "pixels", labels, of) for kind in kinds)]
 
-    def scores(self, split: str, predict: Predict) -> Scores:
-        """Of the predicted class of each example."""
-        return scoring.labelled(self._task, self._data, split, predict(self._split(split)))
-
-    def _split(self, split: str) -> Mapping[str, np.ndarray]:
-        if split not in self._features:
-            pixels = pixels_of(self._data, split)
-            self._features[split] = {"pixels": self._pca.transform(pixels) if self._reduced else pixels}
-        return self._features[split]
+    def make_features(self, split: str) -> Mapping[str, np.ndarray]:
+        """`pixels`, or their principal components."""
+        pixels = pixels_of(self._data, split)
+        return {"pixels": self._pca.transform(pixels) if self._reduced else pixels}
 
     @property
     def _reduced(self) -> bool:

@@ -5,11 +5,9 @@ Which ones they are is told by the kind of data that the config's task is about.
 
 import dataclasses
 import math
-import platform
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from typing import Any
 
 from research import config as config_lib
@@ -28,6 +26,7 @@ from research.data.speech import SpeechSpec
 from research.data.text import TextSpec
 from research.measure import progress
 from research.report import formats
+from research.report.baselines import short
 from research.tasks import selecting
 from research.train import result
 
@@ -109,7 +108,6 @@ def row(config: Any, data: Any, said: Mapping[str, Any], measured: Measured, rev
     source, main = config_lib.plain(config.source), said["metric"]
     metrics = {f"validation/{short(main)}": measured.validation}
     metrics |= {f"test/{name}": value for name, value in measured.test.values.items() if math.isfinite(value)}
-    commit, dirty = revision
     baseline = measured.baseline
     return {
         **{key: source[key] for key in ("experiment", "file", "variant", "overrides")},
@@ -119,14 +117,9 @@ def row(config: Any, data: Any, said: Mapping[str, Any], measured: Measured, rev
         "tried": list(baseline.values) if baseline.setting else [],
         "note": baseline.note,
         "config_digest": source["digest"],
-        "commit": commit,
-        "dirty": dirty,
-        "data": {"name": data.name, "version": data.version, "counts": data.counts, "fingerprint": data.fingerprint},
-        "hardware": result.hardware(),
+        **result.provenance(data, revision, _PACKAGES),
         "wall_s": round(measured.wall_s, 1),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         "command": command(source),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "over": said["over"],
         "metric": main,
         "value": metrics[main],
@@ -134,11 +127,6 @@ def row(config: Any, data: Any, said: Mapping[str, Any], measured: Measured, rev
         "also": [name for name in said["also"] if name in metrics],
         "metrics": metrics,
     }
-
-
-def short(metric: str) -> str:
-    """`accuracy` of `test/accuracy`."""
-    return metric.partition("/")[2]
 
 
 def command(source: Mapping[str, Any]) -> str:

@@ -1,12 +1,12 @@
 """Predictions that no network made, scored by the metrics and the scorer of the task that networks are scored by."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from research.baselines.base import Scores
+from research.baselines.base import Predict, Scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,28 @@ def labels(data: Any, split: str) -> np.ndarray:
     numbers = {name: number for number, name in enumerate(data.class_names)}
     references = (data.reference(split, index) for index in range(data.counts[split]))
     return np.array([numbers[reference["class"]] for reference in references], np.int32)
+
+
+class Labelled:
+    """The base of baselines over labelled images and clips: features of a split, and scores of predicted classes."""
+
+    def __init__(self, task: Any, data: Any):
+        self._task, self._data = task, data
+        self._made: dict[str, Mapping[str, np.ndarray]] = {}
+
+    def features(self, split: str) -> Mapping[str, np.ndarray]:
+        """Arrays [examples, features] by name, made once."""
+        if split not in self._made:
+            self._made[split] = self.make_features(split)
+        return self._made[split]
+
+    def make_features(self, split: str) -> Mapping[str, np.ndarray]:
+        """See `features`."""
+        raise NotImplementedError
+
+    def scores(self, split: str, predict: Predict) -> Scores:
+        """Of the predicted class of each example."""
+        return labelled(self._task, self._data, split, predict(self.features(split)))
 
 
 def written(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:

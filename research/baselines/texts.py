@@ -106,14 +106,14 @@ class Texts:
 
     def _of_a_question(self) -> list[Baseline]:
         each = lambda write: lambda value: lambda pairs: [write(" ".join(p.parts[:-1]), p.parts[-1]) for p in pairs]
-        around = lambda value: each(lambda question, context: amid(question, context, value))(value)
+        around = lambda value: each(lambda question, context: words_near_question(question, context, value))(value)
         return [
             Baseline("most frequent target of the same question", self._of_the_same_question),
             Baseline("the context", each(lambda question, context: context)),
             Baseline("the context without the words of the question", each(without)),
             Baseline(
                 "the sentence with most words of the question, without them",
-                each(lambda question, context: without(question, likest_sentence(question, context))),
+                each(lambda question, context: without(question, best_matching_sentence(question, context))),
             ),
             Baseline("words of the context amid those of the question", around, "words", (2, 3, 5, 8)),
         ]
@@ -160,7 +160,7 @@ def without(question: str, text: str) -> str:
     return " ".join(word for word in text.split() if not asked & set(words(word)))
 
 
-def likest_sentence(question: str, context: str) -> str:
+def best_matching_sentence(question: str, context: str) -> str:
     """The sentence of the context with most different words of the question, the last of equally good ones."""
     sentences, sentence = [], []
     for word in context.split():
@@ -172,7 +172,7 @@ def likest_sentence(question: str, context: str) -> str:
     return max(reversed(sentences), key=lambda text: len(asked & set(words(text))), default="")
 
 
-def amid(question: str, context: str, count: int) -> str:
+def words_near_question(question: str, context: str, count: int) -> str:
     """The `count` words of the context that are nearest to the median position of the question's, without these.
 
     Where none of the question's words occurs, they are the first ones.

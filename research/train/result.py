@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ def describe(
 ) -> dict[str, Any]:
     """The content of `result.json`; `wall_s` sums every start of the run, also those that were killed."""
     ledger = timeline.read(workdir / "timeline.jsonl")
-    commit, dirty = revision
     return {
         "metrics": metrics,
         "steps": config.train.steps,
@@ -40,14 +40,22 @@ def describe(
         "time_s": {kind: round(spent, 1) for kind, spent in timeline.seconds_by_kind(ledger).items()},
         "params": program.num_params,
         "config_digest": config.source.digest,
-        "commit": commit,
-        "dirty": dirty,
         "seed": config.seed,
         "mesh": dict(program.mesh.shape),
-        "hardware": hardware(),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
-        "data": {"name": data.name, "version": data.version, "counts": data.counts, "fingerprint": data.fingerprint},
+        **provenance(data, revision, _PACKAGES),
         "command": command(config, workdir),
+    }
+
+
+def provenance(data: Any, revision: tuple[str, bool], packages: Sequence[str]) -> dict[str, Any]:
+    """What any recorded result is made with: commit, hardware, versions of `packages`, data and date."""
+    commit, dirty = revision
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "hardware": hardware(),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+        "data": {"name": data.name, "version": data.version, "counts": data.counts, "fingerprint": data.fingerprint},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 

@@ -73,10 +73,10 @@ def test_accuracy_is_that_of_the_task():
 def test_words_amid_those_of_the_question():
     context = "Yesterday the old king of France sang badly in Rome."
     assert texts.without("Who is the king of France?", context) == "Yesterday old sang badly in Rome."
-    assert texts.amid("Who is the king of France?", context, 2) == "old sang"
-    assert texts.amid("Why?", context, 3) == "Yesterday the old"
-    assert texts.likest_sentence("Where is Mary?", "John is here. Mary went home! Rain.") == "Mary went home!"
-    assert texts.likest_sentence("Where is Mary?", "") == ""
+    assert texts.words_near_question("Who is the king of France?", context, 2) == "old sang"
+    assert texts.words_near_question("Why?", context, 3) == "Yesterday the old"
+    assert texts.best_matching_sentence("Where is Mary?", "John is here. Mary went home! Rain.") == "Mary went home!"
+    assert texts.best_matching_sentence("Where is Mary?", "") == ""
 
 
 def test_the_most_common_text_is_the_first_by_its_letters():
