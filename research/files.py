@@ -4,20 +4,34 @@ import contextlib
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+
+@contextlib.contextmanager
+def opened_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which replaces `path` when the body ends, and is removed where the body raises.
+
+    On return its content is on the disk and not only in the system's memory.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes all of `content` or nothing; when it returns, that is on the disk and not only in the system's memory."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    """Writes all of `content` or nothing; on return it is on the disk."""
+    with opened_atomically(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    _sync_folder(path.parent)
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:

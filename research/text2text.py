@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from research import predicting
 from research.cli import experiments
-from research.data import recorded, text
+from research.data import recorded
+from research.data.text import dataset as text
 from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.parallel import processes
 from research.spec import field
@@ -31,13 +32,13 @@ class TextToText(Experiment):
     model: Seq2SeqSpec = field(default=Seq2SeqSpec(), doc="the model")
     task: seq2seq.Seq2SeqTaskSpec = field(default=seq2seq.Seq2SeqTaskSpec(), doc="the loss, and how answers are made")
 
-    def build(self, known: recorded.Recorded | None = None) -> tuple[seq2seq.Task, text.Text]:
+    def build(self, known: recorded.Recorded | None = None) -> tuple[seq2seq.Seq2SeqTask, text.Text]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
         data = text.load(self.data, known)
         words = data.vocabulary
         return self.make_task(words.size, bos=words.bos, eos=words.eos, unk=words.unk), data
 
-    def make_task(self, vocab_size: int, **special: int) -> seq2seq.Task:
+    def make_task(self, vocab_size: int, **special: int) -> seq2seq.Seq2SeqTask:
         """The task for a vocabulary of which only the size and the ids bos, eos and unk need to be known."""
         lengths = self.data.source_length, self.data.target_length
         model = Seq2Seq(
@@ -49,7 +50,7 @@ class TextToText(Experiment):
             dtype=self.precision.compute,
             param_dtype=self.precision.params,
         )
-        return seq2seq.Task(model, self.task, *lengths, **special)
+        return seq2seq.Seq2SeqTask(model, self.task, *lengths, **special)
 
 
 def show(answers: Sequence[Answer]) -> str:
@@ -70,7 +71,7 @@ def main(
     inputs: Sequence[str] = (),
     out: str = "",
     show: Callable[[Sequence[Answer]], str] = show,
-    answering: Callable[[seq2seq.Task, text.Text], seq2seq.Task] = lambda task, data: task,
+    answering: Callable[[seq2seq.Seq2SeqTask, text.Text], seq2seq.Seq2SeqTask] = lambda task, data: task,
     record: Callable[[Sequence[Answer]], Mapping[str, Any]] = record,
 ) -> dict[str, Any] | None:
     """Runs one mode. `inputs` of `predict` are texts, text files with one text a line, or `-` for standard input.
@@ -94,7 +95,9 @@ def main(
                     print()  # so that the n-th line answers the n-th text
 
 
-def answer(config: Any, task: seq2seq.Task, data: text.Text, workdir: str, texts: Sequence[str]) -> list[list[Answer]]:
+def answer(
+    config: Any, task: seq2seq.Seq2SeqTask, data: text.Text, workdir: str, texts: Sequence[str]
+) -> list[list[Answer]]:
     """What the selected checkpoint of a run answers to each text, the best first, as many as `task` gives.
 
     Raises ValueError for a text that does not fit the data, see `text.Text.encode`.

@@ -6,8 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from research.data import tokens
-from research.data.clips import Clips
+from research.data.clips.dataset import ClipDataset
+from research.data.text import tokens
 
 
 def prepared(data):
@@ -33,7 +33,7 @@ def pictures(data):
     """The training and evaluation arrays of eight pictures or clips that are drawn, so that none must be prepared."""
     for seed in range(8):
         rng, shape = np.random.default_rng(seed), (40 + seed, data.image_shape[-1])
-        if isinstance(data, Clips):
+        if isinstance(data, ClipDataset):
             example = {"frames": [encoded(rng, *shape) for _ in range(20)], "label": 3, "clip": b"a"}
         else:
             example = {data.train_transform.image_key: encoded(rng, *shape), data.train_transform.label_key: 3}

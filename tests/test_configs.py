@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from research import config as config_lib
-from research.data import detection, segmentation
-from research.data.faces import Faces
-from research.data.speech import Speech
-from research.data.text import Text
+from research.data.images import detection, segmentation
+from research.data.images.faces import FaceDataset
+from research.data.sound.speech import Speech
+from research.data.text.dataset import Text
+from research.metrics import box_scores, face_scores, text_scores
 from research.parallel import mesh as mesh_lib
 from research.report import records
 from research.spec import Spec
 from research.spec.fields import infos
-from research.tasks import box_scores, face_scores, seq2seq, text_scores
+from research.tasks import seq2seq
 from research.train import feed, trainer
 from research.train.program import build_program
 from tests import samples
@@ -179,7 +180,7 @@ def data_fingerprint(config):
         )
     if isinstance(data, Text):
         return *samples.texts(data), data.name, data.prepared.settings, data.workers, data.prefetch
-    if isinstance(data, segmentation.Scenes | detection.Detections):
+    if isinstance(data, segmentation.SegmentationDataset | detection.DetectionDataset):
         return *samples.marked(data), data.name, data.mean, data.std, data.workers, data.prefetch
     return *samples.pictures(data), data.name, data.mean, data.std, data.cache, data.workers, data.prefetch
 
@@ -222,11 +223,11 @@ def training_fingerprint(config):
 
 def task_fingerprint(config):
     task, data = build(config)
-    if isinstance(data, detection.Detections):
+    if isinstance(data, detection.DetectionDataset):
         return training(task)[0], decoding(task), task.selection, task.spec.shown_from
-    if isinstance(data, segmentation.Scenes):
+    if isinstance(data, segmentation.SegmentationDataset):
         return training(task)[0], decoding(task)
-    if isinstance(data, Faces):
+    if isinstance(data, FaceDataset):
         return training(task)[0], decoding(task), task.spec.metrics, task.spec.groups, task.selection
     if not isinstance(data, Text | Speech):
         return training(task)[0]

@@ -14,7 +14,7 @@ from research import config as config_lib
 from research import predicting, text2text
 from research.cli import experiment
 from research.data import prepare
-from research.data.builders.spelled_numbers import spell
+from research.data.text.builders.spelled_numbers import spell
 
 FILE, VARIANT = "configs/translation/multi30k_en_de.py", "smoke"
 # A token for each digit and for most words, and one shape of evaluation batches, which compiles faster.

@@ -1,7 +1,7 @@
 """Object detection: images with boxes, FCOS around a ResNet or a ViT."""
 
-from research.data import detection as boxes
 from research.data import recorded
+from research.data.images import detection as boxes
 from research.models import backbones, resnet, vit
 from research.models.detector import Detector, DetectorSpec
 from research.spec import field
@@ -25,11 +25,11 @@ class Detection(Experiment, tag="detection"):
     model: ResNetDetector | ViTDetector = field(default=ResNetDetector(), doc="the backbone, with pyramid and head")
     task: DetectionSpec = field(default=DetectionSpec(), doc="the loss, and how boxes are chosen")
 
-    def build(self, known: recorded.Recorded | None = None) -> tuple[detection.Task, boxes.Detections]:
+    def build(self, known: recorded.Recorded | None = None) -> tuple[detection.DetectionTask, boxes.DetectionDataset]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
         data = boxes.load(self.data, known)
         model = backbones.make(Detector, self.model, data.num_classes, self.precision)
-        task = detection.Task(
+        task = detection.DetectionTask(
             model, data.class_names, data.image_shape, self.data.max_boxes, data.mean, data.std, self.task
         )
         return task, data

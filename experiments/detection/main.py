@@ -15,11 +15,13 @@ from typing import Any
 from experiments.detection.experiment import Detection
 from research import predicting
 from research.cli import experiment, experiments
-from research.data import detection as boxes
-from research.data import drawing, image_files, views
+from research.data.images import detection as boxes
+from research.data.images import files as image_files
+from research.data.images import views
+from research.metrics import box_scores
 from research.parallel import processes
-from research.report import precision_recall
-from research.tasks import box_scores, detection
+from research.report import drawing, precision_recall
+from research.tasks import detection
 from research.train import rundir, trainer
 
 
@@ -34,13 +36,18 @@ def main(
 
 
 def show_predictions(
-    config: Detection, task: detection.Task, data: boxes.Detections, workdir: str, inputs: Sequence[str], out: str
+    config: Detection,
+    task: detection.DetectionTask,
+    data: boxes.DetectionDataset,
+    workdir: str,
+    inputs: Sequence[str],
+    out: str,
 ) -> None:
     """Writes below `workdir`/predict, for each image file, NAME.png with its boxes and NAME.json, and prints where.
 
     Both hold the boxes whose score is `shown_from` of the task or more; in JSON in px: left, top, right, bottom.
     """
-    folder = rundir.Folder(workdir)
+    folder = rundir.RunDirectory(workdir)
     named = predicting.files(inputs, image_files.suffixes(), "images")
     places = rundir.prediction_paths(folder, [each.name for each in named])
     with predicting.Asking(config, task, data, workdir, out) as asking:

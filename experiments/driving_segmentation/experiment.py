@@ -1,7 +1,7 @@
 """Driving scenes: images with masks, a decoder around a ResNet or a ViT."""
 
 from research.data import recorded
-from research.data import segmentation as scenes
+from research.data.images import segmentation as scenes
 from research.models import backbones, resnet, vit
 from research.models.segmenter import Segmenter, SegmenterSpec
 from research.spec import field
@@ -25,7 +25,9 @@ class DrivingSegmentation(Experiment, tag="driving_segmentation"):
     model: ResNetSegmenter | ViTSegmenter = field(default=ResNetSegmenter(), doc="the backbone, with a decoder")
     task: SegmentationSpec = field(default=SegmentationSpec(), doc="the loss")
 
-    def build(self, known: recorded.Recorded | None = None) -> tuple[segmentation.Task, scenes.Scenes]:
+    def build(
+        self, known: recorded.Recorded | None = None
+    ) -> tuple[segmentation.SegmentationTask, scenes.SegmentationDataset]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
         data = scenes.load(self.data, known)
         model = backbones.make(Segmenter, self.model, data.num_classes, self.precision)
@@ -35,4 +37,6 @@ class DrivingSegmentation(Experiment, tag="driving_segmentation"):
                 f"a ViT sees images of one size, but config.data.image_size={sizes[0]} and eval_size={sizes[1]}; "
                 "set both to the size of the largest image, or take a ResNet"
             )
-        return segmentation.Task(model, data.class_names, data.image_shape, data.mean, data.std, self.task), data
+        return segmentation.SegmentationTask(
+            model, data.class_names, data.image_shape, data.mean, data.std, self.task
+        ), data

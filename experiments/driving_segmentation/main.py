@@ -15,10 +15,10 @@ from PIL import Image
 from experiments.driving_segmentation.experiment import DrivingSegmentation
 from research import predicting
 from research.cli import experiment, experiments
-from research.data import drawing, image_files
-from research.data import segmentation as scenes
+from research.data.images import files as image_files
+from research.data.images import segmentation as scenes
 from research.parallel import processes
-from research.report import confusion
+from research.report import confusion, drawing
 from research.tasks import segmentation
 from research.train import rundir, trainer
 
@@ -35,8 +35,8 @@ def main(
 
 def show_predictions(
     config: DrivingSegmentation,
-    task: segmentation.Task,
-    data: scenes.Scenes,
+    task: segmentation.SegmentationTask,
+    data: scenes.SegmentationDataset,
     workdir: str,
     inputs: Sequence[str],
     out: str,
@@ -45,7 +45,7 @@ def show_predictions(
 
     NAME.png is the image in the colours of its classes, with a legend; NAME_mask.png holds their numbers.
     """
-    folder = rundir.Folder(workdir)
+    folder = rundir.RunDirectory(workdir)
     named = predicting.files(inputs, image_files.suffixes(), "images")
     places = rundir.prediction_paths(folder, [each.name for each in named])
     with predicting.Asking(config, task, data, workdir, out) as asking:

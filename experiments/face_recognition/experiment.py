@@ -1,8 +1,8 @@
 """Face recognition: images of people, embeddings with an angular margin."""
 
-from research.data import faces as face_data
 from research.data import recorded
-from research.data.spec import FaceDataSpec
+from research.data.images import faces as face_data
+from research.data.images.spec import FaceDataSpec
 from research.models import backbones, resnet, vit
 from research.models.faces import FaceModel, FaceModelSpec
 from research.spec import field
@@ -26,8 +26,8 @@ class FaceRecognition(Experiment, tag="face_recognition"):
     model: ResNetFaces | ViTFaces = field(default=ResNetFaces(), doc="the backbone, with the embedding")
     task: FaceSpec = field(default=FaceSpec(), doc="the loss, and what is scored")
 
-    def build(self, known: recorded.Recorded | None = None) -> tuple[faces.Task, face_data.Faces]:
+    def build(self, known: recorded.Recorded | None = None) -> tuple[faces.FaceTask, face_data.FaceDataset]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
         data = face_data.load(self.data, "identification" in self.task.metrics, known)
         model = backbones.make(FaceModel, self.model, data.num_classes, self.precision)
-        return faces.Task(model, data.image_shape, data.mean, data.std, self.task), data
+        return faces.FaceTask(model, data.image_shape, data.mean, data.std, self.task), data

@@ -15,8 +15,8 @@ import numpy as np
 from experiments.face_recognition.experiment import FaceRecognition
 from research import predicting
 from research.cli import experiment, experiments
-from research.data import faces as faces_data
-from research.data import image_files
+from research.data.images import faces as faces_data
+from research.data.images import files as image_files
 from research.report import roc
 from research.tasks import classification, faces
 from research.train import trainer
@@ -34,7 +34,12 @@ def main(
 
 
 def show_comparisons(
-    config: FaceRecognition, task: faces.Task, data: faces_data.Faces, workdir: str, inputs: Sequence[str], out: str
+    config: FaceRecognition,
+    task: faces.FaceTask,
+    data: faces_data.FaceDataset,
+    workdir: str,
+    inputs: Sequence[str],
+    out: str,
 ):
     """Prints, for each image file after the first, how similar it is to the first and whether both show one person.
 
@@ -60,7 +65,7 @@ def show_comparisons(
                 asking.answer(line, record | {"embedding": embedding.tolist()})
 
 
-def _threshold(task: faces.Task, predictor: trainer.Predictor, workdir: str) -> float:
+def _threshold(task: faces.FaceTask, predictor: trainer.Predictor, workdir: str) -> float:
     """The similarity from which on two images show one person. Raises ValueError where none is known."""
     # The one that was best on the validation pairs; only an evaluated checkpoint holds it.
     threshold = task.spec.threshold or predictor.validation.get("validation/threshold")

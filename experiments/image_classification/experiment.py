@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from research.data import datasets, recorded
-from research.data.spec import ImageSpec
+from research.data import dataset, recorded
+from research.data.images import classification as image_classification
+from research.data.images.spec import ImageSpec
 from research.models.alexnet import AlexNet, AlexNetSpec
 from research.models.convnext import ConvNeXt, ConvNeXtSpec
 from research.models.resnet import ResNet, ResNetSpec
@@ -23,13 +24,15 @@ class ImageClassification(Experiment, tag="image_classification"):
     model: ViTSpec | ResNetSpec | ConvNeXtSpec | AlexNetSpec = field(default=ViTSpec(), doc="the model")
     task: ClassificationSpec = field(default=ClassificationSpec(), doc="the loss")
 
-    def build(self, known: recorded.Recorded | None = None) -> tuple[classification.Task, datasets.Pictures]:
+    def build(
+        self, known: recorded.Recorded | None = None
+    ) -> tuple[classification.ClassificationTask, image_classification.ImageDataset]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
-        data = datasets.load(self.data, known)
+        data = image_classification.load(self.data, known)
         return self.make_task(data.num_classes, data.image_shape), data
 
-    def make_task(self, num_classes: int, image_shape: Sequence[int]) -> classification.Task:
+    def make_task(self, num_classes: int, image_shape: Sequence[int]) -> classification.ClassificationTask:
         """The task for so many classes of images [height, width, channels], which may be all that is known of them."""
         model = _MODELS[type(self.model)](self.model, num_classes, self.precision.compute, self.precision.params)
-        mean, std = (datasets.per_channel(getattr(self.data, of), image_shape[-1], of) for of in ("mean", "std"))
-        return classification.Task(model, tuple(image_shape), mean, std, self.task)
+        mean, std = (dataset.per_channel(getattr(self.data, of), image_shape[-1], of) for of in ("mean", "std"))
+        return classification.ClassificationTask(model, tuple(image_shape), mean, std, self.task)

@@ -15,7 +15,8 @@ import numpy as np
 from experiments.image_classification.experiment import ImageClassification
 from research import predicting
 from research.cli import experiment, experiments
-from research.data import datasets, image_files
+from research.data import dataset
+from research.data.images import files as image_files
 from research.report import confusion
 from research.tasks import classification
 from research.train import trainer
@@ -33,8 +34,8 @@ def main(
 
 def show_predictions(
     config: ImageClassification,
-    task: classification.Task,
-    data: datasets.Dataset,
+    task: classification.ClassificationTask,
+    data: dataset.PreparedDataset,
     workdir: str,
     inputs: Sequence[str],
     out: str,

@@ -10,7 +10,7 @@ import jax
 from research import config as config_lib
 from research.measure import progress
 from research.train import feed, trainer
-from research.train.program import Program
+from research.train.program import ShardedProgram
 
 DIGITS = "configs/image_classification/digits_vit.py:cpu"
 CIFAR10 = "configs/image_classification/cifar10_resnet.py:cpu"
@@ -61,7 +61,7 @@ def load(config: str, overrides: Sequence[str] = ()) -> tuple[Any, Any, Any]:
     return loaded, *loaded.build()
 
 
-def program_and_batches(config: Any, task: Any, data: Any) -> tuple[Program, Iterator[dict]]:
+def program_and_batches(config: Any, task: Any, data: Any) -> tuple[ShardedProgram, Iterator[dict]]:
     """The program that the trainer would run, and the host batches that it would feed to it."""
     program = trainer.build(config, task)
     data.prepare()

@@ -14,10 +14,10 @@ from experiments.performance.measurement import Measured, Measurement, say
 from experiments.performance.memory import MIB
 from experiments.performance.speech_shapes import RATE, Shapes
 from research import config as config_lib
-from research.data import audio
-from research.data.utterances import ToArrays
+from research.data.sound import audio
+from research.data.sound.utterances import UtterancesToArrays
 from research.models.speech import Recogniser, RecogniserSpec
-from research.tasks.speech import SpeechTaskSpec, Task
+from research.tasks.speech import SpeechTask, SpeechTaskSpec
 from research.train import feed, trainer
 from research.train.settings import Experiment
 
@@ -33,7 +33,9 @@ class Tessera:
         config = config_lib.complete(Experiment, shapes.config())
         mel = audio.LogMel(audio.MelSpec(sample_rate=RATE, mels=shapes.mels, normalise="whisper"))
         self._sounds, targets = shapes.sounds(work), shapes.targets()
-        self._to_arrays = ToArrays(mel, 0, shapes.target_length, SHORTENING).shaped(mel.frames(len(self._sounds[0])))
+        self._to_arrays = UtterancesToArrays(mel, 0, shapes.target_length, SHORTENING).shaped(
+            mel.frames(len(self._sounds[0]))
+        )
         task, rng = _task(shapes, self._to_arrays.frames // SHORTENING), jax.random.key(0)
         program = trainer.build(config, task, jax.devices()[:1])  # as many as PyTorch takes
         batch = task.example(shapes.batch_size)
@@ -115,7 +117,7 @@ def _seconds(side):
 def _task(shapes, places):
     spec = RecogniserSpec(**shapes.model, unroll=shapes.model["encoder_depth"])
     decoding = SpeechTaskSpec(decoder="greedy", max_decode_length=shapes.target_length)
-    return Task(
+    return SpeechTask(
         Recogniser(spec, shapes.vocab_size, max_target_length=448), decoding, places, shapes.target_length,
         bos=3, unk=2, eos=-1, mels=shapes.mels,  # no token is -1, so that nothing ends early
     )  # fmt: skip

@@ -21,9 +21,9 @@ from experiments.performance.measurement import Measured, Measurement, say
 from experiments.performance.memory import MIB, peak_resident_bytes
 from experiments.performance.text_shapes import BEAMS, WORK, Shapes
 from research import config as config_lib
-from research.data import packing
+from research.data.text import packing
 from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
-from research.tasks.seq2seq import Seq2SeqTaskSpec, Task
+from research.tasks.seq2seq import Seq2SeqTask, Seq2SeqTaskSpec
 from research.train import feed, trainer
 from research.train.settings import Experiment
 
@@ -140,7 +140,7 @@ def _task(shapes, work):
     decoding = Seq2SeqTaskSpec(
         decoder="greedy" if beams == 1 else "beam", beam_size=beams, max_decode_length=shapes.target_length
     )
-    return Task(
+    return Seq2SeqTask(
         Seq2Seq(spec, shapes.vocab_size), decoding, shapes.source_length, shapes.target_length,
         bos=3, unk=2, eos=-1,  # no token, so that nothing ends early
     )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.performance.measurement import SETTLE_STEPS, Measured, Measurement, load, say, time_steps
 from research.train import feed, trainer
-from research.train.program import Program
+from research.train.program import ShardedProgram
 
 CONFIGS = (
     "configs/detection/bccd_fcos.py:cpu",
@@ -50,7 +50,7 @@ def _measure_config(config: str, steps: int, repeats: int, asked: Sequence[int],
     return measured
 
 
-def answer_seconds(program: Program, variables: Any, examples: dict[str, np.ndarray], count: int, answers: int):
+def answer_seconds(program: ShardedProgram, variables: Any, examples: dict[str, np.ndarray], count: int, answers: int):
     """Median seconds from `count` examples in the host's memory to the outputs there, after a time that compiles."""
     examples = {name: np.resize(array, (count, *array.shape[1:])) for name, array in examples.items()}
     rng, seconds = jax.random.key(0), []

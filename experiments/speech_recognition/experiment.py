@@ -1,7 +1,7 @@
 """Speech recognition: sounds and their transcripts, an encoder-decoder with a front end for spectrograms."""
 
 from research.data import recorded
-from research.data import speech as sounds
+from research.data.sound import speech as sounds
 from research.models.speech import Recogniser, RecogniserSpec
 from research.spec import field
 from research.tasks import speech
@@ -16,13 +16,13 @@ class SpeechRecognition(Experiment, tag="speech_recognition"):
     model: RecogniserSpec = field(default=RecogniserSpec(), doc="the model")
     task: SpeechTaskSpec = field(default=SpeechTaskSpec(), doc="the loss, and how transcripts are made")
 
-    def build(self, known: recorded.Recorded | None = None) -> tuple[speech.Task, sounds.Speech]:
+    def build(self, known: recorded.Recorded | None = None) -> tuple[speech.SpeechTask, sounds.Speech]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
         data = sounds.load(self.data, self.model.shortening, known)
         words = data.vocabulary
         return self.make_task(words.size, bos=words.bos, eos=words.eos, unk=words.unk), data
 
-    def make_task(self, vocab_size: int, **special: int) -> speech.Task:
+    def make_task(self, vocab_size: int, **special: int) -> speech.SpeechTask:
         """The task for a vocabulary of which only the size and the ids bos, eos and unk need to be known."""
         learnt, longest = sounds.places(self.data, self.model.shortening)
         model = Recogniser(
@@ -35,4 +35,4 @@ class SpeechRecognition(Experiment, tag="speech_recognition"):
             param_dtype=self.precision.params,
         )
         lengths = learnt, self.data.target_length
-        return speech.Task(model, self.task, *lengths, **special, mels=self.data.mels)
+        return speech.SpeechTask(model, self.task, *lengths, **special, mels=self.data.mels)

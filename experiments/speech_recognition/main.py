@@ -16,8 +16,8 @@ import numpy as np
 from experiments.speech_recognition.experiment import SpeechRecognition
 from research import predicting
 from research.cli import experiment, experiments
-from research.data import sound_files
-from research.data import speech as speech_data
+from research.data.sound import files as sound_files
+from research.data.sound import speech as speech_data
 from research.tasks import speech
 from research.train import trainer
 
@@ -52,7 +52,7 @@ def main(
 
 
 def transcribe(
-    config: SpeechRecognition, task: speech.Task, data: speech_data.Speech, workdir: str, files: Sequence[str]
+    config: SpeechRecognition, task: speech.SpeechTask, data: speech_data.Speech, workdir: str, files: Sequence[str]
 ) -> Iterator[Transcript]:
     """What the selected checkpoint of a run hears in each sound file.
 
@@ -63,7 +63,7 @@ def transcribe(
 
 
 def listener(
-    task: speech.Task, data: speech_data.Speech, predict: trainer.Predictor
+    task: speech.SpeechTask, data: speech_data.Speech, predict: trainer.Predictor
 ) -> Callable[[Sequence[np.ndarray]], Transcript]:
     """What hears a sound, given as its parts; it knows the shapes whose program is compiled."""
     compiled = set()
@@ -83,7 +83,7 @@ def listener(
     return hear
 
 
-def confidence(task: speech.Task, tokens: np.ndarray, scores: np.ndarray) -> float:
+def confidence(task: speech.SpeechTask, tokens: np.ndarray, scores: np.ndarray) -> float:
     """The geometric mean of the probabilities of `tokens` [parts, length], given the `scores` [parts] of the search.
 
     A part without tokens counts as one: its probability is that of saying nothing.

@@ -1,7 +1,8 @@
 """Video classification: labelled clips, a transformer over space and time, cross-entropy."""
 
-from research.data import clips, recorded
-from research.data.spec import ClipSpec
+from research.data import recorded
+from research.data.clips import dataset as clips
+from research.data.images.spec import ClipSpec
 from research.models.video import VideoViT, VideoViTSpec
 from research.spec import field
 from research.tasks import video
@@ -18,11 +19,11 @@ class Video(Experiment, tag="video"):
 
     def build(
         self, known: recorded.Recorded | None = None, order: str = clips.ORDERS[0]
-    ) -> tuple[video.Task, clips.Clips]:
+    ) -> tuple[video.VideoTask, clips.ClipDataset]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet.
 
         Evaluation sees frames in `order`.
         """
         data, precision = clips.load(self.data, order, known), self.precision
         model = VideoViT(self.model, data.num_classes, precision.compute, precision.params)
-        return video.Task(model, data.image_shape, data.mean, data.std, self.task), data
+        return video.VideoTask(model, data.image_shape, data.mean, data.std, self.task), data

@@ -15,7 +15,8 @@ import numpy as np
 from experiments.video.experiment import Video
 from research import predicting
 from research.cli import experiment, experiments
-from research.data import clips, video_files
+from research.data.clips import dataset as clips
+from research.data.clips import files as video_files
 from research.report import confusion
 from research.tasks import classification, video
 from research.train import trainer
@@ -29,7 +30,9 @@ def main(config: Video, workdir: str, mode: str, inputs: Sequence[str] = (), out
     return trainer.run(mode, config, task, data, workdir, experiments.start, confusion.draw)
 
 
-def show_predictions(config: Video, task: video.Task, data: clips.Clips, workdir: str, inputs: Sequence[str], out: str):
+def show_predictions(
+    config: Video, task: video.VideoTask, data: clips.ClipDataset, workdir: str, inputs: Sequence[str], out: str
+):
     """Prints the likeliest classes of each video file, with their probabilities; `out` holds those of all classes."""
     with predicting.Asking(config, task, data, workdir, out) as asking:
         for files, arrays in asking.batches(predicting.files(inputs, video_files.SUFFIXES, "videos"), data.read):

@@ -11,7 +11,7 @@ SIDE = 16  # px of the mean frame
 CHANGED = 25.5  # of 255: a pixel that changes by more has changed
 
 
-class Clips(scoring.Labelled):
+class ClipBaselines(scoring.LabelledBaselines):
     """Over clips as the model sees them in evaluation."""
 
     def baselines(self) -> list[Baseline]:

@@ -10,13 +10,13 @@ import numpy as np
 
 from research.baselines import images
 from research.baselines.base import SEED, Baseline, Predict, Scores
-from research.data.spec import LIGHTINGS
+from research.data.images.spec import LIGHTINGS
 
 COMPONENTS = (50, 100, 150, 200)
 Pixels = Callable[[str], np.ndarray]  # from a lighting to images [images, pixels]
 
 
-class Faces:
+class FaceBaselines:
     """An embedding is that of an image, plus that of its mirror image where the task adds it, at length 1."""
 
     def __init__(self, task: Any, data: Any):

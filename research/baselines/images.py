@@ -12,7 +12,7 @@ from research.baselines.base import SEED, Baseline
 DIMENSIONS = 200  # pixels of more are reduced to these by PCA
 
 
-class Images(scoring.Labelled):
+class Images(scoring.LabelledBaselines):
     """Over pixels as the model sees them in evaluation, not augmented; PCA, where it is needed, is fitted on train."""
 
     def baselines(self) -> list[Baseline]:

@@ -13,27 +13,27 @@ from typing import Any
 from research import config as config_lib
 from research.baselines.base import Baseline, Kind, Scores
 from research.baselines.boxes import Boxes
-from research.baselines.clips import Clips
-from research.baselines.faces import Faces
+from research.baselines.clips import ClipBaselines
+from research.baselines.faces import FaceBaselines
 from research.baselines.images import Images
 from research.baselines.masks import Masks
 from research.baselines.sounds import Sounds
 from research.baselines.texts import Texts
-from research.data.detection import DetectionDataSpec
-from research.data.segmentation import SegmentationDataSpec
-from research.data.spec import ClipSpec, FaceDataSpec, ImageSpec
-from research.data.speech import SpeechSpec
-from research.data.text import TextSpec
+from research.data.images.detection import DetectionDataSpec
+from research.data.images.segmentation import SegmentationDataSpec
+from research.data.images.spec import ClipSpec, FaceDataSpec, ImageSpec
+from research.data.sound.speech import SpeechSpec
+from research.data.text.dataset import TextSpec
 from research.measure import progress
+from research.metrics import metric as metric_lib
 from research.report import formats
 from research.report.baselines import short
-from research.tasks import selecting
 from research.train import result
 
 KINDS: dict[type, type[Kind]] = {
     ImageSpec: Images,
-    FaceDataSpec: Faces,
-    ClipSpec: Clips,
+    FaceDataSpec: FaceBaselines,
+    ClipSpec: ClipBaselines,
     SegmentationDataSpec: Masks,
     DetectionDataSpec: Boxes,
     SpeechSpec: Sounds,
@@ -82,7 +82,7 @@ def _measured(kind: Kind, metric: str) -> Iterator[Measured]:
 
 def _choose(kind: Kind, baseline: Baseline, metric: str) -> tuple[Any, Any, float]:
     """The value that is best on validation, the first of equally good ones; what it predicts by, and its score."""
-    sign = 1 if selecting.mode(metric) == "max" else -1
+    sign = 1 if metric_lib.mode(metric) == "max" else -1
     best: tuple[Any, Any, float] | None = None
     for value in baseline.values:
         predict = baseline.fit(value)
@@ -143,7 +143,7 @@ def described(name: str, settings: Mapping[str, Any]) -> str:
 def table(rows: list[dict]) -> str:
     """The rows as aligned lines, the best first."""
     (main, *others) = (rows[0]["metric"], *rows[0]["also"])
-    best_first = sorted(rows, key=lambda row: row["value"], reverse=selecting.mode(short(main)) == "max")
+    best_first = sorted(rows, key=lambda row: row["value"], reverse=metric_lib.mode(short(main)) == "max")
     lines = [["baseline", main, *others, "time"]]
     for each in best_first:
         values = [formats.number(each["metrics"].get(name)) for name in (main, *others)]

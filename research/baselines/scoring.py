@@ -44,7 +44,7 @@ def labels(data: Any, split: str) -> np.ndarray:
     return np.array([numbers[reference["class"]] for reference in references], np.int32)
 
 
-class Labelled:
+class LabelledBaselines:
     """The base of baselines over labelled images and clips: features of a split, and scores of predicted classes."""
 
     def __init__(self, task: Any, data: Any):

@@ -10,14 +10,14 @@ import numpy as np
 
 from research.baselines import scoring
 from research.baselines.base import Baseline, Predict, Scores
-from research.tasks import scripts
+from research.metrics import scripts
 
 MOST_CLASSES = 100  # different targets that can be classes
 CHUNK = 1024  # sources that are compared with the training split at a time
 ENDS = ".?!"
 
 
-class Pair(NamedTuple):
+class TextPair(NamedTuple):
     """An example: the text that the model reads, its parts (a question before its context), the text to be written."""
 
     source: str
@@ -30,7 +30,7 @@ class Texts:
 
     def __init__(self, task: Any, data: Any):
         self._task, self._data = task, data
-        self._pairs: dict[str, list[Pair]] = {}
+        self._pairs: dict[str, list[TextPair]] = {}
 
     def baselines(self) -> list[Baseline]:
         """The most frequent and the nearest training target; classifiers; parts of the context or of the source."""
@@ -49,18 +49,18 @@ class Texts:
         """Of the text that is written for each example."""
         return scoring.written(self._task, self._data, split, predict(self._split(split)))
 
-    def _split(self, split: str) -> list[Pair]:
+    def _split(self, split: str) -> list[TextPair]:
         if split not in self._pairs:
             template, prepared = self._data.prepared.template, self._data.prepared
             self._pairs[split] = []
             for index in range(self._data.counts[split]):
                 fields = prepared.fields(split, index)
                 parts = tuple(str(fields[name]) for name in template.source_fields)
-                self._pairs[split].append(Pair(template.texts(fields)[0], parts, template.texts(fields)[1]))
+                self._pairs[split].append(TextPair(template.texts(fields)[0], parts, template.texts(fields)[1]))
         return self._pairs[split]
 
     @property
-    def _train(self) -> list[Pair]:
+    def _train(self) -> list[TextPair]:
         return self._split("train")
 
     @cached_property
@@ -71,7 +71,7 @@ class Texts:
         vectors = tf_idf(longest)
         known = vectors.fit_transform([pair.source for pair in self._train])
 
-        def predict(pairs: Sequence[Pair]) -> list[str]:
+        def predict(pairs: Sequence[TextPair]) -> list[str]:
             rows = vectors.transform([pair.source for pair in pairs])
             nearest = [(rows[start : start + CHUNK] @ known.T) for start in range(0, len(pairs), CHUNK)]
             return [self._train[row].target for part in nearest for row in np.asarray(part.argmax(1)).ravel()]
@@ -126,7 +126,7 @@ class Texts:
         return lambda pairs: [most.get(pair.parts[:-1], self._most_frequent) for pair in pairs]
 
 
-def _of_a_source(train: Sequence[Pair]) -> Baseline:
+def _of_a_source(train: Sequence[TextPair]) -> Baseline:
     """The source where targets are about as long, as of translations; else its first words, as of summaries."""
     length = lambda texts: statistics.median(len(scripts.split_unspaced(text)) for text in texts)
     if 2 * length(pair.target for pair in train) >= length(pair.source for pair in train):

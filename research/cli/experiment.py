@@ -88,7 +88,7 @@ def load(arguments: argparse.Namespace, overrides: Sequence[str]) -> Any:
         source = config_lib.Source.parse(arguments.config)
         return config_lib.load(source.file, source.variant, overrides)
     rundir.check_workdir(arguments.workdir, write=False)
-    folder = rundir.Folder(arguments.workdir)
+    folder = rundir.RunDirectory(arguments.workdir)
     content = rundir.config_of(folder, arguments.workdir)
     cls = experiments.config_class(config_lib.source_of(content)["experiment"])
     return config_lib.of_run(cls, content, overrides)
@@ -125,7 +125,7 @@ def _close(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         return
     from research.report import curves, records  # here, so that plotting does not delay the first step
 
-    folder = rundir.Folder(arguments.workdir)
+    folder = rundir.RunDirectory(arguments.workdir)
     curves.draw(folder.files)
     print(records.summary(folder.files))
     folder.push()

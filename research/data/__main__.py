@@ -12,8 +12,11 @@ from typing import Any
 
 from research import command
 from research import config as config_lib
-from research.data import prepare, sources, speech, templates, text, token_data
-from research.data.builders.texts import TextBuilder
+from research.data import prepare, sources
+from research.data.sound import speech
+from research.data.text import dataset as text
+from research.data.text import templates, token_data
+from research.data.text.builders.texts import TextBuilder
 
 
 def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:

@@ -21,38 +21,38 @@ from research.data import integrity, recorded, records
 
 # Ours, because the catalogue has no such data set or needs TensorFlow to prepare it.
 OWN = {
-    "bccd_voc": ("research.data.builders.bccd_voc", "BccdVoc"),
-    "boxed_shapes": ("research.data.builders.shapes", "BoxedShapes"),
-    "camvid": ("research.data.builders.camvid", "Camvid"),
-    "cifar10_jpeg": ("research.data.builders.cifar10_jpeg", "Cifar10Jpeg"),
-    "cityscapes_fine": ("research.data.builders.mask_folder", "CityscapesFine"),
-    "coco2017": ("research.data.builders.coco2017", "Coco2017"),
-    "coloured_shapes": ("research.data.builders.shapes", "ColouredShapes"),
-    "digits": ("research.data.builders.digits", "Digits"),
-    "imagenet2012": ("research.data.builders.imagenet2012", "Imagenet2012"),
+    "bccd_voc": ("research.data.images.builders.bccd_voc", "BccdVoc"),
+    "boxed_shapes": ("research.data.images.builders.shapes", "BoxedShapes"),
+    "camvid": ("research.data.images.builders.camvid", "Camvid"),
+    "cifar10_jpeg": ("research.data.images.builders.cifar10_jpeg", "Cifar10Jpeg"),
+    "cityscapes_fine": ("research.data.images.builders.mask_folder", "CityscapesFine"),
+    "coco2017": ("research.data.images.builders.coco2017", "Coco2017"),
+    "coloured_shapes": ("research.data.images.builders.shapes", "ColouredShapes"),
+    "digits": ("research.data.images.builders.digits", "Digits"),
+    "imagenet2012": ("research.data.images.builders.imagenet2012", "Imagenet2012"),
     # Clips.
-    "fight_surv_video": ("research.data.builders.fight_surv_video", "FightSurvVideo"),
-    "moving_digits": ("research.data.builders.moving_digits", "MovingDigits"),
-    "ucf101_avi": ("research.data.builders.ucf101_avi", "Ucf101Avi"),
+    "fight_surv_video": ("research.data.clips.builders.fight_surv_video", "FightSurvVideo"),
+    "moving_digits": ("research.data.clips.builders.moving_digits", "MovingDigits"),
+    "ucf101_avi": ("research.data.clips.builders.ucf101_avi", "Ucf101Avi"),
     # People.
-    "casia_webface": ("research.data.builders.casia_webface", "CasiaWebface"),
-    "extended_yale_b": ("research.data.builders.extended_yale_b", "ExtendedYaleB"),
-    "orl_faces": ("research.data.builders.orl_faces", "OrlFaces"),
-    "random_patterns": ("research.data.builders.random_patterns", "RandomPatterns"),
+    "casia_webface": ("research.data.images.builders.casia_webface", "CasiaWebface"),
+    "extended_yale_b": ("research.data.images.builders.extended_yale_b", "ExtendedYaleB"),
+    "orl_faces": ("research.data.images.builders.orl_faces", "OrlFaces"),
+    "random_patterns": ("research.data.images.builders.random_patterns", "RandomPatterns"),
     # Texts.
-    "aeslc_jsonl": ("research.data.builders.aeslc_jsonl", "AeslcJsonl"),
-    "babi": ("research.data.builders.babi", "Babi"),
-    "cnn_dailymail": ("research.data.builders.cnn_dailymail", "CnnDailymail"),
-    "multi30k": ("research.data.builders.multi30k", "Multi30k"),
-    "qamr": ("research.data.builders.qamr", "Qamr"),
-    "spelled_numbers": ("research.data.builders.spelled_numbers", "SpelledNumbers"),
-    "sst2_sentences": ("research.data.builders.sst2_sentences", "Sst2Sentences"),
-    "tatoeba_zh_en": ("research.data.builders.tatoeba_zh_en", "TatoebaZhEn"),
-    "tweetqa": ("research.data.builders.tweetqa", "Tweetqa"),
+    "aeslc_jsonl": ("research.data.text.builders.aeslc_jsonl", "AeslcJsonl"),
+    "babi": ("research.data.text.builders.babi", "Babi"),
+    "cnn_dailymail": ("research.data.text.builders.cnn_dailymail", "CnnDailymail"),
+    "multi30k": ("research.data.text.builders.multi30k", "Multi30k"),
+    "qamr": ("research.data.text.builders.qamr", "Qamr"),
+    "spelled_numbers": ("research.data.text.builders.spelled_numbers", "SpelledNumbers"),
+    "sst2_sentences": ("research.data.text.builders.sst2_sentences", "Sst2Sentences"),
+    "tatoeba_zh_en": ("research.data.text.builders.tatoeba_zh_en", "TatoebaZhEn"),
+    "tweetqa": ("research.data.text.builders.tweetqa", "Tweetqa"),
     # Sounds.
-    "dial_tones": ("research.data.builders.dial_tones", "DialTones"),
-    "fsdd": ("research.data.builders.fsdd", "Fsdd"),
-    "librispeech_flac": ("research.data.builders.librispeech_flac", "LibrispeechFlac"),
+    "dial_tones": ("research.data.sound.builders.dial_tones", "DialTones"),
+    "fsdd": ("research.data.sound.builders.fsdd", "Fsdd"),
+    "librispeech_flac": ("research.data.sound.builders.librispeech_flac", "LibrispeechFlac"),
 }
 FOLDER = "folder:"
 SPLITS = ("train", "validation", "test")
@@ -137,15 +137,10 @@ def _check_descriptions(name: str, data_dir: str) -> None:
 
 def _folder_kind(path: str):
     """The class of the builder that reads the folder `path`, by what lies there."""
-    from research.data.builders import (
-        box_folder,
-        clip_folder,
-        face_folder,
-        folder,
-        mask_folder,
-        sound_folder,
-        text_folder,
-    )
+    from research.data.clips.builders import clip_folder
+    from research.data.images.builders import box_folder, face_folder, folder, mask_folder
+    from research.data.sound.builders import sound_folder
+    from research.data.text.builders import text_folder
 
     for holds, kind in (
         (mask_folder.holds_masks, mask_folder.MaskFolder),

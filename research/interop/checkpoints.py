@@ -11,12 +11,12 @@ import numpy as np
 from flax import linen as nn
 
 from research import config as config_lib
-from research.data.vocabulary import Vocabulary
+from research.data.text.vocabulary import Vocabulary
 from research.interop import models, npz, runs, safetensors, strict_json
 from research.interop.families import big_vision, convnext, resnet, t5, vit, whisper
 from research.interop.family import Family
-from research.interop.layouts import Row, Tensors
-from research.interop.safetensors import Spec
+from research.interop.layouts import Row, TensorSource
+from research.interop.safetensors import TensorSpec
 from research.spec import FieldError
 
 FAMILIES = {
@@ -37,7 +37,7 @@ _MEND = (
 class Renamed:
     """The tensors of a file by the names that its family's table uses."""
 
-    def __init__(self, tensors: Tensors, names: Mapping[str, str]):
+    def __init__(self, tensors: TensorSource, names: Mapping[str, str]):
         self._tensors, self._names = tensors, names
         self.specs = {name: tensors.specs[there] for name, there in names.items()}
 
@@ -117,7 +117,7 @@ def _existing(path: str) -> Path:
     )
 
 
-def _of_family(path: str, family: Family, config: Mapping[str, Any], tensors: Tensors) -> Checkpoint:
+def _of_family(path: str, family: Family, config: Mapping[str, Any], tensors: TensorSource) -> Checkpoint:
     renamed = Renamed(tensors, family.names(tensors.specs))
     try:
         fields = family.fields(config, renamed.specs)
@@ -135,7 +135,7 @@ _AXES = ("width", "widths", "mlp_dim", "num_heads", "kv_dim", "patch_size", "rel
 _COUNTS = ("depth", "encoder_depth", "decoder_depth", "stage_sizes")
 
 
-def _check_sizes(fields: Mapping[str, Any], specs: Mapping[str, Spec]) -> None:
+def _check_sizes(fields: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> None:
     """Raises ValueError for a model much larger than its tensors, before one of that size is thought of."""
     longest = max((side for spec in specs.values() for side in spec.shape), default=0)
     values = {name: np.atleast_1d(fields[name]) for name in (*_AXES, *_COUNTS) if name in fields}
@@ -152,7 +152,7 @@ def _check_sizes(fields: Mapping[str, Any], specs: Mapping[str, Spec]) -> None:
         raise ValueError(f"the model would have {layers} layers, but there are {len(specs)} tensors")
 
 
-def _of_run(path: str, run: runs.Run) -> Checkpoint:
+def _of_run(path: str, run: runs.SavedRun) -> Checkpoint:
     tensors = Renamed(run.tensors, {name: name for name in run.tensors.specs})
     table = lambda model, paths: [Row(p, p) for p in paths]
     # A fingerprint of texts ends so, see data/tokens.py; what was imported has seen none.

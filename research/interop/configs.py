@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from research.data.vocabulary import Vocabulary
+from research.data.text.vocabulary import Vocabulary
 from research.interop import preprocessing
 from research.interop.checkpoints import VOCABULARY, Checkpoint, channels, folder_of
 from research.interop.family import size

@@ -12,7 +12,7 @@ from research.interop import npz, runs, safetensors
 from research.interop.checkpoints import FAMILIES
 from research.interop.family import Family
 from research.interop.folders import whole_or_nothing
-from research.interop.safetensors import Spec
+from research.interop.safetensors import TensorSpec
 from research.models.seq2seq import Seq2Seq
 
 _MOST_BYTES = 5_000_000_000  # of a file
@@ -48,7 +48,7 @@ def run(
     return lines + [f"left out {name}, for which {chosen.name} has no place" for name in left_out]
 
 
-def _family(source: runs.Run, workdir: Path, target: Path, name: str) -> Family:
+def _family(source: runs.SavedRun, workdir: Path, target: Path, name: str) -> Family:
     model = type(source.model)
     if not name:
         fitting = [each.name for each in FAMILIES.values() if each.model is model]
@@ -64,7 +64,9 @@ def _family(source: runs.Run, workdir: Path, target: Path, name: str) -> Family:
     return FAMILIES[name]
 
 
-def _tensors(family: Family, model: Any, ours: runs.Tensors) -> tuple[dict[str, Spec], dict[str, Any], list[str]]:
+def _tensors(
+    family: Family, model: Any, ours: runs.CheckpointTensors
+) -> tuple[dict[str, TensorSpec], dict[str, Any], list[str]]:
     """The specs of their tensors, in the order in which ours are read once, and functions that make them.
 
     The last are the parameters of ours that stay behind.
@@ -80,10 +82,10 @@ def _tensors(family: Family, model: Any, ours: runs.Tensors) -> tuple[dict[str, 
             raise ValueError(f"{path} cannot be exported: {family.name} has no tensor for it")
         whole = lambda path=path: np.asarray(read(path))
         for name, make in rows[path].write(whole, spec.shape):
-            specs[name] = Spec(rows[path].their_shape(spec.shape), spec.dtype)
+            specs[name] = TensorSpec(rows[path].their_shape(spec.shape), spec.dtype)
             tensors[name] = make
     dtype = next(iter(specs.values())).dtype
     for name, values in family.computed(model).items():
-        specs[name] = Spec(values.shape, dtype)
+        specs[name] = TensorSpec(values.shape, dtype)
         tensors[name] = lambda values=values: values.astype(dtype)
     return specs, tensors, left_out

@@ -11,8 +11,8 @@ import numpy as np
 from flax import linen as nn
 
 from research.interop import models
-from research.interop.layouts import Row, Tensors
-from research.interop.safetensors import Spec
+from research.interop.layouts import Row, TensorSource
+from research.interop.safetensors import TensorSpec
 
 Read = Callable[[str], np.ndarray]
 
@@ -42,15 +42,15 @@ class Family:
     name: str
     model: type[nn.Module]
     experiment: str
-    fields: Callable[[Mapping[str, Any], Mapping[str, Spec]], dict[str, Any]]
+    fields: Callable[[Mapping[str, Any], Mapping[str, TensorSpec]], dict[str, Any]]
     config: Callable[[nn.Module], dict[str, Any]]
     table: Callable[[nn.Module], list[Row]]
     names: Callable[[Iterable[str]], dict[str, str]] = same_names
     unused: str = "(?!)"
     fold: Callable[[Read, Collection[str]], Read] = lambda read, paths: read
-    settle: Callable[[Mapping[str, Any], Tensors], dict[str, Any]] = lambda fields, tensors: {}
+    settle: Callable[[Mapping[str, Any], TensorSource], dict[str, Any]] = lambda fields, tensors: {}
     computed: Callable[[nn.Module], dict[str, np.ndarray]] = lambda model: {}
-    sizes: Callable[[Mapping[str, Spec]], dict[str, Any]] = lambda specs: {}
+    sizes: Callable[[Mapping[str, TensorSpec]], dict[str, Any]] = lambda specs: {}
     left_out: str = "(?!)"
 
 
@@ -120,7 +120,7 @@ def flag(config: Mapping[str, Any], field: str, default: bool) -> bool:
     return value
 
 
-def num_classes(config: Mapping[str, Any], specs: Mapping[str, Spec], head: str) -> int:
+def num_classes(config: Mapping[str, Any], specs: Mapping[str, TensorSpec], head: str) -> int:
     """The classes of a classifier: the rows of its `head`; without one those that the config names, or 2.
 
     Raises ValueError for a classifier of several labels at once, or of numbers: ours knows one class an image.

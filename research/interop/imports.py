@@ -10,7 +10,9 @@ import jax
 import numpy as np
 
 from research import config as config_lib
-from research.interop import checkpoints, configs, loading, runs, streaming
+from research.checkpoint import streaming
+from research.checkpoint.leaves import parameter_path
+from research.interop import checkpoints, configs, loading, runs
 from research.interop.folders import whole_or_nothing
 from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
@@ -129,16 +131,15 @@ def _leaves(plan: loading.Loading, task: Any, state: Any, seed: int) -> Any:
     fresh = {path: streaming.whole(np.asarray(value)) for path, value in begin().items()}
 
     def leaf(path, like):
-        field, *rest = path_name(path).split("/")
-        name = "/".join(rest if field == "params" else rest[1:])
-        if field not in ("params", "mutable", "ema"):
+        name = parameter_path(path_name(path))
+        if name is None:
             return streaming.zeros(like.shape, like.dtype)
         return fresh[name] if name in fresh else _leaf(plan, name, like)
 
     return jax.tree_util.tree_map_with_path(leaf, state)
 
 
-def _leaf(plan: loading.Loading, name: str, like: Any) -> streaming.Leaf:
+def _leaf(plan: loading.Loading, name: str, like: Any) -> streaming.StreamedLeaf:
     rest = (slice(None),) * (len(like.shape) - 1)
 
     def rows():
@@ -148,4 +149,4 @@ def _leaf(plan: loading.Loading, name: str, like: Any) -> streaming.Leaf:
         for layer in range(like.shape[0]):
             yield plan.read(name, (slice(layer, layer + 1), *rest), like.dtype)[0]
 
-    return streaming.Leaf(tuple(like.shape), np.dtype(like.dtype), rows, plan.rows[name].is_stacked)
+    return streaming.StreamedLeaf(tuple(like.shape), np.dtype(like.dtype), rows, plan.rows[name].is_stacked)

@@ -11,16 +11,16 @@ from typing import Protocol
 
 import numpy as np
 
-from research.interop.safetensors import Spec
+from research.interop.safetensors import TensorSpec
 
 Shape = tuple[int, ...]
 Index = tuple[slice, ...]
 
 
-class Tensors(Protocol):
+class TensorSource(Protocol):
     """Tensors by their names, of which `specs` are known and values are read when they are asked for."""
 
-    specs: Mapping[str, Spec]
+    specs: Mapping[str, TensorSpec]
 
     def read(self, name: str) -> np.ndarray:
         """The tensor."""
@@ -89,7 +89,7 @@ class Row:
         """The shape of each of their tensors."""
         return self.layout.their_shape(ours[1:] if self.is_stacked else ours)
 
-    def read(self, tensors: Tensors, ours: Shape, index: Index, dtype: np.dtype) -> np.ndarray:
+    def read(self, tensors: TensorSource, ours: Shape, index: Index, dtype: np.dtype) -> np.ndarray:
         """The values at `index` of a parameter of the shape `ours`, of which no more than a layer is held at a time."""
         if not self.is_stacked:
             return np.array(self.layout.to_ours(tensors.read(self.theirs), ours)[index], dtype, order="C")

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from research.checkpoint.leaves import parameter_path
 from research.interop import models, positions
 from research.interop.checkpoints import Checkpoint, is_unused
 from research.interop.layouts import Index, Row
-from research.interop.safetensors import Spec
+from research.interop.safetensors import TensorSpec
 from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
@@ -110,9 +111,7 @@ class Loading:
         leaves, structure = jax.tree_util.tree_flatten_with_path(state)
         del state  # so that each fresh parameter can go when its successor is there
         for place, (path, leaf) in enumerate(leaves):
-            field, *rest = path_name(path).split("/")
-            if field in ("params", "mutable", "ema"):
-                name = "/".join(rest if field == "params" else rest[1:])
+            if (name := parameter_path(path_name(path))) is not None:
                 leaves[place] = path, replaced(name, leaf)
                 jax.block_until_ready(leaves[place][1])
         return jax.tree.unflatten(structure, [leaf for _, leaf in leaves])
@@ -261,7 +260,7 @@ def _has_head(loading: Loading) -> bool:
     return said or any(name.startswith(names) for name in loading.checkpoint.tensors.specs)
 
 
-def _other_classes(theirs: Spec, expected: tuple[int, ...]) -> bool:
+def _other_classes(theirs: TensorSpec, expected: tuple[int, ...]) -> bool:
     """Whether two heads have the same features: one axis, that of the classes, may differ."""
     return len(theirs.shape) == len(expected) and sum(a != b for a, b in zip(theirs.shape, expected, strict=True)) == 1
 
@@ -271,7 +270,7 @@ def _is_positions(path: str) -> bool:
 
 
 def _source_shape(
-    path: str, row: Row, shape: tuple[int, ...], theirs: Spec, grid: positions.Grid | None
+    path: str, row: Row, shape: tuple[int, ...], theirs: TensorSpec, grid: positions.Grid | None
 ) -> tuple[int, ...] | None:
     """The shape on our side of positions that ours are made of; None where there are none."""
     if _SEQUENCE.fullmatch(path):

@@ -2,7 +2,6 @@
 
 import lzma
 import math
-import os
 import reprlib
 import struct
 import zipfile
@@ -13,7 +12,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from research.interop.safetensors import LONGEST_AXIS, MOST_AXES, Spec
+from research.files import opened_atomically
+from research.interop.safetensors import LONGEST_AXIS, MOST_AXES, TensorSpec
 
 _BFLOAT16 = np.dtype("V2")  # what NumPy makes of a bfloat16 that it does not know
 _MOST_EXPANSION = 100  # times; weights that training has not touched yet may all be zeros
@@ -33,7 +33,7 @@ class Npz:
     def __init__(self, path: Path):
         """Reads the headers alone. Raises ValueError for a file that is cut short, or holds Python objects."""
         self._path = path
-        self.specs: dict[str, Spec] = {}
+        self.specs: dict[str, TensorSpec] = {}
         try:
             with zipfile.ZipFile(path) as archive:
                 self._check_size(archive, path.stat().st_size)
@@ -76,7 +76,7 @@ class Npz:
                 f"{member.filename} in {self._path} is {dtype}{list(shape)}, but has {member.file_size - begin} bytes; "
                 "copy the file again"
             )
-        self.specs[name] = Spec(shape, np.dtype(ml_dtypes.bfloat16) if dtype == _BFLOAT16 else dtype)
+        self.specs[name] = TensorSpec(shape, np.dtype(ml_dtypes.bfloat16) if dtype == _BFLOAT16 else dtype)
 
     def read(self, name: str) -> np.ndarray:
         """The tensor, read whole."""
@@ -90,15 +90,13 @@ class Npz:
 
 def write(path: Path, names: Iterable[str], read: Callable[[str], np.ndarray]) -> None:
     """Writes `read(name)` of every name one after the other; `path` is there only when all of it is."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name in names:
-                array = np.ascontiguousarray(read(name))
-                if array.dtype == ml_dtypes.bfloat16:
-                    array = array.view(_BFLOAT16)
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        opened_atomically(path) as archived,
+        zipfile.ZipFile(archived, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
+        for name in names:
+            array = np.ascontiguousarray(read(name))
+            if array.dtype == ml_dtypes.bfloat16:
+                array = array.view(_BFLOAT16)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)

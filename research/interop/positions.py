@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from research.interop.layouts import Row
-from research.interop.safetensors import Spec
+from research.interop.safetensors import TensorSpec
 from research.models.specs import EncoderSpec
 from research.models.vit import ViTSpec
 
@@ -35,7 +35,7 @@ def differ(ours: Grid, theirs: Grid | None) -> bool:
     return ours != theirs if theirs else ours[0] != ours[1]
 
 
-def source_shape(row: Row, shape: tuple[int, ...], theirs: Spec, grid: Grid | None) -> tuple[int, ...] | None:
+def source_shape(row: Row, shape: tuple[int, ...], theirs: TensorSpec, grid: Grid | None) -> tuple[int, ...] | None:
     """The shape on our side of positions of another grid; None where that is not all that differs."""
     if len(theirs.shape) != 3:
         return None

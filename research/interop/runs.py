@@ -5,70 +5,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import orbax.checkpoint as ocp
 from flax import linen as nn
 
 from research import config as config_lib
+from research.checkpoint import seal
+from research.checkpoint.reading import CheckpointTensors
 from research.data import recorded
-from research.interop import streaming, strict_json
-from research.interop.safetensors import DTYPES, Spec
-from research.train import seal
+from research.interop import strict_json
 
 IMPORTED = "import.json"  # the report of an import in the run directory that it made
-_KNOWN = {str(np.dtype(dtype)): np.dtype(dtype) for dtype in DTYPES.values()}
-
-
-class Tensors:
-    """What a checkpoint evaluates: `specs` by the paths of parameters and statistics, and `read`."""
-
-    def __init__(self, step: Path):
-        """Of the checkpoint in the folder `step`."""
-        self._step, self._state = step, step / "state"
-        meta = seal.read(step)
-        leaves = meta["leaves"]
-        self._checksums = {name: leaf[2] for name, leaf in leaves.items()}
-        self.trained_on: str = meta["data_fingerprint"] or ""  # of its data; none where weights were imported
-        averaged = any(name.startswith("ema/") for name in leaves)
-        self._places = {}
-        for name in leaves:
-            field, *path = name.split("/")
-            if field == ("ema" if averaged else "params" if len(path) and field == "params" else "mutable"):
-                self._places["/".join(path[1:] if field != "params" else path)] = name
-        self.specs = {
-            path: Spec(tuple(leaves[name][0]), _KNOWN[leaves[name][1]]) for path, name in self._places.items()
-        }
-        self._last: tuple[str, np.ndarray] | None = None
-
-    def read(self, name: str) -> np.ndarray:
-        """The tensor, read whole; the last one is kept, since it may be asked for a layer or a shard at a time.
-
-        Raises ValueError where it is not what the run has saved.
-        """
-        if self._last is None or self._last[0] != name:
-            self._last = None
-            item, how = 0, ocp.RestoreArgs(restore_type=np.ndarray)
-            for key in reversed(self._places[name].split("/")):
-                item, how = {key: item}, {key: how}
-            with ocp.PyTreeCheckpointer() as checkpointer:
-                arguments = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
-                tree = checkpointer.restore(self._state.absolute(), args=arguments)
-            for key in self._places[name].split("/"):
-                tree = tree[key]
-            tensor = np.asarray(tree)
-            if streaming.checksum([tensor], tensor.dtype) != self._checksums[self._places[name]]:
-                raise ValueError(f"checkpoint {self._step} is damaged (the checksum of {name} differs); move it away")
-            self._last = name, tensor
-        return self._last[1]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class SavedRun:
     """A run directory that holds a checkpoint."""
 
     config: Any
     task: Any
-    tensors: Tensors
+    tensors: CheckpointTensors
     imported: Mapping[str, Any]  # the report of the import that made it; else nothing
 
     @property
@@ -89,7 +43,7 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
 
 
-def open_run(folder: Path, experiments: config_lib.Experiments) -> Run:
+def open_run(folder: Path, experiments: config_lib.Experiments) -> SavedRun:
     """The run in `folder`, at the checkpoint that its config selects; `experiments` gives the class of that config.
 
     Raises ValueError where there is none.
@@ -102,7 +56,7 @@ def open_run(folder: Path, experiments: config_lib.Experiments) -> Run:
     config = config_lib.of_run(experiments(config_lib.source_of(content)["experiment"]), content)
     imported = strict_json.read(folder / IMPORTED) if (folder / IMPORTED).is_file() else {}
     task = _task(config, folder, imported)
-    return Run(config, task, Tensors(_selected(folder, config, task)), imported)
+    return SavedRun(config, task, CheckpointTensors(_selected(folder, config, task)), imported)
 
 
 def _task(config: Any, folder: Path, imported: Mapping[str, Any]) -> Any:

@@ -7,15 +7,16 @@ The format (github.com/huggingface/safetensors): 8 bytes that say how long the h
 import itertools
 import json
 import math
-import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from research.checkpoint.reading import TensorSpec
+from research.files import opened_atomically
 from research.interop import strict_json
 
 DTYPES = {
@@ -29,20 +30,13 @@ MOST_AXES = 8
 LONGEST_AXIS = 2**31 - 1  # what JAX can index
 
 
-class Spec(NamedTuple):
-    """What a tensor is, without its values."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-
 class Safetensors:
     """The tensors of one file: `specs` by name, and `read`."""
 
     def __init__(self, path: Path):
         """Reads the header alone. Raises ValueError for a file that is cut short or is no safetensors file."""
         self._path = path
-        self.specs: dict[str, Spec] = {}
+        self.specs: dict[str, TensorSpec] = {}
         self._offsets: dict[str, int] = {}
         try:
             size = path.stat().st_size
@@ -76,7 +70,7 @@ class Safetensors:
                 f"{name} in {self._path} lies at data_offsets={reprlib.repr(offsets)}, which a file of {size} bytes "
                 "has not; it is truncated or damaged: copy it again"
             )
-        spec, (begin, end) = Spec(tuple(shape), np.dtype(DTYPES[kind])), offsets
+        spec, (begin, end) = TensorSpec(tuple(shape), np.dtype(DTYPES[kind])), offsets
         if end - begin != _bytes(spec):
             raise ValueError(f"{name} in {self._path} is {spec.dtype}{list(shape)}, but has {end - begin} bytes")
         if start + end > size:
@@ -138,7 +132,7 @@ class Sharded:
         return self._shards[name].read(name)
 
 
-def write(path: Path, specs: Mapping[str, Spec], read: Callable[[str], np.ndarray]) -> None:
+def write(path: Path, specs: Mapping[str, TensorSpec], read: Callable[[str], np.ndarray]) -> None:
     """Writes `read(name)` of every name one after the other; `path` is there only when all of it is."""
     header, offset = {"__metadata__": {"format": "pt"}}, 0  # without which transformers refuses the file
     for name, spec in specs.items():
@@ -149,21 +143,18 @@ def write(path: Path, specs: Mapping[str, Spec], read: Callable[[str], np.ndarra
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the data are aligned
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name, spec in specs.items():
-                array = np.ascontiguousarray(read(name), spec.dtype)
-                if array.shape != spec.shape:
-                    raise AssertionError(f"{name} is {array.shape}, not {spec.shape}")
-                file.write(array.reshape(-1).view(np.uint8))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with opened_atomically(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, spec in specs.items():
+            array = np.ascontiguousarray(read(name), spec.dtype)
+            if array.shape != spec.shape:
+                raise AssertionError(f"{name} is {array.shape}, not {spec.shape}")
+            file.write(array.reshape(-1).view(np.uint8))
 
 
-def write_sharded(folder: Path, specs: Mapping[str, Spec], read: Callable[[str], np.ndarray], most_bytes: int) -> None:
+def write_sharded(
+    folder: Path, specs: Mapping[str, TensorSpec], read: Callable[[str], np.ndarray], most_bytes: int
+) -> None:
     """`model.safetensors` in `folder` or, where it would be larger than `most_bytes`, shards and their index."""
     shards = list(_split(specs, most_bytes))
     if len(shards) == 1:
@@ -179,7 +170,7 @@ def write_sharded(folder: Path, specs: Mapping[str, Spec], read: Callable[[str],
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _split(specs: Mapping[str, Spec], most_bytes: int) -> Iterable[dict[str, Spec]]:
+def _split(specs: Mapping[str, TensorSpec], most_bytes: int) -> Iterable[dict[str, TensorSpec]]:
     shard, size = {}, 0
     for name, spec in specs.items():
         if shard and size + _bytes(spec) > most_bytes:
@@ -195,5 +186,5 @@ def _is_whole(values: Any, most: int) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value <= most for value in values)
 
 
-def _bytes(spec: Spec) -> int:
+def _bytes(spec: TensorSpec) -> int:
     return math.prod(spec.shape) * spec.dtype.itemsize

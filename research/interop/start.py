@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from research import config as config_lib
-from research.train.program import Program
+from research.train.program import ShardedProgram
 
 _OF_TOKENS = ("embedding", "head", "ctc_head")  # parameters with a row for each token
 
 
-def find(config: Any, task: Any, program: Program, data: Any, experiments: config_lib.Experiments) -> Any:
+def find(config: Any, task: Any, program: ShardedProgram, data: Any, experiments: config_lib.Experiments) -> Any:
     """What becomes of each parameter of `task.model`, see `loading.Loading`; the weights themselves are not read yet.
 
     `experiments` gives the class of the config of a run. Raises ValueError for what cannot be read, does not fit, or a

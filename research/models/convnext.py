@@ -37,7 +37,7 @@ DEPTHWISE = ("batch", "height", "width", "depthwise")
 _init = nn.initializers.truncated_normal(0.02)
 
 
-class Block(nn.Module):
+class ConvNeXtBlock(nn.Module):
     """7x7 depthwise convolution, layer norm, an MLP of four times the width, layer scale, stochastic depth."""
 
     drop_rate: float
@@ -111,7 +111,7 @@ class ConvNeXt(nn.Module):
                 x = norm(name=f"downsample_norm{stage}")(x)
                 x = constrain(conv(width, (2, 2), 2, name=f"downsample{stage}")(x), PICTURE)
             for index in range(blocks):
-                block = Block(
+                block = ConvNeXtBlock(
                     float(next(rates)),
                     spec.layer_scale,
                     spec.epsilon,

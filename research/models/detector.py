@@ -20,7 +20,7 @@ LOGICAL_AXES = ((".*scales", (None,)),)
 POINTS = ("batch", None, None)
 
 
-class Found(NamedTuple):
+class FcosOutputs(NamedTuple):
     """What the head says at every point of every level, the finest level first, row by row; all float32.
 
     class_logits [batch, points, classes]; distances [batch, points, 4] in px to left, top, right and bottom;
@@ -60,7 +60,7 @@ class Head(nn.Module):
     dtypes: dict[str, Any]
 
     @nn.compact
-    def __call__(self, maps: pyramid.Maps) -> Found:
+    def __call__(self, maps: pyramid.Maps) -> FcosOutputs:
         dtype = layers.at_least_float32(self.dtypes["dtype"])
         last = {"dtype": dtype, "param_dtype": self.dtypes["param_dtype"], "kernel_init": nn.initializers.normal(0.01)}
         rare = nn.initializers.constant(-math.log((1 - PRIOR) / PRIOR))
@@ -76,7 +76,7 @@ class Head(nn.Module):
             distances = jnp.exp(jnp.clip(scale * boxes(around), max=8.0)) * stride  # e^8 strides are more than any map
             levels.append([_flat(each) for each in (classes(seen), distances, centre(around))])
         class_logits, distances, centreness = (jnp.concatenate(each, 1) for each in zip(*levels, strict=True))
-        return Found(*(constrain(each, POINTS) for each in (class_logits, distances)), centreness[..., 0])
+        return FcosOutputs(*(constrain(each, POINTS) for each in (class_logits, distances)), centreness[..., 0])
 
 
 class DetectorSpec(Spec):
@@ -124,7 +124,7 @@ class Detector(nn.Module):
         return (*strides[self.spec.finest :], *(strides[-1] * 2**k for k in range(1, self.spec.extra + 1)))
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> Found:
+    def __call__(self, images: jax.Array, train: bool = False) -> FcosOutputs:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         strides = self.strides
         maps = self.backbone(images, train)

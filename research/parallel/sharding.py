@@ -181,7 +181,7 @@ def check_split(params: Any, shardings: Any, mesh: Mesh) -> None:
 
 def path_name(path: tuple[Any, ...]) -> str:
     """`encoder/blocks/mlp/kernel` for a tree path."""
-    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def logical_axes(path: str, table: Table) -> Names:

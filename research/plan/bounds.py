@@ -50,7 +50,7 @@ def _weight_bytes(size: float, sharding: NamedSharding, microbatches: int) -> fl
     return total + 2 * size * _share(copies)
 
 
-class Stack(NamedTuple):
+class LayerStack(NamedTuple):
     """`depth` equal layers over `tokens` of the global batch."""
 
     depth: int
@@ -61,17 +61,17 @@ class Stack(NamedTuple):
     features: int  # of all heads
 
 
-def stacks(task: Any, batch_size: int) -> list[Stack]:
+def stacks(task: Any, batch_size: int) -> list[LayerStack]:
     """The transformer stacks of a task's model; none for other models."""
     model = getattr(task, "model", None)
     if isinstance(spec := getattr(model, "spec", None), EncoderDecoderSpec):
         source, target = (batch_size * length for length in (task.source_length, task.target_length))
         features = spec.num_heads * spec.kv_dim
-        decoder = Stack(spec.decoder_depth, spec.width, target, 3, source + target, features)
-        return [Stack(spec.encoder_depth, spec.width, source, 2, source, features), decoder]
+        decoder = LayerStack(spec.decoder_depth, spec.width, target, 3, source + target, features)
+        return [LayerStack(spec.encoder_depth, spec.width, source, 2, source, features), decoder]
     if isinstance(spec, ViTSpec):
         tokens = batch_size * ((spec.image_size // spec.patch_size) ** 2 + (spec.pool == "cls"))
-        return [Stack(spec.depth, spec.width, tokens, 1 if spec.parallel else 2, tokens, spec.width)]
+        return [LayerStack(spec.depth, spec.width, tokens, 1 if spec.parallel else 2, tokens, spec.width)]
     return []
 
 

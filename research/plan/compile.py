@@ -10,7 +10,7 @@ import jax
 from research.parallel import mesh as mesh_lib
 from research.plan.topology import Topology
 from research.train.feed import check_batch
-from research.train.program import Program, build_program
+from research.train.program import ShardedProgram, build_program
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -33,7 +33,7 @@ class Memory:
 class Compiled:
     """A program, the memory of its train step and the optimised HLO text (None where it does not fit)."""
 
-    program: Program
+    program: ShardedProgram
     memory: Memory
     hlo: str | None
 
@@ -43,7 +43,7 @@ def abstract_batch(config: Any, task: Any) -> dict[str, jax.ShapeDtypeStruct]:
     return task.example(config.train.batch_size)
 
 
-def make_program(config: Any, task: Any, topology: Topology) -> Program:
+def make_program(config: Any, task: Any, topology: Topology) -> ShardedProgram:
     """The config's program over the devices of the topology. Raises ValueError when mesh or batch do not divide."""
     mesh = mesh_lib.make_mesh(config.mesh.sizes, topology.devices)
     check_batch(config, mesh)

@@ -11,7 +11,7 @@ from research.plan.collectives import collectives, total_bytes
 from research.plan.compile import Compiled, abstract_batch, bytes_per_device, compile_step
 from research.plan.roofline import axis_bandwidths, roofline
 from research.plan.topology import Topology
-from research.train.program import Program
+from research.train.program import ShardedProgram
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,12 +124,12 @@ def describe(config: Any, topology: Topology, compiled: Compiled) -> dict[str, A
     }
 
 
-def lower_bound_bytes(config: Any, task: Any, program: Program) -> int:
+def lower_bound_bytes(config: Any, task: Any, program: ShardedProgram) -> int:
     """See `bounds.lower_bound_bytes`."""
     params = program.state.params
     return bounds.lower_bound_bytes(config, task, params, jax.tree.map(lambda leaf: leaf.sharding, params))
 
 
-def hardware_flops(config: Any, task: Any, program: Program) -> int:
+def hardware_flops(config: Any, task: Any, program: ShardedProgram) -> int:
     """Of one train step over all chips: what the program computes, rematerialisation included."""
     return flops.forward_flops(program.train_step, program.state, abstract_batch(config, task))

@@ -22,7 +22,7 @@ def known(mode: str, workdir: str) -> recorded.Recorded | None:
     """What the run in `workdir` has recorded of its data set, where that is enough, which it is for `predict`."""
     if mode != "predict":
         return None
-    folder = rundir.Folder(workdir)
+    folder = rundir.RunDirectory(workdir)
     found = recorded.read(folder.files)
     if found:
         found.folder = folder  # the files of a bucket lie on this machine as long as it lives

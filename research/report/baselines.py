@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research.metrics import metric as metric_lib
 from research.report import formats
-from research.tasks import selecting
 
 BELOW = " · **below its floor**"
 LEGEND = "Floor: the strongest baseline that was measured on the same data, see below; *stated*: by the config alone."
@@ -128,7 +128,7 @@ def _newest_last(rows: Sequence[Row]) -> list[Row]:
 
 
 def _more_is_better(metric: str) -> bool:
-    return selecting.mode(short(metric)) == "max"
+    return metric_lib.mode(short(metric)) == "max"
 
 
 def _distinct(texts: Any) -> str:

@@ -10,7 +10,7 @@ from research.train import rundir
 
 def predictions(workdir: Any) -> tuple[Path, list[dict]]:
     """`predictions.jsonl` of a run and its lines; none where the run has written none."""
-    path = rundir.Folder(workdir).root / "predictions.jsonl"
+    path = rundir.RunDirectory(workdir).root / "predictions.jsonl"
     return path, records.read_lines(path) if path.exists() else []
 
 

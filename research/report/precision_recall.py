@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from research.metrics import box_scores
 from research.report import figures, formats
-from research.tasks import box_scores
 
 
 def draw(workdir: str | os.PathLike) -> Path:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from research.metrics import face_scores
 from research.report import figures, formats
-from research.tasks import face_scores
 
 _SMALLEST = 1e-4  # of the rates of false accepts that are shown
 

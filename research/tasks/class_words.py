@@ -14,15 +14,15 @@ from research.tasks import seq2seq
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassWords(seq2seq.Task):
-    """As seq2seq.Task, but `predict` compares the `classes`, which are the token ids of targets, each with EOS."""
+class ClassWords(seq2seq.Seq2SeqTask):
+    """As Seq2SeqTask, but `predict` compares the `classes`, which are the token ids of targets, each with EOS."""
 
     classes: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def of(cls, task: seq2seq.Task, classes: Sequence[Sequence[int]]) -> "ClassWords":
+    def of(cls, task: seq2seq.Seq2SeqTask, classes: Sequence[Sequence[int]]) -> "ClassWords":
         """`task` with these classes."""
-        fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(seq2seq.Task)}
+        fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(seq2seq.Seq2SeqTask)}
         return cls(**fields, classes=tuple(map(tuple, classes)))
 
     def predict(self, variables: Variables, batch: Batch, rng: jax.Array) -> Outputs:

@@ -12,10 +12,10 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from research.metrics import metric as metric_lib
 from research.parallel.sharding import Table, constrain
 from research.spec import Spec, checks, contracts, field
 from research.spec.contracts import Batch, ClassDataset, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
-from research.tasks import selecting
 
 KEPT = 20  # probabilities of an example that are written
 
@@ -111,7 +111,7 @@ class ImageTask:
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
         """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
-        selecting.check(self.selection[0], means, scored)
+        metric_lib.check(self.selection[0], means, scored)
 
     def _logits(self, variables: Variables, batch: Batch) -> jax.Array:
         return cast(jax.Array, self.model.apply(variables, self._normalise(batch["image"]), train=False))
@@ -141,11 +141,11 @@ class LabelTask(ImageTask):
 
     def scorer(self, data: ClassDataset, split: str) -> contracts.Scorer | None:
         """What collects the predictions for a split of `data` (a data.datasets.Pictures) on the host."""
-        return Scorer(data, split)
+        return ClassificationScorer(data, split)
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(LabelTask):
+class ClassificationTask(LabelTask):
     """As LabelTask, with mixup and cutmix."""
 
     spec: ClassificationSpec = dataclasses.field(default_factory=ClassificationSpec)
@@ -171,7 +171,7 @@ class Task(LabelTask):
         return own * images + (1 - own) * other_images, share * targets + (1 - share) * other_targets
 
 
-class Scorer:
+class ClassificationScorer:
     """Collects the class probabilities of a split."""
 
     def __init__(self, data: ClassDataset, split: str):

@@ -7,14 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 
+from research.metrics import box_scores
+from research.metrics import metric as metric_lib
 from research.models import box_ops
-from research.models.detector import Found, points
+from research.models.detector import FcosOutputs, points
 from research.parallel.sharding import Table, constrain
 from research.spec import Role, Spec, checks, field
 from research.spec.contracts import Batch, LossAux, Outputs, Sums, Totals, Variables
-from research.tasks import box_scores, selecting
 
 FARTHEST = 8  # strides: a level finds boxes whose farthest side is so far from the point, and more than half of it
 _SHARE = checks.between(0, 1)
@@ -53,7 +55,7 @@ class DetectionSpec(Spec, tag="detection"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class DetectionTask:
     """Pure functions over a model of images to what is `Found` at points.
 
     A batch holds `image` uint8 [batch, height, width, 3], `boxes` float32 [batch, max_boxes, 4] (left, top, right and
@@ -72,7 +74,7 @@ class Task:
     @property
     def selection(self) -> tuple[str, str]:
         """What chooses among checkpoints: a metric of the evaluation, and whether more of it is better."""
-        return self.spec.select_by, selecting.mode(self.spec.select_by)
+        return self.spec.select_by, metric_lib.mode(self.spec.select_by)
 
     @property
     def logical_axes(self) -> Table:
@@ -145,11 +147,11 @@ class Task:
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
         """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
-        selecting.check(self.selection[0], means, scored)
+        metric_lib.check(self.spec.select_by, means, scored)
 
-    def scorer(self, data: box_scores.BoxDataset, split: str) -> box_scores.Scorer:
+    def scorer(self, data: box_scores.BoxDataset, split: str) -> box_scores.CocoScorer:
         """What computes mAP on the host."""
-        return box_scores.Scorer(data, split)
+        return box_scores.CocoScorer(data, split)
 
     def targets(self, batch: Batch) -> dict[str, jax.Array]:
         """What each point is to find, by the rules of FCOS with centre sampling; padding finds nothing.
@@ -201,32 +203,21 @@ class Task:
         corners = jnp.concatenate([place - distances[..., :2], place + distances[..., 2:]], axis=-1)
         return corners.clip(0, jnp.array([width, height] * 2, corners.dtype))
 
-    def _losses(self, found: Found, batch: Batch) -> Sums:
+    def _losses(self, found: FcosOutputs, batch: Batch) -> Sums:
         """Focal loss of the classes, GIoU weighted by centre-ness, cross-entropy of centre-ness, with normalisers."""
         targets = self.targets(batch)
         positive, centreness = targets["positive"], targets["centreness"]
         wanted = jax.nn.one_hot(targets["label"], len(self.class_names)) * positive[..., None]
-        class_loss = focal(found.class_logits, wanted, self.spec.focal_alpha, self.spec.focal_gamma)
+        class_loss = optax.losses.sigmoid_focal_loss(
+            found.class_logits, wanted, alpha=self.spec.focal_alpha, gamma=self.spec.focal_gamma
+        )
         class_loss = class_loss * batch["weight"][:, None, None]
         place = self._points()[0]
         boxes = jnp.concatenate([place - found.distances[..., :2], place + found.distances[..., 2:]], axis=-1)
         box_loss = (1 - box_ops.generalised_iou(boxes, targets["box"])) * centreness
-        centre_loss = binary_cross_entropy(found.centreness, centreness) * positive
+        centre_loss = optax.losses.sigmoid_binary_cross_entropy(found.centreness, centreness) * positive
         return {
             "class_loss": (class_loss.sum(), positive.sum()),
             "box_loss": (box_loss.sum(), centreness.sum()),
             "centre_loss": (centre_loss.sum(), positive.sum()),
         }
-
-
-def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Elementwise, of probabilities sigmoid(logits)."""
-    return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-
-
-def focal(logits: jax.Array, targets: jax.Array, alpha: float, gamma: float) -> jax.Array:
-    """Elementwise focal loss (Lin et al., 2017): alpha_t (1 - p_t)^gamma (-log p_t)."""
-    probabilities = jax.nn.sigmoid(logits)
-    missing = jnp.abs(targets - probabilities)  # 1 - p_t
-    balance = alpha * targets + (1 - alpha) * (1 - targets)
-    return balance * missing**gamma * binary_cross_entropy(logits, targets)

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from research.metrics import face_scores
+from research.metrics import metric as metric_lib
 from research.models import faces
 from research.spec import Role, checks, field, invalid
 from research.spec.contracts import Batch, ClassDataset, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
-from research.tasks import classification, face_scores, selecting
+from research.tasks import classification
 
 # What each gives, and of which there is a `name_column_label` for each group.
 METRICS = {
@@ -62,7 +64,7 @@ class FaceSpec(classification.LabelSpec, tag="faces"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(classification.ImageTask):
+class FaceTask(classification.ImageTask):
     """As classification.ImageTask, over a models.faces.FaceModel; labels from num_classes on were not trained on."""
 
     spec: FaceSpec
@@ -70,7 +72,7 @@ class Task(classification.ImageTask):
     @property
     def selection(self) -> tuple[str, str]:
         """What chooses among checkpoints, and whether more ("max") or less of it is better."""
-        return self.spec.select_by, selecting.mode(self.spec.select_by)
+        return self.spec.select_by, metric_lib.mode(self.spec.select_by)
 
     def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
@@ -101,10 +103,10 @@ class Task(classification.ImageTask):
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
         """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
-        selecting.check(self.selection[0], means, scored and bool(self.spec.metrics))
+        metric_lib.check(self.spec.select_by, means, scored and bool(self.spec.metrics))
 
-    def scorer(self, data: "FaceDataset", split: str) -> "Scorer | None":
-        """What scores the embeddings of a split of `data` (a data.faces.Faces) on the host; None without metrics.
+    def scorer(self, data: "FaceDataset", split: str) -> "FaceScorer | None":
+        """What scores the embeddings of a split of `data` (a FaceDataset) on the host; None without metrics.
 
         Raises ValueError for a group that the data do not know, and where there is nobody or no pair to score.
         """
@@ -119,13 +121,13 @@ class Task(classification.ImageTask):
             )
         if "verification" in self.spec.metrics:
             data.pairs(split)
-        return Scorer(self.spec.metrics, self.spec.groups, data, split) if self.spec.metrics else None
+        return FaceScorer(self.spec.metrics, self.spec.groups, data, split) if self.spec.metrics else None
 
     def _embed(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         return cast(tuple[jax.Array, jax.Array], self.model.apply(variables, images, train=False))
 
 
-class Pair(Protocol):
+class PairLike(Protocol):
     """Two images, and whether both show one person."""
 
     @property
@@ -161,12 +163,12 @@ class FaceDataset(ClassDataset, Protocol):
         """The people of a split whose images are in its gallery."""
         ...
 
-    def pairs(self, split: str) -> Sequence[Pair]:
+    def pairs(self, split: str) -> Sequence[PairLike]:
         """The pairs of a split."""
         ...
 
 
-class Scorer:
+class FaceScorer:
     """Collects the embeddings of a split, its gallery included, and scores identification and verification."""
 
     def __init__(self, metrics: tuple[str, ...], groups: tuple[str, ...], data: FaceDataset, split: str):

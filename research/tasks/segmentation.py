@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from research.metrics import metric as metric_lib
 from research.parallel.sharding import Table, constrain
 from research.spec import Role, Spec, checks, field
 from research.spec.contracts import Batch, ClassDataset, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
-from research.tasks import selecting
 from research.tasks.region_losses import REGIONS
 
 _NOT_ALL_ZERO = checks.Check(lambda value: not value or any(cast(tuple[float, ...], value)), "must not all be 0")
@@ -44,7 +44,7 @@ class SegmentationSpec(Spec, tag="segmentation"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class SegmentationTask:
     """Pure functions over a model of images to logits a pixel.
 
     A batch holds `image` uint8 [batch, height, width, 3], `mask` uint8 [batch, height, width], whose numbers from the
@@ -133,11 +133,11 @@ class Task:
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
         """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
-        selecting.check(self.selection[0], means, scored)
+        metric_lib.check(self.selection[0], means, scored)
 
-    def scorer(self, data: "MaskDataset", split: str) -> "Scorer":
+    def scorer(self, data: "MaskDataset", split: str) -> "SegmentationScorer":
         """It keeps the predicted masks; every score is a sum, so it has none of its own."""
-        return Scorer(data, split)
+        return SegmentationScorer(data, split)
 
     def _logits(self, variables: Variables, batch: Batch, train: bool = False, **options) -> Any:
         images = constrain(self._normalised(batch["image"].astype(jnp.float32)), ("batch", "height", "width", None))
@@ -211,7 +211,7 @@ class MaskDataset(ClassDataset, Protocol):
         ...
 
 
-class Scorer:
+class SegmentationScorer:
     """Predicted masks of a split, on the host, for whoever wants to compute a score anew."""
 
     signatures: Mapping[str, str] = {

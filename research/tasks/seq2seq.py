@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from research.metrics import answers, text_scores
+from research.metrics import metric as metric_lib
 from research.models import decoding
 from research.models.layers import at_least_float32
 from research.parallel.sharding import Table
 from research.spec import Role, Spec, checks, field, invalid
 from research.spec.contracts import Batch, LossAux, Outputs, Sums, Totals, Variables
-from research.tasks import answers, selecting, text_scores
 
 DECODERS = ("beam", "greedy", "sample")
 _SIDES = ("source", "target")
@@ -91,9 +92,9 @@ class EncoderDecoderTask:
     """Pure functions over an encoder-decoder such as `seq2seq.Seq2Seq`.
 
     A batch holds `index` int32 [batch] and `weight` float32 [batch], which is 0 for padding, and int32 [batch, length]
-    `source`, `source_segments`, `source_positions` and the same of `target`, as `research/data/text.py` makes them
-    (with `model.sentence_length`, `source` is [batch, length, sentence_length]). The decoder reads `target` one place
-    later, with `bos` before each of the examples of a row.
+    `source`, `source_segments`, `source_positions` and the same of `target`, see `research/data/text/dataset.py` (with
+    `model.sentence_length`, `source` is [batch, length, sentence_length]). The decoder reads `target` shifted right by
+    one, with `bos` before each of the examples of a row.
     """
 
     model: nn.Module
@@ -122,7 +123,7 @@ class EncoderDecoderTask:
     @property
     def selection(self) -> tuple[str, str]:
         """What chooses among checkpoints: a metric of the evaluation, and whether more or less of it is better."""
-        return self.spec.select_by, selecting.mode(self.spec.select_by)
+        return self.spec.select_by, metric_lib.mode(self.spec.select_by)
 
     def example(self, batch_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
         """The shapes and dtypes of a batch, for compiling ahead of time."""
@@ -203,14 +204,14 @@ class EncoderDecoderTask:
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
         """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
-        name, metrics = self.selection[0], self.spec.metrics
-        selecting.check(name, means, scored and bool(metrics))
+        name, metrics = self.spec.select_by, self.spec.metrics
+        metric_lib.check(name, means, scored and bool(metrics))
         if name not in means:
             answers.check_gives(metrics, name, means)
 
-    def scorer(self, data: answers.TextDataset, split: str) -> answers.Scorer | None:
+    def scorer(self, data: answers.TextDataset, split: str) -> answers.TextScorer | None:
         """What scores the answers to a split of `data` on the host; None without metrics."""
-        return answers.Scorer(self.spec.metrics, data, split) if self.spec.metrics else None
+        return answers.TextScorer(self.spec.metrics, data, split) if self.spec.metrics else None
 
     def _search(self, step, cache, count: int, rng: jax.Array) -> decoding.Result:
         """Tokens [count, num_return, max_decode_length] and scores [count, num_return], the best first."""
@@ -248,7 +249,7 @@ class EncoderDecoderTask:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(EncoderDecoderTask):
+class Seq2SeqTask(EncoderDecoderTask):
     """As EncoderDecoderTask, from tokens, of which training may hide some."""
 
     spec: Seq2SeqTaskSpec

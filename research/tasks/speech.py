@@ -32,7 +32,7 @@ class SpeechTaskSpec(EncoderDecoderTaskSpec, tag="speech"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(EncoderDecoderTask):
+class SpeechTask(EncoderDecoderTask):
     """As EncoderDecoderTask, but a batch's `source` is float32 [batch, frames, mels], one sound a row.
 
     `source_segments` and `source_positions` count the places of the encoder, each of `model.spec.shortening` frames.

@@ -9,17 +9,17 @@ from research.tasks import classification
 
 
 @dataclasses.dataclass(frozen=True)
-class Task(classification.LabelTask):
+class VideoTask(classification.LabelTask):
     """As classification.LabelTask over clips, whose probabilities are saved and scored class by class."""
 
     served = "clips"
 
-    def scorer(self, data: ClassDataset, split: str) -> "Scorer":
-        """What collects the predictions for a split of `data` (a data.clips.Clips) on the host."""
-        return Scorer(data, split)
+    def scorer(self, data: ClassDataset, split: str) -> "ClipScorer":
+        """What collects the predictions for a split of `data` (a ClipDataset) on the host."""
+        return ClipScorer(data, split)
 
 
-class Scorer(classification.Scorer):
+class ClipScorer(classification.ClassificationScorer):
     """Collects the class probabilities of a split, and scores each class."""
 
     def result(self) -> dict[str, float]:

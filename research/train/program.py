@@ -7,7 +7,7 @@ meshes. There is no second copy.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Wrapped
 
+from research.checkpoint.checksums import tree_checksums
 from research.parallel import mesh as mesh_lib
 from research.parallel import sharding
 from research.spec.contracts import DataT, Task, Tree, Variables
@@ -24,7 +25,7 @@ from research.train.settings import Experiment
 
 
 @struct.dataclass
-class State:
+class TrainState:
     """Everything that a step changes. `mutable` holds collections such as batch statistics; `ema` averages of both."""
 
     step: jax.Array
@@ -45,7 +46,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class ShardedProgram:
     """Jitted functions with explicit shardings; each can also be lowered on the abstract `state` and a batch.
 
     `init() -> state`, `train_step(state, batch) -> (state, metrics)` (the state is donated), `eval_step(variables,
@@ -59,7 +60,7 @@ class Program:
     eval_step: Wrapped
     predict_step: Wrapped
     checksums: Wrapped
-    state: State  # abstract: shapes, dtypes and shardings
+    state: TrainState  # abstract: shapes, dtypes and shardings
     batch_sharding: NamedSharding
 
     @property
@@ -68,7 +69,7 @@ class Program:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
 
-def build_program(config: Experiment, task: Task[DataT], mesh: Mesh) -> Program:
+def build_program(config: Experiment, task: Task[DataT], mesh: Mesh) -> ShardedProgram:
     """The program of `config` and `task` on `mesh`; nothing is computed here, so the mesh need not be attached.
 
     Raises ValueError as `abstract_state` does.
@@ -103,19 +104,19 @@ def build_program(config: Experiment, task: Task[DataT], mesh: Mesh) -> Program:
             traced, in_shardings=in_shardings, out_shardings=out_shardings, compiler_options=compiler_options, **options
         )
 
-    return Program(
+    return ShardedProgram(
         mesh=mesh,
         init=jit(init, (), shardings),
         train_step=jit(train_step, (shardings, batch), (shardings, replicated), donate_argnums=0),
         eval_step=jit(task.evaluate, (variables, batch), replicated),
         predict_step=jit(predict, (variables, batch, replicated), replicated),
-        checksums=jit(_checksums, (shardings,), replicated),
+        checksums=jit(tree_checksums, (shardings,), replicated),
         state=state,
         batch_sharding=batch,
     )
 
 
-def abstract_state(config: Experiment, task: Task[DataT], mesh: Mesh) -> State:
+def abstract_state(config: Experiment, task: Task[DataT], mesh: Mesh) -> TrainState:
     """The shapes, dtypes and shardings of the state of `config` and `task` on `mesh`.
 
     Raises ValueError when the model splits nothing over an axis of the mesh, or fsdp too little of a large model.
@@ -147,16 +148,16 @@ def _initialiser(config, task):
     return functools.partial(_init, task, transform, config.seed, bool(config.train.ema)), transform
 
 
-def _init(task, transform, seed, with_ema) -> State:
+def _init(task, transform, seed, with_ema) -> TrainState:
     variables = task.init(jax.random.key(seed))
     params = variables["params"]
     mutable = {name: tree for name, tree in variables.items() if name != "params"}
     # Copies, since a buffer must not be donated twice.
     ema = jax.tree.map(lambda leaf: jnp.copy(_at_least_float32(leaf)), dict(variables)) if with_ema else {}
-    return State(jnp.zeros((), jnp.int32), params, mutable, transform.init(params), ema)
+    return TrainState(jnp.zeros((), jnp.int32), params, mutable, transform.init(params), ema)
 
 
-def _train_step(task, transform, learning_rate, seed, accumulate, ema_decay, state: State, batch):
+def _train_step(task, transform, learning_rate, seed, accumulate, ema_decay, state: TrainState, batch):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     totals = task.totals(batch)
 
@@ -181,7 +182,7 @@ def _train_step(task, transform, learning_rate, seed, accumulate, ema_decay, sta
         )
     metrics = {name: total / jnp.maximum(weight, 1) for name, (total, weight) in sums.items()}
     metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(state.step)}
-    return State(state.step + 1, params, mutable, opt_state, ema), metrics
+    return TrainState(state.step + 1, params, mutable, opt_state, ema), metrics
 
 
 def _at_least_float32(leaf: jax.Array) -> jax.Array:
@@ -212,31 +213,13 @@ def _accumulate(gradients, mutable, batch, microbatches: int, unroll: bool):
     return carry
 
 
-def _state_shardings(state: State, table, mesh: Mesh) -> State:
+def _state_shardings(state: TrainState, table, mesh: Mesh) -> TrainState:
     variables = lambda tree: sharding.parameter_shardings(tree, table, mesh)
     collections = lambda trees: {name: variables(tree) for name, tree in trees.items()}
-    return State(
+    return TrainState(
         step=NamedSharding(mesh, PartitionSpec()),  # pyright: ignore[reportArgumentType]  it stands for an array
         params=variables(state.params),
         mutable=collections(state.mutable),
         opt_state=sharding.optimizer_shardings(state.opt_state, state.params, table, mesh),
         ema=collections(state.ema),
     )
-
-
-def _checksums(tree: Any) -> jax.Array:
-    """One uint32 a leaf: the sum of its 32-bit words, each times an odd number that depends on its place.
-
-    Integer sums wrap and do not depend on their order, so the checksum is the same on every mesh. An odd factor keeps
-    every flipped bit visible, and distinct factors make an exchange of words visible.
-    """
-
-    def checksum(leaf):
-        bits = jax.lax.bitcast_convert_type(leaf, {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32))
-        place, stride = jnp.zeros(bits.shape, jnp.uint32), 1
-        for axis in reversed(range(bits.ndim)):
-            place += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride & 0xFFFFFFFF)
-            stride *= bits.shape[axis]
-        return (bits.astype(jnp.uint32) * (2 * (place * jnp.uint32(0x9E3779B1)) + 1)).sum(dtype=jnp.uint32)
-
-    return jnp.stack([checksum(leaf) for leaf in jax.tree.leaves(tree)])

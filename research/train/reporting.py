@@ -1,6 +1,7 @@
 """What the config file of a run says of its result, which lies in `result.json` so that reports need nothing else.
 
-metric, direction         the main metric, and whether its "max" or its "min" is best
+metric, direction         the main metric, and whether its "max" or its "min" is best: as declared in
+                          research/metrics/metric.py, or by RESULT for a metric of one's own
 also                      the metrics that stand beside it
 floor, reference          what it is compared with, each with its `_source`
 over                      the field that repeats a run as a seed does, such as `data.fold`
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from research import config as config_lib
-from research.tasks import selecting
+from research.metrics import metric as metric_lib
 
 _SAID = ("floor", "floor_source", "reference", "reference_source")
 
@@ -28,7 +29,7 @@ def of_file(source: Mapping[str, Any], file: str) -> dict[str, Any]:
     over = said.get("over")
     return {
         "metric": said["metric"],
-        "direction": selecting.mode(said["metric"].rpartition("/")[2]),
+        "direction": said.get("direction") or metric_lib.mode(said["metric"].rpartition("/")[2]),
         "also": list(said.get("also", ())),
         **{key: said.get(key) for key in _SAID},
         "over": over or "seed",

@@ -15,14 +15,14 @@ import jax
 
 from research import config as config_lib
 from research.measure import timeline
-from research.train.program import Program
+from research.train.program import ShardedProgram
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def describe(
     config: Any,
-    program: Program,
+    program: ShardedProgram,
     data: Any,
     workdir: Path,
     revision: tuple[str, bool],

@@ -15,15 +15,15 @@ from etils import epath
 
 from research import config as config_lib
 from research import files
+from research.checkpoint import seal
 from research.data import recorded
-from research.train import seal
 
 HISTORY = "config_history.jsonl"  # the configs that a run had before that of config.json, the first one first
 _KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl", "run.log", HISTORY)
 _KEPT += (recorded.FILE, recorded.VOCABULARY)
 
 
-class Folder:
+class RunDirectory:
     """A run directory: `root` as it was named, where the checkpoints lie, and `files`, where all else is written.
 
     They are one folder on a disk. For a `gs://` URL, `files` is a temporary folder of this machine, because an object
@@ -67,7 +67,7 @@ class Folder:
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
-def prediction_paths(folder: Folder, files: Sequence[str]) -> dict[str, Path]:
+def prediction_paths(folder: RunDirectory, files: Sequence[str]) -> dict[str, Path]:
     """For each of `files` where its answers are written, without suffix: `folder.files`/predict/NAME; to be pushed.
 
     Raises ValueError where two of them would have one name.
@@ -174,7 +174,7 @@ def writing(workdir: str | os.PathLike, how: str = "written") -> Iterator[None]:
         raise ValueError(f"--workdir={shown} cannot be {how}: {error.strerror or error}; choose another") from None
 
 
-def config_of(folder: Folder, name: str) -> Mapping[str, Any]:
+def config_of(folder: RunDirectory, name: str) -> Mapping[str, Any]:
     """The config of a run directory, from config.json or else from the newest checkpoint.
 
     Raises ValueError, which calls it `name`, where neither is there.

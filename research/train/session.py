@@ -4,22 +4,22 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, NoReturn
+from typing import Any, Generic, NoReturn, cast
 
 import jax
 
 from research import config as config_lib
 from research import numerics
+from research.checkpoint.store import Checkpoints
 from research.measure import profile, progress
 from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
 from research.parallel import processes
 from research.spec.contracts import DataT, Scorer, Task
 from research.train import lock, preemption, reporting, result, rundir
-from research.train.checkpoint import Checkpoints
 from research.train.evaluation import evaluate
 from research.train.feed import check_batch
-from research.train.program import Program, State, build_program
+from research.train.program import ShardedProgram, TrainState, build_program
 from research.train.settings import Experiment
 
 
@@ -27,7 +27,7 @@ def build(
     config: Experiment,
     task: Task[DataT],
     devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  jaxlib has no stubs
-) -> Program:
+) -> ShardedProgram:
     """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked.
 
     Raises ValueError where one of them does not fit, and on a CPU where XLA computes wrongly.
@@ -49,7 +49,7 @@ class Session(Generic[DataT]):
         self.name, self.writes = str(workdir), write
         self.log = progress.Log() if write else None  # who asks for the process here would start JAX unshielded
         rundir.check_workdir(workdir, write)
-        self.folder = rundir.Folder(workdir)
+        self.folder = rundir.RunDirectory(workdir)
         self.workdir, files = self.folder.root, self.folder.files
         self.revision = result.revision()  # now, since the tree may change while the run goes on
         self.reported = reporting.of_config(config) if write else {}  # and so may the config file
@@ -125,7 +125,7 @@ class Session(Generic[DataT]):
         if processes.is_main():
             progress.say(line)
 
-    def score_split(self, state: State, split: str, scorer: Scorer | None = None) -> dict[str, float] | None:
+    def score_split(self, state: TrainState, split: str, scorer: Scorer | None = None) -> dict[str, float] | None:
         """See `evaluation.evaluate`; None when SIGTERM comes on the way."""
         return evaluate(
             self.program, self.task, self.data, state.evaluated, split, self.settings.eval_batch_size,
@@ -154,7 +154,7 @@ class Session(Generic[DataT]):
         self.checkpoints.close()
         return {"step": step, "metrics": values}
 
-    def restore_selected(self) -> tuple[int, State]:
+    def restore_selected(self) -> tuple[int, TrainState]:
         """The step and the state of the checkpoint that `config.train.select` names."""
         best = self.settings.select == "best"
         restored = self.checkpoints.restore(self.program, best)
@@ -167,7 +167,7 @@ class Session(Generic[DataT]):
         self.validated[step] = meta.get("validation", {})
         if self.data.is_prepared:  # which answering about a picture does not need
             self.check_data(meta)
-        return step, state
+        return step, cast(TrainState, state)
 
     def check_config(self, meta: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint with this `meta` is of a config that this run must not differ from."""

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from research import config as config_lib
+from research.checkpoint import interrupts
+from research.checkpoint.store import has_steps
 from research.command import FULL, Failure
 from research.files import sealed
 from research.measure import flops, progress
@@ -19,15 +21,14 @@ from research.measure.clock import Clock, describe
 from research.measure.timeline import lost_seconds, read
 from research.parallel import processes
 from research.spec.contracts import DataT, HostBatch, Task
-from research.train import interrupts, prediction, preemption, result, rundir, summary
+from research.train import prediction, preemption, result, rundir, summary
 from research.train.ahead import Ahead
-from research.train.checkpoint import has_steps
 from research.train.feed import local_rows, to_mesh
-from research.train.program import Program, State
+from research.train.program import ShardedProgram, TrainState
 from research.train.session import Session, build
 from research.train.settings import Experiment
 
-__all__ = ["Predictor", "Run", "Start", "Weights", "build", "predict", "run"]
+__all__ = ["Predictor", "Start", "TrainingRun", "Weights", "build", "predict", "run"]
 
 
 _INTERRUPTED_S = 60  # how long Ctrl-C waits for what is being saved
@@ -36,7 +37,7 @@ _INTERRUPTED_S = 60  # how long Ctrl-C waits for what is being saved
 class Weights(Protocol):
     """Weights that a fresh state begins with; see `interop/start.py`."""
 
-    def state(self, state: State) -> State:
+    def state(self, state: TrainState) -> TrainState:
         """The fresh `state` with these weights in it."""
         ...
 
@@ -52,7 +53,7 @@ class Weights(Protocol):
 class Start(Protocol):
     """What finds the weights that `config.train.init_from` names."""
 
-    def __call__(self, config: Experiment, task: Task[DataT], program: Program, data: DataT, /) -> Weights:
+    def __call__(self, config: Experiment, task: Task[DataT], program: ShardedProgram, data: DataT, /) -> Weights:
         """The weights. Raises ValueError for those that do not fit."""
         ...
 
@@ -76,7 +77,7 @@ def run(
     """
     if mode != "train":
         return Session(config, task, data, workdir).evaluate()
-    training = Run(config, task, data, workdir, start)
+    training = TrainingRun(config, task, data, workdir, start)
     try:
         content = training.train()
     except Exception as error:
@@ -115,7 +116,7 @@ class Predictor:
         return self._predict(examples, rows)
 
 
-class Run(Session[DataT]):
+class TrainingRun(Session[DataT]):
     """A session that trains and writes."""
 
     def __init__(
@@ -235,7 +236,7 @@ class Run(Session[DataT]):
         if processes.is_main():
             self.data.record(self.folder.files)
 
-    def _begin(self) -> State:
+    def _begin(self) -> TrainState:
         """A fresh state, with the weights of `config.train.init_from`."""
         state = self.program.init()
         if self.weights is None:

@@ -10,9 +10,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from research.baselines import boxes, clips, faces, scoring, sounds, texts, vectors
 from research.baselines.base import Baseline
-from research.data import text
+from research.data.text import dataset as text
 from research.tasks import segmentation
-from research.tasks.classification import Task
+from research.tasks.classification import ClassificationTask
 from research.tasks.segmentation import SegmentationSpec
 
 RNG = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def test_accuracy_is_that_of_the_task():
         counts={"test": 4}, num_classes=3, image_shape=(2, 2, 1), class_names=("a", "b", "c"), name="toy",
         reference=lambda split, index: {"class": "abcb"[index]},
     )  # fmt: skip
-    task = Task(None, (2, 2, 1), (0.0,), (1.0,))
+    task = ClassificationTask(None, (2, 2, 1), (0.0,), (1.0,))
     assert scoring.labelled(task, data, "test", np.array([0, 1, 1, 1])).values == {"accuracy": 0.75}
 
 
@@ -241,7 +241,9 @@ def test_masks_are_scored_as_the_task_scores_them():
     from research.baselines.masks import Masks
 
     (batch,) = Canvas().eval_batches("test", 4)
-    task = segmentation.Task(None, Canvas.class_names, (8, 6, 3), (0.0,), (1.0,), SegmentationSpec(flip_average=True))
+    task = segmentation.SegmentationTask(
+        None, Canvas.class_names, (8, 6, 3), (0.0,), (1.0,), SegmentationSpec(flip_average=True)
+    )
     valid = batch["mask"] < 2
     predicted = np.where(batch["image"][..., 1] > 100, 1, 0)
     predicted[2, :, 0] = 1
@@ -258,7 +260,7 @@ def test_embeddings_are_those_of_an_image_and_its_mirror_image():
     data = SimpleNamespace(image_shape=(1, 2, 1))
     for flip, expected in ((False, [[0.6, 0.8], [1, 0]]), (True, [[0.5**0.5] * 2] * 2)):
         task = SimpleNamespace(scorer=lambda data, split: scorer, spec=SimpleNamespace(flip_average=flip))
-        kind = faces.Faces(task, data)
+        kind = faces.FaceBaselines(task, data)
         kind._pixels = lambda split, lighting: pixels
         kind.scores("test", lambda of: of("as it is"))
         assert np.allclose(scorer.embedding, expected)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from research.data import prepare
-from research.data.builders import cifar10_jpeg
+from research.data.images.builders import cifar10_jpeg
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,13 +10,14 @@ import pytest
 import scipy.io
 from tensorflow_datasets.proto import tf_example_pb2
 
-from research.data import datasets, prepare, records, sources
-from research.data.spec import ImageSpec
+from research.data import prepare, records, sources
+from research.data.images import classification
+from research.data.images.spec import ImageSpec
 from tests.data.conftest import ROOT, encoded_picture, run_python, write_cifar10
 
 
 def cifar10(data_dir):
-    return datasets.load(ImageSpec(name="cifar10_jpeg", dir=str(data_dir)))
+    return classification.load(ImageSpec(name="cifar10_jpeg", dir=str(data_dir)))
 
 
 def test_cifar10_keeps_the_bytes_and_holds_out_the_last_tenth(tmp_path):
@@ -132,10 +133,11 @@ def test_the_command_line(tmp_path, monkeypatch):
 def test_tensorflow_is_never_imported(tmp_path):
     script = f"""
 import sys
-from research.data import datasets, prepare
-from research.data.spec import ImageSpec
+from research.data import prepare
+from research.data.images import classification
+from research.data.images.spec import ImageSpec
 prepare.prepare("digits", data_dir={str(tmp_path)!r})
-data = datasets.load(ImageSpec(name="digits", dir={str(tmp_path)!r}))
+data = classification.load(ImageSpec(name="digits", dir={str(tmp_path)!r}))
 next(data.train_batches(0, 8)), next(data.eval_batches("test", 8)), data.fingerprint
 print([name for name in sys.modules if name.partition(".")[0] == "tensorflow"])
 """
@@ -188,7 +190,7 @@ def write_imagenet(folder, synsets=SYNSETS, per_class=102):
 def test_imagenet_from_archives_like_the_original_ones(tmp_path):
     archives = write_imagenet(tmp_path / "a")
     prepare.prepare("imagenet2012", manual_dir=str(archives), data_dir=str(tmp_path))
-    data = datasets.load(ImageSpec(name="imagenet2012", dir=str(tmp_path), image_size=16, crop="inception"))
+    data = classification.load(ImageSpec(name="imagenet2012", dir=str(tmp_path), image_size=16, crop="inception"))
     assert data.counts == {"train": 300, "validation": 6, "test": 6}
     labels = [data.class_names.index(synset) for synset in SYNSETS]
     source = data.prepared.source("test")

@@ -9,8 +9,9 @@ import time
 import numpy as np
 import pytest
 
+from research.checkpoint.reading import CheckpointTensors
 from research.cli.experiments import config_class
-from research.interop import imports, loading, runs
+from research.interop import imports, loading
 from research.parallel import processes
 from tests.distributed.pod import Pod, examples_read
 from tests.interop.test_init_from import big_vision_file
@@ -122,6 +123,6 @@ def test_two_processes_begin_with_the_weights_of_a_checkpoint(source, tmp_path):
     )  # fmt: skip
     report = json.loads((workdir / "init_from.json").read_text())
     assert report["fresh"] == {} and report["left_over"] == []
-    tensors = runs.Tensors(workdir / "checkpoints/1")
+    tensors = CheckpointTensors(workdir / "checkpoints/1")
     for name, leaf in loading.leaves_of({"params": params}).items():
         np.testing.assert_allclose(tensors.read(name), leaf, rtol=1e-6, atol=1e-12)

@@ -12,7 +12,7 @@ from experiments.detection import main
 from research import config as configs
 from research.cli.experiments import config_class
 from research.data import prepare
-from research.data.builders import shapes
+from research.data.images.builders import shapes
 from research.interop import checkpoints, exports, loading, stablehlo
 from research.models import resnet
 from tests.experiments.conftest import ROOT

@@ -8,7 +8,8 @@ from PIL import Image
 
 from experiments.driving_segmentation import main
 from research import config as configs
-from research.data import image_files, prepare
+from research.data import prepare
+from research.data.images import files as image_files
 from research.report import confusion
 from tests.experiments.conftest import ROOT
 

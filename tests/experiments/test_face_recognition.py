@@ -10,7 +10,7 @@ from PIL import Image
 from experiments.face_recognition import main
 from research import config as configs
 from research.data import prepare
-from research.data.builders import random_patterns
+from research.data.images.builders import random_patterns
 from research.report import figures, roc
 from tests.experiments.conftest import ROOT
 

@@ -14,7 +14,7 @@ from tests.flags import one_device
 
 EXPERIMENT = """
 from research.data import datasets
-from research.data.spec import ImageSpec
+from research.data.images.spec import ImageSpec
 from research.models.vit import ViT, ViTSpec
 from research.spec import checks, field
 from research.tasks import classification

@@ -16,8 +16,8 @@ from PIL import Image
 
 from research import config as configs
 from research.data import prepare
-from research.data.builders import dial_tones
-from research.data.builders.spelled_numbers import spell
+from research.data.sound.builders import dial_tones
+from research.data.text.builders.spelled_numbers import spell
 from tests.experiments.conftest import BIN, ROOT
 from tests.tpu_scripts.conftest import install_fake
 

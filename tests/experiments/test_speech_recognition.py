@@ -10,8 +10,9 @@ import soundfile
 from experiments.speech_recognition import main
 from research import config as configs
 from research.command import Failure
-from research.data import audio, prepare
-from research.data.builders import dial_tones
+from research.data import prepare
+from research.data.sound import audio
+from research.data.sound.builders import dial_tones
 from research.tasks import speech
 from tests.experiments.conftest import ROOT
 
@@ -118,7 +119,7 @@ def test_confidence_is_the_mean_probability_of_a_token():
 def test_every_size_of_the_config_reaches_the_task():
     config = configs.load(CONFIG, "cpu", ["data.dir=/nowhere"])
     task, data = config.build()
-    assert isinstance(task, speech.Task) and task.model.spec.shortening == 4 and task.source_length == 120
+    assert isinstance(task, speech.SpeechTask) and task.model.spec.shortening == 4 and task.source_length == 120
     assert task.example(2)["source"].shape == (2, 480, 40) and data.frames == 640  # to learn from, and at most
     without = configs.load(CONFIG, "cpu", ["task.ctc_weight=0.0", "task.decoder=greedy"])
     assert task.model.ctc and not without.build()[0].model.ctc

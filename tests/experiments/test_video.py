@@ -11,7 +11,7 @@ from experiments.video import main
 from research import config as configs
 from research.cli.experiments import config_class
 from research.data import prepare
-from research.data.builders import moving_digits
+from research.data.clips.builders import moving_digits
 from research.interop import checkpoints, exports, loader, loading, stablehlo
 from research.train import trainer
 from tests.experiments.conftest import ROOT

@@ -69,7 +69,7 @@ def test_a_backbone_of_another_kind_is_refused(pretrained):
 
 def run_of(model, tensors):
     """A checkpoint of a run of ours that holds these tensors."""
-    specs = {name: safetensors.Spec(value.shape, value.dtype) for name, value in tensors.items()}
+    specs = {name: safetensors.TensorSpec(value.shape, value.dtype) for name, value in tensors.items()}
     there = types.SimpleNamespace(specs=specs, read=tensors.__getitem__, there=lambda name: name)
     table = lambda model, paths: [layouts.Row(path, path) for path in paths]
     inner = model.backbone

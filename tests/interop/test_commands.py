@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from research import config as config_lib
+from research.checkpoint.store import Checkpoints
 from research.cli.experiments import config_class
 from research.interop import __main__ as interop
 from research.interop import exports, imports, loading, runs
 from research.train import optimizer, trainer
-from research.train.checkpoint import Checkpoints
 from tests.interop import reference
 from tests.interop.reference import torch
 

@@ -7,13 +7,14 @@ import jax
 import numpy as np
 import pytest
 
+from research.checkpoint.reading import CheckpointTensors
+from research.checkpoint.store import Checkpoints
 from research.cli import experiments
-from research.interop import loading, npz, positions, runs, start
+from research.interop import loading, npz, positions, start
 from research.interop.families import big_vision
 from research.models.vit import ViT
 from research.tasks import classification
 from research.train import trainer
-from research.train.checkpoint import Checkpoints
 from tests.train import toy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -42,7 +43,7 @@ def config_of(path, **overrides):
 
 def task_of(image_size=4, classes=4, **fields):
     model = ViT.of(classes, image_size=image_size, **(SIZE | fields))
-    return classification.Task(model, (image_size, image_size, 1), (128.0,), (74.0,))
+    return classification.ClassificationTask(model, (image_size, image_size, 1), (128.0,), (74.0,))
 
 
 def begun(config, task, devices=None):
@@ -80,7 +81,7 @@ def test_a_run_begins_with_the_weights_and_keeps_the_report(tmp_path, capsys):
     }), task_of(), toy.Data(), tmp_path / "run", experiments.start)  # fmt: skip
 
     folder = tmp_path / "run/checkpoints/4"
-    tensors = runs.Tensors(folder)
+    tensors = CheckpointTensors(folder)
     for name, leaf in loading.leaves_of({"params": params}).items():
         if not name.startswith("head"):
             np.testing.assert_allclose(tensors.read(name), leaf, rtol=1e-6, atol=1e-12)
@@ -140,7 +141,7 @@ def test_a_run_directory_is_a_source_too(tmp_path):
     trainer.run("train", config, toy.make_task(), toy.Data(), tmp_path / "first")
     tensors_at = tmp_path / "first/checkpoints/3"
 
-    tensors = runs.Tensors(tensors_at)
+    tensors = CheckpointTensors(tensors_at)
     assert set(tensors.specs) == {"head/bias", "head/kernel", "hidden/kernel", "norm/bias", "norm/scale", "norm/mean", "norm/var"}  # noqa: E501  # fmt: skip
     program = trainer.build(config, toy.make_task())
     state = Checkpoints(str(tmp_path / "first/checkpoints"), 1, 1, "max").restore(program)[1]
@@ -219,10 +220,10 @@ def test_arrays_that_a_run_has_not_saved_are_refused(tmp_path):
     config = toy.make_config(**{"train.steps": 4, "train.eval_every": 2, "train.checkpoint_every": 2})
     trainer.run("train", config, toy.make_task(), toy.Data(), tmp_path / "run")
     folder = tmp_path / "run/checkpoints"
-    before = runs.Tensors(folder / "4")
+    before = CheckpointTensors(folder / "4")
     name = next(iter(before.specs))
     before.read(name)
     for source, target in (("2/state", "aside"), ("4/state", "2/state"), ("aside", "4/state")):
         (folder / source).rename(folder / target)
     with pytest.raises(ValueError, match=rf"checkpoint {folder}/4 is damaged \(the checksum of .* differs\); move it"):
-        runs.Tensors(folder / "4").read(name)
+        CheckpointTensors(folder / "4").read(name)

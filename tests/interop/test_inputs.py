@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from research.cli.experiments import config_class
-from research.data import audio, datasets, image_files, images, sound_files, speech, utterances
-from research.data.spec import ImageSpec
+from research.data.images import classification, transforms
+from research.data.images import files as image_files
+from research.data.images.spec import ImageSpec
+from research.data.sound import audio, speech, utterances
+from research.data.sound import files as sound_files
 from research.interop import checkpoints, imports, preprocessing
 from tests.interop import reference
 from tests.interop.reference import torch, transformers
@@ -54,8 +57,8 @@ def ours(folder, path, family="vit"):
     """What `research.data` makes of a file, with the settings that an import writes."""
     settings, _ = preprocessing.of_images(folder, family, 3, None, 224)
     shape = (None, None, 3)
-    _, evaluate = datasets.transforms(ImageSpec(**settings), shape, "image", "label")
-    pixels = images.to_array(evaluate.picture(image_files.read(str(path), 3))).astype(np.float32)
+    _, evaluate = classification.make_transforms(ImageSpec(**settings), shape, "image", "label")
+    pixels = transforms.to_array(evaluate.picture(image_files.read(str(path), 3))).astype(np.float32)
     return (pixels - np.float32(settings["mean"])) / np.float32(settings["std"])
 
 
@@ -213,7 +216,7 @@ def test_a_text_gives_the_text_of_transformers(tmp_path):
 
 
 def test_a_text_gives_the_ids_of_transformers(tmp_path):
-    from research.data.vocabulary import Vocabulary
+    from research.data.text.vocabulary import Vocabulary
 
     lines = vocabulary(tmp_path)
     theirs = transformers.T5Tokenizer.from_pretrained(tmp_path, extra_ids=0)
@@ -299,7 +302,9 @@ def test_a_sound_file_gives_the_logits_of_whisper(tmp_path):
     data = json.loads((tmp_path / "run/config.json").read_text())["data"]
     mel = audio.LogMel(speech.SpeechSpec(**data))
     frames = round(data["max_seconds"] * data["sample_rate"]) // mel.hop
-    arrays = utterances.ToArrays(mel, frames, 4, 2, silence=data["padding"] == "silence")((samples, np.array([3, 1])))
+    arrays = utterances.UtterancesToArrays(mel, frames, 4, 2, silence=data["padding"] == "silence")(
+        (samples, np.array([3, 1]))
+    )
     expected = extractor(samples, sampling_rate=rate, return_tensors="pt")["input_features"]
     np.testing.assert_allclose(arrays["source"], expected[0].T, atol=1e-4)
     ids = np.array([[7, 3, 9, 20]])

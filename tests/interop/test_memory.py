@@ -11,7 +11,7 @@ import pytest
 from research import numerics
 from research.interop import loading
 from research.interop.families import t5
-from research.interop.safetensors import Spec, write_sharded
+from research.interop.safetensors import TensorSpec, write_sharded
 from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 
 SIZE = {"width": 512, "encoder_depth": 24, "decoder_depth": 24, "num_heads": 8, "kv_dim": 64, "mlp_dim": 2816}
@@ -41,7 +41,7 @@ def save(folder, **size):
     rows, specs = {row.ours: row for row in t5.table(model)}, {}
     for path, leaf in loading.leaves_of(loading.abstract(model)).items():
         shape = rows[path].their_shape(leaf.shape)
-        specs |= {name: Spec(shape, np.dtype(np.float32)) for name in rows[path].names(leaf.shape)}
+        specs |= {name: TensorSpec(shape, np.dtype(np.float32)) for name in rows[path].names(leaf.shape)}
     write_sharded(folder, specs, lambda name: rng.random(specs[name].shape, np.float32), 100_000_000)
     (folder / "config.json").write_text(json.dumps(t5.config(model)))
     return sum(4 * int(np.prod(spec.shape)) for spec in specs.values())

@@ -8,11 +8,11 @@ import pytest
 
 from research import config as config_lib
 from research.cli.experiments import config_class
-from research.data import audio, utterances
+from research.data.sound import audio, utterances
 from research.interop import __main__ as interop
 from research.interop import exports, imports, runs, safetensors, start
 from research.interop.families import whisper
-from research.interop.safetensors import Spec
+from research.interop.safetensors import TensorSpec
 from research.models import decoding
 from research.train import trainer
 from tests.interop import reference
@@ -222,7 +222,7 @@ def test_other_words_and_a_ctc_head_begin_afresh(saved, imported, source):
 def test_an_export_leaves_a_ctc_head_behind(saved, imported):
     class Ours:
         specs = dict(runs.open_run(imported, config_class).tensors.specs) | {
-            "ctc_head": Spec((24, 40), np.dtype(np.float32))
+            "ctc_head": TensorSpec((24, 40), np.dtype(np.float32))
         }
 
         def read(self, name):
@@ -243,7 +243,7 @@ def test_spectrograms_are_those_of_whisper(imported):
     data = json.loads((imported / "config.json").read_text())["data"]
     settings = {name: data[name] for name in ("sample_rate", "normalise", "edges", "range_db")}
     mel = audio.LogMel(audio.MelSpec(**settings, mels=80))
-    transform = utterances.ToArrays(mel, 400, 4, 2, silence=data["padding"] == "silence")
+    transform = utterances.UtterancesToArrays(mel, 400, 4, 2, silence=data["padding"] == "silence")
     rng = np.random.default_rng(0)
     for samples in (64_000, 40_123, 900):
         time = np.arange(samples) / 16_000

@@ -81,18 +81,20 @@ def make_task(name, dtype, **settings):
     if name == "speech":
         model = SPEECH(dtype=dtype, param_dtype=dtype)
         spec = speech_task.SpeechTaskSpec(label_smoothing=0.1, max_decode_length=7, ctc_weight=0.4, **settings)
-        return speech_task.Task(model, spec, 13, 13, BOS, EOS, UNK, mels=6)
+        return speech_task.SpeechTask(model, spec, 13, 13, BOS, EOS, UNK, mels=6)
     if name in TEXTS:
         length = 13 if name == "whisper" else 16
         spec = seq2seq_task.Seq2SeqTaskSpec(
             label_smoothing=0.1, z_loss=0.01, word_dropout=0.1, max_decode_length=7, **settings
         )
-        return seq2seq_task.Task(TEXTS[name](dtype=dtype, param_dtype=dtype), spec, length, length, BOS, EOS, UNK)
+        return seq2seq_task.Seq2SeqTask(
+            TEXTS[name](dtype=dtype, param_dtype=dtype), spec, length, length, BOS, EOS, UNK
+        )
     if name == "faces":  # whose centres are a vocabulary of people
         backbone = resnet.ResNet.of(0, dtype, dtype, stage_sizes=(1, 1), block="basic", width=8, stem="half")
         model = faces.FaceModel.of(backbone, 10, param_dtype=dtype, embed_dim=16, flatten=True, embed_dropout=0.2)
         spec = faces_task.FaceSpec(margin_size=0.3, scale=8.0)
-        return faces_task.Task(model, (8, 8, 3), (128.0,) * 3, (74.0,) * 3, spec)
+        return faces_task.FaceTask(model, (8, 8, 3), (128.0,) * 3, (74.0,) * 3, spec)
     if name in CLIPS:
         model = CLIPS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
         shape, spec = (model.spec.frames, 8, 8, 3), classification.LabelSpec(label_smoothing=0.1)
@@ -100,7 +102,7 @@ def make_task(name, dtype, **settings):
     model = MODELS[name](num_classes=10, dtype=dtype, param_dtype=dtype)
     size = SIZES.get(name, SMALL["image_size"])
     spec = classification.ClassificationSpec(label_smoothing=0.1, mixup=0.4)
-    return classification.Task(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, spec)
+    return classification.ClassificationTask(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, spec)
 
 
 def make_program(name, sizes, dtype, platform=None, **settings):
@@ -132,7 +134,7 @@ def make_batch(task):
         tokens = rng.integers(4, task.model.vocab_size, (16, len(places))) * (segments > 0)
         for name, rows in (("", tokens), ("_segments", segments), ("_positions", positions)):
             batch[side + name] = np.broadcast_to(rows, tokens.shape).astype(np.int32)
-    if isinstance(task, speech_task.Task):
+    if isinstance(task, speech_task.SpeechTask):
         return batch | make_sounds(rng)
     if task.model.sentence_length:
         words = np.arange(task.model.sentence_length)

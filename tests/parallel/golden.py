@@ -15,7 +15,7 @@ from jax.sharding import AbstractMesh, AxisType
 from research import config as config_lib
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import path_name
-from research.train.program import State, abstract_state
+from research.train.program import TrainState, abstract_state
 
 FOLDER = Path(__file__).parent.parent / "golden" / "shardings"
 ROOT = FOLDER.parents[2]
@@ -45,7 +45,7 @@ def describe(leaf: jax.ShapeDtypeStruct) -> str:
     return f"{'x'.join(map(str, leaf.shape)) or 'scalar'} {leaf.dtype}: {', '.join(axes) or '-'}"
 
 
-def abstract(config: str, sizes: dict[str, int]) -> State:
+def abstract(config: str, sizes: dict[str, int]) -> TrainState:
     """The state of a full-size config on a mesh that no device belongs to."""
     source = config_lib.Source.parse(str(ROOT / config))
     config = config_lib.load(source.file, source.variant)

@@ -80,7 +80,7 @@ def test_a_program_moves_what_the_bound_says(microbatches):
 
 
 MODEL = vit.ViT.of(10, image_size=32, patch_size=8, width=64, depth=3, mlp_dim=128, num_heads=8, pool="mean")
-TASK = classification.Task(MODEL, (32, 32, 3), (0.0,), (1.0,))
+TASK = classification.ClassificationTask(MODEL, (32, 32, 3), (0.0,), (1.0,))
 BLOCKS = 3 * (4 * 64 * 64 + 2 * 64 * 128)  # the matrices of the layers
 BATCH = 64
 TOKENS = 16
@@ -130,7 +130,7 @@ def test_sequence_parallelism_gathers_keys_and_values():
 def test_an_encoder_decoder_has_two_stacks_and_cross_attention():
     spec = Seq2SeqSpec(width=64, encoder_depth=2, decoder_depth=3, num_heads=8, kv_dim=4, mlp_dim=64)
     lengths, ids = {"source_length": 12, "target_length": 8}, {"bos": 3, "eos": 1, "unk": 2}
-    task = seq2seq.Task(Seq2Seq(spec, 50), seq2seq.Seq2SeqTaskSpec(), **lengths, **ids)
+    task = seq2seq.Seq2SeqTask(Seq2Seq(spec, 50), seq2seq.Seq2SeqTaskSpec(), **lengths, **ids)
     tokens = {"source": BATCH * 12, "target": BATCH * 8}
     tensor = 2 * 4 * (2 * 2 * tokens["source"] + 3 * 3 * tokens["target"]) * 64 * 7 / 8
     assert bounds.activation_bytes(task, ONES | {"tensor": 8}, BATCH, 2) == pytest.approx(tensor)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.data import detection
+from research.data.images import detection
 from tests.running import run
 
 GREY, RED = (90, 90, 90), (250, 30, 30)

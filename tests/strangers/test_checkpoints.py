@@ -24,7 +24,7 @@ SLOW_SAVES = "tests.strangers.slow_saves"
 
 
 @dataclasses.dataclass(frozen=True)
-class Scripted(classification.Task):
+class Scripted(classification.ClassificationTask):
     """The toy, whose evaluations of the validation split give the scores that a test wants, one after the other."""
 
     scores: list = dataclasses.field(default_factory=list)
@@ -41,7 +41,10 @@ class Scripted(classification.Task):
 
 
 def scripted(scores, mode="min"):
-    toy_fields = {field.name: getattr(toy.make_task(), field.name) for field in dataclasses.fields(classification.Task)}
+    toy_fields = {
+        field.name: getattr(toy.make_task(), field.name)
+        for field in dataclasses.fields(classification.ClassificationTask)
+    }
     return Scripted(**toy_fields, scores=list(scores), mode=mode)
 
 

@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from research.data import faces
-from research.data.spec import FaceDataSpec
+from research.data.images import faces
+from research.data.images.spec import FaceDataSpec
 from tests.running import run
 
 PAIRS = "a/1.png,a/2.png,1\na/1.png,b/1.png,0\na/2.png,a/3.png,1\na/2.png,b/2.png,0\n"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.data import segmentation
+from research.data.images import segmentation
 from tests.running import run
 from tests.strangers.test_boxes import BOX, HEIGHT, INVERSE, WIDTH, refused, write_image
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from research.data import sound_files
+from research.data.sound import files as sound_files
 from tests.running import run
 
 RATE = 16_000

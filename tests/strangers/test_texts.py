@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from research.data import text
+from research.data.text import dataset as text
 from tests.running import run
 
 PAIRS = [(f"a small house {number}", f"ein kleines Haus {number}") for number in range(30)]

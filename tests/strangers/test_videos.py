@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.data import video_files
+from research.data.clips import files as video_files
 from tests.running import run
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.tasks.class_words import ClassWords
-from research.tasks.seq2seq import Seq2SeqTaskSpec, Task
+from research.tasks.seq2seq import Seq2SeqTask, Seq2SeqTaskSpec
 
 CLASSES = ((5, 6, 1), (7, 1), (8, 9, 4, 1))
 
@@ -14,7 +14,7 @@ CLASSES = ((5, 6, 1), (7, 1), (8, 9, 4, 1))
 def test_probabilities_are_those_of_the_classes_and_add_up_to_one():
     spec = Seq2SeqSpec(width=16, encoder_depth=2, decoder_depth=1, num_heads=2, kv_dim=8, mlp_dim=32)
     model = Seq2Seq(spec, 20, max_source_length=8, max_target_length=8)
-    task = Task(model, Seq2SeqTaskSpec(), source_length=8, target_length=8, bos=3, eos=1, unk=2)
+    task = Seq2SeqTask(model, Seq2SeqTaskSpec(), source_length=8, target_length=8, bos=3, eos=1, unk=2)
     words = ClassWords.of(task, CLASSES)
     variables = task.init(jax.random.key(0))
     source = np.array([[4, 5, 6, 1, 0, 0, 0, 0], [9, 8, 7, 6, 5, 1, 0, 0]], np.int32)

@@ -18,7 +18,9 @@ class Linear(nn.Module):
 
 
 def make(**settings):
-    return classification.Task(Linear(), (4, 4, 1), (100.0,), (50.0,), classification.ClassificationSpec(**settings))
+    return classification.ClassificationTask(
+        Linear(), (4, 4, 1), (100.0,), (50.0,), classification.ClassificationSpec(**settings)
+    )
 
 
 def make_batch(count=6, seed=0):

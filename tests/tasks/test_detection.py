@@ -24,12 +24,12 @@ class Fixed(nn.Module):
         parameter = lambda name, *shape: self.param(name, nn.initializers.normal(1.0), (len(PLACES), *shape))
         every = lambda x: jnp.broadcast_to(x, (rows, *x.shape))
         distances = 10 * jnp.exp(0.3 * parameter("distances", 4))
-        return detector.Found(every(parameter("classes", 2)), every(distances), every(parameter("centre")))
+        return detector.FcosOutputs(every(parameter("classes", 2)), every(distances), every(parameter("centre")))
 
 
 def make(**settings):
     spec = detection.DetectionSpec(**settings)
-    return detection.Task(Fixed(), NAMES, SHAPE, 4, (128.0,) * 3, (64.0,) * 3, spec)
+    return detection.DetectionTask(Fixed(), NAMES, SHAPE, 4, (128.0,) * 3, (64.0,) * 3, spec)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 from sklearn import metrics
 
-from research.data import pairs
+from research.data.images import pairs
 from research.models import faces as models
 from research.tasks import faces
 
@@ -26,7 +26,7 @@ class Linear(nn.Module):
 
 
 def make(**settings):
-    return faces.Task(Linear(), (4, 4, 1), (100.0,), (50.0,), faces.FaceSpec(**({"scale": 8.0} | settings)))
+    return faces.FaceTask(Linear(), (4, 4, 1), (100.0,), (50.0,), faces.FaceSpec(**({"scale": 8.0} | settings)))
 
 
 def make_batch(count=6, people=3, seed=0):
@@ -141,7 +141,7 @@ class People:
     def pairs(self, split):
         every = [(a, b) for a in range(20) for b in range(a)]
         every += [(0, 22), (0, 24)]  # of the second, the picture is one of the gallery
-        return [pairs.Pair(f"{a}", f"{b}", int(a % 4 == b % 4), place % 5) for place, (a, b) in enumerate(every)]
+        return [pairs.ImagePair(f"{a}", f"{b}", int(a % 4 == b % 4), place % 5) for place, (a, b) in enumerate(every)]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ class Pixelwise(nn.Module):
 
 def make(model=None, **settings):
     spec = segmentation.SegmentationSpec(**settings)
-    return segmentation.Task(model or Pixelwise(), NAMES, (5, 6, 3), (100.0,) * 3, (50.0,) * 3, spec)
+    return segmentation.SegmentationTask(model or Pixelwise(), NAMES, (5, 6, 3), (100.0,) * 3, (50.0,) * 3, spec)
 
 
 def make_batch(count=6, seed=0):

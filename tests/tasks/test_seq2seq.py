@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from research.data.packing import ToArrays
+from research.data.text.packing import PackedToArrays
+from research.metrics import text_scores
 from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.parallel import mesh as mesh_lib
-from research.tasks import seq2seq, text_scores
+from research.tasks import seq2seq
 from research.train import evaluation, feed
 from research.train.program import build_program
 from tests.train import toy
@@ -38,7 +39,7 @@ class Bigram(nn.Module):
 
 def make(model=None, **settings):
     model = model or Seq2Seq(Seq2SeqSpec(**NET), VOCAB)
-    return seq2seq.Task(model, seq2seq.Seq2SeqTaskSpec(**settings), *LENGTHS, BOS, EOS, UNK)
+    return seq2seq.Seq2SeqTask(model, seq2seq.Seq2SeqTaskSpec(**settings), *LENGTHS, BOS, EOS, UNK)
 
 
 def make_pairs(count, seed=0):
@@ -49,7 +50,7 @@ def make_pairs(count, seed=0):
 
 def make_batch(rows, padding=0):
     """Rows of pairs as a batch, and after them rows of padding."""
-    arrays = [ToArrays(*LENGTHS)(row) for row in rows]
+    arrays = [PackedToArrays(*LENGTHS)(row) for row in rows]
     arrays += [{name: np.zeros_like(array) for name, array in arrays[0].items()}] * padding
     index = np.concatenate([np.arange(len(rows)), np.full(padding, -1)]).astype(np.int32)
     batch = {name: np.stack([row[name] for row in arrays]) for name in arrays[0]}

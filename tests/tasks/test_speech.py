@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from research.metrics import text_scores
 from research.models.speech import Recogniser, RecogniserSpec
-from research.tasks import seq2seq, speech, text_scores
+from research.tasks import seq2seq, speech
 
 VOCAB, PLACES, LENGTH, MELS, EOS = 12, 8, 5, 6, 1
 NET = {"width": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "kv_dim": 8, "mlp_dim": 32}
@@ -19,7 +20,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 def make(**settings):
     spec = speech.SpeechTaskSpec(**{"max_decode_length": LENGTH, "decoder": "greedy"} | settings)
     model = Recogniser(RecogniserSpec(**NET, strides=(2, 2)), VOCAB, ctc=spec.ctc_weight > 0)
-    return speech.Task(model, spec, PLACES, LENGTH, bos=3, eos=EOS, unk=2, mels=MELS)
+    return speech.SpeechTask(model, spec, PLACES, LENGTH, bos=3, eos=EOS, unk=2, mels=MELS)
 
 
 def make_batch(targets=((4, 5, 5), (6,), (7, 8, 9, 10)), places=(8, 3, 6), padding=1):

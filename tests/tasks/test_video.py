@@ -19,7 +19,7 @@ class Five:
 
 @pytest.fixture
 def scorer():
-    scorer = video.Scorer(Five(), "test")
+    scorer = video.ClipScorer(Five(), "test")
     rows = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.9, 0.1, 0], [1, 0, 0]])
     scorer.add({"index": np.array([0, 1, 2, 3, 4, -1]), "weight": np.array([1, 1, 1, 1, 1, 0]), "probabilities": rows})
     return scorer

@@ -54,7 +54,7 @@ def metrics_of(folder, step, evaluated=False):
 
 
 def test_metrics_are_in_the_bucket_once_pushed_and_are_continued(bucket):
-    folder = rundir.Folder(URL)
+    folder = rundir.RunDirectory(URL)
     rundir.claim(folder.files, toy.make_config(seed=1), write=True)
     metrics = metrics_of(folder, 0)
     metrics.write(1, {"train/loss": 2.0})
@@ -69,7 +69,7 @@ def test_metrics_are_in_the_bucket_once_pushed_and_are_continued(bucket):
     metrics.write(3, {"train/loss": 0.5})  # killed here
 
     # Another machine, restored to step 1: what came after it is forgotten.
-    again = rundir.Folder(URL)
+    again = rundir.RunDirectory(URL)
     assert again.files != folder.files
     assert rundir.claim(again.files, toy.make_config(seed=1), write=True) == []
     with pytest.raises(ValueError, match=f"{URL} belongs to another config"):
@@ -83,11 +83,11 @@ def test_metrics_are_in_the_bucket_once_pushed_and_are_continued(bucket):
 
 
 def test_a_file_that_is_deleted_leaves_the_bucket_and_others_are_not_written_again(bucket):
-    folder = rundir.Folder(URL)
+    folder = rundir.RunDirectory(URL)
     for name in ("result.json", "config.json"):
         rundir.write_json(folder.files / name, {})
     folder.push()
-    again = rundir.Folder(URL)
+    again = rundir.RunDirectory(URL)
     (again.files / "result.json").unlink()
     Bucket.store["/bucket/runs/one/config.json"].seek(0, 2)
     Bucket.store["/bucket/runs/one/config.json"].write(b"touched")  # would be lost, were it written again
@@ -97,7 +97,7 @@ def test_a_file_that_is_deleted_leaves_the_bucket_and_others_are_not_written_aga
 
 
 def test_a_folder_on_a_disk_is_used_as_it_is(tmp_path):
-    folder = rundir.Folder(tmp_path / "run")
+    folder = rundir.RunDirectory(tmp_path / "run")
     assert folder.root == folder.files == tmp_path / "run"
     folder.push()
     assert not (tmp_path / "run").exists()
@@ -105,19 +105,19 @@ def test_a_folder_on_a_disk_is_used_as_it_is(tmp_path):
 
 def test_another_kind_of_url_and_a_missing_package_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="--workdir=http://host/run is not supported; give a folder or gs://"):
-        rundir.Folder("http://host/run")
+        rundir.RunDirectory("http://host/run")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"--workdir=gs://bucket/runs/one needs the package gcsfs"):
-        rundir.Folder(URL)
+        rundir.RunDirectory(URL)
 
 
 def test_answers_to_files_of_one_name_would_be_one(tmp_path):
-    assert rundir.prediction_paths(rundir.Folder(tmp_path), ["a/1.jpg", "b/2.png"]) == {
+    assert rundir.prediction_paths(rundir.RunDirectory(tmp_path), ["a/1.jpg", "b/2.png"]) == {
         "a/1.jpg": tmp_path / "predict/1",
         "b/2.png": tmp_path / "predict/2",
     }
     with pytest.raises(ValueError, match=r"two inputs are called 1, and so would be their answers"):
-        rundir.prediction_paths(rundir.Folder(tmp_path), ["a/1.jpg", "b/2.png", "b/1.jpg"])
+        rundir.prediction_paths(rundir.RunDirectory(tmp_path), ["a/1.jpg", "b/2.png", "b/1.jpg"])
 
 
 def test_the_config_that_a_run_began_with_is_kept(tmp_path):

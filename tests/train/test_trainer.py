@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from research.checkpoint.store import Checkpoints
 from research.measure import timeline
 from research.measure.chips import Chip
 from research.tasks import classification
 from research.train import evaluation, rundir, trainer
-from research.train.checkpoint import Checkpoints
 from tests.train import toy
 
 
@@ -152,7 +152,7 @@ class Scorer:
         path.write_text(json.dumps(self.right))
 
 
-class ScoredTask(classification.Task):
+class ScoredTask(classification.ClassificationTask):
     def derived(self, means):
         return {"perplexity": np.exp(means["loss"])}
 
@@ -161,7 +161,9 @@ class ScoredTask(classification.Task):
 
 
 def test_predictions_are_scored_on_the_host_at_the_end_or_at_every_evaluation(tmp_path):
-    task = ScoredTask(**{f.name: getattr(toy.make_task(), f.name) for f in dataclasses.fields(classification.Task)})
+    task = ScoredTask(
+        **{f.name: getattr(toy.make_task(), f.name) for f in dataclasses.fields(classification.ClassificationTask)}
+    )
     for when, validated in (("test", set()), ("all", {4, 8, 12})):
         workdir = tmp_path / when
         config = toy.make_config(**{"train.score": when, "mesh.data": 4, "mesh.fsdp": 2})
@@ -195,7 +197,7 @@ def test_settings_are_checked(tmp_path):
 def test_mfu_counts_products_once_forward_and_for_each_gradient(tmp_path, monkeypatch):
     chip = Chip("fast", {"float32": 1e6}, 0, 0.0, 0.0, 0, cores=2)
     monkeypatch.setattr(trainer, "chip_of", lambda kind: chip)
-    run = trainer.Run(toy.make_config(), toy.make_task(), toy.Data(), tmp_path / "run")
+    run = trainer.TrainingRun(toy.make_config(), toy.make_task(), toy.Data(), tmp_path / "run")
     # 16 pictures of 16 pixels through 16 units to 4 classes: the pixels need no gradient, the units do.
     hidden, head = 2 * 16 * 16 * 16, 2 * 16 * 16 * 4
     assert run._mfu_of_one == pytest.approx((2 * hidden + 3 * head) / (8 * 1e6 / 2))

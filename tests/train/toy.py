@@ -97,7 +97,7 @@ def make_config(**overrides) -> Experiment:
     return dataclasses.replace(config, source=Source(experiment="toy", file="toy.py", digest="0" * 12))
 
 
-def make_task(**settings) -> classification.Task:
+def make_task(**settings) -> classification.ClassificationTask:
     """The task with label smoothing and mixup on."""
     spec = classification.ClassificationSpec(**({"label_smoothing": 0.1, "mixup": 0.4} | settings))
-    return classification.Task(Net(), (4, 4, 1), (128.0,), (74.0,), spec)
+    return classification.ClassificationTask(Net(), (4, 4, 1), (128.0,), (74.0,), spec)

@@ -39,7 +39,7 @@ HIDDEN, LINKED, LOOSE, EMPTY = "hidden", "links to a file that is read", "outsid
 NO_FILES = "links to nothing, or no files"
 
 
-class Found(NamedTuple):
+class FoundFiles(NamedTuple):
     """Split -> its files below the root, sorted; and reason -> what is left out for it."""
 
     splits: dict[str, list[Path]]
@@ -62,7 +62,7 @@ def is_hidden(path: PurePath) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-def find(root: Path, suffixes: Container[str], what: str, expected: str, beside: Collection[str] = ()) -> Found:
+def find(root: Path, suffixes: Container[str], what: str, expected: str, beside: Collection[str] = ()) -> FoundFiles:
     """Finds the files with these suffixes in class folders below `root`.
 
     Args:
@@ -103,7 +103,7 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
     if Path() not in places:
         loose += [file for file in files if len(file.parts) == 1]
     left_out.setdefault(LOOSE, []).extend(loose)
-    found = Found(splits, {reason: sorted(paths) for reason, paths in left_out.items() if paths})
+    found = FoundFiles(splits, {reason: sorted(paths) for reason, paths in left_out.items() if paths})
     for split, each in splits.items():
         if not each:
             seen = f"; {described(found.left_out)}" if found.left_out else ""
@@ -111,7 +111,7 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
     return found
 
 
-def check_classes(root: Path, found: Found, what: str) -> None:
+def check_classes(root: Path, found: FoundFiles, what: str) -> None:
     """Raises ValueError for a single class, for one that is not trained on, and for parts of another layout."""
     classes = found.classes("train")
     _check_parts(root, classes)

@@ -8,7 +8,7 @@ import numpy as np
 
 from research.interop.family import Family, Read, require
 from research.interop.layouts import Layout, Row
-from research.interop.safetensors import Spec
+from research.interop.safetensors import TensorSpec
 from research.models.vit import ViT
 
 _BLOCK = "Transformer/encoderblock_{layer}"
@@ -54,7 +54,7 @@ def table(model: ViT) -> list[Row]:
     ]
 
 
-def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
+def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """See `Family`; there is no config."""
     query, up, patches = (
         _shape(specs, name.format(layer=0), rank)
@@ -92,7 +92,7 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, An
     }
 
 
-def _shape(specs: Mapping[str, Spec], name: str, rank: int) -> tuple[int, ...]:
+def _shape(specs: Mapping[str, TensorSpec], name: str, rank: int) -> tuple[int, ...]:
     if name not in specs:
         raise ValueError(f"{name} is missing; a ViT of big_vision has one for each layer or model")
     if len(specs[name].shape) != rank:

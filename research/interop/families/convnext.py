@@ -15,7 +15,7 @@ from research.interop.family import (
     with_prefix,
 )  # fmt: skip
 from research.interop.layouts import CONV, LINEAR, Row
-from research.interop.safetensors import Spec
+from research.interop.safetensors import TensorSpec
 from research.models.convnext import ConvNeXt
 
 
@@ -61,7 +61,7 @@ def _block(ours: str, theirs: str) -> list[Row]:
     ]
 
 
-def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
+def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """See `Family`."""
     require_theirs(config, hidden_act=GELU, patch_size=(4,))
     depths, widths = sizes(config, "depths"), sizes(config, "hidden_sizes")

@@ -14,7 +14,7 @@ from research.interop.family import (
     with_prefix,
 )  # fmt: skip
 from research.interop.layouts import CONV, LINEAR, Row
-from research.interop.safetensors import Spec
+from research.interop.safetensors import TensorSpec
 from research.models.resnet import BLOCKS, ResNet
 
 _CONVOLUTIONS = {"basic": 2, "bottleneck": 3}  # of a block
@@ -41,7 +41,7 @@ def table(model: ResNet) -> list[Row]:
     return [*rows, Row("head/kernel", "classifier.1.weight", LINEAR), Row("head/bias", "classifier.1.bias")]
 
 
-def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
+def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """See `Family`."""
     require_theirs(
         config, layer_type=BLOCKS, hidden_act=("relu",), downsample_in_first_stage=(False,),

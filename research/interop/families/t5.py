@@ -6,7 +6,7 @@ from typing import Any
 
 from research.interop.family import Family, flag, number, require, require_theirs, size
 from research.interop.layouts import FROM_HEADS, LINEAR, Row
-from research.interop.safetensors import Spec
+from research.interop.safetensors import TensorSpec
 from research.models.seq2seq import Seq2Seq
 
 _ENCODER, _DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
@@ -54,7 +54,7 @@ _MLPS = {
 }  # fmt: skip
 
 
-def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
+def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """See `Family`."""
     width, kv_dim, mlp_dim, heads = (size(config, field) for field in ("d_model", "d_kv", "d_ff", "num_heads"))
     depth = size(config, "num_layers")

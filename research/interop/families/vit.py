@@ -15,7 +15,7 @@ from research.interop.family import (
     with_prefix,
 )  # fmt: skip
 from research.interop.layouts import CONV, FLAT, FROM_HEADS, LINEAR, Row
-from research.interop.safetensors import Spec
+from research.interop.safetensors import TensorSpec
 from research.models.vit import ViT
 
 _POSITIONS = "vit.embeddings.position_embeddings"
@@ -50,7 +50,7 @@ TABLE = [
 GELU = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # theirs -> ours
 
 
-def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
+def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """See `Family`."""
     width, depth, heads = (size(config, f) for f in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
     mlp_dim, image_size, patch_size = (size(config, f) for f in ("intermediate_size", "image_size", "patch_size"))

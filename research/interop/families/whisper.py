@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.interop.family import Family, require, require_theirs, size, with_prefix
-from research.interop.layouts import CONV1D, FLAT, FROM_HEADS, LINEAR, Row, Tensors
-from research.interop.safetensors import Spec
+from research.interop.layouts import CONV1D, FLAT, FROM_HEADS, LINEAR, Row, TensorSource
+from research.interop.safetensors import TensorSpec
 from research.models import positions
 from research.models.speech import Recogniser
 
@@ -75,7 +75,7 @@ def table(model: Recogniser) -> list[Row]:
 _ACTIVATIONS = {"gelu": "gelu_exact", "gelu_new": "gelu_tanh", "relu": "relu"}  # theirs -> ours
 
 
-def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, Any]:
+def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """See `Family`."""
     width, heads, mlp_dim = (size(config, f) for f in ("d_model", "encoder_attention_heads", "encoder_ffn_dim"))
     depth, decoder_depth, vocab_size = (size(config, f) for f in ("encoder_layers", "decoder_layers", "vocab_size"))
@@ -114,7 +114,7 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> dict[str, An
     }
 
 
-def settle(fields: Mapping[str, Any], tensors: Tensors) -> dict[str, Any]:
+def settle(fields: Mapping[str, Any], tensors: TensorSource) -> dict[str, Any]:
     """See `Family`: whether the positions of the encoder are sinusoids still, which nothing but their values says."""
     shape = (fields["max_source_length"], fields["width"])
     if _SINUSOIDS not in tensors.specs:
@@ -170,7 +170,7 @@ def config(model: Recogniser) -> dict[str, Any]:
     }
 
 
-def sizes(specs: Mapping[str, Spec]) -> dict[str, Any]:
+def sizes(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """See `Family`."""
     return {"num_mel_bins": specs["model.encoder.conv1.weight"].shape[1]}
 

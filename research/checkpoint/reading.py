@@ -1,0 +1,57 @@
+"""The parameters of a checkpoint, read one at a time, without a program or a mesh."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_dtypes  # noqa: F401  so that NumPy knows bfloat16 by its name
+import numpy as np
+import orbax.checkpoint as ocp
+
+from research.checkpoint import leaves as leaf_names
+from research.checkpoint import seal
+from research.checkpoint.checksums import array_checksum
+
+
+class TensorSpec(NamedTuple):
+    """Shape and dtype of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class CheckpointTensors:
+    """What a checkpoint evaluates: `specs` by the paths of parameters and statistics, and `read`."""
+
+    def __init__(self, step: Path):
+        """Of the checkpoint in the folder `step`."""
+        self._step, self._state = step, step / "state"
+        meta = seal.read(step)
+        leaves = meta["leaves"]
+        self._checksums = {name: leaf[2] for name, leaf in leaves.items()}
+        self.trained_on: str = meta["data_fingerprint"] or ""  # of its data; none where weights were imported
+        self._leaves = leaf_names.evaluated(leaves)
+        self.specs = {
+            path: TensorSpec(tuple(leaves[name][0]), np.dtype(leaves[name][1])) for path, name in self._leaves.items()
+        }
+        self._last: tuple[str, np.ndarray] | None = None
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor, read whole; the last one is kept, since it may be asked for a layer or a shard at a time.
+
+        Raises ValueError where it is not what the run has saved.
+        """
+        if self._last is None or self._last[0] != name:
+            self._last = None
+            item, how = 0, ocp.RestoreArgs(restore_type=np.ndarray)
+            for key in reversed(self._leaves[name].split("/")):
+                item, how = {key: item}, {key: how}
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                arguments = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
+                tree = checkpointer.restore(self._state.absolute(), args=arguments)
+            for key in self._leaves[name].split("/"):
+                tree = tree[key]
+            tensor = np.asarray(tree)
+            if array_checksum([tensor], tensor.dtype) != self._checksums[self._leaves[name]]:
+                raise ValueError(f"checkpoint {self._step} is damaged (the checksum of {name} differs); move it away")
+            self._last = name, tensor
+        return self._last[1]

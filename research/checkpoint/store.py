@@ -1,0 +1,318 @@
+"""Checkpoints that are verified when they are read.
+
+Orbax writes them asynchronously and commits each with one rename. Beside the state lies what Orbax does not check (see
+`seal.py`): the score, and the shape, dtype and checksum of every leaf. A step that cannot be read, or whose checksums
+differ, is moved aside by a run that trains; one that only reads passes over it, since another run may be at work there.
+
+On several processes all of them save and restore together, in a folder that all of them reach.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as policies
+
+from research.checkpoint import interrupts, loops, seal
+from research.command import Failure
+from research.parallel import processes
+from research.parallel.sharding import path_name
+from research.spec.contracts import Program, State
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which leaves preemption to `preemption.Flag`.
+
+    Its own look at it tells JAX the number of the saved step, where the flag counts ticks. Processes that are to stop
+    after the largest number of all would then wait for one that has passed, and SIGTERM would be lost.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
+class Checkpoints:
+    """The checkpoints of a run: the newest `keep_last`, and the best `keep_best` by the score they were saved with."""
+
+    def __init__(
+        self,
+        directory: str,
+        keep_last: int,
+        keep_best: int,
+        mode: str,
+        warn: Callable[[str], None] = print,
+        write: bool = True,
+    ):
+        """With `write`, what an earlier save left half-written is removed; other than that nothing is deleted yet.
+
+        Raises ValueError for checkpoints of a version that kept no checksum of scores.
+        """
+        self._directory = epath.Path(directory)
+        self._warn, self._mode, self._write = warn, mode, write
+        self._kept = functools.partial(seal.kept, last=keep_last, best=keep_best, mode=mode)
+        self._options = ocp.CheckpointManagerOptions(
+            preservation_policy=_Retention(lambda: self._kept(self._entries())),
+            cleanup_tmp_directories=write,
+            lightweight_initialize=True,  # what Orbax would read of each step has no checksum
+        )
+        self._manager = _Manager(self._directory, options=self._options)
+        self._pending: int | None = None
+        self._closed = False
+        self._loops = contextlib.ExitStack()  # while something is being written
+        self._known: dict[int, seal.Entry] = {}
+        self._known = self._inspect()
+
+    def save(self, program: Program, step: int, state: State, meta: Mapping[str, Any], score: float | None) -> None:
+        """Starts to write `state`; `score`, if it was evaluated, is what keep-best compares. Returns before it is done.
+
+        A score that is not finite counts as none. A step that is on disk gets its score, and nothing else is written.
+        Raises Failure when this or the save before it cannot be written.
+        """
+        self.wait()
+        with interrupts.held():
+            sums = jax.device_get(program.checksums(state))
+            leaves = {name: [*entry, int(total)] for (name, entry), total in zip(_describe(state), sums, strict=True)}
+            entry = seal.Entry.of(score)
+            sealed = seal.seal(meta, step, entry, leaves)
+            if step in self._manager.all_steps():
+                if entry.evaluated:
+                    self._rescore(step, sealed)
+                    self._known[step] = entry
+                    self.retain()
+                return
+            self._known[step] = entry
+            self._pending = step
+            args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
+            self._loops.enter_context(loops.drained())
+            with self._writing():
+                self._manager.save(step, args=args, force=True)
+
+    def restore(self, program: Program, best: bool = False) -> tuple[int, State, dict[str, Any]] | None:
+        """`(step, state, meta)` of the newest checkpoint that is intact, or of the best one; None when there is none.
+
+        Raises ValueError when an intact checkpoint does not fit the program's state. On several processes it leaves
+        when array data cannot be read: perhaps one process alone sees that, so they cannot go on together; a new start
+        can.
+        """
+        while (step := self.best_step() if best else self.latest_step()) is not None:
+            try:
+                meta, state, misfit = self._read(step, program)
+            except _UnreadableError as error:
+                raise SystemExit(str(error)) from error  # with 1: no mistake of the user, and worth another try
+            except Exception as error:  # noqa: BLE001  JSONDecodeError, KeyError, ValueError, plain Exception ...
+                self._set_aside({step: _brief(error)})
+                continue
+            if state is None:
+                raise ValueError(f"checkpoint {self._directory / str(step)} does not fit this config: {misfit}")
+            return step, state, meta
+        return None
+
+    def _read(self, step: int, program: Program) -> tuple[dict[str, Any], State | None, str | None]:
+        """Meta and state of a checkpoint, verified, and what keeps it from fitting the program's state.
+
+        A step that one of several processes cannot read is moved aside by that one.
+        """
+        try:
+            meta = seal.read(self._directory / str(step))
+            if misfit := _misfit(meta["leaves"], program.state):
+                return meta, None, misfit
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(program.state))
+            with loops.drained():
+                restored = self._manager.restore(step, args=args)
+                state: State = restored.state  # pyright: ignore[reportAttributeAccessIssue]  a Composite, see `args`
+        except Exception as error:
+            if jax.process_count() == 1:
+                raise
+            if self._write:
+                self._move(step, _brief(error))
+            how = "and was moved aside; start the run again" if self._write else "here; move it away"
+            raise _UnreadableError(f"checkpoint {step} cannot be read ({_brief(error)}) {how}") from error
+        _verify(meta["leaves"], state, jax.device_get(program.checksums(state)))
+        return meta, state, None
+
+    def best_step(self) -> int | None:
+        """The step with the best score that is kept; the newest where none has a score."""
+        self.wait()
+        ranked = seal.by_score(self._entries(), self._mode)
+        return ranked[0] if ranked else self.latest_step()
+
+    def latest_step(self) -> int | None:
+        """The newest step that is on disk or on its way there."""
+        return max(self._entries(), default=None)
+
+    def newest(self) -> tuple[int, seal.Entry] | None:
+        """The newest step that is on disk, once what is being written is there or has failed; None without any."""
+        with contextlib.suppress(Failure):
+            self.wait()
+        entries = self._entries()
+        return (max(entries), entries[max(entries)]) if entries else None
+
+    def was_evaluated(self, step: int) -> bool:
+        """Whether `step` was saved together with what its evaluation gave."""
+        return self._known[step].evaluated
+
+    def has_score(self, step: int) -> bool:
+        """Whether `step` was saved together with a score that is finite."""
+        return self._known[step].score is not None
+
+    def retain(self) -> None:
+        """Deletes what is not to be kept, which is more than nothing after a kill."""
+        self.wait()
+        entries = self._entries()
+        for step in sorted(entries.keys() - self._kept(entries)):
+            self._manager.delete(step)
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk. Raises Failure when it cannot be written."""
+        with self._loops, self._writing():
+            self._manager.wait_until_finished()
+        self._pending = None
+
+    def close(self) -> None:
+        """Waits for pending writes and ends the writer threads; once more does nothing. Raises Failure as `wait`."""
+        if self._closed:
+            return
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+            self._closed = True
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises Failure, which names the step, for what keeps Orbax from writing."""
+        try:
+            yield
+        except Exception as error:
+            if processes.lost_another(error):
+                raise
+            step, self._pending = self._pending, None
+            if step is not None:
+                self._known.pop(step, None)
+            left = max(self._entries(), default=None)
+            there = "there is no checkpoint" if left is None else f"the newest checkpoint on disk is step {left}"
+            raise Failure(f"cannot write checkpoint {step} in {self._directory}: {_reason(error)}; {there}") from error
+
+    def _entries(self) -> dict[int, seal.Entry]:
+        """What is known of each step that is on disk or on its way there."""
+        return {step: self._known[step] for step in self._manager.all_steps() if step in self._known}
+
+    def _inspect(self) -> dict[int, seal.Entry]:
+        """What is known of each step on disk; process 0 decides for all which are damaged, and they are set aside."""
+        found, damaged, earlier = {}, {}, None
+        for step in self._manager.all_steps() if processes.is_main() else ():
+            try:
+                found[step] = dataclasses.astuple(seal.entry_of(seal.read(self._directory / str(step))))
+            except seal.EarlierVersionError as error:
+                earlier = str(error)
+            except Exception as error:  # noqa: BLE001  JSONDecodeError, KeyError, AttributeError ...
+                damaged[step] = _brief(error)
+        found, damaged, earlier = processes.from_main([list(found.items()), list(damaged.items()), earlier])
+        if earlier:
+            raise ValueError(earlier)
+        if damaged:
+            self._set_aside(dict(damaged))
+        return {step: seal.Entry(*entry) for step, entry in found}
+
+    def _rescore(self, step: int, sealed: Mapping[str, Any]) -> None:
+        """Replaces what lies beside a state that is on disk; at no time is neither the old nor the new there."""
+        if processes.is_main():
+            path = seal.path(self._directory / str(step))
+            partial = path.with_name(path.name + ".partial")
+            partial.write_text(json.dumps(sealed))
+            partial.replace(path)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} has its score")
+
+    def _set_aside(self, damaged: Mapping[int, str]) -> None:
+        """Moves steps away that every process has found to be damaged, with what is wrong; gone for all on return."""
+        for step in damaged:
+            if step is not None:
+                self._known.pop(step, None)
+        if not self._write:
+            for step, why in damaged.items():
+                self._warn(f"checkpoint {step} is damaged ({why}); it is passed over")
+            return
+        for step, why in damaged.items():
+            if jax.process_index() == 0:
+                self._move(step, why)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoints {sorted(damaged)} are set aside")
+        self._manager.reload()
+
+    def _move(self, step: int, why: str) -> None:
+        damaged = self._directory.parent / "damaged" / str(step)
+        if not (self._directory / str(step)).exists():
+            return  # another process was faster
+        damaged.parent.mkdir(parents=True, exist_ok=True)
+        # Also because in an object store only a folder that holds something exists.
+        (damaged.parent / f"{step}.txt").write_text(f"{why}\n")
+        damaged.rmtree(missing_ok=True)
+        (self._directory / str(step)).rename(damaged)
+        self._warn(f"checkpoint {step} is damaged ({why}); moved to {damaged}")
+
+
+class _Retention(policies.PreservationPolicy):
+    """Tells Orbax, which would compare scores itself, which steps to keep."""
+
+    def __init__(self, kept: Callable[[], set[int]]):
+        self._kept = kept
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        kept = self._kept()
+        return [checkpoint.step in kept for checkpoint in checkpoints]
+
+
+def has_steps(directory: Any) -> bool:
+    """Whether a folder of checkpoints holds any."""
+    return bool(seal.steps(directory))
+
+
+class _UnreadableError(Exception):
+    """Array data that one of several processes could not read."""
+
+
+def _reason(error: Exception) -> str:
+    """What the operating system said, where it did."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    said = re.search(r"OS error \d+: ([^\]\[;]+)", str(error))
+    return said.group(1).strip() if said else _brief(error)
+
+
+def _brief(error: Exception) -> str:
+    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:200]
+
+
+def _describe(state: State) -> list[tuple[str, list[Any]]]:
+    """`(path, [shape, dtype])` of every leaf, in the order of the checksums."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return [(path_name(path), [list(leaf.shape), str(leaf.dtype)]) for path, leaf in leaves]
+
+
+def _misfit(saved: Mapping[str, list[Any]], state: State) -> str | None:
+    """What keeps a checkpoint from fitting the state, or None."""
+    for name, (shape, dtype) in _describe(state):
+        if name not in saved:
+            return f"it has no {name}"
+        if saved[name][:2] != [shape, dtype]:
+            return f"{name} is {saved[name][1]}{saved[name][0]} there, {dtype}{shape} here"
+    return f"it also holds {extra[0]}" if (extra := sorted(saved.keys() - dict(_describe(state)).keys())) else None
+
+
+def _verify(saved: Mapping[str, list[Any]], state: State, sums: np.ndarray) -> None:
+    names = [name for name, _ in _describe(state)]
+    wrong = [name for name, total in zip(names, sums, strict=True) if saved[name][2] != int(total)]
+    if wrong:
+        raise ValueError(
+            f"the checksum of {wrong[0]} differs" + (f" (and of {len(wrong) - 1} more)" if wrong[1:] else "")
+        )

@@ -1,0 +1,1 @@
+"""Video clips: decoding and labelled clips."""

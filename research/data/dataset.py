@@ -1,0 +1,128 @@
+"""The base of every data set: splits that are prepared once, and what is done to their examples."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from research.data import pipeline, prepare, recorded, sources
+from research.spec.contracts import Batches, DatasetInfo
+
+
+class TrainTransform(Protocol):
+    """What training does to an example, at random."""
+
+    def __call__(self, example: Any, rng: np.random.Generator, /) -> pipeline.Batch:
+        """The arrays of one example, of fixed shape."""
+        ...
+
+
+class EvalTransform(Protocol):
+    """What evaluation does to an example."""
+
+    def __call__(self, example: Any, /) -> pipeline.Batch:
+        """The arrays of one example, of fixed shape."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedDataset:
+    """Splits, which `prepare` makes, and what is done to their examples; for any kind of data. See spec.contracts.
+
+    `train_transform(example, rng)` and `eval_transform(example)` return dicts of arrays of fixed shape (see pipeline).
+    """
+
+    prepared: sources.Prepared
+    train_transform: TrainTransform
+    eval_transform: EvalTransform
+    workers: int
+    prefetch: int
+
+    @property
+    def name(self) -> str:
+        """As in the config."""
+        return self.prepared.name
+
+    @property
+    def version(self) -> str:
+        """The version of the builder that prepares it."""
+        return self.prepared.version
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether its examples are there to be read."""
+        return sources.is_prepared(self.prepared.builder)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Examples in train, validation and test. Raises ValueError where the data set is not prepared."""
+        return self.prepared.counts
+
+    @property
+    def fingerprint(self) -> str:
+        """A hex digest of the content, see sources.Prepared. Raises ValueError where the data set is not prepared."""
+        return self.prepared.fingerprint
+
+    def prepare(self) -> DatasetInfo:
+        """Stores what is not stored yet, checks that it fits the config, and says what there is.
+
+        A folder that has not been prepared, or that changed since, is prepared. Raises ValueError, with the command
+        that prepares it, for any other data set that is not, and for files that are damaged.
+        """
+        prepare.ensure(self.prepared)
+        self.check_content()
+        return DatasetInfo(self.name, self.version, self.counts, self.fingerprint)
+
+    def check_content(self) -> None:
+        """Raises ValueError where what is stored does not fit the config."""
+
+    def record(self, folder: Path) -> None:
+        """Writes what prediction needs of this data set into the run directory `folder`, see recorded.py."""
+        recorded.write(folder, recorded.describe(self.prepared.builder))
+
+    def source(self, split: str) -> Sequence[Any]:
+        """The examples of a split in their stored order, as the transforms want them."""
+        return self.prepared.source(split)
+
+    def train_batches(
+        self, seed: int, batch_size: int, start: int = 0, rows: slice | Sequence[int] | None = None
+    ) -> Batches:
+        """Rows `rows` (None: all) of the batches `start`, `start + 1`, ... of the run `seed`, without end."""
+        return pipeline.train_batches(
+            self.source("train"), self.train_transform, seed, batch_size, start, rows, self.workers, self.prefetch
+        )
+
+    def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
+        """Rows `rows` (None: all) of the batches of a whole split in order; padding has weight 0 and index -1."""
+        return pipeline.eval_batches(
+            self.source(split), self.eval_transform, batch_size, rows, self.workers, self.prefetch
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassedDataset(PreparedDataset):
+    """Pictures in which something has a class, and what normalises them in the compiled step."""
+
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]  # per channel, in units of 0..255
+    std: tuple[float, ...]
+
+    def prepare(self) -> DatasetInfo:
+        """As in Dataset."""
+        return dataclasses.replace(super().prepare(), class_names=self.class_names)
+
+    @cached_property
+    def num_classes(self) -> int:
+        """How many classes the labels tell apart."""
+        return len(self.class_names)
+
+
+def per_channel(values: Sequence[float], channels: int, key: str) -> tuple[float, ...]:
+    """`values` of config.data.`key`, one for each channel; one for all may be given. Raises ValueError for others."""
+    values = tuple(values)
+    if len(values) not in (1, channels):
+        raise ValueError(f"config.data.{key}={values} has {len(values)} values; the images have {channels} channels")
+    return values * channels if len(values) == 1 else values

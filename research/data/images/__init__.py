@@ -1,0 +1,1 @@
+"""Images: decoding, augmentation, and data sets of classes, boxes, masks and faces."""

@@ -1,0 +1,286 @@
+"""A user's own folder of images and boxes, as Pascal VOC or COCO lay them out.
+
+VOC    PATH/{JPEGImages,images}/NAME.*, PATH/{Annotations,annotations}/NAME.xml, and if there are any,
+       PATH/ImageSets/Main/{train,val,trainval,test}.txt with a NAME on each line; or images and .xml in
+       PATH/{train,val,test} or in PATH itself
+COCO   PATH/annotations/*.json, one with train, one with val or test as a word of its name, and their images in PATH, in
+       PATH/images or in folders of these named like the split (train2017); or a .json beside the images or the folder
+       of images, in PATH/{train,val,test} or in PATH itself (the result.json of Label Studio)
+
+Classes are those that occur, in the order of their names, for COCO in that of their ids. Splits that are missing are
+held out of train. Files that a name leads to lie below PATH.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import tensorflow_datasets as tfds
+
+from research.data.builders import text_files
+from research.data.builders.class_folders import SPLIT_NAMES
+from research.data.images import files as image_files
+from research.data.images.builders import coco, folder, voc
+from research.data.images.builders.boxes import BoxBuilder, Boxed, Object
+from research.data.images.views import Size
+
+ANNOTATIONS, IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
+UNUSED = "images that nothing annotates or lists"
+
+
+class Annotated(NamedTuple):
+    """An image, its objects, and the file that says so."""
+
+    picture: Path
+    objects: Sequence[Object]
+    annotation: Path
+    size: Size | None  # as the file says, where it does
+
+
+Found = dict[str, list[Annotated]]
+
+
+class BoxFolder(BoxBuilder, skip_registration=True):
+    """The images below `root`, prepared under a digest of its path and of the names, sizes and times of its files."""
+
+    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
+
+    def __init__(self, root: Path, splits: Mapping[str, Sequence[Annotated]], class_names: Sequence[str], **kwargs):
+        self._root, self._splits, self.class_names = root, splits, tuple(class_names)
+        super().__init__(**kwargs)
+
+    @classmethod
+    def of(cls, path: str, data_dir: Path) -> "BoxFolder":
+        """The builder of the folder `path`. Raises ValueError for an annotation without its image or a bad entry."""
+        root = Path(path).expanduser().resolve()
+        splits, class_names = find(root)
+        files = {
+            split: sorted({file for each in pictures for file in (each.picture, each.annotation)})
+            for split, pictures in splits.items()
+        }
+        config = tfds.core.BuilderConfig(name=folder.digest(root, files), description=f"The folder {root}.")
+        return cls(root, splits, class_names, config=config, data_dir=data_dir, file_format="array_record")
+
+    def _split_generators(self, dl_manager):
+        if unused := _unused(self._root, self._splits):
+            self.left_out = {UNUSED: unused}  # which the summary of `prepare` counts
+        return {split: self._generate_examples(split, read(self._root, each)) for split, each in self._splits.items()}
+
+
+def holds_boxes(path: str) -> bool:
+    """Whether the folder `path` looks like one of images and boxes."""
+    root = Path(path).expanduser()
+    return bool(_voc_folder(root) or _coco_files(root)) or any(map(_xml_files, _voc_places(root).values()))
+
+
+def find(root: Path) -> tuple[Found, list[str]]:
+    """The images of each split, and the names of the classes."""
+    files = _coco_files(root)
+    splits, names = _find_coco(root, files) if files else _find_voc(root)
+    for split, pictures in splits.items():
+        if not pictures:
+            what = str(files[split]) if files else f"{root}, where NAME.xml beside images is expected,"
+            raise ValueError(f"{what} holds no annotations for {split}")
+    if not names:
+        raise ValueError(f"{root} holds no boxes, only annotations of images without any")
+    _check_once(splits)
+    return splits, names
+
+
+def _check_once(splits: Found) -> None:
+    """Raises ValueError for an image with two entries in a split, or in train and another split."""
+    trained = {each.picture: each.annotation for each in splits.get("train", ())}
+    for split, images in splits.items():
+        seen = {}
+        for each in images:
+            if each.picture in seen:
+                files = " and ".join(dict.fromkeys(map(str, (seen[each.picture], each.annotation))))
+                raise ValueError(f"{files}: there are two entries for the image {each.picture}; keep one")
+            if split != "train" and each.picture in trained:
+                raise ValueError(f"{each.picture} is in train and in {split}; keep it in one of them")
+            seen[each.picture] = each.annotation
+
+
+def read(root: Path, pictures: Sequence[Annotated]) -> Iterator[Boxed]:
+    """The bytes of each image."""
+    for each in pictures:
+        member, annotation = (str(file.relative_to(root)) for file in (each.picture, each.annotation))
+        yield Boxed(root, member, each.picture.read_bytes(), each.objects, annotation, each.size)
+
+
+def _unused(root: Path, splits: Mapping[str, Sequence[Annotated]]) -> list[Path]:
+    """Images beside those that are used, or where some may be expected, that nothing annotates or lists."""
+    used = {each.picture for pictures in splits.values() for each in pictures}
+    places = {picture.parent for picture in used} | {root / name for name in IMAGES}
+    found = {file for place in (*places, *folder.split_folders(root).values()) for file in _image_files(place)}
+    return sorted(file.relative_to(root) for file in found - used)
+
+
+def _image_files(place: Path) -> list[Path]:
+    return folder.files(place, image_files.suffixes())
+
+
+def _inside(root: Path, path: Path) -> Path | None:
+    """`path` without `..`; None where it leads out of `root`, whose files are all that names may lead to."""
+    path = Path(os.path.normpath(path))
+    return path if path.is_relative_to(root) else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # for one, a name that is too long
+        return False
+
+
+# ---- Pascal VOC
+
+
+def _xml_files(place: Path) -> list[Path]:
+    return folder.files(place, {".xml"})
+
+
+def _voc_folder(root: Path) -> Path | None:
+    """The folder of annotations; None where there is none with XML in it."""
+    return next((root / name for name in ANNOTATIONS if _xml_files(root / name)), None)
+
+
+def _voc_places(root: Path) -> dict[str, Path]:
+    """Split -> the folder in which XML files may lie beside images."""
+    return folder.split_folders(root) or {"train": root}
+
+
+def _find_voc(root: Path) -> tuple[Found, list[str]]:
+    splits = _voc_splits(root)
+    return splits, sorted({each.name for pictures in splits.values() for one in pictures for each in one.objects})
+
+
+def _voc_splits(root: Path) -> Found:
+    annotations = _voc_folder(root)
+    if annotations is None:
+        return {split: _all_annotated(_xml_files(place), place) for split, place in _voc_places(root).items()}
+    place = next((root / name for name in IMAGES if (root / name).is_dir()), None)
+    if place is None:
+        raise ValueError(f"{annotations} has no pictures beside it; expected {root}/JPEGImages or {root}/images")
+    lists = _voc_lists(root / "ImageSets/Main")
+    if not lists:
+        return {"train": _all_annotated(_xml_files(annotations), place)}
+    return {split: _all_annotated(_listed(root, annotations, file), place) for split, file in lists.items()}
+
+
+def _voc_lists(place: Path) -> dict[str, Path]:
+    """Split -> the list of its annotations."""
+    lists = {}
+    for file in folder.files(place, {".txt"}):
+        split = SPLIT_NAMES.get(file.stem.lower())
+        if split in lists:
+            raise ValueError(f"{lists[split]} and {file} are both lists of {split}; keep one of them")
+        if split is not None:
+            lists[split] = file
+    if not lists.keys() & {"train", "validation"} and (place / "trainval.txt").is_file():
+        lists["train"] = place / "trainval.txt"
+    return lists
+
+
+def _listed(root: Path, annotations: Path, file: Path) -> list[Path]:
+    """The annotations that the lines of a list name; in lists of one class, a number follows the name."""
+    found = []
+    for line in filter(None, map(str.strip, text_files.text(file).splitlines())):
+        whole, first = (annotations / f"{name}.xml" for name in (line, line.split()[0]))
+        path = whole if _is_file(whole) else first
+        if _inside(root, path) is None or not _is_file(path):
+            raise ValueError(f"{file} names {line[:100]}, but there is no {path}")
+        found.append(path)
+    return found
+
+
+def _all_annotated(files: Sequence[Path], place: Path) -> list[Annotated]:
+    """The images in the folder `place` that the XML `files` belong to."""
+    by_stem = {}
+    for image in _image_files(place):
+        by_stem.setdefault(image.stem, []).append(image)
+    return [_annotated(file, by_stem) for file in files]
+
+
+def _annotated(file: Path, by_stem: Mapping[str, Sequence[Path]]) -> Annotated:
+    content = voc.parse(file.read_bytes(), str(file))
+    name = PurePosixPath(content.file_name.replace("\\", "/"))
+    found = by_stem.get(file.stem) or by_stem.get(name.stem, ())
+    if len(found) > 1:  # which differ in their endings
+        found = [each for each in found if each.name == name.name] or found
+    if not found:
+        raise ValueError(f"{file} is an annotation without its picture {content.file_name or file.stem}")
+    if len(found) > 1:
+        raise ValueError(f"{file} is an annotation of {found[0].name} or {found[1].name}; keep one of them")
+    return Annotated(found[0], content.objects, file, content.size)
+
+
+# ---- COCO
+
+
+def _coco_files(root: Path) -> dict[str, Path]:
+    """Split -> its file of annotations. Raises ValueError where a split has two."""
+    apart = folder.files(root / "annotations", {".json"})
+    # COCO's own folder holds files of key points and captions beside these.
+    apart = [each for each in apart if each.name.startswith("instances")] or apart
+    named = [(_split_of(file), file) for file in (*apart, *_beside(root))]
+    named += [(split, file) for split, place in folder.split_folders(root).items() for file in _beside(place)]
+    files = {}
+    for split, file in named:
+        if split in files:
+            raise ValueError(
+                f"{files[split]} and {file} are both of {split}; keep one, or say train, val or test in their names"
+            )
+        files[split] = file
+    return files
+
+
+def _beside(place: Path) -> list[Path]:
+    """The files of annotations among the .json files in a folder that may hold others."""
+    return [
+        file for file in folder.files(place, {".json"}) if "coco" in file.name.lower() or coco.looks_like_coco(file)
+    ]
+
+
+def _split_of(file: Path) -> str:
+    """The split that is a word of the file's name: not of `latest`, but of `instances_test2017` and `myTest`."""
+    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", file.stem)}
+    return next((split for name, split in SPLIT_NAMES.items() if name in words), "train")
+
+
+def _find_coco(root: Path, files: Mapping[str, Path]) -> tuple[Found, list[str]]:
+    found, named = {}, set()
+    for split, file in files.items():
+        content = coco.read(file)
+        named |= {(isinstance(number, str), number, name) for number, name in content.categories.items()}
+        places = _coco_places(root, file, split)
+        found[split] = [
+            Annotated(_coco_image(each.file_name, places, root, file), each.objects, file, each.size)
+            for each in content.images
+        ]
+    used = {each.name for pictures in found.values() for one in pictures for each in one.objects}
+    # Files may number the same classes in different ways, or one class twice.
+    return found, list(dict.fromkeys(name for *_, name in sorted(named) if name in used))
+
+
+def _coco_places(root: Path, file: Path, split: str) -> list[Path]:
+    """Where the images of a file of annotations may lie: those of `instances_train2017.json` in `train2017`."""
+    part = file.stem.rpartition("_")[2]
+    apart = [folder.split_folders(place).get(split) for place in (root, root / "images")]
+    places = [file.parent, root / part, root / "images" / part, *filter(None, apart), root / "images", root]
+    return list(dict.fromkeys(places))
+
+
+def _coco_image(name: str, places: Sequence[Path], root: Path, file: Path) -> Path:
+    inside = False
+    for place in places:
+        for spelled in dict.fromkeys((name, name.replace("\\", "/"))):  # as Windows writes it
+            path = _inside(root, place / spelled)
+            inside = inside or path is not None
+            if path is not None and _is_file(path):
+                return path
+    if not inside:
+        raise ValueError(f"{file} names {name[:200]}, which lies outside {root}; names must be relative to that folder")
+    raise ValueError(f"{file} names {name[:200]}, which is in none of {', '.join(map(str, places))}")

@@ -1,0 +1,183 @@
+"""What our builders of images with boxes share: bytes are kept as found, each image is checked once.
+
+Boxes are left, top, right and bottom in px of the upright image: corners of VOC are taken as they are, those of COCO
+are (x, y, x + width, y + height). Where an image is stored turned (EXIF), the size that its annotation gives says
+whether boxes are of the image as it is shown or as it is stored; without one, they are of what is shown. Boxes that are
+empty, inverted or reach outside their image are stored too, and counted; what becomes of them is for the config to say
+(data/detection.py).
+"""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from research.data.images import files as image_files
+from research.data.images import transforms
+from research.data.images.builders.labelled import ImageBuilder
+from research.data.images.views import Size, size_of
+
+NAMED = 5  # bad boxes that a summary names
+FARTHEST = 1e9  # px: what an annotation may say, good or bad
+
+
+class Object(NamedTuple):
+    """A box and the name of its class; `crowd`: scores ignore what is found there (VOC's difficult objects too)."""
+
+    box: tuple[float, float, float, float]
+    name: str
+    crowd: bool = False
+    area: float = 0.0  # px; 0: that of the box
+
+
+class Boxed(NamedTuple):
+    """The bytes of a picture and its objects. The stored order hashes `member`, which is kept as its name."""
+
+    archive: Path | str
+    member: str
+    encoded: bytes
+    objects: Sequence[Object]
+    annotation: str  # what names the annotation to a person
+    size: Size | None = None  # height and width, as the annotation has them; None where it has none
+
+    @property
+    def path(self) -> str:
+        """What names the picture to a person."""
+        return f"{self.archive}/{self.member}"
+
+
+class BoxBuilder(ImageBuilder, skip_registration=True):
+    """A TFDS builder of (image, boxes, labels, crowd, areas, name) examples."""
+
+    class_names: Sequence[str] = ()
+
+    def __init__(self, **kwargs):
+        self._lock = threading.Lock()  # pictures are checked in threads
+        super().__init__(**kwargs)
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
+            "labels": tfds.features.Tensor(shape=(None,), dtype=np.int64),
+            "crowd": tfds.features.Tensor(shape=(None,), dtype=np.int64),
+            "areas": tfds.features.Tensor(shape=(None,), dtype=np.float32),
+            "name": tfds.features.Text(),
+        }
+        # The most boxes of an image and what the summary says; known when it is prepared.
+        metadata = tfds.core.MetadataDict(
+            most=0, boxes=0, bad={"empty": [], "outside": []}, crowds=0, negatives=0, turned=0
+        )
+        return tfds.core.DatasetInfo(
+            builder=self, description=__doc__, features=tfds.features.FeaturesDict(features), metadata=metadata
+        )
+
+    def example(self, picture: Boxed) -> dict[str, Any]:
+        """See PictureBuilder."""
+        objects = _upright(picture, self._size(picture)) if _is_turned(picture) else picture.objects
+        boxes = _boxes(objects)
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        given = np.array([each.area for each in objects], np.float32)
+        number = {name: index for index, name in enumerate(self.class_names)}
+        return {
+            "image": picture.encoded,
+            "boxes": boxes.astype(np.float32),
+            "labels": np.array([number[each.name] for each in objects], np.int64),
+            "crowd": np.array([each.crowd for each in objects], np.int64),
+            "areas": np.where(given > 0, given, areas).astype(np.float32),
+            "name": picture.member,
+        }
+
+    def problem(self, picture: Boxed) -> str | None:
+        """See PictureBuilder: a class that is not known is one, and an annotation of another size."""
+        try:
+            size = self._size(picture)
+        except ValueError as error:
+            return str(error)
+        if picture.size not in (None, size) and not (_is_turned(picture) and picture.size == size[::-1]):
+            (height, width), (said_height, said_width) = size, picture.size
+            return (
+                f"is {width} x {height} px, but {picture.annotation} says {said_width} x {said_height}, so its boxes "
+                "would lie elsewhere"
+            )
+        for each in picture.objects:
+            if each.name not in self.class_names:
+                known = ", ".join(self.class_names)
+                return f"has an object {each.name!r} in {picture.annotation}; the classes are {known}"
+        self._note(picture, size)
+        return None
+
+    def _size(self, picture: Boxed) -> Size:
+        return size_of(transforms.decode(picture.encoded, self.channels))
+
+    def _note(self, picture: Boxed, size: Size) -> None:
+        with self._lock:
+            metadata = self.info.metadata
+            metadata["most"] = max(metadata["most"], len(picture.objects))
+            metadata["boxes"] += len(picture.objects)
+            metadata["crowds"] += sum(each.crowd for each in picture.objects)
+            metadata["negatives"] += not picture.objects
+            metadata["turned"] += image_files.orientation(picture.encoded) != 1
+            objects = _upright(picture, size)
+            found = bad(_boxes(objects), size)
+            for kind, wrong in zip(("empty", "outside"), found, strict=True):
+                for index in np.flatnonzero(wrong):
+                    box = ", ".join(f"{side:g}" for side in objects[int(index)].box)
+                    metadata["bad"][kind].append(f"{picture.annotation} [{box}]")
+
+    def summary(self) -> str:
+        """How many boxes there are, which of them are bad, and what became of the images."""
+        metadata = self.info.metadata
+        kinds = {"empty or inverted": metadata["bad"]["empty"], "reaching outside": metadata["bad"]["outside"]}
+        parts = [f"{len(entries)} {what}: {_some(entries)}" for what, entries in kinds.items() if entries]
+        said = [f"{metadata['boxes']} boxes" + (f", of them {'; '.join(parts)}" if parts else "")]
+        counts = {
+            "crowds": "crowd or difficult",
+            "negatives": "images without boxes",
+            "turned": "images turned upright, as their EXIF orientation says",
+        }
+        said += [f"{metadata[key]} {what}" for key, what in counts.items() if metadata[key]]
+        return ", ".join(said)
+
+
+def _some(entries: Sequence[str]) -> str:
+    more = f" and {len(entries) - NAMED} more" if len(entries) > NAMED else ""
+    return f"{'; '.join(sorted(entries)[:NAMED])}{more}"
+
+
+def bad(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Of boxes [count, 4] in a picture of `size`: which are empty or inverted there, and which others reach outside."""
+    boxes = boxes.reshape(-1, 4)
+    limits = np.array([size[1], size[0]] * 2)
+    clipped = boxes.clip(0, limits)
+    empty = ~((clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1]))  # so also where a side is no number
+    return empty, ~empty & (clipped != boxes).any(1)
+
+
+def _boxes(objects: Sequence[Object]) -> np.ndarray:
+    return np.array([each.box for each in objects], np.float64).reshape(-1, 4)
+
+
+def _is_turned(picture: Boxed) -> bool:
+    """Whether height and width are exchanged between the image as stored and as shown, and its boxes may tell which."""
+    return picture.size is not None and image_files.orientation(picture.encoded) >= 5
+
+
+def _upright(picture: Boxed, size: Size) -> Sequence[Object]:
+    """The objects in the frame of the upright image, which is of `size`."""
+    if picture.size in (None, size):
+        return picture.objects
+    height, width = size
+    mirrored_x, mirrored_y = {5: (False, False), 6: (True, False), 7: (True, True), 8: (False, True)}[
+        image_files.orientation(picture.encoded)
+    ]
+    moved = []
+    for each in picture.objects:
+        top, left, bottom, right = each.box  # the stored x is the upright y
+        left, right = (width - right, width - left) if mirrored_x else (left, right)
+        top, bottom = (height - bottom, height - top) if mirrored_y else (top, bottom)
+        moved.append(each._replace(box=(left, top, right, bottom)))
+    return moved

@@ -1,0 +1,46 @@
+"""CamVid with the 11 classes of SegNet, 240 x 180 px (Brostow et al. 2009; Badrinarayanan et al. 2017).
+
+Reads camvid_240x180.zip: pictures `SPLIT/NAME.jpg`, masks `SPLITannot/NAME.png`, and `SPLIT.txt` with a pair of them on
+every line, for the splits train, val and test.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from research.data.builders.archives import damage_named
+from research.data.images.builders.masks import MaskBuilder, MaskedImage
+
+ARCHIVE = "camvid_240x180.zip"
+CLASSES = {  # with the colours of SegNet
+    "sky": "#808080", "building": "#800000", "pole": "#c0c080", "road": "#804080", "pavement": "#3c28de",
+    "tree": "#808000", "sign": "#c08080", "fence": "#404080", "car": "#400080", "pedestrian": "#404000",
+    "bicyclist": "#0080c0",
+}  # fmt: skip
+
+
+class Camvid(MaskBuilder, skip_registration=True):
+    """Splits of 367 / 101 / 233, as in SegNet."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"{ARCHIVE}, as experiments/driving_segmentation/README.md describes it"
+    archives = (ARCHIVE,)
+    class_names = tuple(CLASSES)
+    colours = tuple(CLASSES.values())
+    void = 11
+    shape = (180, 240, 3)
+
+    def _split_generators(self, dl_manager):
+        archive = Path(dl_manager.manual_dir) / ARCHIVE
+        parts = {"train": "train", "validation": "val", "test": "test"}
+        return {split: self._generate_examples(split, _pairs(archive, part)) for split, part in parts.items()}
+
+
+def _pairs(archive: Path, part: str) -> Iterator[MaskedImage]:
+    with damage_named(archive), zipfile.ZipFile(archive) as members:
+        known = set(members.namelist())
+        for line in members.read(f"{part}.txt").decode().splitlines():
+            picture, mask = line.split()
+            for name in (picture, mask):
+                if name not in known:
+                    raise ValueError(f"{archive}/{part}.txt names {name}, which is not in the archive; fetch it again")
+            yield MaskedImage(archive, picture, members.read(picture), members.read(mask), f"{archive}/{mask}")

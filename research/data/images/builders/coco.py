@@ -1,0 +1,178 @@
+"""Reads COCO's JSON of boxes: whatever a file holds becomes images with objects, or one line that names the entry.
+
+Used are `images` (id, file_name, and if given width and height), `categories` (id, name) and `annotations` (image_id,
+category_id, bbox, and if given id, area, iscrowd). Ids are integers or strings.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.data.builders import text_files
+from research.data.images.builders.boxes import FARTHEST, Object
+from research.data.images.views import Size
+
+PARTS = ("images", "annotations", "categories")
+Id = int | str
+
+
+class CocoImage(NamedTuple):
+    """An image as a file of annotations describes it."""
+
+    file_name: str
+    size: Size | None  # height and width; None where they are not given or 0
+    objects: Sequence[Object]
+
+
+class CocoFile(NamedTuple):
+    """The images of a file of annotations, and its categories by their ids."""
+
+    images: Sequence[CocoImage]
+    categories: Mapping[Id, str]
+
+
+def looks_like_coco(file: Path) -> bool:
+    """Whether a .json file is an object with at least two of the keys that COCO has; cheap for a large one."""
+    try:
+        with file.open("rb") as stream:
+            if stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] != b"{":
+                return False
+        content = file.read_bytes()
+    except (OSError, MemoryError):
+        return False
+    return sum(b'"%s"' % part.encode() in content for part in PARTS) >= 2
+
+
+def read(file: Path) -> CocoFile:
+    """Reads a file of annotations. Raises ValueError, which names the file and the entry, for anything unexpected."""
+    content = _json(file)
+    for part in PARTS:
+        if not isinstance(content, dict) or not isinstance(content.get(part), list):
+            raise ValueError(f"{file} is no COCO annotation: it must be an object with a list of {part}")
+    categories = {
+        each.id("id"): each.text("name").strip() for each in _entries(content["categories"], file, "category")
+    }
+    images, objects = {}, {}
+    for each in _entries(content["images"], file, "image"):
+        number = each.id("id")
+        images[number] = (each.text("file_name"), _size(each))
+        objects[number] = []
+    for each in _entries(content["annotations"], file, "annotation"):
+        image, category = each.id("image_id"), each.id("category_id")
+        if image not in images or category not in categories:
+            raise each.refused("names a picture or category that is not in it")
+        objects[image].append(_object(each, categories[category]))
+    return CocoFile([CocoImage(name, size, objects[number]) for number, (name, size) in images.items()], categories)
+
+
+def _json(file: Path) -> Any:
+    reason = ""
+    try:
+        return json.loads(text_files.text(file))
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error})") from None
+    except MemoryError:
+        reason = "it is larger than the memory"
+    except RecursionError:
+        reason = "its lists or objects are nested too deeply"
+    except json.JSONDecodeError as error:
+        reason = f"{type(error).__name__}: {error}"
+    except ValueError as error:
+        if "integer string conversion" not in str(error):
+            raise  # ours, of bytes that are no UTF-8
+        reason = "it holds an integer of thousands of digits"
+    raise ValueError(f"{file} is no COCO annotation ({reason})")
+
+
+class _Entry(NamedTuple):
+    """An entry of a list of the file; its values come with their types checked."""
+
+    values: Mapping[str, Any]
+    kind: str
+    file: Path
+
+    def refused(self, why: str) -> ValueError:
+        """The error that names this entry."""
+        number = self.values.get("id")
+        known = self.kind == "annotation" and isinstance(number, int | str)  # others are short enough to be shown
+        return ValueError(f"{self.file}: {f'annotation {number}' if known else f'the {self.kind} {self.shown}'} {why}")
+
+    @property
+    def shown(self) -> str:
+        return _shown(self.values)
+
+    def given(self, key: str) -> Any:
+        if key not in self.values:
+            raise self.refused(f"has no {key}")
+        return self.values[key]
+
+    def id(self, key: str) -> Id:
+        value = self.given(key)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # as tables with gaps write it
+        if not isinstance(value, int | str) or isinstance(value, bool):
+            raise self.refused(f"has the {key} {_shown(value)}; an integer or a string is needed")
+        return value
+
+    def text(self, key: str) -> str:
+        value = self.given(key)
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
+            raise self.refused(f"has the {key} {_shown(value)}; a text is needed")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise self.refused(f"has a {key} with half of a surrogate pair") from None
+        return value
+
+    def number(self, key: str) -> float:
+        """A number from 0 on; 0 where none is given."""
+        value = self.values.get(key)
+        if value is not None and (not _is_number(value) or value < 0):
+            raise self.refused(f"has the {key} {_shown(value)}; a number of px is needed")
+        return float(value or 0)
+
+
+def _entries(entries: Sequence[Any], file: Path, kind: str) -> Iterator[_Entry]:
+    """The entries of a list. Raises ValueError for one that is no object, and where two have one id."""
+    seen = set()
+    for position, values in enumerate(entries, start=1):
+        if not isinstance(values, dict):
+            raise ValueError(f"{file}: {kind} number {position} is {_shown(values)}, not an object")
+        entry = _Entry(values, kind, file)
+        if kind != "annotation" or values.get("id") is not None:  # nothing refers to annotations
+            number = entry.id("id")
+            if number in seen:
+                raise ValueError(f"{file}: two entries of {kind} have the id {number!r}; give each its own")
+            seen.add(number)
+        yield entry
+
+
+def _size(entry: _Entry) -> Size | None:
+    height, width = entry.number("height"), entry.number("width")
+    if height % 1 or width % 1:
+        raise entry.refused(f"has a size of {width:g} x {height:g}; whole px are needed")
+    return (int(height), int(width)) if height and width else None
+
+
+def _object(entry: _Entry, name: str) -> Object:
+    bbox, crowd = entry.given("bbox"), entry.values.get("iscrowd")
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+        raise entry.refused(f"has no bbox of four numbers, but {_shown(bbox)}")
+    if crowd not in (None, 0, 1):  # which true and false equal
+        raise entry.refused(f"has iscrowd {_shown(crowd)}; it must be 0 or 1")
+    x, y, width, height = map(float, bbox)
+    return Object((x, y, x + width, y + height), name, crowd=bool(crowd), area=entry.number("area"))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -FARTHEST <= value <= FARTHEST
+
+
+def _shown(value: Any) -> str:
+    """The beginning of what a file holds."""
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:100]}..."

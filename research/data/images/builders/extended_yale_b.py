@@ -1,0 +1,54 @@
+"""Extended Yale B, cropped: 2,414 grey pictures of 84x96 pixels of 38 people, each under about 64 lights. A. S.
+Georghiades, P. N. Belhumeur and D. J. Kriegman, "From Few to Many", 2001; K.-C. Lee, J. Ho and D. J. Kriegman,
+"Acquiring Linear Subspaces for Face Recognition under Variable Lighting", 2005. Free for research with citation.
+
+    CroppedYale_84x96.zip            CroppedYale/yaleB<person>/yaleB<person>_P00A<azimuth>E<elevation>.jpg, in degrees
+    pairs_heldout_identities.csv     pairs of pictures of yaleB30 to yaleB39
+"""
+
+import re
+from typing import ClassVar
+
+from research.data.images.builders import faces
+
+# How far the light is from the camera's axis, after the subsets of the papers: 1 and 2; 3; 4 and 5.
+LIGHTS = {"frontal": 25, "side": 50, "extreme": 180}  # degrees, at most
+
+
+class ExtendedYaleB(faces.ZippedFaces, skip_registration=True):
+    """Splits of people, of whom 38 or 28 are trained on. `light` is frontal, side or extreme.
+
+    extended_yale_b/identification   every other picture of everybody, but for every fourth of these, which validates
+    extended_yale_b/verification     of yaleB01 to yaleB29 all but every eighth picture, and these; all of the others
+    """
+
+    archives = ("CroppedYale_84x96.zip", "pairs_heldout_identities.csv")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "CroppedYale_84x96.zip, which holds CroppedYale/yaleB<person>/*.jpg, and pairs_heldout_identities.csv"
+    )
+    shape = (96, 84, 1)
+    people = tuple(f"yaleB{number:02}" for number in range(1, 40) if number != 14)
+    unseen = people[28:]
+    columns = ("light",)
+    member: ClassVar = re.compile(r"CroppedYale/(?P<person>yaleB\d\d)/yaleB\d\d_P00A[+-]\d{3}E[+-]\d\d\.jpg")
+
+    def split(self, position):
+        """See ZippedFaces."""
+        return "test" if position % 2 else "validation" if self.held_out(position) else "train"
+
+    def held_out(self, position):
+        """See ZippedFaces."""
+        return position % 8 == 0
+
+    def values(self, member):
+        """See ZippedFaces."""
+        return {"light": light(member)}
+
+
+def light(member: str) -> str:
+    """The key of LIGHTS for a picture, by the angles in its name."""
+    found = re.search(r"A([+-]\d+)E([+-]\d+)\.jpg$", member)
+    assert found is not None, member
+    azimuth, elevation = found.groups()
+    angle = max(abs(int(azimuth)), abs(int(elevation)))
+    return next(name for name, most in LIGHTS.items() if angle <= most)

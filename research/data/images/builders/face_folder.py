@@ -1,0 +1,169 @@
+"""A user's own pictures of people, with pairs or with labels by which scores are grouped.
+
+    PATH/person/picture.jpg      or PATH/{train,validation,test}/person/picture.jpg
+    PATH/pairs.csv               path1,path2,same[,fold], or pairs.txt as that of LFW; see data/pairs.py
+    PATH/labels.csv              a header `picture,COLUMN,...` or `person,COLUMN,...`, and a line for each
+
+Pictures are named as they lie below PATH, or below PATH/test. Without folders for splits, everybody in a pair is test.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from research.data.builders import text_files
+from research.data.builders.class_folders import SPLIT_NAMES
+from research.data.images import pairs as pairs_lib
+from research.data.images.builders import folder
+from research.data.images.builders.faces import FaceBuilder
+from research.data.images.builders.labelled import EncodedImage
+
+PAIR_FILES = {"pairs.csv": pairs_lib.read_csv, "pairs.txt": pairs_lib.read_view2}
+LABELS = "labels.csv"
+
+
+class FaceFolder(FaceBuilder, skip_registration=True):
+    """The pictures in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
+
+    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
+    left_out: Mapping[str, Sequence[Path]]  # reason -> files, which the summary of `prepare` counts
+
+    def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], pairs, labels, **kwargs):
+        self._root, self._splits, self._pairs, self._labels = root, splits, pairs, labels
+        super().__init__(**kwargs)
+
+    @classmethod
+    def of(cls, path: str, data_dir: Path) -> "FaceFolder":
+        """The builder of the folder `path`.
+
+        Raises ValueError for a pair or a label of a picture that is not there, and where nobody is left to train on.
+        """
+        root = Path(path).expanduser().resolve()
+        found = folder.find_images(root, beside=(*PAIR_FILES, LABELS))
+        splits = found.splits
+        names = {name_of(picture): picture for pictures in splits.values() for picture in pictures}
+        pairs = _read_pairs(root, names)
+        if pairs:
+            splits = _set_apart(root, splits, {names[name].parent.name for pair in pairs for name in pair[:2]})
+        people = sorted({path.parent.name for path in splits["train"]})
+        if len(people) < 2:
+            raise ValueError(
+                f"{root} leaves one person to train on, {people[0]!r}; two at least are needed, each in a folder with "
+                "all of their images, PATH/person/image.jpg or PATH/train/person/image.jpg"
+            )
+        labels = _read_labels(root / LABELS, names)
+        digest = folder.digest(root, splits, [*PAIR_FILES, LABELS])
+        config = tfds.core.BuilderConfig(name=digest, description=f"The people in {root}.")
+        builder = cls(root, splits, pairs, labels, config=config, data_dir=data_dir, file_format="array_record")
+        builder.left_out = found.left_out
+        return builder
+
+    def _info(self):
+        people = lambda splits: {path.parent.name for split in splits for path in self._splits.get(split, ())}
+        known = people(["train"])
+        columns = sorted({column for values in self._labels.values() for column in values})
+        return self.face_info((None, None, 3), sorted(known), sorted(people(self._splits) - known), columns)
+
+    def _split_generators(self, dl_manager):
+        if self._pairs:
+            self.keep_pairs("test", self._pairs)
+        return {split: self._generate_examples(split, self._read(paths)) for split, paths in self._splits.items()}
+
+    def summary(self) -> str:
+        """How many people there are."""
+        known = {path.parent.name for path in self._splits["train"]}
+        others = {path.parent.name for paths in self._splits.values() for path in paths} - known
+        said = f"{len(known)} people to train on, {len(others)} others"
+        return said + (f", {len(self._pairs)} pairs" if self._pairs else "")
+
+    def _read(self, paths: Sequence[Path]) -> Iterator[EncodedImage]:
+        blank = dict.fromkeys((key for key in self.info.features if key not in ("image", "label", "path")), "")
+        for path in paths:
+            name = name_of(path)
+            values = self._labels.get(name) or self._labels.get(path.parent.name, {})
+            more = {"path": name, **blank, **values}
+            yield EncodedImage(self._root, str(path), (self._root / path).read_bytes(), path.parent.name, more)
+
+
+def holds_people(path: str) -> bool:
+    """Whether there are pairs or labels beside the pictures in the folder `path`."""
+    root = Path(path).expanduser()
+    return any((root / name).is_file() for name in (*PAIR_FILES, LABELS))
+
+
+def name_of(picture: Path) -> str:
+    """What pairs and labels call a picture: `person/picture.jpg`, whatever split it is in."""
+    return "/".join(picture.parts[-2:])
+
+
+def _read_pairs(root: Path, names: Mapping[str, Path]) -> list[pairs_lib.ImagePair]:
+    files = [root / name for name in PAIR_FILES if (root / name).is_file()]
+    if len(files) > 1:
+        raise ValueError(f"{root} holds {files[0].name} and {files[1].name}; keep one")
+    if not files:
+        return []
+    pairs = PAIR_FILES[files[0].name](text_files.text(files[0]), str(files[0]))
+    plain = lambda name: _plain(name, names)
+    pairs = [pair._replace(first=plain(pair.first), second=plain(pair.second)) for pair in pairs]
+    pairs_lib.check(pairs, names, str(files[0]))
+    for number, pair in enumerate(pairs, start=1):
+        people = [names[name].parent.name for name in pair[:2]]
+        if pair.same != (people[0] == people[1]):
+            said = "one person" if pair.same else "two people"
+            raise ValueError(
+                f"{files[0]}, pair {number} says that {pair.first!r} and {pair.second!r} show {said}, which their "
+                "folders contradict; correct the entry or move the image"
+            )
+    return pairs
+
+
+def _plain(name: str, names: Collection[str]) -> str:
+    """The name of a picture as `names` has it: without the folder of its split, and without Windows' separators."""
+    if name not in names:
+        name = name.replace("\\", "/").removeprefix("./")
+    parts = name.split("/")
+    return "/".join(parts[1:]) if len(parts) == 3 and parts[0].lower() in SPLIT_NAMES else name
+
+
+def _set_apart(root: Path, splits: Mapping[str, Sequence[Path]], people: set[str]) -> dict[str, Sequence[Path]]:
+    """The splits, with `people`, who are in pairs, in test only."""
+    if "test" in splits:
+        for split, pictures in splits.items():
+            both = people & {path.parent.name for path in pictures}
+            if split != "test" and both:
+                raise ValueError(f"{root}: {min(both)!r} is in a pair and in {split}; verification is of people unseen")
+        return dict(splits)
+    train = [path for path in splits["train"] if path.parent.name not in people]
+    if not train:
+        raise ValueError(
+            f"{root} leaves nobody to train on, since everybody is in a pair; move these people into "
+            f"{root / 'test'} and put others into {root / 'train'}"
+        )
+    return {**splits, "train": train, "test": [path for path in splits["train"] if path.parent.name in people]}
+
+
+def _read_labels(file: Path, names: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Picture or person -> column -> label."""
+    if not file.is_file():
+        return {}
+    (_, header), *rows = pairs_lib.csv_rows(text_files.text(file), str(file)) or [(1, [""])]
+    header = [name.strip() for name in header]
+    reserved = {"", "image", "label", "path"} & set(header)
+    if header[0] not in ("picture", "person") or len(header) < 2 or reserved or len(set(header)) < len(header):
+        given = ",".join(header)[:200]
+        raise ValueError(f"{file}, line 1 must be `picture,COLUMN,...` or `person,COLUMN,...`, not {given!r}")
+    known = names if header[0] == "picture" else {picture.parent.name for picture in names.values()}
+    labels = {}
+    for line, row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{file}, line {line} has {len(row)} columns, the header {len(header)}")
+        key = _plain(row[0].strip(), names) if header[0] == "picture" else row[0].strip()
+        if key not in known:
+            raise ValueError(
+                f"{file}, line {line}: there is no {header[0]} {key[:200]!r}; correct the entry or add the file"
+            )
+        if key in labels:
+            raise ValueError(f"{file}, line {line}: {key!r} has labels already; keep one line of it")
+        labels[key] = dict(zip(header[1:], map(str.strip, row[1:]), strict=True))
+    return labels

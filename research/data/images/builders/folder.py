@@ -1,0 +1,86 @@
+"""A user's own folder of images, `PATH/class/image.jpg` or `PATH/{train,validation,test}/class/image.jpg`.
+
+Formats are those of images/files.py. What is no such image is left out and counted, see class_folders.py.
+"""
+
+import hashlib
+from collections.abc import Container, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from research.data.builders import class_folders
+from research.data.builders.class_folders import FoundFiles
+from research.data.images import files as image_files
+from research.data.images.builders.labelled import EncodedImage, ImageBuilder
+
+
+class Folder(ImageBuilder, skip_registration=True):
+    """The pictures below `root`, prepared under a digest of its path and of the names, sizes and times of its files.
+
+    So a folder that changed is another data set, which is prepared when it is used next.
+    """
+
+    VERSION = tfds.core.Version("2.0.0")  # since images are read upright and keep their path
+
+    def __init__(self, root: Path, found: FoundFiles, **kwargs):
+        self._root, self._splits = root, found.splits
+        self.summary, self.left_out = found.summary, found.left_out
+        super().__init__(**kwargs)
+
+    @classmethod
+    def of(cls, path: str, data_dir: Path) -> "Folder":
+        """The builder of the folder `path`. Raises ValueError where there are no images in folders of two classes."""
+        root = Path(path).expanduser().resolve()
+        found = find_images(root)
+        class_folders.check_classes(root, found, "images")
+        config = tfds.core.BuilderConfig(name=digest(root, found.splits), description=f"The folder {root}.")
+        return cls(root, found, config=config, data_dir=data_dir, file_format="array_record")
+
+    def _info(self):
+        classes = {picture.parent.name for pictures in self._splits.values() for picture in pictures}
+        more = {"path": tfds.features.Text()}
+        return self.picture_info(__doc__, (None, None, 3), sorted(classes), more)
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split, self._read(paths)) for split, paths in self._splits.items()}
+
+    def _read(self, paths: Sequence[Path]) -> Iterator[EncodedImage]:
+        for path in paths:
+            yield EncodedImage(
+                self._root, str(path), (self._root / path).read_bytes(), path.parent.name, {"path": str(path)}
+            )
+
+
+def digest(root: Path, splits: Mapping[str, Sequence[Path]], beside: Sequence[str] = ()) -> str:
+    """16 hex digits over the path of a folder and the names, sizes and times of its pictures and of files `beside`."""
+    result = hashlib.sha256(str(root).encode())
+    others = {"beside": [name for name in beside if (root / name).is_file()]} if beside else {}
+    for split, files in {**splits, **others}.items():
+        for file in files:
+            stat = (root / file).stat()
+            result.update(f"{split} {file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return result.hexdigest()[:16]
+
+
+def find_images(root: Path, beside: Sequence[str] = ()) -> FoundFiles:
+    """The images in class folders below `root`, see class_folders.find."""
+    return class_folders.find(root, image_files.suffixes(), "images", "class/image.jpg", beside)
+
+
+def files(place: Path, suffixes: Container[str]) -> list[Path]:
+    """The files of a folder with these endings, sorted, without hidden ones."""
+    shown = (file for file in place.glob("*") if not class_folders.is_hidden(file.relative_to(place)))
+    return sorted(file for file in shown if file.suffix.lower() in suffixes and file.is_file())
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """Split -> its folder, where there are any. Raises ValueError for a split that has two, as `val` and `valid`."""
+    found = {}
+    for place in sorted(root.glob("*/")):
+        split = class_folders.SPLIT_NAMES.get(place.name.lower())
+        if split in found:
+            raise ValueError(f"{found[split]} and {place} are both folders for {split}; keep one of them")
+        if split is not None:
+            found[split] = place
+    return found

@@ -1,0 +1,180 @@
+"""A user's own folder of pictures and masks, and the folders of Cityscapes (Cordts et al., 2016).
+
+    PATH/classes.txt                             the name of class 0, 1, ... on each line, and if wanted a tab, #rrggbb
+    PATH/{train,validation,test}/images/NAME.*   pictures; `val` and `valid` are `validation`
+    PATH/{train,validation,test}/masks/NAME.png  their masks: class numbers, 255 is void
+
+A folder of `images` and `masks` alone is one that splits are held out of. Of Cityscapes, which has no classes.txt,
+the pictures are leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and the masks gtFine/SPLIT/CITY/NAME_gtFine_*.png, where *
+is labelTrainIds or else labelIds, whose numbers are then changed into these. Its test split has no public masks:
+`val` is the test split.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from research.data.builders import text_files
+from research.data.images import files as image_files
+from research.data.images.builders import folder
+from research.data.images.builders.masks import MaskBuilder, MaskedImage, encode_mask
+from research.data.images.views import VOID, Size
+
+CLASSES_FILE = "classes.txt"
+CITYSCAPES = {  # class -> its number among labelIds, and its colour
+    "road": (7, "#804080"), "sidewalk": (8, "#f423e8"), "building": (11, "#464646"), "wall": (12, "#66669c"),
+    "fence": (13, "#be9999"), "pole": (17, "#999999"), "traffic light": (19, "#faaa1e"),
+    "traffic sign": (20, "#dcdc00"), "vegetation": (21, "#6b8e23"), "terrain": (22, "#98fb98"), "sky": (23, "#4682b4"),
+    "person": (24, "#dc143c"), "rider": (25, "#ff0000"), "car": (26, "#00008e"), "truck": (27, "#000046"),
+    "bus": (28, "#003c64"), "train": (31, "#005064"), "motorcycle": (32, "#0000e6"), "bicycle": (33, "#770b20"),
+}  # fmt: skip
+
+
+class MaskPair(NamedTuple):
+    """A picture and its mask below the root; `mapped`: the mask holds labelIds of Cityscapes."""
+
+    picture: Path
+    mask: Path
+    mapped: bool = False
+
+
+class MaskFolder(MaskBuilder, skip_registration=True):
+    """The pairs below `root`, prepared under a digest of its path and of the names, sizes and times of its files."""
+
+    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
+
+    def __init__(self, root: Path, splits: Mapping[str, Sequence[MaskPair]], classes: Mapping[str, str], **kwargs):
+        self._root, self._splits = root, splits
+        self.class_names, self.colours = tuple(classes), tuple(classes.values())
+        super().__init__(**kwargs)
+
+    @classmethod
+    def of(cls, path: str, data_dir: Path) -> "MaskFolder":
+        """The builder of the folder `path`. Raises ValueError for a picture without mask and a mask without picture."""
+        root = Path(path).expanduser().resolve()
+        splits, classes = find(root)
+        files = {split: [file for pair in pairs for file in pair[:2]] for split, pairs in splits.items()}
+        config = tfds.core.BuilderConfig(
+            name=folder.digest(root, files, [CLASSES_FILE]), description=f"The folder {root}."
+        )
+        return cls(root, splits, classes, config=config, data_dir=data_dir, file_format="array_record")
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split, read(self._root, each)) for split, each in self._splits.items()}
+
+    def largest(self) -> Size | None:
+        """The largest height and width of the images, as their headers have them; None where no header can be read."""
+        paths = (self._root / pair.picture for pairs in self._splits.values() for pair in pairs)
+        sizes = [size for path in paths if (size := image_files.size(path))]
+        return (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else None
+
+
+class CityscapesFine(MaskBuilder, skip_registration=True):
+    """The 19 classes of Cityscapes with fine masks: `val` (500) is the test split, `train` (2,975) the others."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "the folders leftImg8bit and gtFine of cityscapes-dataset.com"
+    class_names = tuple(CITYSCAPES)
+    colours = tuple(colour for _, colour in CITYSCAPES.values())
+    shape = (1024, 2048, 3)
+
+    def _split_generators(self, dl_manager):
+        root = Path(dl_manager.manual_dir)
+        if not holds_cityscapes(root):
+            raise ValueError(f"{root} holds no leftImg8bit/train and gtFine/train; --manual_dir must name their folder")
+        return {split: self._generate_examples(split, read(root, pairs)) for split, pairs in find(root)[0].items()}
+
+
+def holds_masks(path: str) -> bool:
+    """Whether the folder `path` looks like one of pictures and masks."""
+    root = Path(path).expanduser()
+    return holds_cityscapes(root) or any(
+        (place / "images").is_dir() and (place / "masks").is_dir()
+        for place in (root, *folder.split_folders(root).values())
+    )
+
+
+def holds_cityscapes(root: Path) -> bool:
+    """Whether `root` is laid out as Cityscapes is."""
+    return (root / "leftImg8bit/train").is_dir() and (root / "gtFine/train").is_dir()
+
+
+def find(root: Path) -> tuple[dict[str, list[MaskPair]], dict[str, str]]:
+    """The pairs of each split, sorted, and the classes with their colours ("" where none is given)."""
+    if holds_cityscapes(root):
+        parts = {"train": "train", "test": "val"}
+        splits = {split: _cityscapes_pairs(root, part) for split, part in parts.items()}
+        return splits, {name: colour for name, (_, colour) in CITYSCAPES.items()}
+    places = folder.split_folders(root) or {"train": root}
+    splits = {split: _pairs(root, place) for split, place in places.items()}
+    return splits, _classes(root / CLASSES_FILE)
+
+
+def read(root: Path, pairs: Sequence[MaskPair]) -> Iterator[MaskedImage]:
+    """The bytes of each pair."""
+    for pair in pairs:
+        mask = (root / pair.mask).read_bytes()
+        mask = _train_ids(mask) if pair.mapped else mask
+        yield MaskedImage(root, str(pair.picture), (root / pair.picture).read_bytes(), mask, str(root / pair.mask))
+
+
+def _pairs(root: Path, place: Path) -> list[MaskPair]:
+    suffixes = image_files.suffixes()
+    files = {}
+    for part in ("images", "masks"):
+        found = folder.files(place / part, suffixes)
+        deeper = [file for below in (place / part).glob("[!.]*/") for file in folder.files(below, suffixes)]
+        if deeper:
+            raise ValueError(f"{deeper[0]} would be left out ({len(deeper)} such); put it into {place / part} itself")
+        files[part] = {file.stem: file.relative_to(root) for file in found}
+        if len(files[part]) < len(found):
+            raise ValueError(f"{place / part} holds several files of one name that differ in their endings only")
+    for part, other in (("images", "masks"), ("masks", "images")):
+        alone = sorted(files[part].keys() - files[other].keys())
+        if alone:
+            what = "picture" if part == "images" else "mask"
+            raise ValueError(
+                f"{root / files[part][alone[0]]} is a {what} without {other[:-1]} {place / other / alone[0]}.* "
+                f"({len(alone)} such)"
+            )
+    if not files["images"]:
+        raise ValueError(f"{place}/images holds no pictures; expected images/NAME.jpg and masks/NAME.png")
+    return [MaskPair(picture, files["masks"][stem]) for stem, picture in files["images"].items()]
+
+
+def _cityscapes_pairs(root: Path, part: str) -> list[MaskPair]:
+    pairs = []
+    for picture in sorted((root / "leftImg8bit" / part).glob("*/*_leftImg8bit.png")):
+        start = picture.name.removesuffix("_leftImg8bit.png")
+        folder = root / "gtFine" / part / picture.parent.name
+        ours, theirs = (folder / f"{start}_gtFine_{kind}.png" for kind in ("labelTrainIds", "labelIds"))
+        mask = ours if ours.is_file() else theirs
+        if not mask.is_file():
+            raise ValueError(f"{picture} is a picture without mask {ours.relative_to(root)} or {theirs.name}")
+        pairs.append(MaskPair(picture.relative_to(root), mask.relative_to(root), mapped=mask == theirs))
+    if not pairs:
+        raise ValueError(f"{root}/leftImg8bit/{part} holds no pictures; expected CITY/NAME_leftImg8bit.png")
+    return pairs
+
+
+def _train_ids(encoded: bytes) -> bytes:
+    table = np.full(256, VOID, np.uint8)
+    table[[number for number, _ in CITYSCAPES.values()]] = range(len(CITYSCAPES))
+    return encode_mask(table[image_files.decode_mask(encoded)])
+
+
+def _classes(file: Path) -> dict[str, str]:
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; it names class 0, 1, ... of the masks, one on each line")
+    classes = {}
+    for number, line in enumerate(text_files.text(file).splitlines(), start=1):
+        name, _, colour = (part.strip() for part in line.partition("\t"))
+        if not name or name in classes or (colour and not re.fullmatch("#[0-9a-fA-F]{6}", colour)):
+            raise ValueError(f"{file} line {number} is {line!r}; a new name is needed, and if wanted a tab and #rrggbb")
+        classes[name] = colour
+    if not 2 <= len(classes) <= VOID:
+        raise ValueError(f"{file} names {len(classes)} classes; 2 to {VOID} are possible, since {VOID} is void")
+    return classes

@@ -1,0 +1,132 @@
+"""What our builders of pictures with masks share: bytes are kept as found, and each pair is checked once.
+
+A mask is an image of one channel, of the size of its image: a class number a pixel, or the builder's `void` where no
+class is given. Where an image is stored turned (EXIF), its mask may be of the image as shown or as stored, which their
+sizes say; where they do not, it is of what is shown. Stored are masks of what is shown.
+"""
+
+import io
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from research.data.images import files as image_files
+from research.data.images import transforms
+from research.data.images.builders.labelled import ImageBuilder
+from research.data.images.views import VOID, Size, size_of
+
+
+class MaskedImage(NamedTuple):
+    """The bytes of a picture and of its mask. The stored order hashes `member`, which is kept as its name."""
+
+    archive: Path | str
+    member: str
+    encoded: bytes
+    mask: bytes
+    mask_path: str
+
+    @property
+    def path(self) -> str:
+        """What names the picture to a person."""
+        return f"{self.archive}/{self.member}"
+
+
+class MaskBuilder(ImageBuilder, skip_registration=True):
+    """A TFDS builder of (image, mask, name) examples.
+
+    `class_names` are those of the numbers 0, 1, ...; `colours` are theirs in drawings, as "#rrggbb", or empty.
+    """
+
+    class_names: Sequence[str] = ()
+    colours: Sequence[str] = ()
+    void = VOID
+    shape: tuple[int | None, int | None, int] = (None, None, 3)
+
+    def __init__(self, **kwargs):
+        self._lock = threading.Lock()  # pictures are checked in threads
+        super().__init__(**kwargs)
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=self.shape),
+            "mask": tfds.features.Image(shape=(*self.shape[:2], 1)),
+            "name": tfds.features.Text(),
+        }
+        # The largest height and width, and the pixels of each class in train; known when it is prepared.
+        metadata = tfds.core.MetadataDict(largest=[0, 0], pixels=[0] * len(self.class_names))
+        return tfds.core.DatasetInfo(
+            builder=self, description=__doc__, features=tfds.features.FeaturesDict(features), metadata=metadata
+        )
+
+    def _generate_examples(self, split: str, pictures: Iterable[MaskedImage]) -> Iterator[tuple[str, dict]]:
+        self._counting = split == "train"
+        yield from super()._generate_examples(split, pictures)
+
+    def example(self, picture: MaskedImage) -> dict[str, Any]:
+        """See PictureBuilder."""
+        mask = picture.mask
+        if image_files.orientation(picture.encoded) >= 5:
+            mask = encode_mask(_upright(image_files.decode_mask(mask), picture, self._size(picture)))
+        return {"image": picture.encoded, "mask": mask, "name": picture.member}
+
+    def _size(self, picture: MaskedImage) -> Size:
+        return size_of(transforms.decode(picture.encoded, self.channels))
+
+    def problem(self, picture: MaskedImage) -> str | None:
+        """See PictureBuilder: a mask must be of its picture's size and hold nothing but classes and `void`."""
+        try:
+            size = self._size(picture)
+        except ValueError as error:
+            return str(error)
+        try:
+            mask = image_files.decode_mask(picture.mask)
+        except ValueError as error:
+            return f"has the mask {picture.mask_path}, which {error}"
+        if _upright(mask, picture, size).shape != size:
+            height, width = mask.shape
+            return f"is {size[1]} x {size[0]} px, but its mask {picture.mask_path} is {width} x {height} px"
+        counts = np.bincount(mask.ravel(), minlength=256)
+        known = len(self.class_names)
+        wrong = [value for value in np.flatnonzero(counts) if value >= known and value != self.void]
+        if wrong:
+            return (
+                f"has the mask {picture.mask_path}, which holds the number {wrong[0]}; the {known} classes are 0 to "
+                f"{known - 1}, and {self.void} is void"
+            )
+        self._note(size, counts[:known])
+        return None
+
+    def _note(self, size: tuple[int, int], counts: np.ndarray) -> None:
+        with self._lock:
+            metadata = self.info.metadata
+            metadata["largest"] = [max(pair) for pair in zip(metadata["largest"], size, strict=True)]
+            if self._counting:
+                metadata["pixels"] = [int(a + b) for a, b in zip(metadata["pixels"], counts, strict=True)]
+
+    def summary(self) -> str:
+        """What is worth knowing when weights of classes are chosen: the share of each among the pixels."""
+        pixels = np.array(self.info.metadata["pixels"])
+        if not pixels.any():
+            return "pixels of train: none has a class, all are void"
+        shares = (f"{name} {share:.1%}" for name, share in zip(self.class_names, pixels / pixels.sum(), strict=True))
+        return f"pixels of train: {', '.join(shares)}"
+
+
+def _upright(mask: np.ndarray, picture: MaskedImage, size: Size) -> np.ndarray:
+    """The mask in the frame of the upright image, which is of `size`."""
+    orientation = image_files.orientation(picture.encoded)
+    if mask.shape == size or orientation < 5 or mask.shape != size[::-1]:
+        return mask
+    return np.asarray(Image.fromarray(mask).transpose(image_files.UPRIGHT[orientation]))
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """The class numbers uint8 [height, width] as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,69 @@
+"""People who are random patterns, made here: a data set for recognising people that needs no download."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from research.data.images.builders import faces
+from research.data.images.builders.labelled import EncodedImage
+
+PEOPLE, UNSEEN = 48, 6
+PICTURES = {"train": 12, "validation": 2, "test": 4}  # of each person who is known
+SIDE = 16  # px
+SHIFT = 2  # px
+SEED = 0
+
+
+class RandomPatterns(faces.FaceBuilder, skip_registration=True):
+    """Forty-eight smooth patterns, each moved, lit and noisy in its own way in every picture; `light` is dim or bright.
+
+    random_patterns/identification   576 / 96 / 192 pictures of everybody
+    random_patterns/verification     504 / 84 / 108: the test split is six people who are not trained on
+    """
+
+    BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.
+        tfds.core.BuilderConfig(name=name) for name in ("identification", "verification")
+    ]
+    channels = 1
+    columns = ("light",)
+
+    def _info(self):
+        names = [f"person{number:02}" for number in range(PEOPLE)]
+        known = PEOPLE - (UNSEEN if self.builder_config.name == "verification" else 0)
+        return self.face_info((SIDE, SIDE, 1), names[:known], names[known:], self.columns)
+
+    def _split_generators(self, dl_manager):
+        parts, known = {split: [] for split in PICTURES}, self.info.metadata["known"]
+        splits = [split for split, count in PICTURES.items() for _ in range(count)]
+        for person, name in enumerate(self.info.features["label"].names):
+            for number, split in enumerate(splits):
+                if person >= known:
+                    parts["test"].append((person, name, number))
+                elif known == PEOPLE or split != "test":  # in `verification` those who are known are not tested
+                    parts[split].append((person, name, number))
+        return {split: self._generate_examples(split, _pictures(part)) for split, part in parts.items()}
+
+
+def _pictures(part: list[tuple[int, str, int]]) -> Iterator[EncodedImage]:
+    for person, name, number in part:
+        pixels, light = draw(person, number)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="PNG")
+        path = f"{name}/{number:02}.png"
+        yield EncodedImage("random_patterns", path, buffer.getvalue(), name, {"path": path, "light": light})
+
+
+def draw(person: int, number: int) -> tuple[np.ndarray, str]:
+    """A picture of a person, uint8 [SIDE, SIDE], and its light: a function of (SEED, person, number)."""
+    coarse = np.random.default_rng([SEED, person]).uniform(0, 1, (5, 5)).astype(np.float32)
+    side = SIDE + 2 * SHIFT
+    pattern = np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
+    rng = np.random.default_rng([SEED, person, number + 1])
+    top, left = rng.integers(0, 2 * SHIFT + 1, 2)
+    bright = rng.random() < 0.5
+    seen = pattern[top : top + SIDE, left : left + SIDE] * rng.uniform(*((0.8, 1) if bright else (0.4, 0.6)))
+    seen = 255 * seen + rng.normal(0, 12, (SIDE, SIDE))
+    return np.clip(seen, 0, 255).astype(np.uint8), "bright" if bright else "dim"

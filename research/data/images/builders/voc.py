@@ -1,0 +1,79 @@
+"""Reads Pascal VOC's XML of boxes: whatever a file holds becomes objects, or one line that names the entry."""
+
+import math
+import xml.etree.ElementTree as ElementTree
+from typing import NamedTuple
+
+from research.data.images.builders.boxes import FARTHEST, Object
+from research.data.images.views import Size
+
+LONGEST = 64 * 2**20  # bytes; thousands of objects take one MiB
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+DIFFICULT = {
+    **dict.fromkeys(("", "0", "false", "no", "unspecified"), False),
+    **dict.fromkeys(("1", "true", "yes"), True),
+}
+
+
+class VocFile(NamedTuple):
+    """What an annotation says of its image."""
+
+    file_name: str  # "" where none is given
+    objects: list[Object]
+    size: Size | None  # height and width; None where they are not given or 0
+
+
+def parse(xml: bytes, path: str) -> VocFile:
+    """Parses an annotation. Raises ValueError, which names `path` and the entry, for anything unexpected."""
+    root = _root(xml, path)
+    if root.tag != "annotation":
+        raise ValueError(f"{path} is no annotation as Pascal VOC has it: it begins with <{root.tag[:50]}>")
+    objects = [_object(each, f"{path}: object {number}") for number, each in enumerate(root.iter("object"), start=1)]
+    return VocFile(root.findtext("filename", "").strip(), objects, _size(root, path))
+
+
+def _root(xml: bytes, path: str) -> ElementTree.Element:
+    if len(xml) > LONGEST:
+        raise ValueError(f"{path} has {len(xml):,} bytes; no annotation has more than {LONGEST:,}")
+    # An annotation needs no entities, and a few of them can stand for gigabytes. Null bytes: of UTF-16.
+    if b"<!ENTITY" in xml.replace(b"\0", b""):
+        raise ValueError(f"{path} is no XML that can be read (it declares entities, which are not expanded here)")
+    try:
+        root = ElementTree.fromstring(xml)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two are of unusual encodings
+        raise ValueError(f"{path} is no XML that can be read ({error})") from None
+    for each in root.iter():
+        each.tag = each.tag.rpartition("}")[2]  # without its namespace
+    return root
+
+
+def _object(entry: ElementTree.Element, what: str) -> Object:
+    box, name = entry.find("bndbox"), entry.findtext("name", "").strip()
+    corners = [_number(box.findtext(side, "")) for side in SIDES] if box is not None else []
+    left, top, right, bottom = corners or [None] * 4
+    if left is None or top is None or right is None or bottom is None:
+        raise ValueError(f"{what} has no bndbox of four numbers")
+    if not name:
+        raise ValueError(f"{what} has no name")
+    difficult = entry.findtext("difficult", "").strip()
+    if difficult.lower() not in DIFFICULT:
+        raise ValueError(f"{what} has difficult={difficult[:50]!r}; it must be 0 or 1")
+    return Object((left, top, right, bottom), name, crowd=DIFFICULT[difficult.lower()])
+
+
+def _size(root: ElementTree.Element, path: str) -> Size | None:
+    texts = [root.findtext(f"size/{side}", "").strip() for side in ("height", "width")]
+    sides = [_number(text or "0") for text in texts]
+    for text, side in zip(texts, sides, strict=True):
+        if side is None or side < 0 or side != math.floor(side):
+            raise ValueError(f"{path} has {text[:50]!r} in its size; a number of px is needed")
+    height, width = (int(side or 0) for side in sides)
+    return (height, width) if height and width else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) <= FARTHEST else None  # so neither NaN nor infinite

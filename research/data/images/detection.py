@@ -1,0 +1,258 @@
+"""`load(spec)`: images and their boxes as batches that are a function of (seed, step)."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from research.data import dataset, recorded, sources
+from research.data.images import transforms, views
+from research.data.images.spec import SHARE, SIDE, MarkedImageSpec
+from research.spec import checks, field, invalid
+from research.spec.contracts import Batches
+
+CHANNELS = 3
+if TYPE_CHECKING:
+    from research.metrics.box_scores import BoxReference  # for checkers alone: those who read data need no JAX
+
+MOSAIC_CENTRE = (0.3, 0.7)  # of the canvas
+_AUGMENTATION = ("scale", "flip", "upside_down", "colour", "mosaic", "min_visible")
+
+
+class DetectionDataSpec(MarkedImageSpec, tag="boxes"):
+    """Images with boxes, fitted on a canvas; the augmentation is that of Train."""
+
+    image_size: tuple[int, int] = field(
+        default=(0, 0), check=checks.each(SIDE), doc="height and width in px of the canvas; must be given"
+    )
+    max_boxes: int = field(
+        default=100, check=checks.between(1, 100_000),
+        doc="in an image; of more, which only mosaic should make, the largest are kept",
+    )  # fmt: skip
+    bad_boxes: str = field(
+        default="clip", check=checks.one_of("clip", "drop", "refuse"),
+        doc="boxes that reach outside their image are cut (clip) or left out (drop), empty and inverted ones always "
+        "left out; refuse makes any of them an error",
+    )  # fmt: skip
+    upside_down: bool = field(default=False, doc="flip upside down with probability 1/2 while training")
+    mosaic: float = field(
+        default=0.0, check=SHARE, doc="probability that three other images share the canvas while training"
+    )
+    min_visible: float = field(default=0.3, check=SHARE, doc="share of a box that must be on the canvas while training")
+
+    def validate(self) -> None:
+        """Raises FieldError for a canvas of no size too."""
+        super().validate()
+        if min(self.image_size) < 1:
+            raise invalid(self, "image_size", "must be a height and a width in px")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalBoxTransform:
+    """The picture as large as it fits into the upper left corner of a canvas of `size` (height, width in px)."""
+
+    size: views.Size
+    max_boxes: int
+    fill: tuple[int, ...]
+    clip: bool  # boxes that reach outside; else they are left out
+
+    def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """`image` uint8 [height, width, 3], `boxes` [max_boxes, 4], `labels` and `box_weight` [max_boxes].
+
+        Objects that are a crowd have no place among them.
+        """
+        image = transforms.decode(example["image"], CHANNELS)
+        view = views.fitted(views.size_of(image), self.size)
+        return self._arrays(view.picture(image, self.fill), *self._placed(view, image, example))
+
+    def _placed(self, view: views.View, image: Image.Image, example) -> tuple[np.ndarray, np.ndarray]:
+        """The good boxes of an example on the canvas, and their labels."""
+        size = views.size_of(image)
+        boxes, kept = clean(example["boxes"], size, self.clip)
+        kept &= np.asarray(example["crowd"]) == 0
+        return view.boxes(boxes[kept].astype(np.float64), size), np.asarray(example["labels"])[kept]
+
+    def _arrays(self, image: Image.Image, boxes: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        order = np.argsort(-_areas(boxes), kind="stable")[: self.max_boxes]
+        padded = np.zeros((self.max_boxes, 4), np.float32)
+        numbers, weight = np.zeros(self.max_boxes, np.int32), np.zeros(self.max_boxes, np.float32)
+        count = len(order)
+        padded[:count], numbers[:count], weight[:count] = boxes[order], labels[order], 1
+        return {"image": np.asarray(image), "boxes": padded, "labels": numbers, "box_weight": weight}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainBoxTransform(EvalBoxTransform):
+    """A random view of the picture, or a mosaic of four.
+
+    scale                 of the picture that would just fit, log-uniform between these two; it lies anywhere
+    flip, upside_down     each with probability 1/2
+    colour                brightness, contrast and saturation, each times a factor that is uniform in 1 +- colour
+    mosaic                how likely it is that three other examples share the canvas (Bochkovskiy et al., 2020)
+    min_visible           a box of which less than this share is on the canvas is left out, others are cut
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+    upside_down: bool = False
+    colour: float = 0.0
+    mosaic: float = 0.0
+    min_visible: float = 0.3
+    others: Sequence[Mapping[str, Any]] | None = None  # the examples that a mosaic takes its parts from
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
+        self, example: Mapping[str, Any], rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """As in evaluation, with the random choices drawn from `rng`."""
+        if self.mosaic and self.others is not None and rng.random() < self.mosaic:
+            image, boxes, labels = self._mosaic(example, rng)
+        else:
+            image, boxes, labels = self._drawn(example, self.size, rng)
+        if self.colour:
+            image = transforms.jitter_colours(image, self.colour, rng)
+        return self._arrays(image, boxes, labels)
+
+    def _drawn(self, example, canvas: views.Size, rng) -> tuple[Image.Image, np.ndarray, np.ndarray]:
+        """A picture on a canvas, and the boxes and labels that are to be seen there."""
+        image = transforms.decode(example["image"], CHANNELS)
+        size = views.size_of(image)
+        base = min(self.size[0] / size[0], self.size[1] / size[1])
+        view = views.drawn(size, canvas, self.scale, self.flip, rng, self.upside_down, base)
+        boxes, labels = self._placed(view, image, example)
+        seen = boxes.clip(0, [canvas[1], canvas[0]] * 2)
+        kept = (_areas(seen) >= self.min_visible * _areas(boxes)) & (_areas(seen) > 0)
+        return view.picture(image, self.fill), seen[kept], labels[kept]
+
+    def _mosaic(self, example, rng) -> tuple[Image.Image, np.ndarray, np.ndarray]:
+        """Four pictures around a random point."""
+        height, width = self.size
+        middle = [round(side * rng.uniform(*MOSAIC_CENTRE)) for side in self.size]
+        others = self.others or ()
+        examples = [example, *(others[int(index)] for index in rng.integers(len(others), size=3))]
+        whole, boxes, labels = Image.new("RGB", (width, height), self.fill), [], []
+        for number, part in enumerate(examples):
+            top, bottom = ((0, middle[0]), (middle[0], height))[number // 2]
+            left, right = ((0, middle[1]), (middle[1], width))[number % 2]
+            image, seen, classes = self._drawn(part, (bottom - top, right - left), rng)
+            whole.paste(image, (left, top))
+            boxes.append(seen + np.array([left, top] * 2))
+            labels.append(classes)
+        return whole, np.concatenate(boxes), np.concatenate(labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionDataset(dataset.ClassedDataset):
+    """Pictures with boxes. A batch holds, beside `index` and `weight`:
+
+    image       uint8 [batch, height, width, 3]
+    boxes       float32 [batch, max_boxes, 4]: left, top, right and bottom in px of the canvas
+    labels      int32 [batch, max_boxes]
+    box_weight  float32 [batch, max_boxes]: 1, or 0 where there is no box
+
+    `refuse`: bad boxes are an error.
+    """
+
+    train_transform: TrainBoxTransform
+    eval_transform: EvalBoxTransform
+    refuse: bool
+
+    def check_content(self) -> None:
+        """Raises ValueError for an image with more boxes than `max_boxes` and, with `refuse`, for bad boxes."""
+        metadata, most = self.prepared.builder.info.metadata, self.eval_transform.max_boxes
+        if metadata["most"] > most:
+            raise ValueError(
+                f"config.data.max_boxes={most} is less than the {metadata['most']} boxes of a picture of {self.name!r}"
+            )
+        entries = [entry for kind in metadata["bad"].values() for entry in kind]
+        if entries and self.refuse:
+            raise ValueError(
+                f"{self.name!r} has {len(entries)} bad boxes, the first in {min(entries)}; fix them, or set "
+                "config.data.bad_boxes to clip or drop"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the canvas."""
+        return (*self.train_transform.size, CHANNELS)
+
+    def train_batches(self, *args: Any, **kwargs: Any) -> Batches:
+        """As in Dataset; which examples a mosaic is made of depends on (seed, example, epoch) too."""
+        others = self.source("train") if self.train_transform.mosaic else None
+        ready = dataclasses.replace(self, train_transform=dataclasses.replace(self.train_transform, others=others))
+        return super(DetectionDataset, ready).train_batches(*args, **kwargs)
+
+    def reference(self, split: str, index: int) -> "BoxReference":
+        """What a score compares with: `name`, `size`, and of the good boxes `boxes`, `labels`, `crowd` and `areas`."""
+        example = self.source(split)[index]
+        size = views.size_of(transforms.decode(example["image"], CHANNELS))
+        boxes, kept = clean(example["boxes"], size, self.eval_transform.clip)
+        changed = (boxes != example["boxes"]).any(1)
+        areas = np.where(changed, _areas(boxes), example["areas"])
+        given = boxes, example["labels"], example["crowd"], areas
+        boxes, labels, crowd, areas = (np.asarray(values)[kept] for values in given)
+        name = example["name"].decode()
+        return {"name": name, "size": size, "boxes": boxes, "labels": labels, "crowd": crowd, "areas": areas}
+
+    def examples(self, pictures: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+        """A batch of pictures in which things are to be found."""
+        nothing = {"boxes": np.zeros((0, 4), np.float32), "labels": [], "crowd": []}
+        arrays = [self.eval_transform({"image": np.asarray(picture), **nothing}) for picture in pictures]
+        batch = {name: np.stack([each[name] for each in arrays]) for name in arrays[0]}
+        count = len(pictures)
+        return {**batch, "index": np.full(count, -1, np.int32), "weight": np.zeros(count, np.float32)}
+
+    def in_picture(self, boxes: np.ndarray, size: views.Size) -> np.ndarray:
+        """Boxes [count, 4] on the canvas of evaluation, in px of a picture of `size`, cut at its border."""
+        view = views.fitted(size, self.eval_transform.size)
+        return view.back(boxes, size).clip(0, [size[1], size[0]] * 2)
+
+
+def clean(boxes: np.ndarray, size: views.Size, clip: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes [count, 4] of a picture of `size`, cut at its border, and which of them [count] are to be kept."""
+    from research.data.images.builders.boxes import bad
+
+    empty, outside = bad(boxes, size)
+    return boxes.clip(0, [size[1], size[0]] * 2).astype(np.float32), ~empty & (clip | ~outside)
+
+
+def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> DetectionDataset:
+    """The images and boxes that `spec` describes; nothing is prepared, and no example is read yet.
+
+    `known` is as in classification.load. Raises ValueError for an unknown name and, where they are prepared, as
+    `check_content` does.
+    """
+    builder = known or sources.open_builder(spec.name, spec.dir)
+    from research.data.images.builders import boxes  # here, since TFDS is slow to import
+
+    if not known and not isinstance(builder, boxes.BoxBuilder):
+        raise ValueError(
+            f"config.data.name={spec.name!r} has no boxes; choose bccd_voc, boxed_shapes, coco2017 or folder:PATH "
+            "with pictures and annotations as Pascal VOC or COCO have them"
+        )
+    mean, std = (dataset.per_channel(getattr(spec, key), CHANNELS, key) for key in ("mean", "std"))
+    shared = {
+        "size": spec.image_size,
+        "max_boxes": spec.max_boxes,
+        "fill": tuple(round(value) for value in mean),
+        "clip": spec.bad_boxes == "clip",
+    }
+    data = DetectionDataset(
+        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
+        train_transform=TrainBoxTransform(**shared, **{key: getattr(spec, key) for key in _AUGMENTATION}),
+        eval_transform=EvalBoxTransform(**shared),
+        workers=spec.workers,
+        prefetch=spec.prefetch,
+        class_names=tuple(builder.class_names),
+        mean=mean,
+        std=std,
+        refuse=spec.bad_boxes == "refuse",
+    )
+    if data.is_prepared:
+        data.check_content()
+    return data
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

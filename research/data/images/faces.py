@@ -1,0 +1,138 @@
+"""`load(spec)`: images of people, and the pairs of them that are verified.
+
+Any labelled pictures will do, classes being people; only builders of faces have names and pairs of their own.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from research.data import pipeline, recorded
+from research.data.images import classification, pairs
+from research.data.images.spec import FaceDataSpec
+from research.spec.contracts import Batches
+
+NO_COLUMNS = ("image", "label", "path")
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceDataset(classification.ImageDataset):
+    """As classification.ImageDataset; classes are the people who are trained on, `class_names` those who are not, too.
+
+    With `gallery`, evaluation also sees the pictures of the splits before: to recognise somebody, their known pictures
+    are needed. They follow the split's own, with indices that go on, and have weight 0, as they are not to be scored.
+    """
+
+    gallery: bool
+
+    @cached_property
+    def num_classes(self) -> int:
+        """How many people are trained on; the labels of others are larger."""
+        return self._metadata.get("known", len(self.class_names))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The labels by which scores can be grouped."""
+        return tuple(key for key in self.prepared.builder.info.features if key not in NO_COLUMNS)
+
+    @property
+    def fingerprint(self) -> str:
+        """As in Dataset; of the pairs, too."""
+        content = self.prepared.fingerprint
+        stored = self._metadata.get("pairs")
+        return hashlib.sha256(f"{content} {json.dumps(stored)}".encode()).hexdigest()[:16] if stored else content
+
+    def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
+        """As in Dataset, with the gallery."""
+        if not self.gallery:
+            yield from super().eval_batches(split, batch_size, rows)
+            return
+        sources = [self.source(each) for each in (split, *gallery_of(split))]
+        joined, count = _Joined(sources), len(sources[0])
+        for batch in pipeline.eval_batches(joined, self.eval_transform, batch_size, rows, self.workers, self.prefetch):
+            yield batch | {"weight": np.where(batch["index"] < count, batch["weight"], 0).astype(np.float32)}
+
+    def reference(self, split: str, index: int) -> dict[str, Any]:
+        """What scores need of the picture `index` of a split, the gallery included.
+
+        `path`, `person`, `label`, `gallery` (whether it belongs there) and a text for each of `columns`.
+        """
+        return self._references(split)[index]
+
+    def known(self, split: str) -> set[str]:
+        """The people of a split whose pictures are in its gallery."""
+        people = lambda gallery: {each["person"] for each in self._references(split) if each["gallery"] is gallery}
+        return people(True) & people(False)
+
+    def pairs(self, split: str) -> list[pairs.ImagePair]:
+        """The pairs of a split: those of its protocol or, where there is none, some that are drawn.
+
+        Drawn with a gallery, the second picture of each is one of that. Raises ValueError where none can be drawn.
+        """
+        if stored := self._metadata.get("pairs", {}).get(split):
+            return [pairs.ImagePair(*pair) for pair in stored]
+        of = lambda gallery: [
+            (each["path"], each["person"]) for each in self._references(split) if each["gallery"] is gallery
+        ]
+        try:
+            return pairs.draw(of(False), of(True))
+        except ValueError as error:
+            raise ValueError(f"the {split} split of {self.name!r}: {error}") from None
+
+    @property
+    def _metadata(self) -> Mapping[str, Any]:
+        return self.prepared.builder.info.metadata or {}
+
+    def _references(self, split: str) -> list[dict[str, Any]]:
+        if split not in self._read:
+            splits = (split, *(gallery_of(split) if self.gallery else ()))
+            self._read[split] = [
+                self._describe(each, index, each != split) for each in splits for index in range(self.counts[each])
+            ]
+        return self._read[split]
+
+    @cached_property
+    def _read(self) -> dict[str, list[dict[str, Any]]]:
+        return {}
+
+    def _describe(self, split: str, index: int, gallery: bool) -> dict[str, Any]:
+        example = self.prepared.source(split)[index]
+        label = int(example[self.eval_transform.label_key])
+        path = example["path"].decode() if "path" in example else f"{split}/{index}"
+        texts = {key: value.decode() for key in self.columns if isinstance(value := example[key], bytes)}
+        return {"path": path, "person": self.class_names[label], "label": label, "gallery": gallery, **texts}
+
+
+class _Joined(Sequence[Any]):
+    """Sources one after the other."""
+
+    def __init__(self, sources: Sequence[Sequence[Any]]):
+        self._sources = sources
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sources))
+
+    def __getitem__(self, index: int) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
+        for source in self._sources:
+            if index < len(source):
+                return source[index]
+            index -= len(source)
+        raise IndexError(index)
+
+
+def gallery_of(split: str) -> tuple[str, ...]:
+    """The splits whose pictures are known when `split` is evaluated."""
+    return {"train": (), "validation": ("train",), "test": ("train", "validation")}[split]
+
+
+def load(spec: FaceDataSpec, gallery: bool, known: recorded.Recorded | None = None) -> FaceDataset:
+    """The images of people that `spec` describes; otherwise as classification.load."""
+    pictures = classification.load(spec, known)
+    return FaceDataset(
+        **{field.name: getattr(pictures, field.name) for field in dataclasses.fields(pictures)}, gallery=gallery
+    )

@@ -1,0 +1,138 @@
+"""Pairs of pictures for verification: read from a file, or drawn from labelled pictures.
+
+pairs.csv   path1,path2,same[,fold]: same is 1 for one person and 0 for two; the first line may be a header
+pairs.txt   View 2 of "Labeled Faces in the Wild" (Huang et al., 2007): folds of lines `name n1 n2` and
+            `name1 n1 name2 n2`, where picture n of a person is name/name_000n.jpg
+"""
+
+import collections
+import csv
+import itertools
+import random
+import re
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+FOLDS = 10
+DRAWN = 1000  # pairs of one person and of two, at most
+DRAW_SEED = 0
+_NUMBER = re.compile("[0-9]{1,9}")
+
+
+class ImagePair(NamedTuple):
+    """Two pictures by their paths, 1 where both show one person, and the fold of the protocol, from 0."""
+
+    first: str
+    second: str
+    same: int
+    fold: int
+
+
+def read_csv(text: str, name: str) -> list[ImagePair]:
+    """The pairs of a pairs.csv, which messages call `name`. Raises ValueError for a line that is none.
+
+    Without a column of folds, the k-th pair of one person and the k-th of two belong to fold k modulo FOLDS.
+    """
+    rows = [(line, list(map(str.strip, cells))) for line, cells in csv_rows(text, name) if any(map(str.strip, cells))]
+    if rows and list(map(str.lower, rows[0][1][:3])) == ["path1", "path2", "same"]:
+        rows = rows[1:]
+    pairs, counts = [], [itertools.count(), itertools.count()]
+    for line, cells in rows:
+        if len(cells) not in (3, 4) or cells[2] not in ("0", "1") or not all(map(_NUMBER.fullmatch, cells[3:])):
+            given = ",".join(cells)[:200]
+            raise ValueError(f"{name}, line {line}: {given!r} is not path1,path2,same[,fold] with 0 or 1")
+        same = int(cells[2])
+        fold = int(cells[3]) if len(cells) == 4 else next(counts[same]) % FOLDS
+        pairs.append(ImagePair(cells[0], cells[1], same, fold))
+    return pairs
+
+
+def csv_rows(text: str, name: str) -> list[tuple[int, list[str]]]:
+    """The lines of comma-separated values that are not empty, with their numbers. Raises ValueError for others."""
+    reader = csv.reader(text.splitlines(), strict=True)
+    try:
+        return [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise ValueError(f"{name}, line {reader.line_num}: {error}") from None
+
+
+def read_view2(text: str, name: str) -> list[ImagePair]:
+    """The pairs of a pairs.txt, which messages call `name`. Raises ValueError for a line that is none.
+
+    And where their number is not the one that the first line says.
+    """
+    lines = enumerate(map(str.split, text.splitlines()), start=1)
+    (_, head), *rows = [(line, cells) for line, cells in lines if cells] or [(1, [])]
+    if len(head) not in (1, 2) or not all(map(_NUMBER.fullmatch, head)) or int(head[-1]) < 1:
+        raise ValueError(f"{name} must begin with the numbers of folds and of pairs a fold and kind, such as `10 300`")
+    folds, count = int(head[0]) if len(head) == 2 else 1, int(head[-1])
+    pairs = []
+    for place, (line, cells) in enumerate(rows):
+        same = len(cells) == 3
+        people, numbers = ([cells[0]] * 2, cells[1:]) if same else (cells[::2], cells[1::2])
+        if len(cells) not in (3, 4) or not all(map(_NUMBER.fullmatch, numbers)):
+            said = " ".join(cells)[:200]
+            raise ValueError(f"{name}, line {line}: {said!r} is not `name n1 n2` or `name1 n1 name2 n2`")
+        first, second = (
+            f"{person}/{person}_{int(number):04}.jpg" for person, number in zip(people, numbers, strict=True)
+        )
+        pairs.append(ImagePair(first, second, int(same), place // (2 * count)))
+    if len(pairs) != 2 * folds * count:
+        raise ValueError(
+            f"{name} holds {len(pairs)} pairs; its first line says {folds} folds of {count} pairs of one person and "
+            f"{count} of two, so {2 * folds * count}"
+        )
+    return pairs
+
+
+def check(pairs: Sequence[ImagePair], present: Collection[str], name: str) -> None:
+    """Raises ValueError, with the file `name` and the entry, where a pair names a picture that is not `present`.
+
+    And where there are too few pairs to choose a threshold on the other folds.
+    """
+    if not pairs:
+        raise ValueError(f"{name} holds no pairs")
+    for number, pair in enumerate(pairs, start=1):
+        for path in pair[:2]:
+            if path not in present:
+                raise ValueError(
+                    f"{name}, pair {number}: there is no picture {path[:200]!r}; fix the entry or add the file"
+                )
+        if pair.first == pair.second:
+            raise ValueError(f"{name}, pair {number} is of {pair.first!r} and itself; take two pictures")
+    for fold in sorted({pair.fold for pair in pairs}):
+        if {pair.same for pair in pairs if pair.fold != fold} != {0, 1}:
+            raise ValueError(
+                f"{name}: beside fold {fold} there must be pairs of one person and of two, to choose a threshold by"
+            )
+
+
+def draw(pictures: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]] = ()) -> list[ImagePair]:
+    """Pairs of (path, person) pictures, at most DRAWN of one person and DRAWN of two, always the same.
+
+    With a `gallery` the second picture of each pair comes from there. Raises ValueError where fewer than two
+    pairs show one person, or two.
+    """
+    rng, pictures = random.Random(DRAW_SEED), sorted(pictures)
+    others = sorted(gallery) or pictures
+    of_person = collections.defaultdict(list)
+    for path, person in others:
+        of_person[person].append(path)
+    wanted = lambda first, second: first != second if gallery else first < second
+    same = [(path, other) for path, person in pictures for other in of_person[person] if wanted(path, other)]
+    same = rng.sample(same, min(DRAWN, len(same)))
+    different = {}  # in place of a set, which has no order
+    for _ in range(20 * DRAWN):  # enough to meet nearly all where there are few
+        (first, person), (second, other) = rng.choice(pictures), rng.choice(others)
+        if person != other and len(different) < DRAWN:
+            different[(first, second) if gallery else tuple(sorted((first, second)))] = None
+    if min(len(same), len(different)) < 2:  # a threshold is chosen on some and used on others
+        raise ValueError(
+            f"{len(pictures)} pictures give {len(same)} pairs of one person and {len(different)} of two; verification "
+            "needs both: hold out more pictures of each person, or name pairs in pairs.csv"
+        )
+    return [
+        ImagePair(first, second, kind, place % FOLDS)
+        for kind, found in ((1, same), (0, different))
+        for place, (first, second) in enumerate(found)
+    ]

@@ -1,0 +1,203 @@
+"""`load(spec)`: images and their masks as batches that are a function of (seed, step)."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from research.data import dataset, recorded, sources
+from research.data.images import files as image_files
+from research.data.images import transforms, views
+from research.data.images.spec import SIDE, MarkedImageSpec
+from research.data.images.views import VOID
+from research.spec import checks, field, invalid
+
+if TYPE_CHECKING:
+    from research.tasks.segmentation import MaskReference  # for checkers alone: those who read data need no JAX
+
+CHANNELS = 3
+_SIDES = checks.each(SIDE)
+
+
+class SegmentationDataSpec(MarkedImageSpec, tag="masks"):
+    """Images with masks; sizes are heights and widths in px, and the augmentation is that of Train."""
+
+    image_size: tuple[int, int] = field(
+        default=(0, 0), check=_SIDES, doc="of what is cut out for training; (0, 0): of the largest image"
+    )
+    eval_size: tuple[int, int] = field(
+        default=(0, 0), check=_SIDES,
+        doc="of the canvas of evaluation, on which images lie as they are; (0, 0): of the largest one",
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        """Raises FieldError for a size of which only one side is given too."""
+        super().validate()
+        for name in ("image_size", "eval_size"):
+            if 0 in getattr(self, name) and any(getattr(self, name)):
+                raise invalid(self, name, "must be a height and a width in px, or (0, 0)")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalMaskTransform:
+    """The picture as it is, in the upper left corner of a canvas of `size` (height, width in px); the rest is void.
+
+    `classes`: numbers from there on are void.
+    """
+
+    size: views.Size
+    classes: int
+    fill: tuple[int, ...]
+
+    def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """`image` uint8 [height, width, 3] and `mask` uint8 [height, width]. Raises ValueError if it is too large."""
+        image, mask = self._decode(example)
+        size = views.size_of(image)
+        if size[0] > self.size[0] or size[1] > self.size[1]:
+            raise ValueError(
+                f"{example['name'].decode()} is {size[0]} px high and {size[1]} px wide, "
+                f"more than config.data.eval_size={self.size}"
+            )
+        return self._arrays(views.corner(size, self.size), image, mask)
+
+    def _decode(self, example: Mapping[str, Any]) -> tuple[Image.Image, np.ndarray]:
+        mask = image_files.decode_mask(example["mask"])
+        return transforms.decode(example["image"], CHANNELS), np.where(mask < self.classes, mask, VOID).astype(np.uint8)
+
+    def _arrays(self, view: views.View, image: Image.Image, mask: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": np.asarray(view.picture(image, self.fill)), "mask": view.mask(mask)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainMaskTransform(EvalMaskTransform):
+    """A random window of the picture, or the picture at a random place in a window that is larger.
+
+    scale    the picture is resized by a factor that is log-uniform between these two
+    flip     left-right with probability 1/2
+    colour   brightness, contrast and saturation, each times a factor that is uniform in 1 +- colour
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+    colour: float = 0.0
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
+        self, example: Mapping[str, Any], rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """As in evaluation, with the random choices drawn from `rng`."""
+        image, mask = self._decode(example)
+        view = views.drawn(views.size_of(image), self.size, self.scale, self.flip, rng)
+        arrays = self._arrays(view, image, mask)
+        if self.colour:
+            jittered = transforms.jitter_colours(Image.fromarray(arrays["image"]), self.colour, rng)
+            arrays["image"] = np.asarray(jittered)
+        return arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationDataset(dataset.ClassedDataset):
+    """Pictures with a class for every pixel. A batch holds, beside `index` and `weight`:
+
+    image  uint8 [batch, height, width, 3]
+    mask   uint8 [batch, height, width]: a class, or VOID
+    """
+
+    train_transform: TrainMaskTransform
+    eval_transform: EvalMaskTransform
+    colours: tuple[str, ...]  # "#rrggbb", or "" where the data set says none
+
+    def check_content(self) -> None:
+        """Raises ValueError where the largest image, if that is known, does not fit the canvas of evaluation."""
+        canvas, largest = self.eval_transform.size, _largest(self.prepared.builder)
+        if largest and any(side < most for side, most in zip(canvas, largest, strict=True)):
+            raise ValueError(
+                f"config.data.eval_size={canvas} is less than the largest picture of {self.name!r}: "
+                f"{largest[0]} px high, {largest[1]} px wide"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels while training."""
+        return (*self.train_transform.size, CHANNELS)
+
+    def reference(self, split: str, index: int) -> "MaskReference":
+        """What a score compares with: the `mask` of a picture, and the `name` of that in its archive or folder."""
+        example = self.source(split)[index]
+        return {"name": example["name"].decode(), "mask": image_files.decode_mask(example["mask"])}
+
+    def view(self, image: Image.Image) -> views.View:
+        """How a picture that somebody brings lies on the canvas of evaluation: as it is, smaller where it must be."""
+        size, canvas = views.size_of(image), self.eval_transform.size
+        fits = size[0] <= canvas[0] and size[1] <= canvas[1]
+        return views.corner(size, canvas) if fits else views.fitted(size, canvas)
+
+    def examples(self, pictures: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+        """A batch of pictures whose classes are to be predicted."""
+        fill, count = self.eval_transform.fill, len(pictures)
+        canvases = np.stack([np.asarray(self.view(picture).picture(picture, fill)) for picture in pictures])
+        index, weight = np.full(count, -1, np.int32), np.zeros(count, np.float32)
+        return {
+            "image": canvases,
+            "mask": np.full(canvases.shape[:3], VOID, np.uint8),
+            "index": index,
+            "weight": weight,
+        }
+
+    def in_picture(self, mask: np.ndarray, image: Image.Image) -> np.ndarray:
+        """The part of a predicted mask [height, width] that shows `image`, at the size of `image`."""
+        height, width = self.view(image).resized
+        shown = Image.fromarray(mask[:height, :width].astype(np.uint8))
+        return np.asarray(shown.resize(image.size, Image.Resampling.NEAREST))
+
+
+def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> SegmentationDataset:
+    """The images and masks that `spec` describes; nothing is prepared, and no example is read yet.
+
+    Of a folder that is not prepared, the headers of the images say their sizes where `spec` leaves these open. `known`
+    is as in classification.load.
+
+    Raises ValueError for an unknown name and, as far as they are known, for sizes that do not fit the images.
+    """
+    builder = known or sources.open_builder(spec.name, spec.dir)
+    from research.data.images.builders import mask_folder, masks  # here, since TFDS is slow to import
+
+    if not known and not isinstance(builder, masks.MaskBuilder):
+        raise ValueError(
+            f"config.data.name={spec.name!r} has no masks; choose camvid, cityscapes_fine, coloured_shapes or "
+            "folder:PATH with images and masks in PATH/train"
+        )
+    mean, std = (dataset.per_channel(getattr(spec, key), CHANNELS, key) for key in ("mean", "std"))
+    largest = _largest(builder)
+    if largest is None and isinstance(builder, mask_folder.MaskFolder) and (0, 0) in (spec.image_size, spec.eval_size):
+        largest = builder.largest()
+    shared = {"classes": len(builder.class_names), "fill": tuple(round(value) for value in mean)}
+    augmentation = {"scale": spec.scale, "flip": spec.flip, "colour": spec.colour}
+    data = SegmentationDataset(
+        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
+        train_transform=TrainMaskTransform(_size(spec, "image_size", largest), **shared, **augmentation),
+        eval_transform=EvalMaskTransform(_size(spec, "eval_size", largest), **shared),
+        workers=spec.workers,
+        prefetch=spec.prefetch,
+        class_names=tuple(builder.class_names),
+        colours=tuple(builder.colours) or ("",) * len(builder.class_names),
+        mean=mean,
+        std=std,
+    )
+    data.check_content()
+    return data
+
+
+def _largest(builder) -> views.Size | None:
+    """The largest height and width of the pictures; None where that is not known before they are prepared."""
+    if sources.is_prepared(builder):
+        return tuple(builder.info.metadata["largest"])
+    return builder.shape[:2] if None not in builder.shape else None
+
+
+def _size(spec: SegmentationDataSpec, key: str, largest: views.Size | None) -> views.Size:
+    size = getattr(spec, key)
+    if not any(size) and largest is None:
+        raise ValueError(f"config.data.{key} is needed: {spec.name!r} is not prepared, so its sizes are unknown")
+    return size if any(size) or largest is None else largest

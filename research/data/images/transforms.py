@@ -1,0 +1,289 @@
+"""Pictures on the host: decoding, crops, flips, small affine moves, light and erasing, with Pillow.
+
+Everything works on `PIL.Image` and ends in uint8 [height, width, channels]; normalising, mixup and cutmix belong to
+the compiled step. Random choices come from the generator that is passed in and from nothing else.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from research.data.images import files as image_files
+
+INTERPOLATIONS = {method.name.lower(): method for method in Image.Resampling}
+# The px of a side of an image whose `short` side is made `size` px long.
+LONG_SIDES: dict[str, Callable[[int, int, int], int]] = {
+    "round": lambda side, size, short: round(side * (size / short)),
+    "floor": lambda side, size, short: side * size // short,
+}
+ERASED_SHARES, ERASED_RATIOS = (0.02, 0.33), (0.3, 1 / 0.3)  # of the area of a picture; height to width
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalImageTransform:
+    """Decode, resize the shorter side to `resize` px, cut out the central `size` x `size` px.
+
+    squeeze    resize both sides to `resize` px, so that nothing is cut off where size is resize
+    interpolation   of resizing, one of INTERPOLATIONS
+    long_side  whole px of the longer side, one of LONG_SIDES: "floor" is that of torchvision and transformers
+    lighting   what is done first about how a picture was lit, one of LIGHTINGS: "as it is"; "equalised", whose
+               histogram of each channel is even; "local", see local_contrast
+    """
+
+    size: int
+    resize: int
+    channels: int
+    image_key: str = "image"
+    label_key: str = "label"
+    squeeze: bool = False
+    interpolation: str = "bilinear"
+    long_side: str = "round"
+    lighting: str = "as it is"
+
+    def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays `image` uint8 [size, size, channels] and `label` int32 of an example with an encoded picture."""
+        return _arrays(self.picture(decode(example[self.image_key], self.channels)), example[self.label_key])
+
+    def picture(self, image: Image.Image) -> Image.Image:
+        """`image` as evaluation sees it."""
+        return central_crop(self._resized(self._levelled(image)), self.size)
+
+    def _levelled(self, image: Image.Image) -> Image.Image:
+        return LIGHTINGS[self.lighting](image)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        resampling = INTERPOLATIONS[self.interpolation]
+        if self.squeeze:
+            return image.resize((self.resize, self.resize), resampling)
+        return resize_shorter(image, self.resize, resampling, LONG_SIDES[self.long_side])
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainImageTransform(EvalImageTransform):
+    """Decode, random crop, affine move, flip, RandAugment, light, erasing: each only where it is asked for.
+
+    crop   "none": as in evaluation; "pad": as in evaluation, then zero-pad by `pad` px and crop at random (He et
+           al. 2016); "random": resize the shorter side to `resize` px and crop at random (Krizhevsky et al. 2012);
+           "inception": 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015)
+    flip   left-right with probability 1/2
+    rotate, shift, scale   uniform in +- degrees, +- px and 1 +- scale
+    randaugment_layers, randaugment_magnitude   see randaugment.py
+    brightness, contrast   uniform in 1 +- brightness and 1 +- contrast, the latter about the mean of the picture
+    erase  fills a rectangle of 2 to 33 % of the area with noise, with this probability (Zhong et al. 2020)
+    """
+
+    crop: str = "none"
+    pad: int = 4
+    flip: bool = False
+    rotate: float = 0.0
+    shift: float = 0.0
+    scale: float = 0.0
+    randaugment_layers: int = 0
+    randaugment_magnitude: float = 10.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    erase: float = 0.0
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
+        self, example: Mapping[str, Any], rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """As in evaluation, with the random choices drawn from `rng`."""
+        image = self._crop(decode(example[self.image_key], self.channels), rng)
+        if self.rotate or self.shift or self.scale:
+            image = random_affine(image, self.rotate, self.shift, self.scale, rng)
+        if self.flip and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.randaugment_layers:
+            from research.data.images import randaugment
+
+            image = randaugment.apply(image, self.randaugment_layers, self.randaugment_magnitude, rng)
+        if self.brightness or self.contrast:
+            image = random_light(image, self.brightness, self.contrast, rng)
+        arrays = _arrays(image, example[self.label_key])
+        if self.erase and rng.random() < self.erase:
+            arrays["image"] = random_erase(arrays["image"], rng)
+        return arrays
+
+    def _crop(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        if self.crop == "inception":
+            return inception_crop(self._levelled(image), self.size, rng, INTERPOLATIONS[self.interpolation])
+        if self.crop == "random":
+            return random_crop(self._resized(self._levelled(image)), self.size, rng)
+        image = self.picture(image)
+        return random_crop(image, self.size, rng, self.pad) if self.crop == "pad" else image
+
+
+class Decoded(Sequence[Mapping[str, Any]]):
+    """The examples of `source` with their pictures decoded, each kept in memory from its first use on."""
+
+    def __init__(self, source: Sequence[Mapping[str, Any]], image_key: str, channels: int):
+        self._source, self._image_key, self._channels = source, image_key, channels
+        self._kept: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
+        if index not in self._kept:
+            example = self._source[index]
+            encoded = example[self._image_key]
+            if isinstance(encoded, bytes):
+                pixels = np.asarray(decode(encoded, self._channels))
+            else:  # the frames of a clip
+                pixels = [np.asarray(decode(frame, self._channels)) for frame in encoded]
+            self._kept[index] = {**example, self._image_key: pixels}
+        return self._kept[index]
+
+    def __getstate__(self):  # for worker processes, each of which keeps its own
+        return self.__dict__ | {"_kept": {}}
+
+
+def decode(encoded: bytes | np.ndarray, channels: int) -> Image.Image:
+    """The image in `encoded` with 1 (grey) or 3 (RGB) channels, upright and fully read, see image_files.decode.
+
+    An array is an image that `Decoded` has kept.
+    """
+    return Image.fromarray(encoded) if isinstance(encoded, np.ndarray) else image_files.decode(encoded, channels)
+
+
+def jitter_colours(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
+    """Brightness, contrast and saturation each times a factor that is uniform in 1 +- `strength`."""
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(rng.uniform(1 - strength, 1 + strength))
+    return image
+
+
+def resize_shorter(
+    image: Image.Image,
+    size: int,
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
+    long_side: Callable[[int, int, int], int] = LONG_SIDES["round"],
+) -> Image.Image:
+    """`image` with its shorter side `size` px long and its aspect ratio kept; see LONG_SIDES."""
+    width, height = image.size
+    if min(width, height) == size:
+        return image
+    short = min(width, height)
+    return image.resize((long_side(width, size, short), long_side(height, size, short)), resampling)
+
+
+def central_crop(image: Image.Image, size: int) -> Image.Image:
+    """The central `size` x `size` px."""
+    width, height = image.size
+    if width == height == size:
+        return image
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def random_crop(image: Image.Image, size: int, rng: np.random.Generator, pad: int = 0) -> Image.Image:
+    """A `size` x `size` px window at a uniform position of the picture framed by `pad` px of zeros."""
+    width, height = image.size
+    left = _uniform(-pad, width - size + pad, rng)
+    top = _uniform(-pad, height - size + pad, rng)
+    return image.crop((left, top, left + size, top + size))  # Pillow reads zeros outside the picture
+
+
+def inception_crop(
+    image: Image.Image, size: int, rng: np.random.Generator, resampling: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
+    """A window of 8 to 100 % of the area and aspect ratio 3/4 to 4/3 (log-uniform), resized to `size` x `size` px.
+
+    After ten draws that do not fit into the picture, the central crop of evaluation.
+    """
+    width, height = image.size
+    for _ in range(10):
+        area = width * height * rng.uniform(0.08, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = _uniform(0, width - w, rng), _uniform(0, height - h, rng)
+            box = (left, top, left + w, top + h)
+            return image.resize((size, size), resampling, box=box)
+    return central_crop(resize_shorter(image, size, resampling), size)
+
+
+def random_affine(
+    image: Image.Image, rotate: float, shift: float, scale: float, rng: np.random.Generator
+) -> Image.Image:
+    """Rotates by up to `rotate` degrees, moves by up to `shift` px, scales by 1 +- `scale`, all about the centre."""
+    angle = math.radians(rng.uniform(-rotate, rotate))
+    dx, dy = rng.uniform(-shift, shift, 2)
+    factor = rng.uniform(1 - scale, 1 + scale)
+    cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
+    x, y = image.width / 2, image.height / 2
+    # Pillow wants the map from the new picture's points to the old one's.
+    matrix = (cos, sin, x - cos * (x + dx) - sin * (y + dy), -sin, cos, y + sin * (x + dx) - cos * (y + dy))
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
+def random_light(image: Image.Image, brightness: float, contrast: float, rng: np.random.Generator) -> Image.Image:
+    """Multiplies by 1 +- `brightness`, and distances from the mean by 1 +- `contrast`."""
+    gain, spread = rng.uniform(1 - brightness, 1 + brightness), rng.uniform(1 - contrast, 1 + contrast)
+    mean = np.asarray(image).mean()
+    levels = np.clip(np.round(gain * (mean + spread * (np.arange(256) - mean))), 0, 255).astype(np.uint8)
+    return image.point(levels.tolist() * len(image.getbands()))
+
+
+def local_contrast(image: Image.Image) -> Image.Image:
+    """Each channel as the contrast to its neighbourhood, which slow changes of light over a picture leave alone.
+
+    Gamma correction by 0.2, the difference of Gaussians of 1 and 2 px, two divisions by mean contrasts, of all pixels
+    and without the largest, and a tanh that bounds what is left to +-10, here 0 to 255 (Tan and Triggs, "Enhanced Local
+    Texture Feature Sets for Face Recognition Under Difficult Lighting Conditions", 2010, section II).
+    """
+    from scipy import ndimage  # only where it is asked for
+
+    bands = np.atleast_3d(np.asarray(image)).astype(np.float32)
+    powers = (bands + 1) ** 0.2  # the logarithm's relative, with less noise where it is dark
+    blurred = [ndimage.gaussian_filter(powers, (sigma, sigma, 0)) for sigma in (1, 2)]
+    contrast = blurred[0] - blurred[1]
+    for most in (np.inf, 10.0):
+        mean = np.mean(np.minimum(np.abs(contrast), most) ** 0.1, (0, 1)) ** 10
+        contrast = contrast / np.maximum(mean, 1e-6)  # a picture of one colour has none
+    pixels = np.round(127.5 + 127.5 * np.tanh(contrast / 10)).astype(np.uint8)
+    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+
+
+LIGHTINGS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "as it is": lambda image: image,
+    "equalised": ImageOps.equalize,
+    "local": local_contrast,
+}
+
+
+def random_erase(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`pixels` [height, width, channels] with a rectangle of noise, see ERASED_SHARES and ERASED_RATIOS.
+
+    After ten draws that do not fit into the picture, `pixels` as they are.
+    """
+    height, width, channels = pixels.shape
+    for _ in range(10):
+        area = height * width * rng.uniform(*ERASED_SHARES)
+        ratio = math.exp(rng.uniform(*np.log(ERASED_RATIOS)))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < h <= height and 0 < w <= width:
+            top, left = _uniform(0, height - h, rng), _uniform(0, width - w, rng)
+            erased = pixels.copy()
+            erased[top : top + h, left : left + w] = rng.integers(0, 256, (h, w, channels), np.uint8)
+            return erased
+    return pixels
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """uint8 [height, width, channels]."""
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _uniform(low: int, high: int, rng: np.random.Generator) -> int:
+    """An integer from `low` to `high`, both included; four times as fast as `rng.integers` for a single one."""
+    return low + int(rng.random() * (high - low + 1))
+
+
+def _arrays(image: Image.Image, label: int) -> dict[str, np.ndarray]:
+    return {"image": to_array(image), "label": np.asarray(label, np.int32)}

@@ -1,0 +1,1 @@
+"""Sound: decoding, log-mel spectrograms, augmentation, and transcribed utterances."""

@@ -1,0 +1,274 @@
+"""`load(spec)`: sounds as log-mel spectrograms, and what is said in them as token ids, batch by batch."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from research.data import pipeline, recorded, sources
+from research.data.sound import audio
+from research.data.sound import files as sound_files
+from research.data.sound.utterances import Joined, Subset, Utterances, UtterancesToArrays
+from research.data.text import packing, templates, token_data, tokens
+from research.data.text import vocabulary as vocabulary_lib
+from research.measure import progress
+from research.spec import Role, checks, field, invalid
+from research.spec.contracts import Batches
+
+_SECONDS = 86_400
+
+
+class SpeechSpec(audio.MelSpec, audio.AugmentSpec, tokens.TokensSpec, tag="speech"):
+    """Sounds and their transcripts. Training examples may be several sounds of one speaker, with pauses."""
+
+    target: str = field(default="{text}", doc="what is to be written: a format string over the data set's fields")
+    join: int = field(
+        default=1, check=checks.at_least(1) & checks.at_most(1000),
+        doc="a training example is made of 1 to so many sounds; 1 is off",
+    )  # fmt: skip
+    join_count: int = field(
+        default=100_000, check=checks.at_least(1) & checks.at_most(1_000_000_000),
+        doc="training examples that are made so, each a function of (join_seed, index)",
+    )  # fmt: skip
+    join_seed: int = field(
+        default=0, check=checks.at_least(0) & checks.at_most(2**32 - 1), doc="what is joined is drawn from it"
+    )
+    pause_ms: tuple[float, ...] = field(
+        default=(0.0, 200.0), check=checks.each(checks.between(0, 1e6)),
+        doc="least and most of the pauses between joined sounds, in ms",
+    )  # fmt: skip
+    vocab_size: int = field(default=1000, check=tokens.VOCAB_SIZE, doc="tokens; also the rows of the embedding")
+    vocab_coverage: float = field(
+        default=1.0, check=tokens.VOCAB_COVERAGE, doc="share of the characters that get a token of their own"
+    )
+    byte_fallback: bool = field(default=False, doc="other characters become bytes, 256 tokens, instead of unk")
+    max_seconds: float = field(
+        default=30.0, check=checks.at_least(0.1) & checks.at_most(_SECONDS), doc="of the longest example"
+    )
+    train_seconds: float = field(
+        default=0.0, check=checks.at_least(0) & checks.at_most(_SECONDS),
+        doc="of the longest example to learn from, which is as long as a row; 0: max_seconds",
+    )  # fmt: skip
+    long_sounds: str = field(
+        default="refuse", role=Role.INFERENCE, check=checks.one_of("refuse", "split"),
+        doc="what is longer: split is cut by predict and left out by training, both with a warning",
+    )  # fmt: skip
+    padding: str = field(
+        default="masked", check=checks.one_of("masked", "silence"),
+        doc="what follows a sound in its row: silence is heard, as by Whisper, which was trained so",
+    )  # fmt: skip
+    cache: bool = field(
+        default=False, role=Role.RUNTIME, doc="keep the samples of every sound in memory, a copy in each worker"
+    )
+
+    def validate(self) -> None:
+        """Raises FieldError for fields that contradict one another."""
+        super().validate()
+        if self.train_seconds > self.max_seconds:
+            raise invalid(self, "train_seconds", f"must be at most max_seconds={self.max_seconds}")
+        if len(self.pause_ms) != 2 or self.pause_ms[0] > self.pause_ms[1]:
+            raise invalid(self, "pause_ms", "must be the least and the most, in ms")
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcripts(tokens.Tokens):
+    """As tokens.Tokens, of what is said in sounds; the lengths and the speakers of the sounds lie beside the tokens."""
+
+    def fields(self, split: str, index: int) -> dict[str, Any]:
+        """The raw fields of an example but for its samples."""
+        features, example = self.raw.builder.info.features, self._records[split][index]
+        return {key: templates.plain(value, features[key]) for key, value in example.items() if key != "audio"}
+
+    def seconds(self, split: str) -> np.ndarray:
+        """How long each sound is, float64 [examples]."""
+        return np.array(self._sounds(split)["seconds"])
+
+    def speakers(self, split: str) -> list[str]:
+        """Who speaks in each of them; "" where that is not known."""
+        return self._sounds(split)["speakers"]
+
+    def _sounds(self, split):
+        return json.loads((self.folder / f"{split}.sounds.json").read_text())
+
+    def _text_bytes(self) -> int:
+        # Nearly all of a record is sound: what its text takes is guessed, a hundred letters a sentence.
+        return 100 * self.counts["train"]
+
+    def _tokenise(self, split, words, folder):
+        super()._tokenise(split, words, folder)
+        records, said = self.raw.source(split), {"seconds": [], "speakers": []}
+        for index in progress.over(range(len(records)), f"{self.name} {split}: lengths", "examples"):
+            example = records[index]
+            said["seconds"].append(len(example["audio"]) / int(example["rate"]))
+            said["speakers"].append(example["speaker"].decode())
+        (folder / f"{split}.sounds.json").write_text(json.dumps(said))
+
+
+@dataclasses.dataclass(frozen=True)
+class Speech(token_data.TokenDataset):
+    """Sounds and what is said. A batch holds, beside `index` and `weight`:
+
+    source                              float32 [batch, frames, mels], 0 after the sound
+    source_segments, source_positions   int32 [batch, frames / shortening]: 1 and 0, 1, ... where there is sound, else 0
+                                        (with `padding` "silence", which is heard, there is sound everywhere)
+    target, target_segments, target_positions   int32 [batch, target length]: tokens, ending in EOS, as in text.Text
+    """
+
+    prepared: Transcripts  # pyright: ignore[reportIncompatibleVariableOverride]  see TokenDataset
+    train_transform: UtterancesToArrays
+    eval_transform: UtterancesToArrays
+    spec: SpeechSpec
+    longest: int  # samples
+
+    @property
+    def cache(self) -> bool:
+        """Whether the samples of every sound are kept in memory."""
+        return self.spec.cache
+
+    @property
+    def frames(self) -> int:
+        """The frames of the longest example."""
+        return self.eval_transform.frames
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Examples in train, validation and test. Raises ValueError where one is too long, or nothing is prepared."""
+        self._kept  # noqa: B018  Raises.
+        return self.prepared.counts
+
+    @cached_property
+    def _lengths(self) -> dict[str, np.ndarray]:
+        """Split -> frames and tokens of each example, [examples, 2]."""
+        frames = lambda split: np.ceil(self.prepared.seconds(split) * 1000 / self.spec.hop_ms)
+        return {
+            split: np.stack([frames(split), self.prepared.lengths(split)[:, 1]], axis=1).astype(np.int64)
+            for split in sources.SPLITS
+        }
+
+    @cached_property
+    def _kept(self) -> np.ndarray:
+        """The training examples that are used. Raises ValueError for one of another split that is too long."""
+        for split in sources.SPLITS:
+            frames, lengths = self._lengths[split].T
+            limit = self.eval_transform.target_length
+            if (lengths > limit).any():
+                count, most = (lengths > limit).sum(), lengths.max()
+                what = f"{self.name}: {count:,} {split} transcripts are longer than target_length={limit} tokens"
+                raise ValueError(f"{what}, the longest has {most:,}; raise config.data.target_length")
+            field, most = ("train_seconds", self._train_frames) if split == "train" else ("max_seconds", self.frames)
+            long = frames > most
+            if not long.any():
+                continue
+            seconds = self.prepared.seconds(split).max()
+            what = f"{self.name}: {long.sum():,} of {len(long):,} {split} sounds are longer than data.{field}"
+            if split != "train" or self.spec.long_sounds == "refuse":
+                raise ValueError(f"{what}, the longest {seconds:.1f} s; raise config.data.{field}")
+            progress.say(f"{what} and are left out, the longest {seconds:.1f} s")
+        return np.flatnonzero(self._lengths["train"][:, 0] <= self._train_frames)
+
+    @property
+    def _train_frames(self):
+        return self.train_transform.frames
+
+    def source(self, split: str) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+        """Samples, at the rate of the config, and token ids of each example of a split."""
+        examples = self.prepared.examples(split, (10**9, 10**9), keep_end=False)
+        utterances = Utterances(
+            self.prepared.raw.source(split), examples, self.eval_transform.mel.rate, self.spec.cache
+        )
+        if split != "train":
+            return utterances
+        kept = self._kept
+        if self.spec.join == 1:
+            return Subset(utterances, kept)
+        speakers = np.array(self.prepared.speakers(split))
+        groups = [kept[speakers[kept] == speaker] for speaker in sorted(set(speakers[kept].tolist()))]
+        lengths = 1000 * self.prepared.seconds(split), self._lengths[split][:, 1]
+        settings = self.spec.join, self.spec.join_count, self.spec.join_seed, self.spec.pause_ms
+        limits = self.train_transform.longest, self.train_transform.target_length
+        return Joined(utterances, groups, *lengths, *settings, *limits)
+
+    def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
+        """Rows `rows` (None: all) of batches that hold each example of a split once, short ones first.
+
+        Padding has weight 0 and index -1.
+        """
+        limits, source = (self.frames, self.eval_transform.target_length), self.source(split)
+        for shape, members in packing.buckets(self._lengths[split], limits, self.spec.eval_buckets):
+            transform = self.eval_transform.shaped(*shape)
+            chosen = Subset(source, members)
+            for batch in pipeline.eval_batches(chosen, transform, batch_size, rows, self.workers, self.prefetch):
+                position = batch["index"]
+                yield {**batch, "index": np.where(position < 0, -1, members[position]).astype(np.int32)}
+
+    def reference(self, split: str, index: int) -> dict[str, Any]:
+        """The fields of example `index` of a split but for its samples, and `references`: the accepted texts."""
+        fields = self.prepared.fields(split, index)
+        return {**fields, "references": self.prepared.template.accepted(fields)}
+
+    def pieces(self, sound: sound_files.Sound, name: str) -> Sequence[np.ndarray]:
+        """The samples of a sound at the rate of the config; several parts, with a warning, where it is too long.
+
+        Raises ValueError for one that is too long unless the config says "split".
+        """
+        mel = self.eval_transform.mel
+        samples = audio.resample(sound.samples, sound.rate, mel.rate)
+        if len(samples) <= self.longest:
+            return [samples]
+        line = f"sound {name!r} is {len(samples) / mel.rate:.1f} s long; data.max_seconds={self.longest / mel.rate:g}"
+        if self.spec.long_sounds == "refuse":
+            raise ValueError(f"{line}; cut it, or set config.data.long_sounds=split")
+        parts = audio.pieces(samples, self.longest, mel.hop)
+        progress.say(f"{line}: it is split into {len(parts)} parts")
+        return parts
+
+    def arrays(self, parts: Sequence[np.ndarray]) -> pipeline.Batch:
+        """The arrays of samples without a transcript, for `predict`: in the smallest shape that holds them all."""
+        frames = max(self.eval_transform.mel.frames(len(part)) for part in parts)
+        limits = self.frames, self.eval_transform.target_length
+        ((shape, _),) = packing.buckets(np.array([[frames, 1]]), limits, self.spec.eval_buckets)
+        transform = self.eval_transform.shaped(shape[0], limits[1])
+        rows = [transform((part, np.array([], np.int32))) for part in parts]
+        count = {"index": np.arange(len(rows), dtype=np.int32), "weight": np.ones(len(rows), np.float32)}
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]} | count
+
+
+def load(spec: SpeechSpec, shortening: int = 1, known: recorded.Recorded | None = None) -> Speech:
+    """The sounds that `spec` describes; nothing is prepared, and no example is read yet.
+
+    The encoder has one place for `shortening` frames.
+    Raises ValueError for an unknown name or field of a template, and for a bad setting.
+    """
+    mel = audio.LogMel(spec)
+    builder = known or sources.open_builder(spec.name, spec.dir)
+    if "audio" not in builder.info.features:
+        raise ValueError(f"config.data.name={spec.name!r} holds no sounds, only {', '.join(builder.info.features)}")
+    template = templates.Template(spec.target, spec.target, templates.REFERENCES)
+    template.check(spec.name, builder.info.features)
+    settings = vocabulary_lib.Settings(spec.vocab_size, spec.vocab_type, spec.vocab_coverage, spec.byte_fallback)
+    raw = sources.Prepared(builder, spec.name, spec.validation_fraction)
+    longest = round(spec.max_seconds * mel.rate)
+    longest_to_learn = round((spec.train_seconds or spec.max_seconds) * mel.rate)
+    transform = UtterancesToArrays(mel, 0, spec.target_length, shortening, silence=spec.padding == "silence")
+    transform = transform.shaped(mel.frames(longest))
+    to_learn = transform.shaped(mel.frames(longest_to_learn))
+    return Speech(
+        prepared=Transcripts(raw, template, settings, known.vocabulary if known else spec.vocabulary),
+        train_transform=dataclasses.replace(to_learn, augment=audio.Augment(spec), longest=longest_to_learn),
+        eval_transform=transform,
+        workers=spec.workers,
+        prefetch=spec.prefetch,
+        spec=spec,
+        longest=longest,
+    )
+
+
+def places(spec: SpeechSpec, shortening: int) -> tuple[int, int]:
+    """The places that the encoder makes of a training row, and of the longest sound; data need not be there."""
+    mel = audio.LogMel(spec)
+    frames = (mel.frames(round(each * mel.rate)) for each in (spec.train_seconds or spec.max_seconds, spec.max_seconds))
+    learnt, longest = (-(-each // shortening) for each in frames)
+    return learnt, longest

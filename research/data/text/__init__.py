@@ -1,0 +1,1 @@
+"""Text: vocabularies, templates, packing, and pairs of source and target."""

@@ -1,0 +1,40 @@
+"""AESLC: e-mails and their subject lines. R. Zhang and J. Tetreault, "This Email Could Save Your Life: Introducing the
+Task of Email Subject Line Generation", ACL 2019. CC BY-NC-SA 4.0. Mails of real people: do not quote them.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from research.data.builders import text_files
+from research.data.text import templates
+from research.data.text.builders.texts import TEXT, TEXTS, TextBuilder
+
+ANNOTATIONS = ("ann0", "ann1", "ann2")
+FILES = {"train": "train.jsonl.gz", "validation": "dev.jsonl.gz", "test": "test.jsonl.gz"}
+
+
+class AeslcJsonl(TextBuilder, skip_registration=True):
+    """Splits of 14,436 / 1,960 / 1,906.
+
+    Of the `references` the first is the original `subject`, which published scores compare with; validation and test
+    have three more that people wrote.
+    """
+
+    archives = tuple(FILES.values())
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "{train,dev,test}.jsonl.gz of objects with id, body, subject and, but for train, ann0 to ann2"
+    )
+    fields: ClassVar = {"id": TEXT, "body": TEXT, "subject": TEXT, templates.REFERENCES: TEXTS}
+
+    def examples(self, folder: Path):
+        """See TextBuilder. Raises ValueError for a mail without body or subject."""
+        return {split: list(_mails(folder / file)) for split, file in FILES.items()}
+
+
+def _mails(path):
+    for number, mail in text_files.jsonl(path):
+        for key in ("id", "body", "subject"):
+            if not str(mail.get(key, "")).strip():
+                raise ValueError(f"{path}, line {number} has no {key}")
+        references = [mail["subject"], *(mail[key] for key in ANNOTATIONS if key in mail)]
+        yield {key: mail[key] for key in ("id", "body", "subject")} | {templates.REFERENCES: references}

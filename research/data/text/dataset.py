@@ -1,0 +1,235 @@
+"""`load(spec)`: pairs of source and target text as batches of token ids that are a function of (seed, step)."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from research.data import pipeline, recorded, sources
+from research.data.text import packing, sentences, templates, token_data, tokens
+from research.data.text import vocabulary as vocabulary_lib
+from research.data.text.builders import text_folder
+from research.measure import progress
+from research.spec import Role, checks, field
+from research.spec.contracts import Batches
+
+
+class TextSpec(tokens.TokensSpec, tag="text"):
+    """Pairs of texts, and how they become rows of tokens."""
+
+    source: str = field(
+        default="", doc="what the model reads: a format string over the data set's fields; empty: its template's"
+    )
+    target: str = field(default="", doc="what the model writes, in the same way")
+    vocab_size: int = field(default=8000, check=tokens.VOCAB_SIZE, doc="tokens; also the rows of the embedding")
+    vocab_coverage: float = field(
+        default=0.9995, check=tokens.VOCAB_COVERAGE, doc="share of the characters that get a token of their own"
+    )
+    byte_fallback: bool = field(default=True, doc="other characters become bytes, 256 tokens, instead of unk")
+    split_cjk: bool = field(default=True, doc="Chinese and Japanese characters are a token each")
+    special_tokens: tuple[str, ...] = field(default=(), doc="strings that are one token wherever they occur")
+    fold_case: bool = field(default=False, doc="text is NFKC in lower case to the vocabulary")
+    source_length: int = field(
+        default=128, check=checks.at_least(2) & checks.at_most(tokens.MOST_TOKENS),
+        doc="tokens of a row, EOS included; with sentence_length: sentences",
+    )  # fmt: skip
+    sentence_length: int = field(
+        default=0, check=checks.at_least(0) & checks.at_most(tokens.MOST_TOKENS),
+        doc="tokens of a sentence, which is a place of the source; 0: tokens are",
+    )  # fmt: skip
+    truncate: bool = field(default=False, role=Role.INFERENCE, doc="cut what is longer, instead of refusing to train")
+    truncate_source: str = field(
+        default="end", role=Role.INFERENCE, check=checks.one_of("start", "end"),
+        doc="where a source is cut: start, where what comes last matters most",
+    )  # fmt: skip
+    pack: bool = field(default=True, doc="several short training examples in one row")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(token_data.TokenDataset):
+    """Pairs of texts. A batch holds, beside `index` and `weight`, int32 [batch, length]
+
+    source, target                      token ids, each example ending in EOS; 0: padding. Where the places of a source
+                                        are sentences (see sentences.py), `source` is [batch, length, sentence_length]
+    source_segments, target_segments    1, 2, ... for the examples of the row; 0: padding
+    source_positions, target_positions  position inside the example
+
+    In training `index` counts rows, in evaluation it is the position of the example in its split.
+    """
+
+    train_transform: packing.PackedToArrays
+    eval_transform: packing.PackedToArrays
+    spec: TextSpec
+
+    def record(self, folder: Path) -> None:
+        """As in Dataset, with the vocabulary, and the targets where they are so few that they may be classes."""
+        try:
+            targets = self.distinct_targets()
+        except ValueError:
+            targets = None
+        description = recorded.describe(self.prepared.raw.builder) | {"targets": targets}
+        recorded.write(folder, description, self.vocabulary.serialized)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Examples in train, validation and test, however they are packed.
+
+        Raises ValueError where they are not prepared, and for one that is too long.
+        """
+        self._lengths  # noqa: B018  Raises.
+        return self.prepared.counts
+
+    @cached_property
+    def _limits(self):
+        return self.spec.source_length, self.spec.target_length
+
+    @cached_property
+    def _lengths(self) -> dict[str, np.ndarray]:
+        """Split -> tokens of each example, [examples, 2], cut to the limits. Says how many are cut, or raises."""
+        lengths = {split: self.prepared.lengths(split, self._splitter) for split in sources.SPLITS}
+        for side, limit in enumerate(self._limits):
+            for split in sources.SPLITS:
+                self._check(lengths[split][:, side], f"{tokens.SIDES[side]}_length", limit, split)
+        return {split: np.minimum(of_split, self._limits) for split, of_split in lengths.items()}
+
+    def _check(self, lengths, field, limit, split):
+        long = int((lengths > limit).sum())
+        if not long:
+            return
+        unit = "sentences" if self.spec.sentence_length and field == "source_length" else "tokens"
+        line = f"{self.name}: {long:,} of {len(lengths):,} {split} examples are longer than {field}={limit} {unit}"
+        if not self.spec.truncate:
+            longest = f"the longest has {lengths.max():,}"
+            raise ValueError(f"{line}, {longest}; raise config.data.{field} or set data.truncate=True")
+        progress.say(f"{line} and are cut")
+
+    @cached_property
+    def rows(self) -> list[np.ndarray]:
+        """The training examples of each training row; says how much of the rows is padding."""
+        lengths = self._lengths["train"]
+        rows = packing.first_fit(lengths, self._limits) if self.spec.pack else list(np.arange(len(lengths))[:, None])
+        share = packing.padding_share(lengths, len(rows), self._limits)
+        line = f"{self.name}: {len(lengths):,} training examples in {len(rows):,} rows, {share:.1%} padding"
+        progress.say(line)
+        return rows
+
+    def source(self, split: str) -> packing.Packed:
+        """The rows of a split, each a list of (source, target) token arrays; one in each row but in training."""
+        rows = self.rows if split == "train" else np.arange(len(self._lengths[split]))[:, None]
+        return packing.Packed(self._examples(split), rows)
+
+    def _examples(self, split):
+        return self.prepared.examples(split, self._limits, self.spec.truncate_source == "start", self._splitter)
+
+    @cached_property
+    def _splitter(self) -> sentences.Splitter | None:
+        """What makes sentences of a source's tokens; None where its places are tokens."""
+        if not self.spec.sentence_length:
+            return None
+        return sentences.Splitter(self.vocabulary.ids_ending_in(sentences.ENDS), self.spec.sentence_length)
+
+    def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
+        """Rows `rows` (None: all) of batches that hold each example of a split once, one a row, short ones first.
+
+        The lengths of a batch are those of its bucket, see packing.buckets: they say something about how long the
+        targets are, so that no decoder may take its limit from them. Padding has weight 0 and index -1.
+        """
+        examples = self._examples(split)
+        for shape, members in packing.buckets(self._lengths[split], self._limits, self.spec.eval_buckets):
+            source, transform = packing.Packed(examples, members[:, None]), packing.PackedToArrays(*shape)
+            for batch in pipeline.eval_batches(source, transform, batch_size, rows, self.workers, self.prefetch):
+                position = batch["index"]
+                index = np.where(position < 0, -1, members[position]).astype(np.int32)
+                yield {**batch, "index": index}
+
+    def reference(self, split: str, index: int) -> dict[str, Any]:
+        """The fields of example `index` of a split, and its `source`, `target` and `references`: the accepted texts."""
+        fields = self.prepared.fields(split, index)
+        source, target = self.prepared.template.texts(fields)
+        return {**fields, "source": source, "target": target, "references": self.prepared.template.accepted(fields)}
+
+    def distinct_targets(self, most: int = 100) -> list[tuple[int, ...]]:
+        """The token ids of the different targets of the training split, such as classes; ValueError for over `most`."""
+        too_many = f"{self.name} has more than {most} different targets, so that they are no classes"
+        if isinstance(builder := self.prepared.raw.builder, recorded.Recorded):
+            if builder.targets is None:
+                raise ValueError(too_many)
+            return builder.targets
+        examples, found = self._examples("train"), set()
+        for index in range(len(examples)):
+            found.add(tuple(tokens.cut(examples.whole(index)[1], self.spec.target_length).tolist()))
+            if len(found) > most:
+                raise ValueError(too_many)
+        return sorted(found)
+
+    def encode(self, texts: Sequence[str]) -> pipeline.Batch:
+        """The arrays of examples without targets, for `predict`: weight 1, index 0.
+
+        A text holds the fields of the source template, between tabs where there are several (question, tab, context).
+        Raises ValueError for a wrong number of fields and for a text that is empty or too long.
+        """
+        ids = list(map(self._given, texts))
+        self._check(np.array([len(each) for each in ids]), "source_length", self.spec.source_length, "given")
+        cut = functools.partial(
+            tokens.cut, limit=self.spec.source_length, keep_end=self.spec.truncate_source == "start"
+        )
+        examples = [self.eval_transform([(cut(each), np.array([], np.int32))]) for each in ids]
+        batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+        return {**batch, "index": np.zeros(len(texts), np.int32), "weight": np.ones(len(texts), np.float32)}
+
+    def problem(self, text: str) -> ValueError | None:
+        """Why `encode` would refuse a text; None where it would not."""
+        try:
+            if not self.spec.truncate:
+                self._check(np.array([len(self._given(text))]), "source_length", self.spec.source_length, "given")
+            else:
+                self._given(text)
+        except ValueError as error:
+            return error
+        return None
+
+    def _given(self, text: str) -> Any:
+        """The token ids of a text as `encode` takes it, or sentences of them."""
+        ids = np.array([*self.vocabulary.encode(self._filled(text)), self.vocabulary.eos])
+        return self._splitter(ids) if self._splitter else ids
+
+    def _filled(self, text: str) -> str:
+        """The source template, filled with the fields in `text`."""
+        names = self.prepared.template.source_fields
+        parts = text.rstrip("\n").split("\t") if len(names) > 1 else [text]
+        if len(parts) != len(names):
+            raise ValueError(f"{text!r} has {len(parts)} of the fields {', '.join(names)}; put tabs between them")
+        if not all(part.strip() for part in parts):
+            raise ValueError(f"{text!r}: the {names[[bool(part.strip()) for part in parts].index(False)]} is empty")
+        return self.prepared.template.source.format(**dict(zip(names, parts, strict=True)))
+
+
+def load(spec: TextSpec, known: recorded.Recorded | None = None) -> Text:
+    """The texts that `spec` describes; nothing is prepared, and no example is read yet; `known` is as in datasets.
+
+    Raises ValueError for an unknown name, field of a template or special token, and for a bad setting.
+    """
+    if not known and spec.name.startswith(sources.FOLDER):
+        text_folder.check(spec.name.removeprefix(sources.FOLDER))
+    builder = known or sources.open_builder(spec.name, spec.dir)
+    template = templates.choose(spec.name, spec.source, spec.target)
+    template.check(spec.name, builder.info.features)
+    settings = vocabulary_lib.Settings(
+        size=spec.vocab_size,
+        type=spec.vocab_type,
+        coverage=spec.vocab_coverage,
+        byte_fallback=spec.byte_fallback,
+        split_cjk=spec.split_cjk,
+        special_tokens=spec.special_tokens,
+        fold_case=spec.fold_case,
+    )
+    raw = sources.Prepared(builder, spec.name, spec.validation_fraction, without=template.unlabelled)
+    prepared = tokens.Tokens(raw, template, settings, known.vocabulary if known else spec.vocabulary)
+    if prepared.vocabulary_file:
+        prepared.vocabulary  # noqa: B018  Raises where the file does not fit.
+    to_arrays = packing.PackedToArrays(spec.source_length, spec.target_length)
+    return Text(prepared, to_arrays, to_arrays, spec.workers, spec.prefetch, spec)

@@ -1,0 +1,1 @@
+"""Accumulators and scorers of predictions; each metric declares its direction."""

@@ -1,0 +1,93 @@
+"""Answers to the examples of a split, as text, and what they score against the references."""
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from research.metrics import text_scores
+from research.spec.contracts import Dataset, HostOutputs
+
+_GROUPED = ("accuracy_task_", "wer_speaker_")  # how the scores of groups of examples are called
+
+
+class Decoder(Protocol):
+    """A vocabulary, as far as answers need it."""
+
+    def decode(self, ids: np.ndarray) -> str:
+        """The text of token ids."""
+        ...
+
+
+class TextDataset(Dataset, Protocol):
+    """A data set whose targets are tokens; its references hold `references`, the accepted texts."""
+
+    @property
+    def vocabulary(self) -> Decoder:
+        """Between text and ids."""
+        ...
+
+
+_EXAMPLE = {"references": ("a text",), "task": 1, "speaker": "a"}  # with every field that a score reads
+
+
+def check_gives(metrics: Sequence[str], name: str, means: Collection[str]) -> None:
+    """Raises ValueError where `metrics` will not give the score `name`; an evaluation gives the `means`, too.
+
+    An example is scored against itself, which says all names but those of groups of examples.
+    """
+    known = set(means)
+    for metric in metrics:
+        known |= text_scores.METRICS[metric](_EXAMPLE["references"], [_EXAMPLE])[0].keys()
+        if metric in text_scores.NEEDED and name.startswith(_GROUPED):
+            return
+    if name not in known:
+        raise ValueError(
+            f"config.task.select_by={name!r} is no score of task.metrics; choose from {', '.join(sorted(known))}"
+        )
+
+
+class TextScorer:
+    """Collects the best answer to each example of a split, as text, and compares them with its references."""
+
+    def __init__(self, metrics: tuple[str, ...], data: TextDataset, split: str):
+        """Raises ValueError for a metric that the examples lack a field for."""
+        self._metrics, self._data, self._split = metrics, data, split
+        for metric in metrics:
+            field = text_scores.NEEDED.get(metric)
+            if field and data.reference(split, 0).get(field) in (None, ""):
+                raise ValueError(f"the metric {metric} needs a data set whose examples have the field {field}")
+        self._answers: dict[int, str] = {}
+        self.signatures: dict[str, str] = {}  # {name of a score: how it was computed}, once there is a result
+
+    def add(self, outputs: HostOutputs) -> None:
+        """Takes the outputs of a task's `predict` for a batch, with its `index` and `weight`."""
+        for index, weight, tokens in zip(outputs["index"], outputs["weight"], outputs["tokens"], strict=True):
+            if weight > 0:
+                self._answers[int(index)] = self._data.vocabulary.decode(tokens[0])
+
+    def result(self) -> dict[str, float]:
+        """{name of a score: its value} over all answers."""
+        entries, found = self._entries(), {}
+        predictions = [entry["prediction"] for entry in entries]
+        for metric in self._metrics:
+            scores, signature = text_scores.METRICS[metric](predictions, entries)
+            found |= scores
+            self.signatures |= dict.fromkeys(scores, signature)
+        return found
+
+    def save(self, path: Path) -> None:
+        """Writes a line `{"index", "prediction", "references"}` an answer, from which all scores can be made again."""
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self._entries())
+
+    def _entries(self) -> list[dict[str, Any]]:
+        """The answers in the order of their examples, each with what scores read of its example."""
+        entries = []
+        for index, answer in sorted(self._answers.items()):
+            example = self._data.reference(self._split, index)
+            fields = {field: example[field] for field in text_scores.FIELDS if field in example}
+            entries.append({"index": index, "prediction": answer, **fields})
+        return entries

@@ -1,0 +1,172 @@
+"""Average precision of boxes by pycocotools, on the host."""
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+import numpy as np
+
+from research.spec.contracts import ClassDataset, HostOutputs
+
+# pycocotools' summary, in its order: AP, AP at IoU .5 and .75, AP by size of object; AR with 1, 10 and 100 boxes.
+_SUMMARY = ("map", "map50", "map75", "map_small", "map_medium", "map_large", "ar1", "ar10", "ar100")
+NAMES = _SUMMARY[:6]
+MAX_DETECTIONS = (1, 10, 100)  # of a picture, in its summary
+
+
+class BoxReference(TypedDict):
+    """What a score compares the boxes that are found in an image with: its good boxes."""
+
+    name: str  # of the image
+    size: tuple[int, int]  # height, width in px
+    boxes: np.ndarray  # float32 [count, 4]: left, top, right and bottom in px
+    labels: np.ndarray  # [count]
+    crowd: np.ndarray  # [count]: 1 where it is neither missed nor found
+    areas: np.ndarray  # [count], in px
+
+
+class BoxDataset(ClassDataset, Protocol):
+    """A data set of images with boxes."""
+
+    def reference(self, split: str, index: int) -> BoxReference:
+        """The boxes of an image."""
+        ...
+
+    def in_picture(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Boxes [count, 4] on the canvas of evaluation, in px of an image of `size` (height, width)."""
+        ...
+
+
+class CocoScorer:
+    """Collects the boxes that are found in a split, in px of the pictures, and scores them against the references.
+
+    Objects that are a crowd are neither missed nor found. `data` gives `reference` and `in_picture`.
+    """
+
+    signatures: Mapping[str, str] = {
+        name: f"pycocotools {metadata.version('pycocotools')} bbox, IoU {iou}, 100 boxes a picture, as a fraction; "
+        "bad boxes left out or cut as the config says"
+        for name, iou in {"map": ".50:.05:.95", "map50": ".50", "map75": ".75"}.items()
+    }
+
+    def __init__(self, data: BoxDataset, split: str):
+        """Raises ValueError for a split in which nothing is to be found."""
+        references = (data.reference(split, index) for index in range(data.counts[split]))
+        if all(np.all(each["crowd"]) for each in references):  # the first with an object ends it
+            raise ValueError(
+                f"no picture of the {split} split of {data.name!r} has an object, so nothing can be scored; add some, "
+                "or hold out more with config.data.validation_fraction"
+            )
+        self._data, self._split = data, split
+        self._found: dict[int, dict[str, Any]] = {}
+
+    def add(self, outputs: HostOutputs) -> None:
+        """Adds a batch of predictions; padding has weight 0, and what is no box the score 0."""
+        for row in np.flatnonzero(outputs["weight"] > 0):
+            index, kept = int(outputs["index"][row]), outputs["scores"][row] > 0
+            reference = self._data.reference(self._split, index)
+            boxes = self._data.in_picture(outputs["boxes"][row][kept], reference["size"])
+            found = {"boxes": boxes, "scores": outputs["scores"][row][kept], "labels": outputs["labels"][row][kept]}
+            self._found[index] = {"reference": reference, "found": found}
+
+    def result(self) -> dict[str, float]:
+        """`map` and its like, as fractions, and `ap50_CLASS`; without those that have no object."""
+        return average_precision(list(self._found.values()), self._data.class_names)
+
+    def save(self, path: Path) -> None:
+        """Writes a line of JSON for each picture: its name, size (height, width), the boxes found, and its objects."""
+        with open(path, "w") as file:
+            for index, each in sorted(self._found.items()):
+                reference, names = each["reference"], self._data.class_names
+                objects = as_json(reference, names) | {key: np.asarray(reference[key]).tolist() for key in _OF_OBJECTS}
+                line = {"index": index, "name": reference["name"], "size": reference["size"]}
+                line |= as_json(each["found"], names) | {"objects": objects}
+                file.write(json.dumps(line) + "\n")
+
+
+def as_json(found: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, list]:
+    """Boxes as (left, top, right, bottom) in px, their scores where there are any, and the names of their classes."""
+    boxes = [[round(float(side), 2) for side in box] for box in found["boxes"]]
+    scores = {"scores": [round(float(score), 5) for score in found["scores"]]} if "scores" in found else {}
+    return {"boxes": boxes, **scores, "labels": [class_names[label] for label in found["labels"]]}
+
+
+def from_lines(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """`(pictures, class names)` of the lines that a scorer has saved; the classes are those that occur in them."""
+    names = sorted({name for line in lines for name in (*line["labels"], *line["objects"]["labels"])})
+
+    def numbered(boxes):
+        labels = [names.index(name) for name in boxes["labels"]]
+        return {**boxes, "boxes": np.reshape(boxes["boxes"], (-1, 4)), "labels": labels}
+
+    return [{"reference": numbered(line["objects"]), "found": numbered(line)} for line in lines], tuple(names)
+
+
+def average_precision(pictures: list[dict[str, Any]], class_names: tuple[str, ...]) -> dict[str, float]:
+    """The scores of `pictures`, each with its `reference` (boxes, labels, crowd, areas) and what was `found` there."""
+    scores = _evaluated(pictures, class_names)
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
+        scores.summarize()
+    values = dict(zip(_SUMMARY, scores.stats, strict=False))
+    at_half = precision_at_half(pictures, class_names, scores)
+    values |= {f"ap50_{name}": precision.mean() for name, precision in at_half.items()}
+    return {name: float(value) for name, value in values.items() if value >= 0}
+
+
+def precision_at_half(
+    pictures: list[dict[str, Any]], class_names: tuple[str, ...], scores: Any = None
+) -> dict[str, np.ndarray]:
+    """For each class that has objects the precision [101] at recalls 0, .01, ... 1 and IoU .5."""
+    scores = scores or _evaluated(pictures, class_names)
+    # precision: [IoU thresholds, recalls, classes, sizes, boxes a picture]; -1 where there is no object
+    at_half = scores.eval["precision"][0, :, :, 0, -1]
+    return {name: at_half[:, number] for number, name in enumerate(class_names) if at_half[0, number] >= 0}
+
+
+_OF_OBJECTS = ("crowd", "areas")
+_REFERENCE = ("boxes", "labels", *_OF_OBJECTS)
+
+
+def _evaluated(pictures, class_names):
+    """pycocotools' evaluation, accumulated."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, results = COCO(), []
+    entries = [  # ids from 1: pycocotools takes 0 for no match
+        _entry(number, box, label, id=0, iscrowd=int(crowd), area=float(area))
+        for number, each in enumerate(pictures, start=1)
+        for box, label, crowd, area in zip(*(each["reference"][key] for key in _REFERENCE), strict=True)
+    ]
+    for number, entry in enumerate(entries, start=1):
+        entry["id"] = number
+    dataset: Any = {  # the stub wants fields that nothing reads
+        "info": {},
+        "images": [{"id": number} for number in range(1, len(pictures) + 1)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
+        "annotations": entries,
+    }
+    truth.dataset = dataset
+    for number, each in enumerate(pictures, start=1):
+        found = each["found"]
+        for box, label, score in zip(found["boxes"], found["labels"], found["scores"], strict=True):
+            results.append(_entry(number, box, label, score=float(score)))
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
+        truth.createIndex()
+        # The stub knows no lists.
+        found = truth.loadRes(results) if results else COCO()  # pyright: ignore[reportArgumentType]
+        scores = COCOeval(truth, found, "bbox")
+        scores.params.maxDets = list(MAX_DETECTIONS)
+        scores.evaluate()
+        scores.accumulate()
+    return scores
+
+
+def _entry(picture: int, box: np.ndarray, label: int, **fields: Any) -> dict[str, Any]:
+    left, top, right, bottom = map(float, box)
+    bbox = [left, top, right - left, bottom - top]
+    return {"image_id": picture, "category_id": int(label) + 1, "bbox": bbox, **fields}

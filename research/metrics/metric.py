@@ -1,0 +1,87 @@
+"""What a metric is: its name, its unit, and whether more or less of it is better.
+
+Every score that an evaluation gives is declared here. A score of a group of examples, such as `wer_speaker_theo` or
+`iou_car`, is declared once, by the name before its group.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+Mode = Literal["max", "min"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A score of a split.
+
+    name   as in metrics.jsonl and in the results tables, without the name of the split
+    unit   `fraction` (0 to 1), `percent` (0 to 100), `nats`, `count`, `cosine` or `loss` (no unit)
+    mode   whether its largest ("max") or its smallest ("min") value is the best
+    """
+
+    name: str
+    unit: str
+    mode: Mode = "max"
+
+
+def _declare(unit: str, names: str, mode: Mode = "max") -> Iterable[Metric]:
+    return (Metric(name, unit, mode) for name in names.split())
+
+
+METRICS: tuple[Metric, ...] = (
+    *_declare("nats", "loss ctc_loss", "min"),
+    *_declare("loss", "class_loss box_loss centre_loss dice lovasz perplexity", "min"),
+    # Classes of images, clips, pixels and tokens.
+    *_declare("fraction", "accuracy accuracy_task accuracy_mean token_accuracy balanced_accuracy recall"),
+    *_declare("fraction", "pixel_accuracy miou iou"),
+    # Boxes, by pycocotools: average precision, average recall.
+    *_declare("fraction", "map map50 map75 map_small map_medium map_large ap50 ar1 ar10 ar100"),
+    # Faces: identification, verification at a false accept rate.
+    *_declare("fraction", "identification pair_accuracy auc tar tar_at_far"),
+    *_declare("fraction", "eer far", "min"),
+    Metric("pairs", "count"),
+    Metric("threshold", "cosine"),
+    # Texts.
+    *_declare("percent", "bleu bleu_13a bleu_zh bleu_char chrf exact_match f1"),
+    *_declare("percent", "rouge1 rouge2 rougeL rougeLsum"),
+    *_declare("percent", "rouge1_multi rouge2_multi rougeL_multi rougeLsum_multi"),
+    *_declare("fraction", "bleu1 rouge_l"),
+    *_declare("percent", "wer cer wer_speaker", "min"),
+    *_declare("count", "substitutions insertions deletions", "min"),
+)
+
+
+def find(name: str, declared: Iterable[Metric] = METRICS) -> Metric:
+    """The metric called `name`, or the one with the longest name of which `name` is a group.
+
+    Raises ValueError for a name that is not declared.
+    """
+    by_name = {metric.name: metric for metric in declared}
+    base = name
+    while base:
+        if base in by_name:
+            return by_name[base]
+        base = base.rpartition("_")[0]
+    near = difflib.get_close_matches(name, by_name, 3)
+    advice = (
+        f"similar ones: {', '.join(near)}"
+        if near
+        else "declare it in research/metrics/metric.py, or give RESULT its direction"
+    )
+    raise ValueError(f"the metric {name!r} is not declared, so that its best value is not known; {advice}")
+
+
+def mode(name: str) -> Mode:
+    """`min` for losses, error rates and counts of errors, of a group too, else `max`. Raises ValueError as `find`."""
+    return find(name).mode
+
+
+def check(name: str, means: Collection[str], scored: bool) -> None:
+    """Raises ValueError for a metric that is none of the `means` of an evaluation, where nothing else is `scored`."""
+    if name not in means and not scored:
+        raise ValueError(
+            f"config.task.select_by={name!r} is not what an evaluation while training gives; choose from "
+            f"{', '.join(sorted(means))}, or set config.train.score='all' to score answers while training"
+        )
