@@ -13,7 +13,7 @@ from tests.experiments.conftest import ROOT
 from tests.flags import one_device
 
 EXPERIMENT = """
-from research.data import datasets
+from research.data.images import classification as datasets
 from research.data.images.spec import ImageSpec
 from research.models.vit import ViT, ViTSpec
 from research.spec import checks, field
