@@ -310,7 +310,7 @@ def test_a_config_of_another_data_set_is_refused_before_anything_is_prepared(tmp
 def test_no_tensorflow(tmp_path):
     write_pairs(tmp_path / "pairs")
     code = (
-        "import sys; from research.data import text; "
+        "import sys; from research.data.text import dataset as text; "
         f"d = text.load(text.TextSpec(name='folder:{tmp_path}/pairs', dir='{tmp_path}')); "
         "d.prepare(); next(d.train_batches(0, 2)); "
         "sys.exit('tensorflow' in sys.modules)"
