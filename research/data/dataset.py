@@ -104,14 +104,14 @@ class PreparedDataset:
 
 @dataclasses.dataclass(frozen=True)
 class ClassedDataset(PreparedDataset):
-    """Pictures in which something has a class, and what normalises them in the compiled step."""
+    """Images in which something has a class, and the mean and deviation that normalise them in the compiled step."""
 
     class_names: tuple[str, ...]
     mean: tuple[float, ...]  # per channel, in units of 0..255
     std: tuple[float, ...]
 
     def prepare(self) -> DatasetInfo:
-        """As in Dataset."""
+        """As in PreparedDataset."""
         return dataclasses.replace(super().prepare(), class_names=self.class_names)
 
     @cached_property

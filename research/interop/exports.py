@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from research.checkpoint.reading import CheckpointTensors
 from research.config import Experiments
 from research.interop import npz, runs, safetensors
 from research.interop.checkpoints import FAMILIES
@@ -65,7 +66,7 @@ def _family(source: runs.SavedRun, workdir: Path, target: Path, name: str) -> Fa
 
 
 def _tensors(
-    family: Family, model: Any, ours: runs.CheckpointTensors
+    family: Family, model: Any, ours: CheckpointTensors
 ) -> tuple[dict[str, TensorSpec], dict[str, Any], list[str]]:
     """The specs of their tensors, in the order in which ours are read once, and functions that make them.
 

@@ -13,7 +13,7 @@ from tests.experiments.conftest import ROOT
 from tests.flags import one_device
 
 EXPERIMENT = """
-from research.data.images import classification as datasets
+from research.data.images import classification as images
 from research.data.images.spec import ImageSpec
 from research.models.vit import ViT, ViTSpec
 from research.spec import checks, field
@@ -36,7 +36,7 @@ class Sculptures(Experiment, tag="sculptures"):
     task: SculptureSpec = field(default=SculptureSpec(), doc="the loss")
 
     def build(self, known=None):
-        data = datasets.load(self.data, known)
+        data = images.load(self.data, known)
         model = ViT(self.model, data.num_classes)
         return Task(model, data.image_shape, data.mean, data.std, self.task), data
 """

@@ -19,7 +19,7 @@ ORDERS = ("as they are", "shuffled", "reversed")
 class EvalClipTransform:
     """The frames of a clip as evaluation sees them: uint8 [frames, size, size, channels], in one of ORDERS."""
 
-    picture: transforms.EvalImageTransform
+    frame: transforms.EvalImageTransform
     frames: int
     order: str = "as they are"
 
@@ -31,14 +31,14 @@ class EvalClipTransform:
             chosen = chosen[::-1]
         elif self.order == "shuffled":  # each clip in its own way, which is always the same
             chosen = np.random.default_rng(zlib.crc32(example["clip"])).permutation(chosen)
-        return _clip([self.picture({"image": stored[index], "label": example["label"]}) for index in chosen])
+        return _clip([self.frame({"image": stored[index], "label": example["label"]}) for index in chosen])
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainClipTransform:
-    """As Evaluate, with the random choices of `picture` drawn once a clip, and frames a little earlier or later."""
+    """As EvalClipTransform, with the random choices of `frame` drawn once a clip, and temporal jitter."""
 
-    picture: transforms.TrainImageTransform
+    frame: transforms.TrainImageTransform
     frames: int
 
     def __call__(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -47,7 +47,7 @@ class TrainClipTransform:
         chosen = spread(len(stored), self.frames, rng.random())
         # A generator of its own for each frame, in one state: so all frames are cut, moved and lit alike.
         seen = [
-            self.picture({"image": stored[index], "label": example["label"]}, np.random.default_rng(seed))
+            self.frame({"image": stored[index], "label": example["label"]}, np.random.default_rng(seed))
             for index in chosen
         ]
         return _clip(seen)
@@ -107,16 +107,16 @@ def load(spec: ClipSpec, order: str = ORDERS[0], known: recorded.Recorded | None
     frames = spec.frames or stored
     if frames > stored:
         raise ValueError(f"config.data.frames={frames}, but {spec.name!r} holds {stored} of each clip")
-    picture = classification.make_transforms(spec, shape, "image", "label")
-    channels = picture[1].channels
+    train, evaluate = classification.make_transforms(spec, shape, "image", "label")
+    channels = evaluate.channels
     return ClipDataset(
         prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
-        train_transform=TrainClipTransform(picture[0], frames),
-        eval_transform=EvalClipTransform(picture[1], frames, order),
+        train_transform=TrainClipTransform(train, frames),
+        eval_transform=EvalClipTransform(evaluate, frames, order),
         workers=spec.workers,
         prefetch=spec.prefetch,
         class_names=tuple(features["label"].names),
-        image_shape=(frames, picture[0].size, picture[0].size, channels),
+        image_shape=(frames, train.size, train.size, channels),
         mean=dataset.per_channel(spec.mean, channels, "mean"),
         std=dataset.per_channel(spec.std, channels, "std"),
         cache=spec.cache,

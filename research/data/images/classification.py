@@ -27,7 +27,7 @@ class LabelledDataset(ClassedDataset):
         raise NotImplementedError
 
     def source(self, split: str) -> Sequence[Mapping[str, Any]]:
-        """As in Dataset; with `cache`, decoded pictures stay in memory as long as this data set."""
+        """As in PreparedDataset; with `cache`, decoded images stay in memory as long as this data set."""
         return self._decoded[split] if self.cache else super().source(split)
 
     @cached_property
@@ -43,7 +43,7 @@ class LabelledDataset(ClassedDataset):
 
 @dataclasses.dataclass(frozen=True)
 class ImageDataset(LabelledDataset):
-    """Labelled pictures. A batch holds, beside `index` and `weight`:
+    """Labelled images. A batch holds, beside `index` and `weight`:
 
     image  uint8 [batch, height, width, channels]
     label  int32 [batch]
@@ -54,7 +54,7 @@ class ImageDataset(LabelledDataset):
 
     @property
     def encoded_key(self) -> str:
-        """See Labelled."""
+        """See LabelledDataset."""
         return self.eval_transform.image_key
 
     def reference(self, split: str, index: int) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class ImageDataset(LabelledDataset):
         return {"index": index, **path, "class": self.class_names[int(example[self.eval_transform.label_key])]}
 
     def read(self, path: str) -> Any:
-        """The picture file at `path` as evaluation sees it: uint8 [height, width, channels]. Raises ValueError."""
+        """The image file at `path` as evaluation sees it: uint8 [height, width, channels]. Raises ValueError."""
         from research.data.images import files as image_files
         from research.data.images import transforms
 

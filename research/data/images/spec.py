@@ -3,7 +3,7 @@
 from research.data.spec import DataSpec
 from research.spec import Role, checks, field, invalid
 
-CROPS = ("none", "pad", "random", "inception")  # images.Train says what they do
+CROPS = ("none", "pad", "random", "inception")  # see transforms.TrainImageTransform
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 LONG_SIDES = ("round", "floor")
 LIGHTINGS = ("as it is", "equalised", "local")
@@ -57,7 +57,9 @@ class AugmentedImageSpec(NormalisedImageSpec):
         default="as it is", check=checks.one_of(*LIGHTINGS),
         doc="illumination normalisation: none, equalised histograms, or local contrast (Tan and Triggs)",
     )  # fmt: skip
-    crop: str = field(default="none", check=checks.one_of(*CROPS), doc="random crop while training, see images.Train")
+    crop: str = field(
+        default="none", check=checks.one_of(*CROPS), doc="random crop while training, see TrainImageTransform"
+    )
     pad: int = field(default=4, check=SIDE, doc="px of zeros on each side before crop=pad")
     flip: bool = field(default=False, doc="flip left and right with probability 1/2")
     rotate: float = field(default=0.0, check=checks.between(0, 180), doc="degrees, uniform in +-")
