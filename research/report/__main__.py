@@ -52,16 +52,15 @@ def write_tables(root: Path) -> int:
         done = "unchanged" if text == readme.read_text("utf-8") else "rewritten"
         files.write_atomically(readme, text)
         print(f"{readme.relative_to(root)}: {done}, {text.count(tables.STALE)} stale")
-    if (root / "README.md").exists():
-        files.write_atomically(root / "README.md", headline.updated(root / "README.md"))
+    for page in headline.pages(root):
+        files.write_atomically(page, headline.updated(page))
     return 0
 
 
 def check(root: Path) -> int:
     """1 when a table differs from its rows. Stale marks do not count: a changed config is no wrong table."""
     wrong = [readme for readme in tables.readmes(root) if tables.differs(readme)]
-    page = root / "README.md"
-    wrong += [page] if page.exists() and headline.updated(page) != page.read_text("utf-8") else []
+    wrong += [page for page in headline.pages(root) if headline.updated(page) != page.read_text("utf-8")]
     for readme in wrong:
         print(f"{readme.relative_to(root)} differs from results.jsonl; run: python -m research.report tables")
     return 1 if wrong else 0

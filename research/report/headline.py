@@ -13,6 +13,11 @@ _PLACE = re.compile(r"(<!-- headline:begin ([^>]*?)\s*-->\n).*?(<!-- headline:en
 _HEADER = ("task", "config", "data", "metric", "result", "floor", "reference")
 
 
+def pages(root: Path) -> list[Path]:
+    """The root README and its translations, `README.LANGUAGE.md`, that exist."""
+    return sorted(root.glob("README*.md"))
+
+
 def updated(readme: Path) -> str:
     """The root README with its table made anew; unchanged where it has no marker.
 
@@ -36,7 +41,7 @@ def _line(root: Path, name: str) -> list[str]:
     groups = [runs for runs in tables.grouped(rows) if tables.label(runs[0]) == label]
     groups = [runs for runs in groups if not tables.shared_overrides(runs)]
     if not groups:
-        raise ValueError(f"README.md names {name} in its headline table, but no run of it is recorded")
+        raise ValueError(f"the headline table names {name}, but no run of it is recorded")
     runs = max(groups, key=lambda runs: max(rows.index(run) for run in runs))  # recorded last
     first, best = runs[0], baselines.strongest(runs, simple)
     value = formats.mean_sd([run["value"] for run in runs])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.flags import one_device
+from tests.forking import ForkServer
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -20,11 +21,11 @@ NOT_INHERITED = ("MAKEFLAGS", "MAKELEVEL")
 class House:
     """The copy at `root`, and `run` for a command line in it."""
 
-    def __init__(self, root: Path, data_dir: Path):
-        self.root = root
+    def __init__(self, root: Path, data_dir: Path, bin: Path):
+        self.root, self.bin = root, bin
         # An ordinary run has no outer `make`, and one device.
         kept = {name: value for name, value in one_device().items() if name not in NOT_INHERITED}
-        self.env = kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "TFDS_DATA_DIR": str(data_dir)}
+        self.env = kept | {"PATH": f"{bin}:{BIN}:{os.environ['PATH']}", "TFDS_DATA_DIR": str(data_dir)}
 
     def run(self, command: str) -> subprocess.CompletedProcess:
         """The finished process of a bash command line, run in the root of the copy."""
@@ -44,11 +45,19 @@ def data_dir(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def quick_bin(tmp_path_factory):
+    """A folder with a `python` and a `tessera` that need no time to import libraries."""
+    server = ForkServer(tmp_path_factory.mktemp("fork") / "bin", one_device())
+    yield server.folder
+    server.close()
+
+
 @pytest.fixture
-def house(tmp_path, data_dir):
+def house(tmp_path, data_dir, quick_bin):
     root = tmp_path / "tessera"
     top = lambda folder, names: NOT_COPIED(folder, names) - ({"data"} if Path(folder) != ROOT else set())
     shutil.copytree(ROOT, root, ignore=top)
     if (ROOT.parent / "shared").is_dir():
         (tmp_path / "shared").symlink_to(ROOT.parent / "shared")
-    return House(root, data_dir)
+    return House(root, data_dir, quick_bin)

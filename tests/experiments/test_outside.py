@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -72,7 +71,7 @@ def get_config(variant="full"):
 
 
 @pytest.fixture
-def outside(tmp_path, data_dir):
+def outside(tmp_path, data_dir, quick_bin):
     """Runs commands in a folder that holds one experiment and one config."""
     for path, text in {
         "experiments/__init__.py": "", "experiments/sculptures/__init__.py": "",
@@ -85,7 +84,9 @@ def outside(tmp_path, data_dir):
     env = one_device() | {"TFDS_DATA_DIR": str(data_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
 
     def run(*words):
-        done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            [quick_bin / "python", "-m", *words], cwd=tmp_path, env=env, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout + done.stderr
 

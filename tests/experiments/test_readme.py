@@ -22,6 +22,7 @@ from tests.experiments.conftest import BIN, ROOT
 from tests.tpu_scripts.conftest import install_fake
 
 PAGES = sorted([ROOT / "README.md", ROOT / "tpu_scripts/README.md", *ROOT.glob("experiments/*/README.md")])
+FIRST_PAGES = sorted(ROOT.glob("README*.md"))  # and its translations
 DOCS = sorted(ROOT.glob("docs/*.md"))
 CONFIGS = sorted(ROOT.glob("configs/*/*.py"))
 
@@ -96,12 +97,12 @@ def runs_here(command):
     return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/(recordings|orl_faces|camvid/|BCCD)", command)
 
 
-def small(command):
-    """A command as written, but at the smoke size and with the environment of this test for `make`."""
+def small(command, bin=BIN):
+    """A command as written, but at the smoke size, and with the programs of the folder `bin` for `make`."""
     if not re.search("(research.data|tessera) prepare", command):
         command = re.sub(r"(--config=\S+\.py)(:\w+)?(?=\s|$)", r"\1:smoke", command)
     command = re.sub(r"(-m experiments\.performance\.main)(?! --quick)", r"\1 --quick", command)
-    return re.sub(r"^make ", f"make -o .venv/installed BIN={BIN} ", command)
+    return re.sub(r"^make ", f"make -o .venv/installed BIN={bin} ", command)
 
 
 def write_images(path):
@@ -241,7 +242,7 @@ def test_every_command_works(page, house, smoke_data, tmp_path):
     for command in filter(runs_here, commands(page)):
         for own in OWN_DATA:
             command = command.replace(own, str(tmp_path / Path(own).name))
-        done = house.run(small(command))
+        done = house.run(small(command, house.bin))
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
@@ -267,7 +268,7 @@ def test_the_modes_and_own_data_are_shown(page):
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, *DOCS, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT))
+    "page", [*PAGES, *DOCS, *FIRST_PAGES[1:], ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT))
 )
 def test_links_lead_to_files_and_headings(page):
     for target, anchor in re.findall(r"\]\((?!\w+:)([^)#]*)#?([^)]*)\)", page.read_text("utf-8")):
@@ -282,8 +283,18 @@ def headings(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
-def test_the_first_page_is_short():
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 100
+@pytest.mark.parametrize("page", FIRST_PAGES, ids=lambda page: page.name)
+def test_the_first_page_is_short(page):
+    assert len(page.read_text("utf-8").splitlines()) <= 100
+
+
+@pytest.mark.parametrize("page", FIRST_PAGES, ids=lambda page: page.name)
+def test_a_translation_has_the_commands_and_links_of_the_first_page(page):
+    first = ROOT / "README.md"
+    targets = lambda page: (
+        set(re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8"))) - {each.name for each in FIRST_PAGES}
+    )
+    assert commands(page) == commands(first) and targets(page) == targets(first)
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -90,7 +90,7 @@ def test_the_headline_table_shows_the_runs_recorded_last(repository):
     page = repository.root / "README.md"
     page.write_text("# House\n\n<!-- headline:begin toy/net:full -->\nold\n<!-- headline:end -->\nAfter.\n")
     done = repository.run("tables")
-    assert done.returncode == 2 and "names toy/net:full in its headline table, but no run" in done.stderr
+    assert done.returncode == 2 and "headline table names toy/net:full" in done.stderr
     for seed, accuracy in enumerate((0.91, 0.93)):
         repository.run("add", repository.finished_run(seed=seed, accuracy=accuracy))
     assert repository.run("check").returncode == 1
