@@ -17,6 +17,7 @@ of tokenised, lower-cased text; sacreBLEU of the raw text, as here, is another m
 
 from ml_collections import ConfigDict
 
+from configs.translation import multi30k_en_de
 from experiments.translation.experiment import Translation
 
 EXPERIMENT = Translation
@@ -31,74 +32,8 @@ RESULT = {
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """The config of one of VARIANTS."""
-    config = ConfigDict(
-        {
-            "seed": 0,
-            "data": {
-                "name": "multi30k",
-                "source": "{de}",
-                "target": "{en}",
-                "vocab_size": 10_000,
-                "source_length": 128,
-                "target_length": 128,
-            },
-            "model": {
-                "width": 128,
-                "encoder_depth": 4,
-                "decoder_depth": 4,
-                "num_heads": 4,
-                "kv_dim": 32,
-                "mlp_dim": 256,
-                "norm": "layer",
-                "activation": "relu",
-                "gated": False,
-                "bias": True,
-                "attention_scale": True,
-                "encoder_positions": "sinusoidal",
-                "decoder_positions": "sinusoidal",
-                "embedding_scale": True,
-                "logits": "tied",
-                "dropout": 0.3,
-                "unroll": 4,
-            },
-            "task": {
-                "label_smoothing": 0.1,
-                "beam_size": 5,
-                "length_penalty": 1.0,
-                "max_decode_length": 80,
-                "metrics": ("bleu", "chrf"),
-            },
-            "optimizer": {
-                "name": "adamw",
-                "learning_rate": 5e-3,
-                "schedule": "rsqrt",
-                "warmup_steps": 2000,
-                "b2": 0.98,
-                "clip_norm": 1.0,
-            },
-            "train": {
-                "steps": 12_000,
-                "batch_size": 32,
-                "eval_batch_size": 64,
-                "eval_every": 1000,
-                "checkpoint_every": 1000,
-                "log_every": 100,
-                "ema": 0.999,
-            },
-        }
-    )
-    if variant == "cpu":
-        # Rows of half the length, since attention looks at whole rows.
-        config.data.update(vocab_size=6000, source_length=64, target_length=64, truncate=True)
-        config.model.update(dropout=0.1, unroll=1)
-        config.optimizer.update(schedule="cosine", learning_rate=2e-3, warmup_steps=400)
-        config.train.update(steps=5000, batch_size=16, eval_every=500, checkpoint_every=500, ema=0.998)
-    if variant == "smoke":
-        config.data.update(name="spelled_numbers", source="{words}", target="{digits}", vocab_size=400)
-        config.data.update(source_length=64, target_length=64)
-        config.model.update(width=32, encoder_depth=2, decoder_depth=2, num_heads=2, kv_dim=16, mlp_dim=64, unroll=1)
-        config.task.update(beam_size=2, max_decode_length=12)
-        config.optimizer.warmup_steps = 5
-        config.train.update(steps=20, batch_size=16, eval_every=10, checkpoint_every=10, log_every=5)
+    """The config of one of VARIANTS: that of `multi30k_en_de` with the languages exchanged."""
+    config = multi30k_en_de.get_config(variant)
+    if variant != "smoke":
+        config.data.update(source="{de}", target="{en}")
     return config

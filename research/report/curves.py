@@ -39,7 +39,7 @@ def draw(workdir: str | os.PathLike) -> Path:
     seconds = timeline.seconds_by_kind(timeline.read(workdir / "timeline.jsonl"))
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.1 * rows + 0.9), dpi=120, layout="constrained")
+    figure = Figure(figsize=(max(4.6 * columns, 6.0), 3.1 * rows + 0.9), dpi=120, layout="constrained")
     figure.suptitle(_title(workdir), fontsize=11, color="#333333", x=0.01, ha="left")
     grid = figure.add_gridspec(rows + 1, columns, height_ratios=[1.0] * rows + [0.12])
     for index, (family, series) in enumerate(panels.items()):

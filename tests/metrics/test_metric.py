@@ -41,7 +41,11 @@ def test_scores_of_texts_lie_in_the_range_of_their_unit(name):
 
 
 def test_every_recorded_score_is_declared():
-    rows = [json.loads(line) for path in (ROOT / "experiments").glob("*/results.jsonl") for line in path.open()]
+    rows = [
+        json.loads(line)
+        for path in (ROOT / "experiments").glob("*/results.jsonl")
+        for line in path.read_text("utf-8").splitlines()
+    ]
     names = {name.rpartition("/")[2] for row in rows for name in row.get("metrics", {})}
     assert names and all(metric.find(name) for name in names)
 

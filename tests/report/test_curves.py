@@ -17,6 +17,12 @@ def pixels(path, colour):
     return int((np.asarray(Image.open(path).convert("RGB")) == wanted).all(-1).sum())
 
 
+def size(path):
+    """Width and height of an image in pixels."""
+    with Image.open(path) as image:
+        return image.size
+
+
 def write_lines(path, lines):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -37,14 +43,14 @@ def test_both_splits_and_the_time_are_drawn(repository):
 
 def test_more_kinds_of_metrics_take_more_room(repository):
     workdir = repository.finished_run()
-    few = Image.open(curves.draw(workdir)).size
+    few = size(curves.draw(workdir))
     names = ("loss", "accuracy", "learning_rate", "grad_norm")
     write_lines(
         workdir / "metrics.jsonl",
         [{"step": k, "name": f"train/{name}", "value": k / 7} for name in names for k in range(300)]
         + [{"step": 300, "name": "test/iou_of_cars", "value": 0.5}],
     )
-    many = Image.open(curves.draw(workdir)).size
+    many = size(curves.draw(workdir))
     assert many[0] > 2 * few[0] and many[1] > 1.5 * few[1], "four panels in two rows; a lone score gets none"
 
 
