@@ -23,14 +23,14 @@ def tokenised(data):
 
 
 def encoded(rng, height, channels):
-    """A picture of noise, 48 px wide."""
+    """An image of noise, 48 px wide."""
     buffer = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (height, 48, channels), np.uint8).squeeze()).save(buffer, "png")
     return buffer.getvalue()
 
 
-def pictures(data):
-    """The training and evaluation arrays of eight pictures or clips that are drawn, so that none must be prepared."""
+def images(data):
+    """The training and evaluation arrays of eight images or clips that are drawn, so that none must be prepared."""
     for seed in range(8):
         rng, shape = np.random.default_rng(seed), (40 + seed, data.image_shape[-1])
         if isinstance(data, ClipDataset):
@@ -42,7 +42,7 @@ def pictures(data):
 
 
 def marked(data):
-    """As `pictures`, each with a mask and with two boxes of which one reaches outside; all the arrays."""
+    """As `images`, each with a mask and with two boxes of which one reaches outside; all the arrays."""
     examples = []
     for seed in range(8):
         rng = np.random.default_rng(seed)

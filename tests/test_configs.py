@@ -43,8 +43,8 @@ def experiment(file):
 
 # Similarities, same, folds: pairs that have every score.
 PAIRS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 0, 1]])
-# Experiments over pictures, with what their evaluations measure.
-PICTURES = {
+# Experiments over images, with what their evaluations measure.
+IMAGES = {
     "image_classification": {"accuracy"},
     "driving_segmentation": {"miou"},
     "detection": set(box_scores.NAMES),
@@ -55,7 +55,7 @@ PICTURES = {
 
 def is_text(file):
     """Whether what it trains writes text."""
-    return experiment(file) not in PICTURES
+    return experiment(file) not in IMAGES
 
 
 def is_speech(file):
@@ -143,7 +143,7 @@ def test_its_floor_is_measured_or_stated_with_its_source(file):
 @each_variant
 def test_its_runs_have_the_metrics_of_its_result(file, variant):
     result, config = config_lib.result_spec(file, variant), config_lib.load(file, variant)
-    measured = PICTURES.get(experiment(file))
+    measured = IMAGES.get(experiment(file))
     if experiment(file) == "face_recognition":
         assert config.task.select_by in measured and config.train.score == "all"
     if is_text(file):
@@ -182,7 +182,7 @@ def data_fingerprint(config):
         return *samples.texts(data), data.name, data.prepared.settings, data.workers, data.prefetch
     if isinstance(data, segmentation.SegmentationDataset | detection.DetectionDataset):
         return *samples.marked(data), data.name, data.mean, data.std, data.workers, data.prefetch
-    return *samples.pictures(data), data.name, data.mean, data.std, data.cache, data.workers, data.prefetch
+    return *samples.images(data), data.name, data.mean, data.std, data.cache, data.workers, data.prefetch
 
 
 @functools.cache

@@ -1,9 +1,9 @@
-"""FCOS over an FPN and a ResNet on BCCD: 364 pictures of blood cells, 205 to train on, from scratch.
+"""FCOS over an FPN and a ResNet on BCCD: 364 images of blood cells, 205 to train on, from scratch.
 
     python -m research.data prepare bccd_voc --manual_dir=../shared/data/bccd
     python -m experiments.detection.main --config=configs/detection/bccd_fcos.py:cpu --workdir=runs/bccd_fcos
 
-Pictures at 0.6 to 1.6 times their size, mirrored both ways, with other colours, half of them as mosaics of four. The
+Images at 0.6 to 1.6 times their size, mirrored both ways, with other colours, half of them as mosaics of four. The
 checkpoint with the best mAP on the validation split is scored. There is no batch of ImageNet behind the backbone.
 Reference: none is published with this split that we know of.
 `full`: a ResNet-50 at 480 x 640 px, for a GPU. `cpu`: a narrow ResNet-18 at half that size. `smoke`: seconds, shapes.

@@ -3,11 +3,11 @@
     python -m research.data prepare coco2017 --manual_dir=COCO
     python -m experiments.detection.main --config=configs/detection/coco_fcos_resnet50.py --workdir=runs/coco_fcos
 
-Tian et al., "FCOS: Fully convolutional one-stage object detection", 2019: 90,000 steps of 16 pictures, levels of
+Tian et al., "FCOS: Fully convolutional one-stage object detection", 2019: 90,000 steps of 16 images, levels of
 stride 8 to 128, 38.6 % with centre sampling, GIoU and a backbone from ImageNet (their table 3). Here everything
-begins from scratch, and the pictures are fitted into 800 x 1024 px at 0.5 to 1.5 times their size. A tenth of train
+begins from scratch, and the images are fitted into 800 x 1024 px at 0.5 to 1.5 times their size. A tenth of train
 is held out to choose the checkpoint; the official validation is the test split.
-Mesh: data=-1, a picture or more for each of 8 or 16 accelerators, which by its plan takes 9.9 of 16 GiB a chip on
+Mesh: data=-1, an image or more for each of 8 or 16 accelerators, which by its plan takes 9.9 of 16 GiB a chip on
 v5e:2x4. Nobody has trained it here. `smoke`: seconds on a CPU.
 """
 

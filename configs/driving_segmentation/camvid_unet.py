@@ -5,9 +5,9 @@
       --config=configs/driving_segmentation/camvid_unet.py:cpu --workdir=runs/camvid_unet
 
 Cross-entropy whose weights soften the shares of the classes, and Dice beside it, since mIoU counts a pole as much as a
-road. Windows of whole pictures at 0.75 to 1.75 times their size, mirrored, with other colours. Pictures are
+road. Windows of whole images at 0.75 to 1.75 times their size, mirrored, with other colours. Images are
 standardised one by one, since one of the test drives is at dusk. The checkpoint that is best on the validation split is
-scored, by the mean over each picture and its mirror image.
+scored, by the mean over each image and its mirror image.
 References, at 480 x 360 px and so not quite comparable: SegNet 55.6, Bayesian SegNet 63.1 (Kendall et al., 2017),
 FC-DenseNet103 66.9 (Jégou et al., 2017). `full`: a ResNet-34, for a GPU. `smoke`: seconds, coloured shapes.
 """
@@ -41,7 +41,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "scale": (0.75, 1.75),
                 "flip": True,
                 "colour": 0.3,
-                "mean": (80.0, 85.0, 89.0),  # around smaller pictures; they are standardised by their own
+                "mean": (80.0, 85.0, 89.0),  # around smaller images; they are standardised by their own
                 "workers": 4,
             },
             "model": {

@@ -1,4 +1,4 @@
-"""A plain ViT with a U-Net over a simple pyramid of its tokens, on CamVid: what a transformer makes of 367 pictures.
+"""A plain ViT with a U-Net over a simple pyramid of its tokens, on CamVid: what a transformer makes of 367 images.
 
     python -m research.data prepare camvid --manual_dir=../shared/data/camvid
     python -m experiments.driving_segmentation.main \\
@@ -39,7 +39,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "scale": (0.75, 1.75),
                 "flip": True,
                 "colour": 0.3,
-                "mean": (80.0, 85.0, 89.0),  # around smaller pictures; they are standardised by their own
+                "mean": (80.0, 85.0, 89.0),  # around smaller images; they are standardised by their own
                 "workers": 4,
             },
             "model": {

@@ -6,7 +6,7 @@
 
 Kirillov et al., "Panoptic feature pyramid networks", 2019: 65,000 steps of 32 windows of 512 x 1024 px at 0.5 to 2
 times their size, 128 channels in the semantic branch; 77.7 % with a ResNet-101 that was trained on ImageNet before.
-Here the backbone is a ResNet-50 that begins from scratch, the optimizer AdamW. Evaluation is on whole pictures; `val`
+Here the backbone is a ResNet-50 that begins from scratch, the optimizer AdamW. Evaluation is on whole images; `val`
 is the test split, and a tenth of train is held out to choose the checkpoint. CITYSCAPES holds leftImg8bit and gtFine.
 Mesh: data=-1, a window or more for each of 8 to 32 accelerators; by its plan 6.5 of 16 GiB a chip on v5e:2x4, bound by
 HBM. Nobody has trained it here. `smoke`: seconds on a CPU.

@@ -1,13 +1,13 @@
-"""A small ResNet recognises the 40 people of ORL: ArcFace from scratch, on four pictures of each.
+"""A small ResNet recognises the 40 people of ORL: ArcFace from scratch, on four images of each.
 
     python -m research.data prepare orl_faces/identification --manual_dir=../shared/data/orl_faces
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/orl_identification.py:cpu --workdir=runs/orl_identification
 
-Pictures 1 to 4 of each are trained on, 5 validates, 6 to 10 are the test, where each is named after the nearest of the
+Images 1 to 4 of each are trained on, 5 validates, 6 to 10 are the test, where each is named after the nearest of the
 200 others. `full` and `cpu` differ in the number of steps.
 Floor: principal components and the nearest neighbour. Reference: S. Lawrence et al., "Face Recognition: A
-Convolutional Neural-Network Approach", 1997: 3.8 % errors with five pictures a person to train on.
+Convolutional Neural-Network Approach", 1997: 3.8 % errors with five images a person to train on.
 `smoke`: seconds, on random patterns.
 """
 

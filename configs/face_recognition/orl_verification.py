@@ -1,10 +1,10 @@
-"""A small ResNet compares pictures of people whom it has never seen: CosFace from scratch on 30 people of ORL.
+"""A small ResNet compares images of people whom it has never seen: CosFace from scratch on 30 people of ORL.
 
     python -m research.data prepare orl_faces/verification --manual_dir=../shared/data/orl_faces
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/orl_verification.py:cpu --workdir=runs/orl_verification
 
-s1 to s30 are trained on, but for two pictures of each, whose pairs validate; the test is 450 pairs of one person and
+s1 to s30 are trained on, but for two images of each, whose pairs validate; the test is 450 pairs of one person and
 450 of two among s31 to s40. What is seen is the contrast of each pixel to its neighbourhood (Tan and Triggs, 2010).
 `full` and `cpu` differ in the number of steps.
 Floor: principal components and linear discriminants of the 30 people. Reference: none is published for these pairs.

@@ -1,14 +1,14 @@
-"""A small ResNet compares pictures of unseen people under extreme light: ArcFace from scratch on Extended Yale B.
+"""A small ResNet compares images of unseen people under extreme light: ArcFace from scratch on Extended Yale B.
 
     python -m research.data prepare extended_yale_b/verification --manual_dir=../shared/data/extended_yale_b
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/yale_verification.py:cpu --workdir=runs/yale_verification
 
-yaleB01 to yaleB29 are trained on, but for every eighth picture, whose pairs validate; the test is 1,500 pairs of one
+yaleB01 to yaleB29 are trained on, but for every eighth image, whose pairs validate; the test is 1,500 pairs of one
 person and 1,500 of two among yaleB30 to yaleB39, by the light, too: frontal (up to 25 degrees), side (up to 50) and
 extreme, where some are nearly black. What is seen is the contrast of each pixel to its neighbourhood (Tan and Triggs,
 2010), which light from one side changes little. `full` and `cpu` differ in the number of steps.
-Floor: principal components and linear discriminants of the 28 people, of pictures with even histograms. Reference:
+Floor: principal components and linear discriminants of the 28 people, of images with even histograms. Reference:
 none is published for these pairs.
 `smoke`: seconds, on random patterns.
 """

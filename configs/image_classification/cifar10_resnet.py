@@ -1,14 +1,14 @@
-"""ResNet on CIFAR-10 (JPEG copies of the pictures, 45k/5k/10k).
+"""ResNet on CIFAR-10 (JPEG copies of the images, 45k/5k/10k).
 
     python -m research.data prepare cifar10_jpeg --manual_dir=../shared/data/cifar10
 
 `full`: ResNet-56 as in He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2: SGD with
 momentum 0.9, batch 128, 64k steps, learning rate 0.1 (there in steps, here a cosine to 0), weight decay 1e-4, pad 4,
 crop, flip; 93.03 % in table 6. A few hours on one GPU.
-`cpu`: the ResNet-20 of the same table (91.25 % after 64k steps of 128 pictures, 180 epochs) for 17 epochs with a
+`cpu`: the ResNet-20 of the same table (91.25 % after 64k steps of 128 images, 180 epochs) for 17 epochs with a
 faster schedule; within an hour on 2 CPU cores. It trains on random 28 px crops, which take 0.72 of the time of 32 px,
-and is evaluated on the whole pictures. Batch 32, because its activations stay in the cache there: a batch of 128 takes
-1.4 times as long per picture.
+and is evaluated on the whole images. Batch 32, because its activations stay in the cache there: a batch of 128 takes
+1.4 times as long per image.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""A small ViT on CIFAR-10 (JPEG copies of the pictures, 45k/5k/10k).
+"""A small ViT on CIFAR-10 (JPEG copies of the images, 45k/5k/10k).
 
     python -m research.data prepare cifar10_jpeg --manual_dir=../shared/data/cifar10
     python -m experiments.image_classification.main \\

@@ -9,7 +9,7 @@ of torchvision's reference scripts: SGD with momentum 0.9, batch 256, learning r
 parameters, random resized crop, flip, 90 epochs; 56.522 % (torchvision, AlexNet_Weights.IMAGENET1K_V1). A cosine
 replaces their steps (a tenth every 30 epochs). The two towers of Krizhevsky et al., 2012, reached 59.3 %, averaged
 over ten crops.
-Hardware: one GPU, about a day, most of it decoding pictures. Mesh: data=-1, which by its plan takes 0.8 of 16 GiB a
+Hardware: one GPU, about a day, most of it decoding images. Mesh: data=-1, which by its plan takes 0.8 of 16 GiB a
 chip on v5e:16x16. `smoke`: seconds on a CPU.
 """
 

@@ -7,7 +7,7 @@
 Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017: Nesterov momentum 0.9, learning rate
 0.1 for each 256 of the batch after 5 epochs of warm-up, weight decay 1e-4 on kernels, the last batch norm of a block
 starts at 0, 90 epochs; 76.40 % with a batch of 256 (table 1) and as much up to 8192. Here the batch is 1024, batch norm
-sees all of it rather than 32 pictures, and a cosine replaces the three steps of the learning rate.
+sees all of it rather than 32 images, and a cosine replaces the three steps of the learning rate.
 Hardware: a TPU v3-8 or 8 GPUs, some hours. Mesh: data=-1, which by its plan takes 0.6 of 16 GiB a chip on v5e:16x16.
 `smoke`: seconds on a CPU.
 """

@@ -1,4 +1,4 @@
-"""English to German: Multi30k, captions of pictures, 29,000 pairs of sentences.
+"""English to German: Multi30k, captions of images, 29,000 pairs of sentences.
 
     python -m research.data prepare multi30k --manual_dir=../shared/data/multi30k
     python -m experiments.translation.main \\

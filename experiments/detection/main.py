@@ -1,4 +1,4 @@
-"""Object detection: train, evaluate or use an FCOS detector on pictures with boxes. See README.md."""
+"""Object detection: train, evaluate or use an FCOS detector on images with boxes. See README.md."""
 
 from research import interrupt
 from research.train import preemption
@@ -58,11 +58,11 @@ def show_predictions(
             for row, (file, image) in enumerate(zip(files, images, strict=True)):
                 shown = outputs["scores"][row] >= max(task.spec.shown_from, 1e-9)  # 0: no box
                 found = {name: outputs[name][row][shown] for name in ("boxes", "labels", "scores")}
-                found["boxes"] = data.in_picture(found["boxes"], views.size_of(image))
+                found["boxes"] = data.in_image(found["boxes"], views.size_of(image))
                 content = box_scores.as_json(found, data.class_names)
                 places[file].parent.mkdir(exist_ok=True)
                 drawing.boxes(image, *found.values(), data.class_names).save(f"{places[file]}.png")
-                saved = {"picture": str(file), **content}
+                saved = {"image": str(file), **content}
                 Path(f"{places[file]}.json").write_text(json.dumps(saved, indent=1) + "\n")
                 said = f"{workdir}/predict/{places[file].name}"
                 asking.answer(f"{file}: {shown.sum()} boxes in {said}.png and {said}.json", {"input": file} | content)

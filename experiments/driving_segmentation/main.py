@@ -1,4 +1,4 @@
-"""Driving scenes: train, evaluate or use a model that gives every pixel of a picture a class. See README.md."""
+"""Driving scenes: train, evaluate or use a model that gives every pixel of an image a class. See README.md."""
 
 from research import interrupt
 from research.train import preemption
@@ -54,7 +54,7 @@ def show_predictions(
             if not processes.is_main():
                 continue
             for file, image, mask in zip(files, images, outputs["mask"], strict=True):
-                mask = data.in_picture(mask, image)
+                mask = data.in_image(mask, image)
                 places[file].parent.mkdir(exist_ok=True)
                 drawing.overlay(image, mask, data.class_names, data.colours).save(f"{places[file]}.png")
                 Image.fromarray(mask).save(f"{places[file]}_mask.png")

@@ -1,4 +1,4 @@
-"""Face recognition: train, evaluate or use embeddings of faces on pictures of people. See README.md."""
+"""Face recognition: train, evaluate or use embeddings of faces on images of people. See README.md."""
 
 from research import interrupt
 from research.train import preemption

@@ -1,4 +1,4 @@
-"""Image classification: train, evaluate or use a ViT or CNN on labelled pictures. See README.md."""
+"""Image classification: train, evaluate or use a ViT or CNN on labelled images. See README.md."""
 
 from research import interrupt
 from research.train import preemption

@@ -70,7 +70,7 @@ def program_and_batches(config: Any, task: Any, data: Any) -> tuple[ShardedProgr
 
 
 def fill_cache(data: Any) -> None:
-    """Reads every training picture once where decoded ones are kept: all epochs but the first find them there."""
+    """Reads every training image once where decoded ones are kept: all epochs but the first find them there."""
     data.prepare()
     if data.cache:
         source = data.source("train")

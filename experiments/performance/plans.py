@@ -12,7 +12,7 @@ from experiments.performance.measurement import Measured, Measurement, say
 
 CONFIG = "configs/image_classification/imagenet_vit_l16.py"
 GIB = 2**30
-# The same 16 pictures a chip on both: topology, pictures a step, mesh.data, mesh.fsdp.
+# The same 16 images a chip on both: topology, images a step, mesh.data, mesh.fsdp.
 SMALL, LARGE = ("v5e:4x4", 256, 1, 16), ("v5e:16x16", 4096, 16, 16)
 
 

@@ -1,6 +1,6 @@
 """Suite `vit`: train steps of ViT-S, B and L at 224 px in bfloat16 on the accelerator that is attached.
 
-The program is the trainer's; only the batch is made up, since the decoding of pictures is another suite's matter.
+The program is the trainer's; only the batch is made up, since the decoding of images is another suite's matter.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from research.train import feed, trainer
 
 CONFIG = "configs/image_classification/imagenet_vit_l16.py"
 GIB = 2**30
-# Size, pictures a step and device, model.remat, GiB of memory without which it is left out; what matters most first.
+# Size, images a step and device, model.remat, GiB of memory without which it is left out; what matters most first.
 RUNS = (("L", 256, "operands", 50), ("L", 256, "none", 70), ("B", 256, "operands", 20), ("S", 512, "operands", 20))
 
 
@@ -85,7 +85,7 @@ def _memory(key: str) -> int:
 
 
 def random_batch(task: Any, batch_size: int, program: Any) -> dict[str, jax.Array]:
-    """A batch of the task's shapes on the mesh: random pictures, label 0, weight 1."""
+    """A batch of the task's shapes on the mesh: random images, label 0, weight 1."""
     rng = np.random.default_rng(0)
     arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in task.example(batch_size).items()}
     arrays["image"] = rng.integers(0, 256, arrays["image"].shape, np.uint8)

@@ -1,7 +1,7 @@
 """Batches as a function of (seed, step), over any random-access source and any transform.
 
 A source is anything with `len(source)` and `source[i]`; a transform turns one example into a flat dict of NumPy
-arrays of fixed shape. Nothing here knows about pictures. To every example is added
+arrays of fixed shape. Nothing here knows about images. To every example is added
 
     index   int32     position in the source, or -1 for padding
     weight  float32   1, or 0 for padding

@@ -1,4 +1,4 @@
-"""Prepares a data set: reads its archives once, checks every picture and line, writes ArrayRecord files.
+"""Prepares a data set: reads its archives once, checks every image and line, writes ArrayRecord files.
 
 It may be killed at any moment and run again: TFDS writes into a folder `incomplete.*` beside the final one and renames
 it at the end.
@@ -23,7 +23,7 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
     """Prepares the data set `name` below `data_dir` (see sources) unless that is done; returns what to tell the user.
 
     `manual_dir` holds the archives that are not downloaded. Raises ValueError, in one line, for an unknown name, an
-    absent or damaged archive, a picture that cannot be decoded (unless `skip_undecodable`), and a catalogue builder
+    absent or damaged archive, an image that cannot be decoded (unless `skip_undecodable`), and a catalogue builder
     that needs TensorFlow.
     """
     builder = sources.open_builder(name, data_dir)

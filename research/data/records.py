@@ -11,7 +11,7 @@ from research.data import integrity
 
 
 class Records(Sequence[Mapping[str, Any]]):
-    """`len(records)` and `records[i]`: example i as a dict. Pictures stay encoded bytes.
+    """`len(records)` and `records[i]`: example i as a dict. Images stay encoded bytes.
 
     Every thread and process opens the files for itself, so an instance can be shared and pickled. This replaces TFDS's
     own data source, which asks ArrayRecord for a list of one record: 160 us of set-up where a range takes 7.
@@ -80,7 +80,7 @@ class Records(Sequence[Mapping[str, Any]]):
 
 
 class _Encoded:
-    """A decoder for TFDS that leaves a picture, or each of a sequence, as it is; that of TFDS knows no sequences."""
+    """A decoder for TFDS that leaves an image, or each of a sequence, as it is; that of TFDS knows no sequences."""
 
     def setup(self, feature: Any) -> None:
         pass

@@ -192,7 +192,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def channels(checkpoint: Checkpoint) -> int:
-    """The channels of the pictures, or the bands of the spectrograms, that a model was made for."""
+    """The channels of the images, or the bands of the spectrograms, that a model was made for."""
     for name in ("patches/kernel", "conv1/kernel", "stem/kernel", "front_end/conv1/kernel"):
         rows = [row for row in checkpoint.table(checkpoint.make_model(), [name]) if row.ours == name]
         for row in rows:

@@ -42,7 +42,7 @@ def leaves_of(variables: Any) -> dict[str, Any]:
 
 
 def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
-    """The shapes and dtypes of the variables of a model of pictures, of text or of sounds of so many bands."""
+    """The shapes and dtypes of the variables of a model of images, of text or of sounds of so many bands."""
     array = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # whose size nothing has to hold
     if isinstance(model, Seq2Seq):
         source = (1, 2, model.sentence_length) if model.sentence_length else (1, 2)
@@ -143,7 +143,7 @@ def plan(
 ) -> Loading:
     """How the parameters `leaves` (see `leaves_of`) of `model` are loaded; nothing but headers has been read.
 
-    What a regex of `skip` is found in stays fresh, or is not missed there. Positions of another picture size are
+    What a regex of `skip` is found in stays fresh, or is not missed there. Positions of another image size are
     resized, of longer sequences the first are taken, and a head of other classes is fresh; unless `exact`, for which
     all must fit and nothing may be left over.
     Raises ValueError, with the names on both sides, for what does not fit.

@@ -15,7 +15,7 @@ from research.spec.contracts import ClassDataset, HostOutputs
 # pycocotools' summary, in its order: AP, AP at IoU .5 and .75, AP by size of object; AR with 1, 10 and 100 boxes.
 _SUMMARY = ("map", "map50", "map75", "map_small", "map_medium", "map_large", "ar1", "ar10", "ar100")
 NAMES = _SUMMARY[:6]
-MAX_DETECTIONS = (1, 10, 100)  # of a picture, in its summary
+MAX_DETECTIONS = (1, 10, 100)  # of an image, in its summary
 
 
 class BoxReference(TypedDict):
@@ -36,19 +36,19 @@ class BoxDataset(ClassDataset, Protocol):
         """The boxes of an image."""
         ...
 
-    def in_picture(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def in_image(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Boxes [count, 4] on the canvas of evaluation, in px of an image of `size` (height, width)."""
         ...
 
 
 class CocoScorer:
-    """Collects the boxes that are found in a split, in px of the pictures, and scores them against the references.
+    """Collects the boxes that are found in a split, in px of the images, and scores them against the references.
 
-    Objects that are a crowd are neither missed nor found. `data` gives `reference` and `in_picture`.
+    Objects that are a crowd are neither missed nor found. `data` gives `reference` and `in_image`.
     """
 
     signatures: Mapping[str, str] = {
-        name: f"pycocotools {metadata.version('pycocotools')} bbox, IoU {iou}, 100 boxes a picture, as a fraction; "
+        name: f"pycocotools {metadata.version('pycocotools')} bbox, IoU {iou}, 100 boxes an image, as a fraction; "
         "bad boxes left out or cut as the config says"
         for name, iou in {"map": ".50:.05:.95", "map50": ".50", "map75": ".75"}.items()
     }
@@ -58,7 +58,7 @@ class CocoScorer:
         references = (data.reference(split, index) for index in range(data.counts[split]))
         if all(np.all(each["crowd"]) for each in references):  # the first with an object ends it
             raise ValueError(
-                f"no picture of the {split} split of {data.name!r} has an object, so nothing can be scored; add some, "
+                f"no image of the {split} split of {data.name!r} has an object, so nothing can be scored; add some, "
                 "or hold out more with config.data.validation_fraction"
             )
         self._data, self._split = data, split
@@ -69,7 +69,7 @@ class CocoScorer:
         for row in np.flatnonzero(outputs["weight"] > 0):
             index, kept = int(outputs["index"][row]), outputs["scores"][row] > 0
             reference = self._data.reference(self._split, index)
-            boxes = self._data.in_picture(outputs["boxes"][row][kept], reference["size"])
+            boxes = self._data.in_image(outputs["boxes"][row][kept], reference["size"])
             found = {"boxes": boxes, "scores": outputs["scores"][row][kept], "labels": outputs["labels"][row][kept]}
             self._found[index] = {"reference": reference, "found": found}
 
@@ -78,7 +78,7 @@ class CocoScorer:
         return average_precision(list(self._found.values()), self._data.class_names)
 
     def save(self, path: Path) -> None:
-        """Writes a line of JSON for each picture: its name, size (height, width), the boxes found, and its objects."""
+        """Writes a line of JSON for each image: its name, size (height, width), the boxes found, and its objects."""
         with open(path, "w") as file:
             for index, each in sorted(self._found.items()):
                 reference, names = each["reference"], self._data.class_names
@@ -96,7 +96,7 @@ def as_json(found: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> di
 
 
 def from_lines(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """`(pictures, class names)` of the lines that a scorer has saved; the classes are those that occur in them."""
+    """`(images, class names)` of the lines that a scorer has saved; the classes are those that occur in them."""
     names = sorted({name for line in lines for name in (*line["labels"], *line["objects"]["labels"])})
 
     def numbered(boxes):
@@ -106,23 +106,23 @@ def from_lines(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple
     return [{"reference": numbered(line["objects"]), "found": numbered(line)} for line in lines], tuple(names)
 
 
-def average_precision(pictures: list[dict[str, Any]], class_names: tuple[str, ...]) -> dict[str, float]:
-    """The scores of `pictures`, each with its `reference` (boxes, labels, crowd, areas) and what was `found` there."""
-    scores = _evaluated(pictures, class_names)
+def average_precision(images: list[dict[str, Any]], class_names: tuple[str, ...]) -> dict[str, float]:
+    """The scores of `images`, each with its `reference` (boxes, labels, crowd, areas) and what was `found` there."""
+    scores = _evaluated(images, class_names)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
         scores.summarize()
     values = dict(zip(_SUMMARY, scores.stats, strict=False))
-    at_half = precision_at_half(pictures, class_names, scores)
+    at_half = precision_at_half(images, class_names, scores)
     values |= {f"ap50_{name}": precision.mean() for name, precision in at_half.items()}
     return {name: float(value) for name, value in values.items() if value >= 0}
 
 
 def precision_at_half(
-    pictures: list[dict[str, Any]], class_names: tuple[str, ...], scores: Any = None
+    images: list[dict[str, Any]], class_names: tuple[str, ...], scores: Any = None
 ) -> dict[str, np.ndarray]:
     """For each class that has objects the precision [101] at recalls 0, .01, ... 1 and IoU .5."""
-    scores = scores or _evaluated(pictures, class_names)
-    # precision: [IoU thresholds, recalls, classes, sizes, boxes a picture]; -1 where there is no object
+    scores = scores or _evaluated(images, class_names)
+    # precision: [IoU thresholds, recalls, classes, sizes, boxes an image]; -1 where there is no object
     at_half = scores.eval["precision"][0, :, :, 0, -1]
     return {name: at_half[:, number] for number, name in enumerate(class_names) if at_half[0, number] >= 0}
 
@@ -131,7 +131,7 @@ _OF_OBJECTS = ("crowd", "areas")
 _REFERENCE = ("boxes", "labels", *_OF_OBJECTS)
 
 
-def _evaluated(pictures, class_names):
+def _evaluated(images, class_names):
     """pycocotools' evaluation, accumulated."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -139,19 +139,19 @@ def _evaluated(pictures, class_names):
     truth, results = COCO(), []
     entries = [  # ids from 1: pycocotools takes 0 for no match
         _entry(number, box, label, id=0, iscrowd=int(crowd), area=float(area))
-        for number, each in enumerate(pictures, start=1)
+        for number, each in enumerate(images, start=1)
         for box, label, crowd, area in zip(*(each["reference"][key] for key in _REFERENCE), strict=True)
     ]
     for number, entry in enumerate(entries, start=1):
         entry["id"] = number
     dataset: Any = {  # the stub wants fields that nothing reads
         "info": {},
-        "images": [{"id": number} for number in range(1, len(pictures) + 1)],
+        "images": [{"id": number} for number in range(1, len(images) + 1)],
         "categories": [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
         "annotations": entries,
     }
     truth.dataset = dataset
-    for number, each in enumerate(pictures, start=1):
+    for number, each in enumerate(images, start=1):
         found = each["found"]
         for box, label, score in zip(found["boxes"], found["labels"], found["scores"], strict=True):
             results.append(_entry(number, box, label, score=float(score)))
@@ -166,7 +166,7 @@ def _evaluated(pictures, class_names):
     return scores
 
 
-def _entry(picture: int, box: np.ndarray, label: int, **fields: Any) -> dict[str, Any]:
+def _entry(image: int, box: np.ndarray, label: int, **fields: Any) -> dict[str, Any]:
     left, top, right, bottom = map(float, box)
     bbox = [left, top, right - left, bottom - top]
-    return {"image_id": picture, "category_id": int(label) + 1, "bbox": bbox, **fields}
+    return {"image_id": image, "category_id": int(label) + 1, "bbox": bbox, **fields}

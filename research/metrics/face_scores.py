@@ -12,7 +12,7 @@ RATES = {"1e-2": 1e-2, "1e-3": 1e-3}  # of false accepts
 
 
 def nearest(probes: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The row of `gallery` [pictures, embed] that is most similar to each of `probes` [count, embed]; how similar."""
+    """The row of `gallery` [images, embed] that is most similar to each of `probes` [count, embed]; how similar."""
     rows, similarities = [], []
     for start in range(0, len(probes), CHUNK):
         products = probes[start : start + CHUNK] @ gallery.T

@@ -7,7 +7,7 @@ import numpy as np
 
 from research.report import figures
 
-_WRITTEN = 20  # classes at most whose counts are written into the picture
+_WRITTEN = 20  # classes at most whose counts are written into the image
 _COUNTED = 10_000  # and larger ones as shares of their class
 
 
@@ -42,12 +42,12 @@ def draw(workdir: str | os.PathLike) -> Path:
 def matrix(lines: list[dict]) -> tuple[list[str], np.ndarray]:
     """The names of the classes and how often each (row) is predicted as each (column).
 
-    A line has a `class` and what was `predicted`, or the matrix `confusion` of the pixels of a picture and its
+    A line has a `class` and what was `predicted`, or the matrix `confusion` of the pixels of an image and its
     `classes`.
     """
-    pictures = [line for line in lines if "confusion" in line]
-    if pictures:
-        return pictures[0]["classes"], np.sum([line["confusion"] for line in pictures], axis=0)
+    images = [line for line in lines if "confusion" in line]
+    if images:
+        return images[0]["classes"], np.sum([line["confusion"] for line in images], axis=0)
     lines = [line for line in lines if "predicted" in line]
     names = sorted({line[key] for line in lines for key in ("class", "predicted")})
     counts = np.zeros((len(names), len(names)), int)

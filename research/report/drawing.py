@@ -1,4 +1,4 @@
-"""Pictures with what a model sees in them, drawn with Pillow."""
+"""Images with what a model sees in them, drawn with Pillow."""
 
 import colorsys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
-LEAST = 480  # px; smaller pictures are enlarged, so that text can be read beside them
+LEAST = 480  # px; smaller images are enlarged, so that text can be read beside them
 ROW, SWATCH, MARGIN = 20, 14, 8  # px, of a legend
 
 
@@ -30,7 +30,7 @@ def overlay(
 ) -> Image.Image:
     """`image` in the colours of the classes in `mask` [height, width], and beside it their names and shares.
 
-    `strength` is the share of the colour in a pixel. Numbers that are no class leave the picture as it is.
+    `strength` is the share of the colour in a pixel. Numbers that are no class leave the image as it is.
     """
     table = np.zeros((256, 3), np.float32)
     table[: len(names)] = palette(colours)

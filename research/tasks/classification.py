@@ -1,4 +1,4 @@
-"""Pictures to classes: softmax cross-entropy with label smoothing, mixup and cutmix."""
+"""Images to classes: softmax cross-entropy with label smoothing, mixup and cutmix."""
 
 import dataclasses
 import json
@@ -140,7 +140,7 @@ class LabelTask(ImageTask):
     """As ImageTask, with probabilities of classes that are kept."""
 
     def scorer(self, data: ClassDataset, split: str) -> contracts.Scorer | None:
-        """What collects the predictions for a split of `data` (a data.datasets.Pictures) on the host."""
+        """What collects the predictions for a split of `data` (a data.datasets.Images) on the host."""
         return ClassificationScorer(data, split)
 
 
@@ -153,7 +153,7 @@ class ClassificationTask(LabelTask):
     def _mix(self, rng: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019), with a fair coin where both are on.
 
-        Each picture is mixed with its neighbour in the microbatch, with a share of its own.
+        Each image is mixed with its neighbour in the microbatch, with a share of its own.
         """
         if not self.spec.mixup and not self.spec.cutmix:
             return images, targets
@@ -210,7 +210,7 @@ class ClassificationScorer:
 
 
 def unlabelled(images: np.ndarray) -> dict[str, np.ndarray]:
-    """A batch of pictures [batch, height, width, channels] whose classes are to be predicted."""
+    """A batch of images [batch, height, width, channels] whose classes are to be predicted."""
     zeros = np.zeros(len(images), np.int32)
     return {"image": images, "label": zeros, "index": zeros - 1, "weight": zeros.astype(np.float32)}
 

@@ -84,7 +84,7 @@ class FaceTask(classification.ImageTask):
         return losses.sum() / totals["examples"], (new, self._sums(losses, cosines, batch))
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
-        """Sums of cross-entropy, without margin, and of pictures nearest to their person's centre; of people known."""
+        """Sums of cross-entropy, without margin, and of images nearest to their person's centre; of people known."""
         _, cosines = self._embed(variables, self._normalise(batch["image"]))
         known = batch["label"] < self.model.num_classes
         batch = batch | {"label": jnp.where(known, batch["label"], 0), "weight": batch["weight"] * known}
@@ -116,7 +116,7 @@ class FaceTask(classification.ImageTask):
                 raise ValueError(f"config.task.groups={self.spec.groups}: there is no column {column!r}; {known}")
         if "identification" in self.spec.metrics and not data.known(split):
             raise ValueError(
-                f"nobody in the {split} split of {data.name!r} has pictures in the splits before it, so nobody can be "
+                f"nobody in the {split} split of {data.name!r} has images in the splits before it, so nobody can be "
                 'identified; set config.task.metrics=("verification",)'
             )
         if "verification" in self.spec.metrics:
@@ -179,7 +179,7 @@ class FaceScorer:
     def add(self, outputs: HostOutputs) -> None:
         """Takes the outputs of `Task.predict` for a batch, with its `index`."""
         for index, embedding in zip(outputs["index"], outputs["embedding"], strict=True):
-            if index >= 0:  # a picture of the gallery has no weight
+            if index >= 0:  # an image of the gallery has no weight
                 self._embeddings[int(index)] = embedding
 
     def result(self) -> dict[str, float]:
@@ -192,9 +192,9 @@ class FaceScorer:
         return found
 
     def save(self, path: Path) -> None:
-        """Writes a line for each picture that is identified and for each pair: all scores can be made again of them.
+        """Writes a line for each image that is identified and for each pair: all scores can be made again of them.
 
-        {"path", "person", "nearest", "found", "similarity"}: the picture of the gallery that is nearest, and its person
+        {"path", "person", "nearest", "found", "similarity"}: the image of the gallery that is nearest, and its person
         {"path1", "path2", "same", "fold", "similarity"}; both with their labels of the groups
         """
         with path.open("w", encoding="utf-8") as file:
@@ -208,28 +208,24 @@ class FaceScorer:
             yield from self._verified()
 
     def _identified(self) -> list[dict[str, Any]]:
-        pictures = [(self._data.reference(self._split, index), index) for index in sorted(self._embeddings)]
-        gallery = [(picture, index) for picture, index in pictures if picture["gallery"]]
-        known = {picture["person"] for picture, _ in gallery}  # who is not there cannot be found
-        probes = [
-            (picture, index) for picture, index in pictures if not picture["gallery"] and picture["person"] in known
-        ]
+        images = [(self._data.reference(self._split, index), index) for index in sorted(self._embeddings)]
+        gallery = [(image, index) for image, index in images if image["gallery"]]
+        known = {image["person"] for image, _ in gallery}  # who is not there cannot be found
+        probes = [(image, index) for image, index in images if not image["gallery"] and image["person"] in known]
         rows = lambda part: np.stack([self._embeddings[index] for _, index in part])
         lines = []
-        for (picture, _), row, similarity in zip(
-            probes, *face_scores.nearest(rows(probes), rows(gallery)), strict=True
-        ):
+        for (image, _), row, similarity in zip(probes, *face_scores.nearest(rows(probes), rows(gallery)), strict=True):
             nearest = gallery[row][0]
             said = {"nearest": nearest["path"], "found": nearest["person"], "similarity": round(float(similarity), 6)}
-            groups = {column: picture[column] for column in self._groups}
-            lines.append({"path": picture["path"], "person": picture["person"], **said, **groups})
+            groups = {column: image[column] for column in self._groups}
+            lines.append({"path": image["path"], "person": image["person"], **said, **groups})
         return lines
 
     def _verified(self) -> list[dict[str, Any]]:
-        own, gallery = {}, {}  # apart, since a picture of another split may have the same path
+        own, gallery = {}, {}  # apart, since an image of another split may have the same path
         for index in sorted(self._embeddings):
-            picture = self._data.reference(self._split, index)
-            (gallery if picture["gallery"] else own)[picture["path"]] = picture, self._embeddings[index]
+            image = self._data.reference(self._split, index)
+            (gallery if image["gallery"] else own)[image["path"]] = image, self._embeddings[index]
         lines = []
         for pair in self._data.pairs(self._split):
             ours, theirs = own.get(pair.first), gallery.get(pair.second) or own.get(pair.second)

@@ -98,7 +98,7 @@ class SegmentationTask:
     def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up.
 
-        Cross-entropy is a mean over pixels by the weights of their classes, `region` one over pictures.
+        Cross-entropy is a mean over pixels by the weights of their classes, `region` one over images.
         """
         mutable = [name for name in variables if name != "params"]
         logits, new = self._logits(variables, batch, train=True, mutable=mutable, rngs={"dropout": rng})
@@ -176,7 +176,7 @@ class SegmentationTask:
         """int32 [classes, classes]: pixels of class i that are taken for class j."""
         classes = len(self.class_names)
         truth = jax.nn.one_hot(batch["mask"], classes) * batch["weight"][:, None, None, None]
-        # In float32 for each picture, where it is exact up to 2^24 pixels, then in whole numbers.
+        # In float32 for each image, where it is exact up to 2^24 pixels, then in whole numbers.
         counts = jnp.einsum("bhwi,bhwj->bij", truth, jax.nn.one_hot(logits.argmax(-1), classes))
         return counts.astype(jnp.int32).sum(0)
 
@@ -239,7 +239,7 @@ class SegmentationScorer:
     def save(self, path: Path) -> None:
         """Writes `INDEX.png` into the folder `predictions` beside `path`, and to `path` a line of JSON for each.
 
-        The upper left corner of such a mask is that of the picture `name`; what lies beyond the picture means nothing.
+        The upper left corner of such a mask is that of the image `name`; what lies beyond the image means nothing.
         `confusion` counts the pixels of each class (row) that are predicted as each (column).
         """
         folder = path.with_suffix("")

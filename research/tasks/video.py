@@ -1,4 +1,4 @@
-"""Clips to classes: as pictures to classes, with predictions that are kept."""
+"""Clips to classes: as images to classes, with predictions that are kept."""
 
 import dataclasses
 

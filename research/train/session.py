@@ -165,7 +165,7 @@ class Session(Generic[DataT]):
             self.say(f"no checkpoint has a score that is finite; the newest, step {step}, is used")
         self.check_config(meta)
         self.validated[step] = meta.get("validation", {})
-        if self.data.is_prepared:  # which answering about a picture does not need
+        if self.data.is_prepared:  # which answering about an image does not need
             self.check_data(meta)
         return step, cast(TrainState, state)
 

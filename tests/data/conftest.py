@@ -32,8 +32,8 @@ def shared_cifar10():
     return path
 
 
-def encoded_picture(seed, size=(32, 32), file_format="JPEG"):
-    """The bytes of a picture of noise, `size` is (width, height) in px."""
+def encoded_image(seed, size=(32, 32), file_format="JPEG"):
+    """The bytes of an image of noise, `size` is (width, height) in px."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format=file_format)
@@ -49,7 +49,7 @@ def write_cifar10(folder, replaced=None, per_class=2):
                 for number in [*range(per_class), cifar10_jpeg.FIRST_VALIDATION]:
                     member = f"{split}/{name}/{number:04}.jpg"
                     seed = [label, number, split == "train"]
-                    archive.writestr(member, (replaced or {}).get(member, encoded_picture(seed)))
+                    archive.writestr(member, (replaced or {}).get(member, encoded_image(seed)))
     return folder
 
 

@@ -13,7 +13,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from research.data import prepare, records, sources
 from research.data.images import classification
 from research.data.images.spec import ImageSpec
-from tests.data.conftest import ROOT, encoded_picture, run_python, write_cifar10
+from tests.data.conftest import ROOT, encoded_image, run_python, write_cifar10
 
 
 def cifar10(data_dir):
@@ -28,12 +28,12 @@ def test_cifar10_keeps_the_bytes_and_holds_out_the_last_tenth(tmp_path):
     stored = {
         example["image"]: example["label"] for example in map(data.prepared.source("validation").__getitem__, range(10))
     }
-    assert stored == {encoded_picture([label, 4500, True]): label for label in range(10)}
+    assert stored == {encoded_image([label, 4500, True]): label for label in range(10)}
 
 
 def test_the_fingerprint_follows_the_content_not_the_place(tmp_path):
     fingerprints = []
-    for name, replaced in [("a", {}), ("b", {}), ("c", {"train/cat/0001.jpg": encoded_picture(99)})]:
+    for name, replaced in [("a", {}), ("b", {}), ("c", {"train/cat/0001.jpg": encoded_image(99)})]:
         archives = write_cifar10(tmp_path / name, replaced)
         prepare.prepare("cifar10_jpeg", manual_dir=str(archives), data_dir=str(archives))
         fingerprints.append(cifar10(archives).fingerprint)
@@ -85,8 +85,8 @@ def test_an_absent_or_damaged_archive_is_named(tmp_path, archive):
         _ = cifar10(tmp_path).counts
 
 
-def test_a_picture_that_cannot_be_decoded_is_named_and_skipped_only_when_asked(tmp_path):
-    broken = {"train/cat/0001.jpg": encoded_picture(5)[:400], "test/dog/0000.jpg": b"no picture"}
+def test_an_image_that_cannot_be_decoded_is_named_and_skipped_only_when_asked(tmp_path):
+    broken = {"train/cat/0001.jpg": encoded_image(5)[:400], "test/dog/0000.jpg": b"no image"}
     archives = write_cifar10(tmp_path / "a", broken)
     with pytest.raises(ValueError, match=r"a/train\.zip/train/cat/0001\.jpg cannot be decoded.*--skip_undecodable"):
         prepare.prepare("cifar10_jpeg", manual_dir=str(archives), data_dir=str(tmp_path))
@@ -126,7 +126,7 @@ def test_the_command_line(tmp_path, monkeypatch):
     done = run_python(*command, f"--manual_dir={archives}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("cifar10_jpeg: prepared in ")
-    assert "cifar10_jpeg train: 20 pictures" in done.stderr, "progress"
+    assert "cifar10_jpeg train: 20 images" in done.stderr, "progress"
     assert "\r" not in done.stderr
 
 
@@ -166,13 +166,13 @@ def write_imagenet(folder, synsets=SYNSETS, per_class=102):
     """Small archives made like the original ones. In the devkit the numbers of the classes are not in synset order."""
     folder.mkdir()
     size = lambda seed: (20 + seed % 7, 16 + seed % 5)
-    picture = lambda seed: encoded_picture(seed, size(seed))
+    image = lambda seed: encoded_image(seed, size(seed))
     inner = {
-        f"{synset}.tar": tar_of({f"{synset}_{i}.JPEG": picture(1000 * label + i) for i in range(per_class)})
+        f"{synset}.tar": tar_of({f"{synset}_{i}.JPEG": image(1000 * label + i) for i in range(per_class)})
         for label, synset in enumerate(synsets)
     }
     (folder / "ILSVRC2012_img_train.tar").write_bytes(tar_of(inner))
-    test = {f"ILSVRC2012_val_{number:08}.JPEG": picture(7000 + number) for number in range(1, 7)}
+    test = {f"ILSVRC2012_val_{number:08}.JPEG": image(7000 + number) for number in range(1, 7)}
     (folder / "ILSVRC2012_img_val.tar").write_bytes(tar_of(test))
     kinds = [("ILSVRC2012_ID", "f8"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "f8")]
     entries = [(3 - i, synset, "a word", "a gloss", 0) for i, synset in enumerate(synsets)]
@@ -196,7 +196,7 @@ def test_imagenet_from_archives_like_the_original_ones(tmp_path):
     source = data.prepared.source("test")
     by_bytes = {source[i]["image"]: source[i]["label"] for i in range(6)}
     for number, label in zip(range(1, 7), np.repeat(labels, 2), strict=True):
-        encoded = encoded_picture(7000 + number, (20 + (7000 + number) % 7, 16 + (7000 + number) % 5))
+        encoded = encoded_image(7000 + number, (20 + (7000 + number) % 7, 16 + (7000 + number) % 5))
         assert by_bytes[encoded] == label
     counted = np.bincount([data.prepared.source("train")[i]["label"] for i in range(300)], minlength=1000)
     assert counted[labels].tolist() == [100, 100, 100]

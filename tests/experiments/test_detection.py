@@ -40,10 +40,10 @@ def overlap(one, other):
 
 
 def average_precision(truth, found):
-    """AP at IoU .5 of one class: (picture, box) of the objects, (score, picture, box) of what was found."""
+    """AP at IoU .5 of one class: (image, box) of the objects, (score, image, box) of what was found."""
     taken, hits = set(), []
-    for _, picture, box in sorted(found, key=lambda entry: -entry[0]):
-        near = [(overlap(box, other), number) for number, (where, other) in enumerate(truth) if where == picture]
+    for _, image, box in sorted(found, key=lambda entry: -entry[0]):
+        near = [(overlap(box, other), number) for number, (where, other) in enumerate(truth) if where == image]
         near = [pair for pair in near if pair[1] not in taken and pair[0] >= 0.5]
         hits.append(bool(near))
         if near:
@@ -57,7 +57,7 @@ def average_precision(truth, found):
 def test_it_learns_and_its_score_is_that_of_its_saved_boxes(trained):
     config, workdir, result = trained
     metrics = result["metrics"]
-    assert metrics["test/map50"] > 0.5, "pictures that it has not seen"
+    assert metrics["test/map50"] > 0.5, "images that it has not seen"
     data = config.build()[1]
     lines = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 32 and all(line["size"] == [shapes.HEIGHT, shapes.WIDTH] for line in lines)
@@ -105,7 +105,7 @@ def test_other_runs_begin_with_its_weights_or_those_of_its_backbone(trained, tmp
 
 
 @pytest.mark.long
-def test_predict_draws_boxes_and_writes_them_in_px_of_the_picture(trained, tmp_path, capsys):
+def test_predict_draws_boxes_and_writes_them_in_px_of_the_image(trained, tmp_path, capsys):
     config, workdir, _ = trained
     pixels = np.full((96, 128, 3), 120, np.uint8)
     pixels[30:66, 40:76] = shapes.SHAPES["box"]
@@ -126,7 +126,7 @@ def test_predict_draws_boxes_and_writes_them_in_px_of_the_picture(trained, tmp_p
     assert 0.002 < (np.abs(drawn.astype(int) - plain).max(-1) > 60).mean() < 0.2, "lines and words, no more"
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
     config = configs.load(CONFIG, "smoke", ["data.dir=/nowhere"])
     with pytest.raises(ValueError, match=r"image '.*bad.png' cannot be read"):
         main.main(config, str(tmp_path), "predict", [str(tmp_path / "bad.png")])

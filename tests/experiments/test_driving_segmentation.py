@@ -1,4 +1,4 @@
-"""A small model learns coloured shapes; its score can be computed anew, and its pictures show what it sees."""
+"""A small model learns coloured shapes; its score can be computed anew, and its images show what it sees."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_it_learns_and_its_score_is_that_of_its_saved_masks(trained):
 
 
 @pytest.mark.long
-def test_predict_shows_classes_at_the_size_of_each_picture(trained, tmp_path, capsys):
+def test_predict_shows_classes_at_the_size_of_each_image(trained, tmp_path, capsys):
     config, workdir, _ = trained
     big = np.full((96, 128, 3), 120, np.uint8)  # larger than the canvas of evaluation
     big[30:70, 40:90] = (60, 160, 70)  # a box
@@ -75,7 +75,7 @@ def test_predict_shows_classes_at_the_size_of_each_picture(trained, tmp_path, ca
     assert overlay.width > 512 and overlay.height >= 384, "enlarged, with a legend beside it"
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"nothing")
     config = configs.load(CONFIG, "smoke", ["data.dir=/nowhere"])
     with pytest.raises(ValueError, match=r"image '.*bad.png' cannot be read"):

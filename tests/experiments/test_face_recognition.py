@@ -1,4 +1,4 @@
-"""What a model that has been trained on patterns says of pairs of pictures of people whom it has not seen."""
+"""What a model that has been trained on patterns says of pairs of images of people whom it has not seen."""
 
 import re
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_evaluation_finds_the_same_scores(trained):
 
 
 @pytest.mark.long
-def test_two_pictures_are_compared(trained, tmp_path, capsys):
+def test_two_images_are_compared(trained, tmp_path, capsys):
     config, workdir, _ = trained
     unseen = range(42, 48)
     verdicts = {True: [], False: []}

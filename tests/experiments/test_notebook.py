@@ -13,7 +13,7 @@ each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.parent.n
 
 
 def shown(cell):
-    """What the outputs of a cell are: "image/png" for a picture, "stdout" for text that is printed."""
+    """What the outputs of a cell are: "image/png" for an image, "stdout" for text that is printed."""
     outputs = cell.get("outputs", ())
     return [kind for output in outputs for kind in (*output.get("data", {}), output.get("name"))]
 
@@ -32,7 +32,7 @@ def test_it_runs_from_top_to_bottom(path, house, monkeypatch):
     assert results and all(json.loads(result.read_text())["metrics"] for result in results)
     kinds = [kind for cell in notebook.cells for kind in shown(cell)]
     assert "image/png" in kinds  # the curves
-    assert {"image/png", "stdout"} & set(shown(notebook.cells[-1]))  # some predictions, as pictures or as text
+    assert {"image/png", "stdout"} & set(shown(notebook.cells[-1]))  # some predictions, as images or as text
 
 
 @each

@@ -116,7 +116,7 @@ def write_images(path):
 
 
 def write_people(path):
-    """Eight pictures of each of ten people, of whom two are in pairs, and how old each is."""
+    """Eight images of each of ten people, of whom two are in pairs, and how old each is."""
     rng = np.random.default_rng(0)
     for person in range(10):
         (path / f"person{person}").mkdir(parents=True)
@@ -132,7 +132,7 @@ def write_people(path):
 
 
 def write_scenes(path):
-    """Forty pictures of four grounds, and masks that say which."""
+    """Forty images of four grounds, and masks that say which."""
     for part in ("images", "masks"):
         (path / part).mkdir(parents=True)
     (path / "classes.txt").write_text("sand\t#e0c080\ngrass\nwater\nice\n")
@@ -158,7 +158,7 @@ def write_videos(path):
 
 
 def write_boxes(path):
-    """Twenty grey pictures of one white box, as Pascal VOC lays them out."""
+    """Twenty grey images of one white box, as Pascal VOC lays them out."""
     for part in ("images", "annotations"):
         (path / part).mkdir(parents=True)
     for number in range(20):

@@ -102,7 +102,7 @@ def load(path, channels=3, **settings):
     return model, plan.variables(shapes)
 
 
-def pictures(size, count=2, channels=3, seed=0):
+def images(size, count=2, channels=3, seed=0):
     return np.random.default_rng(seed).normal(0, 1, (count, size, size, channels)).astype(np.float32)
 
 

@@ -39,7 +39,7 @@ def pretrained(tmp_path_factory):
     ids=["segmenter", "detector", "faces"],
 )
 def test_the_backbone_is_loaded_and_what_is_around_it_is_fresh(pretrained, around):
-    """Its positions are laid over a picture that is wider than high, as an independent resampling does."""
+    """Its positions are laid over an image that is wider than high, as an independent resampling does."""
     checkpoint, params = pretrained
     model = around(ViT.of(0, image_size=8, image_width=24, **VIT))
     variables, leaves = shapes_of(model, 8, 24)
@@ -80,7 +80,7 @@ def run_of(model, tensors):
 @pytest.mark.parametrize(
     ("old", "new"), [((16, 24), (24, 16)), ((12, 48), (16, 24)), ((8, 24), (16, 32)), ((24, 24), (16, 36))]
 )
-def test_positions_of_one_wide_picture_are_laid_over_another(old, new):
+def test_positions_of_one_wide_image_are_laid_over_another(old, new):
     segment = lambda sides: segmenter.Segmenter.of(
         ViT.of(0, image_size=sides[0], image_width=sides[1] * (sides[0] != sides[1]), **VIT), 3, decoder="linear"
     )

@@ -119,7 +119,7 @@ def test_logits_are_those_of_an_independent_forward_pass(cls, prefix, learned, t
     tensors = random_weights(image_size=16, classes=5, cls=cls, learned=learned)
     other = {"opt/0/count": np.int32(3)} if prefix else {}
     np.savez(tmp_path / "vit.npz", **{prefix + name: array for name, array in tensors.items()}, **other)
-    # The size of pictures is not said where positions are computed.
+    # The size of images is not said where positions are computed.
     model, variables = load(tmp_path / "vit.npz", **({} if learned else {"image_size": 16}))
     assert (model.spec.pool, model.spec.depth) == ("cls" if cls else "mean", DEPTH)
     assert (model.spec.positions, model.spec.image_size) == ("learned" if learned else "sincos", 16)

@@ -34,8 +34,8 @@ SHORT = [
 
 
 @pytest.mark.long
-def test_pictures_from_an_imported_run(data, tmp_path, capsys):
-    """A head of 10 classes in the place of one of 4, and pictures of 16 px in the place of 8."""
+def test_images_from_an_imported_run(data, tmp_path, capsys):
+    """A head of 10 classes in the place of one of 4, and images of 16 px in the place of 8."""
     data("digits")
     np.savez(tmp_path / "vit.npz", **random_weights(image_size=8, classes=4, cls=True))
     run = tmp_path / "imported"

@@ -110,7 +110,7 @@ def bilinear(grid, side):
     return result
 
 
-def test_positions_are_resized_to_other_pictures(tmp_path):
+def test_positions_are_resized_to_other_images(tmp_path):
     _, params = big_vision_file(tmp_path / "vit.npz", image_size=6)
     state, weights, _ = begun(config_of(tmp_path / "vit.npz"), task_of(image_size=14))
     assert weights.report()["resized"] == {"positions": [[1, 10, 16], [1, 50, 16]]}

@@ -58,7 +58,7 @@ def ours(folder, path, family="vit"):
     settings, _ = preprocessing.of_images(folder, family, 3, None, 224)
     shape = (None, None, 3)
     _, evaluate = classification.make_transforms(ImageSpec(**settings), shape, "image", "label")
-    pixels = transforms.to_array(evaluate.picture(image_files.read(str(path), 3))).astype(np.float32)
+    pixels = transforms.to_array(evaluate.frame(image_files.read(str(path), 3))).astype(np.float32)
     return (pixels - np.float32(settings["mean"])) / np.float32(settings["std"])
 
 

@@ -15,13 +15,13 @@ from tests.interop.reference import torch
 BOS, EOS = 0, 1
 
 
-def picture_logits(path, images):
+def image_logits(path, images):
     model, variables = reference.load(path, images.shape[-1])
     return jax.jit(lambda variables: model.apply(variables, images))(variables)
 
 
-def check_pictures(theirs, folder, images):
-    ours = picture_logits(reference.save(theirs, folder), images)
+def check_images(theirs, folder, images):
+    ours = image_logits(reference.save(theirs, folder), images)
     with torch.no_grad():
         expected = theirs(reference.channels_first(images)).logits
     assert expected.std() > 1e-2
@@ -39,7 +39,7 @@ def check_pictures(theirs, folder, images):
 def test_logits_of_vit(options, tmp_path):
     theirs = reference.vit(**options)
     channels = options.get("num_channels", 3)
-    check_pictures(theirs, tmp_path, reference.pictures(theirs.config.image_size, channels=channels))
+    check_images(theirs, tmp_path, reference.images(theirs.config.image_size, channels=channels))
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_logits_of_vit(options, tmp_path):
 def test_logits_of_resnet_with_its_statistics(layer_type, options, tmp_path):
     theirs = reference.resnet(layer_type, **options)
     assert theirs.resnet.embedder.embedder.normalization.running_var.std() > 0.1
-    check_pictures(theirs, tmp_path, reference.pictures(40))
+    check_images(theirs, tmp_path, reference.images(40))
 
 
 @pytest.mark.parametrize("options", [{}, {"layer_scale_init_value": 0.0}, {"hidden_act": "gelu_new"}])
 def test_logits_of_convnext(options, tmp_path):
-    check_pictures(reference.convnext(**options), tmp_path, reference.pictures(32))
+    check_images(reference.convnext(**options), tmp_path, reference.images(32))
 
 
 def gradient_rows(table, parameters, path, shape):
@@ -96,7 +96,7 @@ def hub_names(model, folder):
 def test_gradients_of_vit(tmp_path):
     theirs, labels = reference.vit(), np.array([3, 6])
     model, variables = reference.load(reference.save(theirs, tmp_path))
-    images = reference.pictures(24)
+    images = reference.images(24)
     loss = torch.nn.functional.cross_entropy(theirs(reference.channels_first(images)).logits, torch.tensor(labels))
     loss.backward()
 

@@ -11,13 +11,13 @@ pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("name", ["vit_b16", "resnet50", "convnext_t"])
-def test_logits_of_pictures_at_public_sizes(name, tmp_path):
+def test_logits_of_images_at_public_sizes(name, tmp_path):
     config, make = {
         "vit_b16": (transformers.ViTConfig(num_labels=1000), transformers.ViTForImageClassification),
         "resnet50": (transformers.ResNetConfig(num_labels=1000), transformers.ResNetForImageClassification),
         "convnext_t": (transformers.ConvNextConfig(num_labels=1000), transformers.ConvNextForImageClassification),
     }[name]
-    test_parity.check_pictures(reference.randomise(make(config)), tmp_path, reference.pictures(224, count=1))
+    test_parity.check_images(reference.randomise(make(config)), tmp_path, reference.images(224, count=1))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def variables_of(run):
     return stablehlo._tree(sorted(run.tensors.specs), [run.tensors.read(name) for name in sorted(run.tensors.specs)])
 
 
-def test_pictures_of_any_count(tmp_path):
+def test_images_of_any_count(tmp_path):
     np.savez(tmp_path / "vit.npz", **random_weights(image_size=8, classes=4, cls=True))
     imports.run(
         str(tmp_path / "vit.npz"), str(tmp_path / "run"), config_class, ["data.mean=(100.0,)", "data.std=(50.0,)"]

@@ -32,7 +32,7 @@ def test_a_convolution_and_its_two_gradients_cost_the_same(stride, groups):
     forward = 2 * 2 * (12 // stride) ** 2 * 16 * 9 * 8 // groups
     assert forward_flops(convolve, kernel, x) == forward
     assert forward_flops(jax.grad(convolve, argnums=(0, 1)), kernel, x) == 3 * forward
-    assert training_flops(convolve, kernel, x) == 2 * forward  # the pictures need no gradient
+    assert training_flops(convolve, kernel, x) == 2 * forward  # the images need no gradient
 
 
 def test_a_scan_counts_as_often_as_it_runs_also_inside_another():
@@ -118,14 +118,14 @@ def test_custom_gradients_and_jitted_functions_are_looked_into():
 
 
 def model_flops(model, size, batch=2):
-    """Of a forward pass and of a training step, for one picture."""
-    pictures = array(batch, size, size, 3)
+    """Of a forward pass and of a training step, for one image."""
+    images = array(batch, size, size, 3)
     variables = dict(jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)))))
     params = variables.pop("params")
-    run = lambda params, rest, pictures: model.apply({"params": params, **rest}, pictures)
+    run = lambda params, rest, images: model.apply({"params": params, **rest}, images)
     loss = lambda *args: run(*args).sum()
-    forward = forward_flops(run, params, variables, pictures)
-    return forward / batch, training_flops(loss, params, variables, pictures) / batch
+    forward = forward_flops(run, params, variables, images)
+    return forward / batch, training_flops(loss, params, variables, images) / batch
 
 
 def vit_forward(width, depth, mlp_dim, length, patch_pixels, classes):
@@ -141,7 +141,7 @@ def test_a_vit_costs_what_the_formula_says(remat):
     multiplications = vit_forward(24, 3, 80, 16, 8 * 8 * 3, 10)
     forward, training = model_flops(model, 32)
     assert forward == 2 * multiplications
-    assert training == 6 * multiplications - 2 * 16 * 8 * 8 * 3 * 24  # the picture needs no gradient
+    assert training == 6 * multiplications - 2 * 16 * 8 * 8 * 3 * 24  # the image needs no gradient
 
 
 def test_a_vit_l16_costs_61_billion_multiplications():

@@ -27,11 +27,11 @@ SMALL, LARGE = (10, 10, 20, 20), (0, 0, 120, 110)
 
 def test_it_is_the_area_below_precision_over_recall():
     # Class a: hit, miss, hit in falling order of score, of two objects: precision 1 up to recall 1/2, then 2/3.
-    pictures = [
+    images = [
         {"reference": reference([SMALL], [0]), "found": found([SMALL, (50, 50, 60, 60)], [0, 0], [0.9, 0.8])},
         {"reference": reference([LARGE], [0]), "found": found([LARGE], [0], [0.7])},
     ]
-    scores = box_scores.average_precision(pictures, NAMES)
+    scores = box_scores.average_precision(images, NAMES)
     expected = (51 * 1 + 50 * 2 / 3) / 101  # pycocotools takes recalls 0, 0.01, ..., 1
     measured = [scores[name] for name in ("map", "map50", "ap50_a", "map_small", "map_large")]
     assert measured == pytest.approx([expected] * 3 + [1, 1])
@@ -40,17 +40,17 @@ def test_it_is_the_area_below_precision_over_recall():
 
 def test_the_overlap_that_is_needed_grows_from_half_to_nearly_all():
     # IoU 0.8: found at .50, .55, ..., .80, which are seven of ten thresholds.
-    pictures = [{"reference": reference([(0, 0, 100, 100)], [1]), "found": found([(0, 0, 100, 80)], [1], [0.5])}]
-    scores = box_scores.average_precision(pictures, NAMES)
+    images = [{"reference": reference([(0, 0, 100, 100)], [1]), "found": found([(0, 0, 100, 80)], [1], [0.5])}]
+    scores = box_scores.average_precision(images, NAMES)
     assert [scores[name] for name in ("map", "map50", "map75")] == pytest.approx([0.7, 1, 1])
 
 
 def test_precision_falls_along_the_recalls():
-    pictures = [
+    images = [
         {"reference": reference([SMALL], [0]), "found": found([SMALL, (50, 50, 60, 60)], [0, 0], [0.9, 0.8])},
         {"reference": reference([LARGE], [0]), "found": found([LARGE], [0], [0.7])},
     ]
-    ((name, precision),) = box_scores.precision_at_half(pictures, NAMES).items()
+    ((name, precision),) = box_scores.precision_at_half(images, NAMES).items()
     assert name == "a" and precision == pytest.approx([1] * 51 + [2 / 3] * 50)
 
 
@@ -76,7 +76,7 @@ class Data:
     def reference(self, split, index):
         return reference([SMALL], [index % 2])
 
-    def in_picture(self, boxes, size):
+    def in_image(self, boxes, size):
         assert size == (99, 99)
         return boxes / 2
 
@@ -115,5 +115,5 @@ def test_a_split_in_which_nothing_is_to_be_found_is_refused(objects):
             boxes, crowd = objects
             return reference(boxes, [0] * len(boxes), crowd=crowd)
 
-    with pytest.raises(ValueError, match=r"no picture of the test split of 'cells' has an object"):
+    with pytest.raises(ValueError, match=r"no image of the test split of 'cells' has an object"):
         box_scores.CocoScorer(Empty(), "test")

@@ -93,7 +93,7 @@ def test_a_group_is_judged_by_the_thresholds_of_all():
     assert "auc" not in one and "far" not in one and 0 < one["tar"] <= 1
 
 
-def test_the_nearest_picture_is_that_of_brute_force(monkeypatch):
+def test_the_nearest_image_is_that_of_brute_force(monkeypatch):
     monkeypatch.setattr(face_scores, "CHUNK", 7)
     rng = np.random.default_rng(0)
     probes, gallery = rng.normal(size=(20, 4)), rng.normal(size=(9, 4))

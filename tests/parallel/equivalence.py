@@ -121,7 +121,7 @@ def make_program(name, sizes, dtype, platform=None, **settings):
 
 
 def make_batch(task):
-    """16 pictures or rows of packed texts, the last of which is padding."""
+    """16 images or rows of packed texts, the last of which is padding."""
     rng = np.random.default_rng(0)
     batch = {"index": np.arange(16, dtype=np.int32), "weight": np.array([1] * 15 + [0], np.float32)}
     if isinstance(task, classification.ImageTask):

@@ -28,7 +28,7 @@ def test_nothing_found_is_drawn_too(tmp_path):
     assert precision_recall.draw(tmp_path).stat().st_size > 5000
 
 
-def test_pixels_of_all_pictures_are_summed(tmp_path):
+def test_pixels_of_all_images_are_summed(tmp_path):
     lines = [
         {"classes": ["sky", "road"], "confusion": [[5, 1], [0, 2]]},
         {"classes": ["sky", "road"], "confusion": [[20000, 0], [3, 4]]},

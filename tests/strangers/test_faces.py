@@ -56,11 +56,11 @@ BAD_PAIRS = {
     "a quote that does not end": (PAIRS + '"a/1.png,b/1.png,0\n', "line 5: unexpected end of data"),
     "a huge field": ("x" * 200_000 + ",b,0\n", "line 1: field larger than field limit"),
     "not UTF-8": (b"a/\xe4.png,a/2.png,1\n", "invalid UTF-8"),
-    "absent": (PAIRS.replace("a/3", "a/9"), "pair 3: there is no picture 'a/9.png'; fix the entry or add the file"),
-    "absolute": ("/etc/passwd,a/1.png,0\n", "pair 1: there is no picture '/etc/passwd'"),
-    "outside": ("../x/a/1.png,a/1.png,0\n", "pair 1: there is no picture '../x/a/1.png'"),
+    "absent": (PAIRS.replace("a/3", "a/9"), "pair 3: there is no image 'a/9.png'; fix the entry or add the file"),
+    "absolute": ("/etc/passwd,a/1.png,0\n", "pair 1: there is no image '/etc/passwd'"),
+    "outside": ("../x/a/1.png,a/1.png,0\n", "pair 1: there is no image '../x/a/1.png'"),
     "one kind": (PAIRS.splitlines()[0] + "\n", "there must be pairs of one person and of two"),
-    "an image and itself": (PAIRS + "a/1.png,a/1.png,1\n", "pair 5 is of 'a/1.png' and itself; take two pictures"),
+    "an image and itself": (PAIRS + "a/1.png,a/1.png,1\n", "pair 5 is of 'a/1.png' and itself; take two images"),
     "a contradiction": (PAIRS + "a/1.png,b/3.png,1\n", "pair 5 says that 'a/1.png' and 'b/3.png' show one person"),
     "another": (PAIRS + "b/1.png,b/3.png,0\n", "pair 5 says that 'b/1.png' and 'b/3.png' show two people"),
     "everybody": (PAIRS + "c/1.png,d/1.png,0\n", "leaves nobody to train on"),
@@ -91,7 +91,7 @@ def test_bad_pairs_of_lfw_are_named(tmp_path, prepare, pairs, message):
 
 
 BAD_LABELS = {
-    "empty": ("", "line 1 must be `picture,COLUMN,...` or `person,COLUMN,...`, not ''"),
+    "empty": ("", "line 1 must be `image,COLUMN,...` or `person,COLUMN,...`, not ''"),
     "one column": ("person\na\n", "line 1 must be"),
     "a column without a name": ("person,\na,1\n", "line 1 must be"),
     "a column twice": ("person,age,age\na,1,2\n", "line 1 must be"),

@@ -129,7 +129,7 @@ BAD_FOLDERS = {
         "names 256 classes; 2 to 255 are possible",
     ),
     "classes in Latin 1": (lambda root: (root / "classes.txt").write_bytes(b"w\xe4ll\nthing\n"), "invalid UTF-8"),
-    "no mask": (lambda root: (root / "masks/2.png").unlink(), "2.jpg is a picture without mask"),
+    "no mask": (lambda root: (root / "masks/2.png").unlink(), "2.jpg is an image without mask"),
     "no image": (lambda root: (root / "images/2.jpg").unlink(), "2.png is a mask without image"),
     "val and valid": (split_twice, "are both folders for validation; keep one of them"),
     "deeper": (move_deeper, "images/more/3.jpg would be left out (1 such)"),

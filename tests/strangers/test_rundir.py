@@ -251,7 +251,7 @@ def test_damaged_tokens_are_refused(name, how, data_dir):
 
 @pytest.mark.parametrize("how", ["zeros", "cut", "empty", "flip", "gone"])
 @pytest.mark.parametrize("name", ["digits-test.array_record*", "features.json", "label.labels.txt", "checksums.json"])
-def test_damaged_pictures_are_refused(name, how, data_dir):
+def test_damaged_images_are_refused(name, how, data_dir):
     if (name, how) == ("checksums.json", "gone"):
         pytest.skip("TFDS itself prepares without")
     (path,) = data_dir.glob(f"digits/*/{name}")

@@ -74,11 +74,11 @@ def test_evaluation_and_prediction():
 
 @pytest.mark.parametrize("settings", [{"mixup": 0.5}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 1.0}])
 def test_mixing_moves_pixels_and_targets_by_the_same_share(settings):
-    # Pictures that are constant: the share of the neighbour can be read off the mean pixel.
+    # Images that are constant: the share of the neighbour can be read off the mean pixel.
     task = make(**settings)
     values = jnp.arange(64.0)
-    pictures = jnp.broadcast_to(values[:, None, None, None], (64, 16, 16, 1))
-    mixed, targets = task._mix(jax.random.key(3), pictures, jnp.eye(64))
+    images = jnp.broadcast_to(values[:, None, None, None], (64, 16, 16, 1))
+    mixed, targets = task._mix(jax.random.key(3), images, jnp.eye(64))
     other = jnp.roll(values, 1)
     share = np.asarray(targets[jnp.arange(64), jnp.arange(64)])
     np.testing.assert_allclose(targets.sum(-1), 1, rtol=1e-6)
@@ -86,8 +86,8 @@ def test_mixing_moves_pixels_and_targets_by_the_same_share(settings):
     assert (share < 0.999).mean() > 0 and len(np.unique(share)) > 8
 
 
-def test_cutmix_pixels_come_from_one_of_two_pictures():
-    pictures = jnp.broadcast_to(jnp.arange(32.0)[:, None, None, None], (32, 16, 16, 1))
-    mixed, _ = make(cutmix=1.0)._mix(jax.random.key(0), pictures, jnp.eye(32))
-    own, other = pictures, jnp.roll(pictures, 1, 0)
+def test_cutmix_pixels_come_from_one_of_two_images():
+    images = jnp.broadcast_to(jnp.arange(32.0)[:, None, None, None], (32, 16, 16, 1))
+    mixed, _ = make(cutmix=1.0)._mix(jax.random.key(0), images, jnp.eye(32))
+    own, other = images, jnp.roll(images, 1, 0)
     assert bool(((mixed == own) | (mixed == other)).all())

@@ -14,7 +14,7 @@ PLACES, LEVELS = detector.points(*SHAPE[:2], STRIDES)
 
 
 class Fixed(nn.Module):
-    """Says the same of every picture: its parameters."""
+    """Says the same of every image: its parameters."""
 
     strides: tuple[int, ...] = STRIDES
 

@@ -85,7 +85,7 @@ def test_evaluation_counts_people_who_were_trained_on():
     np.testing.assert_allclose(sums["loss"][0], (cross_entropy(8 * logits, labels) * known).sum(), rtol=1e-5)
 
 
-def test_an_embedding_is_that_of_a_picture_and_its_mirror_image():
+def test_an_embedding_is_that_of_an_image_and_its_mirror_image():
     task, batch = make(), make_batch()
     variables = task.init(jax.random.key(0))
     mirrored = batch | {"image": batch["image"][:, :, ::-1]}
@@ -118,7 +118,7 @@ def test_a_score_of_a_group_may_choose():
 
 
 class People:
-    """Twenty pictures of four people and as many in a gallery, of two kinds of light; pairs of the first twenty.
+    """Twenty images of four people and as many in a gallery, of two kinds of light; pairs of the first twenty.
 
     Those of the gallery, which lie in another folder, have other names, but for the first two.
     """
@@ -140,7 +140,7 @@ class People:
 
     def pairs(self, split):
         every = [(a, b) for a in range(20) for b in range(a)]
-        every += [(0, 22), (0, 24)]  # of the second, the picture is one of the gallery
+        every += [(0, 22), (0, 24)]  # of the second, the image is one of the gallery
         return [pairs.ImagePair(f"{a}", f"{b}", int(a % 4 == b % 4), place % 5) for place, (a, b) in enumerate(every)]
 
 
@@ -166,7 +166,7 @@ def test_scores_are_those_of_the_embeddings(scored):
     assert result["identification"] == pytest.approx(right.mean()) and 0.3 < right.mean() < 1
     assert result["identification_light_bright"] == pytest.approx(right[np.arange(20) % 3 == 0].mean())
     same = np.array([pair.same for pair in People().pairs("test")])
-    # "0" and "1" are also what two pictures of the gallery are called; as the second of a pair they stand for these.
+    # "0" and "1" are also what two images of the gallery are called; as the second of a pair they stand for these.
     taken = {"0": 20, "1": 21}
     places = np.array([(int(a), taken.get(b, int(b))) for a, b, *_ in People().pairs("test")])
     similarities = (embeddings[places[:, 0]] * embeddings[places[:, 1]]).sum(1)
@@ -186,7 +186,7 @@ def test_scores_can_be_made_again_of_what_is_saved(scored):
     assert {tuple(line["light"]) for line in pairs_} == {(a, b) for a in ("dim", "bright") for b in ("dim", "bright")}
 
 
-def test_a_group_or_a_picture_that_the_data_lack_is_named():
+def test_a_group_or_an_image_that_the_data_lack_is_named():
     with pytest.raises(ValueError, match=r"task.groups=\('age',\): there is no column 'age'; choose from light"):
         make(groups=("age",)).scorer(People(), "test")
     scorer = make(metrics=("verification",)).scorer(People(), "test")
@@ -195,7 +195,7 @@ def test_a_group_or_a_picture_that_the_data_lack_is_named():
         scorer.result()
 
 
-def test_who_has_no_picture_in_the_gallery_cannot_be_identified():
+def test_who_has_no_image_in_the_gallery_cannot_be_identified():
     class Strangers(People):
         def reference(self, split, index):
             stranger = {"person": "stranger"} if index in (3, 5) else {}
@@ -209,7 +209,7 @@ def test_who_has_no_picture_in_the_gallery_cannot_be_identified():
         def known(self, split):
             return set()
 
-    with pytest.raises(ValueError, match=r"nobody in the test split of 'people' has pictures in the splits before it"):
+    with pytest.raises(ValueError, match=r"nobody in the test split of 'people' has images in the splits before it"):
         make(metrics=("identification",)).scorer(Nobody(), "test")
 
 

@@ -63,9 +63,9 @@ def test_cross_entropy_is_weighted_by_the_class_of_each_pixel(variables):
     assert sums["pixel_accuracy"][1] == shown.sum()
 
 
-def test_dice_of_the_classes_that_a_picture_shows(variables):
+def test_dice_of_the_classes_that_an_image_shows(variables):
     batch = make_batch()
-    batch["mask"][0] = np.where(batch["mask"][0] == 1, 0, batch["mask"][0])  # a picture without cars
+    batch["mask"][0] = np.where(batch["mask"][0] == 1, 0, batch["mask"][0])  # an image without cars
     plain, both = make(), make(region="dice", region_weight=0.7)
     probabilities, expected = np.exp(log_softmax(variables, batch)), []
     for p, mask in zip(probabilities[:4], batch["mask"], strict=False):
@@ -148,7 +148,7 @@ def test_bad_settings_are_refused():
         make(region="shape")
 
 
-def test_standardised_pictures_do_not_depend_on_how_they_were_lit(variables):
+def test_standardised_images_do_not_depend_on_how_they_were_lit(variables):
     batch, task = make_batch(), make(standardise=True)
     batch["image"] //= 4
     logits = jax.jit(task._logits)
@@ -163,9 +163,9 @@ def test_standardised_pictures_do_not_depend_on_how_they_were_lit(variables):
     np.testing.assert_array_equal(logits(variables, batch | {"image": grey}), np.zeros_like(dim))
 
 
-def test_averaged_over_mirror_images_a_mask_turns_with_its_picture():
+def test_averaged_over_mirror_images_a_mask_turns_with_its_image():
     class Leaning(nn.Module):
-        """Logits that differ from left to right, so that a picture and its mirror image get other masks."""
+        """Logits that differ from left to right, so that an image and its mirror image get other masks."""
 
         @nn.compact
         def __call__(self, images, train=False):

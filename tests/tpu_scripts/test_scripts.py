@@ -107,7 +107,7 @@ def test_delete(cloud):
 
 
 def test_run_hands_on_every_word_unchanged(cloud):
-    words = ["python", "-m", "main", "--config.data.name=folder:/my pictures", "it's", '"$HOME"', "", "a  b;c&", "ä\nö"]
+    words = ["python", "-m", "main", "--config.data.name=folder:/my images", "it's", '"$HOME"', "", "a  b;c&", "ä\nö"]
     assert cloud.run("run.sh", "--", *words).returncode == 0
     [call] = cloud.calls
     assert call[:-1] == ssh("all", "")[:-1]

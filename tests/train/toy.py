@@ -36,7 +36,7 @@ class Net(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Random pictures whose class is the brightest quarter, as a function of (seed, k)."""
+    """Random images whose class is the brightest quarter, as a function of (seed, k)."""
 
     name: str = "toy"
     version: str = "1.0.0"

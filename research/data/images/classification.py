@@ -68,8 +68,8 @@ class ImageDataset(LabelledDataset):
         from research.data.images import files as image_files
         from research.data.images import transforms
 
-        picture = image_files.read(path, self.image_shape[-1])
-        return transforms.to_array(self.eval_transform.picture(picture))
+        image = image_files.read(path, self.image_shape[-1])
+        return transforms.to_array(self.eval_transform.frame(image))
 
 
 def load(spec: StillImageSpec, known: recorded.Recorded | None = None) -> ImageDataset:
@@ -83,7 +83,7 @@ def load(spec: StillImageSpec, known: recorded.Recorded | None = None) -> ImageD
     if spec.image_size:  # else it is known when the data set is
         _check(spec, spec.image_size)
     builder = known or sources.open_builder(spec.name, spec.dir)
-    image_key, label_key = _labelled_picture(builder, spec.name)
+    image_key, label_key = _labelled_image(builder, spec.name)
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
     train, evaluate = make_transforms(spec, shape, image_key, label_key)
     return ImageDataset(
@@ -121,18 +121,18 @@ def make_transforms(spec: AugmentedImageSpec, shape: Sequence[int | None], image
     )
 
 
-def _labelled_picture(builder, name):
-    """The keys of the one picture and the one class label in an example."""
+def _labelled_image(builder, name):
+    """The keys of the one image and the one class label in an example."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
     of_type = lambda kind: [key for key, feature in features.items() if isinstance(feature, kind)]
-    pictures, labels = of_type(tfds.features.Image), of_type(tfds.features.ClassLabel)
-    if len(pictures) != 1 or len(labels) != 1:
+    images, labels = of_type(tfds.features.Image), of_type(tfds.features.ClassLabel)
+    if len(images) != 1 or len(labels) != 1:
         raise ValueError(
-            f"config.data.name={name!r} has the features {', '.join(features)}; one picture and one class are needed"
+            f"config.data.name={name!r} has the features {', '.join(features)}; one image and one class are needed"
         )
-    return pictures[0], labels[0]
+    return images[0], labels[0]
 
 
 def _size(spec: AugmentedImageSpec, shape: Sequence[int | None]) -> int:

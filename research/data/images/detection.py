@@ -51,7 +51,7 @@ class DetectionDataSpec(MarkedImageSpec, tag="boxes"):
 
 @dataclasses.dataclass(frozen=True)
 class EvalBoxTransform:
-    """The picture as large as it fits into the upper left corner of a canvas of `size` (height, width in px)."""
+    """The image as large as it fits into the upper left corner of a canvas of `size` (height, width in px)."""
 
     size: views.Size
     max_boxes: int
@@ -65,7 +65,7 @@ class EvalBoxTransform:
         """
         image = transforms.decode(example["image"], CHANNELS)
         view = views.fitted(views.size_of(image), self.size)
-        return self._arrays(view.picture(image, self.fill), *self._placed(view, image, example))
+        return self._arrays(view.image(image, self.fill), *self._placed(view, image, example))
 
     def _placed(self, view: views.View, image: Image.Image, example) -> tuple[np.ndarray, np.ndarray]:
         """The good boxes of an example on the canvas, and their labels."""
@@ -85,9 +85,9 @@ class EvalBoxTransform:
 
 @dataclasses.dataclass(frozen=True)
 class TrainBoxTransform(EvalBoxTransform):
-    """A random view of the picture, or a mosaic of four.
+    """A random view of the image, or a mosaic of four.
 
-    scale                 of the picture that would just fit, log-uniform between these two; it lies anywhere
+    scale                 of the image that would just fit, log-uniform between these two; it lies anywhere
     flip, upside_down     each with probability 1/2
     colour                brightness, contrast and saturation, each times a factor that is uniform in 1 +- colour
     mosaic                how likely it is that three other examples share the canvas (Bochkovskiy et al., 2020)
@@ -115,7 +115,7 @@ class TrainBoxTransform(EvalBoxTransform):
         return self._arrays(image, boxes, labels)
 
     def _drawn(self, example, canvas: views.Size, rng) -> tuple[Image.Image, np.ndarray, np.ndarray]:
-        """A picture on a canvas, and the boxes and labels that are to be seen there."""
+        """An image on a canvas, and the boxes and labels that are to be seen there."""
         image = transforms.decode(example["image"], CHANNELS)
         size = views.size_of(image)
         base = min(self.size[0] / size[0], self.size[1] / size[1])
@@ -123,10 +123,10 @@ class TrainBoxTransform(EvalBoxTransform):
         boxes, labels = self._placed(view, image, example)
         seen = boxes.clip(0, [canvas[1], canvas[0]] * 2)
         kept = (_areas(seen) >= self.min_visible * _areas(boxes)) & (_areas(seen) > 0)
-        return view.picture(image, self.fill), seen[kept], labels[kept]
+        return view.image(image, self.fill), seen[kept], labels[kept]
 
     def _mosaic(self, example, rng) -> tuple[Image.Image, np.ndarray, np.ndarray]:
-        """Four pictures around a random point."""
+        """Four images around a random point."""
         height, width = self.size
         middle = [round(side * rng.uniform(*MOSAIC_CENTRE)) for side in self.size]
         others = self.others or ()
@@ -144,7 +144,7 @@ class TrainBoxTransform(EvalBoxTransform):
 
 @dataclasses.dataclass(frozen=True)
 class DetectionDataset(dataset.ClassedDataset):
-    """Pictures with boxes. A batch holds, beside `index` and `weight`:
+    """Images with boxes. A batch holds, beside `index` and `weight`:
 
     image       uint8 [batch, height, width, 3]
     boxes       float32 [batch, max_boxes, 4]: left, top, right and bottom in px of the canvas
@@ -163,7 +163,7 @@ class DetectionDataset(dataset.ClassedDataset):
         metadata, most = self.prepared.builder.info.metadata, self.eval_transform.max_boxes
         if metadata["most"] > most:
             raise ValueError(
-                f"config.data.max_boxes={most} is less than the {metadata['most']} boxes of a picture of {self.name!r}"
+                f"config.data.max_boxes={most} is less than the {metadata['most']} boxes of an image of {self.name!r}"
             )
         entries = [entry for kind in metadata["bad"].values() for entry in kind]
         if entries and self.refuse:
@@ -195,22 +195,22 @@ class DetectionDataset(dataset.ClassedDataset):
         name = example["name"].decode()
         return {"name": name, "size": size, "boxes": boxes, "labels": labels, "crowd": crowd, "areas": areas}
 
-    def examples(self, pictures: Sequence[Image.Image]) -> dict[str, np.ndarray]:
-        """A batch of pictures in which things are to be found."""
+    def examples(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+        """A batch of images in which things are to be found."""
         nothing = {"boxes": np.zeros((0, 4), np.float32), "labels": [], "crowd": []}
-        arrays = [self.eval_transform({"image": np.asarray(picture), **nothing}) for picture in pictures]
+        arrays = [self.eval_transform({"image": np.asarray(image), **nothing}) for image in images]
         batch = {name: np.stack([each[name] for each in arrays]) for name in arrays[0]}
-        count = len(pictures)
+        count = len(images)
         return {**batch, "index": np.full(count, -1, np.int32), "weight": np.zeros(count, np.float32)}
 
-    def in_picture(self, boxes: np.ndarray, size: views.Size) -> np.ndarray:
-        """Boxes [count, 4] on the canvas of evaluation, in px of a picture of `size`, cut at its border."""
+    def in_image(self, boxes: np.ndarray, size: views.Size) -> np.ndarray:
+        """Boxes [count, 4] on the canvas of evaluation, in px of an image of `size`, cut at its border."""
         view = views.fitted(size, self.eval_transform.size)
         return view.back(boxes, size).clip(0, [size[1], size[0]] * 2)
 
 
 def clean(boxes: np.ndarray, size: views.Size, clip: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes [count, 4] of a picture of `size`, cut at its border, and which of them [count] are to be kept."""
+    """The boxes [count, 4] of an image of `size`, cut at its border, and which of them [count] are to be kept."""
     from research.data.images.builders.boxes import bad
 
     empty, outside = bad(boxes, size)
@@ -229,7 +229,7 @@ def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> Det
     if not known and not isinstance(builder, boxes.BoxBuilder):
         raise ValueError(
             f"config.data.name={spec.name!r} has no boxes; choose bccd_voc, boxed_shapes, coco2017 or folder:PATH "
-            "with pictures and annotations as Pascal VOC or COCO have them"
+            "with images and annotations as Pascal VOC or COCO have them"
         )
     mean, std = (dataset.per_channel(getattr(spec, key), CHANNELS, key) for key in ("mean", "std"))
     shared = {

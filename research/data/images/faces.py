@@ -1,6 +1,6 @@
 """`load(spec)`: images of people, and the pairs of them that are verified.
 
-Any labelled pictures will do, classes being people; only builders of faces have names and pairs of their own.
+Any labelled images will do, classes being people; only builders of faces have names and pairs of their own.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ NO_COLUMNS = ("image", "label", "path")
 class FaceDataset(classification.ImageDataset):
     """As classification.ImageDataset; classes are the people who are trained on, `class_names` those who are not, too.
 
-    With `gallery`, evaluation also sees the pictures of the splits before: to recognise somebody, their known pictures
+    With `gallery`, evaluation also sees the images of the splits before: to recognise somebody, their known images
     are needed. They follow the split's own, with indices that go on, and have weight 0, as they are not to be scored.
     """
 
@@ -58,21 +58,21 @@ class FaceDataset(classification.ImageDataset):
             yield batch | {"weight": np.where(batch["index"] < count, batch["weight"], 0).astype(np.float32)}
 
     def reference(self, split: str, index: int) -> dict[str, Any]:
-        """What scores need of the picture `index` of a split, the gallery included.
+        """What scores need of the image `index` of a split, the gallery included.
 
         `path`, `person`, `label`, `gallery` (whether it belongs there) and a text for each of `columns`.
         """
         return self._references(split)[index]
 
     def known(self, split: str) -> set[str]:
-        """The people of a split whose pictures are in its gallery."""
+        """The people of a split whose images are in its gallery."""
         people = lambda gallery: {each["person"] for each in self._references(split) if each["gallery"] is gallery}
         return people(True) & people(False)
 
     def pairs(self, split: str) -> list[pairs.ImagePair]:
         """The pairs of a split: those of its protocol or, where there is none, some that are drawn.
 
-        Drawn with a gallery, the second picture of each is one of that. Raises ValueError where none can be drawn.
+        Drawn with a gallery, the second image of each is one of that. Raises ValueError where none can be drawn.
         """
         if stored := self._metadata.get("pairs", {}).get(split):
             return [pairs.ImagePair(*pair) for pair in stored]
@@ -126,13 +126,13 @@ class _Joined(Sequence[Any]):
 
 
 def gallery_of(split: str) -> tuple[str, ...]:
-    """The splits whose pictures are known when `split` is evaluated."""
+    """The splits whose images are known when `split` is evaluated."""
     return {"train": (), "validation": ("train",), "test": ("train", "validation")}[split]
 
 
 def load(spec: FaceDataSpec, gallery: bool, known: recorded.Recorded | None = None) -> FaceDataset:
     """The images of people that `spec` describes; otherwise as classification.load."""
-    pictures = classification.load(spec, known)
+    images = classification.load(spec, known)
     return FaceDataset(
-        **{field.name: getattr(pictures, field.name) for field in dataclasses.fields(pictures)}, gallery=gallery
+        **{field.name: getattr(images, field.name) for field in dataclasses.fields(images)}, gallery=gallery
     )

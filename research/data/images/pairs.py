@@ -1,8 +1,8 @@
-"""Pairs of pictures for verification: read from a file, or drawn from labelled pictures.
+"""Pairs of images for verification: read from a file, or drawn from labelled images.
 
 pairs.csv   path1,path2,same[,fold]: same is 1 for one person and 0 for two; the first line may be a header
 pairs.txt   View 2 of "Labeled Faces in the Wild" (Huang et al., 2007): folds of lines `name n1 n2` and
-            `name1 n1 name2 n2`, where picture n of a person is name/name_000n.jpg
+            `name1 n1 name2 n2`, where image n of a person is name/name_000n.jpg
 """
 
 import collections
@@ -20,7 +20,7 @@ _NUMBER = re.compile("[0-9]{1,9}")
 
 
 class ImagePair(NamedTuple):
-    """Two pictures by their paths, 1 where both show one person, and the fold of the protocol, from 0."""
+    """Two images by their paths, 1 where both show one person, and the fold of the protocol, from 0."""
 
     first: str
     second: str
@@ -86,7 +86,7 @@ def read_view2(text: str, name: str) -> list[ImagePair]:
 
 
 def check(pairs: Sequence[ImagePair], present: Collection[str], name: str) -> None:
-    """Raises ValueError, with the file `name` and the entry, where a pair names a picture that is not `present`.
+    """Raises ValueError, with the file `name` and the entry, where a pair names an image that is not `present`.
 
     And where there are too few pairs to choose a threshold on the other folds.
     """
@@ -96,10 +96,10 @@ def check(pairs: Sequence[ImagePair], present: Collection[str], name: str) -> No
         for path in pair[:2]:
             if path not in present:
                 raise ValueError(
-                    f"{name}, pair {number}: there is no picture {path[:200]!r}; fix the entry or add the file"
+                    f"{name}, pair {number}: there is no image {path[:200]!r}; fix the entry or add the file"
                 )
         if pair.first == pair.second:
-            raise ValueError(f"{name}, pair {number} is of {pair.first!r} and itself; take two pictures")
+            raise ValueError(f"{name}, pair {number} is of {pair.first!r} and itself; take two images")
     for fold in sorted({pair.fold for pair in pairs}):
         if {pair.same for pair in pairs if pair.fold != fold} != {0, 1}:
             raise ValueError(
@@ -107,29 +107,29 @@ def check(pairs: Sequence[ImagePair], present: Collection[str], name: str) -> No
             )
 
 
-def draw(pictures: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]] = ()) -> list[ImagePair]:
-    """Pairs of (path, person) pictures, at most DRAWN of one person and DRAWN of two, always the same.
+def draw(images: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]] = ()) -> list[ImagePair]:
+    """Pairs of (path, person) images, at most DRAWN of one person and DRAWN of two, always the same.
 
-    With a `gallery` the second picture of each pair comes from there. Raises ValueError where fewer than two
+    With a `gallery` the second image of each pair comes from there. Raises ValueError where fewer than two
     pairs show one person, or two.
     """
-    rng, pictures = random.Random(DRAW_SEED), sorted(pictures)
-    others = sorted(gallery) or pictures
+    rng, images = random.Random(DRAW_SEED), sorted(images)
+    others = sorted(gallery) or images
     of_person = collections.defaultdict(list)
     for path, person in others:
         of_person[person].append(path)
     wanted = lambda first, second: first != second if gallery else first < second
-    same = [(path, other) for path, person in pictures for other in of_person[person] if wanted(path, other)]
+    same = [(path, other) for path, person in images for other in of_person[person] if wanted(path, other)]
     same = rng.sample(same, min(DRAWN, len(same)))
     different = {}  # in place of a set, which has no order
     for _ in range(20 * DRAWN):  # enough to meet nearly all where there are few
-        (first, person), (second, other) = rng.choice(pictures), rng.choice(others)
+        (first, person), (second, other) = rng.choice(images), rng.choice(others)
         if person != other and len(different) < DRAWN:
             different[(first, second) if gallery else tuple(sorted((first, second)))] = None
     if min(len(same), len(different)) < 2:  # a threshold is chosen on some and used on others
         raise ValueError(
-            f"{len(pictures)} pictures give {len(same)} pairs of one person and {len(different)} of two; verification "
-            "needs both: hold out more pictures of each person, or name pairs in pairs.csv"
+            f"{len(images)} images give {len(same)} pairs of one person and {len(different)} of two; verification "
+            "needs both: hold out more images of each person, or name pairs in pairs.csv"
         )
     return [
         ImagePair(first, second, kind, place % FOLDS)

@@ -42,7 +42,7 @@ class SegmentationDataSpec(MarkedImageSpec, tag="masks"):
 
 @dataclasses.dataclass(frozen=True)
 class EvalMaskTransform:
-    """The picture as it is, in the upper left corner of a canvas of `size` (height, width in px); the rest is void.
+    """The image as it is, in the upper left corner of a canvas of `size` (height, width in px); the rest is void.
 
     `classes`: numbers from there on are void.
     """
@@ -67,14 +67,14 @@ class EvalMaskTransform:
         return transforms.decode(example["image"], CHANNELS), np.where(mask < self.classes, mask, VOID).astype(np.uint8)
 
     def _arrays(self, view: views.View, image: Image.Image, mask: np.ndarray) -> dict[str, np.ndarray]:
-        return {"image": np.asarray(view.picture(image, self.fill)), "mask": view.mask(mask)}
+        return {"image": np.asarray(view.image(image, self.fill)), "mask": view.mask(mask)}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainMaskTransform(EvalMaskTransform):
-    """A random window of the picture, or the picture at a random place in a window that is larger.
+    """A random window of the image, or the image at a random place in a window that is larger.
 
-    scale    the picture is resized by a factor that is log-uniform between these two
+    scale    the image is resized by a factor that is log-uniform between these two
     flip     left-right with probability 1/2
     colour   brightness, contrast and saturation, each times a factor that is uniform in 1 +- colour
     """
@@ -98,7 +98,7 @@ class TrainMaskTransform(EvalMaskTransform):
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationDataset(dataset.ClassedDataset):
-    """Pictures with a class for every pixel. A batch holds, beside `index` and `weight`:
+    """Images with a class for every pixel. A batch holds, beside `index` and `weight`:
 
     image  uint8 [batch, height, width, 3]
     mask   uint8 [batch, height, width]: a class, or VOID
@@ -113,7 +113,7 @@ class SegmentationDataset(dataset.ClassedDataset):
         canvas, largest = self.eval_transform.size, _largest(self.prepared.builder)
         if largest and any(side < most for side, most in zip(canvas, largest, strict=True)):
             raise ValueError(
-                f"config.data.eval_size={canvas} is less than the largest picture of {self.name!r}: "
+                f"config.data.eval_size={canvas} is less than the largest image of {self.name!r}: "
                 f"{largest[0]} px high, {largest[1]} px wide"
             )
 
@@ -123,20 +123,20 @@ class SegmentationDataset(dataset.ClassedDataset):
         return (*self.train_transform.size, CHANNELS)
 
     def reference(self, split: str, index: int) -> "MaskReference":
-        """What a score compares with: the `mask` of a picture, and the `name` of that in its archive or folder."""
+        """What a score compares with: the `mask` of an image, and the `name` of that in its archive or folder."""
         example = self.source(split)[index]
         return {"name": example["name"].decode(), "mask": image_files.decode_mask(example["mask"])}
 
     def view(self, image: Image.Image) -> views.View:
-        """How a picture that somebody brings lies on the canvas of evaluation: as it is, smaller where it must be."""
+        """How an image that somebody brings lies on the canvas of evaluation: as it is, smaller where it must be."""
         size, canvas = views.size_of(image), self.eval_transform.size
         fits = size[0] <= canvas[0] and size[1] <= canvas[1]
         return views.corner(size, canvas) if fits else views.fitted(size, canvas)
 
-    def examples(self, pictures: Sequence[Image.Image]) -> dict[str, np.ndarray]:
-        """A batch of pictures whose classes are to be predicted."""
-        fill, count = self.eval_transform.fill, len(pictures)
-        canvases = np.stack([np.asarray(self.view(picture).picture(picture, fill)) for picture in pictures])
+    def examples(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+        """A batch of images whose classes are to be predicted."""
+        fill, count = self.eval_transform.fill, len(images)
+        canvases = np.stack([np.asarray(self.view(image).image(image, fill)) for image in images])
         index, weight = np.full(count, -1, np.int32), np.zeros(count, np.float32)
         return {
             "image": canvases,
@@ -145,7 +145,7 @@ class SegmentationDataset(dataset.ClassedDataset):
             "weight": weight,
         }
 
-    def in_picture(self, mask: np.ndarray, image: Image.Image) -> np.ndarray:
+    def in_image(self, mask: np.ndarray, image: Image.Image) -> np.ndarray:
         """The part of a predicted mask [height, width] that shows `image`, at the size of `image`."""
         height, width = self.view(image).resized
         shown = Image.fromarray(mask[:height, :width].astype(np.uint8))
@@ -190,7 +190,7 @@ def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> 
 
 
 def _largest(builder) -> views.Size | None:
-    """The largest height and width of the pictures; None where that is not known before they are prepared."""
+    """The largest height and width of the images; None where that is not known before they are prepared."""
     if sources.is_prepared(builder):
         return tuple(builder.info.metadata["largest"])
     return builder.shape[:2] if None not in builder.shape else None

@@ -1,4 +1,4 @@
-"""Pictures on the host: decoding, crops, flips, small affine moves, light and erasing, with Pillow.
+"""Images on the host: decoding, crops, flips, small affine moves, light and erasing, with Pillow.
 
 Everything works on `PIL.Image` and ends in uint8 [height, width, channels]; normalising, mixup and cutmix belong to
 the compiled step. Random choices come from the generator that is passed in and from nothing else.
@@ -20,7 +20,7 @@ LONG_SIDES: dict[str, Callable[[int, int, int], int]] = {
     "round": lambda side, size, short: round(side * (size / short)),
     "floor": lambda side, size, short: side * size // short,
 }
-ERASED_SHARES, ERASED_RATIOS = (0.02, 0.33), (0.3, 1 / 0.3)  # of the area of a picture; height to width
+ERASED_SHARES, ERASED_RATIOS = (0.02, 0.33), (0.3, 1 / 0.3)  # of the area of an image; height to width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EvalImageTransform:
     squeeze    resize both sides to `resize` px, so that nothing is cut off where size is resize
     interpolation   of resizing, one of INTERPOLATIONS
     long_side  whole px of the longer side, one of LONG_SIDES: "floor" is that of torchvision and transformers
-    lighting   what is done first about how a picture was lit, one of LIGHTINGS: "as it is"; "equalised", whose
+    lighting   what is done first about how an image was lit, one of LIGHTINGS: "as it is"; "equalised", whose
                histogram of each channel is even; "local", see local_contrast
     """
 
@@ -45,11 +45,11 @@ class EvalImageTransform:
     lighting: str = "as it is"
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The arrays `image` uint8 [size, size, channels] and `label` int32 of an example with an encoded picture."""
-        return _arrays(self.picture(decode(example[self.image_key], self.channels)), example[self.label_key])
+        """The arrays `image` uint8 [size, size, channels] and `label` int32 of an example with an encoded image."""
+        return _arrays(self.frame(decode(example[self.image_key], self.channels)), example[self.label_key])
 
-    def picture(self, image: Image.Image) -> Image.Image:
-        """`image` as evaluation sees it."""
+    def frame(self, image: Image.Image) -> Image.Image:
+        """`image` normalised, resized and cropped as for evaluation."""
         return central_crop(self._resized(self._levelled(image)), self.size)
 
     def _levelled(self, image: Image.Image) -> Image.Image:
@@ -72,7 +72,7 @@ class TrainImageTransform(EvalImageTransform):
     flip   left-right with probability 1/2
     rotate, shift, scale   uniform in +- degrees, +- px and 1 +- scale
     randaugment_layers, randaugment_magnitude   see randaugment.py
-    brightness, contrast   uniform in 1 +- brightness and 1 +- contrast, the latter about the mean of the picture
+    brightness, contrast   uniform in 1 +- brightness and 1 +- contrast, the latter about the mean of the image
     erase  fills a rectangle of 2 to 33 % of the area with noise, with this probability (Zhong et al. 2020)
     """
 
@@ -113,12 +113,12 @@ class TrainImageTransform(EvalImageTransform):
             return inception_crop(self._levelled(image), self.size, rng, INTERPOLATIONS[self.interpolation])
         if self.crop == "random":
             return random_crop(self._resized(self._levelled(image)), self.size, rng)
-        image = self.picture(image)
+        image = self.frame(image)
         return random_crop(image, self.size, rng, self.pad) if self.crop == "pad" else image
 
 
 class Decoded(Sequence[Mapping[str, Any]]):
-    """The examples of `source` with their pictures decoded, each kept in memory from its first use on."""
+    """The examples of `source` with their images decoded, each kept in memory from its first use on."""
 
     def __init__(self, source: Sequence[Mapping[str, Any]], image_key: str, channels: int):
         self._source, self._image_key, self._channels = source, image_key, channels
@@ -181,11 +181,11 @@ def central_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def random_crop(image: Image.Image, size: int, rng: np.random.Generator, pad: int = 0) -> Image.Image:
-    """A `size` x `size` px window at a uniform position of the picture framed by `pad` px of zeros."""
+    """A `size` x `size` px window at a uniform position of the image framed by `pad` px of zeros."""
     width, height = image.size
     left = _uniform(-pad, width - size + pad, rng)
     top = _uniform(-pad, height - size + pad, rng)
-    return image.crop((left, top, left + size, top + size))  # Pillow reads zeros outside the picture
+    return image.crop((left, top, left + size, top + size))  # Pillow reads zeros outside the image
 
 
 def inception_crop(
@@ -193,7 +193,7 @@ def inception_crop(
 ) -> Image.Image:
     """A window of 8 to 100 % of the area and aspect ratio 3/4 to 4/3 (log-uniform), resized to `size` x `size` px.
 
-    After ten draws that do not fit into the picture, the central crop of evaluation.
+    After ten draws that do not fit into the image, the central crop of evaluation.
     """
     width, height = image.size
     for _ in range(10):
@@ -216,7 +216,7 @@ def random_affine(
     factor = rng.uniform(1 - scale, 1 + scale)
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
     x, y = image.width / 2, image.height / 2
-    # Pillow wants the map from the new picture's points to the old one's.
+    # Pillow wants the map from the new image's points to the old one's.
     matrix = (cos, sin, x - cos * (x + dx) - sin * (y + dy), -sin, cos, y + sin * (x + dx) - cos * (y + dy))
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
@@ -230,7 +230,7 @@ def random_light(image: Image.Image, brightness: float, contrast: float, rng: np
 
 
 def local_contrast(image: Image.Image) -> Image.Image:
-    """Each channel as the contrast to its neighbourhood, which slow changes of light over a picture leave alone.
+    """Each channel as the contrast to its neighbourhood, which slow changes of light over an image leave alone.
 
     Gamma correction by 0.2, the difference of Gaussians of 1 and 2 px, two divisions by mean contrasts, of all pixels
     and without the largest, and a tanh that bounds what is left to +-10, here 0 to 255 (Tan and Triggs, "Enhanced Local
@@ -244,7 +244,7 @@ def local_contrast(image: Image.Image) -> Image.Image:
     contrast = blurred[0] - blurred[1]
     for most in (np.inf, 10.0):
         mean = np.mean(np.minimum(np.abs(contrast), most) ** 0.1, (0, 1)) ** 10
-        contrast = contrast / np.maximum(mean, 1e-6)  # a picture of one colour has none
+        contrast = contrast / np.maximum(mean, 1e-6)  # an image of one colour has none
     pixels = np.round(127.5 + 127.5 * np.tanh(contrast / 10)).astype(np.uint8)
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
 
@@ -259,7 +259,7 @@ LIGHTINGS: dict[str, Callable[[Image.Image], Image.Image]] = {
 def random_erase(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """`pixels` [height, width, channels] with a rectangle of noise, see ERASED_SHARES and ERASED_RATIOS.
 
-    After ten draws that do not fit into the picture, `pixels` as they are.
+    After ten draws that do not fit into the image, `pixels` as they are.
     """
     height, width, channels = pixels.shape
     for _ in range(10):

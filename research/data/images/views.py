@@ -1,4 +1,4 @@
-"""Where a picture lies on a canvas of fixed size: one `View` moves its pixels, its mask and its boxes alike."""
+"""Where an image lies on a canvas of fixed size: one `View` moves its pixels, its mask and its boxes alike."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ VOID = 255  # what a mask holds where there is no class
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """The picture is resized to `resized`, its point (top, left) becomes the corner of the `canvas`; then `flip`
+    """The image is resized to `resized`, its point (top, left) becomes the corner of the `canvas`; then `flip`
     exchanges left and right, `upside_down` top and bottom.
 
     A negative `top` or `left` leaves a margin there.
@@ -25,7 +25,7 @@ class View:
     flip: bool = False
     upside_down: bool = False
 
-    def picture(self, image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
+    def image(self, image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
         """`image` on the canvas, resized bilinearly; `fill` is the colour around it."""
         grey = len(fill) == 1
         return self._place(image, Image.Resampling.BILINEAR, fill[0] if grey else fill)
@@ -35,7 +35,7 @@ class View:
         return np.asarray(self._place(Image.fromarray(mask), Image.Resampling.NEAREST, VOID))
 
     def boxes(self, boxes: np.ndarray, size: Size) -> np.ndarray:
-        """Boxes [count, 4] (left, top, right, bottom in px) of a picture of `size`, on the canvas; not clipped."""
+        """Boxes [count, 4] (left, top, right, bottom in px) of an image of `size`, on the canvas; not clipped."""
         scale = np.array([self.resized[1] / size[1], self.resized[0] / size[0]] * 2)
         return self._mirrored(boxes * scale - np.array([self.left, self.top] * 2))
 
@@ -70,12 +70,12 @@ def size_of(image: Image.Image) -> Size:
 
 
 def corner(size: Size, canvas: Size) -> View:
-    """A picture of `size` as it is, in the upper left corner of the canvas."""
+    """An image of `size` as it is, in the upper left corner of the canvas."""
     return View(canvas, size)
 
 
 def fitted(size: Size, canvas: Size) -> View:
-    """A picture of `size`, as large as the canvas lets it be at its own aspect ratio, in the upper left corner."""
+    """An image of `size`, as large as the canvas lets it be at its own aspect ratio, in the upper left corner."""
     return View(canvas, _times(size, min(canvas[0] / size[0], canvas[1] / size[1]), most=canvas))
 
 
@@ -88,7 +88,7 @@ def drawn(
     upside_down: bool = False,
     base: float = 1.0,
 ) -> View:
-    """A random view of a picture of `size`.
+    """A random view of an image of `size`.
 
     It is resized by `base` and by a factor that is log-uniform in `scale`, both sides alike, and lies at a uniform
     position at which it is inside the canvas, or the canvas inside it; `flip` and `upside_down`: each with probability

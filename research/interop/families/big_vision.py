@@ -73,9 +73,7 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
         length = _shape(specs, "pos_embedding", 3)[1]
         side = round(length**0.5)
         if side**2 != length:
-            raise ValueError(
-                f"pos_embedding has {length} positions, which are no square; only square pictures are known"
-            )
+            raise ValueError(f"pos_embedding has {length} positions, which are no square; only square images are known")
         size = side * patches[0]
     return {
         "num_classes": _shape(specs, "head/kernel", 2)[1] if "head/kernel" in specs else 1000,

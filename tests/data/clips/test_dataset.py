@@ -16,7 +16,7 @@ from research.data.clips.builders import fight_surv_video, moving_digits
 from research.data.images import transforms
 from research.data.images.spec import ClipSpec
 from tests import samples
-from tests.data.conftest import encoded_picture
+from tests.data.conftest import encoded_image
 
 
 def write_video(path, frames, size=(48, 32), codec="mpeg4"):
@@ -118,11 +118,11 @@ def test_all_frames_of_a_clip_are_changed_alike():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png")
-    picture = transforms.TrainImageTransform(
+    image = transforms.TrainImageTransform(
         size=16, resize=20, channels=1, crop="random", flip=True, rotate=20, scale=0.2, brightness=0.3, erase=0.5
     )
     example = {"frames": [buffer.getvalue()] * 6, "label": 1}
-    seen = [clips.TrainClipTransform(picture, 6)(example, np.random.default_rng(seed))["image"] for seed in range(5)]
+    seen = [clips.TrainClipTransform(image, 6)(example, np.random.default_rng(seed))["image"] for seed in range(5)]
     assert all((clip == clip[:1]).all() for clip in seen) and len({clip.tobytes() for clip in seen}) == 5
 
 
@@ -179,7 +179,7 @@ def write_fights(root, groups=20, bad=None):
                 [clip, kind, int(kind == "fight"), ("train", "val", "test")[number % 3], f"src{number // 2}", 30]
             )
             for frame in range(15 if bad == "short" and number == 3 else 16):
-                archive.writestr(f"{clip}/{frame:02}.jpg", encoded_picture([number, frame], (96, 96)))
+                archive.writestr(f"{clip}/{frame:02}.jpg", encoded_image([number, frame], (96, 96)))
     if bad == "missing":
         rows.append(["fight/nowhere", "fight", 1, "train", "src0", 30])
     with open(root / "clips.csv", "w", newline="") as file:

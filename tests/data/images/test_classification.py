@@ -77,11 +77,11 @@ def test_worker_processes_change_nothing(data_dir):
     there.close()
 
 
-def test_kept_pictures_change_nothing_and_are_decoded_once(data_dir, monkeypatch):
+def test_kept_images_change_nothing_and_are_decoded_once(data_dir, monkeypatch):
     settings = {"name": "digits", "dir": data_dir, "rotate": 10.0, "crop": "pad", "pad": 1}
     plain, cached = (classification.load(ImageSpec(**settings, cache=cache)) for cache in (False, True))
     streams = [data.train_batches(seed=4, batch_size=1293) for data in (plain, cached)]
-    for _ in range(2):  # two epochs, of which the second finds every picture kept
+    for _ in range(2):  # two epochs, of which the second finds every image kept
         left, right = (next(stream) for stream in streams)
         for name in left:
             np.testing.assert_array_equal(left[name], right[name])
@@ -89,7 +89,7 @@ def test_kept_pictures_change_nothing_and_are_decoded_once(data_dir, monkeypatch
     next(cached.train_batches(seed=5, batch_size=1293))
 
 
-def test_evaluation_may_see_larger_pictures(data_dir):
+def test_evaluation_may_see_larger_images(data_dir):
     settings = {"name": "digits", "dir": data_dir, "image_size": 6, "resize": 8, "crop": "random", "eval_size": 8}
     data, plain = (
         classification.load(ImageSpec(**settings)),
@@ -107,7 +107,7 @@ def test_prepared_again_it_is_the_same(digits, tmp_path):
     assert len(digits.fingerprint) == 16
 
 
-def test_a_picture_file_is_read_as_in_evaluation(digits, tmp_path):
+def test_an_image_file_is_read_as_in_evaluation(digits, tmp_path):
     example = digits.prepared.source("test")[0]
     path = tmp_path / "digit.png"
     path.write_bytes(example["image"])
@@ -136,7 +136,7 @@ def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
         ({"name": "nonsense"}, r"unknown data set 'nonsense'; choose from .*cifar10_jpeg, .*digits"),
         ({"name": ""}, "unknown data set ''"),
         ({"name": "coco"}, "coco.*tensorflow"),
-        ({"name": "ag_news_subset"}, "one picture and one class are needed"),
+        ({"name": "ag_news_subset"}, "one image and one class are needed"),
         ({"name": "imagenet2012"}, "image_size is needed"),
         ({"name": "folder:/absent"}, "/absent is not a folder"),
         ({"name": "digits", "lighting": "dim"}, "lighting='dim' is unknown; choose from as it is, equalised, local"),

@@ -12,7 +12,7 @@ from research.data import prepare
 from research.data.images import detection, transforms
 from research.data.images.builders import boxes, shapes
 from tests import samples
-from tests.data.conftest import encoded_picture
+from tests.data.conftest import encoded_image
 
 CONFIG = {"image_size": (24, 32), "max_boxes": 8}
 
@@ -28,13 +28,13 @@ def voc(objects):
 
 
 def write_voc(root, count=10, replaced=None, folders=("JPEGImages", "Annotations")):
-    """Pictures of 20 x 30 px (height, width), picture n with boxes of a cat and, where n is even, a dog."""
+    """Images of 20 x 30 px (height, width), image n with boxes of a cat and, where n is even, a dog."""
     for folder in folders:
         (root / folder).mkdir(parents=True)
     for number in range(count):
         cat, dog = ("cat", 2, 3, 12, 9 + number, 0), ("dog", 10, 5, 25.5, 18, 0)
         objects = [cat, dog] if number % 2 == 0 else [cat]
-        (root / folders[0] / f"{number}.jpg").write_bytes(encoded_picture(number, (30, 20)))
+        (root / folders[0] / f"{number}.jpg").write_bytes(encoded_image(number, (30, 20)))
         (root / folders[1] / f"{number}.xml").write_text((replaced or {}).get(number, voc(objects)))
     return root
 
@@ -49,7 +49,7 @@ def load(tmp_path):
 
 
 def by_name(data):
-    """What scores compare with, of every picture."""
+    """What scores compare with, of every image."""
     references = [data.reference(split, index) for split, count in data.counts.items() for index in range(count)]
     return {reference["name"]: reference for reference in references}
 
@@ -93,7 +93,7 @@ def test_names_with_spaces_and_lists_of_one_class(tmp_path, load):
     assert sum(load(root).counts.values()) == 6 and load(root).counts["test"] == 2
 
 
-def test_xml_beside_pictures_in_one_folder(tmp_path, load):
+def test_xml_beside_images_in_one_folder(tmp_path, load):
     root = tmp_path / "own"
     root.mkdir()
     for file in write_voc(tmp_path / "made").glob("*/*"):
@@ -101,7 +101,7 @@ def test_xml_beside_pictures_in_one_folder(tmp_path, load):
     assert sum(load(root).counts.values()) == 10
 
 
-def test_a_picture_of_another_size_than_annotated_is_named(tmp_path, load):
+def test_an_image_of_another_size_than_annotated_is_named(tmp_path, load):
     xml = voc([("cat", 2, 3, 12, 9, 0)])
     sizes = {3: (30, 20), 4: (20, 30), 5: (0, 0)}  # width and height; they are 30 x 20, and 0 is not known
     texts = {
@@ -114,7 +114,7 @@ def test_a_picture_of_another_size_than_annotated_is_named(tmp_path, load):
     assert sum(load(write_voc(tmp_path / "good", replaced=texts)).counts.values()) == 10
 
 
-def test_a_picture_that_is_listed_twice_is_named(tmp_path, load):
+def test_an_image_that_is_listed_twice_is_named(tmp_path, load):
     root = write_voc(tmp_path / "own")
     copy = root / "Annotations/copy.xml"
     copy.write_text((root / "Annotations/3.xml").read_text().replace("x.jpg", "3.jpg"))
@@ -124,7 +124,7 @@ def test_a_picture_that_is_listed_twice_is_named(tmp_path, load):
         load(root)
 
 
-def test_xml_beside_pictures_in_folders_of_splits(tmp_path, load):
+def test_xml_beside_images_in_folders_of_splits(tmp_path, load):
     for split, count in {"train": 4, "valid": 2, "test": 3}.items():
         write_voc(tmp_path / f"made/{split}", count, folders=("a", "b"))
         (tmp_path / "own" / split).mkdir(parents=True)
@@ -139,7 +139,7 @@ def write_coco(root, changed=None):
         (root / split).mkdir(parents=True)
         names = [f"{number:012}.jpg" for number in range(count)]
         for number, name in enumerate(names):
-            (root / split / name).write_bytes(encoded_picture(number, (30, 20)))
+            (root / split / name).write_bytes(encoded_image(number, (30, 20)))
         content = {
             "images": [{"id": 10 + number, "file_name": name} for number, name in enumerate(names)],
             "categories": categories,
@@ -164,7 +164,7 @@ def test_a_coco_folder_is_a_data_set(tmp_path, load):
     assert list(reference["labels"]) == [1, 0] and list(reference["crowd"]) == [0, 1]
     np.testing.assert_allclose(reference["areas"], [33.5, 600])
     weights = next(data.eval_batches("test", 2))["box_weight"].sum(1)
-    assert sorted(weights) == [0, 1], "a crowd is not learnt, and a picture may show nothing"
+    assert sorted(weights) == [0, 1], "a crowd is not learnt, and an image may show nothing"
 
 
 BAD_ENTRIES = {
@@ -184,10 +184,10 @@ def test_a_bad_annotation_is_named(tmp_path, load, xml, message):
         load(write_voc(tmp_path / "own", replaced={3: xml}))
 
 
-def test_an_annotation_without_its_picture_is_named(tmp_path, load):
+def test_an_annotation_without_its_image_is_named(tmp_path, load):
     root = write_voc(tmp_path / "own")
     (root / "JPEGImages/3.jpg").unlink()
-    with pytest.raises(ValueError, match=r"Annotations/3.xml is an annotation without its picture x.jpg"):
+    with pytest.raises(ValueError, match=r"Annotations/3.xml is an annotation without its image x.jpg"):
         load(root)
     coco = write_coco(tmp_path / "coco")
     (coco / "val2017/000000000001.jpg").unlink()
@@ -197,7 +197,7 @@ def test_an_annotation_without_its_picture_is_named(tmp_path, load):
 
 def test_coco_entries_of_nothing_are_named(tmp_path, load):
     lost = {"id": 5, "image_id": 99, "category_id": 7, "bbox": [0, 0, 1, 1]}
-    with pytest.raises(ValueError, match=r"instances_val2017.json: annotation 5 names a picture or category"):
+    with pytest.raises(ValueError, match=r"instances_val2017.json: annotation 5 names an image or category"):
         load(write_coco(tmp_path / "coco", {"val2017": [lost]}))
     short = {"id": 6, "image_id": 10, "category_id": 7, "bbox": [0, 0, 1]}
     with pytest.raises(ValueError, match=r"instances_train2017.json: annotation 6 has no bbox of four numbers"):
@@ -258,7 +258,7 @@ def test_bad_boxes_are_counted_and_then_cut_left_out_or_refused(tmp_path, load):
 def test_bad_settings_are_refused(tmp_path, load):
     root = write_voc(tmp_path / "own")
     for setting, message in (
-        ({"max_boxes": 1}, r"config.data.max_boxes=1 is less than the 2 boxes of a picture of"),
+        ({"max_boxes": 1}, r"config.data.max_boxes=1 is less than the 2 boxes of an image of"),
         ({"image_size": (0, 0)}, r"image_size=\(0, 0\) must be a height and a width"),
         ({"bad_boxes": "fix"}, r"bad_boxes='fix' is unknown; choose from clip, drop, refuse"),
         ({"mosaic": 2.0}, r"mosaic=2.0 must lie between 0 and 1"),
@@ -273,7 +273,7 @@ def test_bccd_from_its_archive(tmp_path):
             names = [f"BloodImage_{number:05}" for number in numbers]
             archive.writestr(f"BCCD/ImageSets/Main/{split}.txt", "\n".join(names))
             for name in names:
-                archive.writestr(f"BCCD/JPEGImages/{name}.jpg", encoded_picture(0, (64, 48)))
+                archive.writestr(f"BCCD/JPEGImages/{name}.jpg", encoded_image(0, (64, 48)))
                 archive.writestr(
                     f"BCCD/Annotations/{name}.xml", voc([("RBC", 1, 1, 20, 20, 0), ("WBC", 9, 9, 9, 9, 0)])
                 )
@@ -287,7 +287,7 @@ def test_bccd_from_its_archive(tmp_path):
 
 
 def drawn(number):
-    """A black picture of one to three bright rectangles of different classes that do not touch, and their boxes."""
+    """A black image of one to three bright rectangles of different classes that do not touch, and their boxes."""
     rng = np.random.default_rng(number)
     pixels, boxes, labels = np.zeros((60, 90, 3), np.uint8), [], []
     for label in range(rng.integers(1, 4)):
@@ -367,11 +367,11 @@ def test_shapes_lie_in_their_boxes():
         assert rows.max() - rows.min() + 1 >= bottom - top - 1 and columns.max() - columns.min() + 1 >= right - left - 1
 
 
-def test_predictions_come_back_to_the_picture(tmp_path):
+def test_predictions_come_back_to_the_image(tmp_path):
     prepare.prepare("boxed_shapes", data_dir=str(tmp_path))
     data = load_data(name="boxed_shapes", dir=str(tmp_path))
-    picture = transforms.decode(encoded_picture(0, (300, 100)), 3)
-    batch = data.examples([picture])
+    image = transforms.decode(encoded_image(0, (300, 100)), 3)
+    batch = data.examples([image])
     assert batch["image"].shape == (1, 24, 32, 3) and not batch["box_weight"].any()
     found = np.array([[0, 0, 32, 11], [16, 5.5, 99, 99]])  # 300 x 100 px are 32 x 11 px on the canvas
-    np.testing.assert_allclose(data.in_picture(found, (100, 300)), [[0, 0, 300, 100], [150, 50, 300, 100]])
+    np.testing.assert_allclose(data.in_image(found, (100, 300)), [[0, 0, 300, 100], [150, 50, 300, 100]])

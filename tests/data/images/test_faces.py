@@ -13,7 +13,7 @@ from research.data.images import faces, pairs
 from research.data.images.builders import casia_webface, extended_yale_b, orl_faces
 from research.data.images.spec import FaceDataSpec
 from tests import samples
-from tests.data.conftest import encoded_picture
+from tests.data.conftest import encoded_image
 
 YALE = ("A+000E+00", "A+005E-10", "A-035E+15", "A+085E-20", "A+110E+65", "A+000E+90", "A-010E+00", "A+050E-40", "A+0E0")
 
@@ -49,7 +49,7 @@ def paths(data, split):
     return {data.reference(split, index)["path"] for index in range(data.counts[split])}
 
 
-def test_orl_identification_has_five_pictures_for_test(tmp_path):
+def test_orl_identification_has_five_images_for_test(tmp_path):
     data = prepared("orl_faces/identification", write_orl(tmp_path / "orl"), tmp_path, gallery=True)
     assert data.counts == {"train": 160, "validation": 40, "test": 200} and data.num_classes == 40
     assert {path for path in paths(data, "test") if "/s7/" in path} == {f"orl_faces/s7/{n}.pgm" for n in range(6, 11)}
@@ -80,8 +80,8 @@ def test_orl_verification_never_trains_on_those_in_pairs(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("{0}s31/1.pgm,{0}s31/11.pgm,1\n", r"identities.csv, pair 1: there is no picture 'orl_faces/s31/11.pgm'"),
-    ("{0}s31/1.pgm,{0}s2/1.pgm,0\n", r"identities.csv, pair 1: there is no picture 'orl_faces/s2/1.pgm'"),
+    ("{0}s31/1.pgm,{0}s31/11.pgm,1\n", r"identities.csv, pair 1: there is no image 'orl_faces/s31/11.pgm'"),
+    ("{0}s31/1.pgm,{0}s2/1.pgm,0\n", r"identities.csv, pair 1: there is no image 'orl_faces/s2/1.pgm'"),
     ("{0}s31/1.pgm\n", r"identities.csv, line 1: 'orl_faces/s31/1.pgm' is not path1,path2,same"),
 ])  # fmt: skip
 def test_a_bad_pair_is_named(tmp_path, text, message):
@@ -90,7 +90,7 @@ def test_a_bad_pair_is_named(tmp_path, text, message):
 
 
 def test_missing_people_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"orl_faces.zip lacks the pictures of s39, s40"):
+    with pytest.raises(ValueError, match=r"orl_faces.zip lacks the images of s39, s40"):
         prepared("orl_faces/identification", write_orl(tmp_path / "orl", people=38), tmp_path)
 
 
@@ -104,7 +104,7 @@ def test_yale_b_knows_its_lights(tmp_path):
     with zipfile.ZipFile(folder / "CroppedYale_84x96.zip", "w") as archive:
         for person in extended_yale_b.ExtendedYaleB.people:
             for number, light in enumerate(YALE):
-                archive.writestr(name(person, light), encoded_picture([number], (84, 96)))
+                archive.writestr(name(person, light), encoded_image([number], (84, 96)))
     data = prepared("extended_yale_b/verification", folder, tmp_path)
     assert data.counts == {"train": 28 * 7, "validation": 28, "test": 80}
     assert data.columns == ("light",) and data.num_classes == 28
@@ -117,7 +117,7 @@ def write_people(root, names="abcd", count=3, split=""):
     for name in names:
         (root / split / name).mkdir(parents=True)
         for number in range(1, count + 1):
-            (root / split / name / f"{name}_{number:04}.jpg").write_bytes(encoded_picture([ord(name), number]))
+            (root / split / name / f"{name}_{number:04}.jpg").write_bytes(encoded_image([ord(name), number]))
     return root
 
 
@@ -145,7 +145,7 @@ def test_a_folder_with_pairs_and_labels(tmp_path):
     assert load_folder(root, tmp_path, validation_fraction=0.3).fingerprint != before
 
 
-def test_who_is_known_has_pictures_in_the_splits_before(tmp_path):
+def test_who_is_known_has_images_in_the_splits_before(tmp_path):
     root = write_people(tmp_path / "people", "abcdef", count=6)
     (root / "pairs.csv").write_text(2 * "e/e_0001.jpg,e/e_0002.jpg,1\ne/e_0003.jpg,f/f_0001.jpg,0\n")
     data = dataclasses.replace(load_folder(root, tmp_path, validation_fraction=0.3), gallery=True)
@@ -170,14 +170,14 @@ EVERYBODY += "c/c_0001.jpg,c/c_0002.jpg,1\nc/c_0001.jpg,d/d_0001.jpg,0\n"
 
 
 @pytest.mark.parametrize(("file", "text", "message"), [
-    ("pairs.csv", "a/a_0001.jpg,a/a_0009.jpg,1\n", r"pairs.csv, pair 1: there is no picture 'a/a_0009.jpg'"),
-    ("pairs.txt", "1 1\na 1 2\na 1 e 2\n", r"pairs.txt, pair 2: there is no picture 'e/e_0002.jpg'"),
+    ("pairs.csv", "a/a_0001.jpg,a/a_0009.jpg,1\n", r"pairs.csv, pair 1: there is no image 'a/a_0009.jpg'"),
+    ("pairs.txt", "1 1\na 1 2\na 1 e 2\n", r"pairs.txt, pair 2: there is no image 'e/e_0002.jpg'"),
     ("pairs.csv", EVERYBODY, r"people leaves nobody to train on"),
     ("pairs.csv", EVERYBODY[:56], r"pairs.csv: beside fold 0 there must be pairs of one person and of two"),
     ("pairs.csv", "\xff", r"pairs.csv, line 1: '\xff' is not path1,path2,same"),
     ("labels.csv", "person,age\na,7\nx,8\n", r"labels.csv, line 3: there is no person 'x'"),
-    ("labels.csv", "picture,age\na/1.jpg,8\n", r"labels.csv, line 2: there is no picture 'a/1.jpg'"),
-    ("labels.csv", "who,age\na,8\n", r"labels.csv, line 1 must be `picture,COLUMN"),
+    ("labels.csv", "image,age\na/1.jpg,8\n", r"labels.csv, line 2: there is no image 'a/1.jpg'"),
+    ("labels.csv", "who,age\na,8\n", r"labels.csv, line 1 must be `image,COLUMN"),
     ("labels.csv", "person,age\na\n", r"labels.csv, line 2 has 1 columns, the header 2"),
 ])  # fmt: skip
 def test_what_is_wrong_in_a_folder_is_named(tmp_path, file, text, message):
@@ -197,14 +197,14 @@ def test_casia_webface_is_tested_on_lfw(tmp_path, monkeypatch):
     assert paths(data, "validation") == {"a/a_0004.jpg", "a/a_0005.jpg"}
     assert data.pairs("test")[1] == pairs.ImagePair("x/x_0001.jpg", "y/y_0002.jpg", 0, 0)
     (root / "pairs.txt").write_text("1 1\nx 1 3\nx 1 a 2\n")
-    with pytest.raises(ValueError, match=r"pairs.txt, pair 2: there is no picture 'a/a_0002.jpg'"):
+    with pytest.raises(ValueError, match=r"pairs.txt, pair 2: there is no image 'a/a_0002.jpg'"):
         prepare.prepare("casia_webface", str(root), str(tmp_path / "again"))
     monkeypatch.setattr(casia_webface, "PEOPLE", 4)
     with pytest.raises(ValueError, match=r"holds the folders of 3 people; 4 are expected"):
         prepare.prepare("casia_webface", str(root), str(tmp_path / "once more"))
 
 
-def test_any_labelled_pictures_are_people(tmp_path):
+def test_any_labelled_images_are_people(tmp_path):
     data = load_folder(write_people(tmp_path / "people", count=10), tmp_path, validation_fraction=0.3)
     assert data.num_classes == 4 and data.columns == ()
     drawn = data.pairs("test")

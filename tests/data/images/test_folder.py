@@ -7,7 +7,7 @@ from research.data import prepare
 from research.data.images import classification
 from research.data.images.spec import ImageSpec
 from tests import samples
-from tests.data.conftest import encoded_picture
+from tests.data.conftest import encoded_image
 
 
 def write_folder(root, splits=("",), per_class=20):
@@ -17,9 +17,9 @@ def write_folder(root, splits=("",), per_class=20):
             folder.mkdir(parents=True)
             for number in range(per_class):
                 suffix, file_format = ("JPG", "JPEG") if number % 2 else ("png", "PNG")
-                encoded = encoded_picture([label, number, len(split)], (12 + number % 5, 10), file_format)
+                encoded = encoded_image([label, number, len(split)], (12 + number % 5, 10), file_format)
                 (folder / f"{number}.{suffix}").write_bytes(encoded)
-    (root / "notes.txt").write_text("not a picture")
+    (root / "notes.txt").write_text("not an image")
     return root
 
 
@@ -37,7 +37,7 @@ def test_a_folder_of_classes_is_a_data_set(tmp_path, load):
     batch = next(data.train_batches(0, 8))
     assert batch["image"].shape == (8, 8, 8, 3)
     seen = [data.prepared.source(split)[i]["image"] for split, n in data.counts.items() for i in range(n)]
-    assert len(set(seen)) == 40, "every picture is in one split"
+    assert len(set(seen)) == 40, "every image is in one split"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_it_is_prepared_once_and_again_when_it_changed(tmp_path, load, capsys):
     again = load(root)
     assert ": prepared in" not in capsys.readouterr().err
     assert again.fingerprint == first.fingerprint
-    (root / "cat/0.png").write_bytes(encoded_picture(77, (9, 9), "PNG"))
+    (root / "cat/0.png").write_bytes(encoded_image(77, (9, 9), "PNG"))
     assert load(root).fingerprint != first.fingerprint
 
 
@@ -75,9 +75,9 @@ def test_moved_and_touched_it_is_the_same_data(tmp_path, load):
     np.testing.assert_array_equal(left["image"], right["image"])
 
 
-def test_a_broken_picture_is_named_and_left_out_only_when_asked(tmp_path, load):
+def test_a_broken_image_is_named_and_left_out_only_when_asked(tmp_path, load):
     root = write_folder(tmp_path / "pets")
-    (root / "cat/3.JPG").write_bytes(encoded_picture(1)[:300])
+    (root / "cat/3.JPG").write_bytes(encoded_image(1)[:300])
     with pytest.raises(ValueError, match=f"{root}/cat/3.JPG cannot be decoded .*--skip_undecodable"):
         load(root)
     message = prepare.prepare(f"folder:{root}", data_dir=str(tmp_path / "data"), skip_undecodable=True)
@@ -85,7 +85,7 @@ def test_a_broken_picture_is_named_and_left_out_only_when_asked(tmp_path, load):
     assert sum(load(root).counts.values()) == 39
 
 
-def test_a_folder_without_pictures(tmp_path, load):
+def test_a_folder_without_images(tmp_path, load):
     (tmp_path / "empty/cat").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"only 1 folders \(cat\); it can hold class/image\.jpg"):
         load(tmp_path / "empty")

@@ -32,26 +32,26 @@ def test_view_2_of_lfw():
         pairs.read_view2("A 1 2\n", "pairs.txt")
 
 
-def test_a_missing_picture_is_named_with_the_file_and_the_entry():
-    with pytest.raises(ValueError, match=r"pairs.csv, pair 2: there is no picture 'c'; fix the entry or add the file"):
+def test_a_missing_image_is_named_with_the_file_and_the_entry():
+    with pytest.raises(ValueError, match=r"pairs.csv, pair 2: there is no image 'c'; fix the entry or add the file"):
         pairs.check([ImagePair("a", "b", 1, 0), ImagePair("a", "c", 0, 0)], {"a", "b"}, "pairs.csv")
     with pytest.raises(ValueError, match=r"pairs.csv holds no pairs"):
         pairs.check([], {"a"}, "pairs.csv")
 
 
 def test_all_pairs_are_drawn_where_they_are_few():
-    pictures = [(f"{person}{number}", person) for person in "abc" for number in range(3)]
-    drawn = pairs.draw(pictures)
-    assert drawn == pairs.draw(pictures[::-1])
+    images = [(f"{person}{number}", person) for person in "abc" for number in range(3)]
+    drawn = pairs.draw(images)
+    assert drawn == pairs.draw(images[::-1])
     names = {tuple(sorted(pair[:2])) for pair in drawn}
     assert len(names) == len(drawn) == 36
     assert all(pair.same == (pair.first[0] == pair.second[0]) for pair in drawn)
     assert sum(pair.same for pair in drawn) == 9
 
 
-def test_the_second_picture_is_one_of_the_gallery():
-    pictures, gallery = [("a0", "a"), ("b0", "b")], [("a1", "a"), ("a2", "a"), ("b1", "b")]
-    drawn = pairs.draw(pictures, gallery)
+def test_the_second_image_is_one_of_the_gallery():
+    images, gallery = [("a0", "a"), ("b0", "b")], [("a1", "a"), ("a2", "a"), ("b1", "b")]
+    drawn = pairs.draw(images, gallery)
     same = {pair[:2] for pair in drawn if pair.same}
     assert same == {("a0", "a1"), ("a0", "a2"), ("b0", "b1")}
     assert {pair[:2] for pair in drawn if not pair.same} == {("a0", "b1"), ("b0", "a1"), ("b0", "a2")}
@@ -59,9 +59,9 @@ def test_the_second_picture_is_one_of_the_gallery():
 
 def test_no_more_are_drawn_than_said_and_none_where_there_are_none(monkeypatch):
     monkeypatch.setattr(pairs, "DRAWN", 20)
-    pictures = [(f"{person}/{number}", str(person)) for person in range(30) for number in range(4)]
-    drawn = pairs.draw(pictures)
+    images = [(f"{person}/{number}", str(person)) for person in range(30) for number in range(4)]
+    drawn = pairs.draw(images)
     assert [sum(pair.same == kind for pair in drawn) for kind in (0, 1)] == [20, 20]
     assert {pair.fold for pair in drawn} == set(range(10))
-    with pytest.raises(ValueError, match=r"2 pictures give 0 pairs of one person and 1 of two"):
+    with pytest.raises(ValueError, match=r"2 images give 0 pairs of one person and 1 of two"):
         pairs.draw([("a", "a"), ("b", "b")])

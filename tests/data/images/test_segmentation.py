@@ -1,4 +1,4 @@
-"""Folders of pictures and masks, their bad entries, and what a batch of them holds."""
+"""Folders of images and masks, their bad entries, and what a batch of them holds."""
 
 import dataclasses
 import io
@@ -12,7 +12,7 @@ from research.data import prepare
 from research.data.images import segmentation
 from research.data.images.builders import camvid, mask_folder
 from tests import samples
-from tests.data.conftest import encoded_picture
+from tests.data.conftest import encoded_image
 
 
 def png(pixels, mode=None):
@@ -27,7 +27,7 @@ def write_pairs(root, split="", count=10, size=(12, 16), classes="ground\ncar\t#
         (root / split / part).mkdir(parents=True)
     for number in range(count):
         mask = np.random.default_rng(number).choice([0, 1, 255], size)
-        (root / split / f"images/{number}.jpg").write_bytes(encoded_picture(number, size[::-1]))
+        (root / split / f"images/{number}.jpg").write_bytes(encoded_image(number, size[::-1]))
         (root / split / f"masks/{number}.png").write_bytes(png(mask))
     (root / "classes.txt").write_text(classes)
     return root
@@ -54,7 +54,7 @@ def test_a_folder_is_a_data_set(tmp_path, load):
     np.testing.assert_array_equal(batch["weight"], [1, 0])
 
 
-def test_folders_of_splits_with_pictures_of_several_sizes(tmp_path, load):
+def test_folders_of_splits_with_images_of_several_sizes(tmp_path, load):
     root = write_pairs(tmp_path / "own", "train")
     write_pairs(root, "val", count=2, size=(20, 10))
     write_pairs(root, "test", count=3, size=(10, 30))
@@ -89,7 +89,7 @@ def break_mask(root, content):
 BAD_MASKS = {
     "another size": (png(np.zeros((12, 17))), "3.jpg is 16 x 12 px, but its mask .*masks/3.png is 17 x 12 px"),
     "a class too many": (png(np.full((12, 16), 2)), "masks/3.png, which holds the number 2; the 2 classes are 0 to 1"),
-    "colours": (encoded_picture(0, (16, 12)), "masks/3.png, which has the channels RGB, where one channel"),
+    "colours": (encoded_image(0, (16, 12)), "masks/3.png, which has the channels RGB, where one channel"),
     "broken": (png(np.zeros((12, 16)))[:40], r"masks/3.png, which cannot be decoded \("),
 }
 
@@ -107,7 +107,7 @@ def test_a_bad_mask_is_named(tmp_path, load, content, message):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("masks/3.png", "images/3.jpg is a picture without mask .*masks/3"),
+        ("masks/3.png", "images/3.jpg is an image without mask .*masks/3"),
         ("images/3.jpg", "masks/3.png is a mask without image .*images/3"),
         ("classes.txt", "classes.txt is missing; it names class 0, 1"),
     ],
@@ -140,7 +140,7 @@ def test_cityscapes_is_such_a_folder(tmp_path, load):
     for split, count in {"train": 10, "val": 2}.items():
         for number in range(count):
             for folder, name, encoded in (
-                ("leftImg8bit", "leftImg8bit", encoded_picture(number, (16, 8), "PNG")),
+                ("leftImg8bit", "leftImg8bit", encoded_image(number, (16, 8), "PNG")),
                 # Train's masks hold labelIds: road, car, and a number that is no class of the benchmark.
                 *([("gtFine", "gtFine_labelIds", png(np.tile([7, 26, 4, 0], (8, 4))))] if split == "train" else []),
                 *([("gtFine", "gtFine_labelTrainIds", png(np.full((8, 16), 18)))] if split == "val" else []),
@@ -160,8 +160,8 @@ def test_camvid_from_its_archive(tmp_path):
         for split, count in {"train": 3, "val": 1, "test": 2}.items():
             pairs = [(f"{split}/{n}.jpg", f"{split}annot/{n}.png") for n in range(count)]
             archive.writestr(f"{split}.txt", "".join(f"{a} {b}\n" for a, b in pairs))
-            for number, (picture, mask) in enumerate(pairs):
-                archive.writestr(picture, encoded_picture(number, (240, 180)))
+            for number, (image, mask) in enumerate(pairs):
+                archive.writestr(image, encoded_image(number, (240, 180)))
                 archive.writestr(mask, png(np.tile(np.arange(12).repeat(15)[:, None], 240)))
     message = prepare.prepare("camvid", manual_dir=str(tmp_path), data_dir=str(tmp_path / "data"))
     assert "train 3, validation 1, test 2" in message and message.count("9.1%") == 11, "shares without void"

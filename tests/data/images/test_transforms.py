@@ -13,7 +13,7 @@ def rng():
 
 
 @pytest.fixture
-def picture():
+def sample():
     """40 x 30 px (width, height), every pixel different, with texture in the blue channel."""
     y, x = np.mgrid[:30, :40]
     return Image.fromarray(np.stack([x * 6, y * 8, x * y * 37 % 256], -1).astype(np.uint8))
@@ -27,39 +27,39 @@ def encode(image, file_format="PNG"):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "LA"])
 @pytest.mark.parametrize(("channels", "expected"), [(1, "L"), (3, "RGB")])
-def test_any_kind_of_picture_gets_the_channels_asked_for(picture, mode, channels, expected):
-    image = transforms.decode(encode(picture.convert(mode)), channels)
+def test_any_kind_of_image_gets_the_channels_asked_for(sample, mode, channels, expected):
+    image = transforms.decode(encode(sample.convert(mode)), channels)
     assert (image.mode, image.size) == (expected, (40, 30))
 
 
-def test_cmyk_jpeg(picture):
-    image = transforms.decode(encode(picture.convert("CMYK"), "JPEG"), 3)
-    assert np.abs(np.asarray(image, int) - np.asarray(picture, int))[..., :2].mean() < 30  # not its negative
+def test_cmyk_jpeg(sample):
+    image = transforms.decode(encode(sample.convert("CMYK"), "JPEG"), 3)
+    assert np.abs(np.asarray(image, int) - np.asarray(sample, int))[..., :2].mean() < 30  # not its negative
 
 
-def test_evaluation_resizes_the_shorter_side_and_crops_the_centre(picture):
-    example = {"image": encode(picture), "label": 3}
+def test_evaluation_resizes_the_shorter_side_and_crops_the_centre(sample):
+    example = {"image": encode(sample), "label": 3}
     whole = transforms.EvalImageTransform(size=30, resize=30, channels=3)(example)
-    np.testing.assert_array_equal(whole["image"], np.asarray(picture)[:, 5:35])
+    np.testing.assert_array_equal(whole["image"], np.asarray(sample)[:, 5:35])
     assert whole["label"] == 3
     assert whole["label"].dtype == np.int32
-    assert transforms.resize_shorter(picture, 60).size == (80, 60)
-    assert transforms.resize_shorter(picture.rotate(90, expand=True), 15).size == (15, 20)
+    assert transforms.resize_shorter(sample, 60).size == (80, 60)
+    assert transforms.resize_shorter(sample.rotate(90, expand=True), 15).size == (15, 20)
     assert transforms.EvalImageTransform(size=24, resize=60, channels=3)(example)["image"].shape == (24, 24, 3)
     assert transforms.EvalImageTransform(size=24, resize=24, channels=1)(example)["image"].shape == (24, 24, 1)
 
 
-def test_padded_crop_is_a_window_of_the_framed_picture(picture, rng):
-    square = picture.crop((0, 0, 30, 30))
+def test_padded_crop_is_a_window_of_the_framed_image(sample, rng):
+    square = sample.crop((0, 0, 30, 30))
     framed = np.pad(np.asarray(square), ((4, 4), (4, 4), (0, 0)))
     windows = [framed[top : top + 30, left : left + 30].tobytes() for top in range(9) for left in range(9)]
     drawn = [windows.index(np.asarray(transforms.random_crop(square, 30, rng, pad=4)).tobytes()) for _ in range(600)]
     assert len(set(drawn)) == 81, "every position occurs"
 
 
-def test_random_crop_stays_inside(picture, rng):
-    tops = {transforms.random_crop(picture, 20, rng).getpixel((0, 0)) for _ in range(3000)}
-    assert tops == {picture.getpixel((x, y)) for x in range(21) for y in range(11)}
+def test_random_crop_stays_inside(sample, rng):
+    tops = {transforms.random_crop(sample, 20, rng).getpixel((0, 0)) for _ in range(3000)}
+    assert tops == {sample.getpixel((x, y)) for x in range(21) for y in range(11)}
 
 
 def test_inception_crop_covers_the_stated_areas_and_ratios(rng, monkeypatch):
@@ -83,7 +83,7 @@ def test_inception_crop_covers_the_stated_areas_and_ratios(rng, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic"])
-def test_inception_crop_resizes_as_the_config_says(picture, monkeypatch, name):
+def test_inception_crop_resizes_as_the_config_says(sample, monkeypatch, name):
     resize, calls = Image.Image.resize, []
 
     def recorded(self, size, resampling, box):
@@ -92,7 +92,7 @@ def test_inception_crop_resizes_as_the_config_says(picture, monkeypatch, name):
 
     monkeypatch.setattr(Image.Image, "resize", recorded)
     train = transforms.TrainImageTransform(size=16, resize=16, channels=3, crop="inception", interpolation=name)
-    train({"image": encode(picture), "label": 0}, np.random.default_rng(5))
+    train({"image": encode(sample), "label": 0}, np.random.default_rng(5))
     assert calls == [Image.Resampling[name.upper()]]
 
 
@@ -100,9 +100,9 @@ def test_inception_crop_of_a_strip_falls_back_to_the_centre(rng):
     assert transforms.inception_crop(Image.new("RGB", (500, 4)), 32, rng).size == (32, 32)
 
 
-def test_flip_happens_to_half_of_the_pictures(picture, rng):
+def test_flip_happens_to_half_of_the_images(sample, rng):
     train = transforms.TrainImageTransform(size=30, resize=30, channels=3, flip=True)
-    example = {"image": encode(picture), "label": 0}
+    example = {"image": encode(sample), "label": 0}
     plain = transforms.EvalImageTransform(size=30, resize=30, channels=3)(example)["image"]
     drawn = [train(example, rng)["image"] for _ in range(200)]
     flipped = sum(np.array_equal(image, plain[:, ::-1]) for image in drawn)
@@ -134,8 +134,8 @@ def test_affine_moves_rotates_and_scales_about_the_centre():
 
 @pytest.mark.parametrize("operation", randaugment.OPERATIONS)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_randaugment_keeps_the_geometry_and_only_identity_leaves_the_picture(picture, operation, mode):
-    image = picture.convert(mode)
+def test_randaugment_keeps_the_geometry_and_only_identity_leaves_the_image(sample, operation, mode):
+    image = sample.convert(mode)
     results = [randaugment.operate(image, operation, strength=1.0, sign=sign) for sign in (-1, 1)]
     assert all((result.size, result.mode) == (image.size, mode) for result in results)
     unchanged = operation == "identity" or (operation == "color" and mode == "L")
@@ -143,9 +143,9 @@ def test_randaugment_keeps_the_geometry_and_only_identity_leaves_the_picture(pic
 
 
 @pytest.mark.parametrize("operation", sorted(set(randaugment.OPERATIONS) - {"autocontrast", "equalize"}))
-def test_randaugment_of_no_strength_does_nothing(picture, operation):
-    result = randaugment.operate(picture, operation, strength=0.0, sign=1)
-    assert np.abs(np.asarray(result, int) - np.asarray(picture, int)).max() <= 1
+def test_randaugment_of_no_strength_does_nothing(sample, operation):
+    result = randaugment.operate(sample, operation, strength=0.0, sign=1)
+    assert np.abs(np.asarray(result, int) - np.asarray(sample, int)).max() <= 1
 
 
 def test_randaugment_strengths_reach_autoaugments_ranges():
@@ -158,20 +158,20 @@ def test_randaugment_strengths_reach_autoaugments_ranges():
     assert randaugment.operate(grey, "brightness", 2.8, -1).getpixel((0, 0)) == 0, "beyond the range, not below black"
 
 
-def test_randaugment_is_a_function_of_the_generator(picture):
-    draw = lambda seed: randaugment.apply(picture, 2, 9, np.random.default_rng(seed)).tobytes()
+def test_randaugment_is_a_function_of_the_generator(sample):
+    draw = lambda seed: randaugment.apply(sample, 2, 9, np.random.default_rng(seed)).tobytes()
     assert draw(1) == draw(1)
     assert len({draw(seed) for seed in range(20)}) > 10
-    assert randaugment.apply(picture, 0, 9, np.random.default_rng(0)) is picture
+    assert randaugment.apply(sample, 0, 9, np.random.default_rng(0)) is sample
 
 
-def test_squeezed_pictures_keep_their_edges(picture):
-    example = {"image": encode(picture), "label": 3}
+def test_squeezed_images_keep_their_edges(sample):
+    example = {"image": encode(sample), "label": 3}
     seen = transforms.EvalImageTransform(size=20, resize=20, channels=3, squeeze=True)(example)["image"]
-    np.testing.assert_array_equal(seen, np.asarray(picture.resize((20, 20), Image.Resampling.BILINEAR)))
+    np.testing.assert_array_equal(seen, np.asarray(sample.resize((20, 20), Image.Resampling.BILINEAR)))
 
 
-def test_equalised_pictures_do_not_depend_on_how_they_were_lit(rng):
+def test_equalised_images_do_not_depend_on_how_they_were_lit(rng):
     pixels = rng.permutation(np.arange(4096) // 64).reshape(64, 64).astype(np.uint8)
     settings = {"size": 64, "resize": 64, "channels": 1, "lighting": "equalised"}
     bright, dim = (
@@ -206,8 +206,8 @@ def test_local_contrast_is_that_of_tan_and_triggs(rng):
     np.testing.assert_allclose(np.asarray(transforms.local_contrast(Image.fromarray(pixels))), expected, atol=0.6)
 
 
-def test_local_contrast_leaves_slow_light_alone(picture):
-    grey = np.asarray(picture.convert("L").resize((64, 64), Image.Resampling.BICUBIC), float)
+def test_local_contrast_leaves_slow_light_alone(sample):
+    grey = np.asarray(sample.convert("L").resize((64, 64), Image.Resampling.BICUBIC), float)
     light = np.linspace(0.3, 1.0, 64)[:, None] * np.linspace(1.0, 0.5, 64)
     lit, unlit = (
         np.asarray(transforms.local_contrast(Image.fromarray(each.round().astype(np.uint8))), float)
@@ -218,21 +218,21 @@ def test_local_contrast_leaves_slow_light_alone(picture):
     assert np.corrcoef(lit[inner].ravel(), unlit[inner].ravel())[0, 1] > 0.97
 
 
-def test_local_contrast_works_on_each_channel_and_finds_none_in_one_colour(picture):
-    apart = [np.asarray(transforms.local_contrast(band)) for band in picture.split()]
-    np.testing.assert_array_equal(np.asarray(transforms.local_contrast(picture)), np.stack(apart, -1))
+def test_local_contrast_works_on_each_channel_and_finds_none_in_one_colour(sample):
+    apart = [np.asarray(transforms.local_contrast(band)) for band in sample.split()]
+    np.testing.assert_array_equal(np.asarray(transforms.local_contrast(sample)), np.stack(apart, -1))
     flat = np.asarray(transforms.local_contrast(Image.new("L", (9, 7), 40)))
     assert flat.shape == (7, 9) and (np.abs(flat - 127.5) < 1).all()
 
 
-def test_light_changes_gain_and_spread_within_the_limits(picture, rng):
-    pixels = np.asarray(picture, float)
-    seen = [np.asarray(transforms.random_light(picture, 0.2, 0.0, rng), float) for _ in range(50)]
+def test_light_changes_gain_and_spread_within_the_limits(sample, rng):
+    pixels = np.asarray(sample, float)
+    seen = [np.asarray(transforms.random_light(sample, 0.2, 0.0, rng), float) for _ in range(50)]
     gains = [(each.sum() / pixels.sum()) for each in seen if each.max() < 255]
     assert 0.79 < min(gains) < 0.9 and max(gains) < 1.21
     inner = np.abs(pixels - pixels.mean()) < 40  # where nothing is clipped
     spreads = [
-        (np.asarray(transforms.random_light(picture, 0.0, 0.3, rng), float) - pixels.mean())[inner].std()
+        (np.asarray(transforms.random_light(sample, 0.0, 0.3, rng), float) - pixels.mean())[inner].std()
         for _ in range(50)
     ]
     spreads = np.array(spreads) / pixels[inner].std()

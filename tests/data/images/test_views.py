@@ -6,7 +6,7 @@ from PIL import Image
 
 from research.data.images import views
 
-SIZE, BOX = (60, 80), (22, 15, 50, 40)  # of the picture; left, top, right, bottom of what is drawn in it
+SIZE, BOX = (60, 80), (22, 15, 50, 40)  # of the image; left, top, right, bottom of what is drawn in it
 
 
 @pytest.fixture
@@ -28,15 +28,15 @@ def found(mask):
 
 
 def test_a_drawn_box_is_found_where_the_view_says(mask, rng):
-    picture, seen = Image.fromarray(mask * 200), 0
+    image, seen = Image.fromarray(mask * 200), 0
     for _ in range(200):
         canvas = (int(rng.integers(40, 90)), int(rng.integers(40, 90)))
         view = views.drawn(SIZE, canvas, (0.5, 2.0), flip=True, rng=rng, upside_down=True)
         moved = view.boxes(np.array([BOX], float), SIZE)[0]
         placed = view.mask(mask)
         assert placed.shape == canvas
-        # Where the picture is bright there is the box, and void is where it is not at all.
-        bright = np.asarray(view.picture(picture, (255,)))
+        # Where the image is bright there is the box, and void is where it is not at all.
+        bright = np.asarray(view.image(image, (255,)))
         assert ((bright > 150) == (placed > 0)).mean() > 0.93
         assert (bright[placed == views.VOID] == 255).all()
         if (placed == 1).sum() > 0 and (moved.clip(0, [canvas[1], canvas[0]] * 2) == moved).all():
@@ -52,13 +52,13 @@ def test_boxes_come_back(rng):
         np.testing.assert_allclose(view.back(view.boxes(boxes, SIZE), SIZE), boxes, atol=1e-9)
 
 
-def test_a_view_without_changes_is_the_picture(mask):
+def test_a_view_without_changes_is_the_image(mask):
     view = views.corner(SIZE, SIZE)
     np.testing.assert_array_equal(view.mask(mask), mask)
     np.testing.assert_array_equal(view.boxes(np.array([BOX]), SIZE), [BOX])
 
 
-def test_a_picture_is_fitted_at_its_own_ratio():
+def test_an_image_is_fitted_at_its_own_ratio():
     assert views.fitted((60, 80), (30, 30)).resized == (22, 30)
     assert views.fitted((60, 80), (120, 400)).resized == (120, 160)
     assert views.fitted((1, 999), (8, 8)).resized == (1, 8)

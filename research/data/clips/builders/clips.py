@@ -1,4 +1,4 @@
-"""What our builders of labelled clips share: a clip is a sequence of pictures, kept as bytes and checked once."""
+"""What our builders of labelled clips share: a clip is a sequence of images, kept as bytes and checked once."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from research.measure import progress
 
 
 class Clip(NamedTuple):
-    """A clip as encoded pictures in their order. The stored order hashes `name`, which names it to a person, too."""
+    """A clip as encoded images in their order. The stored order hashes `name`, which names it to a person, too."""
 
     name: str
     frames: Sequence[bytes]
@@ -23,7 +23,7 @@ class Clip(NamedTuple):
 class ClipBuilder(OwnBuilder, skip_registration=True):
     """A TFDS builder of `frames`, a `label` and the `clip` that they are, prepared without TensorFlow.
 
-    `archives`, `skip_undecodable` and `skipped` are as in PictureBuilder; `warnings` name
+    `archives`, `skip_undecodable` and `skipped` are as in ImageBuilder; `warnings` name
     clips that are used though they are damaged.
     """
 

@@ -15,7 +15,7 @@ ARCHIVE = "BCCD.zip"
 
 
 class BccdVoc(BoxBuilder, skip_registration=True):
-    """Splits of 205 / 87 / 72 pictures, as in its ImageSets."""
+    """Splits of 205 / 87 / 72 images, as in its ImageSets."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{ARCHIVE}, as experiments/detection/README.md describes it"
     archives = (ARCHIVE,)
@@ -24,16 +24,16 @@ class BccdVoc(BoxBuilder, skip_registration=True):
     def _split_generators(self, dl_manager):
         archive = Path(dl_manager.manual_dir) / ARCHIVE
         parts = {"train": "train", "validation": "val", "test": "test"}
-        return {split: self._generate_examples(split, _pictures(archive, part)) for split, part in parts.items()}
+        return {split: self._generate_examples(split, _images(archive, part)) for split, part in parts.items()}
 
 
-def _pictures(archive: Path, part: str) -> Iterator[Boxed]:
+def _images(archive: Path, part: str) -> Iterator[Boxed]:
     with damage_named(archive), zipfile.ZipFile(archive) as members:
         known = set(members.namelist())
         for name in members.read(f"BCCD/ImageSets/Main/{part}.txt").decode().split():
-            picture, annotation = f"BCCD/JPEGImages/{name}.jpg", f"BCCD/Annotations/{name}.xml"
-            for member in (picture, annotation):
+            image, annotation = f"BCCD/JPEGImages/{name}.jpg", f"BCCD/Annotations/{name}.xml"
+            for member in (image, annotation):
                 if member not in known:
                     raise ValueError(f"{archive} names {name} in {part}.txt, but has no {member}; fetch it again")
             _, objects, size = voc.parse(members.read(annotation), f"{archive}/{annotation}")
-            yield Boxed(archive, picture, members.read(picture), objects, annotation, size)
+            yield Boxed(archive, image, members.read(image), objects, annotation, size)

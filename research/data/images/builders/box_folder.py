@@ -33,7 +33,7 @@ UNUSED = "images that nothing annotates or lists"
 class Annotated(NamedTuple):
     """An image, its objects, and the file that says so."""
 
-    picture: Path
+    image: Path
     objects: Sequence[Object]
     annotation: Path
     size: Size | None  # as the file says, where it does
@@ -57,8 +57,8 @@ class BoxFolder(BoxBuilder, skip_registration=True):
         root = Path(path).expanduser().resolve()
         splits, class_names = find(root)
         files = {
-            split: sorted({file for each in pictures for file in (each.picture, each.annotation)})
-            for split, pictures in splits.items()
+            split: sorted({file for each in images for file in (each.image, each.annotation)})
+            for split, images in splits.items()
         }
         config = tfds.core.BuilderConfig(name=folder.digest(root, files), description=f"The folder {root}.")
         return cls(root, splits, class_names, config=config, data_dir=data_dir, file_format="array_record")
@@ -79,8 +79,8 @@ def find(root: Path) -> tuple[Found, list[str]]:
     """The images of each split, and the names of the classes."""
     files = _coco_files(root)
     splits, names = _find_coco(root, files) if files else _find_voc(root)
-    for split, pictures in splits.items():
-        if not pictures:
+    for split, images in splits.items():
+        if not images:
             what = str(files[split]) if files else f"{root}, where NAME.xml beside images is expected,"
             raise ValueError(f"{what} holds no annotations for {split}")
     if not names:
@@ -91,29 +91,29 @@ def find(root: Path) -> tuple[Found, list[str]]:
 
 def _check_once(splits: Found) -> None:
     """Raises ValueError for an image with two entries in a split, or in train and another split."""
-    trained = {each.picture: each.annotation for each in splits.get("train", ())}
+    trained = {each.image: each.annotation for each in splits.get("train", ())}
     for split, images in splits.items():
         seen = {}
         for each in images:
-            if each.picture in seen:
-                files = " and ".join(dict.fromkeys(map(str, (seen[each.picture], each.annotation))))
-                raise ValueError(f"{files}: there are two entries for the image {each.picture}; keep one")
-            if split != "train" and each.picture in trained:
-                raise ValueError(f"{each.picture} is in train and in {split}; keep it in one of them")
-            seen[each.picture] = each.annotation
+            if each.image in seen:
+                files = " and ".join(dict.fromkeys(map(str, (seen[each.image], each.annotation))))
+                raise ValueError(f"{files}: there are two entries for the image {each.image}; keep one")
+            if split != "train" and each.image in trained:
+                raise ValueError(f"{each.image} is in train and in {split}; keep it in one of them")
+            seen[each.image] = each.annotation
 
 
-def read(root: Path, pictures: Sequence[Annotated]) -> Iterator[Boxed]:
+def read(root: Path, images: Sequence[Annotated]) -> Iterator[Boxed]:
     """The bytes of each image."""
-    for each in pictures:
-        member, annotation = (str(file.relative_to(root)) for file in (each.picture, each.annotation))
-        yield Boxed(root, member, each.picture.read_bytes(), each.objects, annotation, each.size)
+    for each in images:
+        member, annotation = (str(file.relative_to(root)) for file in (each.image, each.annotation))
+        yield Boxed(root, member, each.image.read_bytes(), each.objects, annotation, each.size)
 
 
 def _unused(root: Path, splits: Mapping[str, Sequence[Annotated]]) -> list[Path]:
     """Images beside those that are used, or where some may be expected, that nothing annotates or lists."""
-    used = {each.picture for pictures in splits.values() for each in pictures}
-    places = {picture.parent for picture in used} | {root / name for name in IMAGES}
+    used = {each.image for images in splits.values() for each in images}
+    places = {image.parent for image in used} | {root / name for name in IMAGES}
     found = {file for place in (*places, *folder.split_folders(root).values()) for file in _image_files(place)}
     return sorted(file.relative_to(root) for file in found - used)
 
@@ -154,7 +154,7 @@ def _voc_places(root: Path) -> dict[str, Path]:
 
 def _find_voc(root: Path) -> tuple[Found, list[str]]:
     splits = _voc_splits(root)
-    return splits, sorted({each.name for pictures in splits.values() for one in pictures for each in one.objects})
+    return splits, sorted({each.name for images in splits.values() for one in images for each in one.objects})
 
 
 def _voc_splits(root: Path) -> Found:
@@ -163,7 +163,7 @@ def _voc_splits(root: Path) -> Found:
         return {split: _all_annotated(_xml_files(place), place) for split, place in _voc_places(root).items()}
     place = next((root / name for name in IMAGES if (root / name).is_dir()), None)
     if place is None:
-        raise ValueError(f"{annotations} has no pictures beside it; expected {root}/JPEGImages or {root}/images")
+        raise ValueError(f"{annotations} has no images beside it; expected {root}/JPEGImages or {root}/images")
     lists = _voc_lists(root / "ImageSets/Main")
     if not lists:
         return {"train": _all_annotated(_xml_files(annotations), place)}
@@ -211,7 +211,7 @@ def _annotated(file: Path, by_stem: Mapping[str, Sequence[Path]]) -> Annotated:
     if len(found) > 1:  # which differ in their endings
         found = [each for each in found if each.name == name.name] or found
     if not found:
-        raise ValueError(f"{file} is an annotation without its picture {content.file_name or file.stem}")
+        raise ValueError(f"{file} is an annotation without its image {content.file_name or file.stem}")
     if len(found) > 1:
         raise ValueError(f"{file} is an annotation of {found[0].name} or {found[1].name}; keep one of them")
     return Annotated(found[0], content.objects, file, content.size)
@@ -260,7 +260,7 @@ def _find_coco(root: Path, files: Mapping[str, Path]) -> tuple[Found, list[str]]
             Annotated(_coco_image(each.file_name, places, root, file), each.objects, file, each.size)
             for each in content.images
         ]
-    used = {each.name for pictures in found.values() for one in pictures for each in one.objects}
+    used = {each.name for images in found.values() for one in images for each in one.objects}
     # Files may number the same classes in different ways, or one class twice.
     return found, list(dict.fromkeys(name for *_, name in sorted(named) if name in used))
 

@@ -34,7 +34,7 @@ class Object(NamedTuple):
 
 
 class Boxed(NamedTuple):
-    """The bytes of a picture and its objects. The stored order hashes `member`, which is kept as its name."""
+    """The bytes of an image and its objects. The stored order hashes `member`, which is kept as its name."""
 
     archive: Path | str
     member: str
@@ -45,7 +45,7 @@ class Boxed(NamedTuple):
 
     @property
     def path(self) -> str:
-        """What names the picture to a person."""
+        """What names the image to a person."""
         return f"{self.archive}/{self.member}"
 
 
@@ -55,7 +55,7 @@ class BoxBuilder(ImageBuilder, skip_registration=True):
     class_names: Sequence[str] = ()
 
     def __init__(self, **kwargs):
-        self._lock = threading.Lock()  # pictures are checked in threads
+        self._lock = threading.Lock()  # images are checked in threads
         super().__init__(**kwargs)
 
     def _info(self):
@@ -75,58 +75,58 @@ class BoxBuilder(ImageBuilder, skip_registration=True):
             builder=self, description=__doc__, features=tfds.features.FeaturesDict(features), metadata=metadata
         )
 
-    def example(self, picture: Boxed) -> dict[str, Any]:
-        """See PictureBuilder."""
-        objects = _upright(picture, self._size(picture)) if _is_turned(picture) else picture.objects
+    def example(self, image: Boxed) -> dict[str, Any]:
+        """See ImageBuilder."""
+        objects = _upright(image, self._size(image)) if _is_turned(image) else image.objects
         boxes = _boxes(objects)
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         given = np.array([each.area for each in objects], np.float32)
         number = {name: index for index, name in enumerate(self.class_names)}
         return {
-            "image": picture.encoded,
+            "image": image.encoded,
             "boxes": boxes.astype(np.float32),
             "labels": np.array([number[each.name] for each in objects], np.int64),
             "crowd": np.array([each.crowd for each in objects], np.int64),
             "areas": np.where(given > 0, given, areas).astype(np.float32),
-            "name": picture.member,
+            "name": image.member,
         }
 
-    def problem(self, picture: Boxed) -> str | None:
-        """See PictureBuilder: a class that is not known is one, and an annotation of another size."""
+    def problem(self, image: Boxed) -> str | None:
+        """See ImageBuilder: a class that is not known is one, and an annotation of another size."""
         try:
-            size = self._size(picture)
+            size = self._size(image)
         except ValueError as error:
             return str(error)
-        if picture.size not in (None, size) and not (_is_turned(picture) and picture.size == size[::-1]):
-            (height, width), (said_height, said_width) = size, picture.size
+        if image.size not in (None, size) and not (_is_turned(image) and image.size == size[::-1]):
+            (height, width), (said_height, said_width) = size, image.size
             return (
-                f"is {width} x {height} px, but {picture.annotation} says {said_width} x {said_height}, so its boxes "
+                f"is {width} x {height} px, but {image.annotation} says {said_width} x {said_height}, so its boxes "
                 "would lie elsewhere"
             )
-        for each in picture.objects:
+        for each in image.objects:
             if each.name not in self.class_names:
                 known = ", ".join(self.class_names)
-                return f"has an object {each.name!r} in {picture.annotation}; the classes are {known}"
-        self._note(picture, size)
+                return f"has an object {each.name!r} in {image.annotation}; the classes are {known}"
+        self._note(image, size)
         return None
 
-    def _size(self, picture: Boxed) -> Size:
-        return size_of(transforms.decode(picture.encoded, self.channels))
+    def _size(self, image: Boxed) -> Size:
+        return size_of(transforms.decode(image.encoded, self.channels))
 
-    def _note(self, picture: Boxed, size: Size) -> None:
+    def _note(self, image: Boxed, size: Size) -> None:
         with self._lock:
             metadata = self.info.metadata
-            metadata["most"] = max(metadata["most"], len(picture.objects))
-            metadata["boxes"] += len(picture.objects)
-            metadata["crowds"] += sum(each.crowd for each in picture.objects)
-            metadata["negatives"] += not picture.objects
-            metadata["turned"] += image_files.orientation(picture.encoded) != 1
-            objects = _upright(picture, size)
+            metadata["most"] = max(metadata["most"], len(image.objects))
+            metadata["boxes"] += len(image.objects)
+            metadata["crowds"] += sum(each.crowd for each in image.objects)
+            metadata["negatives"] += not image.objects
+            metadata["turned"] += image_files.orientation(image.encoded) != 1
+            objects = _upright(image, size)
             found = bad(_boxes(objects), size)
             for kind, wrong in zip(("empty", "outside"), found, strict=True):
                 for index in np.flatnonzero(wrong):
                     box = ", ".join(f"{side:g}" for side in objects[int(index)].box)
-                    metadata["bad"][kind].append(f"{picture.annotation} [{box}]")
+                    metadata["bad"][kind].append(f"{image.annotation} [{box}]")
 
     def summary(self) -> str:
         """How many boxes there are, which of them are bad, and what became of the images."""
@@ -149,7 +149,7 @@ def _some(entries: Sequence[str]) -> str:
 
 
 def bad(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Of boxes [count, 4] in a picture of `size`: which are empty or inverted there, and which others reach outside."""
+    """Of boxes [count, 4] in an image of `size`: which are empty or inverted there, and which others reach outside."""
     boxes = boxes.reshape(-1, 4)
     limits = np.array([size[1], size[0]] * 2)
     clipped = boxes.clip(0, limits)
@@ -161,21 +161,21 @@ def _boxes(objects: Sequence[Object]) -> np.ndarray:
     return np.array([each.box for each in objects], np.float64).reshape(-1, 4)
 
 
-def _is_turned(picture: Boxed) -> bool:
+def _is_turned(image: Boxed) -> bool:
     """Whether height and width are exchanged between the image as stored and as shown, and its boxes may tell which."""
-    return picture.size is not None and image_files.orientation(picture.encoded) >= 5
+    return image.size is not None and image_files.orientation(image.encoded) >= 5
 
 
-def _upright(picture: Boxed, size: Size) -> Sequence[Object]:
+def _upright(image: Boxed, size: Size) -> Sequence[Object]:
     """The objects in the frame of the upright image, which is of `size`."""
-    if picture.size in (None, size):
-        return picture.objects
+    if image.size in (None, size):
+        return image.objects
     height, width = size
     mirrored_x, mirrored_y = {5: (False, False), 6: (True, False), 7: (True, True), 8: (False, True)}[
-        image_files.orientation(picture.encoded)
+        image_files.orientation(image.encoded)
     ]
     moved = []
-    for each in picture.objects:
+    for each in image.objects:
         top, left, bottom, right = each.box  # the stored x is the upright y
         left, right = (width - right, width - left) if mirrored_x else (left, right)
         top, bottom = (height - bottom, height - top) if mirrored_y else (top, bottom)

@@ -1,6 +1,6 @@
 """CamVid with the 11 classes of SegNet, 240 x 180 px (Brostow et al. 2009; Badrinarayanan et al. 2017).
 
-Reads camvid_240x180.zip: pictures `SPLIT/NAME.jpg`, masks `SPLITannot/NAME.png`, and `SPLIT.txt` with a pair of them on
+Reads camvid_240x180.zip: images `SPLIT/NAME.jpg`, masks `SPLITannot/NAME.png`, and `SPLIT.txt` with a pair of them on
 every line, for the splits train, val and test.
 """
 
@@ -39,8 +39,8 @@ def _pairs(archive: Path, part: str) -> Iterator[MaskedImage]:
     with damage_named(archive), zipfile.ZipFile(archive) as members:
         known = set(members.namelist())
         for line in members.read(f"{part}.txt").decode().splitlines():
-            picture, mask = line.split()
-            for name in (picture, mask):
+            image, mask = line.split()
+            for name in (image, mask):
                 if name not in known:
                     raise ValueError(f"{archive}/{part}.txt names {name}, which is not in the archive; fetch it again")
-            yield MaskedImage(archive, picture, members.read(picture), members.read(mask), f"{archive}/{mask}")
+            yield MaskedImage(archive, image, members.read(image), members.read(mask), f"{archive}/{mask}")

@@ -1,7 +1,7 @@
 """CASIA-WebFace (D. Yi et al., "Learning Face Representation from Scratch", 2014) to train on, and LFW (G. B. Huang et
 al., "Labeled Faces in the Wild", 2007) with the pairs of its View 2 to test; both aligned and cropped in one way.
 
-    CASIA-WebFace/<person>/<picture>.jpg     10,575 people
+    CASIA-WebFace/<person>/<image>.jpg     10,575 people
     lfw/<name>/<name>_000n.jpg
     pairs.txt                                of LFW
 """
@@ -20,7 +20,7 @@ EVERY = 10  # person is held out of
 
 
 class CasiaWebface(faces.FaceBuilder, skip_registration=True):
-    """Train, validation (the last two pictures of every tenth person) and test, which is LFW.
+    """Train, validation (the last two images of every tenth person) and test, which is LFW.
 
     All of LFW has one label, of people who are not known; its pairs alone say who is who.
     """
@@ -38,11 +38,11 @@ class CasiaWebface(faces.FaceBuilder, skip_registration=True):
             raise ValueError(f"{root / TRAIN} holds the folders of {len(people):,} people; {PEOPLE:,} are expected")
         parts = {"train": [], "validation": []}
         for number, person in enumerate(people):
-            pictures, name = _pictures(person), f"person{number:05}"
-            kept = len(pictures) - (2 if number % EVERY == 0 else 0)
-            parts["train"] += [(path, name) for path in pictures[:kept]]
-            parts["validation"] += [(path, name) for path in pictures[kept:]]
-        unseen = [(path, TEST) for person in sorted((root / TEST).glob("*")) for path in _pictures(person)]
+            images, name = _images(person), f"person{number:05}"
+            kept = len(images) - (2 if number % EVERY == 0 else 0)
+            parts["train"] += [(path, name) for path in images[:kept]]
+            parts["validation"] += [(path, name) for path in images[kept:]]
+        unseen = [(path, TEST) for person in sorted((root / TEST).glob("*")) for path in _images(person)]
         pairs = pairs_lib.read_view2(text_files.text(root / PAIRS), str(root / PAIRS))
         pairs_lib.check(pairs, {_name(path) for path, _ in unseen}, str(root / PAIRS))
         self.keep_pairs("test", pairs)
@@ -50,7 +50,7 @@ class CasiaWebface(faces.FaceBuilder, skip_registration=True):
         return {split: self._generate_examples(split, _read(root, part)) for split, part in parts.items()}
 
 
-def _pictures(person: Path) -> list[Path]:
+def _images(person: Path) -> list[Path]:
     return sorted(person.glob("*.jpg"))
 
 

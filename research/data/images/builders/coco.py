@@ -61,7 +61,7 @@ def read(file: Path) -> CocoFile:
     for each in _entries(content["annotations"], file, "annotation"):
         image, category = each.id("image_id"), each.id("category_id")
         if image not in images or category not in categories:
-            raise each.refused("names a picture or category that is not in it")
+            raise each.refused("names an image or category that is not in it")
         objects[image].append(_object(each, categories[category]))
     return CocoFile([CocoImage(name, size, objects[number]) for number, (name, size) in images.items()], categories)
 

@@ -21,7 +21,7 @@ CLASSES = (
 
 
 class Coco2017(BoxBuilder, skip_registration=True):
-    """118,287 pictures for train and validation; the official validation, 5,000 pictures, is test."""
+    """118,287 images for train and validation; the official validation, 5,000 images, is test."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "the folders annotations, train2017 and val2017 of cocodataset.org"
     class_names = CLASSES

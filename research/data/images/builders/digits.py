@@ -22,7 +22,7 @@ class Digits(ImageBuilder, skip_registration=True):
     channels = 1
 
     def _info(self):
-        return self.picture_info(__doc__, (8, 8, 1), [str(digit) for digit in range(10)])
+        return self.image_info(__doc__, (8, 8, 1), [str(digit) for digit in range(10)])
 
     def _split_generators(self, dl_manager):
         from sklearn.datasets import load_digits
@@ -35,10 +35,10 @@ class Digits(ImageBuilder, skip_registration=True):
         rest, test = split(np.arange(len(scans)), TEST_FRACTION)
         train, validation = split(rest, VALIDATION_FRACTION)
         parts = {"train": train, "validation": validation, "test": test}
-        return {name: self._generate_examples(name, _pictures(scans, labels, rows)) for name, rows in parts.items()}
+        return {name: self._generate_examples(name, _images(scans, labels, rows)) for name, rows in parts.items()}
 
 
-def _pictures(scans, labels, rows) -> Iterator[EncodedImage]:
+def _images(scans, labels, rows) -> Iterator[EncodedImage]:
     for row in sorted(rows):
         # Levels 0..16 to 0..255: the 17 levels stay apart, so nothing is lost.
         pixels = np.round(scans[row].reshape(8, 8) * (255 / 16)).astype(np.uint8)

@@ -1,9 +1,9 @@
-"""Extended Yale B, cropped: 2,414 grey pictures of 84x96 pixels of 38 people, each under about 64 lights. A. S.
+"""Extended Yale B, cropped: 2,414 grey images of 84x96 pixels of 38 people, each under about 64 lights. A. S.
 Georghiades, P. N. Belhumeur and D. J. Kriegman, "From Few to Many", 2001; K.-C. Lee, J. Ho and D. J. Kriegman,
 "Acquiring Linear Subspaces for Face Recognition under Variable Lighting", 2005. Free for research with citation.
 
     CroppedYale_84x96.zip            CroppedYale/yaleB<person>/yaleB<person>_P00A<azimuth>E<elevation>.jpg, in degrees
-    pairs_heldout_identities.csv     pairs of pictures of yaleB30 to yaleB39
+    pairs_heldout_identities.csv     pairs of images of yaleB30 to yaleB39
 """
 
 import re
@@ -18,8 +18,8 @@ LIGHTS = {"frontal": 25, "side": 50, "extreme": 180}  # degrees, at most
 class ExtendedYaleB(faces.ZippedFaces, skip_registration=True):
     """Splits of people, of whom 38 or 28 are trained on. `light` is frontal, side or extreme.
 
-    extended_yale_b/identification   every other picture of everybody, but for every fourth of these, which validates
-    extended_yale_b/verification     of yaleB01 to yaleB29 all but every eighth picture, and these; all of the others
+    extended_yale_b/identification   every other image of everybody, but for every fourth of these, which validates
+    extended_yale_b/verification     of yaleB01 to yaleB29 all but every eighth image, and these; all of the others
     """
 
     archives = ("CroppedYale_84x96.zip", "pairs_heldout_identities.csv")
@@ -46,7 +46,7 @@ class ExtendedYaleB(faces.ZippedFaces, skip_registration=True):
 
 
 def light(member: str) -> str:
-    """The key of LIGHTS for a picture, by the angles in its name."""
+    """The key of LIGHTS for an image, by the angles in its name."""
     found = re.search(r"A([+-]\d+)E([+-]\d+)\.jpg$", member)
     assert found is not None, member
     azimuth, elevation = found.groups()

@@ -1,10 +1,10 @@
-"""A user's own pictures of people, with pairs or with labels by which scores are grouped.
+"""A user's own images of people, with pairs or with labels by which scores are grouped.
 
-    PATH/person/picture.jpg      or PATH/{train,validation,test}/person/picture.jpg
+    PATH/person/image.jpg      or PATH/{train,validation,test}/person/image.jpg
     PATH/pairs.csv               path1,path2,same[,fold], or pairs.txt as that of LFW; see data/pairs.py
-    PATH/labels.csv              a header `picture,COLUMN,...` or `person,COLUMN,...`, and a line for each
+    PATH/labels.csv              a header `image,COLUMN,...` or `person,COLUMN,...`, and a line for each
 
-Pictures are named as they lie below PATH, or below PATH/test. Without folders for splits, everybody in a pair is test.
+Images are named as they lie below PATH, or below PATH/test. Without folders for splits, everybody in a pair is test.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ LABELS = "labels.csv"
 
 
 class FaceFolder(FaceBuilder, skip_registration=True):
-    """The pictures in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
+    """The images in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
 
     VERSION = tfds.core.Version("2.0.0")  # since images are read upright
     left_out: Mapping[str, Sequence[Path]]  # reason -> files, which the summary of `prepare` counts
@@ -37,12 +37,12 @@ class FaceFolder(FaceBuilder, skip_registration=True):
     def of(cls, path: str, data_dir: Path) -> "FaceFolder":
         """The builder of the folder `path`.
 
-        Raises ValueError for a pair or a label of a picture that is not there, and where nobody is left to train on.
+        Raises ValueError for a pair or a label of an image that is not there, and where nobody is left to train on.
         """
         root = Path(path).expanduser().resolve()
         found = folder.find_images(root, beside=(*PAIR_FILES, LABELS))
         splits = found.splits
-        names = {name_of(picture): picture for pictures in splits.values() for picture in pictures}
+        names = {name_of(image): image for images in splits.values() for image in images}
         pairs = _read_pairs(root, names)
         if pairs:
             splits = _set_apart(root, splits, {names[name].parent.name for pair in pairs for name in pair[:2]})
@@ -87,14 +87,14 @@ class FaceFolder(FaceBuilder, skip_registration=True):
 
 
 def holds_people(path: str) -> bool:
-    """Whether there are pairs or labels beside the pictures in the folder `path`."""
+    """Whether there are pairs or labels beside the images in the folder `path`."""
     root = Path(path).expanduser()
     return any((root / name).is_file() for name in (*PAIR_FILES, LABELS))
 
 
-def name_of(picture: Path) -> str:
-    """What pairs and labels call a picture: `person/picture.jpg`, whatever split it is in."""
-    return "/".join(picture.parts[-2:])
+def name_of(image: Path) -> str:
+    """What pairs and labels call an image: `person/image.jpg`, whatever split it is in."""
+    return "/".join(image.parts[-2:])
 
 
 def _read_pairs(root: Path, names: Mapping[str, Path]) -> list[pairs_lib.ImagePair]:
@@ -119,7 +119,7 @@ def _read_pairs(root: Path, names: Mapping[str, Path]) -> list[pairs_lib.ImagePa
 
 
 def _plain(name: str, names: Collection[str]) -> str:
-    """The name of a picture as `names` has it: without the folder of its split, and without Windows' separators."""
+    """The name of an image as `names` has it: without the folder of its split, and without Windows' separators."""
     if name not in names:
         name = name.replace("\\", "/").removeprefix("./")
     parts = name.split("/")
@@ -129,8 +129,8 @@ def _plain(name: str, names: Collection[str]) -> str:
 def _set_apart(root: Path, splits: Mapping[str, Sequence[Path]], people: set[str]) -> dict[str, Sequence[Path]]:
     """The splits, with `people`, who are in pairs, in test only."""
     if "test" in splits:
-        for split, pictures in splits.items():
-            both = people & {path.parent.name for path in pictures}
+        for split, images in splits.items():
+            both = people & {path.parent.name for path in images}
             if split != "test" and both:
                 raise ValueError(f"{root}: {min(both)!r} is in a pair and in {split}; verification is of people unseen")
         return dict(splits)
@@ -144,21 +144,21 @@ def _set_apart(root: Path, splits: Mapping[str, Sequence[Path]], people: set[str
 
 
 def _read_labels(file: Path, names: Mapping[str, Path]) -> dict[str, dict[str, str]]:
-    """Picture or person -> column -> label."""
+    """Image or person -> column -> label."""
     if not file.is_file():
         return {}
     (_, header), *rows = pairs_lib.csv_rows(text_files.text(file), str(file)) or [(1, [""])]
     header = [name.strip() for name in header]
-    reserved = {"", "image", "label", "path"} & set(header)
-    if header[0] not in ("picture", "person") or len(header) < 2 or reserved or len(set(header)) < len(header):
+    reserved = {"", "image", "label", "path"} & set(header[1:])
+    if header[0] not in ("image", "person") or len(header) < 2 or reserved or len(set(header)) < len(header):
         given = ",".join(header)[:200]
-        raise ValueError(f"{file}, line 1 must be `picture,COLUMN,...` or `person,COLUMN,...`, not {given!r}")
-    known = names if header[0] == "picture" else {picture.parent.name for picture in names.values()}
+        raise ValueError(f"{file}, line 1 must be `image,COLUMN,...` or `person,COLUMN,...`, not {given!r}")
+    known = names if header[0] == "image" else {image.parent.name for image in names.values()}
     labels = {}
     for line, row in rows:
         if len(row) != len(header):
             raise ValueError(f"{file}, line {line} has {len(row)} columns, the header {len(header)}")
-        key = _plain(row[0].strip(), names) if header[0] == "picture" else row[0].strip()
+        key = _plain(row[0].strip(), names) if header[0] == "image" else row[0].strip()
         if key not in known:
             raise ValueError(
                 f"{file}, line {line}: there is no {header[0]} {key[:200]!r}; correct the entry or add the file"

@@ -1,4 +1,4 @@
-"""What our builders of faces share: people in place of classes, and pairs of pictures that are verified."""
+"""What our builders of faces share: people in place of classes, and pairs of images that are verified."""
 
 import re
 import zipfile
@@ -17,10 +17,10 @@ TEXT = tfds.features.Text()
 
 
 class FaceBuilder(ImageBuilder, skip_registration=True):
-    """A builder of labelled pictures with their `path`, and a text for each of `columns`, by which scores are grouped.
+    """A builder of labelled images with their `path`, and a text for each of `columns`, by which scores are grouped.
 
     The metadata of the prepared set hold `known`, how many of the people are trained on (the first ones), and `pairs`:
-    split -> pairs (see data/pairs.py) of that split's pictures.
+    split -> pairs (see data/pairs.py) of that split's images.
     """
 
     columns: Sequence[str] = ()
@@ -28,8 +28,8 @@ class FaceBuilder(ImageBuilder, skip_registration=True):
     def face_info(
         self, shape: tuple, known: Collection[str], unseen: Collection[str] = (), columns: Sequence[str] = ()
     ) -> tfds.core.DatasetInfo:
-        """The TFDS metadata of pictures of `shape` of people who are trained on, and of people who are not."""
-        return self.picture_info(
+        """The TFDS metadata of images of `shape` of people who are trained on, and of people who are not."""
+        return self.image_info(
             self.__doc__,
             shape,
             [*known, *unseen],
@@ -38,17 +38,17 @@ class FaceBuilder(ImageBuilder, skip_registration=True):
         )
 
     def keep_pairs(self, split: str, pairs: Sequence[pairs_lib.ImagePair]) -> None:
-        """Stores the pairs of a split beside the pictures; to be called while these are made."""
+        """Stores the pairs of a split beside the images; to be called while these are made."""
         self.info.metadata["pairs"][split] = [list(pair) for pair in pairs]
 
 
 class ZippedFaces(FaceBuilder, skip_registration=True):
-    """Pictures of people in a zip archive, and a file of pairs of people who are not to be trained on.
+    """Images of people in a zip archive, and a file of pairs of people who are not to be trained on.
 
-    identification   everybody is trained on, and recognised in other pictures
+    identification   everybody is trained on, and recognised in other images
     verification     only those who are in no pair are trained on; the test split is the others
 
-    A subclass says how members of the archive are named, and which pictures of somebody known are not trained on.
+    A subclass says how members of the archive are named, and which images of somebody known are not trained on.
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.
@@ -61,19 +61,19 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
     member: ClassVar[re.Pattern]  # with the group `person`
 
     def split(self, position: int) -> str:
-        """The split of `identification` where the picture at `position` of the sorted ones of a person belongs."""
+        """The split of `identification` where the image at `position` of the sorted ones of a person belongs."""
         raise NotImplementedError
 
     def held_out(self, position: int) -> bool:
-        """Whether that picture of a known person is for validation in `verification`: of two at least."""
+        """Whether that image of a known person is for validation in `verification`: of two at least."""
         raise NotImplementedError
 
     def values(self, member: str) -> Mapping[str, str]:
-        """The text of each of `columns` for a picture."""
+        """The text of each of `columns` for an image."""
         return {}
 
     def order(self, member: str) -> tuple:
-        """What the pictures of a person are sorted by."""
+        """What the images of a person are sorted by."""
         return (member,)
 
     def _info(self):
@@ -85,8 +85,8 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
         archive, pairs_file = (Path(dl_manager.manual_dir) / name for name in self.archives)
         members = self._members(archive)
         parts = {"train": [], "validation": [], "test": []}
-        for person, pictures in members.items():
-            for position, member in enumerate(pictures):
+        for person, images in members.items():
+            for position, member in enumerate(images):
                 parts[self._part(person, position)].append((member, person))
         if self.builder_config.name == "verification":
             pairs = pairs_lib.read_csv(text_files.text(pairs_file), str(pairs_file))
@@ -102,16 +102,16 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
         return "validation" if self.held_out(position) else "train"
 
     def _members(self, archive: Path) -> dict[str, list[str]]:
-        """Person -> their pictures, sorted. Raises ValueError where somebody has none."""
+        """Person -> their images, sorted. Raises ValueError where somebody has none."""
         found = {person: [] for person in self.people}
         with damage_named(archive), zipfile.ZipFile(archive) as members:
             for name in members.namelist():
                 if match := self.member.fullmatch(name):
                     found.setdefault(match["person"], []).append(name)
         if missing := [person for person in self.people if not found[person]]:
-            raise ValueError(f"{archive} lacks the pictures of {', '.join(missing)}; fetch it again")
+            raise ValueError(f"{archive} lacks the images of {', '.join(missing)}; fetch it again")
         if strangers := found.keys() - set(self.people):
-            raise ValueError(f"{archive} holds pictures of unknown people, {', '.join(sorted(strangers))}")
+            raise ValueError(f"{archive} holds images of unknown people, {', '.join(sorted(strangers))}")
         return {person: sorted(names, key=self.order) for person, names in found.items()}
 
     def _read(self, archive: Path, part: Sequence[tuple[str, str]]) -> Iterator[EncodedImage]:

@@ -16,7 +16,7 @@ from research.data.images.builders.labelled import EncodedImage, ImageBuilder
 
 
 class Folder(ImageBuilder, skip_registration=True):
-    """The pictures below `root`, prepared under a digest of its path and of the names, sizes and times of its files.
+    """The images below `root`, prepared under a digest of its path and of the names, sizes and times of its files.
 
     So a folder that changed is another data set, which is prepared when it is used next.
     """
@@ -38,9 +38,9 @@ class Folder(ImageBuilder, skip_registration=True):
         return cls(root, found, config=config, data_dir=data_dir, file_format="array_record")
 
     def _info(self):
-        classes = {picture.parent.name for pictures in self._splits.values() for picture in pictures}
+        classes = {image.parent.name for images in self._splits.values() for image in images}
         more = {"path": tfds.features.Text()}
-        return self.picture_info(__doc__, (None, None, 3), sorted(classes), more)
+        return self.image_info(__doc__, (None, None, 3), sorted(classes), more)
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split, self._read(paths)) for split, paths in self._splits.items()}
@@ -53,7 +53,7 @@ class Folder(ImageBuilder, skip_registration=True):
 
 
 def digest(root: Path, splits: Mapping[str, Sequence[Path]], beside: Sequence[str] = ()) -> str:
-    """16 hex digits over the path of a folder and the names, sizes and times of its pictures and of files `beside`."""
+    """16 hex digits over the path of a folder and the names, sizes and times of its images and of files `beside`."""
     result = hashlib.sha256(str(root).encode())
     others = {"beside": [name for name in beside if (root / name).is_file()]} if beside else {}
     for split, files in {**splits, **others}.items():

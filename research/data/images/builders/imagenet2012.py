@@ -16,42 +16,42 @@ from research.data.builders.archives import tar_members
 from research.data.images.builders.labelled import EncodedImage, ImageBuilder
 
 TRAIN, TEST, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
-HELD_OUT_OF = 100  # every hundredth picture of a class, from its first on, is for validation
+HELD_OUT_OF = 100  # every hundredth image of a class, from its first on, is for validation
 
 
 class Imagenet2012(ImageBuilder, skip_registration=True):
-    """Train and validation share the official training pictures, 99 to 1; test is the official validation."""
+    """Train and validation share the official training images, 99 to 1; test is the official validation."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{TRAIN}, {TEST} and {DEVKIT} of image-net.org"
     archives = (TRAIN, TEST, DEVKIT)
 
     def _info(self):
         labels = importlib.resources.files("tensorflow_datasets") / "datasets/imagenet2012/labels.txt"
-        return self.picture_info(__doc__, (None, None, 3), labels.read_text().split())
+        return self.image_info(__doc__, (None, None, 3), labels.read_text().split())
 
     def _split_generators(self, dl_manager):
         folder = Path(dl_manager.manual_dir)
         labels = _test_labels(folder / DEVKIT)
         parts = {
-            "train": self._train_pictures(folder / TRAIN, held_out=False),
-            "validation": self._train_pictures(folder / TRAIN, held_out=True),
-            "test": _test_pictures(folder / TEST, labels),
+            "train": self._train_images(folder / TRAIN, held_out=False),
+            "validation": self._train_images(folder / TRAIN, held_out=True),
+            "test": _test_images(folder / TEST, labels),
         }
-        return {name: self._generate_examples(name, pictures) for name, pictures in parts.items()}
+        return {name: self._generate_examples(name, images) for name, images in parts.items()}
 
-    def _train_pictures(self, archive: Path, held_out: bool) -> Iterator[EncodedImage]:
+    def _train_images(self, archive: Path, held_out: bool) -> Iterator[EncodedImage]:
         known = set(self.info.features["label"].names)
         for inner, file in tar_members(archive, str(archive)):
             synset = Path(inner).stem
             if synset not in known:
                 raise ValueError(f"{archive} holds {inner}, which is none of the {len(known)} classes of ILSVRC 2012")
-            for position, (name, picture) in enumerate(tar_members(file, f"{archive}/{inner}")):
+            for position, (name, image) in enumerate(tar_members(file, f"{archive}/{inner}")):
                 if (position % HELD_OUT_OF == 0) == held_out:
-                    yield EncodedImage(f"{archive}/{inner}", name, picture.read(), synset)
+                    yield EncodedImage(f"{archive}/{inner}", name, image.read(), synset)
 
 
 def _test_labels(devkit: Path) -> list[str]:
-    """The synset of test picture 1, 2, ..."""
+    """The synset of test image 1, 2, ..."""
     import scipy.io
 
     synsets, numbers = None, None
@@ -66,7 +66,7 @@ def _test_labels(devkit: Path) -> list[str]:
     return [synsets[number] for number in numbers]
 
 
-def _test_pictures(archive: Path, labels: list[str]) -> Iterator[EncodedImage]:
+def _test_images(archive: Path, labels: list[str]) -> Iterator[EncodedImage]:
     for name, file in tar_members(archive, str(archive)):
         found = re.search(r"_(\d+)\.JPEG$", name)
         assert found is not None, name

@@ -1,4 +1,4 @@
-"""What our builders of labelled pictures share: they keep the bytes as found, and check each picture once."""
+"""What our builders of labelled images share: they keep the bytes as found, and check each image once."""
 
 import concurrent.futures
 import itertools
@@ -14,11 +14,11 @@ from research.data.images import transforms
 from research.data.images.builders.copies import Copies
 from research.measure import progress
 
-CHUNK = 256  # pictures that wait for the decoders at a time
+CHUNK = 256  # images that wait for the decoders at a time
 
 
 class EncodedImage(NamedTuple):
-    """The bytes of a picture as found. The stored order hashes `member`, whatever folder `archive` lies in."""
+    """The bytes of an image as found. The stored order hashes `member`, whatever folder `archive` lies in."""
 
     archive: Path | str
     member: str
@@ -28,7 +28,7 @@ class EncodedImage(NamedTuple):
 
     @property
     def path(self) -> str:
-        """What names the picture to a person."""
+        """What names the image to a person."""
         return f"{self.archive}/{self.member}"
 
 
@@ -36,7 +36,7 @@ class ImageBuilder(OwnBuilder, skip_registration=True):
     """A TFDS builder of (image, label) examples that are prepared without TensorFlow.
 
     `archives` are the files that must lie in `manual_dir`, as MANUAL_DOWNLOAD_INSTRUCTIONS says. `skip_undecodable`
-    is set by `prepare`; `skipped` collects which pictures were left out, and why,
+    is set by `prepare`; `skipped` collects which images were left out, and why,
     `copies` which occur twice.
     """
 
@@ -50,7 +50,7 @@ class ImageBuilder(OwnBuilder, skip_registration=True):
         self.copies = Copies()
         super().__init__(**kwargs)
 
-    def picture_info(
+    def image_info(
         self,
         description: str | None,
         shape: tuple,
@@ -58,9 +58,9 @@ class ImageBuilder(OwnBuilder, skip_registration=True):
         more: Mapping[str, Any] | None = None,
         **info,
     ) -> tfds.core.DatasetInfo:
-        """The TFDS metadata of labelled pictures of `shape` [height, width, channels] (None: it varies).
+        """The TFDS metadata of labelled images of `shape` [height, width, channels] (None: it varies).
 
-        `more` are the features of Picture.more, `info` further arguments of DatasetInfo.
+        `more` are the features of Image.more, `info` further arguments of DatasetInfo.
         """
         features = {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(names=class_names)}
         return tfds.core.DatasetInfo(
@@ -71,24 +71,24 @@ class ImageBuilder(OwnBuilder, skip_registration=True):
             **info,
         )
 
-    def _generate_examples(self, split: str, pictures: Iterable) -> Iterator[tuple[str, dict]]:
-        shown = progress.over(pictures, f"{self.name} {split}", "pictures")
-        for picture, problem in _checked(shown, self.problem):
+    def _generate_examples(self, split: str, images: Iterable) -> Iterator[tuple[str, dict]]:
+        shown = progress.over(images, f"{self.name} {split}", "images")
+        for image, problem in _checked(shown, self.problem):
             if problem is None:
-                self.copies.add(split, picture.member, picture.encoded)
-                yield picture.member, self.example(picture)
+                self.copies.add(split, image.member, image.encoded)
+                yield image.member, self.example(image)
             elif self.skip_undecodable:
-                self.skipped.append(f"{picture.path} {problem}")
+                self.skipped.append(f"{image.path} {problem}")
             else:
-                raise ValueError(f"{picture.path} {problem}; fix it, or prepare with --skip_undecodable")
+                raise ValueError(f"{image.path} {problem}; fix it, or prepare with --skip_undecodable")
 
-    def example(self, picture: Any) -> dict[str, Any]:
-        """What is stored of a picture that is good."""
-        return {"image": picture.encoded, "label": picture.label, **picture.more}
+    def example(self, image: Any) -> dict[str, Any]:
+        """What is stored of an image that is good."""
+        return {"image": image.encoded, "label": image.label, **image.more}
 
-    def problem(self, picture: Any) -> str | None:
-        """What is wrong with a picture, as the end of a sentence that begins with its path; None when it is good."""
-        return undecodable(lambda: transforms.decode(picture.encoded, self.channels))
+    def problem(self, image: Any) -> str | None:
+        """What is wrong with an image, as the end of a sentence that begins with its path; None when it is good."""
+        return undecodable(lambda: transforms.decode(image.encoded, self.channels))
 
 
 def undecodable(decode: Callable[[], Any]) -> str | None:
@@ -100,9 +100,9 @@ def undecodable(decode: Callable[[], Any]) -> str | None:
     return None
 
 
-def _checked(pictures: Iterable, problem: Callable[[Any], str | None]) -> Iterator[tuple[Any, str | None]]:
-    """Every picture with its `problem`. Pillow decodes outside the interpreter lock: threads."""
-    pictures = iter(pictures)
+def _checked(images: Iterable, problem: Callable[[Any], str | None]) -> Iterator[tuple[Any, str | None]]:
+    """Every image with its `problem`. Pillow decodes outside the interpreter lock: threads."""
+    images = iter(images)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        while chunk := list(itertools.islice(pictures, CHUNK)):
+        while chunk := list(itertools.islice(images, CHUNK)):
             yield from zip(chunk, pool.map(problem, chunk), strict=True)

@@ -1,11 +1,11 @@
-"""A user's own folder of pictures and masks, and the folders of Cityscapes (Cordts et al., 2016).
+"""A user's own folder of images and masks, and the folders of Cityscapes (Cordts et al., 2016).
 
     PATH/classes.txt                             the name of class 0, 1, ... on each line, and if wanted a tab, #rrggbb
-    PATH/{train,validation,test}/images/NAME.*   pictures; `val` and `valid` are `validation`
+    PATH/{train,validation,test}/images/NAME.*   images; `val` and `valid` are `validation`
     PATH/{train,validation,test}/masks/NAME.png  their masks: class numbers, 255 is void
 
 A folder of `images` and `masks` alone is one that splits are held out of. Of Cityscapes, which has no classes.txt,
-the pictures are leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and the masks gtFine/SPLIT/CITY/NAME_gtFine_*.png, where *
+the images are leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and the masks gtFine/SPLIT/CITY/NAME_gtFine_*.png, where *
 is labelTrainIds or else labelIds, whose numbers are then changed into these. Its test split has no public masks:
 `val` is the test split.
 """
@@ -35,9 +35,9 @@ CITYSCAPES = {  # class -> its number among labelIds, and its colour
 
 
 class MaskPair(NamedTuple):
-    """A picture and its mask below the root; `mapped`: the mask holds labelIds of Cityscapes."""
+    """An image and its mask below the root; `mapped`: the mask holds labelIds of Cityscapes."""
 
-    picture: Path
+    image: Path
     mask: Path
     mapped: bool = False
 
@@ -54,7 +54,7 @@ class MaskFolder(MaskBuilder, skip_registration=True):
 
     @classmethod
     def of(cls, path: str, data_dir: Path) -> "MaskFolder":
-        """The builder of the folder `path`. Raises ValueError for a picture without mask and a mask without picture."""
+        """The builder of the folder `path`. Raises ValueError for an image without mask and a mask without image."""
         root = Path(path).expanduser().resolve()
         splits, classes = find(root)
         files = {split: [file for pair in pairs for file in pair[:2]] for split, pairs in splits.items()}
@@ -68,7 +68,7 @@ class MaskFolder(MaskBuilder, skip_registration=True):
 
     def largest(self) -> Size | None:
         """The largest height and width of the images, as their headers have them; None where no header can be read."""
-        paths = (self._root / pair.picture for pairs in self._splits.values() for pair in pairs)
+        paths = (self._root / pair.image for pairs in self._splits.values() for pair in pairs)
         sizes = [size for path in paths if (size := image_files.size(path))]
         return (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else None
 
@@ -89,7 +89,7 @@ class CityscapesFine(MaskBuilder, skip_registration=True):
 
 
 def holds_masks(path: str) -> bool:
-    """Whether the folder `path` looks like one of pictures and masks."""
+    """Whether the folder `path` looks like one of images and masks."""
     root = Path(path).expanduser()
     return holds_cityscapes(root) or any(
         (place / "images").is_dir() and (place / "masks").is_dir()
@@ -118,7 +118,7 @@ def read(root: Path, pairs: Sequence[MaskPair]) -> Iterator[MaskedImage]:
     for pair in pairs:
         mask = (root / pair.mask).read_bytes()
         mask = _train_ids(mask) if pair.mapped else mask
-        yield MaskedImage(root, str(pair.picture), (root / pair.picture).read_bytes(), mask, str(root / pair.mask))
+        yield MaskedImage(root, str(pair.image), (root / pair.image).read_bytes(), mask, str(root / pair.mask))
 
 
 def _pairs(root: Path, place: Path) -> list[MaskPair]:
@@ -135,28 +135,28 @@ def _pairs(root: Path, place: Path) -> list[MaskPair]:
     for part, other in (("images", "masks"), ("masks", "images")):
         alone = sorted(files[part].keys() - files[other].keys())
         if alone:
-            what = "picture" if part == "images" else "mask"
+            what = "an image" if part == "images" else "a mask"
             raise ValueError(
-                f"{root / files[part][alone[0]]} is a {what} without {other[:-1]} {place / other / alone[0]}.* "
+                f"{root / files[part][alone[0]]} is {what} without {other[:-1]} {place / other / alone[0]}.* "
                 f"({len(alone)} such)"
             )
     if not files["images"]:
-        raise ValueError(f"{place}/images holds no pictures; expected images/NAME.jpg and masks/NAME.png")
-    return [MaskPair(picture, files["masks"][stem]) for stem, picture in files["images"].items()]
+        raise ValueError(f"{place}/images holds no images; expected images/NAME.jpg and masks/NAME.png")
+    return [MaskPair(image, files["masks"][stem]) for stem, image in files["images"].items()]
 
 
 def _cityscapes_pairs(root: Path, part: str) -> list[MaskPair]:
     pairs = []
-    for picture in sorted((root / "leftImg8bit" / part).glob("*/*_leftImg8bit.png")):
-        start = picture.name.removesuffix("_leftImg8bit.png")
-        folder = root / "gtFine" / part / picture.parent.name
+    for image in sorted((root / "leftImg8bit" / part).glob("*/*_leftImg8bit.png")):
+        start = image.name.removesuffix("_leftImg8bit.png")
+        folder = root / "gtFine" / part / image.parent.name
         ours, theirs = (folder / f"{start}_gtFine_{kind}.png" for kind in ("labelTrainIds", "labelIds"))
         mask = ours if ours.is_file() else theirs
         if not mask.is_file():
-            raise ValueError(f"{picture} is a picture without mask {ours.relative_to(root)} or {theirs.name}")
-        pairs.append(MaskPair(picture.relative_to(root), mask.relative_to(root), mapped=mask == theirs))
+            raise ValueError(f"{image} is an image without mask {ours.relative_to(root)} or {theirs.name}")
+        pairs.append(MaskPair(image.relative_to(root), mask.relative_to(root), mapped=mask == theirs))
     if not pairs:
-        raise ValueError(f"{root}/leftImg8bit/{part} holds no pictures; expected CITY/NAME_leftImg8bit.png")
+        raise ValueError(f"{root}/leftImg8bit/{part} holds no images; expected CITY/NAME_leftImg8bit.png")
     return pairs
 
 

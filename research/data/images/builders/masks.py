@@ -1,4 +1,4 @@
-"""What our builders of pictures with masks share: bytes are kept as found, and each pair is checked once.
+"""What our builders of images with masks share: bytes are kept as found, and each pair is checked once.
 
 A mask is an image of one channel, of the size of its image: a class number a pixel, or the builder's `void` where no
 class is given. Where an image is stored turned (EXIF), its mask may be of the image as shown or as stored, which their
@@ -22,7 +22,7 @@ from research.data.images.views import VOID, Size, size_of
 
 
 class MaskedImage(NamedTuple):
-    """The bytes of a picture and of its mask. The stored order hashes `member`, which is kept as its name."""
+    """The bytes of an image and of its mask. The stored order hashes `member`, which is kept as its name."""
 
     archive: Path | str
     member: str
@@ -32,7 +32,7 @@ class MaskedImage(NamedTuple):
 
     @property
     def path(self) -> str:
-        """What names the picture to a person."""
+        """What names the image to a person."""
         return f"{self.archive}/{self.member}"
 
 
@@ -48,7 +48,7 @@ class MaskBuilder(ImageBuilder, skip_registration=True):
     shape: tuple[int | None, int | None, int] = (None, None, 3)
 
     def __init__(self, **kwargs):
-        self._lock = threading.Lock()  # pictures are checked in threads
+        self._lock = threading.Lock()  # images are checked in threads
         super().__init__(**kwargs)
 
     def _info(self):
@@ -63,39 +63,39 @@ class MaskBuilder(ImageBuilder, skip_registration=True):
             builder=self, description=__doc__, features=tfds.features.FeaturesDict(features), metadata=metadata
         )
 
-    def _generate_examples(self, split: str, pictures: Iterable[MaskedImage]) -> Iterator[tuple[str, dict]]:
+    def _generate_examples(self, split: str, images: Iterable[MaskedImage]) -> Iterator[tuple[str, dict]]:
         self._counting = split == "train"
-        yield from super()._generate_examples(split, pictures)
+        yield from super()._generate_examples(split, images)
 
-    def example(self, picture: MaskedImage) -> dict[str, Any]:
-        """See PictureBuilder."""
-        mask = picture.mask
-        if image_files.orientation(picture.encoded) >= 5:
-            mask = encode_mask(_upright(image_files.decode_mask(mask), picture, self._size(picture)))
-        return {"image": picture.encoded, "mask": mask, "name": picture.member}
+    def example(self, image: MaskedImage) -> dict[str, Any]:
+        """See ImageBuilder."""
+        mask = image.mask
+        if image_files.orientation(image.encoded) >= 5:
+            mask = encode_mask(_upright(image_files.decode_mask(mask), image, self._size(image)))
+        return {"image": image.encoded, "mask": mask, "name": image.member}
 
-    def _size(self, picture: MaskedImage) -> Size:
-        return size_of(transforms.decode(picture.encoded, self.channels))
+    def _size(self, image: MaskedImage) -> Size:
+        return size_of(transforms.decode(image.encoded, self.channels))
 
-    def problem(self, picture: MaskedImage) -> str | None:
-        """See PictureBuilder: a mask must be of its picture's size and hold nothing but classes and `void`."""
+    def problem(self, image: MaskedImage) -> str | None:
+        """See ImageBuilder: a mask must be of its image's size and hold nothing but classes and `void`."""
         try:
-            size = self._size(picture)
+            size = self._size(image)
         except ValueError as error:
             return str(error)
         try:
-            mask = image_files.decode_mask(picture.mask)
+            mask = image_files.decode_mask(image.mask)
         except ValueError as error:
-            return f"has the mask {picture.mask_path}, which {error}"
-        if _upright(mask, picture, size).shape != size:
+            return f"has the mask {image.mask_path}, which {error}"
+        if _upright(mask, image, size).shape != size:
             height, width = mask.shape
-            return f"is {size[1]} x {size[0]} px, but its mask {picture.mask_path} is {width} x {height} px"
+            return f"is {size[1]} x {size[0]} px, but its mask {image.mask_path} is {width} x {height} px"
         counts = np.bincount(mask.ravel(), minlength=256)
         known = len(self.class_names)
         wrong = [value for value in np.flatnonzero(counts) if value >= known and value != self.void]
         if wrong:
             return (
-                f"has the mask {picture.mask_path}, which holds the number {wrong[0]}; the {known} classes are 0 to "
+                f"has the mask {image.mask_path}, which holds the number {wrong[0]}; the {known} classes are 0 to "
                 f"{known - 1}, and {self.void} is void"
             )
         self._note(size, counts[:known])
@@ -117,9 +117,9 @@ class MaskBuilder(ImageBuilder, skip_registration=True):
         return f"pixels of train: {', '.join(shares)}"
 
 
-def _upright(mask: np.ndarray, picture: MaskedImage, size: Size) -> np.ndarray:
+def _upright(mask: np.ndarray, image: MaskedImage, size: Size) -> np.ndarray:
     """The mask in the frame of the upright image, which is of `size`."""
-    orientation = image_files.orientation(picture.encoded)
+    orientation = image_files.orientation(image.encoded)
     if mask.shape == size or orientation < 5 or mask.shape != size[::-1]:
         return mask
     return np.asarray(Image.fromarray(mask).transpose(image_files.UPRIGHT[orientation]))

@@ -1,8 +1,8 @@
-"""ORL (now AT&T) faces: 400 grey pictures of 92x112 pixels, ten of each of 40 people, F. S. Samaria and A. C. Harter,
+"""ORL (now AT&T) faces: 400 grey images of 92x112 pixels, ten of each of 40 people, F. S. Samaria and A. C. Harter,
 "Parameterisation of a Stochastic Model for Human Face Identification", 1994.
 
     orl_faces.zip                    orl_faces/s<person>/<1 to 10>.pgm
-    pairs_heldout_identities.csv     pairs of pictures of s31 to s40
+    pairs_heldout_identities.csv     pairs of images of s31 to s40
 """
 
 import re
@@ -14,8 +14,8 @@ from research.data.images.builders import faces
 class OrlFaces(faces.ZippedFaces, skip_registration=True):
     """Splits of people, of whom 40 or 30 are trained on.
 
-    orl_faces/identification   160 / 40 / 200: pictures 1 to 4, 5, and 6 to 10 of everybody
-    orl_faces/verification     240 / 60 / 100: of s1 to s30 all pictures but 5 and 10, and these; all of s31 to s40
+    orl_faces/identification   160 / 40 / 200: images 1 to 4, 5, and 6 to 10 of everybody
+    orl_faces/verification     240 / 60 / 100: of s1 to s30 all images but 5 and 10, and these; all of s31 to s40
     """
 
     archives = ("orl_faces.zip", "pairs_heldout_identities.csv")

@@ -11,16 +11,16 @@ from research.data.images.builders import faces
 from research.data.images.builders.labelled import EncodedImage
 
 PEOPLE, UNSEEN = 48, 6
-PICTURES = {"train": 12, "validation": 2, "test": 4}  # of each person who is known
+IMAGES = {"train": 12, "validation": 2, "test": 4}  # of each person who is known
 SIDE = 16  # px
 SHIFT = 2  # px
 SEED = 0
 
 
 class RandomPatterns(faces.FaceBuilder, skip_registration=True):
-    """Forty-eight smooth patterns, each moved, lit and noisy in its own way in every picture; `light` is dim or bright.
+    """Forty-eight smooth patterns, each moved, lit and noisy in its own way in every image; `light` is dim or bright.
 
-    random_patterns/identification   576 / 96 / 192 pictures of everybody
+    random_patterns/identification   576 / 96 / 192 images of everybody
     random_patterns/verification     504 / 84 / 108: the test split is six people who are not trained on
     """
 
@@ -36,18 +36,18 @@ class RandomPatterns(faces.FaceBuilder, skip_registration=True):
         return self.face_info((SIDE, SIDE, 1), names[:known], names[known:], self.columns)
 
     def _split_generators(self, dl_manager):
-        parts, known = {split: [] for split in PICTURES}, self.info.metadata["known"]
-        splits = [split for split, count in PICTURES.items() for _ in range(count)]
+        parts, known = {split: [] for split in IMAGES}, self.info.metadata["known"]
+        splits = [split for split, count in IMAGES.items() for _ in range(count)]
         for person, name in enumerate(self.info.features["label"].names):
             for number, split in enumerate(splits):
                 if person >= known:
                     parts["test"].append((person, name, number))
                 elif known == PEOPLE or split != "test":  # in `verification` those who are known are not tested
                     parts[split].append((person, name, number))
-        return {split: self._generate_examples(split, _pictures(part)) for split, part in parts.items()}
+        return {split: self._generate_examples(split, _images(part)) for split, part in parts.items()}
 
 
-def _pictures(part: list[tuple[int, str, int]]) -> Iterator[EncodedImage]:
+def _images(part: list[tuple[int, str, int]]) -> Iterator[EncodedImage]:
     for person, name, number in part:
         pixels, light = draw(person, number)
         buffer = io.BytesIO()
@@ -57,7 +57,7 @@ def _pictures(part: list[tuple[int, str, int]]) -> Iterator[EncodedImage]:
 
 
 def draw(person: int, number: int) -> tuple[np.ndarray, str]:
-    """A picture of a person, uint8 [SIDE, SIDE], and its light: a function of (SEED, person, number)."""
+    """An image of a person, uint8 [SIDE, SIDE], and its light: a function of (SEED, person, number)."""
     coarse = np.random.default_rng([SEED, person]).uniform(0, 1, (5, 5)).astype(np.float32)
     side = SIDE + 2 * SHIFT
     pattern = np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))

@@ -1,4 +1,4 @@
-"""Pictures of coloured shapes, made here: data for segmentation and detection that need no download."""
+"""Images of coloured shapes, made here: data for segmentation and detection that need no download."""
 
 import io
 from typing import NamedTuple
@@ -13,21 +13,21 @@ SIZES = {"train": 160, "validation": 32, "test": 32}
 SPLIT_SEED = 0
 HEIGHT, WIDTH = 48, 64  # px
 SHAPES = {"disc": (210, 60, 50), "box": (60, 160, 70), "triangle": (70, 80, 200)}  # with their mean colours
-COUNT, RADIUS = (1, 4), (5, 11)  # shapes in a picture; px
+COUNT, RADIUS = (1, 4), (5, 11)  # shapes in an image; px
 BORDER = 1  # px around a shape whose class is void
 
 
 class Scene(NamedTuple):
-    """A picture uint8 [HEIGHT, WIDTH, 3], its mask [HEIGHT, WIDTH] (0 is the ground), boxes [n, 4] and labels [n]."""
+    """An image uint8 [HEIGHT, WIDTH, 3], its mask [HEIGHT, WIDTH] (0 is the ground), boxes [n, 4] and labels [n]."""
 
-    picture: np.ndarray
+    image: np.ndarray
     mask: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
 
 
 class ColouredShapes(MaskBuilder, skip_registration=True):
-    """Splits of 160 / 32 / 32 pictures with masks; void along the borders of the shapes."""
+    """Splits of 160 / 32 / 32 images with masks; void along the borders of the shapes."""
 
     class_names = ("ground", *SHAPES)
     shape = (HEIGHT, WIDTH, 3)
@@ -39,7 +39,7 @@ class ColouredShapes(MaskBuilder, skip_registration=True):
 
 
 class BoxedShapes(BoxBuilder, skip_registration=True):
-    """The same pictures with boxes."""
+    """The same images with boxes."""
 
     class_names = tuple(SHAPES)
 
@@ -63,12 +63,12 @@ def draw(rng: np.random.Generator) -> Scene:
         labels.append(label)
     mask = np.asarray(mask)
     colours = np.array([(120, 120, 120), *SHAPES.values()])
-    picture = colours[np.where(mask == 255, 0, mask)] + rng.normal(0, 25, (HEIGHT, WIDTH, 3))
-    return Scene(picture.clip(0, 255).astype(np.uint8), mask, np.array(boxes, np.float32), np.array(labels))
+    image = colours[np.where(mask == 255, 0, mask)] + rng.normal(0, 25, (HEIGHT, WIDTH, 3))
+    return Scene(image.clip(0, 255).astype(np.uint8), mask, np.array(boxes, np.float32), np.array(labels))
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """An encoded picture."""
+    """An encoded image."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
@@ -87,9 +87,7 @@ def _draw_shape(mask: Image.Image, label: int, x: int, y: int, radius: int, valu
 
 def _labelled(numbered: tuple[int, Scene]) -> MaskedImage:
     number, scene = numbered
-    return MaskedImage(
-        "shapes", f"{number:04}.png", png(scene.picture), png(scene.mask), f"shapes/{number:04}_mask.png"
-    )
+    return MaskedImage("shapes", f"{number:04}.png", png(scene.image), png(scene.mask), f"shapes/{number:04}_mask.png")
 
 
 def _boxed(numbered: tuple[int, Scene]) -> Boxed:
@@ -99,4 +97,4 @@ def _boxed(numbered: tuple[int, Scene]) -> Boxed:
         Object((float(left), float(top), float(right), float(bottom)), list(SHAPES)[label])
         for (left, top, right, bottom), label in pairs
     ]
-    return Boxed("shapes", f"{number:04}.png", png(scene.picture), objects, f"shapes/{number:04}")
+    return Boxed("shapes", f"{number:04}.png", png(scene.image), objects, f"shapes/{number:04}")

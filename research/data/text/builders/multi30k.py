@@ -1,4 +1,4 @@
-"""Multi30k, task 1: captions of pictures in English, German and French. Elliott et al., "Multi30K: Multilingual
+"""Multi30k, task 1: captions of images in English, German and French. Elliott et al., "Multi30K: Multilingual
 English-German Image Descriptions", 2016; the French side Elliott et al., WMT 2017.
 
 For researchers and educators, non-commercial research and education only; no licence is stated.
