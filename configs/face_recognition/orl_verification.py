@@ -23,6 +23,7 @@ RESULT = {
     "also": ("test/eer", "test/tar_at_far_1e-2", "test/pair_accuracy"),
     "reference": None,
     "reference_source": "",
+    "settings_chosen_on": "test",  # some of them were compared there; to be made again
 }
 
 

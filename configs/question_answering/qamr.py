@@ -27,6 +27,7 @@ RESULT = {
     "floor_source": "the whole sentence, measured",
     "reference": None,
     "reference_source": "",
+    "settings_chosen_on": "test",  # some of them were compared there; to be made again
 }
 
 

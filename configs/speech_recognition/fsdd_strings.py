@@ -25,6 +25,7 @@ RESULT = {
     "also": ("test/cer",),
     "reference": None,
     "reference_source": "",
+    "settings_chosen_on": "test",  # some of them were compared there; to be made again
 }
 
 

@@ -47,7 +47,8 @@ def show(workdirs: list[Path], root: Path) -> int:
 def write_tables(root: Path) -> int:
     """Makes the table of every README anew from its rows."""
     stale = functools.partial(records.is_stale, root=root)
-    pages = {readme: tables.updated(readme, stale) for readme in tables.readmes(root)}
+    marks = tables.Marks(stale, lambda row: records.is_lost(row["commit"], root))
+    pages = {readme: tables.updated(readme, marks) for readme in tables.readmes(root)}
     for readme, text in pages.items():
         done = "unchanged" if text == readme.read_text("utf-8") else "rewritten"
         files.write_atomically(readme, text)
@@ -58,8 +59,9 @@ def write_tables(root: Path) -> int:
 
 
 def check(root: Path) -> int:
-    """1 when a table differs from its rows. Stale marks do not count: a changed config is no wrong table."""
-    wrong = [readme for readme in tables.readmes(root) if tables.differs(readme)]
+    """1 when a table differs from its rows, or shows one whose config has changed since among those of today."""
+    stale = functools.partial(records.is_stale, root=root)
+    wrong = [readme for readme in tables.readmes(root) if tables.differs(readme, stale)]
     wrong += [page for page in headline.pages(root) if headline.updated(page) != page.read_text("utf-8")]
     for readme in wrong:
         print(f"{readme.relative_to(root)} differs from results.jsonl; run: python -m research.report tables")

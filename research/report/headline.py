@@ -51,7 +51,7 @@ def _line(root: Path, name: str) -> list[str]:
         f"[`{label}`]({first['file']})",
         first["data"]["name"],
         first["metric"].replace("/", " "),
-        value + count + (baselines.BELOW if baselines.is_below(runs, best) else ""),
+        value + count + tables.choice(runs) + (baselines.BELOW if baselines.is_below(runs, best) else ""),
         baselines.cell(first, best),
         formats.sourced(first["reference"], first["reference_source"]),
     ]

@@ -7,8 +7,10 @@ The row of a performance suite holds `experiment, suite, config, measurements, h
 command`, where a measurement is `{"name", "value", "unit", "goal"}`; that experiment hands it to `record`.
 """
 
+import functools
 import json
 import os
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,10 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
         **{key: result[key] for key in _FROM_RESULT},
         "group": said["group"],
         "over": said["over"],
+        "chosen_on": {
+            "checkpoint": result.get("checkpoint_chosen_on"),  # None: made before that was recorded
+            "settings": said.get("settings_chosen_on"),
+        },
         "metric": names[0],
         "value": result["metrics"][names[0]],
         "signature": result.get("signatures", {}).get(names[0]),
@@ -167,6 +173,21 @@ def is_stale(row: Mapping[str, Any], root: Path = ROOT) -> bool:
     if "suite" in row or "baseline" in row:
         return False
     return reporting.digest_today(row, row["overrides"], _config_file(row, root)) != row["config_digest"]
+
+
+@functools.cache
+def is_lost(commit: str, root: Path = ROOT) -> bool:
+    """Whether a commit is not in the history of the repository at `root`; False where that cannot be told."""
+    git = ["git", "-C", str(root)]
+    try:
+        shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True)
+        if shallow.stdout.strip() != "false":
+            return False
+        return bool(
+            subprocess.run([*git, "merge-base", "--is-ancestor", commit, "HEAD"], capture_output=True).returncode
+        )
+    except OSError:  # no git
+        return False
 
 
 def _compared(row: Mapping[str, Any], key: str, own: bool) -> str:

@@ -6,20 +6,31 @@ A table row stands for one (config file, variant, digest, hardware), with the ne
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from research.report import baselines, formats, plots, records
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 STALE = " · **stale**"
+_STALE_TITLE = "Stale rows: the config has changed since the run"
+ON_TEST = " · **settings chosen on test**"
+LOST = " (not in the history)"
 
 _LEGEND = (
     "Mean ± sample standard deviation where there are several runs. \\*: uncommitted changes. "
-    "Stale: the config has changed since the run."
+    "Settings chosen on test: some were compared there, so that the score "
+    "is too good by an unknown amount."
 )
 _SUITE_LEGEND = "The newest measurement of each suite, config and machine. \\*: uncommitted changes."
 
 Row = Mapping[str, Any]
+
+
+class Marks(NamedTuple):
+    """What is told of rows by the repository of today: a changed config, a commit that is not in the history."""
+
+    stale: Callable[[Row], bool] = lambda row: False
+    lost: Callable[[Row], bool] = lambda row: False
 
 
 def readmes(root: Path) -> list[Path]:
@@ -32,7 +43,7 @@ def readmes(root: Path) -> list[Path]:
     return [page for page in pages if page in recorded or BEGIN in page.read_text("utf-8")]
 
 
-def updated(readme: Path, stale: Callable[[Row], bool]) -> str:
+def updated(readme: Path, marks: Marks) -> str:
     """A README with its table made anew from the rows and plots beside it. Raises ValueError when it has no markers."""
     text = readme.read_text("utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
@@ -42,16 +53,15 @@ def updated(readme: Path, stale: Callable[[Row], bool]) -> str:
     rows = records.read_lines(path) if path.exists() else []
     shown = plots.section(readme.parent)
     shown = "\n\n" + _collapsed("Plots of the runs that were recorded last", shown) if shown else ""
-    return f"{before}{BEGIN}\n{render(rows, stale)}{shown}\n{after}"
+    return f"{before}{BEGIN}\n{render(rows, marks)}{shown}\n{after}"
 
 
-def differs(readme: Path) -> bool:
-    """Whether a table differs from its rows; a stale mark is no difference, for the rows are as they were."""
-    expected = updated(readme, lambda row: False)
-    return expected.replace(STALE, "") != readme.read_text("utf-8").replace(STALE, "")
+def differs(readme: Path, stale: Callable[[Row], bool]) -> bool:
+    """Whether a table differs from its rows; what the history says of commits does not count, for it may be cut off."""
+    return updated(readme, Marks(stale)) != readme.read_text("utf-8").replace(LOST, "")
 
 
-def render(rows: Sequence[Row], stale: Callable[[Row], bool] = lambda row: False) -> str:
+def render(rows: Sequence[Row], marks: Marks = Marks()) -> str:  # noqa: B008  it is immutable
     """The tables of an experiment: one for each choice of metrics, and one for its performance suites."""
     if not rows:
         return "_No runs recorded yet._"
@@ -62,9 +72,9 @@ def render(rows: Sequence[Row], stale: Callable[[Row], bool] = lambda row: False
     tables: dict[tuple, list[list[Row]]] = {}
     for runs in grouped([row for row in rows if "suite" not in row and "baseline" not in row]):
         tables.setdefault((runs[0]["metric"], *runs[0]["also"]), []).append(runs)
-    parts = [_metric_table(names, groups, simple, stale) for names, groups in tables.items()]
+    parts = [_metric_table(names, groups, simple, marks) for names, groups in tables.items()]
     parts += [_baseline_table(simple)] if simple else []
-    return "\n\n".join(parts + ([_suite_table(suites)] if suites else []))
+    return "\n\n".join(parts + ([_suite_table(suites, marks)] if suites else []))
 
 
 def grouped(rows: Sequence[Row]) -> list[list[Row]]:
@@ -89,29 +99,33 @@ def _newest(rows: Sequence[Row], key: Callable[[Row], tuple]) -> list[Row]:
     return [row for row in rows if last[key(row)] is row]
 
 
-def _metric_table(
-    names: tuple[str, ...], groups: Sequence[Sequence[Row]], simple: Sequence[Row], stale: Callable[[Row], bool]
-) -> str:
+def _metric_table(names: tuple[str, ...], groups: Sequence[Sequence[Row]], simple: Sequence[Row], marks: Marks) -> str:
     header = ["config", *(name.replace("/", " ") for name in names)]
     header += ["floor", "reference", "params", "steps", "mesh", "hardware", "time", "commit"]
-    lines = [_metric_cells(names, runs, baselines.strongest(runs, simple), stale) for runs in groups]
-    details = "\n\n".join(map(_details, groups))
-    details = _collapsed("Commands, seeds and data of these rows", details)
-    return f"{table(header, lines)}\n\n{_LEGEND} {baselines.LEGEND}\n\n{details}"
+    lines = {True: [], False: []}
+    for runs in groups:
+        cells = _metric_cells(names, runs, baselines.strongest(runs, simple), marks)
+        lines[cells[0].endswith(STALE)].append(cells)
+    details = _collapsed("Commands, seeds and data of these rows", "\n\n".join(map(_details, groups)))
+    parts = [table(header, lines[False])] if lines[False] else []
+    parts += [f"{_LEGEND} {baselines.LEGEND}"]
+    parts += [_collapsed(_STALE_TITLE, table(header, lines[True]))] if lines[True] else []
+    return "\n\n".join([*parts, details])
 
 
 def _metric_cells(
-    names: tuple[str, ...], runs: Sequence[Row], best: baselines.Strongest | None, stale: Callable[[Row], bool]
+    names: tuple[str, ...], runs: Sequence[Row], best: baselines.Strongest | None, marks: Marks
 ) -> list[str]:
     first = runs[0]
     values = [formats.mean_sd([run["metrics"][name] for run in runs]) for name in names]
     if len(runs) > 1:
         values[0] += f" ({len(runs)} {repeats(runs)})"
+    values[0] += choice(runs)
     values[0] += baselines.BELOW if baselines.is_below(runs, best) else ""
     overrides = "".join(f" `{override}`" for override in shared_overrides(runs))
     name = f"[`{label(first)}`](../../{first['file']}){overrides}"
     return [
-        name + (STALE if any(stale(run) for run in runs) else ""),
+        name + (STALE if any(marks.stale(run) for run in runs) else ""),
         *values,
         baselines.cell(first, best),
         formats.sourced(first["reference"], first["reference_source"]),
@@ -120,7 +134,7 @@ def _metric_cells(
         _distinct(formats.mesh(run["mesh"]) for run in runs),
         first["hardware"],
         formats.duration(statistics.fmean(run["wall_s"] for run in runs)),
-        _distinct(f"`{formats.commit(run)}`" for run in runs),
+        _distinct(_commit(run, marks) for run in runs),
     ]
 
 
@@ -135,6 +149,8 @@ def _details(runs: Sequence[Row]) -> str:
         f"config digest {_distinct(run['config_digest'] for run in runs)}",
         f"data {formats.dataset(first['data'])}",
     ]
+    if chosen := chosen_on(first, "checkpoint"):
+        facts.append(f"checkpoint chosen on {chosen}")
     if first["signature"]:
         facts.append(f"{first['metric']} as `{first['signature']}`")
     return f"{' · '.join(facts)}\n\n{_commands(runs)}"
@@ -146,7 +162,7 @@ def _baseline_table(rows: Sequence[Row]) -> str:
     return _collapsed(title, f"{table(header, lines)}\n\n{_commands(rows)}")
 
 
-def _suite_table(rows: Sequence[Row]) -> str:
+def _suite_table(rows: Sequence[Row], marks: Marks) -> str:
     header = ["suite", "config", "measured", "value", "goal", "hardware", "date", "commit"]
     lines = [
         [
@@ -157,13 +173,27 @@ def _suite_table(rows: Sequence[Row]) -> str:
             formats.number(each["goal"]),
             row["hardware"],
             row["date"][:10],
-            f"`{formats.commit(row)}`",
+            _commit(row, marks),
         ]
         for row in rows
         for each in row["measurements"]
     ]
     commands = _collapsed("Commands of these rows", _commands(rows))
     return f"{table(header, lines)}\n\n{_SUITE_LEGEND}\n\n{commands}"
+
+
+def choice(runs: Sequence[Row]) -> str:
+    """What a table says of runs whose settings were compared on the split that scores them."""
+    return ON_TEST if any(chosen_on(run, "settings") == "test" for run in runs) else ""
+
+
+def chosen_on(row: Row, what: str) -> str | None:
+    """The split on which the `checkpoint` or the `settings` of a run were chosen; None where nobody recorded it."""
+    return row.get("chosen_on", {}).get(what)
+
+
+def _commit(row: Row, marks: Marks) -> str:
+    return f"`{formats.commit(row)}`" + (LOST if marks.lost(row) else "")
 
 
 def label(row: Row) -> str:

@@ -4,6 +4,7 @@ metric, direction         the main metric, and whether its "max" or its "min" is
                           research/metrics/metric.py, or by RESULT for a metric of one's own
 also                      the metrics that stand beside it
 floor, reference          what it is compared with, each with its `_source`
+settings_chosen_on        "validation", or "test" where settings were compared on it, which the table then says
 over                      the field that repeats a run as a seed does, such as `data.fold`
 group                     the digest that the runs of one table row share: that of the config without `over`
 data                      the data set of the config file, which floor and reference are about
@@ -15,6 +16,7 @@ from typing import Any
 from research import config as config_lib
 from research.metrics import metric as metric_lib
 
+CHOSEN_ON = ("validation", "test")
 _SAID = ("floor", "floor_source", "reference", "reference_source")
 
 
@@ -32,10 +34,18 @@ def of_file(source: Mapping[str, Any], file: str) -> dict[str, Any]:
         "direction": said.get("direction") or metric_lib.mode(said["metric"].rpartition("/")[2]),
         "also": list(said.get("also", ())),
         **{key: said.get(key) for key in _SAID},
+        "settings_chosen_on": _chosen_on(said, file),
         "over": over or "seed",
         "group": _group(source, over, file),
         "data": _data_name(file, source["variant"]),
     }
+
+
+def _chosen_on(said: Mapping[str, Any], file: str) -> str:
+    chosen = said.get("settings_chosen_on", "validation")
+    if chosen not in CHOSEN_ON:
+        raise ValueError(f"RESULT in {file} has settings_chosen_on={chosen!r}; it is one of {', '.join(CHOSEN_ON)}")
+    return chosen
 
 
 def _data_name(file: str, variant: str) -> str:

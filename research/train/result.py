@@ -35,6 +35,7 @@ def describe(
         "metrics": metrics,
         "steps": config.train.steps,
         "selected_step": selected_step,
+        "checkpoint_chosen_on": "validation" if config.train.select == "best" else "nothing",
         "wall_s": round(sum(entry["seconds"] for entry in ledger if entry["kind"] != "lost"), 1),
         "goodput": round(timeline.goodput(ledger), 4),
         "time_s": {kind: round(spent, 1) for kind, spent in timeline.seconds_by_kind(ledger).items()},

@@ -1,5 +1,7 @@
 """Rows to Markdown: averages against numpy, and text that nobody chose carefully."""
 
+import subprocess
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +92,38 @@ def test_the_newest_run_of_a_seed_counts(order):
 def test_runs_on_other_hardware_or_other_data_stand_apart():
     rows = [ROW, ROW | {"hardware": "tpu"}, ROW | {"data": ROW["data"] | {"fingerprint": "beef"}}]
     assert len(cells(tables.render(rows))) == 3
+
+
+def test_what_was_chosen_on_test_is_said():
+    chosen = lambda on: ROW | {"chosen_on": {"checkpoint": "validation", "settings": on}}
+    of_test, of_validation = (tables.render([chosen(on)]) for on in ("test", "validation"))
+    assert cells(of_test)[0][1] == "30.00" + tables.ON_TEST and cells(of_validation)[0][1] == "30.00"
+    assert "checkpoint chosen on validation" in of_test
+    assert cells(tables.render([ROW]))[0][1] == "30.00", "nobody recorded it"
+
+
+def test_stale_rows_are_folded_away_below_the_table():
+    marks = tables.Marks(stale=lambda row: row["commit"] == "old")
+    rows = [ROW, ROW | {"commit": "old", "hardware": "tpu"}]
+    text = tables.render(rows, marks)
+    folded = text[text.index("<details>\n<summary>Stale rows") :]
+    assert [line[-1] for line in cells(text)] == [f"`{ROW['commit'][:7]}`"]
+    assert "`old`" in folded and "`old`" not in text[: text.index(folded)]
+    assert not tables.render(rows[1:], marks).startswith("|"), "no table without rows"
+
+
+def test_a_commit_that_is_not_in_the_history_is_marked(tmp_path):
+    git = lambda *words: subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True, text=True)
+    git("init", "-q")
+    for message in "ab":
+        git("-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q", "--allow-empty", "-m", message)
+    commit = git("rev-parse", "--short=12", "HEAD").stdout.strip()
+    assert not records.is_lost(commit, tmp_path) and records.is_lost("0123456789ab", tmp_path)
+    git("reset", "-q", "--hard", "HEAD~1")
+    records.is_lost.cache_clear()
+    assert records.is_lost(commit, tmp_path), "it still exists, but nothing leads to it"
+    marks = tables.Marks(lost=lambda row: True)
+    assert cells(tables.render([ROW], marks))[0][-1].endswith(tables.LOST)
 
 
 def test_several_metrics_are_columns_and_other_metrics_another_table():
