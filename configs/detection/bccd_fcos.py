@@ -1,6 +1,6 @@
 """FCOS over an FPN and a ResNet on BCCD: 364 images of blood cells, 205 to train on, from scratch.
 
-    python -m research.data prepare bccd_voc --manual_dir=../shared/data/bccd
+    python -m research.data prepare bccd_voc --manual_dir=$DATA/bccd
     python -m experiments.detection.main --config=configs/detection/bccd_fcos.py:cpu --workdir=runs/bccd_fcos
 
 Images at 0.6 to 1.6 times their size, mirrored both ways, with other colours, half of them as mosaics of four. The

@@ -1,6 +1,6 @@
 """FCOS over a simple pyramid and a plain ViT on BCCD: what a transformer makes of 205 images, from scratch.
 
-    python -m research.data prepare bccd_voc --manual_dir=../shared/data/bccd
+    python -m research.data prepare bccd_voc --manual_dir=$DATA/bccd
     python -m experiments.detection.main --config=configs/detection/bccd_vit.py:cpu --workdir=runs/bccd_vit
 
 The pyramid is that of ViTDet (Li et al., 2022): the one map of the ViT at 4, 2, 1 and half its size. All tokens see

@@ -1,6 +1,6 @@
 """A U-Net over a small ResNet on CamVid: 367 driving scenes of 240 x 180 px, 11 classes, from scratch.
 
-    python -m research.data prepare camvid --manual_dir=../shared/data/camvid
+    python -m research.data prepare camvid --manual_dir=$DATA/camvid
     python -m experiments.driving_segmentation.main \\
       --config=configs/driving_segmentation/camvid_unet.py:cpu --workdir=runs/camvid_unet
 

@@ -1,6 +1,6 @@
 """A plain ViT with a U-Net over a simple pyramid of its tokens, on CamVid: what a transformer makes of 367 images.
 
-    python -m research.data prepare camvid --manual_dir=../shared/data/camvid
+    python -m research.data prepare camvid --manual_dir=$DATA/camvid
     python -m experiments.driving_segmentation.main \\
       --config=configs/driving_segmentation/camvid_vit.py:cpu --workdir=runs/camvid_vit
 

@@ -1,6 +1,6 @@
 """A small ResNet recognises the 40 people of ORL: ArcFace from scratch, on four images of each.
 
-    python -m research.data prepare orl_faces/identification --manual_dir=../shared/data/orl_faces
+    python -m research.data prepare orl_faces/identification --manual_dir=$DATA/orl_faces
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/orl_identification.py:cpu --workdir=runs/orl_identification
 

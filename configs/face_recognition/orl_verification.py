@@ -1,6 +1,6 @@
 """A small ResNet compares images of people whom it has never seen: CosFace from scratch on 30 people of ORL.
 
-    python -m research.data prepare orl_faces/verification --manual_dir=../shared/data/orl_faces
+    python -m research.data prepare orl_faces/verification --manual_dir=$DATA/orl_faces
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/orl_verification.py:cpu --workdir=runs/orl_verification
 

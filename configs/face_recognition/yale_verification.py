@@ -1,6 +1,6 @@
 """A small ResNet compares images of unseen people under extreme light: ArcFace from scratch on Extended Yale B.
 
-    python -m research.data prepare extended_yale_b/verification --manual_dir=../shared/data/extended_yale_b
+    python -m research.data prepare extended_yale_b/verification --manual_dir=$DATA/extended_yale_b
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/yale_verification.py:cpu --workdir=runs/yale_verification
 

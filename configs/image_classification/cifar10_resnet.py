@@ -1,6 +1,6 @@
 """ResNet on CIFAR-10 (JPEG copies of the images, 45k/5k/10k).
 
-    python -m research.data prepare cifar10_jpeg --manual_dir=../shared/data/cifar10
+    python -m research.data prepare cifar10_jpeg --manual_dir=$DATA/cifar10
 
 `full`: ResNet-56 as in He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2: SGD with
 momentum 0.9, batch 128, 64k steps, learning rate 0.1 (there in steps, here a cosine to 0), weight decay 1e-4, pad 4,

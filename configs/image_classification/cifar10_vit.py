@@ -1,6 +1,6 @@
 """A small ViT on CIFAR-10 (JPEG copies of the images, 45k/5k/10k).
 
-    python -m research.data prepare cifar10_jpeg --manual_dir=../shared/data/cifar10
+    python -m research.data prepare cifar10_jpeg --manual_dir=$DATA/cifar10
     python -m experiments.image_classification.main \\
       --config=configs/image_classification/cifar10_vit.py:cpu --workdir=runs/cifar10_vit
 

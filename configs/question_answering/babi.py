@@ -1,6 +1,6 @@
 """Questions about little stories made by a machine: bAbI, 20 tasks in English, 1,000 questions each, in one model.
 
-    python -m research.data prepare babi --manual_dir=../shared/data/babi
+    python -m research.data prepare babi --manual_dir=$DATA/babi
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/babi.py:cpu --workdir=runs/babi
 

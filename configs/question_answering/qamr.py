@@ -1,6 +1,6 @@
 """Questions about single sentences, answered with words of them: QAMR, 16,628 questions about 450 sentences.
 
-    python -m research.data prepare qamr --manual_dir=../shared/data/qamr
+    python -m research.data prepare qamr --manual_dir=$DATA/qamr
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/qamr.py:cpu --workdir=runs/qamr
 

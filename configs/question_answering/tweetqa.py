@@ -1,6 +1,6 @@
 """Questions about tweets, answered freely: TweetQA, 9,568 questions.
 
-    python -m research.data prepare tweetqa --manual_dir=../shared/data/tweetqa
+    python -m research.data prepare tweetqa --manual_dir=$DATA/tweetqa
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/tweetqa.py:cpu --workdir=runs/tweetqa
 

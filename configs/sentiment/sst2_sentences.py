@@ -1,6 +1,6 @@
 """Sentences of film reviews, positive or negative: SST-2 without its phrases, 6,920 sentences.
 
-    python -m research.data prepare sst2_sentences --manual_dir=../shared/data/sst2
+    python -m research.data prepare sst2_sentences --manual_dir=$DATA/sst2
     python -m experiments.sentiment.main \\
       --config=configs/sentiment/sst2_sentences.py:cpu --workdir=runs/sst2_sentences
 

@@ -1,6 +1,6 @@
 """One spoken digit: FSDD by its official rule, 300 test recordings of speakers who are known from training.
 
-    python -m research.data prepare fsdd/isolated --manual_dir=../shared/data/fsdd
+    python -m research.data prepare fsdd/isolated --manual_dir=$DATA/fsdd
     python -m experiments.speech_recognition.main \\
       --config=configs/speech_recognition/fsdd_isolated.py:cpu --workdir=runs/fsdd_isolated
 

@@ -1,6 +1,6 @@
 """Strings of 1 to 8 spoken digits: the recordings of FSDD, joined with pauses and noise.
 
-    python -m research.data prepare fsdd/strings --manual_dir=../shared/data/fsdd
+    python -m research.data prepare fsdd/strings --manual_dir=$DATA/fsdd
     python -m experiments.speech_recognition.main \\
       --config=configs/speech_recognition/fsdd_strings.py:cpu --workdir=runs/fsdd_strings
 

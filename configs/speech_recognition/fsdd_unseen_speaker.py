@@ -1,6 +1,6 @@
 """Digits by a voice that was never heard: FSDD without one speaker, whose 500 recordings are the test.
 
-    python -m research.data prepare fsdd/without_theo --manual_dir=../shared/data/fsdd
+    python -m research.data prepare fsdd/without_theo --manual_dir=$DATA/fsdd
     python -m experiments.speech_recognition.main \\
       --config=configs/speech_recognition/fsdd_unseen_speaker.py:cpu --workdir=runs/fsdd_without_theo
 

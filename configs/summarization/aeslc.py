@@ -1,6 +1,6 @@
 """Subject lines for e-mails: AESLC, 14,436 mails of the Enron corpus.
 
-    python -m research.data prepare aeslc_jsonl --manual_dir=../shared/data/aeslc
+    python -m research.data prepare aeslc_jsonl --manual_dir=$DATA/aeslc
     python -m experiments.summarization.main \\
       --config=configs/summarization/aeslc.py:cpu --workdir=runs/aeslc
 

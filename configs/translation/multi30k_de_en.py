@@ -1,6 +1,6 @@
 """German to English: Multi30k, captions of images, 29,000 pairs of sentences.
 
-    python -m research.data prepare multi30k --manual_dir=../shared/data/multi30k
+    python -m research.data prepare multi30k --manual_dir=$DATA/multi30k
     python -m experiments.translation.main \\
       --config=configs/translation/multi30k_de_en.py:cpu --workdir=runs/multi30k_de_en
 

@@ -1,6 +1,6 @@
 """English to Chinese: Tatoeba, 25,626 pairs of short sentences.
 
-    python -m research.data prepare tatoeba_zh_en --manual_dir=../shared/data/tatoeba_zh_en
+    python -m research.data prepare tatoeba_zh_en --manual_dir=$DATA/tatoeba_zh_en
     python -m experiments.translation.main \\
       --config=configs/translation/tatoeba_en_zh.py:cpu --workdir=runs/tatoeba_en_zh
 

@@ -1,6 +1,6 @@
 """ViViT tells fights from other clips of surveillance cameras, from scratch, over five folds of source videos.
 
-    python -m research.data prepare fight_surv_video/fold0 --manual_dir=../shared/data/fight_surv_video
+    python -m research.data prepare fight_surv_video/fold0 --manual_dir=$DATA/fight_surv_video
     python -m experiments.video.main --config=configs/video/fight_vivit.py:cpu --workdir=runs/fight_fold0
 
 The result is the mean over the folds, each with --config.data.name=fight_surv_video/fold0 to fold4: about 210 clips

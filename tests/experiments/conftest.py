@@ -13,6 +13,7 @@ from tests.forking import ForkServer
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+SHARED = ROOT.parent / "shared/data"  # what the pages call $DATA
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "runs", "data")
 
 NOT_INHERITED = ("MAKEFLAGS", "MAKELEVEL")
@@ -25,7 +26,11 @@ class House:
         self.root, self.bin = root, bin
         # An ordinary run has no outer `make`, and one device.
         kept = {name: value for name, value in one_device().items() if name not in NOT_INHERITED}
-        self.env = kept | {"PATH": f"{bin}:{BIN}:{os.environ['PATH']}", "TFDS_DATA_DIR": str(data_dir)}
+        self.env = kept | {
+            "PATH": f"{bin}:{BIN}:{os.environ['PATH']}",
+            "TFDS_DATA_DIR": str(data_dir),
+            "DATA": str(SHARED),
+        }
 
     def run(self, command: str) -> subprocess.CompletedProcess:
         """The finished process of a bash command line, run in the root of the copy."""
@@ -58,6 +63,4 @@ def house(tmp_path, data_dir, quick_bin):
     root = tmp_path / "tessera"
     top = lambda folder, names: NOT_COPIED(folder, names) - ({"data"} if Path(folder) != ROOT else set())
     shutil.copytree(ROOT, root, ignore=top)
-    if (ROOT.parent / "shared").is_dir():
-        (tmp_path / "shared").symlink_to(ROOT.parent / "shared")
     return House(root, data_dir, quick_bin)

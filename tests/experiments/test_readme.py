@@ -18,7 +18,7 @@ from research import config as configs
 from research.data import prepare
 from research.data.sound.builders import dial_tones
 from research.data.text.builders.spelled_numbers import spell
-from tests.experiments.conftest import BIN, ROOT
+from tests.experiments.conftest import BIN, ROOT, SHARED
 from tests.tpu_scripts.conftest import install_fake
 
 PAGES = sorted([ROOT / "README.md", ROOT / "tpu_scripts/README.md", *ROOT.glob("experiments/*/README.md")])
@@ -67,7 +67,6 @@ NOT_RUN = {
     QUICK: "test_performance.py runs it and reads what it says",
     _SLURM: "it needs a SLURM cluster; slurm_job.sh is tested by itself",
 }
-SHARED = ROOT.parent / "shared/data"
 # What the smoke variants train on where it is not what the page prepares; the pages say so in passing only.
 SMOKE_NAMES = (
     "digits", "spelled_numbers", "dial_tones", "random_patterns/identification", "random_patterns/verification",
@@ -94,7 +93,7 @@ def runs_here(command):
     """Whether a command is one that this test runs on this machine."""
     if command in NOT_RUN or needs_weights(command):
         return False
-    return SHARED.is_dir() or not re.search("shared/data|cifar10|runs/(recordings|orl_faces|camvid/|BCCD)", command)
+    return SHARED.is_dir() or not re.search(r"\$DATA|cifar10|runs/(recordings|orl_faces|camvid/|BCCD)", command)
 
 
 def small(command, bin=BIN):
