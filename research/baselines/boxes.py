@@ -59,10 +59,15 @@ class Boxes:
         for number in np.unique(labels):
             own = boxes[labels == number]
             clusters = min(len(np.unique(own, axis=0)), max(1, round(count * len(own) / len(boxes))))
-            model = KMeans(clusters, random_state=SEED, n_init=3).fit(own)
+            model = KMeans(
+                clusters,
+                random_state=SEED,
+                n_init=3,  # pyright: ignore[reportArgumentType]  inferred from the default, "auto"
+            )
+            nearest = model.fit_predict(own)
             found.append(model.cluster_centers_)
             classes.append(np.full(clusters, number))
-            scores.append(np.bincount(model.labels_, minlength=clusters) / self._data.counts["train"])
+            scores.append(np.bincount(nearest, minlength=clusters) / self._data.counts["train"])
         answer = padded(np.concatenate(found), np.concatenate(classes), np.minimum(np.concatenate(scores), 1))
         return lambda image: answer
 
@@ -96,7 +101,8 @@ class Boxes:
                 inside = best == number
                 if eroded:
                     inside = ndimage.binary_erosion(inside, iterations=eroded)
-                regions, _ = ndimage.label(inside)
+                regions = np.zeros(inside.shape, np.int32)
+                ndimage.label(inside, output=regions)
                 for region, (rows, columns) in enumerate(ndimage.find_objects(regions), start=1):
                     box = [columns.start - eroded, rows.start - eroded, columns.stop + eroded, rows.stop + eroded]
                     size = np.log([box[2] - box[0], box[3] - box[1]])

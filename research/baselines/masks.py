@@ -51,10 +51,12 @@ class Masks:
     @cached_property
     def _places(self) -> np.ndarray:
         """How often each position of the canvas has each class in train, float64 [height, width, classes]."""
-        classes, counts = range(len(self._data.class_names)), 0.0
+        classes, counts = range(len(self._data.class_names)), None
         for batch in self._batches("train"):
             masks = batch["mask"][batch["index"] >= 0]
-            counts = counts + np.stack([(masks == number).sum(0, dtype=np.float64) for number in classes], axis=-1)
+            here = np.stack([(masks == number).sum(0, dtype=np.float64) for number in classes], axis=-1)
+            counts = here if counts is None else counts + here
+        assert counts is not None  # a split has at least one batch
         return counts
 
     def _mode(self, value: None) -> Predict:

@@ -140,7 +140,11 @@ def tf_idf(longest: int) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(
-        tokenizer=words, token_pattern=None, lowercase=False, ngram_range=(1, longest), sublinear_tf=True
+        tokenizer=words,
+        token_pattern=None,  # pyright: ignore[reportArgumentType]  inferred from the default; None where it has no use
+        lowercase=False,
+        ngram_range=(1, longest),
+        sublinear_tf=True,
     )
 
 
