@@ -1,16 +1,17 @@
 """Atomic writes and tolerant reads of small files, which survive a kill or a crash."""
 
 import contextlib
+import io
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 
 @contextlib.contextmanager
-def opened_atomically(path: Path) -> Iterator[BinaryIO]:
+def opened_atomically(path: Path) -> Iterator[io.BufferedWriter]:
     """A file to write to, which replaces `path` when the body ends, and is removed where the body raises.
 
     On return its content is on the disk and not only in the system's memory.

@@ -19,7 +19,7 @@ from research.interop.layouts import Row, TensorSource
 from research.interop.safetensors import TensorSpec
 from research.spec import FieldError
 
-FAMILIES = {
+FAMILIES: dict[str, Family[Any]] = {  # each of its own model
     family.name: family
     for family in (
         vit.FAMILY, resnet.FAMILY, convnext.FAMILY, t5.FAMILY, t5.MT5, whisper.FAMILY, big_vision.FAMILY,
@@ -68,7 +68,7 @@ class Checkpoint:
     def make_model(self, **settings: Any) -> nn.Module:
         """The model of a family's checkpoint, in float32 unless `settings` say otherwise."""
         try:
-            return self.model.of(**{**self.fields, **settings})
+            return models.of_fields(self.model).of(**{**self.fields, **settings})
         except FieldError as error:
             raise ValueError(f"config.{error.below('model')}") from None
 
@@ -117,7 +117,7 @@ def _existing(path: str) -> Path:
     )
 
 
-def _of_family(path: str, family: Family, config: Mapping[str, Any], tensors: TensorSource) -> Checkpoint:
+def _of_family(path: str, family: Family[Any], config: Mapping[str, Any], tensors: TensorSource) -> Checkpoint:
     renamed = Renamed(tensors, family.names(tensors.specs))
     try:
         fields = family.fields(config, renamed.specs)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from research.data.text.vocabulary import Vocabulary
-from research.interop import preprocessing
+from research.interop import models, preprocessing
 from research.interop.checkpoints import VOCABULARY, Checkpoint, channels, folder_of
 from research.interop.family import size
 from research.models.seq2seq import Seq2Seq
@@ -62,7 +62,7 @@ def _image_config(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
     return {
         "seed": 0,
         "data": {"name": name, "crop": "inception", "flip": True, **data},
-        "model": {"name": checkpoint.model.spec_class.tag, **fields},
+        "model": {"name": models.of_fields(checkpoint.model).spec_class.tag, **fields},
         "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "warmup_steps": 50, "clip_norm": 1.0},
         "train": {"steps": 1000, "batch_size": 128},
     }, lines  # fmt: skip

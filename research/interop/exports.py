@@ -49,7 +49,7 @@ def run(
     return lines + [f"left out {name}, for which {chosen.name} has no place" for name in left_out]
 
 
-def _family(source: runs.SavedRun, workdir: Path, target: Path, name: str) -> Family:
+def _family(source: runs.SavedRun, workdir: Path, target: Path, name: str) -> Family[Any]:
     model = type(source.model)
     if not name:
         fitting = [each.name for each in FAMILIES.values() if each.model is model]
@@ -66,7 +66,7 @@ def _family(source: runs.SavedRun, workdir: Path, target: Path, name: str) -> Fa
 
 
 def _tensors(
-    family: Family, model: Any, ours: CheckpointTensors
+    family: Family[Any], model: Any, ours: CheckpointTensors
 ) -> tuple[dict[str, TensorSpec], dict[str, Any], list[str]]:
     """The specs of their tensors, in the order in which ours are read once, and functions that make them.
 

@@ -5,7 +5,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from flax import linen as nn
@@ -14,6 +14,7 @@ from research.interop import models
 from research.interop.layouts import Row, TensorSource
 from research.interop.safetensors import TensorSpec
 
+Model = TypeVar("Model", bound=nn.Module)
 Read = Callable[[str], np.ndarray]
 
 
@@ -23,7 +24,7 @@ def same_names(names: Iterable[str]) -> dict[str, str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
+class Family(Generic[Model]):
     """One layout of weights and config.
 
     fields       the fields of our model, of their config and the specs of their tensors; raises ValueError for what
@@ -40,16 +41,16 @@ class Family:
     """
 
     name: str
-    model: type[nn.Module]
+    model: type[Model]
     experiment: str
     fields: Callable[[Mapping[str, Any], Mapping[str, TensorSpec]], dict[str, Any]]
-    config: Callable[[nn.Module], dict[str, Any]]
-    table: Callable[[nn.Module], list[Row]]
+    config: Callable[[Model], dict[str, Any]]
+    table: Callable[[Model], list[Row]]
     names: Callable[[Iterable[str]], dict[str, str]] = same_names
     unused: str = "(?!)"
     fold: Callable[[Read, Collection[str]], Read] = lambda read, paths: read
     settle: Callable[[Mapping[str, Any], TensorSource], dict[str, Any]] = lambda fields, tensors: {}
-    computed: Callable[[nn.Module], dict[str, np.ndarray]] = lambda model: {}
+    computed: Callable[[Model], dict[str, np.ndarray]] = lambda model: {}
     sizes: Callable[[Mapping[str, TensorSpec]], dict[str, Any]] = lambda specs: {}
     left_out: str = "(?!)"
 

@@ -67,7 +67,7 @@ def run(
         config = config_lib.complete(cls, raw, overrides)
         _refuse_other_models(raw, config_lib.plain(config))
         sizes = configs.sizes(checkpoint, config)
-        task = config.make_task(**sizes)
+        task = runs.make_task(config, sizes)
         config = _write_config(checkpoint, config, task, folder, target)
         program = trainer.build(config, task, jax.devices()[:1])
         variables = {"params": program.state.params, **program.state.mutable}
@@ -90,7 +90,7 @@ def _write_config(checkpoint: checkpoints.Checkpoint, config: Any, task: Any, fo
     complete = config_lib.plain(config)
     del complete["source"]
     classes = checkpoint.fields.get("num_classes")
-    by_chance = classes and complete["data"]["name"]  # else other classes may follow
+    floor = 1 / classes if classes and complete["data"]["name"] else None  # else other classes may follow
     text = _FILE.format(
         title=f"{checkpoint.model.__name__} of {Path(checkpoint.path).name}",
         path=checkpoint.path,
@@ -100,8 +100,8 @@ def _write_config(checkpoint: checkpoints.Checkpoint, config: Any, task: Any, fo
         workdir=target,
         # Scores of answers come before what chooses among checkpoints.
         metric=f"test/{[*getattr(task.spec, 'metrics', ()), task.selection[0]][0]}",
-        floor=1 / classes if by_chance else None,
-        source="chance" if by_chance else None,
+        floor=floor,
+        source="chance" if floor else None,
         config=pprint.pformat(complete, width=100, sort_dicts=False).replace("\n", "\n        "),
     )
     (folder / file).parent.mkdir()

@@ -20,10 +20,14 @@ Index = tuple[slice, ...]
 class TensorSource(Protocol):
     """Tensors by their names, of which `specs` are known and values are read when they are asked for."""
 
-    specs: Mapping[str, TensorSpec]
+    @property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """Shapes and dtypes by name."""
+        ...
 
     def read(self, name: str) -> np.ndarray:
         """The tensor."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

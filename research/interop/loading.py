@@ -83,7 +83,7 @@ class Loading:
         tensors, row, shape = self.checkpoint.tensors, self.rows[path], self.shapes[path]
         if path in self.resized:
             theirs = self.resized[path]
-            whole = row.read(tensors, theirs, (slice(None),) * len(theirs), np.float32)
+            whole = row.read(tensors, theirs, (slice(None),) * len(theirs), np.dtype(np.float32))
             if _SEQUENCE.fullmatch(path):
                 return whole[: shape[0]][index].astype(dtype)
             return positions.resize(whole, shape[1], self.grid, self.their_grid)[index].astype(dtype)

@@ -1,14 +1,35 @@
 """Fields of models by their names, whether they are of the module, of its spec, or of its backbone."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flax import linen as nn
 
+from research.spec import Spec
 from research.spec.fields import infos
 
 BACKBONE = "backbone/"  # where the parameters of a model's backbone lie
 _NO_FIELDS = ("spec", "backbone", "dtype", "param_dtype", "parent", "name")
+
+
+@runtime_checkable
+class OfFields(Protocol):
+    """The class of a model that is made of plain fields, see models/specs.py."""
+
+    @property
+    def spec_class(self) -> type[Spec]:
+        """Of the fields that are not its own."""
+        ...
+
+    def of(self, **fields: Any) -> nn.Module:
+        """The model with these fields, its own and those of its spec. Raises FieldError."""
+        ...
+
+
+def of_fields(model: type[nn.Module]) -> OfFields:
+    """A class of this library's models as what it can be made of."""
+    assert isinstance(model, OfFields), f"{model.__name__} has no spec"
+    return model
 
 
 def has(model: nn.Module, field: str) -> bool:

@@ -30,9 +30,9 @@ def grid_of_fields(fields: Mapping[str, Any]) -> Grid | None:
     return (fields["image_size"] // fields["patch_size"], width // fields["patch_size"]) if width else None
 
 
-def differ(ours: Grid, theirs: Grid | None) -> bool:
+def differ(ours: Grid | None, theirs: Grid | None) -> bool:
     """Whether positions as many as ours may lie in another grid; what is not known to be something else is a square."""
-    return ours != theirs if theirs else ours[0] != ours[1]
+    return ours[0] != ours[1] if ours and not theirs else ours != theirs
 
 
 def source_shape(row: Row, shape: tuple[int, ...], theirs: TensorSpec, grid: Grid | None) -> tuple[int, ...] | None:

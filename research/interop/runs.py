@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flax import linen as nn
 
@@ -65,9 +65,20 @@ def _task(config: Any, folder: Path, imported: Mapping[str, Any]) -> Any:
     if known or "sizes" not in imported:
         return config.build(known)[0]
     try:
-        return config.make_task(**imported["sizes"])
+        return make_task(config, imported["sizes"])
     except TypeError:
         raise ValueError(f"{folder / IMPORTED} is damaged: its sizes are {imported['sizes']!r}") from None
+
+
+@runtime_checkable
+class _OfSizes(Protocol):
+    def make_task(self, **sizes: Any) -> Any: ...
+
+
+def make_task(config: config_lib.Config, sizes: Mapping[str, Any]) -> Any:
+    """The task of the config of an experiment that families name, of the sizes of what it imports alone."""
+    assert isinstance(config, _OfSizes), f"{type(config).__name__} makes no task without data"
+    return config.make_task(**sizes)
 
 
 def _selected(folder: Path, config: Any, task: Any) -> Path:

@@ -134,7 +134,8 @@ class Sharded:
 
 def write(path: Path, specs: Mapping[str, TensorSpec], read: Callable[[str], np.ndarray]) -> None:
     """Writes `read(name)` of every name one after the other; `path` is there only when all of it is."""
-    header, offset = {"__metadata__": {"format": "pt"}}, 0  # without which transformers refuses the file
+    header: dict[str, Mapping[str, object]] = {"__metadata__": {"format": "pt"}}  # transformers refuses it otherwise
+    offset = 0
     for name, spec in specs.items():
         end = offset + _bytes(spec)
         header[name] = {
@@ -149,7 +150,7 @@ def write(path: Path, specs: Mapping[str, TensorSpec], read: Callable[[str], np.
             array = np.ascontiguousarray(read(name), spec.dtype)
             if array.shape != spec.shape:
                 raise AssertionError(f"{name} is {array.shape}, not {spec.shape}")
-            file.write(array.reshape(-1).view(np.uint8))
+            file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def write_sharded(
