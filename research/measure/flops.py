@@ -10,11 +10,18 @@ hardware FLOPs  what the compiled step is asked to do, rematerialisation include
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
+
+
+class _Array(Protocol):
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    size: int
 
 
 def forward_flops(function: Callable[..., Any], *args: Any) -> int:
@@ -24,7 +31,7 @@ def forward_flops(function: Callable[..., Any], *args: Any) -> int:
     jaxpr: its body counts once.
     """
     # A jitted function as it is: one with compiler options must not be traced inside another.
-    jitted = function if hasattr(function, "trace") else jax.jit(function)
+    jitted = function if isinstance(function, jax.stages.Wrapped) else jax.jit(function)
     jaxpr = jitted.trace(*args).jaxpr.jaxpr
     return _walk(jaxpr, [False] * len(jaxpr.invars))[0]
 
@@ -74,9 +81,14 @@ def _walk(jaxpr: core.Jaxpr, active: Sequence[bool]) -> tuple[int, int, list[boo
         own_forward, own_backward, outputs = _equation(eqn, inputs)
         forward, backward = forward + own_forward, backward + own_backward
         # No gradient flows through integers, such as the argmax of an accuracy.
-        differentiable = (jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in eqn.outvars)
+        differentiable = (jnp.issubdtype(_array(var).dtype, jnp.inexact) for var in eqn.outvars)
         known |= {var for var, out, floats in zip(eqn.outvars, outputs, differentiable, strict=True) if out and floats}
     return forward, backward, [is_active(atom) for atom in jaxpr.outvars]
+
+
+def _array(atom: core.Var | core.Literal) -> _Array:
+    """What is known of a value: JAX declares an AbstractValue, which says nothing of arrays and references to them."""
+    return cast(_Array, atom.aval)
 
 
 def _equation(eqn: core.JaxprEqn, active: list[bool]) -> tuple[int, int, list[bool]]:
@@ -108,8 +120,8 @@ def _fused_attention(eqn: core.JaxprEqn, active: list[bool]) -> tuple[int, int, 
 
     The one of the backward pass does five products, the first of them again (Dao et al., 2022).
     """
-    batch, queries, heads, depth = eqn.invars[0].aval.shape
-    count = 2 * batch * heads * queries * eqn.invars[1].aval.shape[1] * depth
+    batch, queries, heads, depth = _array(eqn.invars[0]).shape
+    count = 2 * batch * heads * queries * _array(eqn.invars[1]).shape[1] * depth
     query, key, value = active[:3]
     products = 5 if "_bwd" in eqn.primitive.name else 2
     return products * count, count * (query + key + (query or key) + value), [any(active)] * len(eqn.outvars)
@@ -123,7 +135,7 @@ def _inner_jaxpr(params: dict[str, Any]) -> core.Jaxpr | None:
 
 def _open(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> core.Jaxpr:
     """Without its constants, where JAX has closed it over them; from 0.11 on it closes over none."""
-    return getattr(jaxpr, "jaxpr", jaxpr)
+    return jaxpr if isinstance(jaxpr, core.Jaxpr) else jaxpr.jaxpr
 
 
 def _scan(params: dict[str, Any], active: list[bool]) -> tuple[int, int, list[bool]]:
@@ -156,7 +168,7 @@ def _fixed_point(body: core.Jaxpr, active: list[bool], carry: slice) -> tuple[in
 
 def _dot_flops(eqn: core.JaxprEqn) -> int:
     (contracting, _), _ = eqn.params["dimension_numbers"]
-    return 2 * eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracting)
+    return 2 * _array(eqn.outvars[0]).size * math.prod(_array(eqn.invars[0]).shape[axis] for axis in contracting)
 
 
 def _conv_flops(eqn: core.JaxprEqn) -> int:
@@ -165,9 +177,9 @@ def _conv_flops(eqn: core.JaxprEqn) -> int:
     So the two convolutions of a backward pass cost as much as the forward one.
     """
     _, channels, *window = eqn.params["dimension_numbers"].rhs_spec
-    shape = eqn.invars[1].aval.shape
+    shape = _array(eqn.invars[1]).shape
     taps = shape[channels] * math.prod(shape[axis] for axis in window)
-    return 2 * eqn.outvars[0].aval.size * taps // math.prod(eqn.params["lhs_dilation"])
+    return 2 * _array(eqn.outvars[0]).size * taps // math.prod(eqn.params["lhs_dilation"])
 
 
 _PRODUCTS: dict[str, Callable[[core.JaxprEqn], int]] = {

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -93,7 +93,7 @@ def bar(total: int | None, what: str, unit: str, initial: int = 0, hidden: bool 
 
 def over(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
     """Iterates over `items` and shows progress."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with bar(total, what, unit) as shown:
         for item in items:

@@ -9,7 +9,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from research.spec import Role, Spec, checks, field, invalid
 
-AXES = ("data", "fsdp", "tensor", "sequence")
+AXES: tuple[str, ...] = ("data", "fsdp", "tensor", "sequence")
 _SIZE = checks.Check(lambda size: isinstance(size, int) and (size >= 1 or size == -1), "must be 1 or more, or -1")
 
 
@@ -55,7 +55,10 @@ def resolve(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
     return sizes
 
 
-def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    sizes: Mapping[str, int],
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  jaxlib has no stubs
+) -> Mesh:
     """A mesh over `devices` (default: all), which may also be the devices of a topology that is not attached.
 
     Raises ValueError when the sizes do not multiply to the devices.

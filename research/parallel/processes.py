@@ -91,8 +91,8 @@ def _explicit() -> Place | None:
 def _integer(name: str, default: int | None = None) -> int:
     text = os.environ.get(name, default)
     try:
-        return int(text)
-    except (TypeError, ValueError):
+        return int("" if text is None else text)
+    except ValueError:
         raise ValueError(f"{name}={text!r} must be a whole number") from None
 
 

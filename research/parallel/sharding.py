@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 Names = Sequence[str | None]
 Rules = Mapping[str, tuple[str, ...]]
@@ -55,7 +55,9 @@ LARGE_MODEL = 100_000_000
 MAY_STAY_WHOLE = 0.02
 
 
-def partition_spec(names: Names, shape: Sequence[int], rules: Rules, mesh: Mesh, uneven: bool = False) -> PartitionSpec:
+def partition_spec(
+    names: Names, shape: Sequence[int], rules: Rules, mesh: Mesh | AbstractMesh, uneven: bool = False
+) -> PartitionSpec:
     """The PartitionSpec of an array of `shape` whose axes are called `names`.
 
     An axis whose size the mesh axes do not divide stays whole; with `uneven`, only one that is too short for them does.
@@ -67,13 +69,18 @@ def partition_spec(names: Names, shape: Sequence[int], rules: Rules, mesh: Mesh,
     for name, size in zip(names, shape, strict=True):
         if name is not None and name not in rules:
             raise ValueError(f"unknown logical axis {name!r}; known: {', '.join(rules)}")
-        axes = tuple(axis for axis in rules.get(name, ()) if mesh.shape[axis] > 1)
+        axes = tuple(axis for axis in _mesh_axes(rules, name) if mesh.shape[axis] > 1)
         if taken & set(axes):
             raise ValueError(f"two axes of {tuple(names)} are mapped to the mesh axis {sorted(taken & set(axes))}")
         taken |= set(axes)
         parts = math.prod(mesh.shape[axis] for axis in axes)
         spec.append(_entry(axes if size % parts == 0 or (uneven and size >= parts) else ()))
     return PartitionSpec(*spec)
+
+
+def _mesh_axes(rules: Rules, name: str | None) -> tuple[str, ...]:
+    """Those that a rule gives a logical axis; none to one without a name."""
+    return rules.get(name, ()) if name is not None else ()
 
 
 def _entry(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:
@@ -84,24 +91,24 @@ def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
-def parameter_spec(names: Names, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+def parameter_spec(names: Names, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The PartitionSpec of a parameter, by the parameter rules.
 
     Where fsdp does not divide the axis that the rules give it, it splits the longest other one that it divides; but
     never `layers`, since the scan over them would have to fetch each from another device.
     """
     spec = partition_spec(names, shape, PARAMETER_RULES, mesh)
-    wanted = any("fsdp" in PARAMETER_RULES.get(name, ()) for name in names)
+    wanted = any("fsdp" in _mesh_axes(PARAMETER_RULES, name) for name in names)
     if not wanted or mesh.shape["fsdp"] == 1 or any("fsdp" in _axes(entry) for entry in spec):
         return spec
-    sizes = {}
+    sizes: dict[int, int] = {}
     for index, (name, size, entry) in enumerate(zip(names, shape, spec, strict=True)):
         parts = math.prod(mesh.shape[axis] for axis in (*_axes(entry), "fsdp"))
         if name != "layers" and size % parts == 0:
             sizes[index] = size
     if not sizes:
         return spec
-    chosen = max(sizes, key=sizes.get)
+    chosen = max(sizes, key=lambda index: sizes[index])
     entries = list(spec)
     entries[chosen] = _entry((*_axes(spec[chosen]), "fsdp"))
     return PartitionSpec(*entries)
@@ -195,7 +202,7 @@ def logical_axes(path: str, table: Table) -> Names:
     raise ValueError(f"parameter {path!r} has no entry in its model's LOGICAL_AXES")
 
 
-def parameter_shardings(tree: Any, table: Table, mesh: Mesh) -> Any:
+def parameter_shardings(tree: Any, table: Table, mesh: Mesh | AbstractMesh) -> Any:
     """NamedShardings for a tree of parameters or batch statistics, by path."""
 
     def sharding(path, leaf):
@@ -216,7 +223,7 @@ def matrix_axes(names: Names) -> list[tuple[int, ...]]:
     return groups
 
 
-def optimizer_shardings(tree: Any, params: Any, table: Table, mesh: Mesh) -> Any:
+def optimizer_shardings(tree: Any, params: Any, table: Table, mesh: Mesh | AbstractMesh) -> Any:
     """NamedShardings for an optimizer state: a leaf that mirrors a parameter lies where the parameter lies.
 
     A leaf belongs to a parameter when its path ends in that parameter's path. It mirrors it when the shapes agree, with
