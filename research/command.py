@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from research import interrupt, numerics
 from research.measure import progress
 from research.spec import FieldError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 class Failure(Exception):  # noqa: N818  no mistake in the program
@@ -90,9 +93,11 @@ def _leave(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _raised_here(traceback: TracebackType) -> bool:
-    while traceback.tb_next:
+def _raised_here(traceback: TracebackType | None) -> bool:
+    while traceback and traceback.tb_next:
         traceback = traceback.tb_next
+    if traceback is None:
+        return False
     file = Path(traceback.tb_frame.f_code.co_filename).resolve()
     return Path(__file__).resolve().parents[1] in file.parents and "site-packages" not in file.parts
 
@@ -120,28 +125,33 @@ def _open_closed_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
 
 
-def _lasting(stream: io.TextIOBase | None, descriptor: int) -> io.TextIOBase:
+def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
     if stream is None:  # it was closed when Python began
         return open(os.devnull, "w")
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)  # the same where PYTHONUNBUFFERED is set
-    if not isinstance(raw, io.FileIO) or raw.fileno() != descriptor:
+    if not isinstance(stream, io.TextIOWrapper) or not isinstance(raw, io.FileIO) or raw.fileno() != descriptor:
         return stream
     stream.flush()
     lasting = _Lasting(descriptor, "w", closefd=False)
-    how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
     binary = lasting if buffer is raw else io.BufferedWriter(lasting)
-    return io.TextIOWrapper(binary, stream.encoding, stream.errors, **how)
+    return io.TextIOWrapper(
+        binary,
+        stream.encoding,
+        stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 class _Lasting(io.FileIO):
     """A stream that discards output after its reader has closed the pipe."""
 
-    def write(self, data: bytes) -> int | None:
+    def write(self, data: "ReadableBuffer") -> int | None:
         try:
             return super().write(data)
         except BrokenPipeError:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
-            return len(data)
+            return memoryview(data).nbytes

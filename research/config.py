@@ -30,6 +30,7 @@ _FOLLOWING = {
 }
 NAME = "name"  # of the member of a group that is one of several specs, where a config is written as plain values
 AnyConfig = TypeVar("AnyConfig", bound="Config")
+AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 class Source(Spec, tag="source"):
@@ -77,6 +78,7 @@ def load_file(file: str) -> ModuleType:
     if path.suffix != ".py":
         raise ValueError(f"config file {file!r} is no Python file; a config ends in .py")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert spec is not None and spec.loader is not None  # of every file that ends in .py
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for name in ("VARIANTS", "RESULT", "EXPERIMENT", "get_config"):
@@ -143,12 +145,10 @@ def complete(cls: type[AnyConfig], raw: Mapping[str, Any], overrides: Sequence[s
 
 def with_source(config: AnyConfig, source: Source) -> AnyConfig:
     """The config with another source, and its digest there."""
-    values = {each.name: getattr(config, each.name) for each in infos(type(config))}
-    named = {each.name: getattr(source, each.name) for each in infos(Source)} | {"digest": digest(config)}
-    return type(config)(**(values | {"source": Source(**named)}))
+    return dataclasses.replace(config, source=dataclasses.replace(source, digest=digest(config)))
 
 
-def _of_plain(cls: type[AnyConfig], raw: Mapping[str, Any]) -> AnyConfig:
+def _of_plain(cls: type[AnySpec], raw: Mapping[str, Any]) -> AnySpec:
     """A spec from nested plain values; a group that is one of several specs is chosen by its NAME."""
     values: dict[str, Any] = {}
     for name, value in raw.items():

@@ -33,7 +33,8 @@ def main(words: Sequence[str]) -> None:
         records.results_path(config.source.experiment)
         if records.is_other_data(config_lib.plain(config.source), said):
             raise ValueError(
-                f"--record: {config.data.name} are not the data of {source.file}; leave it out, or use --out=FILE"
+                f"--record: {config_lib.flat(config)['data.name']} are not the data of {source.file}; leave it out, or "
+                "use --out=FILE"
             )
     revision = result.revision()  # now, since the tree may change meanwhile
     data, measured = run.measure(config, run.short(said["metric"]))

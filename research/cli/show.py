@@ -13,9 +13,10 @@ import jax
 from research import config as config_lib
 from research.parallel import mesh as mesh_lib
 from research.parallel import sharding
+from research.spec import Spec
 from research.spec.fields import FieldInfo, info
 from research.spec.serial import leaves
-from research.train import program
+from research.train import program, settings
 
 _CHANGED = "*"
 _GROUPS = ("seed", "data", "model", "task", "optimizer", "train", "mesh", "precision")  # in the order of reading
@@ -37,12 +38,19 @@ def fields(source: config_lib.Source, docs: bool = False) -> Iterator[str]:
     for name in sorted(values, key=lambda name: rank(name.split(".")[0])):
         leaf, value = declared.get(name), values[name]
         # What is no field is the tag of a group's spec.
-        default = leaf.info.default if leaf else info(type(config), name.split(".")[0]).default.tag
+        default = leaf.info.default if leaf else _default_tag(type(config), name.split(".")[0])
         line = f"{_CHANGED if value != default else ' '} {name:{width}}  {value!r}"
         line += f"  ({default!r})" if value != default else ""
         if docs and leaf:
             line += f"  # {_meaning(leaf.info)}"
         yield line
+
+
+def _default_tag(cls: type[config_lib.Config], group: str) -> str:
+    """Of the spec that a group is unless a config says otherwise."""
+    declared = info(cls, group)
+    assert declared is not None and isinstance(declared.default, Spec)
+    return declared.default.tag
 
 
 def _meaning(field: FieldInfo) -> str:
@@ -61,7 +69,7 @@ def parameters(source: config_lib.Source) -> Iterator[str]:
 
     Nothing is computed. Raises ValueError where the model of the config cannot be built.
     """
-    config = config_lib.load(source.file, source.variant, source.overrides)
+    config = settings.load(source)
     task, _ = config.build()
     sizes = dict.fromkeys(mesh_lib.AXES, 1)
     state = program.abstract_state(config, task, mesh_lib.make_mesh(sizes, jax.devices()[:1]))

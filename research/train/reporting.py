@@ -49,8 +49,7 @@ def _chosen_on(said: Mapping[str, Any], file: str) -> str:
 
 
 def _data_name(file: str, variant: str) -> str:
-    data: Any = getattr(config_lib.load(file, variant), "data")  # noqa: B009  which every experiment has
-    return data.name
+    return config_lib.flat(config_lib.load(file, variant))["data.name"]
 
 
 def of_config(config: config_lib.Config) -> dict[str, Any]:

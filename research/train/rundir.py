@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from etils import epath
 
@@ -21,6 +21,7 @@ from research.data import recorded
 HISTORY = "config_history.jsonl"  # the configs that a run had before that of config.json, the first one first
 _KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl", "run.log", HISTORY)
 _KEPT += (recorded.FILE, recorded.VOCABULARY)
+AnyPath: TypeAlias = Path | epath.Path  # on a disk, or in a bucket
 
 
 class RunDirectory:

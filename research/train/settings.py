@@ -77,3 +77,11 @@ class Experiment(config_lib.Config):
         if warmup >= steps:
             problem = f"={warmup} must be less than config.train.steps={steps}"
             raise FieldError(("optimizer", "warmup_steps"), problem)
+
+
+def load(source: config_lib.Source) -> Experiment:
+    """The config that `source` names. Raises ValueError as `config.load`, and for one without the groups of a run."""
+    config = config_lib.load(source.file, source.variant, source.overrides)
+    if not isinstance(config, Experiment):
+        raise ValueError(f"EXPERIMENT in {source.file} is no subclass of Experiment; see research/train/settings.py")
+    return config
