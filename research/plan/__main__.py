@@ -54,8 +54,10 @@ def main(argv: Sequence[str], prog: str = PROG) -> None:
     topology.prepare_environment()
     topology.make_cpu_devices(math.prod(shape) * chip.cores)
     source = config_lib.Source.parse(arguments.config, overrides)
-    config = config_lib.load(source.file, source.variant, source.overrides)
     from research.plan import estimate, search, show
+    from research.train import settings
+
+    config = settings.load(source)
 
     logging.getLogger("jax").setLevel(logging.ERROR)
     slice_ = topology.describe(arguments.topology)

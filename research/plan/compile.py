@@ -63,6 +63,7 @@ def compile_step(config: Any, task: Any, topology: Topology) -> Compiled:
             raise
         return Compiled(program, memory, None)
     usage = compiled.memory_analysis()
+    assert usage is not None, f"XLA says nothing of the memory of {topology.name}"
     peak = (
         usage.argument_size_in_bytes
         + usage.output_size_in_bytes

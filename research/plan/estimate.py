@@ -55,7 +55,7 @@ class Plan:
 def make_plan(config: Any, task: Any, topology: Topology) -> Plan:
     """Compiles the train step of a config for a topology and derives the plan."""
     compiled = compile_step(config, task, topology)
-    facts = describe(config, topology, compiled) | {
+    facts: dict[str, Any] = describe(config, topology, compiled) | {
         "model_flops": flops.step_flops(task, config.train.batch_size),
         "hardware_flops": hardware_flops(config, task, compiled.program),
         "collective_lower_bound_bytes": lower_bound_bytes(config, task, compiled.program),

@@ -54,14 +54,15 @@ def evaluate(module: Module, computation: Computation, name: str, parameters: Pa
         case "parameter":
             return parameters(int(instruction.arguments))
         case "get-tuple-element":
-            value = operand(0)
-            return value(int(instruction.attribute("index"))) if callable(value) else None
+            value, index = operand(0), instruction.attribute("index")
+            return value(int(index)) if callable(value) and index is not None else None
         case "tuple":
             return operand
         case "add" | "subtract" | "multiply":
             return _arithmetic(instruction.opcode, operand(0), operand(1))
         case "compare":
-            return Comparison(instruction.attribute("direction"), operand(0), operand(1))
+            direction = instruction.attribute("direction")
+            return Comparison(direction, operand(0), operand(1)) if direction else None
         case "fusion" | "call":
             called = instruction.callees()
             callee = module.computations[(called.get("calls") or called["to_apply"])[0]]

@@ -32,7 +32,7 @@ class Roofline:
     @property
     def bound_by(self) -> str:
         """`compute`, `hbm` or `links`."""
-        return max(self.times, key=self.times.get)
+        return max(self.times.items(), key=lambda item: item[1])[0]
 
     @property
     def step_time_s(self) -> float:

@@ -17,10 +17,11 @@ from research.measure.flops import forward_flops
 from research.models.remat import REMAT
 from research.parallel import mesh as mesh_lib
 from research.parallel import sharding
-from research.parallel.mesh import MeshSpec
 from research.plan import bounds
 from research.plan.estimate import Plan, make_plan
 from research.plan.topology import Topology
+from research.spec import override
+from research.spec.serial import leaves
 from research.train.program import build_program
 from research.train.settings import Experiment
 
@@ -55,7 +56,8 @@ def search(config: Experiment, topology: Topology, tries: int) -> list[Plan]:
             f"no mesh of {topology.name} divides config.train.batch_size={config.train.batch_size} and "
             f"eval_batch_size={config.train.eval_batch_size}"
         )
-    plans, refusal = [], None
+    plans: list[Plan] = []
+    refusal: ValueError | None = None
     with progress.bar(tries, f"{len(ranked)} combinations; compiling", "plans") as bar:
         for candidate in ranked:
             changed = with_choice(config, candidate.mesh, candidate.remat, candidate.microbatches)
@@ -67,17 +69,15 @@ def search(config: Experiment, topology: Topology, tries: int) -> list[Plan]:
             bar.update()
             if len(plans) == tries:
                 break
-    if not plans:
+    if not plans and refusal is not None:
         raise refusal
     return sorted(plans, key=lambda plan: (not plan.fits, plan.step_time_s or math.inf, plan.peak_bytes))
 
 
 def with_choice(config: Experiment, mesh: Mapping[str, int], remat: str | None, microbatches: int) -> Experiment:
     """The config with another mesh, remat policy and number of microbatches."""
-    changed = dataclasses.replace(
-        config, mesh=MeshSpec(**mesh), train=dataclasses.replace(config.train, microbatches=microbatches)
-    )
-    return dataclasses.replace(changed, model=dataclasses.replace(config.model, remat=remat)) if remat else changed
+    words = [f"mesh.{axis}={size}" for axis, size in mesh.items()] + [f"train.microbatches={microbatches}"]
+    return override(config, [*words, f"model.remat={remat}"] if remat else words)
 
 
 def meshes(count: int, axes: Sequence[str]) -> Iterator[dict[str, int]]:
@@ -103,7 +103,7 @@ def candidates(config: Experiment, topology: Topology) -> list[Candidate]:
         if config.train.eval_batch_size % math.prod(mesh[axis] for axis in batch_axes) == 0
     ]
     found = []
-    for policy in tuple(REMAT) if hasattr(config.model, "remat") else (None,):
+    for policy in tuple(REMAT) if "model.remat" in leaves(config) else (None,):
         changed = with_choice(config, config.mesh.sizes, policy, 1)
         estimate = _Estimate(changed, changed.build()[0], state, topology)
         for mesh in possible:

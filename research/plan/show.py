@@ -72,7 +72,7 @@ def table(plan: Plan) -> str:
 
 def _collectives(plan: Plan) -> list[tuple[str, str]]:
     rows = [("", ""), ("links, into one device", "")]
-    if plan.collective_bytes is None:
+    if plan.collective_bytes is None or plan.collective_bytes_by_axis is None:
         return [*rows, ("  analytic lower bound", size(plan.collective_lower_bound_bytes))]
     total, bound = sum(plan.collective_bytes.values()), plan.collective_lower_bound_bytes
     rows += [(f"  {kind}", size(count)) for kind, count in plan.collective_bytes.items()]
@@ -84,7 +84,7 @@ def _collectives(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _times(plan: Plan) -> list[tuple[str, str]]:
-    if plan.step_time_s is None:
+    if plan.step_time_s is None or plan.run_hours is None or plan.chip_hours is None:
         return []
     return [
         ("", ""),

@@ -34,7 +34,7 @@ class Topology:
     name: str
     chip: Chip
     shape: tuple[int, ...]
-    devices: Sequence[jax.Device]
+    devices: Sequence[jax.Device]  # pyright: ignore[reportInvalidTypeForm]  jaxlib has no stubs
     real: bool
 
     @property
@@ -110,7 +110,7 @@ def make_cpu_devices(count: int) -> None:
         jax.config.update("jax_num_cpu_devices", count)
 
 
-def _tpu_devices(chip: Chip, shape: tuple[int, ...]) -> Sequence[jax.Device]:
+def _tpu_devices(chip: Chip, shape: tuple[int, ...]) -> Sequence[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]  jaxlib has no stubs
     from jax.experimental import topologies
 
     options = {}
