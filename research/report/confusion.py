@@ -1,17 +1,17 @@
 """`confusion.png`: the confusion matrix of a run, from its predictions.jsonl."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from research.report import figures
+from research.train.rundir import AnyPath
 
 _WRITTEN = 20  # classes at most whose counts are written into the image
 _COUNTED = 10_000  # and larger ones as shares of their class
 
 
-def draw(workdir: str | os.PathLike) -> Path:
+def draw(workdir: str | os.PathLike) -> AnyPath:
     """Draws `confusion.png` of a run whose predictions say which class is taken for which; returns its path.
 
     Raises ValueError where they do not; see `matrix`.

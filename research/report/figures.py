@@ -1,20 +1,19 @@
 """Shared code of the plots of a run."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 from research.report import records
 from research.train import rundir
 
 
-def predictions(workdir: Any) -> tuple[Path, list[dict]]:
+def predictions(workdir: Any) -> tuple[rundir.AnyPath, list[dict]]:
     """`predictions.jsonl` of a run and its lines; none where the run has written none."""
     path = rundir.RunDirectory(workdir).root / "predictions.jsonl"
     return path, records.read_lines(path) if path.exists() else []
 
 
-def save(figure: Any, path: Path) -> Path:
+def save(figure: Any, path: rundir.AnyPath) -> rundir.AnyPath:
     """Writes a matplotlib figure as PNG, to a bucket too; returns `path`."""
     content = io.BytesIO()
     figure.savefig(content, format="png")

@@ -5,6 +5,7 @@ is written anew from `experiments/EXPERIMENT/results.jsonl`.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from research.report import baselines, formats, records, tables
@@ -35,7 +36,7 @@ def _line(root: Path, name: str) -> list[str]:
     """The cells of `EXPERIMENT/CONFIG:VARIANT` without overrides: the runs recorded last, one of each seed."""
     experiment, _, label = name.partition("/")
     path = root / "experiments" / experiment / "results.jsonl"
-    recorded = records.read_lines(path) if path.exists() else []
+    recorded: Sequence[tables.Row] = records.read_lines(path) if path.exists() else []
     simple = [row for row in recorded if "baseline" in row]
     rows = [row for row in recorded if "suite" not in row and "baseline" not in row]
     groups = [runs for runs in tables.grouped(rows) if tables.label(runs[0]) == label]

@@ -1,15 +1,15 @@
 """`precision_recall.png`: precision-recall curves of a detector, from its predictions.jsonl."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from research.metrics import box_scores
 from research.report import figures, formats
+from research.train.rundir import AnyPath
 
 
-def draw(workdir: str | os.PathLike) -> Path:
+def draw(workdir: str | os.PathLike) -> AnyPath:
     """Draws `precision_recall.png` of a run whose predictions hold boxes and objects; returns its path.
 
     Raises ValueError where they hold none.

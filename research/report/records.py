@@ -13,12 +13,15 @@ import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research import files
 from research.data import sources
 from research.report import baselines, formats
 from research.train import reporting
+
+if TYPE_CHECKING:
+    from research.train.rundir import AnyPath
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: "AnyPath") -> list[dict[str, Any]]:
     """The objects of a JSON-lines file. Raises ValueError with the line that is not one."""
     rows = []
     with path.open("rb") as lines:

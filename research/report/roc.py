@@ -1,17 +1,17 @@
 """`roc.png`: the ROC curve of face verification, from the pairs in predictions.jsonl."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from research.metrics import face_scores
 from research.report import figures, formats
+from research.train.rundir import AnyPath
 
 _SMALLEST = 1e-4  # of the rates of false accepts that are shown
 
 
-def draw(workdir: str | os.PathLike) -> Path:
+def draw(workdir: str | os.PathLike) -> AnyPath:
     """Draws `roc.png` of a run whose predictions hold pairs; returns its path.
 
     Raises ValueError where they hold none.
