@@ -24,15 +24,15 @@ class SpeechRecognition(Experiment, tag="speech_recognition"):
 
     def make_task(self, vocab_size: int, **special: int) -> speech.SpeechTask:
         """The task for a vocabulary of which only the size and the ids bos, eos and unk need to be known."""
-        learnt, longest = sounds.places(self.data, self.model.shortening)
+        train, longest = sounds.encoder_lengths(self.data, self.model.shortening)
         model = Recogniser(
             self.model,
             vocab_size=vocab_size,
             ctc=self.task.ctc_weight > 0,
-            max_source_length=longest,  # evaluation hears longer sounds than training
+            max_source_length=longest,  # evaluation may have longer sounds than training
             max_target_length=max(self.data.target_length, self.task.max_decode_length),
             dtype=self.precision.compute,
             param_dtype=self.precision.params,
         )
-        lengths = learnt, self.data.target_length
+        lengths = train, self.data.target_length
         return speech.SpeechTask(model, self.task, *lengths, **special, mels=self.data.mels)

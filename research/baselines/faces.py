@@ -34,7 +34,7 @@ class FaceBaselines:
             Baseline("pixels about the mean image", lambda value: lambda pixels: pixels(own) - self._mean),
             Baseline("PCA", lambda count: self._pca(own, count), "components", self._components),
             *(
-                Baseline(f"PCA and LDA, lighting {each}", lda(each), "components of PCA", self._components)
+                Baseline(f"PCA and LDA, lighting={each}", lda(each), "components of PCA", self._components)
                 for each in sorted(LIGHTINGS, key=lambda each: each != own)
             ),
         ]

@@ -45,7 +45,7 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
 
 
 def _token_spec(config: str, name: str, data_dir: str) -> text.TextSpec | speech.SpeechSpec | None:
-    """What `make_tokens` needs; None for images, and for what only a config can make sources of."""
+    """The spec that `make_tokens` needs; None for images, and for data that need a config to select their sources."""
     if config:
         source = config_lib.Source.parse(config)
         loaded = config_lib.load(source.file, source.variant)

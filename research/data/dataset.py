@@ -1,4 +1,4 @@
-"""The base of every data set: splits that are prepared once, and what is done to their examples."""
+"""The base class of every data set: splits that are prepared once, and the transforms of their examples."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from research.spec.contracts import Batches, DatasetInfo
 
 
 class TrainTransform(Protocol):
-    """What training does to an example, at random."""
+    """Turns a training example into arrays, with random augmentation."""
 
     def __call__(self, example: Any, rng: np.random.Generator, /) -> pipeline.Batch:
         """The arrays of one example, of fixed shape."""
@@ -21,7 +21,7 @@ class TrainTransform(Protocol):
 
 
 class EvalTransform(Protocol):
-    """What evaluation does to an example."""
+    """Turns an example into arrays, without random choices."""
 
     def __call__(self, example: Any, /) -> pipeline.Batch:
         """The arrays of one example, of fixed shape."""
@@ -30,7 +30,7 @@ class EvalTransform(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PreparedDataset:
-    """Splits, which `prepare` makes, and what is done to their examples; for any kind of data. See spec.contracts.
+    """A data set on disk and the transforms of its examples; implements spec.contracts.Dataset for any kind of data.
 
     `train_transform(example, rng)` and `eval_transform(example)` return dicts of arrays of fixed shape (see pipeline).
     """
@@ -43,7 +43,7 @@ class PreparedDataset:
 
     @property
     def name(self) -> str:
-        """As in the config."""
+        """The name, as in the config."""
         return self.prepared.name
 
     @property
@@ -53,7 +53,7 @@ class PreparedDataset:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether its examples are there to be read."""
+        """Whether its files are prepared."""
         return sources.is_prepared(self.prepared.builder)
 
     @property
@@ -67,24 +67,25 @@ class PreparedDataset:
         return self.prepared.fingerprint
 
     def prepare(self) -> DatasetInfo:
-        """Stores what is not stored yet, checks that it fits the config, and says what there is.
+        """Prepares a `folder:` data set that is new or has changed, and checks that the data fit the config.
 
-        A folder that has not been prepared, or that changed since, is prepared. Raises ValueError, with the command
-        that prepares it, for any other data set that is not, and for files that are damaged.
+        Raises:
+            ValueError: for any other data set that is not prepared, with the command that prepares it, and for damaged
+                files.
         """
         prepare.ensure(self.prepared)
         self.check_content()
         return DatasetInfo(self.name, self.version, self.counts, self.fingerprint)
 
     def check_content(self) -> None:
-        """Raises ValueError where what is stored does not fit the config."""
+        """Raises ValueError if the prepared data do not fit the config."""
 
     def record(self, folder: Path) -> None:
-        """Writes what prediction needs of this data set into the run directory `folder`, see recorded.py."""
+        """Writes the metadata that prediction needs into the run directory `folder`, see recorded.py."""
         recorded.write(folder, recorded.describe(self.prepared.builder))
 
     def source(self, split: str) -> Sequence[Any]:
-        """The examples of a split in their stored order, as the transforms want them."""
+        """The examples of a split in their stored order, as the transforms take them."""
         return self.prepared.source(split)
 
     def train_batches(
@@ -104,7 +105,7 @@ class PreparedDataset:
 
 @dataclasses.dataclass(frozen=True)
 class ClassedDataset(PreparedDataset):
-    """Images in which something has a class, and the mean and deviation that normalise them in the compiled step."""
+    """Images with classes, and the mean and standard deviation with which the compiled step normalises them."""
 
     class_names: tuple[str, ...]
     mean: tuple[float, ...]  # per channel, in units of 0..255
@@ -116,12 +117,12 @@ class ClassedDataset(PreparedDataset):
 
     @cached_property
     def num_classes(self) -> int:
-        """How many classes the labels tell apart."""
+        """The number of classes."""
         return len(self.class_names)
 
 
 def per_channel(values: Sequence[float], channels: int, key: str) -> tuple[float, ...]:
-    """`values` of config.data.`key`, one for each channel; one for all may be given. Raises ValueError for others."""
+    """The values of config.data.`key`, one per channel; a single value is repeated. Raises ValueError otherwise."""
     values = tuple(values)
     if len(values) not in (1, channels):
         raise ValueError(f"config.data.{key}={values} has {len(values)} values; the images have {channels} channels")

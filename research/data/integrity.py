@@ -1,8 +1,8 @@
 """Checksums of prepared files, stored beside them and compared when they are opened.
 
-All of a file is read then, in parts side by side: CRC-32 takes 0.3 s a GB on one core, which is little beside the
-minutes that its tokens take to be trained on, and a run on damaged data is found before it begins. ArrayRecord files
-have checksums in every record, which are compared when that is read; of them only the size is.
+The whole file is read, in parallel parts: CRC-32 takes 0.3 s per GB on one core, which is little beside the training
+time, and damaged data are found before a run begins. ArrayRecord files have a checksum in every record, which is
+compared when the record is read; here only their size is compared.
 """
 
 import concurrent.futures
@@ -14,7 +14,7 @@ from pathlib import Path
 from research import files
 
 NAME = "checksums.json"
-PART = 16 * 2**20  # bytes that are summed up at a time
+PART = 16 * 2**20  # bytes per checksum
 
 
 def write(folder: Path) -> None:
@@ -25,9 +25,15 @@ def write(folder: Path) -> None:
 
 
 def verify(folder: Path, prepare: str, needed: bool = False) -> None:
-    """Raises ValueError for a file in `folder` that is damaged or gone; `prepare` is the command that makes it again.
+    """Compares the files in `folder` with their checksums.
 
-    Without checksums, as TFDS prepares a data set, nothing can be said, unless they are `needed`.
+    Args:
+        folder: The folder that `write` was called on.
+        prepare: The command that prepares the files again, for messages.
+        needed: Whether missing checksums are an error; TFDS itself writes none.
+
+    Raises:
+        ValueError: A file is damaged or missing.
     """
     path = folder / NAME
     if not path.exists() and not needed:
@@ -45,18 +51,18 @@ def verify(folder: Path, prepare: str, needed: bool = False) -> None:
 
 
 def damaged(path: Path, problem: str, prepare: str) -> ValueError:
-    """What to raise for a prepared file that is damaged."""
+    """The error for a damaged prepared file."""
     return ValueError(f"{path} is damaged ({problem}); prepare it again: {remake(path.parent, prepare)}")
 
 
 def remake(folder: Path, prepare: str) -> str:
-    """The commands that prepare what lies in `folder` again."""
+    """The shell commands that delete `folder` and prepare it again."""
     return f"rm -r {shlex.quote(str(folder))} && {prepare}"
 
 
 def _problem(path: Path, size: int, checksums: list[int] | None) -> str | None:
     if not path.is_file():
-        return "it is gone"
+        return "it is missing"
     if path.stat().st_size != size:
         return f"it has {path.stat().st_size:,} bytes, not {size:,}"
     return "its checksum is wrong" if checksums is not None and _checksums(path) != checksums else None
@@ -67,7 +73,7 @@ def _sums_itself(path: Path) -> bool:
 
 
 def _checksums(path: Path) -> list[int]:
-    """One checksum for each part of a file. zlib works outside the interpreter lock: threads."""
+    """One checksum per part of a file, in threads, since zlib releases the interpreter lock."""
 
     def of_part(start: int) -> int:
         with path.open("rb") as file:

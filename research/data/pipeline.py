@@ -1,13 +1,13 @@
 """Batches as a function of (seed, step), over any random-access source and any transform.
 
 A source is anything with `len(source)` and `source[i]`; a transform turns one example into a flat dict of NumPy
-arrays of fixed shape. Nothing here knows about images. To every example is added
+arrays of fixed shape, of any kind of data. Every example gets two more:
 
     index   int32     position in the source, or -1 for padding
     weight  float32   1, or 0 for padding
 
-Batch k never depends on where the run started, on `workers`, `prefetch` or on how many processes share the batch.
-The order of one epoch is a permutation of the source; batches run on across the end of an epoch, so none is short.
+Batch k does not depend on the step at which the run started, on `workers`, `prefetch` or the number of processes that
+share the batch. Each epoch is a permutation of the source; batches cross the ends of epochs, so none is short.
 """
 
 import hashlib
@@ -38,16 +38,23 @@ def train_batches(
     workers: int = 0,
     prefetch: int = 2,
 ) -> Batches:
-    """Yields the rows `rows` (None: all) of the shuffled batches `start`, `start + 1`, ... without end.
+    """Yields the shuffled batches `start`, `start + 1`, ... without end.
 
-    `transform(example, rng)` gets a generator that depends on (seed, example, epoch) alone. `workers` processes
-    (0: one thread of this process) each keep up to `prefetch` batches ready.
+    Args:
+        source: The examples.
+        transform: Called as `transform(example, rng)`; the generator depends on (seed, example, epoch) alone.
+        seed: Of the order and the augmentation.
+        batch_size: The size of the global batch.
+        start: The number of the first batch.
+        rows: The rows of each batch to yield; None: all.
+        workers: Worker processes; 0: one thread of this process.
+        prefetch: The batches that each worker keeps ready.
     """
     import grain
 
     dataset = (
         grain.MapDataset.range(len(source))
-        # Before the shuffle, so that its random numbers belong to the example and the epoch, not to the position.
+        # Before the shuffle, so that the random numbers belong to the example and the epoch, not to the position.
         .random_map(_Augmented(source, transform), seed=derive_seed(seed, "augment"))
         .shuffle(seed=derive_seed(seed, "shuffle"))
         .repeat()
@@ -63,9 +70,9 @@ def eval_batches(
     workers: int = 0,
     prefetch: int = 2,
 ) -> Batches:
-    """Yields the rows `rows` (None: all) of the batches of the whole source in order.
+    """Yields the batches of the whole source in order; arguments as in `train_batches`.
 
-    The last batch is filled up with zeros of index -1 and weight 0.
+    The last batch is padded with zeros of index -1 and weight 0.
     """
     return _iterate(_Padded(source, transform, batch_size), batch_size, 0, rows, workers, prefetch)
 
@@ -83,7 +90,7 @@ def _iterate(dataset, batch_size, start, rows, workers, prefetch) -> Batches:
     import grain
 
     batches = grain.MapDataset.source(_Batches(dataset, batch_size, rows))[start:]
-    # One thread: more would only contend for the interpreter lock, and training wants the cores.
+    # One thread: more would only contend for the interpreter lock, and training needs the cores.
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=max(1, prefetch)))
     if workers:
         _mark_absl_flags_parsed()
@@ -93,7 +100,7 @@ def _iterate(dataset, batch_size, start, rows, workers, prefetch) -> Batches:
 
 
 def _until_closed(batches) -> Batches:
-    """The batches; the processes that make them end when this is closed, as a `for` loop's end does not."""
+    """Yields the batches; closing this generator ends the worker processes, which leaving a `for` loop does not."""
     try:
         yield from batches
     except RuntimeError as error:
@@ -101,8 +108,8 @@ def _until_closed(batches) -> Batches:
             raise
         code = re.search(r"exit code (-?\d+)", str(error))
         raise Failure(
-            f"a process that reads data was killed{f' (exit code {code[1]})' if code else ''}, as happens when memory "
-            "runs out; the same command goes on from the last checkpoint, fewer data.workers need less memory"
+            f"a data worker was killed{f' (exit code {code[1]})' if code else ''}, as happens when memory runs out; "
+            "the same command resumes from the last checkpoint, fewer data.workers need less memory"
         ) from error
     finally:
         batches.close()
@@ -119,7 +126,7 @@ class _Augmented:
 
 
 class _Padded:
-    """The transformed examples of a source in order, filled up with zeros to a multiple of `batch_size`."""
+    """The transformed examples of a source in order, padded with zeros to a multiple of `batch_size`."""
 
     def __init__(self, source, transform, batch_size):
         self._source, self._transform = source, transform
@@ -136,7 +143,7 @@ class _Padded:
 
 
 class _Batches:
-    """The rows `rows` of consecutive batches; other processes' rows are never decoded.
+    """The rows `rows` of consecutive batches; the rows of other processes are never decoded.
 
     Not grain's `batch` after a selection of rows: its bookkeeping per example costs as much as decoding a 32 px JPEG.
     """
@@ -166,7 +173,7 @@ def _mark_absl_flags_parsed():
 
 
 def _init_worker(index, count):
-    """Leaves signals to the parent process, which finishes its step and saves, and ends when the parent has ended."""
+    """Ignores signals, which the parent process handles (it finishes its step and saves), and exits with the parent."""
     del index, count
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -175,6 +182,6 @@ def _init_worker(index, count):
 
     def follow_parent():
         parent.join()
-        os._exit(1)  # the main thread may be blocked on a queue that nobody empties any more
+        os._exit(1)  # the main thread may be blocked on a queue that has no reader any more
 
     threading.Thread(target=follow_parent, daemon=True).start()

@@ -1,7 +1,6 @@
 """Prepares a data set: reads its archives once, checks every image and line, writes ArrayRecord files.
 
-It may be killed at any moment and run again: TFDS writes into a folder `incomplete.*` beside the final one and renames
-it at the end.
+It may be killed at any time and run again: TFDS writes into a folder `incomplete.*` and renames it at the end.
 """
 
 import contextlib
@@ -20,11 +19,20 @@ NAMED = 5  # files that a summary names
 
 
 def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodable: bool = False) -> str:
-    """Prepares the data set `name` below `data_dir` (see sources) unless that is done; returns what to tell the user.
+    """Prepares a data set unless it is prepared already.
 
-    `manual_dir` holds the archives that are not downloaded. Raises ValueError, in one line, for an unknown name, an
-    absent or damaged archive, an image that cannot be decoded (unless `skip_undecodable`), and a catalogue builder
-    that needs TensorFlow.
+    Args:
+        name: See sources.
+        manual_dir: The folder with the archives that are not downloaded.
+        data_dir: Where prepared data are stored, see sources.
+        skip_undecodable: Whether to leave out files that cannot be decoded.
+
+    Returns:
+        A summary for the user, in one line.
+
+    Raises:
+        ValueError: An unknown name, a missing or damaged archive, a file that cannot be decoded (unless
+            `skip_undecodable`), or a catalogue builder that needs TensorFlow.
     """
     builder = sources.open_builder(name, data_dir)
     if not sources.is_prepared(builder):
@@ -37,19 +45,20 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
 
 
 def ensure(data: sources.Prepared) -> None:
-    """Prepares a folder that is not prepared, or that changed since; any other data set has to be prepared before.
+    """Prepares a `folder:` data set that is new or has changed; any other must be prepared already.
 
-    Raises ValueError where it is not, with the command that does so, and for what is wrong with the files of a folder.
+    Raises:
+        ValueError: It is not prepared, with the command that does so; or files in the folder are bad.
     """
     if data.name.startswith(sources.FOLDER) and data.can_be_prepared and not sources.is_prepared(data.builder):
-        # It counts and names what is wrong with the user's files.
+        # The summary counts and names the user's bad files.
         print(prepare(data.name, data_dir=str(data.builder.data_dir_root)), file=sys.stderr)
         data.reopen()
     _ = data.counts  # raises
 
 
 def _summary(builder):
-    """What was read, and what was left out and why."""
+    """The counts of examples, and the files left out with the reasons."""
     parts = [f"{split} {info.num_examples:,}" for split, info in builder.info.splits.items()]
     skipped = getattr(builder, "skipped", [])
     if skipped:
@@ -72,7 +81,7 @@ def _check_archives(builder, name, manual_dir):
 
 
 def _damaged(builder):
-    """Which files are used though something is wrong with them, as the end of a summary."""
+    """The files that are used although they are damaged, as the end of a summary."""
     if not (warnings := getattr(builder, "warnings", [])):
         return ""
     return f", {len(warnings):,} used as far as they can be decoded: {_some(warnings)}"
@@ -90,25 +99,25 @@ def _write(builder, name, manual_dir, skip_undecodable):
     for leftover in Path(builder.data_dir).parent.glob("incomplete.*"):
         shutil.rmtree(leftover)
     if sources.is_own(name) or name.startswith(sources.FOLDER) or not progress.on_terminal():
-        tfds.disable_progress_bar()  # ours show their own; a log wants none
+        tfds.disable_progress_bar()  # our builders show their own; a log needs none
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None, try_download_gcs=False)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces what `prepare` returns
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what `prepare` returns
             builder.download_and_prepare(download_config=config)
             integrity.write(Path(builder.data_dir))
-    # No TensorFlow; no network or space; files that TFDS wants in a folder that it was not told of.
+    # No TensorFlow; no network or disk space; files that TFDS expects in a manual_dir that was not given.
     except (ImportError, OSError, AssertionError) as error:
         raise ValueError(f"{name} cannot be prepared: {error}") from error
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lets one process at a time prepare what lies in `folder`. The lock dies with its owner."""
+    """Holds the lock of `folder`, so that one process at a time prepares data there. It ends with its process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({error.strerror}); name another place with --data_dir") from None
+        raise ValueError(f"{folder} cannot be written ({error.strerror}); set another --data_dir") from None
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

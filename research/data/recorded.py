@@ -1,8 +1,8 @@
-"""What a run keeps of its data set, so that prediction needs nothing but the run directory.
+"""The metadata of its data set that a run records, so that prediction needs the run directory only.
 
-A run directory holds `data.json` (classes, the features of an example, sizes) under a checksum and, of texts and
-transcripts, `vocabulary.model`. `load(config.data, recorded)` of every kind of data takes them in place of the data
-set, which may have moved, changed or gone.
+A run directory holds `data.json` (classes, the features of an example, sizes) with a checksum and, for texts and
+transcripts, `vocabulary.model`. `load(config.data, recorded)` of every kind of data uses them instead of the data set,
+which may have been moved, changed or deleted.
 """
 
 import hashlib
@@ -19,11 +19,12 @@ FILE, VOCABULARY = "data.json", "vocabulary.model"
 
 
 class Recorded:
-    """A data set as a run has recorded it. It stands in for the builder of the data set, and holds no examples.
+    """The recorded metadata of a data set. It replaces the TFDS builder, and has no examples.
 
-    vocabulary   the sentencepiece model of the run; "" where the data have none
-    targets      the token ids of the different targets of texts; None where they are too many to be classes
-    folder       what keeps the files of the run at hand
+    Attributes:
+        vocabulary: The path of the run's sentencepiece model; "" if the data have none.
+        targets: The token ids of the distinct targets of texts; None if they are too many to be classes.
+        folder: An object that keeps the files of the run alive.
     """
 
     data_dir = data_dir_root = "/nonexistent"  # so that nothing takes it for prepared
@@ -45,10 +46,10 @@ class Recorded:
 
 
 def describe(builder: Any) -> dict[str, Any]:
-    """What `Recorded` is made of, of the builder of a data set, as JSON has it."""
+    """The JSON content from which `Recorded` is made, given a TFDS builder."""
     features, metadata = builder.info.features, builder.info.metadata or {}
     shape = getattr(builder, "shape", ())
-    if "largest" in metadata:  # the sizes of images that a data set does not declare are those of its largest
+    if "largest" in metadata:  # where a data set declares no image size, that of its largest image
         shape = (*metadata["largest"], *shape[-1:])
     return {
         "name": builder.name,
@@ -63,7 +64,7 @@ def describe(builder: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, description: Mapping[str, Any], vocabulary: bytes | None = None) -> None:
-    """Writes what `read` reads, each file whole or not at all; nothing where it is there and says the same."""
+    """Writes the files that `read` reads, each atomically; does nothing if they are there and equal."""
     digest = {} if vocabulary is None else {"vocabulary": _digest(vocabulary)}
     content = files.sealed(json.loads(json.dumps({**description, **digest})))
     if _read(folder) == content:
@@ -74,7 +75,7 @@ def write(folder: Path, description: Mapping[str, Any], vocabulary: bytes | None
 
 
 def read(folder: Path) -> Recorded | None:
-    """The data set of the run in `folder`; None, with a warning where there is a reason, if that is not known there."""
+    """The recorded data set of the run in `folder`; None if there is none or, with a warning, if it is damaged."""
     content = _read(folder, progress.say)
     if content is None:
         return None
@@ -82,21 +83,21 @@ def read(folder: Path) -> Recorded | None:
 
 
 def _read(folder: Path, warn: Any = lambda line: None) -> dict[str, Any] | None:
-    """The content of `data.json`, where it and the vocabulary are there and as they were written."""
+    """The content of `data.json`; None unless it and the vocabulary are present and intact."""
     path = folder / FILE
     try:
         content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):  # of a run before there was such a file, or of imported weights
+    except (FileNotFoundError, NotADirectoryError):  # a run older than this file, or imported weights
         return None
     except (ValueError, RecursionError):  # no JSON, no UTF-8
         content = None
     if not isinstance(content, dict) or "checksum" not in content or not files.is_intact(content):
-        warn(f"{path} is damaged; the data set itself stands in for it")
+        warn(f"{path} is damaged; the data set itself is used instead")
         return None
     if "vocabulary" in content:
         path = folder / VOCABULARY
         if not path.is_file() or _digest(path.read_bytes()) != content["vocabulary"]:
-            warn(f"{path} is gone or damaged; the data set itself stands in for it")
+            warn(f"{path} is missing or damaged; the data set itself is used instead")
             return None
     return content
 

@@ -13,14 +13,17 @@ from research.data import integrity
 class Records(Sequence[Mapping[str, Any]]):
     """`len(records)` and `records[i]`: example i as a dict. Images stay encoded bytes.
 
-    Every thread and process opens the files for itself, so an instance can be shared and pickled. This replaces TFDS's
-    own data source, which asks ArrayRecord for a list of one record: 160 us of set-up where a range takes 7.
+    Every thread and process opens the files for itself, so an instance can be shared and pickled. This replaces the
+    data source of TFDS, which asks ArrayRecord for a list of one record: 160 us of set-up where a range takes 7.
     """
 
     def __init__(self, builder: Any, split: str, prepare: str = ""):
-        """Reads the TFDS expression `split`, such as "train[:90]", of a prepared builder.
+        """Opens a split.
 
-        `prepare` is the command that makes its files again.
+        Args:
+            builder: A prepared TFDS builder.
+            split: A TFDS split expression, such as "train[:90]".
+            prepare: The command that prepares its files again, for messages.
         """
         import tensorflow_datasets as tfds
 
@@ -43,7 +46,7 @@ class Records(Sequence[Mapping[str, Any]]):
         return self._features.deserialize_example_np(self.raw(index), decoders=self._decoders)
 
     def raw(self, index: int) -> bytes:
-        """The bytes of record `index`. Raises ValueError, with the name of its file, where they are damaged."""
+        """The bytes of record `index`. Raises ValueError, with the name of its file, if they are damaged."""
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         file = bisect.bisect_right(self._ends, index)
@@ -56,7 +59,7 @@ class Records(Sequence[Mapping[str, Any]]):
             raise integrity.damaged(Path(name), reason, self._prepare) from None
 
     def canonical(self, index: int) -> bytes:
-        """The bytes of record `index` with its fields in order, in which each process writes them as it pleases."""
+        """The bytes of record `index` with its fields sorted, since protobuf maps have no fixed order."""
         from tensorflow_datasets.proto import tf_example_pb2
 
         return tf_example_pb2.Example.FromString(  # pyright: ignore[reportAttributeAccessIssue]  made at run time
@@ -80,7 +83,7 @@ class Records(Sequence[Mapping[str, Any]]):
 
 
 class _Encoded:
-    """A decoder for TFDS that leaves an image, or each of a sequence, as it is; that of TFDS knows no sequences."""
+    """A TFDS decoder that keeps images, or sequences of them, encoded; TFDS's own does not support sequences."""
 
     def setup(self, feature: Any) -> None:
         pass

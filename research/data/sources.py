@@ -1,4 +1,4 @@
-"""From a data set's name to its prepared splits as random-access sources. Knows nothing of what the examples mean.
+"""From a data set's name to its prepared splits as random-access sources, whatever the examples mean.
 
 A name is one of `OWN`, a name of the TFDS catalogue (`mnist`, `glue/sst2`), or `folder:PATH`. All are TFDS data sets in
 ArrayRecord files below `data_dir`.
@@ -19,7 +19,7 @@ from typing import Any
 
 from research.data import integrity, recorded, records
 
-# Ours, because the catalogue has no such data set or needs TensorFlow to prepare it.
+# Data sets of this repository: the catalogue lacks them, or needs TensorFlow to prepare them.
 OWN = {
     "bccd_voc": ("research.data.images.builders.bccd_voc", "BccdVoc"),
     "boxed_shapes": ("research.data.images.builders.shapes", "BoxedShapes"),
@@ -70,7 +70,7 @@ def resolve_dir(data_dir: str = "") -> Path:
 
 
 def open_builder(name: str, data_dir: str = "") -> Any:  # TFDS declares features that may be None
-    """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, where there is none that works."""
+    """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, if there is none that works."""
     try:
         with _no_leftovers():
             builder = _open(name, data_dir)
@@ -86,9 +86,9 @@ def open_builder(name: str, data_dir: str = "") -> Any:  # TFDS declares feature
 
 @contextlib.contextmanager
 def _no_leftovers() -> Iterator[None]:
-    """Keeps TFDS 4.9.10 from making a temporary folder for each builder that is not prepared, which it leaves there.
+    """Keeps TFDS 4.9.10 from creating a temporary folder for each unprepared builder, which it never deletes.
 
-    It is for a description from the bucket of TFDS, which is switched off.
+    The folder is for a description from the TFDS bucket, which is not used here.
     """
     import tensorflow_datasets as tfds
 
@@ -109,7 +109,7 @@ def _open(name: str, data_dir: str):
 
 
 def _check_path(path: str) -> None:
-    """Raises ValueError for the name of a folder that no file system takes."""
+    """Raises ValueError for a folder name that the file system refuses."""
     try:
         os.stat(Path(path).expanduser())
     except FileNotFoundError:
@@ -122,7 +122,7 @@ def _check_path(path: str) -> None:
 
 
 def _check_descriptions(name: str, data_dir: str) -> None:
-    """Raises ValueError where a prepared form of a data set is described by a file that is damaged."""
+    """Raises ValueError if the TFDS description of a prepared data set is damaged."""
     folders = "*folder" if name.startswith(FOLDER) else re.split("[/:]", name)[0]
     if not re.fullmatch(r"\*?\w+", folders):  # a path, of which nothing was prepared
         return
@@ -136,7 +136,7 @@ def _check_descriptions(name: str, data_dir: str) -> None:
 
 
 def _folder_kind(path: str):
-    """The class of the builder that reads the folder `path`, by what lies there."""
+    """The builder class for the folder `path`, chosen by the files in it."""
     from research.data.clips.builders import clip_folder
     from research.data.images.builders import box_folder, face_folder, folder, mask_folder
     from research.data.sound.builders import sound_folder
@@ -186,7 +186,7 @@ def _open_catalogue(name: str, data_dir: str):
         raise unknown
     build = lambda: tfds.builder(name, data_dir=resolve_dir(data_dir), file_format="array_record")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # where TFDS says at length that it has no TensorFlow
+        with contextlib.redirect_stdout(io.StringIO()):  # in which TFDS reports at length that it has no TensorFlow
             try:
                 return build()
             except tfds.core.DatasetNotFoundError:
@@ -215,10 +215,9 @@ def is_prepared(builder: Any) -> bool:
 class Prepared:
     """A prepared data set: random-access `source`s, their `counts`, and a `fingerprint` of the content.
 
-    Every data set has three splits. Where it comes without a test split, its validation split is the test split; what
-    is then missing is held out of the end of train, `validation_fraction` of it each (TFDS stores examples in an order
-    that hashes their keys, so the end is as good as a random choice, and never changes). Splits in `without` count as
-    missing.
+    Every data set has three splits. If it has no test split, its validation split becomes the test split. A missing
+    split is held out from the end of train, `validation_fraction` of it each: TFDS stores examples in the order of
+    hashed keys, so the end is as good as a random choice, and never changes. Splits in `without` count as missing.
     """
 
     def __init__(self, builder: Any, name: str, validation_fraction: float, without: Sequence[str] = ()):
@@ -230,11 +229,11 @@ class Prepared:
 
     @property
     def can_be_prepared(self) -> bool:
-        """Whether this is a data set, and not what a run has recorded of one."""
+        """Whether this is a data set, and not the record of one in a run directory."""
         return not isinstance(self.builder, recorded.Recorded)
 
     def reopen(self) -> None:
-        """Looks at the data set anew, once it has been prepared."""
+        """Opens the builder again, after the data set has been prepared."""
         self.builder = open_builder(self.name, str(self.builder.data_dir_root))
 
     @cached_property
@@ -255,7 +254,7 @@ class Prepared:
             raise ValueError(f"the {empty[0]} split of {self.name!r} holds no examples; prepare it with some")
         for path in (path for expression in self._expressions.values() for path in splits[expression].filepaths):
             if not os.path.exists(path):
-                raise integrity.damaged(Path(path), "it is gone", self.prepare_command)
+                raise integrity.damaged(Path(path), "it is missing", self.prepare_command)
         return counts
 
     @property
@@ -278,17 +277,18 @@ class Prepared:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over: name, version, every split's expression and length, and the content of 256 examples (or
-        all, where there are fewer) spread evenly over it. A data set prepared again from the same archives has the same
-        fingerprint; an edit that touches none of these examples goes unseen.
+        """16 hex digits over name, version, the expression and length of each split, and 256 of its examples.
+
+        The examples are evenly spaced (all of them, if there are fewer). A data set prepared again from the same
+        archives has the same fingerprint; an edit that touches none of these examples is not noticed.
         """
         digest = hashlib.sha256(f"{self.builder.name} {self.version}".encode())
         for split, expression in self._expressions.items():
             source = self.source(split)
             digest.update(f"{split} {expression} {len(source)}".encode())
-            spread = min(FINGERPRINT_EXAMPLES, len(source))
-            for position in range(spread):
-                digest.update(source.canonical(position * len(source) // spread))
+            count = min(FINGERPRINT_EXAMPLES, len(source))
+            for position in range(count):
+                digest.update(source.canonical(position * len(source) // count))
         return digest.hexdigest()[:16]
 
 
@@ -312,10 +312,10 @@ def split_expressions(available: Mapping[str, int], validation_fraction: float) 
 
 
 def needs_archives(name: str, builder: Any) -> bool:
-    """Whether a data set of ours is made of archives that somebody has to fetch.
+    """Whether a data set of this repository is made from archives that the user must download.
 
-    One of the catalogue may have instructions that concern another of its configs alone, as `wmt14_translate` does, so
-    that only TFDS can tell.
+    The instructions of a catalogue data set may concern another of its configs only (`wmt14_translate`), so TFDS
+    decides.
     """
     return is_own(name) and bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
 

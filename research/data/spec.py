@@ -1,15 +1,15 @@
-"""The settings that all data sets share."""
+"""The fields that the specs of all data sets share."""
 
 from research.spec import Role, Spec, checks, field
 
 
 class DataSpec(Spec):
-    """What every data set has."""
+    """The base of all data specs."""
 
     name: str = field(default="", doc="of a data set: of this repository, of the TFDS catalogue, or folder:PATH")
     dir: str = field(
         default="", role=Role.RUNTIME,
-        doc="where prepared data lie; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets",
+        doc="folder of prepared data; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets",
     )  # fmt: skip
     validation_fraction: float = field(
         default=0.1, check=checks.strictly_between(0, 0.5),
@@ -17,8 +17,6 @@ class DataSpec(Spec):
     )  # fmt: skip
     workers: int = field(
         default=0, role=Role.RUNTIME, check=checks.between(0, 1024),
-        doc="processes that read and augment; 0: a thread of the trainer",
+        doc="worker processes that read and augment; 0: a thread of the trainer",
     )  # fmt: skip
-    prefetch: int = field(
-        default=2, role=Role.RUNTIME, check=checks.between(0, 10_000), doc="batches that are made ahead"
-    )
+    prefetch: int = field(default=2, role=Role.RUNTIME, check=checks.between(0, 10_000), doc="batches to prefetch")

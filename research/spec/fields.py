@@ -3,7 +3,9 @@
 import dataclasses
 import enum
 import functools
+import types
 import typing
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast, dataclass_transform
 
 from research.spec import convert
@@ -59,6 +61,7 @@ class FieldInfo:
     doc: str
     check: Check | None
     absent: object  # dataclasses.MISSING where the digest always holds the field
+    formerly: Mapping[str, str]
 
 
 def field(
@@ -68,6 +71,7 @@ def field(
     doc: str = "",
     check: Check | None = None,
     absent: Any = dataclasses.MISSING,
+    formerly: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Any:
     """Declares a field of a Spec.
 
@@ -78,8 +82,10 @@ def field(
       check: Its range.
       absent: For a field that was added later: the value at which everything is as before the field existed. The
         digest leaves the field out while it has that value, so older digests stand.
+      formerly: The old names of values that were renamed. JSON may hold the old name, and the digest keeps it, so older
+        runs can be read and older digests stand.
     """
-    return dataclasses.field(default=default, metadata={_KEY: (role, doc, check, absent)})
+    return dataclasses.field(default=default, metadata={_KEY: (role, doc, check, absent, formerly)})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
@@ -130,8 +136,8 @@ def infos(cls: type[Spec]) -> tuple[FieldInfo, ...]:
 
 
 def _info(each: "dataclasses.Field[Any]", annotation: object) -> FieldInfo:
-    role, doc, check, absent = each.metadata.get(_KEY, (Role.RESULT, "", None, dataclasses.MISSING))
-    return FieldInfo(each.name, annotation, each.default, role, doc, check, absent)
+    role, doc, check, absent, formerly = each.metadata.get(_KEY, (Role.RESULT, "", None, dataclasses.MISSING, {}))
+    return FieldInfo(each.name, annotation, each.default, role, doc, check, absent, formerly)
 
 
 def info(cls: type[Spec], name: str) -> FieldInfo | None:

@@ -59,7 +59,8 @@ def from_json(cls: type[AnySpec], data: object) -> AnySpec:
 def _read(each: FieldInfo, data: Any) -> Any:
     options = members(each.annotation)
     if not options or data is None:
-        return _tuples(data)
+        renamed = {old: new for new, old in each.formerly.items()}
+        return renamed.get(data, data) if isinstance(data, str) else _tuples(data)
     content = cast("Mapping[str, Any]", data if isinstance(data, Mapping) else {})
     tag = str(content.get(TAG, "")).split("@")[0]
     known = {option.tag: option for option in options}
@@ -104,7 +105,7 @@ def digest(value: Spec) -> str:
     """12 hexadecimal digits over all that a result depends on.
 
     That is every field whose role says so, at a default or not, with the tag and version of each spec. A field that
-    declares `absent` is left out while it has that value.
+    declares `absent` is left out while it has that value. A value that was renamed counts under its old name.
     """
     text = json.dumps(_digested(value), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -116,6 +117,8 @@ def _digested(value: Spec) -> dict[str, Any]:
         part = getattr(value, each.name)
         if not each.role.in_digest or (each.absent is not dataclasses.MISSING and part == each.absent):
             continue
+        if isinstance(part, str):
+            part = each.formerly.get(part, part)
         result[each.name] = _digested(part) if isinstance(part, Spec) else _plain(part)
     return result
 

@@ -262,5 +262,5 @@ def test_embeddings_are_those_of_an_image_and_its_mirror_image():
         task = SimpleNamespace(scorer=lambda data, split: scorer, spec=SimpleNamespace(flip_average=flip))
         kind = faces.FaceBaselines(task, data)
         kind._pixels = lambda split, lighting: pixels
-        kind.scores("test", lambda of: of("as it is"))
+        kind.scores("test", lambda of: of("none"))
         assert np.allclose(scorer.embedding, expected)

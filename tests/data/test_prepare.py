@@ -232,7 +232,7 @@ def test_a_damaged_imagenet_archive_is_named(tmp_path, archive):
 
 def test_an_unknown_imagenet_class_is_named(tmp_path):
     archives = write_imagenet(tmp_path / "a", synsets=("n01440764", "n99999999", "n02085620"), per_class=2)
-    with pytest.raises(ValueError, match=r"n99999999\.tar.*none of the 1000 classes"):
+    with pytest.raises(ValueError, match=r"n99999999\.tar.*not among the 1000 classes"):
         prepare.prepare("imagenet2012", manual_dir=str(archives), data_dir=str(tmp_path))
 
 

@@ -47,6 +47,6 @@ def test_without_a_record_there_is_none_and_a_damaged_one_is_told(tmp_path, caps
     assert recorded.read(tmp_path) is None and capsys.readouterr().err == ""
     recorded.write(tmp_path, recorded.describe(Builder("sky")), b"pieces")
     (tmp_path / recorded.VOCABULARY).write_bytes(b"others")
-    assert recorded.read(tmp_path) is None and "vocabulary.model is gone or damaged" in capsys.readouterr().err
+    assert recorded.read(tmp_path) is None and "vocabulary.model is missing or damaged" in capsys.readouterr().err
     (tmp_path / recorded.FILE).write_text("{}")
     assert recorded.read(tmp_path) is None and "data.json is damaged" in capsys.readouterr().err

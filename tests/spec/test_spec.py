@@ -21,6 +21,7 @@ class Dense(Spec, tag="dense"):
 class Conv(Spec, tag="conv", version=2):
     kernel: tuple[int, int] = (3, 3)
     bias: bool = True
+    padding: str = field(default="same", formerly={"same": "zeros all around"})
 
 
 class Loop(Spec, tag="loop"):
@@ -189,6 +190,17 @@ def test_the_digest_changes_with_what_a_result_depends_on_alone():
     assert len({digest(BASE), *(digest(override(BASE, [word])) for word in other)}) == len(other) + 1
 
 
+def test_a_renamed_value_keeps_its_digest_and_is_read_from_older_json():
+    class OldConv(Spec, tag="conv", version=2):
+        kernel: tuple[int, int] = (3, 3)
+        bias: bool = True
+        padding: str = "zeros all around"
+
+    assert digest(Conv()) == digest(OldConv())
+    assert from_json(Conv, as_json(OldConv())) == Conv()
+    assert digest(Conv(padding="valid")) == digest(OldConv(padding="valid"))
+
+
 def test_an_int_and_the_float_that_it_stands_for_have_one_digest():
     assert digest(Whole(model=Dense(rate=1))) == digest(Whole(model=Dense(rate=1.0)))
 
@@ -205,6 +217,6 @@ def test_differences_by_role():
 
 def test_flat_names_every_value():
     assert flat(Whole(model=Conv())) == {
-        "seed": 0, "note": "", "momentum": None, "model.kernel": (3, 3), "model.bias": True, "loop.steps": 5,
-        "loop.warmup": 0, "loop.log_every": 1, "loop.beam": 4, "loop.later": 0.0,
+        "seed": 0, "note": "", "momentum": None, "model.kernel": (3, 3), "model.bias": True, "model.padding": "same",
+        "loop.steps": 5, "loop.warmup": 0, "loop.log_every": 1, "loop.beam": 4, "loop.later": 0.0,
     }  # fmt: skip

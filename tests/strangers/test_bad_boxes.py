@@ -152,9 +152,9 @@ BOMB = b'<!DOCTYPE x [<!ENTITY a "ha">' + b"".join(
     b'<!ENTITY %c "&%c;&%c;&%c;&%c;&%c;&%c;&%c;&%c;&%c;&%c;">' % ((98 + n,) + (97 + n,) * 10) for n in range(12)
 )
 BAD_XML = {
-    "empty": (b"", "is no XML that can be read"),
-    "cut": (voc_xml([("cat", BOX, "")])[:90], "is no XML that can be read"),
-    "another document": ("<html><body/></html>", "is no annotation as Pascal VOC has it: it begins with <html>"),
+    "empty": (b"", "is not readable XML"),
+    "cut": (voc_xml([("cat", BOX, "")])[:90], "is not readable XML"),
+    "another document": ("<html><body/></html>", "is no annotation of Pascal VOC: it begins with <html>"),
     "a bomb of entities": (BOMB + b"]><annotation>&m;</annotation>", "it declares entities"),
     "a bomb in UTF-16": ((BOMB + b"]><annotation>&m;</annotation>").decode().encode("utf-16"), "declares entities"),
     "a file as entity": (
@@ -174,7 +174,7 @@ BAD_XML = {
     "width negative": (voc_xml([("cat", BOX, "")], (-80, 60)), "has '-80' in its size"),
     "width NaN": (voc_xml([("cat", BOX, "")], ("nan", 60)), "has 'nan' in its size"),
     "width broken": (voc_xml([("cat", BOX, "")], ("80.5", 60)), "has '80.5' in its size"),
-    "not UTF-8": (b"<annotation><object><name>c\xe4t</name></object></annotation>", "is no XML that can be read"),
+    "not UTF-8": (b"<annotation><object><name>c\xe4t</name></object></annotation>", "is not readable XML"),
 }
 
 
@@ -187,7 +187,7 @@ def test_a_bad_voc_file_is_named(tmp_path, prepare, text, message):
 def test_folders_that_say_two_things_are_refused(tmp_path, prepare):
     root = write_coco(tmp_path / "two")
     write_coco(root, name="annotations/instances_more.json")
-    assert "are both of train; keep one, or say train, val or test in their names" in prepare(root).error
+    assert "are both of train; keep one, or name them after train, val or test" in prepare(root).error
     root = write_coco(write_coco(tmp_path / "leak"), name="annotations/instances_test.json")
     assert "images/0.jpg is in train and in test; keep it in one of them" in prepare(root).error
     for split in ("train", "val", "valid"):

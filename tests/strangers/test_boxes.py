@@ -246,7 +246,7 @@ def test_difficult_objects_of_voc_and_images_without_xml(tmp_path, examples):
     found, said = examples(root)
     assert found["JPEGImages/0.jpg"]["crowd"] == [1, 1, 1, 0, 0, 0, 0, 0]
     assert len(found) == 4 and "11 boxes, 3 crowd or difficult" in said
-    assert "left out: 1 images that nothing annotates or lists (JPEGImages/unlabelled.JPG)" in said
+    assert "left out: 1 images without annotation or not listed (JPEGImages/unlabelled.JPG)" in said
 
 
 def test_parts_of_a_voc_object_have_boxes_of_their_own(tmp_path, examples):

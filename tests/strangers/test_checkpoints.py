@@ -277,5 +277,5 @@ def test_a_killed_data_worker_ends_a_run_in_one_line_that_says_so():
     next(batches)
     others = multiprocessing.active_children()
     os.kill(others[-1].pid, signal.SIGKILL)
-    with pytest.raises(Failure, match=r"a process that reads data was killed \(exit code -9\)"):
+    with pytest.raises(Failure, match=r"a data worker was killed \(exit code -9\)"):
         list(zip(range(100), batches, strict=False))

@@ -46,13 +46,13 @@ def test_nothing_that_can_be_used(tmp_path, prepare, names, found):
 @pytest.mark.parametrize("parts", [("images", "labels"), ("imgs", "masks"), ("JPEGImages", "Annotations")])
 def test_images_and_their_masks_are_no_classes(tmp_path, prepare, parts):
     root = write(tmp_path / "own", [f"{part}/{number}.png" for part in parts for number in range(4)])
-    assert "are called as images and what annotates them" in prepare(f"folder:{root}").error
+    assert "are names of images and annotations" in prepare(f"folder:{root}").error
 
 
 @pytest.mark.parametrize("parts", [("train_set", "test_set"), ("train2017", "val2017"), ("seg_train", "seg_test")])
 def test_splits_are_no_classes(tmp_path, prepare, parts):
     root = write(tmp_path / "own", [f"{part}/{number}.png" for part in parts for number in range(4)])
-    assert "are called as splits are" in prepare(f"folder:{root}").error
+    assert "are names of splits" in prepare(f"folder:{root}").error
 
 
 @pytest.mark.parametrize("classes", [("images", "cats"), ("labelled", "masked"), ("trains", "cars"), ("oval", "round")])
@@ -68,8 +68,8 @@ def test_copies_are_counted(tmp_path, prepare):
     shutil.copy(root / "train/cats/1.png", root / "test/cats/copy.png")
     shutil.copy(root / "train/cats/2.png", root / "test/cats/other.png")
     out = prepare(f"folder:{root}").out
-    assert "1 copies in one split, all kept (train/dogs/copy.png is train/cats/0.png)" in out
-    assert "2 COPIES IN TWO SPLITS, all kept (test/cats/copy.png of test is train/cats/1.png of train)" in out
+    assert "1 duplicates in one split, all kept (train/dogs/copy.png is train/cats/0.png)" in out
+    assert "2 DUPLICATES ACROSS SPLITS, all kept (test/cats/copy.png of test is train/cats/1.png of train)" in out
     assert "train 9, test 10" in out
 
 

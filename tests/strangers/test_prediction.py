@@ -101,7 +101,7 @@ def test_a_damaged_record_of_the_data_is_not_used(images, tmp_path, damage):
     done = predict("image_classification", workdir, image(tmp_path / "one.png", "red"))
     assert done.code == 2
     warning, error = done.err.splitlines()
-    assert warning == f"{path} is damaged; the data set itself stands in for it" and "is not a folder" in error
+    assert warning == f"{path} is damaged; the data set itself is used instead" and "is not a folder" in error
 
 
 @pytest.mark.long
@@ -186,4 +186,4 @@ def test_texts_need_the_vocabulary_of_the_run(texts, tmp_path):
     workdir = shutil.copytree(texts[0], tmp_path / "run")
     (workdir / recorded.VOCABULARY).write_bytes(b"another")
     done = predict("sentiment", workdir, "a good film")
-    assert done.code == 2 and f"{workdir / recorded.VOCABULARY} is gone or damaged" in done.err
+    assert done.code == 2 and f"{workdir / recorded.VOCABULARY} is missing or damaged" in done.err

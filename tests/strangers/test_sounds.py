@@ -203,7 +203,7 @@ def test_nothing_left_is_refused(tmp_path):
     ("0.wav\t...\n", "line 1: the transcript '...' of '0.wav' has no words"),
     ("9.wav\tone\n", "transcripts.tsv has a transcript of '9.wav', but there is no such file"),
     ("\tone\n", "line 1 names no file"),
-    ("path\tsentence\n", "holds nothing but its header"),
+    ("path\tsentence\n", "holds only a header"),
     ("path\tsentence\tage\n0.wav\tone\n", "line 2 has 2 columns between tabs; it must have 3"),
 ])  # fmt: skip
 def test_lists_that_are_wrong(tmp_path, table, message):

@@ -1,4 +1,4 @@
-"""Zip and tar archives that may be absent, truncated or damaged: found early, and named."""
+"""Early checks of zip and tar archives that may be missing, truncated or damaged."""
 
 import contextlib
 import gzip
@@ -13,14 +13,14 @@ TAR_END = 1024  # bytes: two zero blocks
 
 
 def check(path: Path) -> None:
-    """Raises ValueError, naming the file, for one that is absent, and for an archive whose end is missing."""
+    """Raises ValueError, with the file's name, if an archive is missing or truncated."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
     with damage_named(path):
         if path.suffix == ".zip":
             zipfile.ZipFile(path).close()  # its table of contents comes last
         elif path.suffix == ".tar":
-            # Cut off between two members, a tar file would look whole but for its end mark.
+            # A tar file truncated between two members lacks nothing but its end mark.
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - TAR_END))
                 if file.read() != bytes(TAR_END):
@@ -31,13 +31,13 @@ def check(path: Path) -> None:
 
 
 def tar_members(file: Path | IO[bytes], name: str) -> Iterator[tuple[str, IO[bytes]]]:
-    """(name, open file) of every file in a tar archive that messages call `name`; a damaged one is a ValueError."""
+    """Yields (name, open file) of every file in a tar archive. Raises ValueError, with `name`, if it is damaged."""
     options: Any = {"name" if isinstance(file, Path) else "fileobj": file}
     with damage_named(name), tarfile.open(**options) as archive:
         for member in archive:
             if member.isfile() and (content := archive.extractfile(member)):
                 yield member.name, content
-        # To tarfile a damaged header and a file that just stops are ends like any other.
+        # tarfile takes a damaged header and a truncated file for the end of the archive.
         archive.fileobj.seek(archive.offset)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"neither header nor end mark at byte {archive.offset}")
@@ -45,7 +45,7 @@ def tar_members(file: Path | IO[bytes], name: str) -> Iterator[tuple[str, IO[byt
 
 @contextlib.contextmanager
 def damage_named(path: Path | str) -> Iterator[None]:
-    """Turns what the readers of a damaged archive raise into one line that names the file."""
+    """Turns the errors of archive readers into a ValueError of one line that names the file."""
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:

@@ -1,7 +1,7 @@
-"""What lies in a folder of classes, `ROOT/class/file` or `ROOT/{train,validation,test}/class/file`, and what does not.
+"""Finds the files in class folders: `ROOT/class/file` or `ROOT/{train,validation,test}/class/file`.
 
-The class of a file is the folder that it lies in. Nothing vanishes: what is left out is counted by its reason, and a
-layout that can be understood in two ways is refused.
+The class of a file is the name of its folder. Files that are left out are counted by reason, and an ambiguous layout is
+refused.
 """
 
 import collections
@@ -11,7 +11,7 @@ from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-# How people call splits, in any case.
+# Accepted names of splits, in any case.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -21,15 +21,15 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-# Endings of images that are not read, and without which a class would vanish.
+# Suffixes of image formats that cannot be read; a class that has only these is an error.
 UNREAD = {".heic", ".heif", ".jxl", ".eps", ".psd", ".svg", ".tga", ".ico", ".raw", ".dng", ".cr2", ".nef", ".arw"}
-# What `folder:PATH` can be, for a message where it is none of it.
+# The layouts of `folder:PATH`, for the message when it is none of them.
 KINDS = (
     "class/image.jpg, class/clip.mp4, images/NAME.jpg with masks/NAME.png and classes.txt, images with COCO's .json or "
     "VOC's .xml, person/image.jpg with pairs.csv or labels.csv, sounds with transcripts.tsv, or texts in train.tsv, "
     ".csv, .jsonl, .json or train.en and train.de"
 )
-# Names of folders that are no classes, where all are called so, or one is called so beside one of the others.
+# Folder names that suggest splits, images or annotations rather than classes.
 _SPLIT_LIKE = re.compile(r"(?i).*(train|test|valid|\bval|dev|eval)([-_ ]?(ing|ation|set|data|images|imgs|all|\d+))*")
 _IMAGES = re.compile(r"(?i)(images?|imgs?|photos|pictures|jpegimages|frames|rgb|input)")
 _ANNOTATIONS = re.compile(
@@ -40,7 +40,7 @@ NO_FILES = "links to nothing, or no files"
 
 
 class FoundFiles(NamedTuple):
-    """Split -> its files below the root, sorted; and reason -> what is left out for it."""
+    """Split -> its files relative to the root, sorted; and reason -> the files left out for it."""
 
     splits: dict[str, list[Path]]
     left_out: dict[str, list[Path]]
@@ -50,7 +50,7 @@ class FoundFiles(NamedTuple):
         return {file.parent.name for file in self.splits[split]}
 
     def summary(self) -> str:
-        """How many classes and files there are, for a person."""
+        """The number of classes and files, for the user."""
         counts = collections.Counter(file.parent.name for files in self.splits.values() for file in files)
         if len(counts) > 20:
             return f"{len(counts)} classes of {min(counts.values()):,} to {max(counts.values()):,}"
@@ -58,7 +58,7 @@ class FoundFiles(NamedTuple):
 
 
 def is_hidden(path: PurePath) -> bool:
-    """Whether a path below a user's folder is one that systems and editors put there."""
+    """Whether a path below a user's folder is hidden or made by the operating system."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
@@ -67,14 +67,14 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
 
     Args:
         root: the folder.
-        suffixes: the endings of the files that are read, in lower case.
-        what: what messages call the files.
+        suffixes: the suffixes of the files that are read, in lower case.
+        what: the kind of the files, for messages, such as "images".
         expected: the layout without splits, such as "class/image.jpg".
-        beside: names of files in `root` that something else reads.
+        beside: names of other files in `root` that are used.
 
     Raises:
         ValueError: for a split without files, two folders of one split, folders of splits beside those of classes,
-            files in folders within class folders, and names that are no UTF-8.
+            files in folders within class folders, and names that are not UTF-8.
     """
     if not root.is_dir():
         raise ValueError(f"data set 'folder:{root}': {root} is not a folder")
@@ -87,7 +87,7 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
         seen = listed(
             {reason: sorted(paths) for reason, paths in left_out.items()} | ({"folders": folders} if folders else {})
         )
-        raise ValueError(f"{root} holds nothing that can be used, only {seen or 'nothing'}; it can hold {KINDS}")
+        raise ValueError(f"{root} holds no usable files, only {seen or 'nothing'}; it can hold {KINDS}")
     places = _split_folders(root, files, folders, what, expected)
     splits, loose = {}, []
     for place, split in places.items():
@@ -112,7 +112,7 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
 
 
 def check_classes(root: Path, found: FoundFiles, what: str) -> None:
-    """Raises ValueError for a single class, for one that is not trained on, and for parts of another layout."""
+    """Raises ValueError for a single class, for a class that is missing in train, and for another layout."""
     classes = found.classes("train")
     _check_parts(root, classes)
     for split in found.splits:
@@ -129,24 +129,24 @@ def check_classes(root: Path, found: FoundFiles, what: str) -> None:
 
 
 def _check_parts(root: Path, classes: Collection[str]) -> None:
-    """Raises ValueError where folders that would be the classes are called as the parts of a data set are."""
+    """Raises ValueError if the class folders have names of splits, or of images and annotations."""
     for part in (_IMAGES, _ANNOTATIONS):
         if not any(map(part.fullmatch, classes)):
             break
     else:
         raise ValueError(
-            f"{root}: {', '.join(sorted(classes)[:5])} are called as images and what annotates them, not as classes; "
+            f"{root}: {', '.join(sorted(classes)[:5])} are names of images and annotations, not of classes; "
             f"a folder can hold {KINDS}"
         )
     if classes and all(map(_SPLIT_LIKE.fullmatch, classes)):
         raise ValueError(
-            f"{root}: {', '.join(sorted(classes)[:5])} are called as splits are, not as classes; expected train/class, "
+            f"{root}: {', '.join(sorted(classes)[:5])} are names of splits, not of classes; expected train/class, "
             "validation/class and test/class"
         )
 
 
 def described(left_out: Mapping[str, Sequence[Path | str]]) -> str:
-    """`left out: 3 hidden (.x/a.jpg), 6 .heic (cats/b.heic)`: how many for each reason, and the first of them."""
+    """`left out: 3 hidden (.x/a.jpg), 6 .heic (cats/b.heic)`: the count for each reason, and the first file."""
     return f"left out: {listed(left_out)}"
 
 
@@ -156,7 +156,7 @@ def listed(paths: Mapping[str, Sequence[Path | str]]) -> str:
 
 
 def _scan(root: Path, suffixes: Container[str], left_out: dict[str, list[Path]]) -> tuple[list[Path], list[Path]]:
-    """The files with these suffixes and the folders below `root`, as they lie there, both sorted."""
+    """The files with these suffixes and the folders below `root`, as relative paths, both sorted."""
     files, folders, links = [], [], []
     for path, entry, hidden, linked in _walk(root):
         if entry.is_dir():
@@ -170,7 +170,7 @@ def _scan(root: Path, suffixes: Container[str], left_out: dict[str, list[Path]])
         else:
             (links if linked else files).append(path)
     known = {os.path.realpath(root / file) for file in files} if links else set()
-    for path in sorted(links):  # after the files, which are read under their own names
+    for path in sorted(links):  # after the regular files, which take precedence
         target = os.path.realpath(root / path)
         if target in known:
             left_out[LINKED].append(path)
@@ -181,7 +181,7 @@ def _scan(root: Path, suffixes: Container[str], left_out: dict[str, list[Path]])
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, os.DirEntry, bool, bool]]:
-    """Everything below `root` with its path there, whether it is hidden, and whether a link leads to it.
+    """Yields every entry below `root`: relative path, entry, whether it is hidden, whether it is reached by a link.
 
     Links are followed, but not in a circle.
     """
@@ -207,7 +207,7 @@ def _check_name(root: Path, path: Path) -> None:
     try:
         path.name.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{root / path.parent} holds {path.name!r}, a name that is no UTF-8; rename it") from None
+        raise ValueError(f"{root / path.parent} holds {path.name!r}, a name that is not UTF-8; rename it") from None
     if path.name != " ".join(path.name.splitlines()):
         raise ValueError(f"{root / path.parent} holds {path.name!r}, a name of several lines; rename it")
 
@@ -215,7 +215,7 @@ def _check_name(root: Path, path: Path) -> None:
 def _split_folders(
     root: Path, files: Sequence[Path], folders: Sequence[Path], what: str, expected: str
 ) -> dict[Path, str]:
-    """The folder of each split below `root`; that of train is `root` itself where there are none."""
+    """Folder -> split; without folders of splits, `root` itself is train."""
     tops = [folder for folder in folders if len(folder.parts) == 1]
     named = [folder for folder in tops if folder.name.lower() in SPLIT_NAMES]
     holding = {file.parts[0] for file in files if len(file.parts) > 1}

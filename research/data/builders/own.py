@@ -1,4 +1,4 @@
-"""What TFDS's own annotations leave open of our builders."""
+"""Type annotations that TFDS lacks for its builders."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 
 class OwnBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder whose `info` has features, and metadata where it says some; to TFDS each of these may be None."""
+    """A builder whose `info` always has features; the annotations of TFDS allow None."""
 
     if TYPE_CHECKING:
 

@@ -1,4 +1,4 @@
-"""Lines, columns and JSON objects of text files, gzipped or not; what is wrong with one is named by file and line."""
+"""Lines, columns and JSON objects of text files, gzipped or not; errors name the file and the line."""
 
 import codecs
 import gzip
@@ -9,7 +9,7 @@ from typing import Any
 
 from research.data.builders.archives import damage_named
 
-# What files may begin with that says their encoding; UTF-32 first, since its mark begins as that of UTF-16.
+# Byte order marks; UTF-32 before UTF-16, whose mark is a prefix of it.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -36,9 +36,9 @@ def text(path: Path) -> str:
 
 
 def unicode_text(content: bytes, name: Path | str) -> str:
-    """The text of bytes in UTF-8, or in UTF-16 or -32 with a byte order mark, that messages call `name`.
+    """Decodes UTF-8, or UTF-16 or UTF-32 with a byte order mark; `name` stands for the file in messages.
 
-    Lines end in a line feed, whatever system wrote them. Raises ValueError for other bytes and for NUL characters.
+    Line ends become line feeds. Raises ValueError for other encodings and for NUL characters.
     """
     mark = next(filter(content.startswith, _MARKS), b"")
     encoding = _MARKS.get(mark, "utf-8")
@@ -54,17 +54,17 @@ def unicode_text(content: bytes, name: Path | str) -> str:
     if "\0" in found:
         line = _line_of(found[: found.index("\0")])
         raise ValueError(f"{name}, line {line} holds a NUL character; remove it, and save the file as UTF-8")
-    # A carriage return ends lines before a line feed, and in a file without any line feed, as old Macs wrote them.
+    # Windows ends lines with CR LF, old Macs with CR alone.
     return found.replace("\r\n", "\n") if "\n" in found else found.replace("\r", "\n")
 
 
 def _line_of(before: str) -> int:
-    """The number of the line that follows this text."""
+    """The number of the line that begins after this text."""
     return before.count("\n" if "\n" in before else "\r") + 1
 
 
 def split_lines(content: bytes, name: Path | str) -> list[str]:
-    """The lines of a file that messages call `name`, see `unicode_text`. Raises ValueError for an empty line too."""
+    """The lines of a file, see `unicode_text`. Raises ValueError for an empty line too."""
     # Not str.splitlines, which also splits at characters such as U+2028.
     found = unicode_text(content, name).removesuffix("\n").split("\n")
     for number, line in enumerate(found, start=1):
@@ -74,7 +74,7 @@ def split_lines(content: bytes, name: Path | str) -> list[str]:
 
 
 def decode(content: bytes, name: str) -> str:
-    """The text of UTF-8 bytes that messages call `name`. Raises ValueError for other bytes."""
+    """Decodes UTF-8. Raises ValueError, with `name`, for other bytes."""
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -82,7 +82,7 @@ def decode(content: bytes, name: str) -> str:
 
 
 def parallel(paths: Sequence[Path]) -> list[tuple[str, ...]]:
-    """Line by line what stands in each of the files. Raises ValueError where their numbers of lines differ."""
+    """The corresponding lines of parallel files. Raises ValueError if their numbers of lines differ."""
     columns = [lines(path) for path in paths]
     first = columns[0]
     for path, column in zip(paths, columns, strict=True):
@@ -94,7 +94,7 @@ def parallel(paths: Sequence[Path]) -> list[tuple[str, ...]]:
 
 
 def tsv(path: Path, columns: int) -> list[list[str]]:
-    """The tab-separated columns of each line. Raises ValueError for another number of them and for an empty one."""
+    """The tab-separated columns of each line. Raises ValueError for another number of columns and for empty cells."""
     rows = [line.split("\t") for line in lines(path)]
     for number, row in enumerate(rows, start=1):
         if len(row) != columns:
@@ -106,7 +106,7 @@ def tsv(path: Path, columns: int) -> list[list[str]]:
 
 
 def jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The JSON object on each line, with the line's number. Raises ValueError for what is none."""
+    """Yields (line number, JSON object) of each line. Raises ValueError for anything else."""
     for number, line in enumerate(lines(path), start=1):
         value = parse_json(line, f"{path}, line {number}")
         if not isinstance(value, dict):
@@ -115,17 +115,17 @@ def jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def parse_json(content: str, name: str) -> Any:
-    """The value of JSON that messages call `name`. Raises ValueError for what is none, in one line."""
+    """Parses JSON. Raises ValueError, in one line with `name`, if it is invalid."""
     try:
         value = json.loads(content)
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if "\n" in content else f"column {error.colno}"
-        raise ValueError(f"{name} is no JSON ({error.msg} at {where})") from None
+        raise ValueError(f"{name} is not JSON ({error.msg} at {where})") from None
     except UnicodeEncodeError:
         raise ValueError(f"{name}: invalid UTF-8 (half of a surrogate pair)") from None
     except RecursionError:
         raise ValueError(f"{name} is JSON that is nested too deeply") from None
     except ValueError as error:  # such as a number of more than 4,300 digits
-        raise ValueError(f"{name} is no JSON that can be read ({error})") from None
+        raise ValueError(f"{name} is not readable JSON ({error})") from None
     return value

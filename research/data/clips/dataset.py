@@ -12,31 +12,31 @@ from research.data.images import classification, transforms
 from research.data.images.spec import ClipSpec
 from research.measure import progress
 
-ORDERS = ("as they are", "shuffled", "reversed")
+ORDERS = ("original", "shuffled", "reversed")
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalClipTransform:
-    """The frames of a clip as evaluation sees them: uint8 [frames, size, size, channels], in one of ORDERS."""
+    """Evenly spaced frames of a clip, uint8 [frames, size, size, channels], in one of ORDERS."""
 
     frame: transforms.EvalImageTransform
     frames: int
-    order: str = "as they are"
+    order: str = "original"
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The arrays `image` and `label` of an example with encoded frames."""
         stored = example["frames"]
-        chosen = spread(len(stored), self.frames)
+        chosen = sample_frames(len(stored), self.frames)
         if self.order == "reversed":
             chosen = chosen[::-1]
-        elif self.order == "shuffled":  # each clip in its own way, which is always the same
+        elif self.order == "shuffled":  # a fixed permutation for each clip
             chosen = np.random.default_rng(zlib.crc32(example["clip"])).permutation(chosen)
         return _clip([self.frame({"image": stored[index], "label": example["label"]}) for index in chosen])
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainClipTransform:
-    """As EvalClipTransform, with the random choices of `frame` drawn once a clip, and temporal jitter."""
+    """As EvalClipTransform, with temporal jitter and one random augmentation per clip."""
 
     frame: transforms.TrainImageTransform
     frames: int
@@ -44,8 +44,8 @@ class TrainClipTransform:
     def __call__(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         """As in evaluation, with the random choices drawn from `rng`."""
         stored, seed = example["frames"], int(rng.integers(2**63))
-        chosen = spread(len(stored), self.frames, rng.random())
-        # A generator of its own for each frame, in one state: so all frames are cut, moved and lit alike.
+        chosen = sample_frames(len(stored), self.frames, rng.random())
+        # Every frame gets a generator in the same state, so all are augmented alike.
         seen = [
             self.frame({"image": stored[index], "label": example["label"]}, np.random.default_rng(seed))
             for index in chosen
@@ -66,7 +66,7 @@ class ClipDataset(classification.LabelledDataset):
 
     @property
     def encoded_key(self) -> str:
-        """See Labelled."""
+        """See LabelledDataset."""
         return "frames"
 
     def reference(self, split: str, index: int) -> dict[str, str]:
@@ -75,9 +75,9 @@ class ClipDataset(classification.LabelledDataset):
         return {"clip": example["clip"].decode(), "class": self.class_names[int(example["label"])]}
 
     def read(self, path: str) -> np.ndarray:
-        """The video file at `path` as evaluation sees it: uint8 [frames, height, width, channels].
+        """The video file at `path`, transformed as for evaluation: uint8 [frames, height, width, channels].
 
-        Warns of a file that ends too early. Raises ValueError for what is no video, see video_files.read.
+        Warns of a truncated file. Raises ValueError for a file that is no video, see video_files.read.
         """
         from research.data.clips import files as video_files
         from research.data.clips.builders import clip_folder
@@ -88,13 +88,13 @@ class ClipDataset(classification.LabelledDataset):
         return self.eval_transform({"frames": video.frames, "label": 0})["image"]
 
 
-def spread(stored: int, count: int, phase: float = 0.5) -> np.ndarray:
-    """`count` of `stored` frames, evenly spaced; `phase`, from 0 to 1, moves them within their stretches."""
+def sample_frames(stored: int, count: int, phase: float = 0.5) -> np.ndarray:
+    """Indices of `count` of `stored` frames, one per equal segment; `phase` from 0 to 1 is the position within it."""
     return np.minimum(((np.arange(count) + phase) * stored / count).astype(int), stored - 1)
 
 
 def load(spec: ClipSpec, order: str = ORDERS[0], known: recorded.Recorded | None = None) -> ClipDataset:
-    """The labelled clips that `spec` describes, evaluated in an order; otherwise as classification.load."""
+    """The data set that `spec` describes, see classification.load; evaluation has the frames in `order`."""
     if order not in ORDERS:
         raise ValueError(f"order={order!r} is unknown; choose from {', '.join(ORDERS)}")
     builder = known or sources.open_builder(spec.name, spec.dir)

@@ -10,30 +10,31 @@ import numpy as np
 from research.data.clips import matroska
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
-FEWEST = 4  # frames that a clip must have
-MOST_STRETCHED = 10  # how many times as wide as high, or the reverse, a pixel may be
-_WAITING = 512  # frames that are kept at a time at most
+MIN_FRAMES = 4  # of a clip
+MAX_PIXEL_ASPECT = 10  # of the pixel aspect ratio, or of its inverse
+_MAX_KEPT = 512  # frames in memory at a time
 _COMPLETE = 0.95  # the share of its announced length from which a file counts as whole
 _EXACT = 1e-6  # s, by which rounding may move a timestamp
 _UNNAMED_RATE = 25.0  # frames a second, where neither timestamps nor a rate are given
 
 
 class Video(NamedTuple):
-    """JPEGs evenly spaced in time, and what is wrong with the file all the same ("": nothing)."""
+    """JPEGs evenly spaced in time, and a warning about a damaged file ("": none)."""
 
     frames: list[bytes]
     warning: str
 
 
 def read(path: str | Path, count: int, side: int) -> Video:
-    """`count` frames of a file as they are to be seen: rotated by its display matrix, its pixels made square.
+    """Decodes `count` frames of a file: rotated by its display matrix, with square pixels.
 
-    The frames are those on screen at `count` evenly spaced times from the first frame to the last, whatever the frame
-    rate does; frames of a clip that has fewer are repeated. Their shorter side has `side` px at most. Of a file that
-    ends too early, or is damaged after its first frames, what can be decoded counts, with a warning.
+    The frames are those on screen at `count` evenly spaced times from the first frame to the last, at any (also
+    variable) frame rate; frames of a clip that has fewer are repeated. Their shorter side has `side` px at most. A file
+    that is truncated, or damaged after its first frames, is used as far as it can be decoded, with a warning.
 
     Raises:
-        ValueError: In one line with the file: it cannot be decoded, holds no video, or has fewer than FEWEST frames.
+        ValueError: In one line with the file: it cannot be decoded, holds no video, or has fewer than MIN_FRAMES
+            frames.
     """
     import av
     from av.error import FFmpegError
@@ -41,7 +42,7 @@ def read(path: str | Path, count: int, side: int) -> Video:
     wrong = lambda what: ValueError(f"video {str(path)!r} {what}")
     found, warning = None, ""
     try:
-        # An open file and no protocol: a playlist in disguise must not open other files, nor a name be an address.
+        # An open file and no protocol: a disguised playlist must not open other files, nor a file name be a URL.
         with (
             open(path, "rb") as file,
             av.open(file, "r", metadata_errors="replace", options={"protocol_whitelist": "none"}) as container,
@@ -50,10 +51,12 @@ def read(path: str | Path, count: int, side: int) -> Video:
             if stream is None:
                 raise wrong("holds no video, only sound or other data")
             shape = _Shape(stream.sample_aspect_ratio, side)
-            if not 1 / MOST_STRETCHED <= shape.aspect <= MOST_STRETCHED:
-                raise wrong(f"has pixels {shape.aspect:g} times as wide as high; at most {MOST_STRETCHED} are allowed")
+            if not 1 / MAX_PIXEL_ASPECT <= shape.aspect <= MAX_PIXEL_ASPECT:
+                raise wrong(
+                    f"has pixels {shape.aspect:g} times as wide as high; at most {MAX_PIXEL_ASPECT} are allowed"
+                )
             usual = 1 / (float(stream.average_rate or 0) or _UNNAMED_RATE)
-            found = _Thinned(shape, usual)
+            found = _Subsampled(shape, usual)
             try:
                 for time, frame in _timed(container.decode(stream), usual):
                     found.add(time, frame)
@@ -69,13 +72,13 @@ def read(path: str | Path, count: int, side: int) -> Video:
                 warning = f"is damaged after frame {found.seen} ({_reason(error)})"
     except (FFmpegError, OSError) as error:
         raise wrong(f"cannot be decoded: {_reason(error)}") from None
-    if found.seen < FEWEST:
-        raise wrong(f"has {found.seen} frames; {FEWEST} are needed at least")
-    return Video([_encode(frame) for frame in found.spread(count)], warning)
+    if found.seen < MIN_FRAMES:
+        raise wrong(f"has {found.seen} frames; {MIN_FRAMES} are needed at least")
+    return Video([_encode(frame) for frame in found.sample(count)], warning)
 
 
 class _Shape:
-    """How decoded frames become small images as they are to be seen."""
+    """Turns decoded frames into upright images of bounded size with square pixels."""
 
     def __init__(self, aspect: Any, side: int):
         self.aspect, self._side = float(aspect or 1), side  # the width of a pixel divided by its height
@@ -89,7 +92,7 @@ class _Shape:
 
 
 def _upright(image, matrix: Any):
-    """`image` turned and mirrored as FFmpeg's display matrix says, by the nearest multiple of 90 degrees."""
+    """`image` rotated and flipped by FFmpeg's display matrix, to the nearest multiple of 90 degrees."""
     from PIL import Image
 
     if matrix is None:
@@ -102,49 +105,49 @@ def _upright(image, matrix: Any):
     return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if d < 0 else image
 
 
-class _Thinned:
-    """The frames of a video in little memory: of a long one, those on screen at the points of an even grid of times."""
+class _Subsampled:
+    """The frames of a video in bounded memory: of a long one, those on screen at the points of an even time grid."""
 
     def __init__(self, shape: _Shape, usual: float):
         self.seen = 0
         self._shape, self._usual = shape, usual  # `usual` is how long a frame without a duration is on screen
         self._kept: list[tuple[float, Any]] = []
-        self._waiting: tuple[float, Any] | None = None  # an image only if it is on screen at a grid point
+        self._pending: tuple[float, Any] | None = None  # an image only if it is on screen at a grid point
         self._start, self._step = 0.0, 0.0  # s; step 0: every frame is kept
 
     def add(self, time: float, frame: Any) -> None:
         """Takes the next frame."""
         if not self.seen:
             self._start = time
-        elif self._waiting and self._index(time) != self._index(self._waiting[0]):
-            self._kept.append((self._waiting[0], self._shape(self._waiting[1])))
-        if len(self._kept) > _WAITING:
-            self._step = 2 * (self._step or (time - self._start) / _WAITING)
+        elif self._pending and self._index(time) != self._index(self._pending[0]):
+            self._kept.append((self._pending[0], self._shape(self._pending[1])))
+        if len(self._kept) > _MAX_KEPT:
+            self._step = 2 * (self._step or (time - self._start) / _MAX_KEPT)
             self._kept = list({self._index(kept): (kept, image) for kept, image in self._kept}.values())
-        self._waiting = time, frame
+        self._pending = time, frame
         self.seen += 1
 
     def _index(self, time):
-        """The first point of the grid from `time` on; of frames with the same one, the last is on screen there."""
+        """The first grid point at or after `time`; of the frames with the same one, the last is on screen there."""
         return np.ceil((time - self._start) / self._step) if self._step else time
 
     @property
     def _last(self) -> tuple[float, Any]:
         """The last frame and its time."""
-        assert self._waiting is not None, "no frame was added"
-        return self._waiting
+        assert self._pending is not None, "no frame was added"
+        return self._pending
 
     @property
     def seconds(self) -> float:
-        """From the beginning of the first frame to the end of the last."""
+        """The duration from the start of the first frame to the end of the last."""
         last, frame = self._last
         return last + (float((frame.duration or 0) * (frame.time_base or 0)) or self._usual) - self._start
 
-    def spread(self, count: int) -> Sequence[Any]:
+    def sample(self, count: int) -> Sequence[Any]:
         """`count` images, each the one on screen at its time."""
         last, frame = self._last
         kept = [*self._kept, (last, self._shape(frame))]
-        # Up to the last frame, or into it where it stays for long.
+        # Up to the last frame, or into it if it is long.
         length = max(last - self._start, self.seconds * (1 - 1 / count))
         wanted = np.linspace(self._start, self._start + length, count)
         if self._step:
@@ -155,7 +158,7 @@ class _Thinned:
 
 
 def _timed(frames: Iterator[Any], usual: float) -> Iterator[tuple[float, Any]]:
-    """Frames with times in seconds that only grow: one without a time, or back in time, comes `usual` later."""
+    """Frames with increasing times in seconds; a missing or decreasing timestamp is replaced by `usual` later."""
     last = -usual
     for frame in frames:
         time = frame.time
@@ -164,7 +167,7 @@ def _timed(frames: Iterator[Any], usual: float) -> Iterator[tuple[float, Any]]:
 
 
 def _video_stream(container: Any):
-    """The first stream of moving images (not the cover of a record); None where there is none."""
+    """The first video stream that is no attached cover image; None if there is none."""
     from av.stream import Disposition
 
     for stream in container.streams.video:

@@ -1,4 +1,5 @@
-"""Whether a Matroska or WebM file is as long as it says: its duration is of the longest track, not of the images.
+"""Detects truncated Matroska and WebM files by size: the duration in their header is of the longest track, not of the
+video.
 
 The layout is that of RFC 8794 (EBML) and RFC 9559 (Matroska): an EBML header, then a segment that holds all the rest.
 """
@@ -9,9 +10,9 @@ _HEADER, _SEGMENT = 0x1A45DFA3, 0x18538067
 
 
 def missing_bytes(file: BinaryIO) -> int:
-    """How many bytes are missing at the end of a file, which is read from its beginning; 0 for any other format.
+    """The number of bytes missing at the end of a file; 0 for any other format.
 
-    Also 0 where the file does not say how long it is, as one that was written to a pipe.
+    Also 0 if the file does not state its size, such as one written to a pipe.
     """
     file.seek(0)
     if _number(file, marked=True) != _HEADER:
@@ -28,9 +29,9 @@ def missing_bytes(file: BinaryIO) -> int:
 
 
 def _number(file: BinaryIO, marked: bool = False) -> int | None:
-    """A number whose first byte says its length by leading zeros; with the bit that ends them if `marked`.
+    """A variable-length integer of EBML, including its length marker bit if `marked`.
 
-    None for a size that is not known, whose bits are all 1, and at the end of the file.
+    None for an unknown size (all bits 1) and at the end of the file.
     """
     first = file.read(1)
     if not first or not first[0]:

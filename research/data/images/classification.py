@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class LabelledDataset(ClassedDataset):
-    """Labelled images or clips, which may stay in memory."""
+    """Labelled images or clips, which may be cached in memory."""
 
     image_shape: tuple[int, ...]  # height, width, channels; of clips frames first
     cache: bool
 
     @property
     def encoded_key(self) -> str:
-        """The field of an example that holds what is decoded."""
+        """The field of an example with the encoded images."""
         raise NotImplementedError
 
     def source(self, split: str) -> Sequence[Mapping[str, Any]]:
-        """As in PreparedDataset; with `cache`, decoded images stay in memory as long as this data set."""
+        """As in PreparedDataset; with `cache`, decoded images are kept in memory."""
         return self._decoded[split] if self.cache else super().source(split)
 
     @cached_property
@@ -58,13 +58,13 @@ class ImageDataset(LabelledDataset):
         return self.eval_transform.image_key
 
     def reference(self, split: str, index: int) -> dict[str, Any]:
-        """What names the example `index` of a split, its `path` where that is stored, and its `class`."""
+        """The `index`, the `path` if it is stored, and the `class` of an example, for predictions files."""
         example = self.prepared.source(split)[index]
         path = {"path": example["path"].decode()} if isinstance(example.get("path"), bytes) else {}
         return {"index": index, **path, "class": self.class_names[int(example[self.eval_transform.label_key])]}
 
     def read(self, path: str) -> Any:
-        """The image file at `path` as evaluation sees it: uint8 [height, width, channels]. Raises ValueError."""
+        """The image file at `path` as an evaluation input: uint8 [height, width, channels]. Raises ValueError."""
         from research.data.images import files as image_files
         from research.data.images import transforms
 
@@ -73,14 +73,16 @@ class ImageDataset(LabelledDataset):
 
 
 def load(spec: StillImageSpec, known: recorded.Recorded | None = None) -> ImageDataset:
-    """The labelled images that `spec` describes; nothing is prepared, and no example is read yet.
+    """The data set that `spec` describes; nothing is prepared, and no example is read yet.
 
-    What a run has recorded may be given as `known`: then the data set itself is not looked for, and there are no
-    examples.
+    Args:
+        spec: The config of the data.
+        known: The metadata that a run has recorded; the data set itself is then not opened and has no examples.
 
-    Raises ValueError for an unknown name or a bad setting.
+    Raises:
+        ValueError: An unknown name or a bad setting.
     """
-    if spec.image_size:  # else it is known when the data set is
+    if spec.image_size:  # else it comes from the data set
         _check(spec, spec.image_size)
     builder = known or sources.open_builder(spec.name, spec.dir)
     image_key, label_key = _labelled_image(builder, spec.name)
@@ -105,7 +107,7 @@ def make_transforms(spec: AugmentedImageSpec, shape: Sequence[int | None], image
 
     Raises ValueError for a bad setting.
     """
-    from research.data.images import transforms  # Pillow only where images are used
+    from research.data.images import transforms  # Pillow is imported only when images are used
 
     size = _size(spec, shape)
     _check(spec, size)
@@ -122,7 +124,7 @@ def make_transforms(spec: AugmentedImageSpec, shape: Sequence[int | None], image
 
 
 def _labelled_image(builder, name):
-    """The keys of the one image and the one class label in an example."""
+    """The feature names of the image and of the class label of an example, one each."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -145,12 +147,12 @@ def _size(spec: AugmentedImageSpec, shape: Sequence[int | None]) -> int:
 
 
 def _eval_size(spec: AugmentedImageSpec) -> int:
-    """0 where evaluation sees the size of training."""
+    """0 if evaluation uses the image size of training."""
     return spec.eval_size if isinstance(spec, ImageSpec) else 0
 
 
 def _check(spec: AugmentedImageSpec, size: int) -> None:
-    """Raises ValueError for sizes that contradict one another, where training sees images in `size`."""
+    """Raises ValueError for sizes that contradict one another; `size` is the image size of training."""
     resize, eval_size = spec.resize or size, _eval_size(spec) or size
     if not 1 <= size <= resize:
         raise ValueError(f"config.data.resize={resize} px must be at least image_size={size}, which is at least 1")
@@ -158,6 +160,6 @@ def _check(spec: AugmentedImageSpec, size: int) -> None:
         raise ValueError(f"config.data.resize={resize} px must be at least eval_size={eval_size}")
     if eval_size < size:
         raise ValueError(
-            f"config.data.eval_size={eval_size} px would show evaluation less than training sees, image_size={size}; "
-            "0 makes it image_size"
+            f"config.data.eval_size={eval_size} px must be at least image_size={size}, that of training; 0 makes them "
+            "equal"
         )

@@ -15,32 +15,30 @@ from research.spec.contracts import Batches
 
 CHANNELS = 3
 if TYPE_CHECKING:
-    from research.metrics.box_scores import BoxReference  # for checkers alone: those who read data need no JAX
+    from research.metrics.box_scores import BoxReference  # for type checkers only: reading data needs no JAX
 
 MOSAIC_CENTRE = (0.3, 0.7)  # of the canvas
 _AUGMENTATION = ("scale", "flip", "upside_down", "colour", "mosaic", "min_visible")
 
 
 class DetectionDataSpec(MarkedImageSpec, tag="boxes"):
-    """Images with boxes, fitted on a canvas; the augmentation is that of Train."""
+    """Images with boxes, resized to fit a canvas; augmentation as in TrainBoxTransform."""
 
     image_size: tuple[int, int] = field(
-        default=(0, 0), check=checks.each(SIDE), doc="height and width in px of the canvas; must be given"
+        default=(0, 0), check=checks.each(SIDE), doc="height and width of the canvas in px; must be given"
     )
     max_boxes: int = field(
         default=100, check=checks.between(1, 100_000),
-        doc="in an image; of more, which only mosaic should make, the largest are kept",
+        doc="per image; of more, as a mosaic may have, the largest are kept",
     )  # fmt: skip
     bad_boxes: str = field(
         default="clip", check=checks.one_of("clip", "drop", "refuse"),
-        doc="boxes that reach outside their image are cut (clip) or left out (drop), empty and inverted ones always "
-        "left out; refuse makes any of them an error",
+        doc="boxes that reach outside their image are clipped (clip) or removed (drop); empty and inverted ones are "
+        "always removed; refuse makes any of them an error",
     )  # fmt: skip
-    upside_down: bool = field(default=False, doc="flip upside down with probability 1/2 while training")
-    mosaic: float = field(
-        default=0.0, check=SHARE, doc="probability that three other images share the canvas while training"
-    )
-    min_visible: float = field(default=0.3, check=SHARE, doc="share of a box that must be on the canvas while training")
+    upside_down: bool = field(default=False, doc="random vertical flip while training")
+    mosaic: float = field(default=0.0, check=SHARE, doc="probability of a mosaic of four images while training")
+    min_visible: float = field(default=0.3, check=SHARE, doc="least visible share of a box that is kept while training")
 
     def validate(self) -> None:
         """Raises FieldError for a canvas of no size too."""
@@ -51,24 +49,24 @@ class DetectionDataSpec(MarkedImageSpec, tag="boxes"):
 
 @dataclasses.dataclass(frozen=True)
 class EvalBoxTransform:
-    """The image as large as it fits into the upper left corner of a canvas of `size` (height, width in px)."""
+    """The image resized to fit a canvas of `size` (height, width in px), in its upper left corner."""
 
     size: views.Size
     max_boxes: int
     fill: tuple[int, ...]
-    clip: bool  # boxes that reach outside; else they are left out
+    clip: bool  # boxes that reach outside; else they are removed
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`image` uint8 [height, width, 3], `boxes` [max_boxes, 4], `labels` and `box_weight` [max_boxes].
 
-        Objects that are a crowd have no place among them.
+        Crowds are left out.
         """
         image = transforms.decode(example["image"], CHANNELS)
         view = views.fitted(views.size_of(image), self.size)
-        return self._arrays(view.image(image, self.fill), *self._placed(view, image, example))
+        return self._arrays(view.image(image, self.fill), *self._boxes_on_canvas(view, image, example))
 
-    def _placed(self, view: views.View, image: Image.Image, example) -> tuple[np.ndarray, np.ndarray]:
-        """The good boxes of an example on the canvas, and their labels."""
+    def _boxes_on_canvas(self, view: views.View, image: Image.Image, example) -> tuple[np.ndarray, np.ndarray]:
+        """The valid boxes of an example, in canvas coordinates, and their labels."""
         size = views.size_of(image)
         boxes, kept = clean(example["boxes"], size, self.clip)
         kept &= np.asarray(example["crowd"]) == 0
@@ -87,11 +85,14 @@ class EvalBoxTransform:
 class TrainBoxTransform(EvalBoxTransform):
     """A random view of the image, or a mosaic of four.
 
-    scale                 of the image that would just fit, log-uniform between these two; it lies anywhere
-    flip, upside_down     each with probability 1/2
-    colour                brightness, contrast and saturation, each times a factor that is uniform in 1 +- colour
-    mosaic                how likely it is that three other examples share the canvas (Bochkovskiy et al., 2020)
-    min_visible           a box of which less than this share is on the canvas is left out, others are cut
+    Attributes:
+        scale: The range of the scale relative to the image that fits the canvas, log-uniform; its offset is random.
+        flip: Horizontal flip with probability 1/2.
+        upside_down: Vertical flip with probability 1/2.
+        colour: Color jitter: brightness, contrast and saturation by factors uniform in 1 +-.
+        mosaic: The probability of a mosaic with three other examples (Bochkovskiy et al., 2020).
+        min_visible: Boxes with a smaller share on the canvas are removed; others are clipped.
+        others: The examples that mosaics are made with.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -100,7 +101,7 @@ class TrainBoxTransform(EvalBoxTransform):
     colour: float = 0.0
     mosaic: float = 0.0
     min_visible: float = 0.3
-    others: Sequence[Mapping[str, Any]] | None = None  # the examples that a mosaic takes its parts from
+    others: Sequence[Mapping[str, Any]] | None = None
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
         self, example: Mapping[str, Any], rng: np.random.Generator
@@ -115,18 +116,18 @@ class TrainBoxTransform(EvalBoxTransform):
         return self._arrays(image, boxes, labels)
 
     def _drawn(self, example, canvas: views.Size, rng) -> tuple[Image.Image, np.ndarray, np.ndarray]:
-        """An image on a canvas, and the boxes and labels that are to be seen there."""
+        """A random view of an image on a canvas, with its visible boxes and their labels."""
         image = transforms.decode(example["image"], CHANNELS)
         size = views.size_of(image)
         base = min(self.size[0] / size[0], self.size[1] / size[1])
         view = views.drawn(size, canvas, self.scale, self.flip, rng, self.upside_down, base)
-        boxes, labels = self._placed(view, image, example)
+        boxes, labels = self._boxes_on_canvas(view, image, example)
         seen = boxes.clip(0, [canvas[1], canvas[0]] * 2)
         kept = (_areas(seen) >= self.min_visible * _areas(boxes)) & (_areas(seen) > 0)
         return view.image(image, self.fill), seen[kept], labels[kept]
 
     def _mosaic(self, example, rng) -> tuple[Image.Image, np.ndarray, np.ndarray]:
-        """Four images around a random point."""
+        """A mosaic: four images that meet at a random point."""
         height, width = self.size
         middle = [round(side * rng.uniform(*MOSAIC_CENTRE)) for side in self.size]
         others = self.others or ()
@@ -149,9 +150,9 @@ class DetectionDataset(dataset.ClassedDataset):
     image       uint8 [batch, height, width, 3]
     boxes       float32 [batch, max_boxes, 4]: left, top, right and bottom in px of the canvas
     labels      int32 [batch, max_boxes]
-    box_weight  float32 [batch, max_boxes]: 1, or 0 where there is no box
+    box_weight  float32 [batch, max_boxes]: 1, or 0 for padding
 
-    `refuse`: bad boxes are an error.
+    With `refuse`, bad boxes are an error.
     """
 
     train_transform: TrainBoxTransform
@@ -178,13 +179,13 @@ class DetectionDataset(dataset.ClassedDataset):
         return (*self.train_transform.size, CHANNELS)
 
     def train_batches(self, *args: Any, **kwargs: Any) -> Batches:
-        """As in Dataset; which examples a mosaic is made of depends on (seed, example, epoch) too."""
+        """As in PreparedDataset; the other examples of a mosaic are a function of (seed, example, epoch) too."""
         others = self.source("train") if self.train_transform.mosaic else None
         ready = dataclasses.replace(self, train_transform=dataclasses.replace(self.train_transform, others=others))
         return super(DetectionDataset, ready).train_batches(*args, **kwargs)
 
     def reference(self, split: str, index: int) -> "BoxReference":
-        """What a score compares with: `name`, `size`, and of the good boxes `boxes`, `labels`, `crowd` and `areas`."""
+        """The ground truth of an example: `name`, `size`; of its valid boxes `boxes`, `labels`, `crowd`, `areas`."""
         example = self.source(split)[index]
         size = views.size_of(transforms.decode(example["image"], CHANNELS))
         boxes, kept = clean(example["boxes"], size, self.eval_transform.clip)
@@ -196,7 +197,7 @@ class DetectionDataset(dataset.ClassedDataset):
         return {"name": name, "size": size, "boxes": boxes, "labels": labels, "crowd": crowd, "areas": areas}
 
     def examples(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
-        """A batch of images in which things are to be found."""
+        """A batch of unlabelled images, for prediction."""
         nothing = {"boxes": np.zeros((0, 4), np.float32), "labels": [], "crowd": []}
         arrays = [self.eval_transform({"image": np.asarray(image), **nothing}) for image in images]
         batch = {name: np.stack([each[name] for each in arrays]) for name in arrays[0]}
@@ -204,13 +205,13 @@ class DetectionDataset(dataset.ClassedDataset):
         return {**batch, "index": np.full(count, -1, np.int32), "weight": np.zeros(count, np.float32)}
 
     def in_image(self, boxes: np.ndarray, size: views.Size) -> np.ndarray:
-        """Boxes [count, 4] on the canvas of evaluation, in px of an image of `size`, cut at its border."""
+        """Boxes [count, 4] on the canvas of evaluation as px of an image of `size`, clipped to it."""
         view = views.fitted(size, self.eval_transform.size)
         return view.back(boxes, size).clip(0, [size[1], size[0]] * 2)
 
 
 def clean(boxes: np.ndarray, size: views.Size, clip: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes [count, 4] of an image of `size`, cut at its border, and which of them [count] are to be kept."""
+    """The boxes [count, 4] of an image of `size`, clipped to it, and which of them [count] are valid."""
     from research.data.images.builders.boxes import bad
 
     empty, outside = bad(boxes, size)
@@ -218,13 +219,17 @@ def clean(boxes: np.ndarray, size: views.Size, clip: bool) -> tuple[np.ndarray, 
 
 
 def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> DetectionDataset:
-    """The images and boxes that `spec` describes; nothing is prepared, and no example is read yet.
+    """The data set that `spec` describes; nothing is prepared, and no example is read yet.
 
-    `known` is as in classification.load. Raises ValueError for an unknown name and, where they are prepared, as
-    `check_content` does.
+    Args:
+        spec: The config of the data.
+        known: As in classification.load.
+
+    Raises:
+        ValueError: An unknown name or, if the data are prepared, any error of `check_content`.
     """
     builder = known or sources.open_builder(spec.name, spec.dir)
-    from research.data.images.builders import boxes  # here, since TFDS is slow to import
+    from research.data.images.builders import boxes  # TFDS is slow to import
 
     if not known and not isinstance(builder, boxes.BoxBuilder):
         raise ValueError(

@@ -1,6 +1,6 @@
-"""`load(spec)`: images of people, and the pairs of them that are verified.
+"""`load(spec)`: images of people, and pairs of them for verification.
 
-Any labelled images will do, classes being people; only builders of faces have names and pairs of their own.
+Any labelled images can be used, with people as classes; only builders of faces store names and pairs.
 """
 
 import dataclasses
@@ -22,17 +22,17 @@ NO_COLUMNS = ("image", "label", "path")
 
 @dataclasses.dataclass(frozen=True)
 class FaceDataset(classification.ImageDataset):
-    """As classification.ImageDataset; classes are the people who are trained on, `class_names` those who are not, too.
+    """As classification.ImageDataset; `num_classes` counts the people in train, `class_names` has unseen ones too.
 
-    With `gallery`, evaluation also sees the images of the splits before: to recognise somebody, their known images
-    are needed. They follow the split's own, with indices that go on, and have weight 0, as they are not to be scored.
+    With `gallery`, evaluation batches also hold the gallery of the split, the known images with which it is compared.
+    They follow the images of the split, with continued indices and weight 0, so that they are not scored.
     """
 
     gallery: bool
 
     @cached_property
     def num_classes(self) -> int:
-        """How many people are trained on; the labels of others are larger."""
+        """The number of people in train; the labels of others are larger."""
         return self._metadata.get("known", len(self.class_names))
 
     @property
@@ -42,13 +42,13 @@ class FaceDataset(classification.ImageDataset):
 
     @property
     def fingerprint(self) -> str:
-        """As in Dataset; of the pairs, too."""
+        """As in PreparedDataset, including the pairs."""
         content = self.prepared.fingerprint
         stored = self._metadata.get("pairs")
         return hashlib.sha256(f"{content} {json.dumps(stored)}".encode()).hexdigest()[:16] if stored else content
 
     def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
-        """As in Dataset, with the gallery."""
+        """As in PreparedDataset, with the gallery."""
         if not self.gallery:
             yield from super().eval_batches(split, batch_size, rows)
             return
@@ -58,21 +58,22 @@ class FaceDataset(classification.ImageDataset):
             yield batch | {"weight": np.where(batch["index"] < count, batch["weight"], 0).astype(np.float32)}
 
     def reference(self, split: str, index: int) -> dict[str, Any]:
-        """What scores need of the image `index` of a split, the gallery included.
+        """The labels of the image `index` of a split or its gallery.
 
-        `path`, `person`, `label`, `gallery` (whether it belongs there) and a text for each of `columns`.
+        Returns:
+            `path`, `person`, `label`, `gallery` (whether it is in the gallery) and a text for each of `columns`.
         """
         return self._references(split)[index]
 
     def known(self, split: str) -> set[str]:
-        """The people of a split whose images are in its gallery."""
+        """The people of a split who have images in its gallery."""
         people = lambda gallery: {each["person"] for each in self._references(split) if each["gallery"] is gallery}
         return people(True) & people(False)
 
     def pairs(self, split: str) -> list[pairs.ImagePair]:
-        """The pairs of a split: those of its protocol or, where there is none, some that are drawn.
+        """The pairs of a split: those that are stored or, without any, random ones.
 
-        Drawn with a gallery, the second image of each is one of that. Raises ValueError where none can be drawn.
+        If there is a gallery, the second image of a random pair is from there. Raises ValueError if none can be drawn.
         """
         if stored := self._metadata.get("pairs", {}).get(split):
             return [pairs.ImagePair(*pair) for pair in stored]
@@ -109,7 +110,7 @@ class FaceDataset(classification.ImageDataset):
 
 
 class _Joined(Sequence[Any]):
-    """Sources one after the other."""
+    """The concatenation of sources."""
 
     def __init__(self, sources: Sequence[Sequence[Any]]):
         self._sources = sources
@@ -126,12 +127,12 @@ class _Joined(Sequence[Any]):
 
 
 def gallery_of(split: str) -> tuple[str, ...]:
-    """The splits whose images are known when `split` is evaluated."""
+    """The splits that form the gallery of `split`."""
     return {"train": (), "validation": ("train",), "test": ("train", "validation")}[split]
 
 
 def load(spec: FaceDataSpec, gallery: bool, known: recorded.Recorded | None = None) -> FaceDataset:
-    """The images of people that `spec` describes; otherwise as classification.load."""
+    """The images of people that `spec` describes, see classification.load; with `gallery`, see FaceDataset."""
     images = classification.load(spec, known)
     return FaceDataset(
         **{field.name: getattr(images, field.name) for field in dataclasses.fields(images)}, gallery=gallery

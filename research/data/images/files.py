@@ -1,7 +1,7 @@
-"""The one reader of encoded images: from untrusted bytes to upright pixels of 8 bits, or one reason why not.
+"""Decodes untrusted image files to upright pixels of 8 bits, or raises an error with the reason.
 
-Every image that somebody else made goes through here, whether it is prepared, trained on or predicted. Only FORMATS are
-tried, so that no file reaches an interpreter (as EPS would). Of an animation or of several pages, the first is read.
+Every image file is read here, for preparation, training and prediction. Only FORMATS are tried, so that no file reaches
+an interpreter (as EPS would). Of an animation or a multi-page file, the first frame is read.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from PIL import Image
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TIFF", "WEBP")
 ORIENTATION = 0x0112  # the EXIF tag
-# How stored pixels must be moved to stand upright, for each value of the tag; 1 is upright.
+# The transposition that makes stored pixels upright, for each value of the tag but 1, which is upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,8 +31,8 @@ MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """The endings, in lower case, of the files that are taken for images."""
-    names = {*FORMATS, "MPO"}  # which is read as the JPEG that it begins with
+    """The suffixes, in lower case, of image files."""
+    names = {*FORMATS, "MPO"}  # an MPO file begins with a JPEG
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in names)
 
 
@@ -41,13 +41,13 @@ def decode(encoded: bytes, channels: int) -> Image.Image:
 
     Args:
         encoded: the bytes of a file in one of FORMATS.
-        channels: 1 (grey) or 3 (RGB). Transparency is left out, so that a pixel has the colour that is stored.
+        channels: 1 (grey) or 3 (RGB). Transparency is ignored: a pixel keeps its stored colour.
 
     Returns:
         The image upright (EXIF), of mode "L" or "RGB". 16 bits are scaled to 8 by their full range.
 
     Raises:
-        ValueError: why it cannot be read, as the end of a sentence that begins with its name.
+        ValueError: the reason, as the end of a sentence that begins with the name of the image.
     """
     image = _load(encoded)
     mode = "L" if channels == 1 else "RGB"
@@ -56,15 +56,15 @@ def decode(encoded: bytes, channels: int) -> Image.Image:
     image = _to_eight_bits(image)
     with _reasons():
         if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")  # the direct way warns, and gives the same colours
+            image = image.convert("RGBA")  # without a warning, and with the same colours
         image.info.pop("transparency", None)
         return image.convert(mode)
 
 
 def decode_mask(encoded: bytes) -> np.ndarray:
-    """The class numbers uint8 [height, width] of an encoded mask: grey or indexed, whatever the colours of its indices.
+    """The class numbers uint8 [height, width] of an encoded mask: grey levels, or palette indices.
 
-    Raises ValueError, as `decode` does, also for a mask with several channels, or with numbers that 8 bits do not hold.
+    Raises ValueError as `decode` does, also for several channels, and for numbers beyond 8 bits.
     """
     image = _load(encoded)
     if image.mode not in MASK_MODES:
@@ -74,12 +74,12 @@ def decode_mask(encoded: bytes) -> np.ndarray:
     numbers = np.asarray(image)
     for number in (numbers.max(), numbers.min()):
         if not 0 <= number <= 255:
-            raise ValueError(f"holds the number {number}, and 0 to 255 is what a mask may hold")
+            raise ValueError(f"holds the number {number}; a mask may hold 0 to 255")
     return numbers.astype(np.uint8)
 
 
 def read(path: str, channels: int) -> Image.Image:
-    """The image file at `path`, see decode. Raises ValueError, which names it, for one that cannot be read."""
+    """The image file at `path`, see decode. Raises ValueError, with its name, if it cannot be read."""
     try:
         with open(path, "rb") as file:
             encoded = file.read()
@@ -92,37 +92,37 @@ def read(path: str, channels: int) -> Image.Image:
 
 
 def orientation(encoded: bytes) -> int:
-    """The EXIF orientation of an image as stored, 1 to 8; 1 where it has none. From 5 on, its sides are exchanged."""
-    _expect_odd_files()
+    """The EXIF orientation of a stored image, 1 to 8; 1 if it has none. From 5 on, height and width are swapped."""
+    _silence_warnings()
     with _reasons():
         return _orientation(Image.open(io.BytesIO(encoded), formats=FORMATS))
 
 
 def size(path: Path) -> tuple[int, int] | None:
-    """Height and width of the upright image in a file, of which the header is read; None where that cannot be."""
-    _expect_odd_files()
+    """Height and width of the upright image, from the header of the file; None if it cannot be read."""
+    _silence_warnings()
     try:
         with _reasons(), Image.open(path, formats=FORMATS) as image:
             turned = _orientation(image) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
-    except ValueError:  # whoever decodes it will say so
+    except ValueError:  # decoding it will raise the error
         return None
 
 
 def _load(encoded: bytes) -> Image.Image:
     """The image as stored in its file, but upright and in memory."""
-    _expect_odd_files()
+    _silence_warnings()
     with _reasons():
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         image.load()
     kind = image.format
     image = _upright(image)
-    image.format = kind  # which moving drops, and which says what the numbers of mode "I" mean
+    image.format = kind  # transposing drops it; `_to_eight_bits` needs it
     return image
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    orientation = _orientation(image)  # that of TIFF has been applied by its decoder
+    orientation = _orientation(image)  # the TIFF decoder has applied it already
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
@@ -144,10 +144,10 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
-def _expect_odd_files() -> None:
-    """Silences what Pillow warns of: it refuses twice the size that it warns of, and broken EXIF is left out here.
+def _silence_warnings() -> None:
+    """Silences Pillow's warnings about size (it refuses images of twice that size) and broken EXIF (ignored here).
 
-    Each time, since others (a test, a library) put filters back; a filter that is there already is not added again.
+    Called for every image, since tests and libraries reset the filters; a filter is not added twice.
     """
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", category=UserWarning)
@@ -156,7 +156,7 @@ def _expect_odd_files() -> None:
 
 @contextlib.contextmanager
 def _reasons() -> Iterator[None]:
-    """Turns what Pillow raises into a ValueError of one line."""
+    """Turns Pillow's errors into a ValueError of one line."""
     try:
         yield
     except Image.DecompressionBombError:

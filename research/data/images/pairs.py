@@ -20,7 +20,7 @@ _NUMBER = re.compile("[0-9]{1,9}")
 
 
 class ImagePair(NamedTuple):
-    """Two images by their paths, 1 where both show one person, and the fold of the protocol, from 0."""
+    """The paths of two images, 1 if both show one person (else 0), and the fold of the protocol, from 0."""
 
     first: str
     second: str
@@ -29,7 +29,7 @@ class ImagePair(NamedTuple):
 
 
 def read_csv(text: str, name: str) -> list[ImagePair]:
-    """The pairs of a pairs.csv, which messages call `name`. Raises ValueError for a line that is none.
+    """Parses a pairs.csv. Raises ValueError, with `name` and the line, for an invalid line.
 
     Without a column of folds, the k-th pair of one person and the k-th of two belong to fold k modulo FOLDS.
     """
@@ -48,7 +48,7 @@ def read_csv(text: str, name: str) -> list[ImagePair]:
 
 
 def csv_rows(text: str, name: str) -> list[tuple[int, list[str]]]:
-    """The lines of comma-separated values that are not empty, with their numbers. Raises ValueError for others."""
+    """The nonempty rows of comma-separated values, with their line numbers. Raises ValueError for invalid ones."""
     reader = csv.reader(text.splitlines(), strict=True)
     try:
         return [(reader.line_num, cells) for cells in reader if cells]
@@ -57,9 +57,10 @@ def csv_rows(text: str, name: str) -> list[tuple[int, list[str]]]:
 
 
 def read_view2(text: str, name: str) -> list[ImagePair]:
-    """The pairs of a pairs.txt, which messages call `name`. Raises ValueError for a line that is none.
+    """Parses a pairs.txt.
 
-    And where their number is not the one that the first line says.
+    Raises:
+        ValueError: With `name`: an invalid line, or another number of pairs than the first line announces.
     """
     lines = enumerate(map(str.split, text.splitlines()), start=1)
     (_, head), *rows = [(line, cells) for line, cells in lines if cells] or [(1, [])]
@@ -67,7 +68,7 @@ def read_view2(text: str, name: str) -> list[ImagePair]:
         raise ValueError(f"{name} must begin with the numbers of folds and of pairs a fold and kind, such as `10 300`")
     folds, count = int(head[0]) if len(head) == 2 else 1, int(head[-1])
     pairs = []
-    for place, (line, cells) in enumerate(rows):
+    for position, (line, cells) in enumerate(rows):
         same = len(cells) == 3
         people, numbers = ([cells[0]] * 2, cells[1:]) if same else (cells[::2], cells[1::2])
         if len(cells) not in (3, 4) or not all(map(_NUMBER.fullmatch, numbers)):
@@ -76,7 +77,7 @@ def read_view2(text: str, name: str) -> list[ImagePair]:
         first, second = (
             f"{person}/{person}_{int(number):04}.jpg" for person, number in zip(people, numbers, strict=True)
         )
-        pairs.append(ImagePair(first, second, int(same), place // (2 * count)))
+        pairs.append(ImagePair(first, second, int(same), position // (2 * count)))
     if len(pairs) != 2 * folds * count:
         raise ValueError(
             f"{name} holds {len(pairs)} pairs; its first line says {folds} folds of {count} pairs of one person and "
@@ -86,9 +87,10 @@ def read_view2(text: str, name: str) -> list[ImagePair]:
 
 
 def check(pairs: Sequence[ImagePair], present: Collection[str], name: str) -> None:
-    """Raises ValueError, with the file `name` and the entry, where a pair names an image that is not `present`.
+    """Checks that the images of all pairs are `present`, and that every fold has others to choose a threshold on.
 
-    And where there are too few pairs to choose a threshold on the other folds.
+    Raises:
+        ValueError: With the file `name` and the entry.
     """
     if not pairs:
         raise ValueError(f"{name} holds no pairs")
@@ -108,10 +110,10 @@ def check(pairs: Sequence[ImagePair], present: Collection[str], name: str) -> No
 
 
 def draw(images: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]] = ()) -> list[ImagePair]:
-    """Pairs of (path, person) images, at most DRAWN of one person and DRAWN of two, always the same.
+    """Draws pairs of (path, person) images with a fixed seed: at most DRAWN of one person and DRAWN of two.
 
-    With a `gallery` the second image of each pair comes from there. Raises ValueError where fewer than two
-    pairs show one person, or two.
+    With a `gallery`, the second image of each pair comes from there. Raises ValueError if there are fewer than two
+    pairs of either kind.
     """
     rng, images = random.Random(DRAW_SEED), sorted(images)
     others = sorted(gallery) or images
@@ -122,7 +124,7 @@ def draw(images: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]] =
     same = [(path, other) for path, person in images for other in of_person[person] if wanted(path, other)]
     same = rng.sample(same, min(DRAWN, len(same)))
     different = {}  # in place of a set, which has no order
-    for _ in range(20 * DRAWN):  # enough to meet nearly all where there are few
+    for _ in range(20 * DRAWN):  # enough to find nearly all pairs of a small set
         (first, person), (second, other) = rng.choice(images), rng.choice(others)
         if person != other and len(different) < DRAWN:
             different[(first, second) if gallery else tuple(sorted((first, second)))] = None
@@ -132,7 +134,7 @@ def draw(images: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]] =
             "needs both: hold out more images of each person, or name pairs in pairs.csv"
         )
     return [
-        ImagePair(first, second, kind, place % FOLDS)
+        ImagePair(first, second, kind, position % FOLDS)
         for kind, found in ((1, same), (0, different))
-        for place, (first, second) in enumerate(found)
+        for position, (first, second) in enumerate(found)
     ]

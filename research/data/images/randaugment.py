@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2020, arXiv:1909.13719): a few operations drawn at random, all at one strength."""
+"""RandAugment (Cubuk et al. 2020, arXiv:1909.13719): random operations of one magnitude."""
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps

@@ -15,25 +15,25 @@ from research.data.images.views import VOID
 from research.spec import checks, field, invalid
 
 if TYPE_CHECKING:
-    from research.tasks.segmentation import MaskReference  # for checkers alone: those who read data need no JAX
+    from research.tasks.segmentation import MaskReference  # for type checkers only: reading data needs no JAX
 
 CHANNELS = 3
 _SIDES = checks.each(SIDE)
 
 
 class SegmentationDataSpec(MarkedImageSpec, tag="masks"):
-    """Images with masks; sizes are heights and widths in px, and the augmentation is that of Train."""
+    """Images with masks; sizes are height and width in px; augmentation as in TrainMaskTransform."""
 
     image_size: tuple[int, int] = field(
-        default=(0, 0), check=_SIDES, doc="of what is cut out for training; (0, 0): of the largest image"
+        default=(0, 0), check=_SIDES, doc="training crop; (0, 0): the size of the largest image"
     )
     eval_size: tuple[int, int] = field(
         default=(0, 0), check=_SIDES,
-        doc="of the canvas of evaluation, on which images lie as they are; (0, 0): of the largest one",
+        doc="canvas of evaluation, on which images are not resized; (0, 0): the size of the largest image",
     )  # fmt: skip
 
     def validate(self) -> None:
-        """Raises FieldError for a size of which only one side is given too."""
+        """Raises FieldError also for a size with only one side given."""
         super().validate()
         for name in ("image_size", "eval_size"):
             if 0 in getattr(self, name) and any(getattr(self, name)):
@@ -42,9 +42,9 @@ class SegmentationDataSpec(MarkedImageSpec, tag="masks"):
 
 @dataclasses.dataclass(frozen=True)
 class EvalMaskTransform:
-    """The image as it is, in the upper left corner of a canvas of `size` (height, width in px); the rest is void.
+    """The unscaled image in the upper left corner of a canvas of `size` (height, width in px); the padding is void.
 
-    `classes`: numbers from there on are void.
+    Numbers of a mask from `classes` on become void.
     """
 
     size: views.Size
@@ -72,11 +72,12 @@ class EvalMaskTransform:
 
 @dataclasses.dataclass(frozen=True)
 class TrainMaskTransform(EvalMaskTransform):
-    """A random window of the image, or the image at a random place in a window that is larger.
+    """A random crop of the image; an image that is smaller is padded at random.
 
-    scale    the image is resized by a factor that is log-uniform between these two
-    flip     left-right with probability 1/2
-    colour   brightness, contrast and saturation, each times a factor that is uniform in 1 +- colour
+    Attributes:
+        scale: The image is resized by a factor that is log-uniform in this range.
+        flip: Horizontal flip with probability 1/2.
+        colour: Color jitter: brightness, contrast and saturation by factors uniform in 1 +-.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -106,10 +107,10 @@ class SegmentationDataset(dataset.ClassedDataset):
 
     train_transform: TrainMaskTransform
     eval_transform: EvalMaskTransform
-    colours: tuple[str, ...]  # "#rrggbb", or "" where the data set says none
+    colours: tuple[str, ...]  # "#rrggbb", or "" if the data set defines none
 
     def check_content(self) -> None:
-        """Raises ValueError where the largest image, if that is known, does not fit the canvas of evaluation."""
+        """Raises ValueError if the largest image, where known, does not fit the canvas of evaluation."""
         canvas, largest = self.eval_transform.size, _largest(self.prepared.builder)
         if largest and any(side < most for side, most in zip(canvas, largest, strict=True)):
             raise ValueError(
@@ -119,22 +120,22 @@ class SegmentationDataset(dataset.ClassedDataset):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels while training."""
+        """Height, width and channels of training images."""
         return (*self.train_transform.size, CHANNELS)
 
     def reference(self, split: str, index: int) -> "MaskReference":
-        """What a score compares with: the `mask` of an image, and the `name` of that in its archive or folder."""
+        """The ground truth of an example: its `mask`, and the `name` of the image in its archive or folder."""
         example = self.source(split)[index]
         return {"name": example["name"].decode(), "mask": image_files.decode_mask(example["mask"])}
 
     def view(self, image: Image.Image) -> views.View:
-        """How an image that somebody brings lies on the canvas of evaluation: as it is, smaller where it must be."""
+        """The view of any image on the canvas of evaluation: unscaled, or reduced to fit."""
         size, canvas = views.size_of(image), self.eval_transform.size
         fits = size[0] <= canvas[0] and size[1] <= canvas[1]
         return views.corner(size, canvas) if fits else views.fitted(size, canvas)
 
     def examples(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
-        """A batch of images whose classes are to be predicted."""
+        """A batch of unlabelled images, for prediction."""
         fill, count = self.eval_transform.fill, len(images)
         canvases = np.stack([np.asarray(self.view(image).image(image, fill)) for image in images])
         index, weight = np.full(count, -1, np.int32), np.zeros(count, np.float32)
@@ -146,22 +147,26 @@ class SegmentationDataset(dataset.ClassedDataset):
         }
 
     def in_image(self, mask: np.ndarray, image: Image.Image) -> np.ndarray:
-        """The part of a predicted mask [height, width] that shows `image`, at the size of `image`."""
+        """A predicted mask [height, width] of the canvas, cropped and resized to `image`."""
         height, width = self.view(image).resized
         shown = Image.fromarray(mask[:height, :width].astype(np.uint8))
         return np.asarray(shown.resize(image.size, Image.Resampling.NEAREST))
 
 
 def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> SegmentationDataset:
-    """The images and masks that `spec` describes; nothing is prepared, and no example is read yet.
+    """The data set that `spec` describes; nothing is prepared, and no example is read yet.
 
-    Of a folder that is not prepared, the headers of the images say their sizes where `spec` leaves these open. `known`
-    is as in classification.load.
+    If `spec` gives no sizes, those of a folder that is not prepared are read from the headers of its images.
 
-    Raises ValueError for an unknown name and, as far as they are known, for sizes that do not fit the images.
+    Args:
+        spec: The config of the data.
+        known: As in classification.load.
+
+    Raises:
+        ValueError: An unknown name or, if the sizes of the images are known, sizes that do not fit them.
     """
     builder = known or sources.open_builder(spec.name, spec.dir)
-    from research.data.images.builders import mask_folder, masks  # here, since TFDS is slow to import
+    from research.data.images.builders import mask_folder, masks  # TFDS is slow to import
 
     if not known and not isinstance(builder, masks.MaskBuilder):
         raise ValueError(
@@ -190,7 +195,7 @@ def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> 
 
 
 def _largest(builder) -> views.Size | None:
-    """The largest height and width of the images; None where that is not known before they are prepared."""
+    """The largest height and width of the images; None if unknown before they are prepared."""
     if sources.is_prepared(builder):
         return tuple(builder.info.metadata["largest"])
     return builder.shape[:2] if None not in builder.shape else None

@@ -1,4 +1,4 @@
-"""Images on the host: decoding, crops, flips, small affine moves, light and erasing, with Pillow.
+"""Image transforms on the host: decoding, crops, flips, affine maps, brightness, erasing, with Pillow.
 
 Everything works on `PIL.Image` and ends in uint8 [height, width, channels]; normalising, mixup and cutmix belong to
 the compiled step. Random choices come from the generator that is passed in and from nothing else.
@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from research.data.images import files as image_files
 
 INTERPOLATIONS = {method.name.lower(): method for method in Image.Resampling}
-# The px of a side of an image whose `short` side is made `size` px long.
+# Length in px of the side `side` when the `short` side is resized to `size`: rounding rules.
 LONG_SIDES: dict[str, Callable[[int, int, int], int]] = {
     "round": lambda side, size, short: round(side * (size / short)),
     "floor": lambda side, size, short: side * size // short,
@@ -25,13 +25,18 @@ ERASED_SHARES, ERASED_RATIOS = (0.02, 0.33), (0.3, 1 / 0.3)  # of the area of an
 
 @dataclasses.dataclass(frozen=True)
 class EvalImageTransform:
-    """Decode, resize the shorter side to `resize` px, cut out the central `size` x `size` px.
+    """Decode, resize the shorter side to `resize` px, take the central `size` x `size` crop.
 
-    squeeze    resize both sides to `resize` px, so that nothing is cut off where size is resize
-    interpolation   of resizing, one of INTERPOLATIONS
-    long_side  whole px of the longer side, one of LONG_SIDES: "floor" is that of torchvision and transformers
-    lighting   what is done first about how an image was lit, one of LIGHTINGS: "as it is"; "equalised", whose
-               histogram of each channel is even; "local", see local_contrast
+    Attributes:
+        size: px of the crop.
+        resize: px of the shorter side.
+        channels: 1 (grey) or 3 (RGB).
+        image_key: The field of an example with the encoded image.
+        label_key: The field of an example with the label.
+        squeeze: Resize both sides to `resize` px (stretch) instead of keeping the aspect ratio.
+        interpolation: Of resizing, one of INTERPOLATIONS.
+        long_side: Rounding of the longer side, one of LONG_SIDES; "floor" is that of torchvision and transformers.
+        lighting: Illumination normalisation before resizing, one of LIGHTINGS.
     """
 
     size: int
@@ -42,17 +47,17 @@ class EvalImageTransform:
     squeeze: bool = False
     interpolation: str = "bilinear"
     long_side: str = "round"
-    lighting: str = "as it is"
+    lighting: str = "none"
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The arrays `image` uint8 [size, size, channels] and `label` int32 of an example with an encoded image."""
         return _arrays(self.frame(decode(example[self.image_key], self.channels)), example[self.label_key])
 
     def frame(self, image: Image.Image) -> Image.Image:
-        """`image` normalised, resized and cropped as for evaluation."""
-        return central_crop(self._resized(self._levelled(image)), self.size)
+        """`image` after illumination normalisation, resizing and the central crop."""
+        return central_crop(self._resized(self._normalise_illumination(image)), self.size)
 
-    def _levelled(self, image: Image.Image) -> Image.Image:
+    def _normalise_illumination(self, image: Image.Image) -> Image.Image:
         return LIGHTINGS[self.lighting](image)
 
     def _resized(self, image: Image.Image) -> Image.Image:
@@ -64,16 +69,22 @@ class EvalImageTransform:
 
 @dataclasses.dataclass(frozen=True)
 class TrainImageTransform(EvalImageTransform):
-    """Decode, random crop, affine move, flip, RandAugment, light, erasing: each only where it is asked for.
+    """Decode, random crop, affine map, flip, RandAugment, brightness and contrast, random erasing, each if enabled.
 
-    crop   "none": as in evaluation; "pad": as in evaluation, then zero-pad by `pad` px and crop at random (He et
-           al. 2016); "random": resize the shorter side to `resize` px and crop at random (Krizhevsky et al. 2012);
-           "inception": 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015)
-    flip   left-right with probability 1/2
-    rotate, shift, scale   uniform in +- degrees, +- px and 1 +- scale
-    randaugment_layers, randaugment_magnitude   see randaugment.py
-    brightness, contrast   uniform in 1 +- brightness and 1 +- contrast, the latter about the mean of the image
-    erase  fills a rectangle of 2 to 33 % of the area with noise, with this probability (Zhong et al. 2020)
+    Attributes:
+        crop: "none": as in evaluation; "pad": as in evaluation, then zero-pad by `pad` px and crop at random (He et al.
+            2016); "random": resize the shorter side to `resize` px and crop at random (Krizhevsky et al. 2012);
+            "inception": 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015).
+        pad: px of zeros on each side, of crop="pad".
+        flip: Horizontal flip with probability 1/2.
+        rotate: Degrees, uniform in +-.
+        shift: px, uniform in +-.
+        scale: Uniform in 1 +-.
+        randaugment_layers: See randaugment.py.
+        randaugment_magnitude: See randaugment.py.
+        brightness: A factor, uniform in 1 +-.
+        contrast: A factor about the mean of the image, uniform in 1 +-.
+        erase: Probability of random erasing: a rectangle of 2 to 33 % of the area becomes noise (Zhong et al. 2020).
     """
 
     crop: str = "none"
@@ -102,7 +113,7 @@ class TrainImageTransform(EvalImageTransform):
 
             image = randaugment.apply(image, self.randaugment_layers, self.randaugment_magnitude, rng)
         if self.brightness or self.contrast:
-            image = random_light(image, self.brightness, self.contrast, rng)
+            image = jitter_brightness(image, self.brightness, self.contrast, rng)
         arrays = _arrays(image, example[self.label_key])
         if self.erase and rng.random() < self.erase:
             arrays["image"] = random_erase(arrays["image"], rng)
@@ -110,15 +121,17 @@ class TrainImageTransform(EvalImageTransform):
 
     def _crop(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         if self.crop == "inception":
-            return inception_crop(self._levelled(image), self.size, rng, INTERPOLATIONS[self.interpolation])
+            return inception_crop(
+                self._normalise_illumination(image), self.size, rng, INTERPOLATIONS[self.interpolation]
+            )
         if self.crop == "random":
-            return random_crop(self._resized(self._levelled(image)), self.size, rng)
+            return random_crop(self._resized(self._normalise_illumination(image)), self.size, rng)
         image = self.frame(image)
         return random_crop(image, self.size, rng, self.pad) if self.crop == "pad" else image
 
 
 class Decoded(Sequence[Mapping[str, Any]]):
-    """The examples of `source` with their images decoded, each kept in memory from its first use on."""
+    """The examples of `source` with decoded images, each cached in memory at its first use."""
 
     def __init__(self, source: Sequence[Mapping[str, Any]], image_key: str, channels: int):
         self._source, self._image_key, self._channels = source, image_key, channels
@@ -138,20 +151,20 @@ class Decoded(Sequence[Mapping[str, Any]]):
             self._kept[index] = {**example, self._image_key: pixels}
         return self._kept[index]
 
-    def __getstate__(self):  # for worker processes, each of which keeps its own
+    def __getstate__(self):  # for worker processes, each of which has its own cache
         return self.__dict__ | {"_kept": {}}
 
 
 def decode(encoded: bytes | np.ndarray, channels: int) -> Image.Image:
     """The image in `encoded` with 1 (grey) or 3 (RGB) channels, upright and fully read, see image_files.decode.
 
-    An array is an image that `Decoded` has kept.
+    An array is a decoded image from the cache of `Decoded`.
     """
     return Image.fromarray(encoded) if isinstance(encoded, np.ndarray) else image_files.decode(encoded, channels)
 
 
 def jitter_colours(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
-    """Brightness, contrast and saturation each times a factor that is uniform in 1 +- `strength`."""
+    """Color jitter: brightness, contrast and saturation, each by a factor uniform in 1 +- `strength`."""
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhance(image).enhance(rng.uniform(1 - strength, 1 + strength))
     return image
@@ -181,7 +194,7 @@ def central_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def random_crop(image: Image.Image, size: int, rng: np.random.Generator, pad: int = 0) -> Image.Image:
-    """A `size` x `size` px window at a uniform position of the image framed by `pad` px of zeros."""
+    """A random `size` x `size` px crop of the image, which is zero-padded by `pad` px."""
     width, height = image.size
     left = _uniform(-pad, width - size + pad, rng)
     top = _uniform(-pad, height - size + pad, rng)
@@ -191,9 +204,9 @@ def random_crop(image: Image.Image, size: int, rng: np.random.Generator, pad: in
 def inception_crop(
     image: Image.Image, size: int, rng: np.random.Generator, resampling: Image.Resampling = Image.Resampling.BILINEAR
 ) -> Image.Image:
-    """A window of 8 to 100 % of the area and aspect ratio 3/4 to 4/3 (log-uniform), resized to `size` x `size` px.
+    """A random crop of 8 to 100 % of the area and aspect ratio 3/4 to 4/3 (log-uniform), resized to `size` x `size`.
 
-    After ten draws that do not fit into the image, the central crop of evaluation.
+    After ten draws that do not fit into the image: the central crop of evaluation.
     """
     width, height = image.size
     for _ in range(10):
@@ -216,50 +229,50 @@ def random_affine(
     factor = rng.uniform(1 - scale, 1 + scale)
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
     x, y = image.width / 2, image.height / 2
-    # Pillow wants the map from the new image's points to the old one's.
+    # Pillow takes the map from output to input coordinates.
     matrix = (cos, sin, x - cos * (x + dx) - sin * (y + dy), -sin, cos, y + sin * (x + dx) - cos * (y + dy))
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
 
-def random_light(image: Image.Image, brightness: float, contrast: float, rng: np.random.Generator) -> Image.Image:
-    """Multiplies by 1 +- `brightness`, and distances from the mean by 1 +- `contrast`."""
-    gain, spread = rng.uniform(1 - brightness, 1 + brightness), rng.uniform(1 - contrast, 1 + contrast)
+def jitter_brightness(image: Image.Image, brightness: float, contrast: float, rng: np.random.Generator) -> Image.Image:
+    """Multiplies by a factor in 1 +- `brightness`, and differences from the mean by one in 1 +- `contrast`."""
+    gain, stretch = rng.uniform(1 - brightness, 1 + brightness), rng.uniform(1 - contrast, 1 + contrast)
     mean = np.asarray(image).mean()
-    levels = np.clip(np.round(gain * (mean + spread * (np.arange(256) - mean))), 0, 255).astype(np.uint8)
+    levels = np.clip(np.round(gain * (mean + stretch * (np.arange(256) - mean))), 0, 255).astype(np.uint8)
     return image.point(levels.tolist() * len(image.getbands()))
 
 
 def local_contrast(image: Image.Image) -> Image.Image:
-    """Each channel as the contrast to its neighbourhood, which slow changes of light over an image leave alone.
+    """Tan-Triggs illumination normalisation of each channel.
 
-    Gamma correction by 0.2, the difference of Gaussians of 1 and 2 px, two divisions by mean contrasts, of all pixels
-    and without the largest, and a tanh that bounds what is left to +-10, here 0 to 255 (Tan and Triggs, "Enhanced Local
-    Texture Feature Sets for Face Recognition Under Difficult Lighting Conditions", 2010, section II).
+    Gamma correction by 0.2, a difference of Gaussians of 1 and 2 px, contrast equalisation in two stages (the second
+    ignores the largest values), and a tanh that bounds the result to +-10, here 0 to 255 (Tan and Triggs, "Enhanced
+    Local Texture Feature Sets for Face Recognition Under Difficult Lighting Conditions", 2010, section II).
     """
-    from scipy import ndimage  # only where it is asked for
+    from scipy import ndimage  # slow to import
 
     bands = np.atleast_3d(np.asarray(image)).astype(np.float32)
-    powers = (bands + 1) ** 0.2  # the logarithm's relative, with less noise where it is dark
+    powers = (bands + 1) ** 0.2  # similar to a logarithm, with less noise in dark regions
     blurred = [ndimage.gaussian_filter(powers, (sigma, sigma, 0)) for sigma in (1, 2)]
     contrast = blurred[0] - blurred[1]
     for most in (np.inf, 10.0):
         mean = np.mean(np.minimum(np.abs(contrast), most) ** 0.1, (0, 1)) ** 10
-        contrast = contrast / np.maximum(mean, 1e-6)  # an image of one colour has none
+        contrast = contrast / np.maximum(mean, 1e-6)  # 0 in an image of one colour
     pixels = np.round(127.5 + 127.5 * np.tanh(contrast / 10)).astype(np.uint8)
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
 
 
 LIGHTINGS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "as it is": lambda image: image,
+    "none": lambda image: image,
     "equalised": ImageOps.equalize,
     "local": local_contrast,
 }
 
 
 def random_erase(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`pixels` [height, width, channels] with a rectangle of noise, see ERASED_SHARES and ERASED_RATIOS.
+    """Random erasing: `pixels` [height, width, channels] with a rectangle of noise.
 
-    After ten draws that do not fit into the image, `pixels` as they are.
+    After ten draws that do not fit into the image: `pixels` unchanged.
     """
     height, width, channels = pixels.shape
     for _ in range(10):
@@ -281,7 +294,7 @@ def to_array(image: Image.Image) -> np.ndarray:
 
 
 def _uniform(low: int, high: int, rng: np.random.Generator) -> int:
-    """An integer from `low` to `high`, both included; four times as fast as `rng.integers` for a single one."""
+    """An integer from `low` to `high` inclusive; four times as fast as `rng.integers` for a single one."""
     return low + int(rng.random() * (high - low + 1))
 
 

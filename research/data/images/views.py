@@ -1,4 +1,4 @@
-"""Where an image lies on a canvas of fixed size: one `View` moves its pixels, its mask and its boxes alike."""
+"""Resizing, padding, cropping and flipping, applied alike to an image, its mask and its boxes."""
 
 import dataclasses
 import math
@@ -7,15 +7,20 @@ import numpy as np
 from PIL import Image
 
 Size = tuple[int, int]  # height, width in px
-VOID = 255  # what a mask holds where there is no class
+VOID = 255  # the value of unlabelled pixels of a mask
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """The image is resized to `resized`, its point (top, left) becomes the corner of the `canvas`; then `flip`
-    exchanges left and right, `upside_down` top and bottom.
+    """A geometric transform: resize to `resized`, crop or pad to `canvas`, flip.
 
-    A negative `top` or `left` leaves a margin there.
+    Attributes:
+        canvas: Height and width of the output in px.
+        resized: Height and width of the resized image in px.
+        top: The row of the resized image that becomes the first of the canvas; negative: padding above.
+        left: The same for columns.
+        flip: Whether to flip horizontally.
+        upside_down: Whether to flip vertically.
     """
 
     canvas: Size
@@ -26,16 +31,16 @@ class View:
     upside_down: bool = False
 
     def image(self, image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
-        """`image` on the canvas, resized bilinearly; `fill` is the colour around it."""
+        """The transformed image, resized bilinearly; `fill` is the colour of the padding."""
         grey = len(fill) == 1
-        return self._place(image, Image.Resampling.BILINEAR, fill[0] if grey else fill)
+        return self._transform(image, Image.Resampling.BILINEAR, fill[0] if grey else fill)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """The mask uint8 [height, width] on the canvas: numbers of the nearest pixels, VOID around them."""
-        return np.asarray(self._place(Image.fromarray(mask), Image.Resampling.NEAREST, VOID))
+        """The transformed mask uint8 [height, width], by nearest neighbours; the padding is VOID."""
+        return np.asarray(self._transform(Image.fromarray(mask), Image.Resampling.NEAREST, VOID))
 
     def boxes(self, boxes: np.ndarray, size: Size) -> np.ndarray:
-        """Boxes [count, 4] (left, top, right, bottom in px) of an image of `size`, on the canvas; not clipped."""
+        """The transformed boxes [count, 4] (left, top, right, bottom in px) of an image of `size`; not clipped."""
         scale = np.array([self.resized[1] / size[1], self.resized[0] / size[0]] * 2)
         return self._mirrored(boxes * scale - np.array([self.left, self.top] * 2))
 
@@ -45,14 +50,14 @@ class View:
         return (self._mirrored(np.array(boxes, np.float64)) + np.array([self.left, self.top] * 2)) / scale
 
     def _mirrored(self, boxes: np.ndarray) -> np.ndarray:
-        """`boxes` on the canvas, exchanged as the pixels are; its own inverse."""
+        """`boxes` on the canvas, flipped; its own inverse."""
         if self.flip:
             boxes[:, [0, 2]] = self.canvas[1] - boxes[:, [2, 0]]
         if self.upside_down:
             boxes[:, [1, 3]] = self.canvas[0] - boxes[:, [3, 1]]
         return boxes
 
-    def _place(self, image: Image.Image, resampling: Image.Resampling, fill: int | tuple[int, ...]) -> Image.Image:
+    def _transform(self, image: Image.Image, resampling: Image.Resampling, fill: int | tuple[int, ...]) -> Image.Image:
         height, width = self.resized
         if image.size != (width, height):
             image = image.resize((width, height), resampling)
@@ -70,12 +75,12 @@ def size_of(image: Image.Image) -> Size:
 
 
 def corner(size: Size, canvas: Size) -> View:
-    """An image of `size` as it is, in the upper left corner of the canvas."""
+    """The view of an unscaled image of `size` in the upper left corner of the canvas."""
     return View(canvas, size)
 
 
 def fitted(size: Size, canvas: Size) -> View:
-    """An image of `size`, as large as the canvas lets it be at its own aspect ratio, in the upper left corner."""
+    """The view that fits an image of `size` into the canvas, aspect ratio kept, in the upper left corner."""
     return View(canvas, _times(size, min(canvas[0] / size[0], canvas[1] / size[1]), most=canvas))
 
 
@@ -90,9 +95,17 @@ def drawn(
 ) -> View:
     """A random view of an image of `size`.
 
-    It is resized by `base` and by a factor that is log-uniform in `scale`, both sides alike, and lies at a uniform
-    position at which it is inside the canvas, or the canvas inside it; `flip` and `upside_down`: each with probability
-    1/2.
+    Args:
+        size: Height and width of the image in px.
+        canvas: Height and width of the output in px.
+        scale: The range of the resizing factor, which is log-uniform.
+        flip: Whether to flip horizontally with probability 1/2.
+        rng: The source of the random choices.
+        upside_down: Whether to flip vertically with probability 1/2.
+        base: A constant resizing factor, multiplied with the random one.
+
+    Returns:
+        A view whose offset is uniform among those at which the image covers the canvas, or lies inside it.
     """
     factor = math.exp(rng.uniform(*np.log(scale))) if scale[0] < scale[1] else scale[0]
     resized = _times(size, base * factor)
@@ -106,6 +119,6 @@ def _times(size: Size, factor: float, most: Size | None = None) -> Size:
 
 
 def _between(one: int, other: int, rng: np.random.Generator) -> int:
-    """A uniform integer from one to the other, both included."""
+    """A uniform integer between two bounds in any order, both included."""
     low, high = sorted((one, other))
     return low + int(rng.random() * (high - low + 1))

@@ -1,4 +1,4 @@
-"""Sound files of any format that libsndfile or PyAV reads, as one channel of samples; what is wrong is named."""
+"""Decodes sound files of any format that libsndfile or PyAV reads to one channel, with checks for damage."""
 
 import io
 from pathlib import Path
@@ -9,24 +9,24 @@ import numpy as np
 from research.data.sound import headers as sound_headers
 from research.data.sound import streams as sound_streams
 
-RATES = (1_000, 768_000)  # Hz: fewer hold no speech, and no file has more
-SHORTEST = 0.05  # s: no word is shorter
+RATES = (1_000, 768_000)  # Hz: lower rates hold no speech, higher ones do not occur
+MIN_SECONDS = 0.05  # no word is shorter
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".m4a", ".aac")
 SUFFIXES += (".amr", ".wma")
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".3gp")  # which may hold sound, too
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".3gp")  # containers that may hold sound
 _PART = 1 << 20  # samples that are decoded at a time
 _CANCELLED = 0.1  # of the power that the mean of unrelated channels has
 
 
 class Sound(NamedTuple):
-    """Samples float32 [samples] in -1..1, and how many of them make a second."""
+    """Samples float32 [samples] in -1..1, and the sample rate in Hz."""
 
     samples: np.ndarray
     rate: int
 
 
 def read(path: Path | str) -> Sound:
-    """The sound in a file, see `decode`. Raises ValueError, in one line, also for one that is too short."""
+    """The sound in a file, see `decode`. Raises ValueError, in one line, also if it is too short."""
     sound = decode(_content(path), str(path))
     if problem := short(sound):
         raise ValueError(f"sound {str(path)!r} {problem}")
@@ -34,32 +34,36 @@ def read(path: Path | str) -> Sound:
 
 
 def read_any_length(path: Path | str) -> Sound:
-    """As `read`, but a sound may be short."""
+    """As `read`, without a minimum duration."""
     return decode(_content(path), str(path))
 
 
 def short(sound: Sound) -> str:
-    """By how much a sound is shorter than SHORTEST, as the end of a sentence; "" where it is not."""
-    if len(sound.samples) >= SHORTEST * sound.rate:
+    """The problem of a sound shorter than MIN_SECONDS, as the end of a sentence; "" if it is not."""
+    if len(sound.samples) >= MIN_SECONDS * sound.rate:
         return ""
-    lasts = 1000 * len(sound.samples) / sound.rate
-    return f"is too short: it lasts {lasts:.0f} ms; {1000 * SHORTEST:.0f} are needed at least"
+    duration = 1000 * len(sound.samples) / sound.rate
+    return f"is too short: it lasts {duration:.0f} ms; at least {1000 * MIN_SECONDS:.0f} are needed"
 
 
 def decode(content: bytes, name: str) -> Sound:
-    """The sound in the bytes of a file that messages call `name`; several channels become one, see `downmix`.
+    """Decodes a sound file to one channel, see `downmix`.
 
-    A WAV file that was written to a pipe, whose header knows no size, is read to its end. Samples beyond 1, which
-    floating-point files may hold, make the whole sound quieter.
+    A WAV file that was written to a pipe, whose header has no size, is read to its end. If floating-point samples
+    exceed 1, the sound is scaled down.
+
+    Args:
+        content: The bytes of the file.
+        name: The name of the file, for messages.
 
     Raises:
-        ValueError: In one line with the name: the file is empty, truncated, silent or no sound; its samples are no
-            numbers, or its rate cannot be.
+        ValueError: In one line with the name: the file is empty, truncated, silent or no sound; its samples are not
+            finite, or its rate is out of range.
     """
     wrong = lambda what: ValueError(f"sound {name!r} {what}")
     if not content:
         raise wrong("is empty: it has no bytes")
-    content = sound_headers.completed(content)
+    content = sound_headers.with_sizes(content)
     data = sound_headers.data(content)
     if data and data.declared is not None and data.declared > data.found:
         raise wrong(f"is truncated: it holds {data.found:,} of the {data.declared:,} bytes that its header promises")
@@ -75,7 +79,7 @@ def decode(content: bytes, name: str) -> Sound:
     if not len(samples):
         raise wrong("is empty: it has no samples")
     if not np.isfinite(samples).all():
-        raise wrong("has samples that are no finite numbers")
+        raise wrong("has samples that are not finite")
     samples = downmix(samples)
     samples /= max(np.float32(1), np.abs(samples).max())
     if not np.ptp(to_int16(samples)):
@@ -84,24 +88,24 @@ def decode(content: bytes, name: str) -> Sound:
 
 
 def downmix(samples: np.ndarray) -> np.ndarray:
-    """The mean of the channels of `samples` [samples, channels]; of those that cancel each other, the loudest.
+    """The mean of the channels of `samples` [samples, channels]; the loudest channel if they cancel each other.
 
-    They do where their mean has less than a tenth of the power that the mean of unrelated channels has, which is the
-    sum of their powers divided by the square of their number; microphones wired the wrong way round give such sounds.
+    Channels cancel if their mean has less than a tenth of the power of the mean of uncorrelated channels, which is the
+    sum of their powers divided by the square of their number. Microphones with inverted polarity give such sounds.
     """
     if samples.shape[1] == 1:
         return samples[:, 0]
     mean = samples.mean(axis=1, dtype=np.float64)
-    powers = samples.var(axis=0, dtype=np.float64)  # of what is heard, which a constant offset is not
+    powers = samples.var(axis=0, dtype=np.float64)  # without a constant offset, which is inaudible
     if mean.var() < _CANCELLED * powers.sum() / samples.shape[1] ** 2:
         return samples[:, powers.argmax()].copy()
     return mean.astype(np.float32)
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """Samples as they are stored: those of a 16-bit file exactly, and those that reach beyond 1 made quieter."""
-    loudest = np.abs(samples).max(initial=0)
-    scaled = samples * np.float32(32768 / max(1, loudest))
+    """Samples as stored 16-bit integers: exact for 16-bit files, scaled down if they exceed 1."""
+    peak = np.abs(samples).max(initial=0)
+    scaled = samples * np.float32(32768 / max(1, peak))
     return np.clip(np.round(scaled), -32768, 32767).astype(np.int16)
 
 
@@ -125,13 +129,13 @@ def _by_libsndfile(content: bytes) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate, promised = file.samplerate, file.frames
             parts: list[np.ndarray] = [np.zeros((0, file.channels), np.float32)]
-            # Part by part: a damaged header may promise more than any memory holds.
+            # In parts: a damaged header may announce more samples than fit into memory.
             while len(part := file.read(_PART, dtype="float32", always_2d=True)):
                 parts.append(part)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
         reason = " ".join(str(getattr(error, "error_string", error)).split())
         raise ValueError(
-            f"cannot be decoded ({reason}); it is damaged, or in no format that libsndfile or PyAV reads"
+            f"cannot be decoded ({reason}); it is damaged, or of a format that neither libsndfile nor PyAV reads"
         ) from None
     samples = np.concatenate(parts)
     if len(samples) < promised:

@@ -1,16 +1,16 @@
-"""How many bytes of samples the header of a sound file promises, and how many are there.
+"""Compares the number of bytes of samples in the header of a sound file with those that are present.
 
-libsndfile reads what is left of a truncated file without a word.
+libsndfile reads the rest of a truncated file without an error.
 """
 
 import struct
 from typing import NamedTuple
 
-_UNKNOWN = 0x7FFF0000  # sizes from here on stand in files that were written to a pipe, whose length nobody knew
+_UNKNOWN = 0x7FFF0000  # sizes from here on mean unknown, in files that were written to a pipe
 
 
 class Data(NamedTuple):
-    """Where the samples begin, their bytes by the header (None: it does not say), and the bytes that are there."""
+    """The offset of the samples, their bytes by the header (None: unknown), and the bytes that are present."""
 
     begin: int
     declared: int | None
@@ -35,21 +35,21 @@ def data(content: bytes) -> Data | None:
 
 
 def lost_pages(content: bytes) -> int:
-    """How many pages are missing inside an Ogg file: each has the number of its stream, and its own in that stream."""
+    """The number of missing pages of an Ogg file, by the sequence numbers of each stream."""
     if content[:4] != b"OggS":
         return 0
-    place, last, lost = 0, {}, 0
-    while content[place : place + 4] == b"OggS" and place + 27 <= len(content):
-        stream, number = struct.unpack_from("<II", content, place + 14)
+    offset, last, lost = 0, {}, 0
+    while content[offset : offset + 4] == b"OggS" and offset + 27 <= len(content):
+        stream, number = struct.unpack_from("<II", content, offset + 14)
         lost += max(0, number - last.get(stream, number - 1) - 1)
         last[stream] = number
-        sizes = content[place + 27 : place + 27 + content[place + 26]]
-        place += 27 + len(sizes) + sum(sizes)
+        sizes = content[offset + 27 : offset + 27 + content[offset + 26]]
+        offset += 27 + len(sizes) + sum(sizes)
     return lost
 
 
-def completed(content: bytes) -> bytes:
-    """`content` with its true sizes in the header, where it is a WAV file that says 0 or no possible size."""
+def with_sizes(content: bytes) -> bytes:
+    """`content`; in a WAV file whose header has size 0 or unknown, the true sizes are filled in."""
     found = data(content)
     if content[:4] != b"RIFF" or found is None or found.declared is not None or not 0 < found.found < _UNKNOWN:
         return content
@@ -61,24 +61,24 @@ def completed(content: bytes) -> bytes:
 
 def _chunks(content: bytes, order: str, wanted: bytes, offset: int) -> Data:
     """The chunk `wanted`, in which samples begin after `offset` bytes."""
-    place, long_size = 12, 0
-    while place + 8 <= len(content):
-        kind, size = content[place : place + 4], struct.unpack_from(f"{order}I", content, place + 4)[0]
-        begin = place + 8
+    position, long_size = 12, 0
+    while position + 8 <= len(content):
+        kind, size = content[position : position + 4], struct.unpack_from(f"{order}I", content, position + 4)[0]
+        begin = position + 8
         if kind == b"ds64" and begin + 16 <= len(content):  # RF64: sizes of 64 bits
             long_size = struct.unpack_from("<Q", content, begin + 8)[0]
         if kind == wanted:
             if content[:4] == b"RF64" and size == 0xFFFFFFFF:
                 return _data(content, begin + offset, long_size)
             return _data(content, begin + offset, None if _unknown(content, size, begin) else size - offset)
-        place = begin + size + size % 2
+        position = begin + size + size % 2
     return Data(len(content), 1, 0)
 
 
 def _unknown(content: bytes, size: int, begin: int) -> bool:
     if size >= _UNKNOWN:
         return size > len(content) - begin
-    # Nothing, says a recorder that was not asked to stop; the size of the whole file then does not fit either.
+    # A recorder that was killed leaves size 0; the size of the whole file is then wrong too.
     (whole,) = struct.unpack_from("<I", content, 4)
     return content[:4] == b"RIFF" and size == 0 and len(content) > begin and whole + 8 < len(content)
 

@@ -1,4 +1,4 @@
-"""Several short sounds of one speaker as one longer sound: which, with which pauses, and how they are put together."""
+"""Concatenates several short sounds of one speaker, with pauses, into a longer one."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class JoinPlan(NamedTuple):
-    """Which sounds follow each other, and the silence, in ms, before each of them and after the last."""
+    """The indices of the sounds in order, and the pauses in ms before each of them and after the last."""
 
     parts: tuple[int, ...]
     pauses_ms: tuple[int, ...]
@@ -22,10 +22,16 @@ def draw(
     longest_ms: float,
     long: bool = False,
 ) -> JoinPlan:
-    """1 to `most` of `choices`, repeats allowed, with pauses between `pause_ms[0]` and `pause_ms[1]`.
+    """Draws the sounds of a joined example.
 
-    As many are kept, and one at least, as last `longest_ms` or less, of the `lengths_ms` that they have. All numbers of
-    sounds are as likely, but with `long` it is the greater of two such numbers, so that rows are fuller.
+    Args:
+        rng: The source of the random choices.
+        choices: The indices to draw from, with replacement.
+        most: The largest number of sounds; it is uniform from 1 on.
+        pause_ms: The range of the pauses.
+        lengths_ms: The length of each sound.
+        longest_ms: The longest result; sounds at the end are dropped, but for the first one.
+        long: Take the larger of two random numbers of sounds, so that rows are fuller.
     """
     count = int(rng.integers(1, most + 1, size=2 if long else 1).max())
     parts = np.asarray(choices)[rng.integers(0, len(choices), size=count)]
@@ -36,6 +42,6 @@ def draw(
 
 
 def join(sounds: Sequence[np.ndarray], pauses_ms: Sequence[int], rate: int) -> np.ndarray:
-    """The sounds one after the other, all at `rate` Hz, with the pauses of `Plan`, which are 0."""
+    """Concatenates sounds at `rate` Hz with the pauses of a `JoinPlan`, filled with zeros."""
     pauses = [np.zeros(round(pause * rate / 1000), np.float32) for pause in pauses_ms]
     return np.concatenate([pauses[0], *(part for pair in zip(sounds, pauses[1:], strict=True) for part in pair)])

@@ -1,4 +1,4 @@
-"""`load(spec)`: sounds as log-mel spectrograms, and what is said in them as token ids, batch by batch."""
+"""`load(spec)`: sounds as log-mel spectrograms and their transcripts as token ids, in batches."""
 
 import dataclasses
 import json
@@ -22,46 +22,46 @@ _SECONDS = 86_400
 
 
 class SpeechSpec(audio.MelSpec, audio.AugmentSpec, tokens.TokensSpec, tag="speech"):
-    """Sounds and their transcripts. Training examples may be several sounds of one speaker, with pauses."""
+    """Sounds and their transcripts. A training example may join several sounds of one speaker, with pauses."""
 
-    target: str = field(default="{text}", doc="what is to be written: a format string over the data set's fields")
+    target: str = field(default="{text}", doc="the transcript: a format string over the fields of the data set")
     join: int = field(
         default=1, check=checks.at_least(1) & checks.at_most(1000),
-        doc="a training example is made of 1 to so many sounds; 1 is off",
+        doc="training examples join 1 to this many sounds; 1: off",
     )  # fmt: skip
     join_count: int = field(
         default=100_000, check=checks.at_least(1) & checks.at_most(1_000_000_000),
-        doc="training examples that are made so, each a function of (join_seed, index)",
+        doc="number of joined training examples, each a function of (join_seed, index)",
     )  # fmt: skip
-    join_seed: int = field(
-        default=0, check=checks.at_least(0) & checks.at_most(2**32 - 1), doc="what is joined is drawn from it"
-    )
+    join_seed: int = field(default=0, check=checks.at_least(0) & checks.at_most(2**32 - 1), doc="seed of joining")
     pause_ms: tuple[float, ...] = field(
         default=(0.0, 200.0), check=checks.each(checks.between(0, 1e6)),
-        doc="least and most of the pauses between joined sounds, in ms",
+        doc="range of the pauses between joined sounds, in ms",
     )  # fmt: skip
-    vocab_size: int = field(default=1000, check=tokens.VOCAB_SIZE, doc="tokens; also the rows of the embedding")
+    vocab_size: int = field(
+        default=1000, check=tokens.VOCAB_SIZE, doc="size of the vocabulary and rows of the embedding"
+    )
     vocab_coverage: float = field(
         default=1.0, check=tokens.VOCAB_COVERAGE, doc="share of the characters that get a token of their own"
     )
-    byte_fallback: bool = field(default=False, doc="other characters become bytes, 256 tokens, instead of unk")
+    byte_fallback: bool = field(default=False, doc="encode other characters as bytes (256 tokens) instead of unk")
     max_seconds: float = field(
-        default=30.0, check=checks.at_least(0.1) & checks.at_most(_SECONDS), doc="of the longest example"
+        default=30.0, check=checks.at_least(0.1) & checks.at_most(_SECONDS), doc="longest example in s"
     )
     train_seconds: float = field(
         default=0.0, check=checks.at_least(0) & checks.at_most(_SECONDS),
-        doc="of the longest example to learn from, which is as long as a row; 0: max_seconds",
+        doc="longest training example in s, which is the row length in training; 0: max_seconds",
     )  # fmt: skip
     long_sounds: str = field(
         default="refuse", role=Role.INFERENCE, check=checks.one_of("refuse", "split"),
-        doc="what is longer: split is cut by predict and left out by training, both with a warning",
+        doc="of longer sounds; split: predict splits them and training leaves them out, with a warning",
     )  # fmt: skip
     padding: str = field(
         default="masked", check=checks.one_of("masked", "silence"),
-        doc="what follows a sound in its row: silence is heard, as by Whisper, which was trained so",
+        doc="padding of rows: masked, or silence that the model attends to, as Whisper was trained",
     )  # fmt: skip
     cache: bool = field(
-        default=False, role=Role.RUNTIME, doc="keep the samples of every sound in memory, a copy in each worker"
+        default=False, role=Role.RUNTIME, doc="cache the samples of all sounds in memory, a copy in each worker"
     )
 
     def validate(self) -> None:
@@ -70,50 +70,50 @@ class SpeechSpec(audio.MelSpec, audio.AugmentSpec, tokens.TokensSpec, tag="speec
         if self.train_seconds > self.max_seconds:
             raise invalid(self, "train_seconds", f"must be at most max_seconds={self.max_seconds}")
         if len(self.pause_ms) != 2 or self.pause_ms[0] > self.pause_ms[1]:
-            raise invalid(self, "pause_ms", "must be the least and the most, in ms")
+            raise invalid(self, "pause_ms", "must be a lower and an upper limit, in ms")
 
 
 @dataclasses.dataclass(frozen=True)
 class Transcripts(tokens.Tokens):
-    """As tokens.Tokens, of what is said in sounds; the lengths and the speakers of the sounds lie beside the tokens."""
+    """As tokens.Tokens, for transcripts; the lengths and speakers of the sounds are stored beside the tokens."""
 
     def fields(self, split: str, index: int) -> dict[str, Any]:
-        """The raw fields of an example but for its samples."""
+        """The raw fields of an example without its samples."""
         features, example = self.raw.builder.info.features, self._records[split][index]
         return {key: templates.plain(value, features[key]) for key, value in example.items() if key != "audio"}
 
     def seconds(self, split: str) -> np.ndarray:
-        """How long each sound is, float64 [examples]."""
+        """The duration of each sound in s, float64 [examples]."""
         return np.array(self._sounds(split)["seconds"])
 
     def speakers(self, split: str) -> list[str]:
-        """Who speaks in each of them; "" where that is not known."""
+        """The speaker of each sound; "" if unknown."""
         return self._sounds(split)["speakers"]
 
     def _sounds(self, split):
         return json.loads((self.folder / f"{split}.sounds.json").read_text())
 
     def _text_bytes(self) -> int:
-        # Nearly all of a record is sound: what its text takes is guessed, a hundred letters a sentence.
+        # Records are mostly sound, so the size of the text is estimated: a hundred letters a sentence.
         return 100 * self.counts["train"]
 
-    def _tokenise(self, split, words, folder):
-        super()._tokenise(split, words, folder)
-        records, said = self.raw.source(split), {"seconds": [], "speakers": []}
+    def _tokenise(self, split, vocabulary, folder):
+        super()._tokenise(split, vocabulary, folder)
+        records, sounds = self.raw.source(split), {"seconds": [], "speakers": []}
         for index in progress.over(range(len(records)), f"{self.name} {split}: lengths", "examples"):
             example = records[index]
-            said["seconds"].append(len(example["audio"]) / int(example["rate"]))
-            said["speakers"].append(example["speaker"].decode())
-        (folder / f"{split}.sounds.json").write_text(json.dumps(said))
+            sounds["seconds"].append(len(example["audio"]) / int(example["rate"]))
+            sounds["speakers"].append(example["speaker"].decode())
+        (folder / f"{split}.sounds.json").write_text(json.dumps(sounds))
 
 
 @dataclasses.dataclass(frozen=True)
 class Speech(token_data.TokenDataset):
-    """Sounds and what is said. A batch holds, beside `index` and `weight`:
+    """Sounds and their transcripts. A batch holds, beside `index` and `weight`:
 
     source                              float32 [batch, frames, mels], 0 after the sound
-    source_segments, source_positions   int32 [batch, frames / shortening]: 1 and 0, 1, ... where there is sound, else 0
-                                        (with `padding` "silence", which is heard, there is sound everywhere)
+    source_segments, source_positions   int32 [batch, frames / downsampling]: 1 and 0, 1, ... within the sound, else 0
+                                        (with `padding` "silence", the sound fills the row)
     target, target_segments, target_positions   int32 [batch, target length]: tokens, ending in EOS, as in text.Text
     """
 
@@ -125,7 +125,7 @@ class Speech(token_data.TokenDataset):
 
     @property
     def cache(self) -> bool:
-        """Whether the samples of every sound are kept in memory."""
+        """Whether the samples of all sounds are cached in memory."""
         return self.spec.cache
 
     @property
@@ -135,13 +135,13 @@ class Speech(token_data.TokenDataset):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Examples in train, validation and test. Raises ValueError where one is too long, or nothing is prepared."""
+        """Examples in train, validation and test. Raises ValueError if one is too long, or if nothing is prepared."""
         self._kept  # noqa: B018  Raises.
         return self.prepared.counts
 
     @cached_property
     def _lengths(self) -> dict[str, np.ndarray]:
-        """Split -> frames and tokens of each example, [examples, 2]."""
+        """Split -> the numbers of frames and tokens of each example, [examples, 2]."""
         frames = lambda split: np.ceil(self.prepared.seconds(split) * 1000 / self.spec.hop_ms)
         return {
             split: np.stack([frames(split), self.prepared.lengths(split)[:, 1]], axis=1).astype(np.int64)
@@ -150,7 +150,7 @@ class Speech(token_data.TokenDataset):
 
     @cached_property
     def _kept(self) -> np.ndarray:
-        """The training examples that are used. Raises ValueError for one of another split that is too long."""
+        """The indices of the training examples that fit. Raises ValueError if one of another split is too long."""
         for split in sources.SPLITS:
             frames, lengths = self._lengths[split].T
             limit = self.eval_transform.target_length
@@ -174,7 +174,7 @@ class Speech(token_data.TokenDataset):
         return self.train_transform.frames
 
     def source(self, split: str) -> Sequence[tuple[np.ndarray, np.ndarray]]:
-        """Samples, at the rate of the config, and token ids of each example of a split."""
+        """The samples, at the rate of the config, and the token ids of each example of a split."""
         examples = self.prepared.examples(split, (10**9, 10**9), keep_end=False)
         utterances = Utterances(
             self.prepared.raw.source(split), examples, self.eval_transform.mel.rate, self.spec.cache
@@ -192,7 +192,7 @@ class Speech(token_data.TokenDataset):
         return Joined(utterances, groups, *lengths, *settings, *limits)
 
     def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
-        """Rows `rows` (None: all) of batches that hold each example of a split once, short ones first.
+        """Rows `rows` (None: all) of batches that hold each example of a split once, sorted into buckets by length.
 
         Padding has weight 0 and index -1.
         """
@@ -205,14 +205,14 @@ class Speech(token_data.TokenDataset):
                 yield {**batch, "index": np.where(position < 0, -1, members[position]).astype(np.int32)}
 
     def reference(self, split: str, index: int) -> dict[str, Any]:
-        """The fields of example `index` of a split but for its samples, and `references`: the accepted texts."""
+        """The fields of example `index` of a split without its samples, and `references`: the accepted texts."""
         fields = self.prepared.fields(split, index)
         return {**fields, "references": self.prepared.template.accepted(fields)}
 
     def pieces(self, sound: sound_files.Sound, name: str) -> Sequence[np.ndarray]:
-        """The samples of a sound at the rate of the config; several parts, with a warning, where it is too long.
+        """The samples of a sound at the rate of the config; several parts, with a warning, if it is too long.
 
-        Raises ValueError for one that is too long unless the config says "split".
+        Raises ValueError for one that is too long unless `long_sounds` is "split".
         """
         mel = self.eval_transform.mel
         samples = audio.resample(sound.samples, sound.rate, mel.rate)
@@ -226,7 +226,7 @@ class Speech(token_data.TokenDataset):
         return parts
 
     def arrays(self, parts: Sequence[np.ndarray]) -> pipeline.Batch:
-        """The arrays of samples without a transcript, for `predict`: in the smallest shape that holds them all."""
+        """A batch of sounds without transcripts, for `predict`, in the smallest shape that fits all of them."""
         frames = max(self.eval_transform.mel.frames(len(part)) for part in parts)
         limits = self.frames, self.eval_transform.target_length
         ((shape, _),) = packing.buckets(np.array([[frames, 1]]), limits, self.spec.eval_buckets)
@@ -236,11 +236,16 @@ class Speech(token_data.TokenDataset):
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]} | count
 
 
-def load(spec: SpeechSpec, shortening: int = 1, known: recorded.Recorded | None = None) -> Speech:
-    """The sounds that `spec` describes; nothing is prepared, and no example is read yet.
+def load(spec: SpeechSpec, downsampling: int = 1, known: recorded.Recorded | None = None) -> Speech:
+    """The data set that `spec` describes; nothing is prepared, and no example is read yet.
 
-    The encoder has one place for `shortening` frames.
-    Raises ValueError for an unknown name or field of a template, and for a bad setting.
+    Args:
+        spec: The config of the data.
+        downsampling: Frames per encoder position.
+        known: As in classification.load.
+
+    Raises:
+        ValueError: An unknown name or template field, or a bad setting.
     """
     mel = audio.LogMel(spec)
     builder = known or sources.open_builder(spec.name, spec.dir)
@@ -251,13 +256,13 @@ def load(spec: SpeechSpec, shortening: int = 1, known: recorded.Recorded | None 
     settings = vocabulary_lib.Settings(spec.vocab_size, spec.vocab_type, spec.vocab_coverage, spec.byte_fallback)
     raw = sources.Prepared(builder, spec.name, spec.validation_fraction)
     longest = round(spec.max_seconds * mel.rate)
-    longest_to_learn = round((spec.train_seconds or spec.max_seconds) * mel.rate)
-    transform = UtterancesToArrays(mel, 0, spec.target_length, shortening, silence=spec.padding == "silence")
+    longest_train = round((spec.train_seconds or spec.max_seconds) * mel.rate)
+    transform = UtterancesToArrays(mel, 0, spec.target_length, downsampling, silence=spec.padding == "silence")
     transform = transform.shaped(mel.frames(longest))
-    to_learn = transform.shaped(mel.frames(longest_to_learn))
+    train_transform = transform.shaped(mel.frames(longest_train))
     return Speech(
         prepared=Transcripts(raw, template, settings, known.vocabulary if known else spec.vocabulary),
-        train_transform=dataclasses.replace(to_learn, augment=audio.Augment(spec), longest=longest_to_learn),
+        train_transform=dataclasses.replace(train_transform, augment=audio.Augment(spec), longest=longest_train),
         eval_transform=transform,
         workers=spec.workers,
         prefetch=spec.prefetch,
@@ -266,9 +271,9 @@ def load(spec: SpeechSpec, shortening: int = 1, known: recorded.Recorded | None 
     )
 
 
-def places(spec: SpeechSpec, shortening: int) -> tuple[int, int]:
-    """The places that the encoder makes of a training row, and of the longest sound; data need not be there."""
+def encoder_lengths(spec: SpeechSpec, downsampling: int) -> tuple[int, int]:
+    """The encoder positions of a training row, and of the longest sound; the data need not be prepared."""
     mel = audio.LogMel(spec)
     frames = (mel.frames(round(each * mel.rate)) for each in (spec.train_seconds or spec.max_seconds, spec.max_seconds))
-    learnt, longest = (-(-each // shortening) for each in frames)
-    return learnt, longest
+    train, longest = (-(-each // downsampling) for each in frames)
+    return train, longest

@@ -1,11 +1,11 @@
-"""The sound in MP3, MP4 (m4a), AAC, AMR, WMA and Matroska (webm) files, by PyAV."""
+"""Decodes MP3, MP4 (m4a), AAC, AMR, WMA and Matroska (webm) files with PyAV."""
 
 import io
 import re
 
 import numpy as np
 
-# The first bytes of a file -> FFmpeg's reader. It is never left to guess: some of its readers open other files.
+# The first bytes of a file -> FFmpeg's demuxer. FFmpeg must not guess it: some demuxers open other files.
 _READERS = {
     rb".{4}(ftyp|moov|mdat|wide|free|skip)": "mp4",
     rb"\x1aE\xdf\xa3": "matroska",
@@ -15,18 +15,18 @@ _READERS = {
     rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "asf",
 }
 _SLACK = 4096, 0.05  # samples and seconds that encoders and containers add at the ends
-_LENIENT = 2  # packets that may be damaged: tags and the like between those of the sound
+_LENIENT = 2  # packets that may be damaged, such as tags between those of the sound
 
 
 def reader(content: bytes) -> str:
-    """What FFmpeg calls the reader of such a file; "" for one that is not for PyAV."""
+    """The name of FFmpeg's demuxer for a file; "" if it is none of _READERS."""
     return next((name for start, name in _READERS.items() if re.match(start, content[:12], re.DOTALL)), "")
 
 
 def decode(content: bytes, kind: str) -> tuple[np.ndarray, int]:
-    """The samples, float32 [samples, channels], and the rate of a file that `kind` reads.
+    """The samples, float32 [samples, channels], and the rate of a file, with the demuxer `kind`.
 
-    Raises ValueError, with what is wrong as the end of a sentence, for one that is damaged, truncated or without sound.
+    Raises ValueError, with the end of a sentence, for a file that is damaged, truncated or without sound.
     """
     import av
     from av.error import FFmpegError, InvalidDataError
@@ -37,7 +37,7 @@ def decode(content: bytes, kind: str) -> tuple[np.ndarray, int]:
             if not container.streams.audio:
                 raise ValueError("holds no sound")
             stream = container.streams.audio[0]
-            resampler = av.AudioResampler(format="fltp")  # which changes neither rate nor channels
+            resampler = av.AudioResampler(format="fltp")  # changes neither rate nor channels
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
@@ -58,7 +58,7 @@ def decode(content: bytes, kind: str) -> tuple[np.ndarray, int]:
 
 
 def _seconds(stream, container, content: bytes) -> float:
-    """How long a file says that it is; 0 where that is only estimated from its size, or not said."""
+    """The duration in the header of a file; 0 if there is none, or only an estimate from its size."""
     kind = container.format.name
     if kind == "mp3" and not re.search(rb"Xing|Info", content[: 1 << 20]):
         return 0.0

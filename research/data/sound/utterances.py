@@ -1,4 +1,4 @@
-"""Pairs of samples and token ids: of a prepared split, some of it, or joined; and the arrays that are made of them."""
+"""Pairs of samples and token ids: of a prepared split, of a subset, or joined; and their conversion to arrays."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Utterance = tuple[np.ndarray, np.ndarray]  # float32 [samples], int32 [tokens] w
 
 
 class Utterances(Sequence[Utterance]):
-    """`utterances[i]` of stored records and their tokens, with the samples at `rate` Hz; `cache` keeps them."""
+    """The utterances of stored records, resampled to `rate` Hz, with their tokens; `cache` keeps them in memory."""
 
     def __init__(
         self, records: Sequence[Mapping[str, Any]], examples: Sequence[packing.Example], rate: int, cache: bool = False
@@ -39,7 +39,7 @@ class Utterances(Sequence[Utterance]):
 
 
 class Subset(Sequence[Utterance]):
-    """The utterances at the positions `members`."""
+    """The utterances with the indices `members`."""
 
     def __init__(self, utterances: Sequence[Utterance], members: np.ndarray):
         self._utterances, self._members = utterances, members
@@ -52,10 +52,10 @@ class Subset(Sequence[Utterance]):
 
 
 class Joined(Sequence[Utterance]):
-    """`count` utterances of 1 to `most` others of one speaker, each a function of (seed, index).
+    """`count` examples, each joined from 1 to `most` utterances of one speaker as a function of (seed, index).
 
-    `groups` are the positions of the utterances of each speaker, `lengths_ms` and `tokens` say how long each utterance
-    and its transcript with EOS are. What is joined has at most `longest` samples and `most_tokens` tokens.
+    `groups` are the indices of the utterances of each speaker; `lengths_ms` and `tokens` are the lengths of each
+    utterance and of its transcript with EOS. A joined example has at most `longest` samples and `most_tokens` tokens.
     """
 
     def __init__(
@@ -99,27 +99,33 @@ class Joined(Sequence[Utterance]):
 
 @dataclasses.dataclass(frozen=True)
 class UtterancesToArrays:
-    """Utterance -> `source` float32 [frames, mels], `source_segments` ... int32 [frames / shortening], `target` ...
+    """Turns an utterance into the arrays of speech.Speech.
 
-    With `augment`, the sound and its spectrogram are changed at random first; see speech.Speech for the arrays. With
-    `silence`, rows are filled up with that, which is heard like the sound; else nothing follows it.
+    Attributes:
+        mel: The spectrogram.
+        frames: The frames of a row.
+        target_length: The tokens of a row.
+        downsampling: Frames per encoder position.
+        augment: Random augmentation of the sound and its spectrogram; None: none.
+        longest: The most samples after speed perturbation.
+        silence: Pad rows with silence that the model attends to, instead of masked padding.
     """
 
     mel: audio.LogMel
     frames: int
     target_length: int
-    shortening: int
+    downsampling: int
     augment: audio.Augment | None = None
-    longest: int = 0  # samples of a sound that is played slowly
+    longest: int = 0
     silence: bool = False
 
     def shaped(self, frames: int, target_length: int = 0) -> "UtterancesToArrays":
-        """The same for other rows; `frames` is rounded up to a multiple of the shortening."""
-        frames = -(-frames // self.shortening) * self.shortening
+        """The same for other row lengths; `frames` is rounded up to a multiple of `downsampling`."""
+        frames = -(-frames // self.downsampling) * self.downsampling
         return dataclasses.replace(self, frames=frames, target_length=target_length or self.target_length)
 
     def __call__(self, utterance: Utterance, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        """The arrays; what is random is drawn from `rng`."""
+        """The arrays; augmentation is drawn from `rng`."""
         samples, ids = utterance
         if self.augment and rng is not None:
             samples = self.augment.sound(samples, rng, self.longest)
@@ -130,7 +136,7 @@ class UtterancesToArrays:
             features = self.augment.spectrogram(features, rng)
         source = np.zeros((self.frames, self.mel.spec.mels), np.float32)
         source[: len(features)] = features
-        places = np.arange(self.frames // self.shortening, dtype=np.int32)
-        heard = (places < -(-len(features) // self.shortening)).astype(np.int32)
+        positions = np.arange(self.frames // self.downsampling, dtype=np.int32)
+        mask = (positions < -(-len(features) // self.downsampling)).astype(np.int32)
         target = packing.arrays("target", [ids], self.target_length)
-        return {"source": source, "source_segments": heard, "source_positions": places * heard, **target}
+        return {"source": source, "source_segments": mask, "source_positions": positions * mask, **target}

@@ -19,42 +19,46 @@ from research.spec.contracts import Batches
 
 
 class TextSpec(tokens.TokensSpec, tag="text"):
-    """Pairs of texts, and how they become rows of tokens."""
+    """Pairs of texts, and their conversion to rows of tokens."""
 
     source: str = field(
-        default="", doc="what the model reads: a format string over the data set's fields; empty: its template's"
+        default="", doc="model input: a format string over the fields of the data set; empty: that of its template"
     )
-    target: str = field(default="", doc="what the model writes, in the same way")
-    vocab_size: int = field(default=8000, check=tokens.VOCAB_SIZE, doc="tokens; also the rows of the embedding")
+    target: str = field(default="", doc="model output: as source")
+    vocab_size: int = field(
+        default=8000, check=tokens.VOCAB_SIZE, doc="size of the vocabulary and rows of the embedding"
+    )
     vocab_coverage: float = field(
         default=0.9995, check=tokens.VOCAB_COVERAGE, doc="share of the characters that get a token of their own"
     )
-    byte_fallback: bool = field(default=True, doc="other characters become bytes, 256 tokens, instead of unk")
-    split_cjk: bool = field(default=True, doc="Chinese and Japanese characters are a token each")
-    special_tokens: tuple[str, ...] = field(default=(), doc="strings that are one token wherever they occur")
-    fold_case: bool = field(default=False, doc="text is NFKC in lower case to the vocabulary")
+    byte_fallback: bool = field(default=True, doc="encode other characters as bytes (256 tokens) instead of unk")
+    split_cjk: bool = field(default=True, doc="make each Chinese or Japanese character a token")
+    special_tokens: tuple[str, ...] = field(default=(), doc="strings that are always one token")
+    fold_case: bool = field(default=False, doc="normalise text by NFKC and lower-case it")
     source_length: int = field(
         default=128, check=checks.at_least(2) & checks.at_most(tokens.MOST_TOKENS),
-        doc="tokens of a row, EOS included; with sentence_length: sentences",
+        doc="tokens of a row, with EOS; with sentence_length: sentences",
     )  # fmt: skip
     sentence_length: int = field(
         default=0, check=checks.at_least(0) & checks.at_most(tokens.MOST_TOKENS),
-        doc="tokens of a sentence, which is a place of the source; 0: tokens are",
+        doc="encode the source by sentences of this many tokens, one position each; 0: by tokens",
     )  # fmt: skip
-    truncate: bool = field(default=False, role=Role.INFERENCE, doc="cut what is longer, instead of refusing to train")
+    truncate: bool = field(
+        default=False, role=Role.INFERENCE, doc="truncate longer examples instead of raising an error"
+    )
     truncate_source: str = field(
         default="end", role=Role.INFERENCE, check=checks.one_of("start", "end"),
-        doc="where a source is cut: start, where what comes last matters most",
+        doc="the side on which sources are truncated",
     )  # fmt: skip
-    pack: bool = field(default=True, doc="several short training examples in one row")
+    pack: bool = field(default=True, doc="pack several short training examples into one row")
 
 
 @dataclasses.dataclass(frozen=True)
 class Text(token_data.TokenDataset):
     """Pairs of texts. A batch holds, beside `index` and `weight`, int32 [batch, length]
 
-    source, target                      token ids, each example ending in EOS; 0: padding. Where the places of a source
-                                        are sentences (see sentences.py), `source` is [batch, length, sentence_length]
+    source, target                      token ids, each example ending in EOS; 0: padding. With `sentence_length` (see
+                                        sentences.py), `source` is [batch, sentences, sentence_length]
     source_segments, target_segments    1, 2, ... for the examples of the row; 0: padding
     source_positions, target_positions  position inside the example
 
@@ -66,7 +70,7 @@ class Text(token_data.TokenDataset):
     spec: TextSpec
 
     def record(self, folder: Path) -> None:
-        """As in Dataset, with the vocabulary, and the targets where they are so few that they may be classes."""
+        """As in PreparedDataset, with the vocabulary and, if there are few distinct targets, these as classes."""
         try:
             targets = self.distinct_targets()
         except ValueError:
@@ -76,9 +80,9 @@ class Text(token_data.TokenDataset):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Examples in train, validation and test, however they are packed.
+        """Examples in train, validation and test, before packing.
 
-        Raises ValueError where they are not prepared, and for one that is too long.
+        Raises ValueError if the data are not prepared, or if an example is too long.
         """
         self._lengths  # noqa: B018  Raises.
         return self.prepared.counts
@@ -89,7 +93,7 @@ class Text(token_data.TokenDataset):
 
     @cached_property
     def _lengths(self) -> dict[str, np.ndarray]:
-        """Split -> tokens of each example, [examples, 2], cut to the limits. Says how many are cut, or raises."""
+        """Split -> the numbers of tokens of each example, [examples, 2], truncated. Reports truncation, or raises."""
         lengths = {split: self.prepared.lengths(split, self._splitter) for split in sources.SPLITS}
         for side, limit in enumerate(self._limits):
             for split in sources.SPLITS:
@@ -105,11 +109,11 @@ class Text(token_data.TokenDataset):
         if not self.spec.truncate:
             longest = f"the longest has {lengths.max():,}"
             raise ValueError(f"{line}, {longest}; raise config.data.{field} or set data.truncate=True")
-        progress.say(f"{line} and are cut")
+        progress.say(f"{line} and are truncated")
 
     @cached_property
     def rows(self) -> list[np.ndarray]:
-        """The training examples of each training row; says how much of the rows is padding."""
+        """The indices of the training examples of each row; reports the share of padding."""
         lengths = self._lengths["train"]
         rows = packing.first_fit(lengths, self._limits) if self.spec.pack else list(np.arange(len(lengths))[:, None])
         share = packing.padding_share(lengths, len(rows), self._limits)
@@ -118,7 +122,7 @@ class Text(token_data.TokenDataset):
         return rows
 
     def source(self, split: str) -> packing.Packed:
-        """The rows of a split, each a list of (source, target) token arrays; one in each row but in training."""
+        """The rows of a split, each a list of (source, target) token arrays; only training rows have more than one."""
         rows = self.rows if split == "train" else np.arange(len(self._lengths[split]))[:, None]
         return packing.Packed(self._examples(split), rows)
 
@@ -127,16 +131,16 @@ class Text(token_data.TokenDataset):
 
     @cached_property
     def _splitter(self) -> sentences.Splitter | None:
-        """What makes sentences of a source's tokens; None where its places are tokens."""
+        """Splits the tokens of a source into sentences; None if it is encoded by tokens."""
         if not self.spec.sentence_length:
             return None
         return sentences.Splitter(self.vocabulary.ids_ending_in(sentences.ENDS), self.spec.sentence_length)
 
     def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
-        """Rows `rows` (None: all) of batches that hold each example of a split once, one a row, short ones first.
+        """Rows `rows` (None: all) of batches that hold each example of a split once, one per row, by length.
 
-        The lengths of a batch are those of its bucket, see packing.buckets: they say something about how long the
-        targets are, so that no decoder may take its limit from them. Padding has weight 0 and index -1.
+        The shape of a batch is that of its bucket, see packing.buckets. It reveals the length of the targets, so a
+        decoder must not take its length limit from it. Padding has weight 0 and index -1.
         """
         examples = self._examples(split)
         for shape, members in packing.buckets(self._lengths[split], self._limits, self.spec.eval_buckets):
@@ -153,8 +157,8 @@ class Text(token_data.TokenDataset):
         return {**fields, "source": source, "target": target, "references": self.prepared.template.accepted(fields)}
 
     def distinct_targets(self, most: int = 100) -> list[tuple[int, ...]]:
-        """The token ids of the different targets of the training split, such as classes; ValueError for over `most`."""
-        too_many = f"{self.name} has more than {most} different targets, so that they are no classes"
+        """The token ids of the distinct targets of train, such as classes. Raises ValueError if more than `most`."""
+        too_many = f"{self.name} has more than {most} distinct targets, too many for classes"
         if isinstance(builder := self.prepared.raw.builder, recorded.Recorded):
             if builder.targets is None:
                 raise ValueError(too_many)
@@ -167,12 +171,15 @@ class Text(token_data.TokenDataset):
         return sorted(found)
 
     def encode(self, texts: Sequence[str]) -> pipeline.Batch:
-        """The arrays of examples without targets, for `predict`: weight 1, index 0.
+        """A batch of sources without targets, for `predict`: weight 1, index 0.
 
-        A text holds the fields of the source template, between tabs where there are several (question, tab, context).
-        Raises ValueError for a wrong number of fields and for a text that is empty or too long.
+        Args:
+            texts: Each holds the fields of the source template, separated by tabs (question, tab, context).
+
+        Raises:
+            ValueError: A wrong number of fields, or a text that is empty or too long.
         """
-        ids = list(map(self._given, texts))
+        ids = list(map(self._ids, texts))
         self._check(np.array([len(each) for each in ids]), "source_length", self.spec.source_length, "given")
         cut = functools.partial(
             tokens.cut, limit=self.spec.source_length, keep_end=self.spec.truncate_source == "start"
@@ -182,18 +189,18 @@ class Text(token_data.TokenDataset):
         return {**batch, "index": np.zeros(len(texts), np.int32), "weight": np.ones(len(texts), np.float32)}
 
     def problem(self, text: str) -> ValueError | None:
-        """Why `encode` would refuse a text; None where it would not."""
+        """The error that `encode` would raise for a text; None if it is valid."""
         try:
             if not self.spec.truncate:
-                self._check(np.array([len(self._given(text))]), "source_length", self.spec.source_length, "given")
+                self._check(np.array([len(self._ids(text))]), "source_length", self.spec.source_length, "given")
             else:
-                self._given(text)
+                self._ids(text)
         except ValueError as error:
             return error
         return None
 
-    def _given(self, text: str) -> Any:
-        """The token ids of a text as `encode` takes it, or sentences of them."""
+    def _ids(self, text: str) -> Any:
+        """The token ids, or their sentences, of a text as in `encode`."""
         ids = np.array([*self.vocabulary.encode(self._filled(text)), self.vocabulary.eos])
         return self._splitter(ids) if self._splitter else ids
 
@@ -209,9 +216,14 @@ class Text(token_data.TokenDataset):
 
 
 def load(spec: TextSpec, known: recorded.Recorded | None = None) -> Text:
-    """The texts that `spec` describes; nothing is prepared, and no example is read yet; `known` is as in datasets.
+    """The data set that `spec` describes; nothing is prepared, and no example is read yet.
 
-    Raises ValueError for an unknown name, field of a template or special token, and for a bad setting.
+    Args:
+        spec: The config of the data.
+        known: As in classification.load.
+
+    Raises:
+        ValueError: An unknown name, template field or special token, or a bad setting.
     """
     if not known and spec.name.startswith(sources.FOLDER):
         text_folder.check(spec.name.removeprefix(sources.FOLDER))

@@ -1,7 +1,7 @@
-"""Several short examples in one row of fixed length, and the arrays of such rows.
+"""Packs several short examples into one row of fixed length, and makes the arrays of such rows.
 
-An example is a pair of token arrays, source and target. A row's tokens stand one example after the other; `segments`
-count them 1, 2, ... (0: padding), so that attention can stay inside an example, and `positions` start anew in each.
+An example is a pair of token arrays, source and target. The examples of a row are concatenated; `segments` number them
+1, 2, ... (0: padding), so that attention can be masked between them, and `positions` restart at 0 in each.
 """
 
 import dataclasses
@@ -10,27 +10,34 @@ from collections.abc import Sequence
 import numpy as np
 
 Example = tuple[np.ndarray, np.ndarray]  # source and target, int32 [length]
-WINDOW = 256  # rows that are still open; with 4 times as many, padding shrinks by half a percent
+WINDOW = 256  # open rows; four times as many reduce padding by only half a percent
 
 
 def first_fit(lengths: np.ndarray, limits: tuple[int, int]) -> list[np.ndarray]:
-    """The examples of each row, as ascending positions in `lengths` [examples, 2], in the order the rows were begun.
+    """Assigns examples to rows by first fit.
 
-    Each example goes into the first open row that has room for both its source and its target; where there is none,
-    the fullest row is closed and a new one begun. 1M examples take about 4 s. Each length must be within `limits`.
+    Each example goes into the first open row with room for both its source and its target; if there is none, the
+    fullest row is closed and a new one opened. 1M examples take about 4 s.
+
+    Args:
+        lengths: [examples, 2], of source and target, within `limits`.
+        limits: The lengths of a row.
+
+    Returns:
+        The ascending indices of the examples of each row, in the order in which rows were opened.
     """
-    free = np.full((2, WINDOW), -1)  # tokens left in the open rows, source and target; -1: no row yet
+    free = np.full((2, WINDOW), -1)  # free tokens of the open rows, source and target; -1: no row yet
     source_free, target_free = free
     rows, row_in = np.empty(len(lengths), np.int64), [0] * WINDOW
-    begun = 0
+    opened = 0
     for example, (source, target) in enumerate(lengths.tolist()):
         fits = (source_free >= source) & (target_free >= target)
         slot = int(fits.argmax())
         if not fits[slot]:
             slot = int(np.minimum(source_free / limits[0], target_free / limits[1]).argmin())
             source_free[slot], target_free[slot] = limits
-            row_in[slot] = begun
-            begun += 1
+            row_in[slot] = opened
+            opened += 1
         source_free[slot] -= source
         target_free[slot] -= target
         rows[example] = row_in[slot]
@@ -39,12 +46,12 @@ def first_fit(lengths: np.ndarray, limits: tuple[int, int]) -> list[np.ndarray]:
 
 
 def padding_share(lengths: np.ndarray, rows: int, limits: tuple[int, int]) -> float:
-    """The part of all token positions, source and target, of `rows` rows that the examples leave empty."""
+    """The share of padding among the source and target positions of `rows` rows."""
     return 1 - float(lengths.sum()) / (rows * sum(limits))
 
 
 def buckets(lengths: np.ndarray, limits: tuple[int, int], count: int) -> list[tuple[tuple[int, int], np.ndarray]]:
-    """((source length, target length), positions of the examples that need it) for up to `count` shapes, short first.
+    """Up to `count` buckets, short first: ((source length, target length), indices of its examples).
 
     The shapes are `limits`, their halves, quarters, ..., each rounded up to a multiple of 8 tokens. An example is in
     the smallest shape that holds it; a shape that no example needs is left out.
@@ -63,7 +70,7 @@ def buckets(lengths: np.ndarray, limits: tuple[int, int], count: int) -> list[tu
 
 
 class Packed(Sequence[list[Example]]):
-    """Rows of examples: `packed[i]` is the list of the examples of row i."""
+    """Rows of examples: item i is the list of the examples of row i."""
 
     def __init__(self, examples: Sequence[Example], rows: Sequence[np.ndarray] | np.ndarray):
         self._examples = examples
@@ -81,13 +88,13 @@ class Packed(Sequence[list[Example]]):
 
 @dataclasses.dataclass(frozen=True)
 class PackedToArrays:
-    """A row's examples -> `source`, `source_segments`, `source_positions` int32 [source_length], `target...` alike."""
+    """Turns the examples of a row into `source`, `source_segments` and `source_positions`, and the same of `target`."""
 
     source_length: int
     target_length: int
 
     def __call__(self, examples: Sequence[Example], rng: object = None) -> dict[str, np.ndarray]:
-        """The arrays; nothing is random in them, whatever `rng`."""
+        """The arrays; `rng` is not used."""
         sources, targets = zip(*examples, strict=True)
         return arrays("source", sources, self.source_length) | arrays("target", targets, self.target_length)
 
@@ -95,7 +102,7 @@ class PackedToArrays:
 def arrays(name: str, parts: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:
     """`name`, `name_segments` and `name_positions`, int32 [length], of token arrays that share a row.
 
-    Where a place of a row is a sentence, the parts are [sentences, tokens] and `name` is [length, tokens].
+    If positions are sentences, the parts are [sentences, tokens] and `name` is [length, tokens].
     """
     segments, positions = np.zeros((2, length), np.int32)
     tokens = np.zeros((length, *parts[0].shape[1:]), np.int32)

@@ -1,7 +1,7 @@
-"""Texts as sequences of sentences: a place of the encoder is then a sentence and not a token.
+"""Texts as sequences of sentences: each encoder position is then a sentence instead of a token.
 
-For stories of short, plain sentences, as Sukhbaatar et al., "End-To-End Memory Networks", 2015, read them: there are a
-tenth as many places, and attention goes to a statement at once.
+For stories of short sentences, as in Sukhbaatar et al., "End-To-End Memory Networks", 2015: there are a tenth as many
+positions, and attention selects whole statements.
 """
 
 import dataclasses
@@ -13,28 +13,28 @@ ENDS = ".?!"
 
 @dataclasses.dataclass(frozen=True)
 class Splitter:
-    """Token ids [tokens] to int32 [sentences, length], padded with 0.
+    """Splits token ids [tokens] into int32 [sentences, length], padded with 0.
 
-    A sentence ends with one of the tokens `ends`; EOS, the last of the ids, belongs to the last sentence. One of more
-    than `length` tokens goes on in the next place.
+    A sentence ends with one of the tokens `ends`; EOS, the last id, belongs to the last sentence. A sentence of more
+    than `length` tokens continues in the next position.
     """
 
     ends: tuple[int, ...]
     length: int
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
-        """The sentences of `ids`, which are at least EOS."""
-        row, column = self._places(ids)
+        """The sentences of `ids`, which must hold at least EOS."""
+        row, column = self._coordinates(ids)
         sentences = np.zeros((row[-1] + 1, self.length), np.int32)
         sentences[row, column] = ids
         return sentences
 
     def count(self, ids: np.ndarray) -> int:
-        """How many sentences `ids` are."""
-        return int(self._places(ids)[0][-1]) + 1
+        """The number of sentences of `ids`."""
+        return int(self._coordinates(ids)[0][-1]) + 1
 
-    def _places(self, ids):
-        """The sentence of each token, and its place there."""
+    def _coordinates(self, ids):
+        """The sentence of each token, and its position within it."""
         index = np.arange(len(ids))
         first = np.concatenate([[True], np.isin(ids[:-1], self.ends)])
         first[-1] &= len(ids) == 1

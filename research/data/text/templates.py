@@ -1,4 +1,4 @@
-"""From the fields of an example to the source and the target text of the model: the one place that decides the prompt.
+"""Turns the fields of an example into the source and target texts of the model, that is, its prompt.
 
 A template is a format string over the fields of the data set, such as "question: {question} context: {context}".
 """
@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-REFERENCES = "references"  # the field that our builders give the accepted texts in, the target first
+REFERENCES = "references"  # the field with the accepted texts in our builders, the target first
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
     """The texts of a data set.
 
-    source, target   format strings over its fields; what they name in an empty list is an empty text, so that the
-                     target of a question without answer is empty
-    references       the field with the accepted targets, a sequence of strings; "": the target alone
-    unlabelled       splits without targets, which are not used
+    Attributes:
+        source: A format string over the fields; an item of an empty list becomes an empty text.
+        target: Likewise; so the target of a question without answer is empty.
+        references: The field with the accepted targets, a sequence of strings; "": the target alone.
+        unlabelled: Splits without targets, which are not used.
     """
 
     source: str
@@ -30,11 +31,11 @@ class Template:
 
     @property
     def source_fields(self) -> tuple[str, ...]:
-        """The fields that `source` names, in its order."""
+        """The fields in `source`, in their order."""
         return _fields(self.source, "source")
 
     def check(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Raises ValueError for a template that is no format string or names a field that the data set has not."""
+        """Raises ValueError for an invalid format string, or one with a field that the data set lacks."""
         for key in ("source", "target"):
             template = getattr(self, key)
             named = _fields(template, key)
@@ -44,7 +45,7 @@ class Template:
                 raise ValueError(f"config.data.{key}={template!r} {what}; {name!r} has {', '.join(fields)}")
 
     def fits(self, fields: Mapping[str, Any]) -> bool:
-        """Whether the data set has every field that is named."""
+        """Whether the data set has all fields of the template."""
         return all(name in fields for key in ("source", "target") for name in _fields(getattr(self, key), key))
 
     def texts(self, fields: Mapping[str, Any]) -> tuple[str, str]:
@@ -55,7 +56,7 @@ class Template:
         return _fill(self.source, fields, "source"), _fill(self.target, fields, "target")
 
     def accepted(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
-        """The texts that count as right for an example, the target first."""
+        """The accepted answers of an example, the target first."""
         value = fields
         for key in filter(None, self.references.split("/")):
             value = value.get(key, ())
@@ -81,7 +82,7 @@ DEFAULTS = {
 
 
 def choose(name: str, source: str = "", target: str = "") -> Template:
-    """The template of the data set `name` (without configuration and version too), with what is not "" replaced."""
+    """The template of the data set `name` (configuration and version are optional); `source`, `target` override it."""
     plain = name.split(":")[0]
     default = DEFAULTS.get(plain) or DEFAULTS.get(plain.split("/")[0]) or Template("{source}", "{target}", REFERENCES)
     return dataclasses.replace(default, source=source or default.source, target=target or default.target)
@@ -91,7 +92,7 @@ class _Formatter(string.Formatter):
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
         try:
             return super().get_field(field_name, args, kwargs)
-        except IndexError:  # such as answers[text][0] of a question that has none
+        except IndexError:  # such as answers[text][0] of a question without answer
             return "", field_name
 
 
@@ -114,7 +115,7 @@ def _fields(template: str, key: str) -> tuple[str, ...]:
 
 
 def plain(value: Any, feature: Any) -> Any:
-    """A value as TFDS reads it, as Python's own: strings for bytes, a class's name for its number."""
+    """Converts a TFDS value to plain Python: strings for bytes, names for class numbers."""
     if isinstance(value, Mapping):
         inner = getattr(feature, "feature", feature)  # a sequence of dicts is read as a dict of sequences
         return {key: plain(item, inner[key]) for key, item in value.items()}

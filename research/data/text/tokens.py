@@ -1,8 +1,8 @@
 """The texts of a prepared data set as token ids on disk, made once per template and vocabulary.
 
-They lie in a folder beside the records: the vocabulary, and per split and side one file of ids, the examples one after
-the other, and one of the positions where they end. So lengths are known without reading an example, and any example
-is found at once. Every source and every target ends in EOS, as T5's do.
+A folder beside the records holds the vocabulary and, per split and side, one file of concatenated ids and one of the
+offsets where examples end. Lengths are thus known without reading an example, and access is random. Every source and
+target ends in EOS, as in T5.
 """
 
 import dataclasses
@@ -29,39 +29,43 @@ from research.spec import Role, checks, field
 
 SIDES = ("source", "target")
 CHUNK = 4096  # examples that are tokenised at a time
-TRAINING_BYTES = 100_000_000  # of the training split, evenly spread over it, teach the vocabulary
-LAYOUT = "3"  # part of the folder's name, changed whenever the files would be others
+TRAINING_BYTES = 100_000_000  # evenly spaced texts of train, on which the vocabulary is trained
+LAYOUT = "3"  # the version of the file format, part of the folder's name
 
 
 MOST_TOKENS = 10_000_000
 
 
 class TokensSpec(DataSpec):
-    """What data sets whose targets are tokens have in common."""
+    """The fields that the specs of data sets with token targets share."""
 
     vocabulary: str = field(default="", doc="a sentencepiece .model file; empty: one is trained")
     vocab_type: str = field(
-        default="unigram", check=checks.one_of(*vocabulary_lib.TYPES), doc="of a vocabulary that is trained"
+        default="unigram", check=checks.one_of(*vocabulary_lib.TYPES), doc="algorithm of a trained vocabulary"
     )
     target_length: int = field(
-        default=128, check=checks.at_least(2) & checks.at_most(MOST_TOKENS), doc="tokens of a row, EOS included"
+        default=128, check=checks.at_least(2) & checks.at_most(MOST_TOKENS), doc="target tokens of a row, with EOS"
     )
     eval_buckets: int = field(
         default=3, role=Role.RUNTIME, check=checks.at_least(1) & checks.at_most(100),
-        doc="shapes of evaluation batches, from the lengths of a row down by halves",
+        doc="length buckets of evaluation batches: the lengths of a row, their halves, ...",
     )  # fmt: skip
 
 
-# What a vocabulary may hold: its size, and the share of the characters that get a token of their own.
+# The limits of the size of a vocabulary, and of the share of characters with a token of their own.
 VOCAB_SIZE = checks.at_least(5) & checks.at_most(MOST_TOKENS)
 VOCAB_COVERAGE = checks.between(0.9, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """As sources.Prepared, for texts: `prepare` makes tokens of what is not yet tokenised.
+    """As sources.Prepared, for texts: `prepare` also tokenises them.
 
-    vocabulary_file   a sentencepiece model; "": one is trained with `settings` on the training split
+    Attributes:
+        raw: The prepared texts.
+        template: Their sources and targets.
+        settings: Of a vocabulary that is trained on the training split.
+        vocabulary_file: A sentencepiece model to use instead; "": none.
     """
 
     raw: sources.Prepared
@@ -71,7 +75,7 @@ class Tokens:
 
     @property
     def name(self) -> str:
-        """As in the config."""
+        """The name, as in the config."""
         return self.raw.name
 
     @property
@@ -87,24 +91,24 @@ class Tokens:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over the texts (see sources.Prepared) and the template; and the vocabulary's digest."""
-        said = f"{self.raw.fingerprint} {self.template.source!r} {self.template.target!r}"
-        return f"{hashlib.sha256(said.encode()).hexdigest()[:16]} vocabulary {self.vocabulary.digest}"
+        content = f"{self.raw.fingerprint} {self.template.source!r} {self.template.target!r}"
+        return f"{hashlib.sha256(content.encode()).hexdigest()[:16]} vocabulary {self.vocabulary.digest}"
 
     @cached_property
     def vocabulary(self) -> vocabulary_lib.Vocabulary:
-        """The file's, or the trained one; the latter needs no data until its tokens are asked for."""
+        """The given or the trained vocabulary; the latter is read at its first use."""
         if self.vocabulary_file:
             settings = self.settings
             return vocabulary_lib.Vocabulary.of_file(self.vocabulary_file, settings.size, settings.special_tokens)
         return vocabulary_lib.Vocabulary(lambda: self.folder / "vocabulary.model", self.settings.size)
 
     def prepare(self) -> None:
-        """Prepares the texts, see prepare.ensure, and makes the vocabulary and the tokens unless that is done.
+        """Prepares the texts, see prepare.ensure, trains the vocabulary and tokenises, unless that is done.
 
-        Raises ValueError where the data set is not prepared, and for an example that the template cannot use.
+        Raises ValueError if the data set is not prepared, and for an example that does not fit the template.
         """
         prepare.ensure(self.raw)
-        folder = self._place
+        folder = self._folder_path
         if not folder.is_dir():
             with prepare.locked(folder.parent):
                 if not folder.is_dir():  # by another process, meanwhile
@@ -112,16 +116,16 @@ class Tokens:
 
     @cached_property
     def folder(self) -> Path:
-        """The folder of the ids, complete. Raises ValueError where there is none, see `prepare`."""
-        folder = self._place
+        """The folder of the token ids. Raises ValueError if it does not exist, see `prepare`."""
+        folder = self._folder_path
         if not folder.is_dir():
-            raise ValueError(f"the tokens of {self.name!r} are not made; train, or run: {self.raw.prepare_command}")
+            raise ValueError(f"{self.name!r} is not tokenised; train, or run: {self.raw.prepare_command}")
         integrity.verify(folder, self.raw.prepare_command, needed=True)
         return folder
 
     @cached_property
     def _content(self) -> dict[str, Any]:
-        """What the ids depend on."""
+        """Everything that the token ids depend on."""
         return {
             "layout": LAYOUT,
             "texts": self.raw.fingerprint,
@@ -130,8 +134,8 @@ class Tokens:
         }
 
     @cached_property
-    def _place(self) -> Path:
-        """The folder of the ids, made or not."""
+    def _folder_path(self) -> Path:
+        """The path of the folder of the token ids, which may not exist."""
         digest = hashlib.sha256(json.dumps(self._content, sort_keys=True).encode()).hexdigest()[:8]
         kind = "given" if self.vocabulary_file else f"{self.settings.type}-{self.settings.size}"
         return self.raw.folder / "tokens" / f"{kind}-{digest}"
@@ -143,7 +147,7 @@ class Tokens:
         return {key: templates.plain(value, features[key]) for key, value in example.items()}
 
     def lengths(self, split: str, splitter: Splitter | None = None) -> np.ndarray:
-        """Tokens of each example with EOS, int64 [examples, 2]: source (with `splitter` its sentences) and target."""
+        """The numbers of tokens, with EOS, int64 [examples, 2]: source (with `splitter`, sentences) and target."""
         ends = [np.load(self.folder / f"{split}.{side}.ends.npy") for side in SIDES]
         lengths = np.stack([np.diff(end, prepend=0) for end in ends], axis=1)
         if splitter:
@@ -154,7 +158,7 @@ class Tokens:
     def examples(
         self, split: str, limits: tuple[int, int], keep_end: bool, splitter: Splitter | None = None
     ) -> "Examples":
-        """The token arrays of a split, cut to `limits` with EOS kept; of sources the end stays if `keep_end`."""
+        """The token arrays of a split, truncated to `limits` with EOS kept; `keep_end` keeps the end of sources."""
         return Examples(self.folder, split, limits, keep_end, splitter)
 
     @cached_property
@@ -162,7 +166,7 @@ class Tokens:
         return {split: self.raw.source(split) for split in sources.SPLITS}
 
     def _texts(self, split: str, step: int = 1, doing: str = "") -> Iterator[tuple[str, str]]:
-        """Source and target of every `step`th example. Raises ValueError for a source that is empty."""
+        """Source and target of every `step`th example. Raises ValueError for an empty source."""
         indices = range(0, self.counts[split], step)
         for index in progress.over(indices, f"{self.name} {split}{doing}", "examples"):
             source, target = self.template.texts(self.fields(split, index))
@@ -182,10 +186,10 @@ class Tokens:
             shutil.copyfile(Path(self.vocabulary_file).expanduser(), model)
         else:
             model.write_bytes(vocabulary_lib.train(self._training_texts(), self.settings))
-        words = vocabulary_lib.Vocabulary(lambda: model, self.settings.size)
+        vocabulary = vocabulary_lib.Vocabulary(lambda: model, self.settings.size)
         for split in sources.SPLITS:
-            self._tokenise(split, words, unfinished)
-        about = {"vocabulary_digest": words.digest, "vocabulary_tokens": words.pieces, "counts": self.counts}
+            self._tokenise(split, vocabulary, unfinished)
+        about = {"vocabulary_digest": vocabulary.digest, "vocabulary_tokens": vocabulary.pieces, "counts": self.counts}
         about |= self._content
         (unfinished / "about.json").write_text(json.dumps(about, indent=1, ensure_ascii=False))
         integrity.write(unfinished)
@@ -197,18 +201,18 @@ class Tokens:
             yield from texts
 
     def _text_bytes(self) -> int:
-        """How large the texts of the training split are, about."""
+        """The approximate size of the training texts."""
         return self.raw.size_bytes("train")
 
-    def _tokenise(self, split: str, words: vocabulary_lib.Vocabulary, folder: Path) -> None:
+    def _tokenise(self, split: str, vocabulary: vocabulary_lib.Vocabulary, folder: Path) -> None:
         files = [(folder / f"{split}.{side}.ids").open("wb") for side in SIDES]
         lengths: tuple[list, list] = ([], [])
         texts = self._texts(split, doing=" to tokens")
         for _ in range(0, self.counts[split], CHUNK):
             chunk = zip(*itertools.islice(texts, CHUNK), strict=True)
             for side, file, length in zip(chunk, files, lengths, strict=True):
-                for ids in words.encode_many(side):
-                    file.write(np.array([*ids, words.eos], _dtype(words.size)).tobytes())
+                for ids in vocabulary.encode_many(side):
+                    file.write(np.array([*ids, vocabulary.eos], _dtype(vocabulary.size)).tobytes())
                     length.append(len(ids) + 1)
         for side, file, length in zip(SIDES, files, lengths, strict=True):
             file.close()
@@ -216,7 +220,7 @@ class Tokens:
         self._report_empty(split, lengths[1])
 
     def _report_empty(self, split: str, lengths: Sequence[int]) -> None:
-        """Says how many targets are EOS alone, as where nothing answers a question. Raises ValueError if all are."""
+        """Reports the number of empty targets, as of unanswerable questions. Raises ValueError if all are empty."""
         empty = sum(length == 1 for length in lengths)
         if not empty:
             return
@@ -227,7 +231,7 @@ class Tokens:
 
 
 class Examples(Sequence[packing.Example]):
-    """`examples[i]`: source and target ids of example i. Every process maps the files for itself."""
+    """Source and target ids of each example, from memory-mapped files. Every process opens them for itself."""
 
     def __init__(
         self,
@@ -269,9 +273,9 @@ class Examples(Sequence[packing.Example]):
 
 
 def cut(ids: np.ndarray, limit: int, keep_end: bool = False) -> np.ndarray:
-    """`ids`, or sentences of them, with at most `limit` of them.
+    """Truncates token ids, or sentences of them, to `limit`.
 
-    The last one, which is or holds EOS, always stays; of the others the first or the last.
+    The last one, which is or holds EOS, is always kept; of the others, the first ones or, with `keep_end`, the last.
     """
     if len(ids) <= limit:
         return ids

@@ -1,8 +1,7 @@
-"""Sentencepiece vocabularies (Kudo and Richardson 2018): trained deterministically, or taken from a file.
+"""Sentencepiece vocabularies (Kudo and Richardson 2018): trained deterministically, or read from a file.
 
-Text is taken as it is (no NFKC: it would turn a Chinese comma into an English one) but for white space, see
-`normalise`, unless a setting folds case. With `byte_fallback`, decoding what was encoded gives the normalised text
-back, whatever it holds.
+Text is not normalised (NFKC would turn a Chinese comma into an English one) except for white space, see `normalise`,
+unless `fold_case` is set. With `byte_fallback`, decoding inverts encoding for any normalised text.
 """
 
 import dataclasses
@@ -19,11 +18,11 @@ import numpy as np
 from research.measure import progress
 
 TYPES = ("unigram", "bpe", "char")
-BOUNDARY = "\x1f"  # no token crosses it; white space to `normalise`, so that no text holds it
-# Training takes up to the square of the letters of a word, and of a line that repeats itself: minutes for a megabyte.
-# Words of more than LONGEST_WORD letters are cut there, lines of more than LONGEST_LINE at spaces, and of a word what
-# is beyond LONGEST_TAUGHT teaches nothing. They are tokenised all the same.
-LONGEST_WORD, LONGEST_TAUGHT, LONGEST_LINE = 1000, 20_000, 20_000
+BOUNDARY = "\x1f"  # no token crosses it; `normalise` removes it from texts, since it is white space
+# The time of training is quadratic in the letters of a word, and of a repetitive line: minutes for a megabyte. For
+# training, words are therefore split after LONGEST_WORD letters, lines of more than LONGEST_LINE at spaces, and letters
+# of a word beyond LONGEST_TRAINED are not used. Encoding has no such limits.
+LONGEST_WORD, LONGEST_TRAINED, LONGEST_LINE = 1000, 20_000, 20_000
 _SENTENCE = re.compile(rf"\S.{{0,{LONGEST_WORD - 1}}}(?!\S)")
 _LONG = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")  # BOUNDARY is a space to it
 _SPACES, _LINE_END = re.compile(r"[^\S\n]+"), re.compile(r"\s*\n\s*")
@@ -33,16 +32,16 @@ _CJK = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a vocabulary is trained with.
+    """The settings of a trained vocabulary.
 
-    size            tokens at most, the four special ones, line end, special and byte tokens included; a small text
-                    gives fewer
-    type            "unigram" (Kudo 2018), "bpe" (Sennrich et al. 2016) or "char"
-    coverage        the share of the text's characters that get a token of their own
-    byte_fallback   other characters become bytes (256 tokens) instead of `unk`
-    split_cjk       Chinese and Japanese characters are a token each
-    special_tokens  strings that are one token wherever they occur, such as "<question>"
-    fold_case       text is NFKC in lower case to the vocabulary, so that it decodes to that
+    Attributes:
+        size: The most tokens, with special tokens, line end and bytes; a small text gives fewer.
+        type: "unigram" (Kudo 2018), "bpe" (Sennrich et al. 2016) or "char".
+        coverage: The share of the text's characters that get a token of their own.
+        byte_fallback: Encode other characters as bytes (256 tokens) instead of `unk`.
+        split_cjk: Make each Chinese or Japanese character a token.
+        special_tokens: Strings that are always one token, such as "<question>".
+        fold_case: Normalise text by NFKC and lower-case it; it decodes to the normalised text.
     """
 
     size: int = 8000
@@ -62,33 +61,37 @@ class Settings:
             raise ValueError(f"config.data.vocab_coverage={self.coverage} must lie between 0.9 and 1")
 
     def described(self) -> dict[str, Any]:
-        """The settings by name, of which the name of what was prepared is made; the youngest only where it is set."""
+        """The settings by name, for the name of the prepared folder; `fold_case`, the newest, only if it is set."""
         fields = dataclasses.asdict(self)
         return fields if self.fold_case else {name: value for name, value in fields.items() if name != "fold_case"}
 
 
 class Vocabulary:
-    """`encode` and `decode` between text and token ids, both without BOS and EOS.
+    """Encodes and decodes between text and token ids, both without BOS and EOS.
 
-    size   the number of ids that a model provides for: at least `pieces`, the number of tokens
-    pad, eos, unk, bos   the special ids; `bos` is `pad` in a vocabulary that has none, such as T5's
+    Attributes:
+        size: The number of rows of a model's embedding, at least `pieces`, the number of tokens.
+        pad: The id of padding.
+        eos: The id of the end of a sequence.
+        unk: The id of unknown characters.
+        bos: The id of the start of a sequence; `pad` in a vocabulary without one, such as T5's.
     """
 
     pad, eos, unk = 0, 1, 2
 
     def __init__(self, path: Callable[[], Path], size: int, bos: int = 3):
-        """The vocabulary in the file `path()`, which is asked for when the file is needed and not before."""
+        """The vocabulary in the file `path()`, which is called at the first use of the file."""
         self._path, self.size, self.bos = path, size, bos
 
     @classmethod
     def of_file(cls, file: str, size: int, special_tokens: Sequence[str] = ()) -> "Vocabulary":
-        """The vocabulary in a sentencepiece .model file. Raises ValueError where it does not fit.
+        """The vocabulary in a sentencepiece .model file. Raises ValueError if it does not fit.
 
         It must have pad 0, eos 1 and unk 2, every token of `special_tokens`, and at most `size` tokens.
         """
         path = Path(file).expanduser()
         vocabulary = cls(lambda: path, size)
-        processor = vocabulary._processor  # which raises when there is no such file
+        processor = vocabulary._processor  # raises if there is no such file
         ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
         if ids != (cls.pad, cls.eos, cls.unk):
             raise ValueError(
@@ -104,7 +107,7 @@ class Vocabulary:
 
     @cached_property
     def serialized(self) -> bytes:
-        """The content of the file. Raises ValueError where it cannot be read."""
+        """The content of the file. Raises ValueError if it cannot be read."""
         path = self._path()
         try:
             return path.read_bytes()
@@ -127,11 +130,11 @@ class Vocabulary:
 
     @property
     def pieces(self) -> int:
-        """How many tokens there are."""
+        """The number of tokens."""
         return self._processor.vocab_size()
 
     def id_of(self, token: str) -> int:
-        """The id of one token, such as a special one. Raises ValueError for one that is not in the vocabulary."""
+        """The id of one token. Raises ValueError if it is not in the vocabulary."""
         index = self._processor.piece_to_id(token)
         if index == self.unk and token != self._processor.id_to_piece(self.unk):
             raise ValueError(f"unknown special token {token!r}: it is not in the vocabulary {str(self._path())!r}")
@@ -147,11 +150,11 @@ class Vocabulary:
         return self._processor.encode(normalise(text))
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of every text; on all cores."""
+        """The ids of all texts, on all cores."""
         return self._processor.encode([normalise(text) for text in texts], num_threads=-1)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Detokenised text: up to the first EOS, without special ids and without ids that stand for nothing."""
+        """The text up to the first EOS, without special ids and ids beyond the vocabulary."""
         kept = []
         for index in np.asarray(ids).tolist():
             if index == self.eos:
@@ -162,14 +165,14 @@ class Vocabulary:
 
 
 def normalise(text: str) -> str:
-    """`text` with each run of white space a space, or a line end where it holds one, and none at the ends."""
+    """`text` with each run of white space replaced by a space, or by a line end if it holds one, and stripped."""
     return _LINE_END.sub("\n", _SPACES.sub(" ", text)).strip()
 
 
 def train(texts: Iterable[str], settings: Settings) -> bytes:
     """A sentencepiece model of `texts`, the same bytes for the same texts in the same order.
 
-    Raises ValueError where `settings.size` is too small for the characters of the texts.
+    Raises ValueError if `settings.size` is too small for the characters of the texts.
     """
     import sentencepiece
 
@@ -190,10 +193,10 @@ def train(texts: Iterable[str], settings: Settings) -> bytes:
             eos_id=Vocabulary.eos,
             unk_id=Vocabulary.unk,
             bos_id=3,
-            unk_surface="\u2047",  # the default has spaces around it, which Chinese has not
+            unk_surface="\u2047",  # the default adds spaces, which Chinese text lacks
             normalization_rule_name="nfkc_cf" if settings.fold_case else "identity",
             pretokenization_delimiter=BOUNDARY if bounded else "",
-            max_sentence_length=2**30,  # bytes; longer ones would be left out in silence
+            max_sentence_length=2**30,  # bytes; longer ones would be skipped without a warning
             input_sentence_size=0,  # all of them, in their order
             shuffle_input_sentence=False,
             num_threads=1,
@@ -216,15 +219,15 @@ def _sentences(texts: Iterable[str], bounded: bool) -> Iterator[str]:
         for line in normalise(text).split("\n"):
             line = _CJK.sub(rf"{BOUNDARY}\1{BOUNDARY}", line) if bounded else line
             if _LONG.search(line):
-                left_out += sum(max(0, len(word[0]) - LONGEST_TAUGHT) for word in _LONG.finditer(line))
+                left_out += sum(max(0, len(word[0]) - LONGEST_TRAINED) for word in _LONG.finditer(line))
                 line = _LONG.sub(_in_parts, line)
             yield from _SENTENCE.findall(line) if len(line) > LONGEST_LINE else (line,)
     if left_out:
-        what = f"{left_out:,} characters of words of more than {LONGEST_TAUGHT:,}"
+        what = f"{left_out:,} characters of words of more than {LONGEST_TRAINED:,}"
         progress.say(f"the vocabulary is trained without {what}")
 
 
 def _in_parts(word: re.Match) -> str:
-    """The first LONGEST_TAUGHT letters of a long word, in words that training can bear."""
-    kept = word[0][:LONGEST_TAUGHT]
+    """The first LONGEST_TRAINED letters of a long word, split into words of at most LONGEST_WORD."""
+    kept = word[0][:LONGEST_TRAINED]
     return " ".join(kept[start : start + LONGEST_WORD] for start in range(0, len(kept), LONGEST_WORD))

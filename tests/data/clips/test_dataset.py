@@ -44,8 +44,8 @@ def test_frames_are_spread_evenly_over_a_video(tmp_path, suffix):
     np.testing.assert_allclose(levels(video_files.read(path, 62, 99).frames)[::61], [40, 190], atol=4)
 
 
-def test_a_long_video_is_thinned_out_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(video_files, "_WAITING", 8)
+def test_a_long_video_is_subsampled_while_decoding(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_files, "_MAX_KEPT", 8)
     frames = video_files.read(write_video(tmp_path / "clip.mp4", 40), 5, 16).frames
     assert np.diff(levels(frames)).min() > 30 and levels(frames)[-1] > 200
 
@@ -106,7 +106,7 @@ def test_orders_of_evaluation(digits):
     read = lambda order: next(
         clips.load(ClipSpec(name="moving_digits/sense", dir=digits), order).eval_batches("test", 8)
     )
-    plain, reversed_, shuffled = (read(order)["image"] for order in ("as they are", "reversed", "shuffled"))
+    plain, reversed_, shuffled = (read(order)["image"] for order in ("original", "reversed", "shuffled"))
     np.testing.assert_array_equal(plain[:, ::-1], reversed_)
     assert any((plain[row] != shuffled[row]).any() for row in range(8))
     for one, other in zip(plain, shuffled, strict=True):
@@ -127,9 +127,9 @@ def test_all_frames_of_a_clip_are_changed_alike():
 
 
 def test_training_sees_every_frame_of_its_stretch():
-    assert clips.spread(16, 16).tolist() == list(range(16))
-    assert clips.spread(16, 4).tolist() == [2, 6, 10, 14]
-    drawn = {tuple(clips.spread(16, 4, phase)) for phase in np.linspace(0, 0.999, 100)}
+    assert clips.sample_frames(16, 16).tolist() == list(range(16))
+    assert clips.sample_frames(16, 4).tolist() == [2, 6, 10, 14]
+    drawn = {tuple(clips.sample_frames(16, 4, phase)) for phase in np.linspace(0, 0.999, 100)}
     assert drawn == {tuple(range(first, 16, 4)) for first in range(4)}
 
 

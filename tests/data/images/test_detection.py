@@ -168,10 +168,10 @@ def test_a_coco_folder_is_a_data_set(tmp_path, load):
 
 
 BAD_ENTRIES = {
-    "no XML": ("<annotation><obj", r"Annotations/3.xml is no XML"),
+    "no XML": ("<annotation><obj", r"Annotations/3.xml is not readable XML"),
     "another encoding": (
         "<?xml version='1.0' encoding='gb2312'?><a/>",
-        r"Annotations/3.xml is no XML that can be read",
+        r"Annotations/3.xml is not readable XML",
     ),
     "no numbers": (voc([("cat", 1, 2, 3, "x", 0)]), r"Annotations/3.xml: object 1 has no bndbox of four numbers"),
     "no name": (voc([("cat", 1, 2, 3, 4, 0), ("", 1, 2, 3, 4, 0)]), r"Annotations/3.xml: object 2 has no name"),

@@ -161,7 +161,7 @@ def test_lfw_beside_a_folder_to_train_on(tmp_path):
     assert data.num_classes == 2 and data.counts["test"] == 9
     assert data.pairs("test")[1] == pairs.ImagePair("y/y_0001.jpg", "z/z_0002.jpg", 0, 0)
     (root / "pairs.txt").write_text("2 1\nx 1 3\ny 1 a 2\nx 1 2\ny 1 z 1\n")
-    with pytest.raises(ValueError, match=r"'a' is in a pair and in train; verification is of people unseen"):
+    with pytest.raises(ValueError, match=r"'a' is in a pair and in train; pairs must be of unseen people"):
         load_folder(root, tmp_path)
 
 

@@ -227,12 +227,12 @@ def test_local_contrast_works_on_each_channel_and_finds_none_in_one_colour(sampl
 
 def test_light_changes_gain_and_spread_within_the_limits(sample, rng):
     pixels = np.asarray(sample, float)
-    seen = [np.asarray(transforms.random_light(sample, 0.2, 0.0, rng), float) for _ in range(50)]
+    seen = [np.asarray(transforms.jitter_brightness(sample, 0.2, 0.0, rng), float) for _ in range(50)]
     gains = [(each.sum() / pixels.sum()) for each in seen if each.max() < 255]
     assert 0.79 < min(gains) < 0.9 and max(gains) < 1.21
     inner = np.abs(pixels - pixels.mean()) < 40  # where nothing is clipped
     spreads = [
-        (np.asarray(transforms.random_light(sample, 0.0, 0.3, rng), float) - pixels.mean())[inner].std()
+        (np.asarray(transforms.jitter_brightness(sample, 0.0, 0.3, rng), float) - pixels.mean())[inner].std()
         for _ in range(50)
     ]
     spreads = np.array(spreads) / pixels[inner].std()

@@ -206,7 +206,7 @@ def bad_files():
         "silent": encoded(np.zeros(100)),
         "silent: all its samples": encoded(np.array([[0.5, -0.5]] * 9), subtype="FLOAT"),
         "has the rate 7 Hz": bytes(rate),
-        "no finite numbers": encoded(nan, subtype="FLOAT"),
+        "not finite": encoded(nan, subtype="FLOAT"),
         "cannot be decoded": b"this is no sound at all",
         "(is truncated|cannot be decoded)": flac[: len(flac) // 2],
     }

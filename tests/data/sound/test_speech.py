@@ -34,7 +34,7 @@ def load(place):
 def test_a_batch_has_the_arrays_that_are_promised(load):
     data = load()
     assert data.counts == {"train": 400, "validation": 40, "test": 40}
-    assert (data.frames, *speech.places(data.spec, SHORTENING)) == (120, 30, 30)
+    assert (data.frames, *speech.encoder_lengths(data.spec, SHORTENING)) == (120, 30, 30)
     batch = next(data.train_batches(0, 4))
     kinds = {name: (array.dtype.name, array.shape) for name, array in batch.items()}
     sides = {f"target{end}": ("int32", (4, 8)) for end in ("", "_segments", "_positions")}
@@ -148,7 +148,7 @@ def test_sounds_that_are_too_long_are_refused_or_left_out(load, capsys):
 def test_training_rows_may_be_shorter_than_what_is_evaluated(load):
     data = load(max_seconds=1.2, train_seconds=0.4, long_sounds="split")
     assert data.counts["train"] == 400 and data.frames == 120
-    assert data.train_transform.frames == 40 and speech.places(data.spec, SHORTENING) == (10, 30)
+    assert data.train_transform.frames == 40 and speech.encoder_lengths(data.spec, SHORTENING) == (10, 30)
     short = (data.prepared.seconds("train") <= 0.4).sum()
     assert 0 < short < 400 and len(data.source("train")) == short
     assert next(data.train_batches(0, 2))["source"].shape == (2, 40, 20)

@@ -113,7 +113,7 @@ def test_aeslc_references_begin_with_the_subject(tmp_path):
     reference = text.load(text.TextSpec(name="aeslc_jsonl", dir=str(tmp_path))).reference("test", 0)
     assert reference["references"] == ("No", "A no", "not")
     for line, message in (
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[1]", "is a JSON list"),
         ('{"id": "1", "body": "x"}', "has no subject"),
     ):

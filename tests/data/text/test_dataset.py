@@ -207,7 +207,8 @@ def test_too_long_is_refused_or_cut_and_said(load, capsys):
         data = load(source_length=12, truncate=True, truncate_source=side, pack=False)
         assert data.counts["train"] == 150
         assert re.search(
-            r"\d+ of 30 test examples are longer than source_length=12 tokens and are cut", capsys.readouterr().err
+            r"\d+ of 30 test examples are longer than source_length=12 tokens and are truncated",
+            capsys.readouterr().err,
         )
         whole = load(pack=False)
         for index in range(150):

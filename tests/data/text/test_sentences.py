@@ -81,7 +81,7 @@ def test_a_place_of_a_source_is_a_sentence_packed_or_not(load):
 def test_of_a_long_story_the_last_sentences_stay(load, capsys):
     data = load(source_length=2, truncate=True, truncate_source="start")
     (batch,) = data.eval_batches("test", 2)
-    assert "1 of 2 test examples are longer than source_length=2 sentences and are cut" in capsys.readouterr().err
+    assert "1 of 2 test examples are longer than source_length=2 sentences and are truncated" in capsys.readouterr().err
     assert sentences_of(data, batch) == [["A cat sat.", "Who sat?"], ["Yes.", "Who slept?"]]
     with pytest.raises(ValueError, match="longer than source_length=2 sentences, the longest has 4"):
         _ = load(source_length=2).counts

@@ -1,7 +1,7 @@
 """A user's own folder of videos, `PATH/class/clip.mp4` or `PATH/{train,validation,test}/class/clip.mp4`.
 
-Formats are those of FFmpeg; what is left out is counted, see class_folders.py. FRAMES frames of each are kept, evenly
-spaced over it.
+Formats are those of FFmpeg; files that are left out are counted, see class_folders.py. FRAMES evenly spaced frames of
+each video are stored.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ class ClipFolder(ClipBuilder, skip_registration=True):
 
     @classmethod
     def of(cls, path: str, data_dir: Path) -> "ClipFolder":
-        """The builder of the folder `path`. Raises ValueError where there are no videos in class folders."""
+        """The builder of the folder `path`. Raises ValueError if there are no videos in class folders."""
         root = Path(path).expanduser().resolve()
         found = class_folders.find(root, video_files.SUFFIXES, "videos", "class/clip.mp4")
         class_folders.check_classes(root, found, "videos")
@@ -60,7 +60,7 @@ def read_videos(root: Path, paths: Sequence[Path]) -> Iterator[Clip | Undecodabl
 
 
 def holds_videos(path: str) -> bool:
-    """Whether there are videos, but for hidden ones, in the class folders of the folder `path`."""
+    """Whether the class folders in `path` hold videos that are not hidden."""
     root = Path(path).expanduser()
     files = (file.relative_to(root) for pattern in ("*/*", "*/*/*") for file in root.glob(pattern))
     shown = (file for file in files if not class_folders.is_hidden(file))

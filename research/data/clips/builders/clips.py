@@ -1,4 +1,4 @@
-"""What our builders of labelled clips share: a clip is a sequence of images, kept as bytes and checked once."""
+"""Base class of the builders of labelled clips: a clip is a sequence of encoded images, checked once."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,25 +12,25 @@ from research.measure import progress
 
 
 class Clip(NamedTuple):
-    """A clip as encoded images in their order. The stored order hashes `name`, which names it to a person, too."""
+    """A clip as encoded images in order. TFDS orders clips by the hash of `name`, which also stands in messages."""
 
     name: str
     frames: Sequence[bytes]
     label: str
-    warning: str = ""  # what is wrong with it, though it is used
+    warning: str = ""  # about a clip that is damaged but used
 
 
 class ClipBuilder(OwnBuilder, skip_registration=True):
-    """A TFDS builder of `frames`, a `label` and the `clip` that they are, prepared without TensorFlow.
+    """A TFDS builder of `frames`, a `label` and the name `clip`, prepared without TensorFlow.
 
-    `archives`, `skip_undecodable` and `skipped` are as in ImageBuilder; `warnings` name
-    clips that are used though they are damaged.
+    `archives`, `skip_undecodable` and `skipped` are as in ImageBuilder; `warnings` name clips that are damaged but
+    used.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     archives: Sequence[str] = ()
     skip_undecodable = False
-    summary: Callable[[], str]  # of folders, for a person, and what they hold that is left out, by reason
+    summary: Callable[[], str]  # of folders, for the user; and the files left out, by reason
     left_out: Mapping[str, Sequence[Path]]
 
     def __init__(self, **kwargs):
@@ -39,7 +39,7 @@ class ClipBuilder(OwnBuilder, skip_registration=True):
         super().__init__(**kwargs)
 
     def clip_info(self, frames: int, shape: tuple, class_names: Sequence[str]) -> tfds.core.DatasetInfo:
-        """The TFDS metadata of clips of so many `frames` of `shape` [height, width, channels] (None: it varies)."""
+        """The TFDS metadata of clips of `frames` frames of `shape` [height, width, channels] (None: varies)."""
         features = {
             "frames": tfds.features.Sequence(tfds.features.Image(shape=shape), length=frames),
             "label": tfds.features.ClassLabel(names=class_names),
@@ -63,7 +63,7 @@ class ClipBuilder(OwnBuilder, skip_registration=True):
             yield clip.name, {"frames": list(clip.frames), "label": clip.label, "clip": clip.name}
 
     def _problem(self, clip: Clip) -> str:
-        """What is wrong with a clip; empty for nothing."""
+        """The problem of a clip; empty if there is none."""
         wanted = self.info.features["frames"].shape[0]
         if len(clip.frames) != wanted:
             return f"has {len(clip.frames)} frames, not {wanted}"

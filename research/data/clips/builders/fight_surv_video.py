@@ -72,7 +72,7 @@ def read_table(file: Path) -> list[dict[str, str]]:
 
 
 def deal(rows: Sequence[Mapping[str, str]], parts: int) -> dict[str, int]:
-    """Source group -> part: whole groups, the largest first, each to the part that has least of its classes."""
+    """Assigns source groups to parts, the largest first, each to the part with the fewest clips of its classes."""
     groups = collections.defaultdict(collections.Counter)
     for row in rows:
         groups[row["source_group"]][row["class"]] += 1

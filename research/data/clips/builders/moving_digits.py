@@ -1,6 +1,6 @@
-"""Digits that move, made here of the scans that ship inside scikit-learn (see digits.py): a set that needs no download.
+"""Moving digits, generated from the scans that ship with scikit-learn (see digits.py), without a download.
 
-A digit crosses a torus, so that where it is says nothing: in each frame alone, all places are equally likely.
+A digit moves on a torus, so its position carries no information: in a single frame, all positions are equally likely.
 """
 
 import io
@@ -21,10 +21,10 @@ SEED = 0
 
 
 class MovingDigits(ClipBuilder, skip_registration=True):
-    """Splits of 2,000 / 200 / 400 clips of a digit that moves straight on; no digit of one is in another.
+    """Splits of 2,000 / 200 / 400 clips of a digit that moves in a straight line; splits share no scans.
 
     moving_digits/motion   four directions at two speeds: left_slow, left_fast, ...
-    moving_digits/sense    left or right, at any of the speeds: a clip and the same one played backwards
+    moving_digits/sense    left or right, at either speed: a clip and its reversal
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.

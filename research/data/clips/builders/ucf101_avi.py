@@ -15,7 +15,7 @@ from research.data.clips.builders.clip_folder import FRAMES, read_videos
 from research.data.clips.builders.clips import ClipBuilder
 
 VIDEOS, LISTS = "UCF-101", "ucfTrainTestlist"
-HELD_OUT = 2  # groups of each training list
+HELD_OUT = 2  # groups of each training list, for validation
 # The catalogue's, whose builder needs TensorFlow and FFmpeg's program.
 CLASSES = tuple((Path(tfds.__file__).parent / "video/ucf101_labels.txt").read_text("utf-8").split())
 
@@ -23,7 +23,7 @@ CLASSES = tuple((Path(tfds.__file__).parent / "video/ucf101_labels.txt").read_te
 class Ucf101Avi(ClipBuilder, skip_registration=True):
     """UCF101 by one of its three official pairs of lists: ucf101_avi/split1 to split3.
 
-    Validation is what train has of its two last groups, since clips of one group show the same scene.
+    Validation is the two last groups of each training list, since clips of one group show the same scene.
     """
 
     VERSION = tfds.core.Version("1.1.0")  # 1.0.0 chose frames by their numbers
@@ -49,7 +49,7 @@ class Ucf101Avi(ClipBuilder, skip_registration=True):
 
 
 def read_list(file: Path) -> list[Path]:
-    """`class/clip.avi` of each line. Raises ValueError, with the line, for what is no clip of a known class."""
+    """`class/clip.avi` of each line. Raises ValueError, with the line, for anything else."""
     paths = []
     for line, text in enumerate(text_files.text(file).splitlines(), start=1):
         if text.strip():
@@ -64,7 +64,7 @@ _GROUP = re.compile(r"_g(\d+)_c\d+\.avi$")
 
 
 def group(path: Path) -> int:
-    """The source video that a clip is cut from, by its name."""
+    """The number of the source video of a clip, from its name."""
     found = _GROUP.search(path.name)
     assert found is not None, path
     return int(found[1])

@@ -1,14 +1,14 @@
-"""A user's own folder of images and boxes, as Pascal VOC or COCO lay them out.
+"""A user's own folder of images and boxes, in the layout of Pascal VOC or COCO.
 
-VOC    PATH/{JPEGImages,images}/NAME.*, PATH/{Annotations,annotations}/NAME.xml, and if there are any,
+VOC    PATH/{JPEGImages,images}/NAME.*, PATH/{Annotations,annotations}/NAME.xml, and optionally
        PATH/ImageSets/Main/{train,val,trainval,test}.txt with a NAME on each line; or images and .xml in
        PATH/{train,val,test} or in PATH itself
 COCO   PATH/annotations/*.json, one with train, one with val or test as a word of its name, and their images in PATH, in
        PATH/images or in folders of these named like the split (train2017); or a .json beside the images or the folder
        of images, in PATH/{train,val,test} or in PATH itself (the result.json of Label Studio)
 
-Classes are those that occur, in the order of their names, for COCO in that of their ids. Splits that are missing are
-held out of train. Files that a name leads to lie below PATH.
+The classes are those that occur, sorted by name, for COCO by id. Missing splits are held out of train. File names must
+not lead out of PATH.
 """
 
 import os
@@ -27,16 +27,16 @@ from research.data.images.builders.boxes import BoxBuilder, Boxed, Object
 from research.data.images.views import Size
 
 ANNOTATIONS, IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
-UNUSED = "images that nothing annotates or lists"
+UNUSED = "images without annotation or not listed"
 
 
 class Annotated(NamedTuple):
-    """An image, its objects, and the file that says so."""
+    """An image, its objects, and the annotation file."""
 
     image: Path
     objects: Sequence[Object]
     annotation: Path
-    size: Size | None  # as the file says, where it does
+    size: Size | None  # as annotated; None where it is not
 
 
 Found = dict[str, list[Annotated]]
@@ -65,14 +65,14 @@ class BoxFolder(BoxBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager):
         if unused := _unused(self._root, self._splits):
-            self.left_out = {UNUSED: unused}  # which the summary of `prepare` counts
+            self.left_out = {UNUSED: unused}  # for the summary of `prepare`
         return {split: self._generate_examples(split, read(self._root, each)) for split, each in self._splits.items()}
 
 
 def holds_boxes(path: str) -> bool:
     """Whether the folder `path` looks like one of images and boxes."""
     root = Path(path).expanduser()
-    return bool(_voc_folder(root) or _coco_files(root)) or any(map(_xml_files, _voc_places(root).values()))
+    return bool(_voc_folder(root) or _coco_files(root)) or any(map(_xml_files, _voc_folders(root).values()))
 
 
 def find(root: Path) -> tuple[Found, list[str]]:
@@ -111,19 +111,19 @@ def read(root: Path, images: Sequence[Annotated]) -> Iterator[Boxed]:
 
 
 def _unused(root: Path, splits: Mapping[str, Sequence[Annotated]]) -> list[Path]:
-    """Images beside those that are used, or where some may be expected, that nothing annotates or lists."""
+    """Images in the folders of the data set that have no annotation or are not listed."""
     used = {each.image for images in splits.values() for each in images}
-    places = {image.parent for image in used} | {root / name for name in IMAGES}
-    found = {file for place in (*places, *folder.split_folders(root).values()) for file in _image_files(place)}
+    folders = {image.parent for image in used} | {root / name for name in IMAGES}
+    found = {file for each in (*folders, *folder.split_folders(root).values()) for file in _image_files(each)}
     return sorted(file.relative_to(root) for file in found - used)
 
 
-def _image_files(place: Path) -> list[Path]:
-    return folder.files(place, image_files.suffixes())
+def _image_files(path: Path) -> list[Path]:
+    return folder.files(path, image_files.suffixes())
 
 
 def _inside(root: Path, path: Path) -> Path | None:
-    """`path` without `..`; None where it leads out of `root`, whose files are all that names may lead to."""
+    """`path` without `..`; None if it leads out of `root`."""
     path = Path(os.path.normpath(path))
     return path if path.is_relative_to(root) else None
 
@@ -138,17 +138,17 @@ def _is_file(path: Path) -> bool:
 # ---- Pascal VOC
 
 
-def _xml_files(place: Path) -> list[Path]:
-    return folder.files(place, {".xml"})
+def _xml_files(path: Path) -> list[Path]:
+    return folder.files(path, {".xml"})
 
 
 def _voc_folder(root: Path) -> Path | None:
-    """The folder of annotations; None where there is none with XML in it."""
+    """The folder of annotations; None if none holds XML files."""
     return next((root / name for name in ANNOTATIONS if _xml_files(root / name)), None)
 
 
-def _voc_places(root: Path) -> dict[str, Path]:
-    """Split -> the folder in which XML files may lie beside images."""
+def _voc_folders(root: Path) -> dict[str, Path]:
+    """Split -> the folder that may hold XML files beside images."""
     return folder.split_folders(root) or {"train": root}
 
 
@@ -160,27 +160,27 @@ def _find_voc(root: Path) -> tuple[Found, list[str]]:
 def _voc_splits(root: Path) -> Found:
     annotations = _voc_folder(root)
     if annotations is None:
-        return {split: _all_annotated(_xml_files(place), place) for split, place in _voc_places(root).items()}
-    place = next((root / name for name in IMAGES if (root / name).is_dir()), None)
-    if place is None:
+        return {split: _all_annotated(_xml_files(each), each) for split, each in _voc_folders(root).items()}
+    images = next((root / name for name in IMAGES if (root / name).is_dir()), None)
+    if images is None:
         raise ValueError(f"{annotations} has no images beside it; expected {root}/JPEGImages or {root}/images")
     lists = _voc_lists(root / "ImageSets/Main")
     if not lists:
-        return {"train": _all_annotated(_xml_files(annotations), place)}
-    return {split: _all_annotated(_listed(root, annotations, file), place) for split, file in lists.items()}
+        return {"train": _all_annotated(_xml_files(annotations), images)}
+    return {split: _all_annotated(_listed(root, annotations, file), images) for split, file in lists.items()}
 
 
-def _voc_lists(place: Path) -> dict[str, Path]:
+def _voc_lists(path: Path) -> dict[str, Path]:
     """Split -> the list of its annotations."""
     lists = {}
-    for file in folder.files(place, {".txt"}):
+    for file in folder.files(path, {".txt"}):
         split = SPLIT_NAMES.get(file.stem.lower())
         if split in lists:
             raise ValueError(f"{lists[split]} and {file} are both lists of {split}; keep one of them")
         if split is not None:
             lists[split] = file
-    if not lists.keys() & {"train", "validation"} and (place / "trainval.txt").is_file():
-        lists["train"] = place / "trainval.txt"
+    if not lists.keys() & {"train", "validation"} and (path / "trainval.txt").is_file():
+        lists["train"] = path / "trainval.txt"
     return lists
 
 
@@ -196,10 +196,10 @@ def _listed(root: Path, annotations: Path, file: Path) -> list[Path]:
     return found
 
 
-def _all_annotated(files: Sequence[Path], place: Path) -> list[Annotated]:
-    """The images in the folder `place` that the XML `files` belong to."""
+def _all_annotated(files: Sequence[Path], images: Path) -> list[Annotated]:
+    """The images in the folder `images` that the XML `files` annotate."""
     by_stem = {}
-    for image in _image_files(place):
+    for image in _image_files(images):
         by_stem.setdefault(image.stem, []).append(image)
     return [_annotated(file, by_stem) for file in files]
 
@@ -208,7 +208,7 @@ def _annotated(file: Path, by_stem: Mapping[str, Sequence[Path]]) -> Annotated:
     content = voc.parse(file.read_bytes(), str(file))
     name = PurePosixPath(content.file_name.replace("\\", "/"))
     found = by_stem.get(file.stem) or by_stem.get(name.stem, ())
-    if len(found) > 1:  # which differ in their endings
+    if len(found) > 1:  # which differ in their suffixes
         found = [each for each in found if each.name == name.name] or found
     if not found:
         raise ValueError(f"{file} is an annotation without its image {content.file_name or file.stem}")
@@ -223,29 +223,27 @@ def _annotated(file: Path, by_stem: Mapping[str, Sequence[Path]]) -> Annotated:
 def _coco_files(root: Path) -> dict[str, Path]:
     """Split -> its file of annotations. Raises ValueError where a split has two."""
     apart = folder.files(root / "annotations", {".json"})
-    # COCO's own folder holds files of key points and captions beside these.
+    # COCO's own folder also holds files of key points and captions.
     apart = [each for each in apart if each.name.startswith("instances")] or apart
     named = [(_split_of(file), file) for file in (*apart, *_beside(root))]
-    named += [(split, file) for split, place in folder.split_folders(root).items() for file in _beside(place)]
+    named += [(split, file) for split, each in folder.split_folders(root).items() for file in _beside(each)]
     files = {}
     for split, file in named:
         if split in files:
             raise ValueError(
-                f"{files[split]} and {file} are both of {split}; keep one, or say train, val or test in their names"
+                f"{files[split]} and {file} are both of {split}; keep one, or name them after train, val or test"
             )
         files[split] = file
     return files
 
 
-def _beside(place: Path) -> list[Path]:
-    """The files of annotations among the .json files in a folder that may hold others."""
-    return [
-        file for file in folder.files(place, {".json"}) if "coco" in file.name.lower() or coco.looks_like_coco(file)
-    ]
+def _beside(path: Path) -> list[Path]:
+    """The annotation files among the .json files in a folder that may hold others."""
+    return [file for file in folder.files(path, {".json"}) if "coco" in file.name.lower() or coco.looks_like_coco(file)]
 
 
 def _split_of(file: Path) -> str:
-    """The split that is a word of the file's name: not of `latest`, but of `instances_test2017` and `myTest`."""
+    """The split that the file's name contains as a word: `instances_test2017` and `myTest`, but not `latest`."""
     words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", file.stem)}
     return next((split for name, split in SPLIT_NAMES.items() if name in words), "train")
 
@@ -255,32 +253,32 @@ def _find_coco(root: Path, files: Mapping[str, Path]) -> tuple[Found, list[str]]
     for split, file in files.items():
         content = coco.read(file)
         named |= {(isinstance(number, str), number, name) for number, name in content.categories.items()}
-        places = _coco_places(root, file, split)
+        folders = _coco_folders(root, file, split)
         found[split] = [
-            Annotated(_coco_image(each.file_name, places, root, file), each.objects, file, each.size)
+            Annotated(_coco_image(each.file_name, folders, root, file), each.objects, file, each.size)
             for each in content.images
         ]
     used = {each.name for images in found.values() for one in images for each in one.objects}
-    # Files may number the same classes in different ways, or one class twice.
+    # Files may number the same classes differently, or one class twice.
     return found, list(dict.fromkeys(name for *_, name in sorted(named) if name in used))
 
 
-def _coco_places(root: Path, file: Path, split: str) -> list[Path]:
-    """Where the images of a file of annotations may lie: those of `instances_train2017.json` in `train2017`."""
+def _coco_folders(root: Path, file: Path, split: str) -> list[Path]:
+    """The folders that may hold the images of an annotation file: `train2017` for `instances_train2017.json`."""
     part = file.stem.rpartition("_")[2]
-    apart = [folder.split_folders(place).get(split) for place in (root, root / "images")]
-    places = [file.parent, root / part, root / "images" / part, *filter(None, apart), root / "images", root]
-    return list(dict.fromkeys(places))
+    apart = [folder.split_folders(each).get(split) for each in (root, root / "images")]
+    folders = [file.parent, root / part, root / "images" / part, *filter(None, apart), root / "images", root]
+    return list(dict.fromkeys(folders))
 
 
-def _coco_image(name: str, places: Sequence[Path], root: Path, file: Path) -> Path:
+def _coco_image(name: str, folders: Sequence[Path], root: Path, file: Path) -> Path:
     inside = False
-    for place in places:
-        for spelled in dict.fromkeys((name, name.replace("\\", "/"))):  # as Windows writes it
-            path = _inside(root, place / spelled)
+    for each in folders:
+        for spelled in dict.fromkeys((name, name.replace("\\", "/"))):  # with the separators of Windows
+            path = _inside(root, each / spelled)
             inside = inside or path is not None
             if path is not None and _is_file(path):
                 return path
     if not inside:
         raise ValueError(f"{file} names {name[:200]}, which lies outside {root}; names must be relative to that folder")
-    raise ValueError(f"{file} names {name[:200]}, which is in none of {', '.join(map(str, places))}")
+    raise ValueError(f"{file} names {name[:200]}, which is in none of {', '.join(map(str, folders))}")

@@ -1,10 +1,9 @@
-"""What our builders of images with boxes share: bytes are kept as found, each image is checked once.
+"""Base class of the builders of images with boxes: the encoded bytes are stored, and each image is checked once.
 
-Boxes are left, top, right and bottom in px of the upright image: corners of VOC are taken as they are, those of COCO
-are (x, y, x + width, y + height). Where an image is stored turned (EXIF), the size that its annotation gives says
-whether boxes are of the image as it is shown or as it is stored; without one, they are of what is shown. Boxes that are
-empty, inverted or reach outside their image are stored too, and counted; what becomes of them is for the config to say
-(data/detection.py).
+Boxes are left, top, right and bottom in px of the upright image: the corners of VOC unchanged, those of COCO as (x, y,
+x + width, y + height). If an image has an EXIF orientation, the size in its annotation tells whether boxes refer to the
+upright or to the stored image; without a size, to the upright one. Boxes that are empty, inverted or reach outside
+their image are stored too, and counted; the config decides what to do with them (see detection.py).
 """
 
 import threading
@@ -21,11 +20,11 @@ from research.data.images.builders.labelled import ImageBuilder
 from research.data.images.views import Size, size_of
 
 NAMED = 5  # bad boxes that a summary names
-FARTHEST = 1e9  # px: what an annotation may say, good or bad
+MAX_COORDINATE = 1e9  # px, of a box in an annotation
 
 
 class Object(NamedTuple):
-    """A box and the name of its class; `crowd`: scores ignore what is found there (VOC's difficult objects too)."""
+    """A box and the name of its class; `crowd` regions are ignored by scores (also for VOC's difficult objects)."""
 
     box: tuple[float, float, float, float]
     name: str
@@ -34,18 +33,18 @@ class Object(NamedTuple):
 
 
 class Boxed(NamedTuple):
-    """The bytes of an image and its objects. The stored order hashes `member`, which is kept as its name."""
+    """The bytes of an image and its objects. TFDS orders images by the hash of `member`, which is their name."""
 
     archive: Path | str
     member: str
     encoded: bytes
     objects: Sequence[Object]
-    annotation: str  # what names the annotation to a person
-    size: Size | None = None  # height and width, as the annotation has them; None where it has none
+    annotation: str  # the name of the annotation, for messages
+    size: Size | None = None  # height and width in the annotation; None if it has none
 
     @property
     def path(self) -> str:
-        """What names the image to a person."""
+        """The name of the image, for messages."""
         return f"{self.archive}/{self.member}"
 
 
@@ -67,7 +66,7 @@ class BoxBuilder(ImageBuilder, skip_registration=True):
             "areas": tfds.features.Tensor(shape=(None,), dtype=np.float32),
             "name": tfds.features.Text(),
         }
-        # The most boxes of an image and what the summary says; known when it is prepared.
+        # The most boxes of an image and the numbers of the summary; filled while preparing.
         metadata = tfds.core.MetadataDict(
             most=0, boxes=0, bad={"empty": [], "outside": []}, crowds=0, negatives=0, turned=0
         )
@@ -92,7 +91,7 @@ class BoxBuilder(ImageBuilder, skip_registration=True):
         }
 
     def problem(self, image: Boxed) -> str | None:
-        """See ImageBuilder: a class that is not known is one, and an annotation of another size."""
+        """See ImageBuilder; also an unknown class, and an annotation of another image size."""
         try:
             size = self._size(image)
         except ValueError as error:
@@ -107,13 +106,13 @@ class BoxBuilder(ImageBuilder, skip_registration=True):
             if each.name not in self.class_names:
                 known = ", ".join(self.class_names)
                 return f"has an object {each.name!r} in {image.annotation}; the classes are {known}"
-        self._note(image, size)
+        self._count(image, size)
         return None
 
     def _size(self, image: Boxed) -> Size:
         return size_of(transforms.decode(image.encoded, self.channels))
 
-    def _note(self, image: Boxed, size: Size) -> None:
+    def _count(self, image: Boxed, size: Size) -> None:
         with self._lock:
             metadata = self.info.metadata
             metadata["most"] = max(metadata["most"], len(image.objects))
@@ -129,7 +128,7 @@ class BoxBuilder(ImageBuilder, skip_registration=True):
                     metadata["bad"][kind].append(f"{image.annotation} [{box}]")
 
     def summary(self) -> str:
-        """How many boxes there are, which of them are bad, and what became of the images."""
+        """The number of boxes, the bad ones, and the images that were rotated."""
         metadata = self.info.metadata
         kinds = {"empty or inverted": metadata["bad"]["empty"], "reaching outside": metadata["bad"]["outside"]}
         parts = [f"{len(entries)} {what}: {_some(entries)}" for what, entries in kinds.items() if entries]
@@ -149,11 +148,11 @@ def _some(entries: Sequence[str]) -> str:
 
 
 def bad(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Of boxes [count, 4] in an image of `size`: which are empty or inverted there, and which others reach outside."""
+    """Which boxes [count, 4] of an image of `size` are empty or inverted, and which others reach outside."""
     boxes = boxes.reshape(-1, 4)
     limits = np.array([size[1], size[0]] * 2)
     clipped = boxes.clip(0, limits)
-    empty = ~((clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1]))  # so also where a side is no number
+    empty = ~((clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1]))  # also true for NaN
     return empty, ~empty & (clipped != boxes).any(1)
 
 
@@ -162,12 +161,12 @@ def _boxes(objects: Sequence[Object]) -> np.ndarray:
 
 
 def _is_turned(image: Boxed) -> bool:
-    """Whether height and width are exchanged between the image as stored and as shown, and its boxes may tell which."""
+    """Whether EXIF swaps height and width of an image whose annotation has a size."""
     return image.size is not None and image_files.orientation(image.encoded) >= 5
 
 
 def _upright(image: Boxed, size: Size) -> Sequence[Object]:
-    """The objects in the frame of the upright image, which is of `size`."""
+    """The objects in coordinates of the upright image, which has `size`."""
     if image.size in (None, size):
         return image.objects
     height, width = size

@@ -1,7 +1,7 @@
-"""Reads COCO's JSON of boxes: whatever a file holds becomes images with objects, or one line that names the entry.
+"""Reads boxes from COCO's JSON; anything unexpected is an error in one line that names the entry.
 
-Used are `images` (id, file_name, and if given width and height), `categories` (id, name) and `annotations` (image_id,
-category_id, bbox, and if given id, area, iscrowd). Ids are integers or strings.
+It uses `images` (id, file_name, optionally width and height), `categories` (id, name) and `annotations` (image_id,
+category_id, bbox, optionally id, area, iscrowd). Ids are integers or strings.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.data.builders import text_files
-from research.data.images.builders.boxes import FARTHEST, Object
+from research.data.images.builders.boxes import MAX_COORDINATE, Object
 from research.data.images.views import Size
 
 PARTS = ("images", "annotations", "categories")
@@ -33,7 +33,7 @@ class CocoFile(NamedTuple):
 
 
 def looks_like_coco(file: Path) -> bool:
-    """Whether a .json file is an object with at least two of the keys that COCO has; cheap for a large one."""
+    """Whether a .json file is an object with at least two of COCO's keys; it is not parsed, since it may be large."""
     try:
         with file.open("rb") as stream:
             if stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] != b"{":
@@ -80,13 +80,13 @@ def _json(file: Path) -> Any:
         reason = f"{type(error).__name__}: {error}"
     except ValueError as error:
         if "integer string conversion" not in str(error):
-            raise  # ours, of bytes that are no UTF-8
+            raise  # of text_files: invalid UTF-8
         reason = "it holds an integer of thousands of digits"
     raise ValueError(f"{file} is no COCO annotation ({reason})")
 
 
 class _Entry(NamedTuple):
-    """An entry of a list of the file; its values come with their types checked."""
+    """An entry of a list of the file, with accessors that check types."""
 
     values: Mapping[str, Any]
     kind: str
@@ -95,7 +95,7 @@ class _Entry(NamedTuple):
     def refused(self, why: str) -> ValueError:
         """The error that names this entry."""
         number = self.values.get("id")
-        known = self.kind == "annotation" and isinstance(number, int | str)  # others are short enough to be shown
+        known = self.kind == "annotation" and isinstance(number, int | str)  # other entries are short enough to show
         return ValueError(f"{self.file}: {f'annotation {number}' if known else f'the {self.kind} {self.shown}'} {why}")
 
     @property
@@ -110,7 +110,7 @@ class _Entry(NamedTuple):
     def id(self, key: str) -> Id:
         value = self.given(key)
         if isinstance(value, float) and value.is_integer():
-            value = int(value)  # as tables with gaps write it
+            value = int(value)  # pandas writes integer columns with gaps as floats
         if not isinstance(value, int | str) or isinstance(value, bool):
             raise self.refused(f"has the {key} {_shown(value)}; an integer or a string is needed")
         return value
@@ -126,7 +126,7 @@ class _Entry(NamedTuple):
         return value
 
     def number(self, key: str) -> float:
-        """A number from 0 on; 0 where none is given."""
+        """A number of at least 0; 0 if it is missing."""
         value = self.values.get(key)
         if value is not None and (not _is_number(value) or value < 0):
             raise self.refused(f"has the {key} {_shown(value)}; a number of px is needed")
@@ -134,7 +134,7 @@ class _Entry(NamedTuple):
 
 
 def _entries(entries: Sequence[Any], file: Path, kind: str) -> Iterator[_Entry]:
-    """The entries of a list. Raises ValueError for one that is no object, and where two have one id."""
+    """The entries of a list. Raises ValueError for one that is no object, and for a repeated id."""
     seen = set()
     for position, values in enumerate(entries, start=1):
         if not isinstance(values, dict):
@@ -159,18 +159,18 @@ def _object(entry: _Entry, name: str) -> Object:
     bbox, crowd = entry.given("bbox"), entry.values.get("iscrowd")
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
         raise entry.refused(f"has no bbox of four numbers, but {_shown(bbox)}")
-    if crowd not in (None, 0, 1):  # which true and false equal
+    if crowd not in (None, 0, 1):  # true and false are equal to 1 and 0
         raise entry.refused(f"has iscrowd {_shown(crowd)}; it must be 0 or 1")
     x, y, width, height = map(float, bbox)
     return Object((x, y, x + width, y + height), name, crowd=bool(crowd), area=entry.number("area"))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -FARTHEST <= value <= FARTHEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_COORDINATE <= value <= MAX_COORDINATE
 
 
 def _shown(value: Any) -> str:
-    """The beginning of what a file holds."""
+    """The beginning of a value as JSON, for messages."""
     try:
         text = json.dumps(value)
     except RecursionError:

@@ -1,10 +1,10 @@
-"""Files that a data set holds more than once, byte for byte: what is tested on may have been trained on."""
+"""Exact duplicates of files within and across splits, which would leak training images into the test split."""
 
 import hashlib
 
 
 class Copies:
-    """Notices copies among the files that are added, in little memory."""
+    """Detects duplicates among the files that are added, by hash."""
 
     def __init__(self):
         self._first: dict[bytes, tuple[str, str]] = {}  # digest -> split and name of the file that was added first
@@ -12,7 +12,7 @@ class Copies:
         self._between: list[str] = []
 
     def add(self, split: str, name: str, content: bytes) -> None:
-        """Takes the next file."""
+        """Adds a file."""
         key = hashlib.blake2b(content, digest_size=16).digest()
         other, first = self._first.setdefault(key, (split, name))
         if other != split:
@@ -21,6 +21,6 @@ class Copies:
             self._within.append(f"{name} is {first}")
 
     def described(self) -> list[str]:
-        """How many there are of each kind, and the first of them; empty where there are none."""
-        kinds = {"copies in one split, all kept": self._within, "COPIES IN TWO SPLITS, all kept": self._between}
+        """The number of duplicates of each kind, with an example; empty if there are none."""
+        kinds = {"duplicates in one split, all kept": self._within, "DUPLICATES ACROSS SPLITS, all kept": self._between}
         return [f"{len(found):,} {what} ({found[0]})" for what, found in kinds.items() if found]

@@ -12,7 +12,7 @@ from PIL import Image
 from research.data.images.builders.labelled import EncodedImage, ImageBuilder
 
 TEST_FRACTION = 0.2
-VALIDATION_FRACTION = 0.1  # of what the test split leaves
+VALIDATION_FRACTION = 0.1  # of the rest
 SPLIT_SEED = 0
 
 

@@ -16,10 +16,11 @@ LIGHTS = {"frontal": 25, "side": 50, "extreme": 180}  # degrees, at most
 
 
 class ExtendedYaleB(faces.ZippedFaces, skip_registration=True):
-    """Splits of people, of whom 38 or 28 are trained on. `light` is frontal, side or extreme.
+    """38 or 28 people for training. `light` is frontal, side or extreme.
 
-    extended_yale_b/identification   every other image of everybody, but for every fourth of these, which validates
-    extended_yale_b/verification     of yaleB01 to yaleB29 all but every eighth image, and these; all of the others
+    extended_yale_b/identification   of every person: half of the images are test, three eighths train, an eighth
+    validation
+    extended_yale_b/verification     yaleB01 to yaleB29: every eighth image is validation, the rest train; others: test
     """
 
     archives = ("CroppedYale_84x96.zip", "pairs_heldout_identities.csv")

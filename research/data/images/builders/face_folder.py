@@ -1,10 +1,10 @@
-"""A user's own images of people, with pairs or with labels by which scores are grouped.
+"""A user's own images of people, with pairs or with labels that group the scores.
 
     PATH/person/image.jpg      or PATH/{train,validation,test}/person/image.jpg
     PATH/pairs.csv               path1,path2,same[,fold], or pairs.txt as that of LFW; see data/pairs.py
     PATH/labels.csv              a header `image,COLUMN,...` or `person,COLUMN,...`, and a line for each
 
-Images are named as they lie below PATH, or below PATH/test. Without folders for splits, everybody in a pair is test.
+Images are named by their path below PATH, or below PATH/test. Without folders of splits, all people in pairs are test.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ class FaceFolder(FaceBuilder, skip_registration=True):
     def of(cls, path: str, data_dir: Path) -> "FaceFolder":
         """The builder of the folder `path`.
 
-        Raises ValueError for a pair or a label of an image that is not there, and where nobody is left to train on.
+        Raises ValueError for a pair or a label of a missing image, and if no people are left for training.
         """
         root = Path(path).expanduser().resolve()
         found = folder.find_images(root, beside=(*PAIR_FILES, LABELS))
@@ -71,7 +71,7 @@ class FaceFolder(FaceBuilder, skip_registration=True):
         return {split: self._generate_examples(split, self._read(paths)) for split, paths in self._splits.items()}
 
     def summary(self) -> str:
-        """How many people there are."""
+        """The number of people and pairs."""
         known = {path.parent.name for path in self._splits["train"]}
         others = {path.parent.name for paths in self._splits.values() for path in paths} - known
         said = f"{len(known)} people to train on, {len(others)} others"
@@ -87,13 +87,13 @@ class FaceFolder(FaceBuilder, skip_registration=True):
 
 
 def holds_people(path: str) -> bool:
-    """Whether there are pairs or labels beside the images in the folder `path`."""
+    """Whether the folder `path` holds a file of pairs or labels."""
     root = Path(path).expanduser()
     return any((root / name).is_file() for name in (*PAIR_FILES, LABELS))
 
 
 def name_of(image: Path) -> str:
-    """What pairs and labels call an image: `person/image.jpg`, whatever split it is in."""
+    """The name of an image in pairs and labels: `person/image.jpg`, without the split."""
     return "/".join(image.parts[-2:])
 
 
@@ -119,7 +119,7 @@ def _read_pairs(root: Path, names: Mapping[str, Path]) -> list[pairs_lib.ImagePa
 
 
 def _plain(name: str, names: Collection[str]) -> str:
-    """The name of an image as `names` has it: without the folder of its split, and without Windows' separators."""
+    """The name of an image as in `names`: without the folder of its split, with forward slashes."""
     if name not in names:
         name = name.replace("\\", "/").removeprefix("./")
     parts = name.split("/")
@@ -127,12 +127,12 @@ def _plain(name: str, names: Collection[str]) -> str:
 
 
 def _set_apart(root: Path, splits: Mapping[str, Sequence[Path]], people: set[str]) -> dict[str, Sequence[Path]]:
-    """The splits, with `people`, who are in pairs, in test only."""
+    """The splits, with the `people` of pairs in test only."""
     if "test" in splits:
         for split, images in splits.items():
             both = people & {path.parent.name for path in images}
             if split != "test" and both:
-                raise ValueError(f"{root}: {min(both)!r} is in a pair and in {split}; verification is of people unseen")
+                raise ValueError(f"{root}: {min(both)!r} is in a pair and in {split}; pairs must be of unseen people")
         return dict(splits)
     train = [path for path in splits["train"] if path.parent.name not in people]
     if not train:

@@ -1,4 +1,4 @@
-"""What our builders of faces share: people in place of classes, and pairs of images that are verified."""
+"""Base classes of the builders of faces: people as classes, and pairs of images for verification."""
 
 import re
 import zipfile
@@ -17,10 +17,10 @@ TEXT = tfds.features.Text()
 
 
 class FaceBuilder(ImageBuilder, skip_registration=True):
-    """A builder of labelled images with their `path`, and a text for each of `columns`, by which scores are grouped.
+    """A builder of labelled images with their `path`, and a text for each of `columns`, which group the scores.
 
-    The metadata of the prepared set hold `known`, how many of the people are trained on (the first ones), and `pairs`:
-    split -> pairs (see data/pairs.py) of that split's images.
+    The metadata of the prepared set hold `known`, the number of people in train (the first classes), and `pairs`: split
+    -> pairs (see images/pairs.py) of its images.
     """
 
     columns: Sequence[str] = ()
@@ -28,7 +28,7 @@ class FaceBuilder(ImageBuilder, skip_registration=True):
     def face_info(
         self, shape: tuple, known: Collection[str], unseen: Collection[str] = (), columns: Sequence[str] = ()
     ) -> tfds.core.DatasetInfo:
-        """The TFDS metadata of images of `shape` of people who are trained on, and of people who are not."""
+        """The TFDS metadata of images of `shape`: of people in train (`known`), and of others (`unseen`)."""
         return self.image_info(
             self.__doc__,
             shape,
@@ -38,17 +38,17 @@ class FaceBuilder(ImageBuilder, skip_registration=True):
         )
 
     def keep_pairs(self, split: str, pairs: Sequence[pairs_lib.ImagePair]) -> None:
-        """Stores the pairs of a split beside the images; to be called while these are made."""
+        """Stores the pairs of a split in the metadata; call it from `_split_generators`."""
         self.info.metadata["pairs"][split] = [list(pair) for pair in pairs]
 
 
 class ZippedFaces(FaceBuilder, skip_registration=True):
-    """Images of people in a zip archive, and a file of pairs of people who are not to be trained on.
+    """Images of people in a zip archive, and a file of pairs of people who are held out.
 
-    identification   everybody is trained on, and recognised in other images
-    verification     only those who are in no pair are trained on; the test split is the others
+    identification   all people are in train, and identified in their other images
+    verification     people in pairs are the test split; train has the others only
 
-    A subclass says how members of the archive are named, and which images of somebody known are not trained on.
+    A subclass defines the names of the archive's members, and which images of known people are held out.
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.
@@ -61,11 +61,11 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
     member: ClassVar[re.Pattern]  # with the group `person`
 
     def split(self, position: int) -> str:
-        """The split of `identification` where the image at `position` of the sorted ones of a person belongs."""
+        """The split, in `identification`, of the image at `position` of a person's sorted images."""
         raise NotImplementedError
 
     def held_out(self, position: int) -> bool:
-        """Whether that image of a known person is for validation in `verification`: of two at least."""
+        """Whether that image of a known person is for validation in `verification`; at least two must be."""
         raise NotImplementedError
 
     def values(self, member: str) -> Mapping[str, str]:
@@ -73,7 +73,7 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
         return {}
 
     def order(self, member: str) -> tuple:
-        """What the images of a person are sorted by."""
+        """The key by which the images of a person are sorted."""
         return (member,)
 
     def _info(self):
@@ -102,7 +102,7 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
         return "validation" if self.held_out(position) else "train"
 
     def _members(self, archive: Path) -> dict[str, list[str]]:
-        """Person -> their images, sorted. Raises ValueError where somebody has none."""
+        """Person -> their images, sorted. Raises ValueError if someone has none."""
         found = {person: [] for person in self.people}
         with damage_named(archive), zipfile.ZipFile(archive) as members:
             for name in members.namelist():
@@ -122,5 +122,5 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
 
 
 def number_of(member: str) -> int:
-    """The number that a file is named by."""
+    """The number in a file name."""
     return int(PurePosixPath(member).stem)

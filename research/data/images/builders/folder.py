@@ -1,6 +1,6 @@
 """A user's own folder of images, `PATH/class/image.jpg` or `PATH/{train,validation,test}/class/image.jpg`.
 
-Formats are those of images/files.py. What is no such image is left out and counted, see class_folders.py.
+Formats are those of images/files.py. Other files are left out and counted, see class_folders.py.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from research.data.images.builders.labelled import EncodedImage, ImageBuilder
 class Folder(ImageBuilder, skip_registration=True):
     """The images below `root`, prepared under a digest of its path and of the names, sizes and times of its files.
 
-    So a folder that changed is another data set, which is prepared when it is used next.
+    A folder that has changed is therefore another data set, which is prepared at its next use.
     """
 
     VERSION = tfds.core.Version("2.0.0")  # since images are read upright and keep their path
@@ -30,7 +30,7 @@ class Folder(ImageBuilder, skip_registration=True):
 
     @classmethod
     def of(cls, path: str, data_dir: Path) -> "Folder":
-        """The builder of the folder `path`. Raises ValueError where there are no images in folders of two classes."""
+        """The builder of the folder `path`. Raises ValueError unless there are images of at least two classes."""
         root = Path(path).expanduser().resolve()
         found = find_images(root)
         class_folders.check_classes(root, found, "images")
@@ -68,19 +68,19 @@ def find_images(root: Path, beside: Sequence[str] = ()) -> FoundFiles:
     return class_folders.find(root, image_files.suffixes(), "images", "class/image.jpg", beside)
 
 
-def files(place: Path, suffixes: Container[str]) -> list[Path]:
-    """The files of a folder with these endings, sorted, without hidden ones."""
-    shown = (file for file in place.glob("*") if not class_folders.is_hidden(file.relative_to(place)))
+def files(path: Path, suffixes: Container[str]) -> list[Path]:
+    """The files of a folder with these suffixes, sorted, without hidden ones."""
+    shown = (file for file in path.glob("*") if not class_folders.is_hidden(file.relative_to(path)))
     return sorted(file for file in shown if file.suffix.lower() in suffixes and file.is_file())
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Split -> its folder, where there are any. Raises ValueError for a split that has two, as `val` and `valid`."""
+    """Split -> its folder, of those that exist. Raises ValueError for a split with two, such as `val` and `valid`."""
     found = {}
-    for place in sorted(root.glob("*/")):
-        split = class_folders.SPLIT_NAMES.get(place.name.lower())
+    for folder in sorted(root.glob("*/")):
+        split = class_folders.SPLIT_NAMES.get(folder.name.lower())
         if split in found:
-            raise ValueError(f"{found[split]} and {place} are both folders for {split}; keep one of them")
+            raise ValueError(f"{found[split]} and {folder} are both folders for {split}; keep one of them")
         if split is not None:
-            found[split] = place
+            found[split] = folder
     return found

@@ -4,7 +4,7 @@
     ILSVRC2012_img_val.tar           ILSVRC2012_val_NNNNNNNN.JPEG
     ILSVRC2012_devkit_t12.tar.gz     the labels of the latter, and the synset that each label means
 
-Classes are in the order of their synset ids, as everywhere else.
+Classes are sorted by their synset ids, as is usual.
 """
 
 import importlib.resources
@@ -16,7 +16,7 @@ from research.data.builders.archives import tar_members
 from research.data.images.builders.labelled import EncodedImage, ImageBuilder
 
 TRAIN, TEST, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
-HELD_OUT_OF = 100  # every hundredth image of a class, from its first on, is for validation
+HELD_OUT_OF = 100  # every hundredth image of a class, beginning with the first, is for validation
 
 
 class Imagenet2012(ImageBuilder, skip_registration=True):
@@ -44,7 +44,7 @@ class Imagenet2012(ImageBuilder, skip_registration=True):
         for inner, file in tar_members(archive, str(archive)):
             synset = Path(inner).stem
             if synset not in known:
-                raise ValueError(f"{archive} holds {inner}, which is none of the {len(known)} classes of ILSVRC 2012")
+                raise ValueError(f"{archive} holds {inner}, which is not among the {len(known)} classes of ILSVRC 2012")
             for position, (name, image) in enumerate(tar_members(file, f"{archive}/{inner}")):
                 if (position % HELD_OUT_OF == 0) == held_out:
                     yield EncodedImage(f"{archive}/{inner}", name, image.read(), synset)

@@ -1,4 +1,4 @@
-"""What our builders of labelled images share: they keep the bytes as found, and check each image once."""
+"""Base class of the builders of labelled images: the encoded bytes are stored, and each image is checked once."""
 
 import concurrent.futures
 import itertools
@@ -14,11 +14,11 @@ from research.data.images import transforms
 from research.data.images.builders.copies import Copies
 from research.measure import progress
 
-CHUNK = 256  # images that wait for the decoders at a time
+CHUNK = 256  # images that are checked in parallel
 
 
 class EncodedImage(NamedTuple):
-    """The bytes of an image as found. The stored order hashes `member`, whatever folder `archive` lies in."""
+    """An encoded image. TFDS orders images by the hash of `member`, so the folder of `archive` has no influence."""
 
     archive: Path | str
     member: str
@@ -28,16 +28,15 @@ class EncodedImage(NamedTuple):
 
     @property
     def path(self) -> str:
-        """What names the image to a person."""
+        """The name of the image, for messages."""
         return f"{self.archive}/{self.member}"
 
 
 class ImageBuilder(OwnBuilder, skip_registration=True):
     """A TFDS builder of (image, label) examples that are prepared without TensorFlow.
 
-    `archives` are the files that must lie in `manual_dir`, as MANUAL_DOWNLOAD_INSTRUCTIONS says. `skip_undecodable`
-    is set by `prepare`; `skipped` collects which images were left out, and why,
-    `copies` which occur twice.
+    `archives` are the files that must be in `manual_dir`, see MANUAL_DOWNLOAD_INSTRUCTIONS. `skip_undecodable` is set
+    by `prepare`; `skipped` collects the images that are left out, with the reasons, `copies` the duplicates.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -58,9 +57,14 @@ class ImageBuilder(OwnBuilder, skip_registration=True):
         more: Mapping[str, Any] | None = None,
         **info,
     ) -> tfds.core.DatasetInfo:
-        """The TFDS metadata of labelled images of `shape` [height, width, channels] (None: it varies).
+        """The TFDS metadata of labelled images.
 
-        `more` are the features of Image.more, `info` further arguments of DatasetInfo.
+        Args:
+            description: Of the data set.
+            shape: [height, width, channels]; None: varies.
+            class_names: In the order of their numbers.
+            more: The features of EncodedImage.more.
+            **info: Further arguments of DatasetInfo.
         """
         features = {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(names=class_names)}
         return tfds.core.DatasetInfo(
@@ -83,16 +87,16 @@ class ImageBuilder(OwnBuilder, skip_registration=True):
                 raise ValueError(f"{image.path} {problem}; fix it, or prepare with --skip_undecodable")
 
     def example(self, image: Any) -> dict[str, Any]:
-        """What is stored of an image that is good."""
+        """The stored example of a valid image."""
         return {"image": image.encoded, "label": image.label, **image.more}
 
     def problem(self, image: Any) -> str | None:
-        """What is wrong with an image, as the end of a sentence that begins with its path; None when it is good."""
+        """The problem of an image, as the end of a sentence that begins with its path; None if it is valid."""
         return undecodable(lambda: transforms.decode(image.encoded, self.channels))
 
 
 def undecodable(decode: Callable[[], Any]) -> str | None:
-    """Why `decode` fails, as the end of a sentence; None when it does not."""
+    """The reason why `decode` fails, as the end of a sentence; None if it succeeds."""
     try:
         decode()
     except ValueError as error:
@@ -101,7 +105,7 @@ def undecodable(decode: Callable[[], Any]) -> str | None:
 
 
 def _checked(images: Iterable, problem: Callable[[Any], str | None]) -> Iterator[tuple[Any, str | None]]:
-    """Every image with its `problem`. Pillow decodes outside the interpreter lock: threads."""
+    """Every image with its `problem`, in threads, since Pillow releases the interpreter lock."""
     images = iter(images)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         while chunk := list(itertools.islice(images, CHUNK)):

@@ -1,13 +1,12 @@
 """A user's own folder of images and masks, and the folders of Cityscapes (Cordts et al., 2016).
 
-    PATH/classes.txt                             the name of class 0, 1, ... on each line, and if wanted a tab, #rrggbb
+    PATH/classes.txt                             the name of class 0, 1, ... on each line, optionally a tab and #rrggbb
     PATH/{train,validation,test}/images/NAME.*   images; `val` and `valid` are `validation`
     PATH/{train,validation,test}/masks/NAME.png  their masks: class numbers, 255 is void
 
-A folder of `images` and `masks` alone is one that splits are held out of. Of Cityscapes, which has no classes.txt,
-the images are leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and the masks gtFine/SPLIT/CITY/NAME_gtFine_*.png, where *
-is labelTrainIds or else labelIds, whose numbers are then changed into these. Its test split has no public masks:
-`val` is the test split.
+If PATH itself holds `images` and `masks`, validation and test are held out of them. Cityscapes needs no classes.txt:
+its images are leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and its masks gtFine/SPLIT/CITY/NAME_gtFine_*.png, where * is
+labelTrainIds, or labelIds, which are converted. Its test split has no public masks: `val` is the test split.
 """
 
 import re
@@ -54,7 +53,7 @@ class MaskFolder(MaskBuilder, skip_registration=True):
 
     @classmethod
     def of(cls, path: str, data_dir: Path) -> "MaskFolder":
-        """The builder of the folder `path`. Raises ValueError for an image without mask and a mask without image."""
+        """The builder of the folder `path`. Raises ValueError for an image without mask or a mask without image."""
         root = Path(path).expanduser().resolve()
         splits, classes = find(root)
         files = {split: [file for pair in pairs for file in pair[:2]] for split, pairs in splits.items()}
@@ -67,7 +66,7 @@ class MaskFolder(MaskBuilder, skip_registration=True):
         return {split: self._generate_examples(split, read(self._root, each)) for split, each in self._splits.items()}
 
     def largest(self) -> Size | None:
-        """The largest height and width of the images, as their headers have them; None where no header can be read."""
+        """The largest height and width of the images, by their headers; None if no header can be read."""
         paths = (self._root / pair.image for pairs in self._splits.values() for pair in pairs)
         sizes = [size for path in paths if (size := image_files.size(path))]
         return (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else None
@@ -92,24 +91,24 @@ def holds_masks(path: str) -> bool:
     """Whether the folder `path` looks like one of images and masks."""
     root = Path(path).expanduser()
     return holds_cityscapes(root) or any(
-        (place / "images").is_dir() and (place / "masks").is_dir()
-        for place in (root, *folder.split_folders(root).values())
+        (path / "images").is_dir() and (path / "masks").is_dir()
+        for path in (root, *folder.split_folders(root).values())
     )
 
 
 def holds_cityscapes(root: Path) -> bool:
-    """Whether `root` is laid out as Cityscapes is."""
+    """Whether `root` has the layout of Cityscapes."""
     return (root / "leftImg8bit/train").is_dir() and (root / "gtFine/train").is_dir()
 
 
 def find(root: Path) -> tuple[dict[str, list[MaskPair]], dict[str, str]]:
-    """The pairs of each split, sorted, and the classes with their colours ("" where none is given)."""
+    """The pairs of each split, sorted, and the classes with their colours ("": none)."""
     if holds_cityscapes(root):
         parts = {"train": "train", "test": "val"}
         splits = {split: _cityscapes_pairs(root, part) for split, part in parts.items()}
         return splits, {name: colour for name, (_, colour) in CITYSCAPES.items()}
-    places = folder.split_folders(root) or {"train": root}
-    splits = {split: _pairs(root, place) for split, place in places.items()}
+    folders = folder.split_folders(root) or {"train": root}
+    splits = {split: _pairs(root, path) for split, path in folders.items()}
     return splits, _classes(root / CLASSES_FILE)
 
 
@@ -121,27 +120,27 @@ def read(root: Path, pairs: Sequence[MaskPair]) -> Iterator[MaskedImage]:
         yield MaskedImage(root, str(pair.image), (root / pair.image).read_bytes(), mask, str(root / pair.mask))
 
 
-def _pairs(root: Path, place: Path) -> list[MaskPair]:
+def _pairs(root: Path, path: Path) -> list[MaskPair]:
     suffixes = image_files.suffixes()
     files = {}
     for part in ("images", "masks"):
-        found = folder.files(place / part, suffixes)
-        deeper = [file for below in (place / part).glob("[!.]*/") for file in folder.files(below, suffixes)]
+        found = folder.files(path / part, suffixes)
+        deeper = [file for below in (path / part).glob("[!.]*/") for file in folder.files(below, suffixes)]
         if deeper:
-            raise ValueError(f"{deeper[0]} would be left out ({len(deeper)} such); put it into {place / part} itself")
+            raise ValueError(f"{deeper[0]} would be left out ({len(deeper)} such); move it into {path / part} itself")
         files[part] = {file.stem: file.relative_to(root) for file in found}
         if len(files[part]) < len(found):
-            raise ValueError(f"{place / part} holds several files of one name that differ in their endings only")
+            raise ValueError(f"{path / part} holds several files of one name with different suffixes")
     for part, other in (("images", "masks"), ("masks", "images")):
         alone = sorted(files[part].keys() - files[other].keys())
         if alone:
             what = "an image" if part == "images" else "a mask"
             raise ValueError(
-                f"{root / files[part][alone[0]]} is {what} without {other[:-1]} {place / other / alone[0]}.* "
+                f"{root / files[part][alone[0]]} is {what} without {other[:-1]} {path / other / alone[0]}.* "
                 f"({len(alone)} such)"
             )
     if not files["images"]:
-        raise ValueError(f"{place}/images holds no images; expected images/NAME.jpg and masks/NAME.png")
+        raise ValueError(f"{path}/images holds no images; expected images/NAME.jpg and masks/NAME.png")
     return [MaskPair(image, files["masks"][stem]) for stem, image in files["images"].items()]
 
 
@@ -150,11 +149,11 @@ def _cityscapes_pairs(root: Path, part: str) -> list[MaskPair]:
     for image in sorted((root / "leftImg8bit" / part).glob("*/*_leftImg8bit.png")):
         start = image.name.removesuffix("_leftImg8bit.png")
         folder = root / "gtFine" / part / image.parent.name
-        ours, theirs = (folder / f"{start}_gtFine_{kind}.png" for kind in ("labelTrainIds", "labelIds"))
-        mask = ours if ours.is_file() else theirs
+        train_ids, label_ids = (folder / f"{start}_gtFine_{kind}.png" for kind in ("labelTrainIds", "labelIds"))
+        mask = train_ids if train_ids.is_file() else label_ids
         if not mask.is_file():
-            raise ValueError(f"{image} is an image without mask {ours.relative_to(root)} or {theirs.name}")
-        pairs.append(MaskPair(image.relative_to(root), mask.relative_to(root), mapped=mask == theirs))
+            raise ValueError(f"{image} is an image without mask {train_ids.relative_to(root)} or {label_ids.name}")
+        pairs.append(MaskPair(image.relative_to(root), mask.relative_to(root), mapped=mask == label_ids))
     if not pairs:
         raise ValueError(f"{root}/leftImg8bit/{part} holds no images; expected CITY/NAME_leftImg8bit.png")
     return pairs
@@ -173,7 +172,7 @@ def _classes(file: Path) -> dict[str, str]:
     for number, line in enumerate(text_files.text(file).splitlines(), start=1):
         name, _, colour = (part.strip() for part in line.partition("\t"))
         if not name or name in classes or (colour and not re.fullmatch("#[0-9a-fA-F]{6}", colour)):
-            raise ValueError(f"{file} line {number} is {line!r}; a new name is needed, and if wanted a tab and #rrggbb")
+            raise ValueError(f"{file} line {number} is {line!r}; a new name is needed, optionally a tab and #rrggbb")
         classes[name] = colour
     if not 2 <= len(classes) <= VOID:
         raise ValueError(f"{file} names {len(classes)} classes; 2 to {VOID} are possible, since {VOID} is void")

@@ -1,8 +1,8 @@
-"""What our builders of images with masks share: bytes are kept as found, and each pair is checked once.
+"""Base class of the builders of images with masks: the encoded bytes are stored, and each pair is checked once.
 
-A mask is an image of one channel, of the size of its image: a class number a pixel, or the builder's `void` where no
-class is given. Where an image is stored turned (EXIF), its mask may be of the image as shown or as stored, which their
-sizes say; where they do not, it is of what is shown. Stored are masks of what is shown.
+A mask is an image of one channel, of the size of its image: a class number per pixel, or the builder's `void`. If an
+image has an EXIF orientation, the size of its mask tells whether it refers to the upright or to the stored image; if
+the sizes are ambiguous, to the upright one. Upright masks are stored.
 """
 
 import io
@@ -22,7 +22,7 @@ from research.data.images.views import VOID, Size, size_of
 
 
 class MaskedImage(NamedTuple):
-    """The bytes of an image and of its mask. The stored order hashes `member`, which is kept as its name."""
+    """The bytes of an image and of its mask. TFDS orders images by the hash of `member`, which is their name."""
 
     archive: Path | str
     member: str
@@ -32,14 +32,14 @@ class MaskedImage(NamedTuple):
 
     @property
     def path(self) -> str:
-        """What names the image to a person."""
+        """The name of the image, for messages."""
         return f"{self.archive}/{self.member}"
 
 
 class MaskBuilder(ImageBuilder, skip_registration=True):
     """A TFDS builder of (image, mask, name) examples.
 
-    `class_names` are those of the numbers 0, 1, ...; `colours` are theirs in drawings, as "#rrggbb", or empty.
+    `class_names` belong to the numbers 0, 1, ...; `colours` for drawings are "#rrggbb" or empty.
     """
 
     class_names: Sequence[str] = ()
@@ -57,7 +57,7 @@ class MaskBuilder(ImageBuilder, skip_registration=True):
             "mask": tfds.features.Image(shape=(*self.shape[:2], 1)),
             "name": tfds.features.Text(),
         }
-        # The largest height and width, and the pixels of each class in train; known when it is prepared.
+        # The largest height and width, and the pixels of each class in train; filled while preparing.
         metadata = tfds.core.MetadataDict(largest=[0, 0], pixels=[0] * len(self.class_names))
         return tfds.core.DatasetInfo(
             builder=self, description=__doc__, features=tfds.features.FeaturesDict(features), metadata=metadata
@@ -78,7 +78,7 @@ class MaskBuilder(ImageBuilder, skip_registration=True):
         return size_of(transforms.decode(image.encoded, self.channels))
 
     def problem(self, image: MaskedImage) -> str | None:
-        """See ImageBuilder: a mask must be of its image's size and hold nothing but classes and `void`."""
+        """See ImageBuilder; a mask must have its image's size and hold only class numbers and `void`."""
         try:
             size = self._size(image)
         except ValueError as error:
@@ -98,10 +98,10 @@ class MaskBuilder(ImageBuilder, skip_registration=True):
                 f"has the mask {image.mask_path}, which holds the number {wrong[0]}; the {known} classes are 0 to "
                 f"{known - 1}, and {self.void} is void"
             )
-        self._note(size, counts[:known])
+        self._count(size, counts[:known])
         return None
 
-    def _note(self, size: tuple[int, int], counts: np.ndarray) -> None:
+    def _count(self, size: tuple[int, int], counts: np.ndarray) -> None:
         with self._lock:
             metadata = self.info.metadata
             metadata["largest"] = [max(pair) for pair in zip(metadata["largest"], size, strict=True)]
@@ -109,7 +109,7 @@ class MaskBuilder(ImageBuilder, skip_registration=True):
                 metadata["pixels"] = [int(a + b) for a, b in zip(metadata["pixels"], counts, strict=True)]
 
     def summary(self) -> str:
-        """What is worth knowing when weights of classes are chosen: the share of each among the pixels."""
+        """The share of each class among the pixels, for the choice of class weights."""
         pixels = np.array(self.info.metadata["pixels"])
         if not pixels.any():
             return "pixels of train: none has a class, all are void"
@@ -118,7 +118,7 @@ class MaskBuilder(ImageBuilder, skip_registration=True):
 
 
 def _upright(mask: np.ndarray, image: MaskedImage, size: Size) -> np.ndarray:
-    """The mask in the frame of the upright image, which is of `size`."""
+    """The mask in coordinates of the upright image, which has `size`."""
     orientation = image_files.orientation(image.encoded)
     if mask.shape == size or orientation < 5 or mask.shape != size[::-1]:
         return mask

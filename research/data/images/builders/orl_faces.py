@@ -12,10 +12,10 @@ from research.data.images.builders import faces
 
 
 class OrlFaces(faces.ZippedFaces, skip_registration=True):
-    """Splits of people, of whom 40 or 30 are trained on.
+    """40 or 30 people for training.
 
-    orl_faces/identification   160 / 40 / 200: images 1 to 4, 5, and 6 to 10 of everybody
-    orl_faces/verification     240 / 60 / 100: of s1 to s30 all images but 5 and 10, and these; all of s31 to s40
+    orl_faces/identification   160 / 40 / 200: images 1 to 4, 5, and 6 to 10 of each person
+    orl_faces/verification     240 / 60 / 100: s1 to s30 without images 5 and 10, these images, and s31 to s40
     """
 
     archives = ("orl_faces.zip", "pairs_heldout_identities.csv")

@@ -1,4 +1,4 @@
-"""People who are random patterns, made here: a data set for recognising people that needs no download."""
+"""Random patterns as people: synthetic data for face recognition, without a download."""
 
 import io
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from research.data.images.builders import faces
 from research.data.images.builders.labelled import EncodedImage
 
 PEOPLE, UNSEEN = 48, 6
-IMAGES = {"train": 12, "validation": 2, "test": 4}  # of each person who is known
+IMAGES = {"train": 12, "validation": 2, "test": 4}  # per known person
 SIDE = 16  # px
 SHIFT = 2  # px
 SEED = 0
 
 
 class RandomPatterns(faces.FaceBuilder, skip_registration=True):
-    """Forty-eight smooth patterns, each moved, lit and noisy in its own way in every image; `light` is dim or bright.
+    """Forty-eight smooth patterns, with a random shift, brightness and noise in every image; `light` is dim or bright.
 
-    random_patterns/identification   576 / 96 / 192 images of everybody
-    random_patterns/verification     504 / 84 / 108: the test split is six people who are not trained on
+    random_patterns/identification   576 / 96 / 192 images of all people
+    random_patterns/verification     504 / 84 / 108: the test split is six unseen people
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.
@@ -42,7 +42,7 @@ class RandomPatterns(faces.FaceBuilder, skip_registration=True):
             for number, split in enumerate(splits):
                 if person >= known:
                     parts["test"].append((person, name, number))
-                elif known == PEOPLE or split != "test":  # in `verification` those who are known are not tested
+                elif known == PEOPLE or split != "test":  # in `verification`, known people are not in test
                     parts[split].append((person, name, number))
         return {split: self._generate_examples(split, _images(part)) for split, part in parts.items()}
 

@@ -1,4 +1,4 @@
-"""Images of coloured shapes, made here: data for segmentation and detection that need no download."""
+"""Images of coloured shapes: synthetic data for segmentation and detection, without a download."""
 
 import io
 from typing import NamedTuple
@@ -18,7 +18,7 @@ BORDER = 1  # px around a shape whose class is void
 
 
 class Scene(NamedTuple):
-    """An image uint8 [HEIGHT, WIDTH, 3], its mask [HEIGHT, WIDTH] (0 is the ground), boxes [n, 4] and labels [n]."""
+    """Image uint8 [HEIGHT, WIDTH, 3], mask [HEIGHT, WIDTH] (0 is the background), boxes [n, 4] and labels [n]."""
 
     image: np.ndarray
     mask: np.ndarray
@@ -50,7 +50,7 @@ class BoxedShapes(BoxBuilder, skip_registration=True):
 
 
 def draw(rng: np.random.Generator) -> Scene:
-    """A scene of 1 to 3 shapes, the later ones in front. A shape of which a part is hidden keeps its whole box."""
+    """A scene of 1 to 3 shapes, the later ones in front; the box of an occluded shape covers all of it."""
     mask = Image.new("L", (WIDTH, HEIGHT))
     boxes, labels = [], []
     for _ in range(rng.integers(*COUNT)):

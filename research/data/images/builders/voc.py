@@ -1,13 +1,13 @@
-"""Reads Pascal VOC's XML of boxes: whatever a file holds becomes objects, or one line that names the entry."""
+"""Reads boxes from Pascal VOC's XML; anything unexpected is an error in one line that names the entry."""
 
 import math
 import xml.etree.ElementTree as ElementTree
 from typing import NamedTuple
 
-from research.data.images.builders.boxes import FARTHEST, Object
+from research.data.images.builders.boxes import MAX_COORDINATE, Object
 from research.data.images.views import Size
 
-LONGEST = 64 * 2**20  # bytes; thousands of objects take one MiB
+MAX_BYTES = 64 * 2**20  # of an annotation; thousands of objects take one MiB
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 DIFFICULT = {
     **dict.fromkeys(("", "0", "false", "no", "unspecified"), False),
@@ -16,32 +16,32 @@ DIFFICULT = {
 
 
 class VocFile(NamedTuple):
-    """What an annotation says of its image."""
+    """The content of an annotation."""
 
-    file_name: str  # "" where none is given
+    file_name: str  # "" if there is none
     objects: list[Object]
-    size: Size | None  # height and width; None where they are not given or 0
+    size: Size | None  # height and width; None if they are missing or 0
 
 
 def parse(xml: bytes, path: str) -> VocFile:
     """Parses an annotation. Raises ValueError, which names `path` and the entry, for anything unexpected."""
     root = _root(xml, path)
     if root.tag != "annotation":
-        raise ValueError(f"{path} is no annotation as Pascal VOC has it: it begins with <{root.tag[:50]}>")
+        raise ValueError(f"{path} is no annotation of Pascal VOC: it begins with <{root.tag[:50]}>")
     objects = [_object(each, f"{path}: object {number}") for number, each in enumerate(root.iter("object"), start=1)]
     return VocFile(root.findtext("filename", "").strip(), objects, _size(root, path))
 
 
 def _root(xml: bytes, path: str) -> ElementTree.Element:
-    if len(xml) > LONGEST:
-        raise ValueError(f"{path} has {len(xml):,} bytes; no annotation has more than {LONGEST:,}")
-    # An annotation needs no entities, and a few of them can stand for gigabytes. Null bytes: of UTF-16.
+    if len(xml) > MAX_BYTES:
+        raise ValueError(f"{path} has {len(xml):,} bytes; no annotation has more than {MAX_BYTES:,}")
+    # Annotations need no entities, and a few of them can expand to gigabytes. Null bytes come from UTF-16.
     if b"<!ENTITY" in xml.replace(b"\0", b""):
-        raise ValueError(f"{path} is no XML that can be read (it declares entities, which are not expanded here)")
+        raise ValueError(f"{path} is not readable XML (it declares entities, which are not expanded)")
     try:
         root = ElementTree.fromstring(xml)
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two are of unusual encodings
-        raise ValueError(f"{path} is no XML that can be read ({error})") from None
+        raise ValueError(f"{path} is not readable XML ({error})") from None
     for each in root.iter():
         each.tag = each.tag.rpartition("}")[2]  # without its namespace
     return root
@@ -76,4 +76,4 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if abs(value) <= FARTHEST else None  # so neither NaN nor infinite
+    return value if abs(value) <= MAX_COORDINATE else None  # false for NaN

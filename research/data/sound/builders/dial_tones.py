@@ -1,4 +1,4 @@
-"""Strings of digits as a telephone dials them, made here: a data set of sounds that needs no download.
+"""Touch-tone (DTMF) strings of digits: synthetic sounds, without a download.
 
 A digit is two tones at once, one for its row on the keypad and one for its column (ITU-T Q.23).
 """

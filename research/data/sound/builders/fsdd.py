@@ -24,14 +24,14 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 TAKES = 50
 RATE = 8000  # Hz
-TEST, VALIDATION = range(5), range(5, 10)  # takes; the official test set, and what we hold out of the others
+TEST, VALIDATION = range(5), range(5, 10)  # takes: the official test set, and those held out of the others
 
-# Strings of digits: what their lists are drawn with.
+# Strings of digits: the settings with which they are drawn.
 DIGITS, PAUSE_MS, LONGEST_MS = 8, (0, 200), 6000
 NOISE_DB = (10, 30)  # signal-to-noise ratio
 STRINGS = {"validation": 200, "test": 300}
 STRING_SEED = 0
-# The test strings are kept as drawn, so that no other version of NumPy can change them.
+# The test strings are stored, so that another version of NumPy cannot change them.
 TEST_STRINGS = Path(__file__).with_name("fsdd_test_strings.tsv")
 TEST_STRINGS_DIGEST = "0def2c3bf9793d64"
 
@@ -39,7 +39,7 @@ Take = tuple[int, str, int]  # digit, speaker, number
 
 
 class String(NamedTuple):
-    """One speaker's takes (digit, number), the pauses around them, and the noise on top, whose seed is its place."""
+    """One speaker's takes (digit, number), the pauses around them, and the added noise, whose seed is its index."""
 
     speaker: str
     takes: tuple[tuple[int, int], ...]
@@ -83,7 +83,7 @@ class Fsdd(sounds.SoundBuilder, skip_registration=True):
 
 
 def read_recordings(archive: Path) -> dict[Take, np.ndarray]:
-    """Every take as float32 samples at RATE. Raises ValueError where one is missing or wrong."""
+    """Every take as float32 samples at RATE. Raises ValueError if one is missing or invalid."""
     found = {}
     with damage_named(archive), zipfile.ZipFile(archive) as members:
         for member in sorted(members.namelist()):
@@ -116,7 +116,7 @@ def draw_strings(split: str, recordings: Mapping[Take, np.ndarray]) -> list[Stri
 
 
 def read_strings() -> list[String]:
-    """The stored test strings. Raises ValueError where the file is not the one that results were made with."""
+    """The stored test strings. Raises ValueError if the file has been changed."""
     digest = hashlib.sha256(TEST_STRINGS.read_bytes()).hexdigest()[:16]
     if digest != TEST_STRINGS_DIGEST:
         raise ValueError(f"{TEST_STRINGS} was changed: its digest is {digest}, not {TEST_STRINGS_DIGEST}; restore it")

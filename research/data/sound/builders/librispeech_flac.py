@@ -23,15 +23,15 @@ ROOT = "LibriSpeech"
 
 
 class LibrispeechFlac(sounds.SoundBuilder, skip_registration=True):
-    """`clean100`: 28,539 / 2,703 / 2,620 utterances of train-clean-100, dev-clean and test-clean; `all960`: 281,241 to
-    learn from. The text is lower-cased.
+    """`clean100`: 28,539 / 2,703 / 2,620 utterances of train-clean-100, dev-clean and test-clean; `all960`: 281,241 in
+    train. The text is lower-cased.
     """
 
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in TRAIN]  # noqa: RUF012  As TFDS wants it.
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in TRAIN]  # noqa: RUF012  TFDS reads it from the class.
     MANUAL_DOWNLOAD_INSTRUCTIONS = "the folder LibriSpeech, unpacked from the archives of openslr.org/12"
 
     def examples(self, folder: Path):
-        """See TextBuilder. Raises ValueError for an utterance without its file, and the reverse."""
+        """See TextBuilder. Raises ValueError for an utterance without its file, and for a file without transcript."""
         parts = {"train": TRAIN[self.builder_config.name], **SPLITS}
         return {split: _utterances(folder, of_split) for split, of_split in parts.items()}
 

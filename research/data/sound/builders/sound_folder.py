@@ -1,7 +1,7 @@
 """A user's own sounds: PATH/{train,validation,test}.tsv of file<TAB>transcript, or one such file `transcripts.tsv`.
 
-Files are named as they lie below PATH; a third column may name the speaker. `val` and `dev` are `validation`. A header
-may name the columns, and the lists and `clips` of Common Voice are read as they are.
+Files are named by their path below PATH; a third column may name the speaker. `val` and `dev` are `validation`. A
+header may name the columns, and the layout of Common Voice (lists and `clips`) is read too.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from research.data.clips.builders import clip_folder
 from research.data.sound import files as sound_files
 from research.data.sound.builders import sound_lists, sounds
 
-_NAMED = 3  # files that a summary names of each kind
+_NAMED = 3  # files of each kind that the summary names
 
 
 class Listed(NamedTuple):
-    """A row of a list and the file below the root that it means, if it is there."""
+    """A row of a list and its file below the root, None if it is missing."""
 
     row: sound_lists.ListedSound
     file: str | None
@@ -30,12 +30,12 @@ class Listed(NamedTuple):
 class SoundFolder(sounds.SoundBuilder, skip_registration=True):
     """The sounds in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
 
-    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 made silence of channels that cancel each other
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 averaged channels that cancel each other
     skip_undecodable = False  # set by `prepare`
 
     def __init__(self, root: Path, lists: Mapping[str, list[Listed]], unlisted: list[str], hidden: int, **kwargs):
         self._root, self._lists, self._unlisted, self._hidden = root, lists, unlisted, hidden
-        self._left_out: dict[str, list[str]] = defaultdict(list)  # why -> which
+        self._left_out: dict[str, list[str]] = defaultdict(list)  # reason -> files
         super().__init__(**kwargs)
 
     @classmethod
@@ -48,7 +48,7 @@ class SoundFolder(sounds.SoundBuilder, skip_registration=True):
         lists = sound_lists.find(root)
         if "train" not in lists:
             raise ValueError(
-                f"{root} holds sounds but neither train.tsv nor transcripts.tsv; see the README for its form"
+                f"{root} holds sounds but neither train.tsv nor transcripts.tsv; see the README for their format"
             )
         files = sound_lists.Files(root)
         listed = {
@@ -90,24 +90,24 @@ class SoundFolder(sounds.SoundBuilder, skip_registration=True):
             raise ValueError(f"none of the {len(rows):,} sounds can be used; the last one: {reason}")
 
     def _example(self, listed: Listed) -> dict:
-        (place, name, text, speaker), file = listed
+        (location, name, text, speaker), file = listed
         if file is None:
-            where = place.partition(", line")[0]
+            where = location.partition(", line")[0]
             raise _UnusableError(
                 "absent", f"{where} has a transcript of {name!r}, but there is no such file in {self._root}"
             )
-        if not any(map(str.isalnum, text)):  # which no score of words could count
-            raise _UnusableError("without words", f"{place}: the transcript {text!r} of {name!r} has no words")
+        if not any(map(str.isalnum, text)):  # word error rates need words
+            raise _UnusableError("without words", f"{location}: the transcript {text!r} of {name!r} has no words")
         try:
             sound = sound_files.read_any_length(self._root / file)
         except ValueError as error:
             raise _UnusableError("unusable", str(error)) from None
         if problem := sound_files.short(sound):
-            raise _UnusableError(f"shorter than {sound_files.SHORTEST} s", f"sound {name!r} {problem}")
+            raise _UnusableError(f"shorter than {sound_files.MIN_SECONDS} s", f"sound {name!r} {problem}")
         return sounds.example(sound, text, speaker)
 
     def summary(self) -> str:
-        """What was left out and what is not listed, with some of the names."""
+        """The files that were left out or are not listed, with some of their names."""
         kinds = {f"{kind}, left out": names for kind, names in self._left_out.items()}
         kinds["in no list, ignored"] = self._unlisted
         parts = [f"{len(names):,} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
@@ -115,7 +115,7 @@ class SoundFolder(sounds.SoundBuilder, skip_registration=True):
 
 
 class _UnusableError(Exception):
-    """A row without an example; `kind` is what the summary counts."""
+    """A row that cannot be used; the summary counts them by `kind`."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -123,7 +123,7 @@ class _UnusableError(Exception):
 
 
 def holds_sounds(path: str) -> bool:
-    """Whether the folder `path` holds sound files, or lists of videos of which the sound is wanted."""
+    """Whether the folder `path` holds sound files, or lists of videos with transcripts."""
     root = Path(path).expanduser()
     if not root.is_dir():
         return False

@@ -1,4 +1,4 @@
-"""Lists of sounds and of what is said in them, tab-separated, as people write them and as Common Voice does."""
+"""Reads tab-separated lists of sounds and transcripts, also those of Common Voice."""
 
 import re
 import unicodedata
@@ -13,10 +13,10 @@ from research.data.sound import files as sound_files
 from research.data.text.builders.text_folder import SPLIT_FILES
 
 LISTS = {**SPLIT_FILES, "transcripts": "train"}
-VALIDATED = "validated"  # Common Voice's list of all sounds, which is train where nothing else is
-CLIPS = "clips"  # where the sounds of Common Voice lie
+VALIDATED = "validated"  # Common Voice's list of all sounds; train if there is no other list
+CLIPS = "clips"  # the folder of Common Voice's sounds
 MEDIA = (*sound_files.SUFFIXES, *sound_files.VIDEO_SUFFIXES)
-# What a column may be called in a header.
+# The accepted names of a column in a header.
 COLUMNS = {
     "name": ("path", "file", "file_name", "filename", "audio", "clip"),
     "text": ("sentence", "text", "transcript", "transcription"),
@@ -25,9 +25,9 @@ COLUMNS = {
 
 
 class ListedSound(NamedTuple):
-    """A line of a list: the name of a sound, what is said in it, and by whom ("": anyone)."""
+    """A line of a list: the name of a sound, its transcript, and its speaker ("": unknown)."""
 
-    place: str  # for messages
+    location: str  # file and line, for messages
     name: str
     text: str
     speaker: str = ""
@@ -49,7 +49,7 @@ def find(root: Path) -> dict[str, Path]:
 
 
 def read(file: Path) -> list[ListedSound]:
-    """The rows of a list: file, transcript and perhaps speaker, or whatever columns its header names.
+    """The rows of a list: file, transcript and optionally speaker, or the columns that its header names.
 
     Raises ValueError for a line with another number of columns than the first, and for one without a file.
     """
@@ -67,12 +67,12 @@ def read(file: Path) -> list[ListedSound]:
             raise ValueError(f"{file}, line {number} names no file")
         rows.append(ListedSound(f"{file}, line {number}", **found))
     if not rows:
-        raise ValueError(f"{file} holds nothing but its header")
+        raise ValueError(f"{file} holds only a header")
     return rows
 
 
 def _columns(first: list[str]) -> tuple[dict[str, int], bool]:
-    """Which column holds what, and whether `first` is a header that says so."""
+    """The index of each column, and whether `first` is a header."""
     names = [cell.strip().lower() for cell in first]
     found = {
         what: next(names.index(known) for known in choices if known in names)
@@ -85,7 +85,7 @@ def _columns(first: list[str]) -> tuple[dict[str, int], bool]:
 
 
 class Files:
-    """The sound files below `root` but for hidden ones, under every name by which a list may call them."""
+    """The sound files below `root` that are not hidden, with tolerant lookup by name."""
 
     def __init__(self, root: Path):
         self._root = root
@@ -100,16 +100,16 @@ class Files:
         return {_composed(name): name for name in self.paths}
 
     def find(self, row: ListedSound) -> str | None:
-        """The name below `root` of the file that a row means; None where there is none.
+        """The path below `root` of the file of a row; None if there is none.
 
-        Separators may be those of Windows, letters with accents be composed or not, and the folder of Common Voice be
-        left out. Raises ValueError for a name that leads out of `root`.
+        Names may have the separators of Windows, composed or decomposed accents, and lack the folder of Common Voice.
+        Raises ValueError for a name that leads out of `root`.
         """
         if row.name in self.paths:
             return row.name
         name = row.name.replace("\\", "/")
         if name.startswith("/") or re.match("[A-Za-z]:/", name) or ".." in name.split("/"):
-            raise ValueError(f"{row.place}: {row.name!r} leads out of {self._root}; name files as they lie below it")
+            raise ValueError(f"{row.location}: {row.name!r} leads out of {self._root}; use paths below it")
         for candidate in (str(PurePosixPath(name)), str(PurePosixPath(CLIPS, name))):
             if found := self._composed.get(_composed(candidate)):
                 return found
@@ -119,7 +119,7 @@ class Files:
 
 
 def is_media(path: Path) -> bool:
-    """Whether a path is a file whose name is that of a sound or of a video."""
+    """Whether a path is a file with the suffix of a sound or a video."""
     return path.suffix.lower() in MEDIA and path.is_file()
 
 

@@ -1,4 +1,4 @@
-"""What our builders of speech share: the fields of an example. Samples are kept at the rate of their file."""
+"""Base class of the builders of speech. Samples are stored at the rate of their file."""
 
 from typing import Any, ClassVar
 
@@ -10,9 +10,9 @@ from research.data.text.builders.texts import TEXT, TextBuilder
 
 
 class SoundBuilder(TextBuilder, skip_registration=True):
-    """A builder of `audio` int16 [samples], its `rate` in Hz, and the `text` that a `speaker` ("": anyone) says in it.
+    """A builder of `audio` int16 [samples], its `rate` in Hz, its transcript `text`, and the `speaker` ("": unknown).
 
-    See TextBuilder for what a subclass says.
+    See TextBuilder for what a subclass defines.
     """
 
     fields: ClassVar = {

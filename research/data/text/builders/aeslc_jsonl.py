@@ -16,8 +16,8 @@ FILES = {"train": "train.jsonl.gz", "validation": "dev.jsonl.gz", "test": "test.
 class AeslcJsonl(TextBuilder, skip_registration=True):
     """Splits of 14,436 / 1,960 / 1,906.
 
-    Of the `references` the first is the original `subject`, which published scores compare with; validation and test
-    have three more that people wrote.
+    The first of the `references` is the original `subject`, which published scores use; validation and test
+    have three more, written by annotators.
     """
 
     archives = tuple(FILES.values())

@@ -53,7 +53,7 @@ class Babi(TextBuilder, skip_registration=True):
 
 
 def _questions(lines: list[str], name: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """The number of the story, from 1, and the question with what was told before it."""
+    """The number of the story, from 1, and the question with the sentences before it."""
     story, told = 0, []
     for number, line in enumerate(lines, start=1):
         position, _, text = line.partition(" ")

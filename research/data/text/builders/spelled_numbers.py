@@ -1,4 +1,4 @@
-"""Numbers from 0 to 9,999 in English words and in digits, made here: a data set of texts that needs no download."""
+"""Numbers from 0 to 9,999 in English words and in digits: synthetic texts, without a download."""
 
 import random
 from pathlib import Path

@@ -43,17 +43,17 @@ _LANGUAGE = re.compile(
 
 
 class Split(NamedTuple):
-    """The examples of a split, and what was not taken: {why: how many}."""
+    """The examples of a split, and the numbers of skipped ones by reason."""
 
     examples: list[dict[str, Any]]
     skipped: dict[str, int]
-    left_out: tuple[str, ...] = ()  # keys whose values are no texts
+    left_out: tuple[str, ...] = ()  # keys whose values are not text
 
 
 class TextFolder(TextBuilder, skip_registration=True):
     """The texts in a folder or file, prepared under a digest of its path and of its files' names, sizes and times.
 
-    So files that changed are another data set, which is prepared when it is used next.
+    Files that have changed are therefore another data set, which is prepared at its next use.
     """
 
     VERSION = tfds.core.Version("1.1.0")  # 1.0.0 read headers as examples
@@ -68,7 +68,7 @@ class TextFolder(TextBuilder, skip_registration=True):
 
     @classmethod
     def of(cls, path: str, data_dir: Path) -> "TextFolder":
-        """The builder of the folder or file `path`. Raises ValueError where there is no train file."""
+        """The builder of the folder or file `path`. Raises ValueError if there is no train file."""
         root = Path(path).expanduser().resolve()
         files = _find(root)
         if "train" not in files:
@@ -84,14 +84,14 @@ class TextFolder(TextBuilder, skip_registration=True):
         return cls(root, files, config=config, data_dir=data_dir, file_format="array_record")
 
     def examples(self, folder: Path):
-        """See TextBuilder. Raises ValueError for what the files may not hold."""
+        """See TextBuilder. Raises ValueError for invalid content."""
         splits = {split: self._read(split) for split in self._files}
         for split, content in splits.items():
             _check_fields(content.examples, self.fields, self._files[split][0])
         return {split: content.examples for split, content in splits.items()}
 
     def summary(self) -> str:
-        """The fields, and what was skipped or repeated and why; once the examples are read."""
+        """The fields, and the numbers of skipped and repeated examples, once they are read."""
         parts = [f"fields {', '.join(self.fields)}"]
         for split, content in self._splits.items():
             counts = collections.Counter(map(repr, content.examples))
@@ -110,7 +110,7 @@ class TextFolder(TextBuilder, skip_registration=True):
         return self._splits[split]
 
     def _stored_fields(self, data_dir: Path) -> dict[str, Any]:
-        """The fields of a data set that is prepared, which need no file of the user's to be read."""
+        """The fields of a prepared data set, without reading the user's files; empty if it is not prepared."""
         folder = data_dir / self.name / self._config_name / str(self.VERSION)
         if not (folder / "dataset_info.json").is_file():
             return {}
@@ -124,7 +124,7 @@ def holds_texts(path: str) -> bool:
 
 
 def check(path: str) -> None:
-    """Raises ValueError, with what is there, where the folder or file `path` holds no texts."""
+    """Raises ValueError, with a listing, if the folder or file `path` holds no texts."""
     root = Path(path).expanduser()
     if not root.exists():
         raise ValueError(f"data set 'folder:{path}' does not exist; it needs {FORMS}")
@@ -138,7 +138,7 @@ def _listing(root: Path) -> str:
 
 
 def _find(root: Path) -> dict[str, list[Path]]:
-    """Split -> its file, or those that belong together. Raises ValueError for two files of one split."""
+    """Split -> its file, or its parallel files. Raises ValueError for two files of one split."""
     if root.is_file():
         return {"train": [root]}
     files: dict[str, list[Path]] = {}
@@ -147,7 +147,7 @@ def _find(root: Path) -> dict[str, list[Path]]:
         single = [[file] for file in present if _kind(file) in (*TABLES, *JSONS)]
         sides = [file for file in present if _kind(file) in text_tables.SIDES]
         languages = [file for file in present if _LANGUAGE.fullmatch(_suffix(file))]
-        if sides:  # the other one is missed where it is not there
+        if sides:  # a missing counterpart is an error later
             single.append([_with_kind(sides[0], side) for side in text_tables.SIDES])
         if len(languages) > 1:
             single.append(languages)
@@ -159,7 +159,7 @@ def _find(root: Path) -> dict[str, list[Path]]:
 
 
 def _only_file(root: Path) -> dict[str, list[Path]]:
-    """The one file of a folder that holds nothing else, whatever its name."""
+    """The only file of a folder, whatever its name."""
     entries = [entry for entry in root.iterdir() if not is_hidden(entry.relative_to(root))] if root.is_dir() else []
     data = [entry for entry in entries if entry.is_file() and _kind(entry) in (*TABLES, *JSONS)]
     return {"train": data} if len(data) == len(entries) == 1 else {}
@@ -178,7 +178,7 @@ def _with_kind(file: Path, kind: str) -> Path:
 
 
 def _read(parts: Sequence[Path]) -> Split:
-    """The examples in one file, or in files that belong together."""
+    """The examples in one file, or in parallel files."""
     path = parts[0]
     content = [text_files.text(part) for part in parts]
     if len(parts) > 1:
@@ -216,7 +216,7 @@ def _parallel(parts: Sequence[Path], content: Sequence[str]) -> list[tuple[str, 
 
 
 def _chosen(rows: Sequence[tuple[str, dict]], blank: int, may_be_empty: Sequence[str], path: Path) -> Split:
-    """The rows in which no text lacks or is empty, with the number of the others; ValueError for more than half."""
+    """The rows without missing or empty texts, and the number of others. Raises ValueError if these are over half."""
     skipped = collections.Counter({"blank lines": blank})
     examples, first = [], ""
     for where, row in rows:
@@ -234,7 +234,7 @@ def _chosen(rows: Sequence[tuple[str, dict]], blank: int, may_be_empty: Sequence
         if not row:
             raise ValueError(f"{where} holds no text")
     if not examples:
-        raise ValueError(f"{path} holds no examples, only what is above or around them")
+        raise ValueError(f"{path} holds no examples, only headers or blank lines")
     return Split([_same_keys(row, examples[0][1], where) for where, row in examples], dict(skipped))
 
 

@@ -1,4 +1,4 @@
-"""Texts in JSON: objects, one a line or in an array, and SQuAD's articles (v1.1 and v2.0); their values as texts."""
+"""Reads texts from JSON: objects, one per line or in an array, or SQuAD's articles (v1.1 and v2.0)."""
 
 import json
 import math
@@ -8,15 +8,15 @@ from typing import Any
 
 from research.data.builders import text_files
 
-Value = str | list[str] | None  # None: there is none
+Value = str | list[str] | None  # None: missing
 Record = dict[str, Any]
 
 
 def records(content: str, path: Path) -> tuple[list[tuple[str, Record]], int]:
-    """The objects in the text of a JSON file with where each stands in it; and how many lines are blank.
+    """The objects in a JSON file with their locations, for messages; and the number of blank lines.
 
-    It holds objects, one a line; or an array of them; or `{"data": [...]}` with them or with SQuAD's articles. Raises
-    ValueError, in one line, for anything else.
+    The file holds objects, one per line; or an array of them; or `{"data": [...]}` with them or SQuAD's articles.
+    Raises ValueError, in one line, for anything else.
     """
     start = content.lstrip()[:1]
     if start == "[" or (start == "{" and not _is_lines(content)):
@@ -37,7 +37,7 @@ def records(content: str, path: Path) -> tuple[list[tuple[str, Record]], int]:
 
 
 def _is_lines(content: str) -> bool:
-    """Whether the first line with anything on it is JSON by itself, and no array of SQuAD's in one line."""
+    """Whether the first nonblank line is a JSON value of its own, and not a SQuAD file on one line."""
     line = next(line for line in content.split("\n") if line.strip())
     try:
         value = json.loads(line)
@@ -83,11 +83,11 @@ def _questions(article: Mapping[str, Any], where: str) -> Iterator[Record]:
 
 
 def texts(record: Record) -> dict[str, Value | dict[str, list[str]]]:
-    """The values of an object as texts; objects in it are left out, but for answers.
+    """The values of an object as texts; nested objects are left out, except for answers.
 
-    Numbers and truth values are texts as JSON writes them, null and NaN are None. `answers`, a list of texts or of
-    objects with a `text`, or an object of a list `text`, also give `answer`, the first of them or "", and
-    `references`, all of them, unless the object has these.
+    Numbers and booleans are texts in JSON notation, null and NaN are None. `answers` (a list of texts, or of objects
+    with a `text`, or an object with a list `text`) also gives `answer`, the first of them or "", and `references`, all
+    of them, unless the object has these keys.
     """
     found: dict[str, Any] = {}
     for key, value in record.items():

@@ -1,14 +1,14 @@
-"""Tables of texts as people write them: what divides columns, quotes and header lines are told from the content."""
+"""Reads tables of texts; the delimiter, quoting and header are detected from the content."""
 
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-SIDES = ("source", "target")  # the columns of a table of two that does not name them
+SIDES = ("source", "target")  # the columns of a table of two without a header
 DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
-_LOOK = 20  # lines or rows that decide
-# Words that headers are made of; two-letter ones are languages.
+_SNIFFED = 20  # lines or rows that are looked at for the detection
+# Words that occur in headers; two-letter ones are languages.
 _HEADINGS = frozenset(
     re.findall(
         r"\w+",
@@ -28,7 +28,7 @@ class Table(NamedTuple):
 
     names: tuple[str, ...]
     rows: list[tuple[int, list[str]]]
-    blank: int  # lines with nothing on them, which are no rows
+    blank: int  # the number of blank lines
 
 
 class _Cell(NamedTuple):
@@ -37,12 +37,15 @@ class _Cell(NamedTuple):
 
 
 def parse(content: str, path: Path) -> Table:
-    """The table in the text of the file `path`.
+    """Parses the content of the file `path`.
 
-    Columns are divided by tabs, commas or semicolons. Where there are two, they are SIDES unless the first line names
-    them; more need a first line that does. Quotes are those of RFC 4180; in a table of tabs they are so only where
-    every quoted cell has to be, or all cells of its column are. Raises ValueError, in one line, for rows that differ
-    in their number of columns, a quote that does not end and a first line that could be either.
+    Columns are separated by tabs, commas or semicolons. Two columns are SIDES unless there is a header; more columns
+    need a header. Quotes follow RFC 4180; between tabs, quotes are text unless every quoted cell needs them, or all
+    cells of its column have them.
+
+    Raises:
+        ValueError: In one line: rows with different numbers of columns, an unclosed quote, or a first line that may be
+            a header or an example.
     """
     delimiter = _delimiter(content, path)
     rows = list(_cells(content, delimiter))
@@ -55,10 +58,10 @@ def parse(content: str, path: Path) -> Table:
     full = [(number, cells) for number, cells in found if any(cell.strip() for cell in cells)]
     if not full:
         raise ValueError(f"{path}, line 1 is empty; a table of texts has a source and a target on every line")
-    width = max(2, *(len(_trimmed(cells)) for _, cells in full[:_LOOK]))
+    width = max(2, *(len(_trimmed(cells)) for _, cells in full[:_SNIFFED]))
     even = []
     for number, cells in full:
-        cells = cells[:width] if len(_trimmed(cells)) <= width else cells  # without what a trailing tab adds
+        cells = cells[:width] if len(_trimmed(cells)) <= width else cells  # without the empty cell after a trailing tab
         if len(cells) != width:
             wanted = f"{width} like the first lines" if width > 2 else "2"
             raise ValueError(
@@ -66,12 +69,12 @@ def parse(content: str, path: Path) -> Table:
             )
         even.append((number, cells))
     names = _header(even, delimiter, path)
-    blank = len(found) - len(full) - (not any(found[-1][1]))  # after the last line end there is no line
+    blank = len(found) - len(full) - (not any(found[-1][1]))  # the end of the file is no line
     return Table(names or SIDES, even[1:] if names else even, blank)
 
 
 def _delimiter(content: str, path: Path) -> str:
-    lines = [line for line in content[:1_000_000].split("\n") if line.strip()][:_LOOK]
+    lines = [line for line in content[:1_000_000].split("\n") if line.strip()][:_SNIFFED]
     if not lines:
         return "\t"
     is_csv = _is_csv(path)
@@ -91,8 +94,8 @@ def _is_csv(path: Path) -> bool:
 
 
 def _cells(content: str, delimiter: str) -> Iterator[tuple[int, list[_Cell]]]:
-    """The cells of each row, with the number of the line that it begins on; a row may go on in the next lines."""
-    # Possessive, so that each character is looked at once or twice.
+    """The cells of each row, with the number of its first line; quoted cells may hold line ends."""
+    # Possessive quantifiers keep the time linear.
     end = f"(?=[{delimiter}\n]|\\Z)"
     cell = re.compile(f'"((?:[^"]++|"")*+)"{end}|([^{delimiter}\n]*+)')
     position, line, row, begun = 0, 1, [], 1
@@ -114,7 +117,7 @@ def _cells(content: str, delimiter: str) -> Iterator[tuple[int, list[_Cell]]]:
 
 
 def _is_quoting(rows: Sequence[tuple[int, list[_Cell]]]) -> bool:
-    """Whether quotes around cells between tabs are there to be taken off, and are no part of the text."""
+    """Whether quotes around cells between tabs are delimiters, and not part of the text."""
     columns: dict[int, list[_Cell]] = {}
     for _, cells in rows[1:] or rows:  # headers are seldom quoted
         for number, cell in enumerate(cells):
@@ -122,7 +125,7 @@ def _is_quoting(rows: Sequence[tuple[int, list[_Cell]]]) -> bool:
                 columns.setdefault(number, []).append(cell)
     for cells in columns.values():
         quoted = [cell for cell in cells if cell.quoted]
-        if any("\t" in cell.text and "\n" in cell.text for cell in quoted):  # two rows that only look like one cell
+        if any("\t" in cell.text and "\n" in cell.text for cell in quoted):  # two rows that were parsed as one cell
             return False
         if any(cell.text.startswith('"') for cell in cells if not cell.quoted):
             return False
@@ -140,7 +143,7 @@ def _check_quotes(rows: Sequence[tuple[int, list[_Cell]]], path: Path) -> None:
 
 
 def _is_example(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row is one of examples that only look like names: a sentence, or what a column repeats."""
+    """Whether the first row is an example and no header: it has a sentence, or a value that recurs in its column."""
     return any(len(cell.split()) > 4 for cell in first) or any(
         cell == cells[column].strip() for column, cell in enumerate(first) for cells in body
     )
@@ -155,10 +158,10 @@ def _trimmed(cells: list[str]) -> list[str]:
 
 
 def _header(rows: Sequence[tuple[int, list[str]]], delimiter: str, path: Path) -> tuple[str, ...] | None:
-    """The names in the first row; None where it is an example. Raises ValueError where it could be either."""
+    """The names in the first row; None if it is an example. Raises ValueError if it may be either."""
     number, first = rows[0]
     names = [cell.strip() for cell in first]
-    names[0] = names[0] or "index"  # as pandas leaves it
+    names[0] = names[0] or "index"  # pandas leaves the name of the index empty
     named = all(map(_NAME.fullmatch, names)) and len(set(names)) == len(names)
     lower = tuple(name.lower() if name.lower() in SIDES else name for name in names)
     if len(names) > 2:

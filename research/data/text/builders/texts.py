@@ -1,4 +1,4 @@
-"""What our builders of texts share. They keep the fields as found; templates.py makes source and target of them."""
+"""Base class of the builders of texts. They store the original fields; templates.py derives source and target."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ TEXTS = tfds.features.Sequence(TEXT)
 class TextBuilder(OwnBuilder, skip_registration=True):
     """A TFDS builder of examples of text that are prepared without TensorFlow.
 
-    A subclass says which `fields` its examples have, which files must lie in `manual_dir` (`archives`, and
-    MANUAL_DOWNLOAD_INSTRUCTIONS for people), and gives the examples of each split.
+    A subclass defines the `fields` of its examples, the files that must be in `manual_dir` (`archives`, and
+    MANUAL_DOWNLOAD_INSTRUCTIONS for the user), and the examples of each split.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -33,12 +33,12 @@ class TextBuilder(OwnBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=features)
 
     def _split_generators(self, dl_manager):
-        folder = dl_manager.manual_dir if self.MANUAL_DOWNLOAD_INSTRUCTIONS else ""  # TFDS: no one without the other
+        folder = dl_manager.manual_dir if self.MANUAL_DOWNLOAD_INSTRUCTIONS else ""  # TFDS raises without instructions
         examples = self.examples(Path(folder))
         return {split: self._generate_examples(split, of_split) for split, of_split in examples.items()}
 
     def _generate_examples(self, split: str, examples: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-        # The stored order hashes these keys: the same whenever the set is prepared, and neighbours are torn apart.
+        # TFDS orders examples by the hash of these keys, so the order is random but reproducible.
         shown = progress.over(examples, f"{self.name} {split}", "examples")
         for number, example in enumerate(shown):
             yield f"{split} {number}", example

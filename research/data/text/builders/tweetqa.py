@@ -45,8 +45,8 @@ def _held_out(tweet: str) -> bool:
 def _questions(path):
     try:
         entries = json.loads(text_files.read(path))
-    except ValueError as error:  # no UTF-8, no JSON
-        raise ValueError(f"{path} is no JSON: {error}") from None
+    except ValueError as error:  # invalid UTF-8 or JSON
+        raise ValueError(f"{path} is not JSON: {error}") from None
     examples = []
     for number, entry in enumerate(entries, start=1):
         texts = [entry.get("Question", ""), entry.get("Tweet", ""), *(entry.get("Answer") or [""])]
