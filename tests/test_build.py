@@ -98,7 +98,7 @@ def test_a_config_is_checked_before_data_are_prepared(wrong, message, tmp_path):
 def test_what_chooses_checkpoints_is_checked_before_data_are_prepared(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     for words, message in (
-        (["task.select_by=bogus"], "select_by='bogus' is not what an evaluation while training gives"),
+        (["task.select_by=bogus"], "select_by='bogus' is not computed while training"),
         (["task.select_by=bogus", "train.score=all"], "select_by='bogus' is no score of task.metrics"),
     ):
         config = config_lib.load("configs/translation/multi30k_de_en.py", "smoke", words)

@@ -164,7 +164,7 @@ def test_a_score_that_no_evaluation_gives_cannot_choose_checkpoints(data_dir, tm
         data_dir, tmp_path / "run", "train.steps=60", "train.eval_every=2", "train.select=best",
         "task.metrics=('accuracy',)", "task.select_by=accuracy",
     )  # fmt: skip
-    line = "config.task.select_by='accuracy' is not what an evaluation while training gives; .*score='all'"
+    line = "config.task.select_by='accuracy' is not computed while training; .*score='all'"
     with pytest.raises(ValueError, match=line):
         run.main("train")
 

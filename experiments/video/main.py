@@ -38,7 +38,7 @@ def show_predictions(
         for files, arrays in asking.batches(predicting.files(inputs, video_files.SUFFIXES, "videos"), data.read):
             outputs = asking.outputs(classification.unlabelled(np.stack(arrays)))
             for file, probabilities in zip(files, outputs["probabilities"], strict=True):
-                line = f"{file}: {classification.likeliest(probabilities, data.class_names)}"
+                line = f"{file}: {classification.top_classes(probabilities, data.class_names)}"
                 asking.answer(line, {"input": file} | classification.record(probabilities, data.class_names))
 
 

@@ -1,4 +1,4 @@
-"""Answers to the examples of a split, as text, and what they score against the references."""
+"""Text answers to the examples of a split, and their scores against the references."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -10,11 +10,11 @@ import numpy as np
 from research.metrics import text_scores
 from research.spec.contracts import Dataset, HostOutputs
 
-_GROUPED = ("accuracy_task_", "wer_speaker_")  # how the scores of groups of examples are called
+_GROUPED = ("accuracy_task_", "wer_speaker_")  # the prefixes of scores of groups of examples
 
 
 class Decoder(Protocol):
-    """A vocabulary, as far as answers need it."""
+    """The part of a vocabulary that answers need."""
 
     def decode(self, ids: np.ndarray) -> str:
         """The text of token ids."""
@@ -26,17 +26,17 @@ class TextDataset(Dataset, Protocol):
 
     @property
     def vocabulary(self) -> Decoder:
-        """Between text and ids."""
+        """Converts ids to text."""
         ...
 
 
-_EXAMPLE = {"references": ("a text",), "task": 1, "speaker": "a"}  # with every field that a score reads
+_EXAMPLE = {"references": ("a text",), "task": 1, "speaker": "a"}  # with every field that scores read
 
 
 def check_gives(metrics: Sequence[str], name: str, means: Collection[str]) -> None:
-    """Raises ValueError where `metrics` will not give the score `name`; an evaluation gives the `means`, too.
+    """Raises ValueError if neither `metrics` nor the `means` of an evaluation include the score `name`.
 
-    An example is scored against itself, which says all names but those of groups of examples.
+    The names of a metric's scores are found by scoring an example, except for those of groups of examples.
     """
     known = set(means)
     for metric in metrics:
@@ -53,7 +53,7 @@ class TextScorer:
     """Collects the best answer to each example of a split, as text, and compares them with its references."""
 
     def __init__(self, metrics: tuple[str, ...], data: TextDataset, split: str):
-        """Raises ValueError for a metric that the examples lack a field for."""
+        """Raises ValueError for a metric that needs a field the examples lack."""
         self._metrics, self._data, self._split = metrics, data, split
         for metric in metrics:
             field = text_scores.NEEDED.get(metric)
@@ -63,7 +63,7 @@ class TextScorer:
         self.signatures: dict[str, str] = {}  # {name of a score: how it was computed}, once there is a result
 
     def add(self, outputs: HostOutputs) -> None:
-        """Takes the outputs of a task's `predict` for a batch, with its `index` and `weight`."""
+        """Adds the outputs of a task's `predict` for a batch, with its `index` and `weight`."""
         for index, weight, tokens in zip(outputs["index"], outputs["weight"], outputs["tokens"], strict=True):
             if weight > 0:
                 self._answers[int(index)] = self._data.vocabulary.decode(tokens[0])
@@ -79,12 +79,12 @@ class TextScorer:
         return found
 
     def save(self, path: Path) -> None:
-        """Writes a line `{"index", "prediction", "references"}` an answer, from which all scores can be made again."""
+        """Writes a line `{"index", "prediction", "references"}` per answer, from which all scores can be recomputed."""
         with path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self._entries())
 
     def _entries(self) -> list[dict[str, Any]]:
-        """The answers in the order of their examples, each with what scores read of its example."""
+        """The answers in the order of their examples, with the fields that scores read."""
         entries = []
         for index, answer in sorted(self._answers.items()):
             example = self._data.reference(self._split, index)

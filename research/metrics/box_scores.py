@@ -19,13 +19,13 @@ MAX_DETECTIONS = (1, 10, 100)  # of an image, in its summary
 
 
 class BoxReference(TypedDict):
-    """What a score compares the boxes that are found in an image with: its good boxes."""
+    """The ground truth of an image: its valid boxes."""
 
     name: str  # of the image
     size: tuple[int, int]  # height, width in px
     boxes: np.ndarray  # float32 [count, 4]: left, top, right and bottom in px
     labels: np.ndarray  # [count]
-    crowd: np.ndarray  # [count]: 1 where it is neither missed nor found
+    crowd: np.ndarray  # [count]: 1 for regions that scores ignore
     areas: np.ndarray  # [count], in px
 
 
@@ -37,15 +37,12 @@ class BoxDataset(ClassDataset, Protocol):
         ...
 
     def in_image(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Boxes [count, 4] on the canvas of evaluation, in px of an image of `size` (height, width)."""
+        """Boxes [count, 4] on the canvas of evaluation as px of an image of `size` (height, width)."""
         ...
 
 
 class CocoScorer:
-    """Collects the boxes that are found in a split, in px of the images, and scores them against the references.
-
-    Objects that are a crowd are neither missed nor found. `data` gives `reference` and `in_image`.
-    """
+    """Collects the predicted boxes of a split, in px of the images, and scores them. Crowds are ignored."""
 
     signatures: Mapping[str, str] = {
         name: f"pycocotools {metadata.version('pycocotools')} bbox, IoU {iou}, 100 boxes an image, as a fraction; "
@@ -54,9 +51,9 @@ class CocoScorer:
     }
 
     def __init__(self, data: BoxDataset, split: str):
-        """Raises ValueError for a split in which nothing is to be found."""
+        """Raises ValueError for a split without objects."""
         references = (data.reference(split, index) for index in range(data.counts[split]))
-        if all(np.all(each["crowd"]) for each in references):  # the first with an object ends it
+        if all(np.all(each["crowd"]) for each in references):  # stops at the first image with an object
             raise ValueError(
                 f"no image of the {split} split of {data.name!r} has an object, so nothing can be scored; add some, "
                 "or hold out more with config.data.validation_fraction"
@@ -65,7 +62,7 @@ class CocoScorer:
         self._found: dict[int, dict[str, Any]] = {}
 
     def add(self, outputs: HostOutputs) -> None:
-        """Adds a batch of predictions; padding has weight 0, and what is no box the score 0."""
+        """Adds a batch of predictions; padding has weight 0 or score 0."""
         for row in np.flatnonzero(outputs["weight"] > 0):
             index, kept = int(outputs["index"][row]), outputs["scores"][row] > 0
             reference = self._data.reference(self._split, index)
@@ -74,11 +71,11 @@ class CocoScorer:
             self._found[index] = {"reference": reference, "found": found}
 
     def result(self) -> dict[str, float]:
-        """`map` and its like, as fractions, and `ap50_CLASS`; without those that have no object."""
+        """The scores of pycocotools, as fractions, and `ap50_CLASS`; those without objects are left out."""
         return average_precision(list(self._found.values()), self._data.class_names)
 
     def save(self, path: Path) -> None:
-        """Writes a line of JSON for each image: its name, size (height, width), the boxes found, and its objects."""
+        """Writes a line of JSON per image: its name, size (height, width), predicted boxes, and objects."""
         with open(path, "w") as file:
             for index, each in sorted(self._found.items()):
                 reference, names = each["reference"], self._data.class_names
@@ -89,14 +86,14 @@ class CocoScorer:
 
 
 def as_json(found: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, list]:
-    """Boxes as (left, top, right, bottom) in px, their scores where there are any, and the names of their classes."""
+    """Boxes as (left, top, right, bottom) in px, their scores if present, and their class names."""
     boxes = [[round(float(side), 2) for side in box] for box in found["boxes"]]
     scores = {"scores": [round(float(score), 5) for score in found["scores"]]} if "scores" in found else {}
     return {"boxes": boxes, **scores, "labels": [class_names[label] for label in found["labels"]]}
 
 
 def from_lines(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """`(images, class names)` of the lines that a scorer has saved; the classes are those that occur in them."""
+    """`(images, class names)` of the lines of a saved file; the classes are those that occur."""
     names = sorted({name for line in lines for name in (*line["labels"], *line["objects"]["labels"])})
 
     def numbered(boxes):
@@ -107,7 +104,7 @@ def from_lines(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple
 
 
 def average_precision(images: list[dict[str, Any]], class_names: tuple[str, ...]) -> dict[str, float]:
-    """The scores of `images`, each with its `reference` (boxes, labels, crowd, areas) and what was `found` there."""
+    """The scores of `images`, each with its `reference` (boxes, labels, crowd, areas) and predictions `found`."""
     scores = _evaluated(images, class_names)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
         scores.summarize()
@@ -120,7 +117,7 @@ def average_precision(images: list[dict[str, Any]], class_names: tuple[str, ...]
 def precision_at_half(
     images: list[dict[str, Any]], class_names: tuple[str, ...], scores: Any = None
 ) -> dict[str, np.ndarray]:
-    """For each class that has objects the precision [101] at recalls 0, .01, ... 1 and IoU .5."""
+    """The precision [101] at recalls 0, .01, ... 1 and IoU .5 of each class that has objects."""
     scores = scores or _evaluated(images, class_names)
     # precision: [IoU thresholds, recalls, classes, sizes, boxes an image]; -1 where there is no object
     at_half = scores.eval["precision"][0, :, :, 0, -1]
@@ -144,7 +141,7 @@ def _evaluated(images, class_names):
     ]
     for number, entry in enumerate(entries, start=1):
         entry["id"] = number
-    dataset: Any = {  # the stub wants fields that nothing reads
+    dataset: Any = {  # the stub requires fields that are not used
         "info": {},
         "images": [{"id": number} for number in range(1, len(images) + 1)],
         "categories": [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
@@ -157,7 +154,7 @@ def _evaluated(images, class_names):
             results.append(_entry(number, box, label, score=float(score)))
     with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
         truth.createIndex()
-        # The stub knows no lists.
+        # The stub does not allow lists.
         found = truth.loadRes(results) if results else COCO()  # pyright: ignore[reportArgumentType]
         scores = COCOeval(truth, found, "bbox")
         scores.params.maxDets = list(MAX_DETECTIONS)

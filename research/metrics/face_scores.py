@@ -1,4 +1,4 @@
-"""Scores of embeddings: who is it (closed-set identification), and is it the same person (verification).
+"""Scores of face embeddings: closed-set identification and verification.
 
 Everything here is NumPy on the host; similarities are cosines.
 """
@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 CHUNK = 1024  # rows of similarities at a time
-RATES = {"1e-2": 1e-2, "1e-3": 1e-3}  # of false accepts
+RATES = {"1e-2": 1e-2, "1e-3": 1e-3}  # false accept rates
 
 
 def nearest(probes: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The row of `gallery` [images, embed] that is most similar to each of `probes` [count, embed]; how similar."""
+    """The most similar row of `gallery` [images, embed] for each of `probes` [count, embed], and its similarity."""
     rows, similarities = [], []
     for start in range(0, len(probes), CHUNK):
         products = probes[start : start + CHUNK] @ gallery.T
@@ -22,11 +22,12 @@ def nearest(probes: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 class Roc(NamedTuple):
-    """What accepting pairs of at least a similarity does, from the highest threshold to the lowest.
+    """The ROC curve of accepting pairs above a similarity threshold, from the highest threshold to the lowest.
 
-    thresholds     one for each similarity that occurs, after an infinite one, which accepts nothing
-    false_accepts  the share of the pairs of two people that are accepted
-    true_accepts   the share of the pairs of one person that are accepted
+    Attributes:
+        thresholds: Infinity, which accepts nothing, and then each similarity that occurs.
+        false_accepts: The share of the pairs of two people that are accepted.
+        true_accepts: The share of the pairs of one person that are accepted.
     """
 
     thresholds: np.ndarray
@@ -35,23 +36,23 @@ class Roc(NamedTuple):
 
     @property
     def auc(self) -> float:
-        """The area under the curve: how often a pair of one person is more similar than one of two (ties: half)."""
+        """The area under the curve: P(a pair of one person is more similar than one of two), ties count half."""
         return float(np.trapezoid(self.true_accepts, self.false_accepts))
 
     @property
     def eer(self) -> float:
-        """The rate at which false accepts and false rejects are equal, on the line between thresholds."""
+        """The equal error rate, interpolated linearly between thresholds."""
         surplus = self.false_accepts - (1 - self.true_accepts)  # rises from -1 to 1
         after = int(np.argmax(surplus >= 0))
         share = -surplus[after - 1] / (surplus[after] - surplus[after - 1])
         return float(self.false_accepts[after - 1] + share * np.diff(self.false_accepts)[after - 1])
 
     def true_accepts_at(self, rate: float) -> float:
-        """The largest share of true accepts with at most the rate `rate` of false ones."""
+        """The true accept rate at a false accept rate of at most `rate`."""
         return float(self.true_accepts[self._last(rate)])
 
     def threshold_at(self, rate: float) -> float:
-        """The lowest threshold with at most the rate `rate` of false accepts."""
+        """The lowest threshold with a false accept rate of at most `rate`."""
         return float(self.thresholds[self._last(rate)])
 
     def _last(self, rate: float) -> int:
@@ -59,11 +60,11 @@ class Roc(NamedTuple):
 
 
 def roc(similarities: np.ndarray, same: np.ndarray) -> Roc:
-    """The curve of pairs with these `similarities` [pairs], `same` (0 or 1) where both show one person.
+    """The ROC curve of pairs with `similarities` [pairs]; `same` [pairs] is 1 for one person, 0 for two.
 
-    Raises ValueError where there are no pairs of one kind.
+    Raises ValueError if there are no pairs of one kind.
     """
-    from sklearn import metrics  # late, since it takes a second to import
+    from sklearn import metrics  # takes a second to import
 
     _count(same)
     false, true, thresholds = metrics.roc_curve(same, similarities, drop_intermediate=False)
@@ -71,22 +72,22 @@ def roc(similarities: np.ndarray, same: np.ndarray) -> Roc:
 
 
 def best_threshold(similarities: np.ndarray, same: np.ndarray) -> float:
-    """The threshold that puts most pairs right, the highest of equally good ones.
+    """The threshold that maximises pair accuracy, the highest of equally good ones.
 
-    It lies midway between the similarities on its two sides. Raises ValueError where there are no pairs of one kind.
+    It is the midpoint between two neighbouring similarities. Raises ValueError if there are no pairs of one kind.
     """
-    ones, twos = _count(same)
+    num_same, num_different = _count(same)
     curve = roc(similarities, same)
-    best = int(np.argmax(curve.true_accepts * ones - curve.false_accepts * twos))
+    best = int(np.argmax(curve.true_accepts * num_same - curve.false_accepts * num_different))
     if not best:
         return float(np.nextafter(curve.thresholds[1], np.inf))
     return float(curve.thresholds[best : best + 2].mean())
 
 
 def fold_accuracies(similarities: np.ndarray, same: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each pair is put right by the `best_threshold` of all other folds, and that threshold.
+    """Whether each pair is classified correctly by the `best_threshold` of all other folds, and that threshold.
 
-    As in View 2 of LFW (Huang et al., 2007). Raises ValueError where the others lack pairs of one kind.
+    As in View 2 of LFW (Huang et al., 2007). Raises ValueError if the other folds lack pairs of one kind.
     """
     right, thresholds = np.zeros(len(same), bool), np.zeros(len(same))
     for fold in np.unique(folds):
@@ -112,10 +113,10 @@ def verify(similarities: np.ndarray, same: np.ndarray, folds: np.ndarray) -> dic
 def verify_group(
     similarities: np.ndarray, same: np.ndarray, folds: np.ndarray, members: np.ndarray
 ) -> dict[str, float]:
-    """Scores of the pairs that are `members` (bool [pairs]) of a group, by thresholds that are chosen on all pairs.
+    """Scores of the pairs that are `members` (bool [pairs]) of a group, with thresholds chosen on all pairs.
 
-    `pairs` (how many), `pair_accuracy`; `far` and `tar` at the threshold where 1e-2 of all pairs of two people are
-    accepted, so that a group that is mistaken more often than others is seen; and `auc` where both kinds occur.
+    `pairs` (their number), `pair_accuracy`; `far` and `tar` at the threshold with a false accept rate of 1e-2 over all
+    pairs, which shows groups with more errors than others; and `auc` if both kinds of pairs occur.
     """
     right = fold_accuracies(similarities, same, folds)[0][members]
     accepted = similarities[members] >= roc(similarities, same).threshold_at(RATES["1e-2"])
@@ -131,7 +132,7 @@ def verify_group(
 
 
 def _count(same: np.ndarray) -> tuple[int, int]:
-    ones = int(np.sum(same))
-    if not 0 < ones < len(same):
-        raise ValueError(f"{ones} of {len(same)} pairs show one person; verification needs pairs of both kinds")
-    return ones, len(same) - ones
+    num_same = int(np.sum(same))
+    if not 0 < num_same < len(same):
+        raise ValueError(f"{num_same} of {len(same)} pairs show one person; verification needs pairs of both kinds")
+    return num_same, len(same) - num_same

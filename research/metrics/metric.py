@@ -1,7 +1,6 @@
-"""What a metric is: its name, its unit, and whether more or less of it is better.
+"""The metrics: name, unit and direction of every score.
 
-Every score that an evaluation gives is declared here. A score of a group of examples, such as `wer_speaker_theo` or
-`iou_car`, is declared once, by the name before its group.
+A score of a group of examples, such as `wer_speaker_theo` or `iou_car`, is declared once, without the group.
 """
 
 import dataclasses
@@ -16,9 +15,10 @@ Mode = Literal["max", "min"]
 class Metric:
     """A score of a split.
 
-    name   as in metrics.jsonl and in the results tables, without the name of the split
-    unit   `fraction` (0 to 1), `percent` (0 to 100), `nats`, `count`, `cosine` or `loss` (no unit)
-    mode   whether its largest ("max") or its smallest ("min") value is the best
+    Attributes:
+        name: As in metrics.jsonl and in the results tables, without the split.
+        unit: `fraction` (0 to 1), `percent` (0 to 100), `nats`, `count`, `cosine` or `loss` (no unit).
+        mode: Whether the largest ("max") or the smallest ("min") value is the best.
     """
 
     name: str
@@ -54,7 +54,7 @@ METRICS: tuple[Metric, ...] = (
 
 
 def find(name: str, declared: Iterable[Metric] = METRICS) -> Metric:
-    """The metric called `name`, or the one with the longest name of which `name` is a group.
+    """The metric `name`, or the one with the longest name that is `name` without a group.
 
     Raises ValueError for a name that is not declared.
     """
@@ -70,18 +70,18 @@ def find(name: str, declared: Iterable[Metric] = METRICS) -> Metric:
         if near
         else "declare it in research/metrics/metric.py, or give RESULT its direction"
     )
-    raise ValueError(f"the metric {name!r} is not declared, so that its best value is not known; {advice}")
+    raise ValueError(f"the metric {name!r} is not declared, so its direction is unknown; {advice}")
 
 
 def mode(name: str) -> Mode:
-    """`min` for losses, error rates and counts of errors, of a group too, else `max`. Raises ValueError as `find`."""
+    """`min` for losses, error rates and counts of errors, also of groups, else `max`. Raises ValueError as `find`."""
     return find(name).mode
 
 
 def check(name: str, means: Collection[str], scored: bool) -> None:
-    """Raises ValueError for a metric that is none of the `means` of an evaluation, where nothing else is `scored`."""
+    """Raises ValueError for a metric that is not in the `means` of an evaluation, unless it is `scored`."""
     if name not in means and not scored:
         raise ValueError(
-            f"config.task.select_by={name!r} is not what an evaluation while training gives; choose from "
+            f"config.task.select_by={name!r} is not computed while training; choose from "
             f"{', '.join(sorted(means))}, or set config.train.score='all' to score answers while training"
         )

@@ -1,7 +1,7 @@
-"""Writing systems: which script texts are in, and their words, so that scores count the same things in every script.
+"""Writing systems: the script of texts, and their words, so that scores are comparable between scripts.
 
-Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan put no spaces between words. There a word is one letter with
-the marks on it, as the Chinese evaluations CMRC 2018 and MLQA count and as mixed error rates of Mandarin do.
+Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan have no spaces between words. Their words are single letters
+with combining marks here, as in the Chinese evaluations CMRC 2018 and MLQA and in mixed error rates of Mandarin.
 """
 
 import collections
@@ -30,7 +30,7 @@ def has_unspaced(text: str) -> bool:
 def of(texts: Iterable[str]) -> str:
     """The script of most words of the texts: "zh", "ja", "ko", "unspaced" (such as Thai), "latin" or "other".
 
-    Chinese characters with a twentieth or more of kana are Japanese, with less are Chinese.
+    Text with Chinese characters is Japanese if at least a twentieth of it is kana, else Chinese.
     """
     counts: collections.Counter = collections.Counter()
     for text in texts:
@@ -49,7 +49,7 @@ def words(text: str) -> list[str]:
 
 
 def fold(text: str) -> str:
-    """`text` in lower case and in the compatibility form NFKC, where full-width letters are plain ones."""
+    """`text` in lower case and in the compatibility form NFKC, which maps full-width letters to plain ones."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
 
 
@@ -64,7 +64,7 @@ def spoken(text: str) -> list[str]:
 
 
 def written(spoken_words: Sequence[str]) -> str:
-    """Words as one text, with spaces only where the scripts of both neighbours have them."""
+    """Joins words, with a space only between two words of scripts that have spaces."""
     text, before = "", ""
     for word in spoken_words:
         joined = not text or has_unspaced(word) or has_unspaced(before)
@@ -74,7 +74,7 @@ def written(spoken_words: Sequence[str]) -> str:
 
 
 def without_punctuation(text: str) -> str:
-    """`text` without what Unicode calls punctuation, and without ASCII's symbols."""
+    """`text` without Unicode punctuation and ASCII symbols."""
     return "".join(letter for letter in text if not _is_punctuation(letter))
 
 
@@ -83,7 +83,7 @@ def _runs(text: str, keep: str) -> list[str]:
     for letter in text:
         if letter.isalnum() or letter in keep or _is_mark(letter):  # marks, such as vowels of Hindi, belong to letters
             letters.append(letter)
-        elif unicodedata.category(letter) != "Cf":  # such as soft hyphens and joiners, which stand inside words
+        elif unicodedata.category(letter) != "Cf":  # such as soft hyphens and joiners, which occur inside words
             letters.append(" ")
     found = (part.strip(keep) for part in split_unspaced("".join(letters)))
     return [word for word in (_without_first_marks(word) for word in found) if word]

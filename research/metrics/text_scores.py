@@ -1,9 +1,8 @@
-"""Scores of generated text against references, by the implementations that published results were made with.
+"""Scores of generated text against references, by the reference implementations of published results.
 
-A metric is a function of the predictions and, for each, an example: a mapping that holds FIELDS. It returns {name:
-value} and a signature that says how they were computed. BLEU, chrF, ROUGE, exact match and F1 are percentages, as their
-papers give them (rouge-score itself gives fractions); `accuracy`, as everywhere in Tessera, and TweetQA's scores, as
-its evaluation prints them, are fractions.
+A metric is a function of the predictions and of one example each: a mapping with FIELDS. It returns {name: value} and a
+signature that describes how they were computed. BLEU, chrF, ROUGE, exact match and F1 are percentages, as in their
+papers (rouge-score itself returns fractions); `accuracy`, as everywhere in Tessera, and TweetQA's scores are fractions.
 """
 
 import collections
@@ -22,12 +21,12 @@ from research.metrics import scripts
 Examples = Sequence[Mapping[str, Any]]
 Scored = tuple[dict[str, float], str]  # {name: value}, signature
 
-# What a metric reads of an example: the accepted texts, the original one first, and for some the task it belongs to.
+# The fields of an example that metrics read: the accepted texts, the original one first, and groups.
 FIELDS = ("references", "task", "speaker")
 NEEDED = {"accuracy_by_task": "task", "wer_by_speaker": "speaker"}  # metric -> the field that it groups by
 NORMALISED = "lower case, no punctuation, no articles"
 SPOKEN = "NFKC, lower case, no punctuation but apostrophes in words"
-# By the script of most words of the references; "13a" for the others. MeCab would cut Japanese and Korean into words.
+# By the script of most words of the references; "13a" for others. MeCab would split Japanese and Korean into words.
 BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "unspaced": "char"}
 
 
@@ -35,14 +34,14 @@ def bleu(predictions: Sequence[str], examples: Examples) -> Scored:
     """Corpus BLEU of detokenised text (Papineni et al., 2002; Post, 2018) over all references.
 
     The tokenizer is that of BLEU_TOKENIZERS for the script of the references, else 13a; the signature names it.
-    `bleu_13a`, `bleu_zh` and `bleu_char` use theirs whatever the script.
+    `bleu_13a`, `bleu_zh` and `bleu_char` have a fixed tokenizer.
     """
     script = scripts.of(reference for example in examples for reference in example["references"])
     return _sacrebleu("bleu", "BLEU", predictions, examples, tokenize=BLEU_TOKENIZERS.get(script, "13a"))
 
 
 def bleu_13a(predictions: Sequence[str], examples: Examples) -> Scored:
-    """As `bleu`, always tokenised by 13a, which was made for languages of Europe."""
+    """As `bleu`, always with the tokenizer 13a, which is for European languages."""
     return _sacrebleu("bleu_13a", "BLEU", predictions, examples, tokenize="13a")
 
 
@@ -62,28 +61,28 @@ def chrf(predictions: Sequence[str], examples: Examples) -> Scored:
 
 
 def rouge(predictions: Sequence[str], examples: Examples) -> Scored:
-    """Mean F1 of ROUGE-1, -2, -L and -Lsum (Lin, 2004) with Porter's stemmer; the first reference counts.
+    """Mean F1 of ROUGE-1, -2, -L and -Lsum (Lin, 2004) with Porter's stemmer, against the first reference.
 
-    It compares lower-cased words, of ASCII text as rouge-score cuts it; see _Words for other text. Lsum takes lines as
-    sentences. The first reference only, as the results on AESLC of PEGASUS (Zhang et al., 2020), which compare with the
-    original subject.
+    Words are lower-cased and tokenised by rouge-score for ASCII text, see _Words for other text. The sentences of Lsum
+    are lines. Only the first reference counts, as in the results of PEGASUS (Zhang et al., 2020) on AESLC, which
+    compare with the original subject.
     """
     return _rouge([example["references"][:1] for example in examples], predictions, "first reference")
 
 
 def rouge_multi(predictions: Sequence[str], examples: Examples) -> Scored:
-    """As `rouge`, of each kind the best F1 over all references, as `rouge1_multi` and so on."""
+    """As `rouge`, with the best F1 over all references, as `rouge1_multi` and so on."""
     scores, signature = _rouge([example["references"] for example in examples], predictions, "best of all references")
     return {f"{name}_multi": score for name, score in scores.items()}, signature
 
 
 def accuracy(predictions: Sequence[str], examples: Examples) -> Scored:
-    """The share of predictions that are one of the references, but for white space at their ends and Unicode's NFC."""
+    """The share of predictions that equal a reference, after stripping white space and NFC normalisation."""
     return {"accuracy": statistics.fmean(_right(predictions, examples))}, "equal to a reference"
 
 
 def accuracy_by_task(predictions: Sequence[str], examples: Examples) -> Scored:
-    """`accuracy` of the examples of each `task`, as `accuracy_task_03`, and as `accuracy_mean` the mean over tasks.
+    """`accuracy` of the examples of each `task`, as `accuracy_task_03`, and the mean over tasks, `accuracy_mean`.
 
     Raises ValueError for examples without a task.
     """
@@ -99,8 +98,8 @@ def accuracy_by_task(predictions: Sequence[str], examples: Examples) -> Scored:
 def squad(predictions: Sequence[str], examples: Examples) -> Scored:
     """Exact match and token F1 of the SQuAD evaluation (Rajpurkar et al., 2016): the best over the references.
 
-    Where a question has only empty references, since its text does not answer it, all are scored as SQuAD v2.0 does
-    (Rajpurkar et al., 2018): no answer is right there and wrong elsewhere. See `_answers` for scripts.
+    If any question is unanswerable, with only empty references, all are scored as in SQuAD v2.0 (Rajpurkar et al.,
+    2018): an empty answer is correct for these and wrong for others. See `_answers` for scripts.
     """
     pairs, how = _answers(predictions, examples)
     version, f1 = "v1.1", _token_f1
@@ -127,9 +126,9 @@ def tweetqa(predictions: Sequence[str], examples: Examples) -> Scored:
 
 
 def wer(predictions: Sequence[str], examples: Examples) -> Scored:
-    """Corpus WER and CER, in percent of the reference's words and characters, and the words that were wrong, by jiwer.
+    """Corpus WER and CER, in percent of the reference's words and characters, and counts of word errors, by jiwer.
 
-    Of both texts the SPOKEN form is compared. `substitutions`, `insertions` and `deletions` count words. In scripts
+    Both texts are normalised as SPOKEN. `substitutions`, `insertions` and `deletions` count words. In scripts
     without spaces each letter is a word, and CER counts no spaces beside one.
     """
     import jiwer
@@ -180,13 +179,13 @@ METRICS: dict[str, Callable[[Sequence[str], Examples], Scored]] = {
 
 
 def normalise_answer(text: str) -> str:
-    """`text` in lower case, without punctuation (ASCII), articles and superfluous spaces, as SQuAD v1.1 compares."""
+    """`text` in lower case, without ASCII punctuation, articles and superfluous spaces, as in SQuAD v1.1."""
     text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def normalise_spoken(text: str) -> str:
-    """`text` as CER compares it: see SPOKEN; what stands between words is one space, or nothing, see scripts.written"""
+    """`text` as normalised for CER: see SPOKEN and scripts.written."""
     return scripts.written(scripts.spoken(text))
 
 
@@ -196,15 +195,15 @@ def _spoken(predictions: Sequence[str], examples: Examples) -> tuple[list[list[s
     theirs = [scripts.spoken(example["references"][0]) for example in examples]
     if not all(theirs):
         empty = examples[theirs.index([])]["references"][0]
-        raise ValueError(f"the reference {empty!r} has no words ({SPOKEN}), so that WER cannot count them")
+        raise ValueError(f"the reference {empty!r} has no words ({SPOKEN}), so WER is undefined")
     return ours, theirs
 
 
 def _answers(predictions: Sequence[str], examples: Examples) -> tuple[list[tuple[str, list[str]]], str]:
     """Normalised answers with their normalised references, and how they were normalised.
 
-    References that are mostly in Latin letters are normalised as the SQuAD script does. Others are as in MLQA's (Lewis
-    et al., 2020): all of Unicode's punctuation goes, articles stay, and letters of scripts without spaces are words.
+    References mostly in Latin letters are normalised as in the SQuAD script. Others as in MLQA (Lewis et al., 2020):
+    all Unicode punctuation is removed, articles are kept, and letters of scripts without spaces are words.
     """
     script = scripts.of(reference for example in examples for reference in example["references"])
     normalise, how = normalise_answer, NORMALISED
@@ -231,17 +230,17 @@ def _right(predictions: Sequence[str], examples: Examples) -> list[bool]:
 
 
 def _sacrebleu(name: str, metric: str, predictions: Sequence[str], examples: Examples, **options) -> Scored:
-    import sacrebleu.metrics  # late, as rouge-score below: neither is needed to train
+    import sacrebleu.metrics  # like rouge-score below, not needed to train
 
     scorer = getattr(sacrebleu.metrics, metric)(**options)
-    # The first reference of each example, the second of each, ...; None where an example has fewer.
+    # The first reference of each example, the second of each, ...; None for an example with fewer.
     streams = itertools.zip_longest(*(example["references"] for example in examples))
     score = scorer.corpus_score(list(predictions), [list(stream) for stream in streams]).score
     return {name: score}, str(scorer.get_signature())
 
 
 class _Words:
-    """rouge-score's words of ASCII text; of other text, whose letters its own tokenizer drops, `scripts.words`."""
+    """rouge-score's tokenizer for ASCII text, and `scripts.words` for other text, whose letters it would drop."""
 
     def __init__(self):
         from rouge_score import tokenizers
@@ -276,7 +275,7 @@ def _token_f1(prediction: str, reference: str) -> float:
 
 
 def _bleu1(prediction: str, references: Sequence[str]) -> float:
-    """Clipped unigram precision, with a penalty where the nearest reference is longer (Papineni et al., 2002)."""
+    """Clipped unigram precision, with the brevity penalty of the nearest reference length (Papineni et al., 2002)."""
     words, others = prediction.split(), [reference.split() for reference in references]
     if not words:
         return 0.0
@@ -289,7 +288,7 @@ def _bleu1(prediction: str, references: Sequence[str]) -> float:
 
 
 def _rouge_l(prediction: str, references: Sequence[str], beta: float = 1.2) -> float:
-    """F of the longest common subsequence, of the best precision and the best recall over the references."""
+    """F score of the longest common subsequence, from the best precision and the best recall over the references."""
     # Not split(): to coco-caption, a text without words is one empty word.
     words, others = prediction.split(" "), [reference.split(" ") for reference in references]
     common = [_longest_common(words, other) for other in others]
@@ -302,6 +301,6 @@ def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
     best = [0] * (len(other) + 1)
     for word in one:
         previous = 0
-        for place, another in enumerate(other, start=1):
-            previous, best[place] = best[place], previous + 1 if word == another else max(best[place], best[place - 1])
+        for end, another in enumerate(other, start=1):
+            previous, best[end] = best[end], previous + 1 if word == another else max(best[end], best[end - 1])
     return best[-1]

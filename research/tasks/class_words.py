@@ -1,4 +1,4 @@
-"""Classification by text: how likely each of the words that name a class is as the target."""
+"""Classification with a text model: the likelihood of each class's text as the target."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ class ClassWords(seq2seq.Seq2SeqTask):
         return cls(**fields, classes=tuple(map(tuple, classes)))
 
     def predict(self, variables: Variables, batch: Batch, rng: jax.Array) -> Outputs:
-        """`tokens` int32 [batch, classes, length], the likeliest class first, and `scores` [batch, classes].
+        """`tokens` int32 [batch, classes, length], the most likely class first, and `scores` [batch, classes].
 
-        A score is the logarithm of the probability of a class: of P(target | source) of its tokens, EOS included, over
-        the sum of that of all classes. So the probabilities of an example add up to 1.
+        A score is the log-probability of a class: P(target | source) of its tokens with EOS, normalised over the
+        classes, so that the probabilities of an example sum to 1.
         """
         words = np.zeros((len(self.classes), max(map(len, self.classes))), np.int32)
         for row, ids in zip(words, self.classes, strict=True):
@@ -41,9 +41,9 @@ class ClassWords(seq2seq.Seq2SeqTask):
 
         def log_likelihood(target, used):
             target, used = (jnp.broadcast_to(row, (len(source), len(row))) for row in (target, used))
-            places = jnp.broadcast_to(jnp.arange(target.shape[1], dtype=jnp.int32), target.shape)
-            target_in = seq2seq.shift_right(target, places, self.bos)
-            arguments = (target_in, used.astype(jnp.int32), places, False, source)
+            positions_out = jnp.broadcast_to(jnp.arange(target.shape[1], dtype=jnp.int32), target.shape)
+            target_in = seq2seq.shift_right(target, positions_out, self.bos)
+            arguments = (target_in, used.astype(jnp.int32), positions_out, False, source)
             logits = cast(jax.Array, apply("decode", encoded, segments, *arguments))
             log_probabilities = jax.nn.log_softmax(logits.astype(at_least_float32(logits.dtype)))
             chosen = jnp.take_along_axis(log_probabilities, target[..., None], axis=-1)[..., 0]

@@ -17,31 +17,27 @@ from research.parallel.sharding import Table, constrain
 from research.spec import Spec, checks, contracts, field
 from research.spec.contracts import Batch, ClassDataset, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
 
-KEPT = 20  # probabilities of an example that are written
+MAX_SAVED = 20  # probabilities per example in the predictions file
 
 
 class LabelSpec(Spec):
     """Softmax cross-entropy over classes."""
 
     label_smoothing: float = field(
-        default=0.0, check=checks.from_up_to(0, 1), doc="share of the target that is spread over all classes"
+        default=0.0, check=checks.from_up_to(0, 1), doc="probability that is spread over all classes"
     )
 
 
 class ClassificationSpec(LabelSpec, tag="classification"):
-    """With mixup and cutmix while training."""
+    """Softmax cross-entropy with mixup and cutmix."""
 
-    mixup: float = field(
-        default=0.0, check=checks.between(0, 1000), doc="alpha of mixup (Zhang et al., 2018); 0 is off"
-    )
-    cutmix: float = field(
-        default=0.0, check=checks.between(0, 1000), doc="alpha of cutmix (Yun et al., 2019); 0 is off"
-    )
+    mixup: float = field(default=0.0, check=checks.between(0, 1000), doc="alpha of mixup (Zhang et al., 2018); 0: off")
+    cutmix: float = field(default=0.0, check=checks.between(0, 1000), doc="alpha of cutmix (Yun et al., 2019); 0: off")
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageTask:
-    """Pure functions over an image model, without mixing of images and without a scorer.
+    """Pure functions over an image model, without mixup, cutmix and scorer.
 
     A batch holds `image` uint8 [batch, height, width, channels] (of clips, [batch, frames, height, width, channels]),
     `label` int32 [batch], `index` int32 [batch] and `weight` float32 [batch], which is 0 for padding. `mean` and `std`
@@ -54,13 +50,13 @@ class ImageTask:
     std: tuple[float, ...]
     spec: LabelSpec
 
-    # What chooses among checkpoints: a metric of the evaluation, and whether more of it is better.
+    # The metric that selects the best checkpoint, and "max" or "min".
     selection = ("accuracy", "max")
-    served = "images"  # what the input of an exported program is called
+    served = "images"  # the name of the input of an exported program
 
     @property
     def logical_axes(self) -> Table:
-        """From parameter path to logical axes."""
+        """The table from parameter path to logical axes."""
         return self.model.logical_axes
 
     def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -78,7 +74,7 @@ class ImageTask:
         return {"examples": jnp.maximum(batch["weight"].sum(), 1)}
 
     def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
-        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
+        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed."""
         mix_rng, dropout_rng = jax.random.split(rng)
         images, targets = self._mix(mix_rng, self._normalise(batch["image"]), self._targets(batch["label"]))
         mutable = [name for name in variables if name != "params"]
@@ -87,7 +83,7 @@ class ImageTask:
         return losses.sum() / totals["examples"], (new, self._sums(losses, logits, batch))
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
-        """Sums of plain cross-entropy and of correct answers, each with its weight."""
+        """Sums of unsmoothed cross-entropy and of correct predictions, each with its weight."""
         logits = self._logits(variables, batch)
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch["label"]) * batch["weight"]
         return self._sums(losses, logits, batch)
@@ -98,7 +94,7 @@ class ImageTask:
         return {"probabilities": jax.nn.softmax(self._logits(variables, batch))}
 
     def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """See serving.Served: images as they are stored."""
+        """See serving.Served: images uint8, not normalised."""
         return {self.served: jax.ShapeDtypeStruct((batch, *self.image_shape), jnp.uint8)}
 
     def serve(self, variables: Variables, images: jax.Array) -> jax.Array:
@@ -106,11 +102,11 @@ class ImageTask:
         return self._logits(variables, {"image": images})
 
     def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Further metrics of a whole split from its means: none."""
+        """Further metrics derived from the means of a split: none."""
         return {}
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
         metric_lib.check(self.selection[0], means, scored)
 
     def _logits(self, variables: Variables, batch: Batch) -> jax.Array:
@@ -130,17 +126,17 @@ class ImageTask:
         return {"loss": (losses.sum(), weight), "accuracy": (correct, weight)}
 
     def _mix(self, rng: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What training sees instead of `images` and `targets`."""
+        """The mixed images and targets for training."""
         del rng
         return images, targets
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelTask(ImageTask):
-    """As ImageTask, with probabilities of classes that are kept."""
+    """As ImageTask, with a scorer that saves the class probabilities."""
 
     def scorer(self, data: ClassDataset, split: str) -> contracts.Scorer | None:
-        """What collects the predictions for a split of `data` (a data.datasets.Images) on the host."""
+        """Collects the predictions for a split of `data` (an ImageDataset) on the host."""
         return ClassificationScorer(data, split)
 
 
@@ -151,9 +147,9 @@ class ClassificationTask(LabelTask):
     spec: ClassificationSpec = dataclasses.field(default_factory=ClassificationSpec)
 
     def _mix(self, rng: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019), with a fair coin where both are on.
+        """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019), chosen with probability 1/2 if both are on.
 
-        Each image is mixed with its neighbour in the microbatch, with a share of its own.
+        Each image is mixed with its neighbour in the microbatch, with its own random coefficient.
         """
         if not self.spec.mixup and not self.spec.cutmix:
             return images, targets
@@ -180,49 +176,49 @@ class ClassificationScorer:
         self.signatures: dict[str, str] = {}
 
     def add(self, outputs: HostOutputs) -> None:
-        """Takes the outputs of `Task.predict` for a batch, with its `index` and `weight`."""
+        """Adds the outputs of `Task.predict` for a batch, with its `index` and `weight`."""
         for index, weight, row in zip(outputs["index"], outputs["weight"], outputs["probabilities"], strict=True):
             if weight > 0:
                 self._probabilities[int(index)] = np.asarray(row)
 
     def result(self) -> dict[str, float]:
-        """Nothing beside the sums of `Task.evaluate`."""
+        """No scores beside the sums of `Task.evaluate`."""
         return {}
 
     def save(self, path: Path) -> None:
-        """Writes a line of JSON an example: its reference, the class `predicted`, the `probabilities` by class.
+        """Writes a line of JSON per example: its reference, the class `predicted`, and `probabilities` by class.
 
-        Of more than KEPT classes, these are those of the likeliest.
+        Of more than MAX_SAVED classes, the most likely ones are written.
         """
         with path.open("w", encoding="utf-8") as file:
             for line in self.lines():
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def lines(self) -> list[dict[str, Any]]:
-        """What `save` writes, in the order of the split."""
+        """The lines that `save` writes, in the order of the split."""
         lines, names = [], self._data.class_names
         for index, row in sorted(self._probabilities.items()):
-            kept = range(len(names)) if len(names) <= KEPT else np.argsort(-row)[:KEPT]
-            said = {names[number]: round(float(row[number]), 6) for number in kept}
+            kept = range(len(names)) if len(names) <= MAX_SAVED else np.argsort(-row)[:MAX_SAVED]
+            shares = {names[number]: round(float(row[number]), 6) for number in kept}
             reference = self._data.reference(self._split, index)
-            lines.append({**reference, "predicted": names[int(row.argmax())], "probabilities": said})
+            lines.append({**reference, "predicted": names[int(row.argmax())], "probabilities": shares})
         return lines
 
 
 def unlabelled(images: np.ndarray) -> dict[str, np.ndarray]:
-    """A batch of images [batch, height, width, channels] whose classes are to be predicted."""
+    """A batch of unlabelled images [batch, height, width, channels], for prediction."""
     zeros = np.zeros(len(images), np.int32)
     return {"image": images, "label": zeros, "index": zeros - 1, "weight": zeros.astype(np.float32)}
 
 
-def likeliest(probabilities: np.ndarray, class_names: Sequence[str], count: int = 5) -> str:
-    """The `count` likeliest classes by `probabilities` [classes], each with its own, as a line for a person."""
+def top_classes(probabilities: np.ndarray, class_names: Sequence[str], count: int = 5) -> str:
+    """The `count` most likely classes by `probabilities` [classes], as a line for the user."""
     best = np.argsort(-probabilities)[:count]
     return ", ".join(f"{class_names[index]} {probabilities[index]:.1%}" for index in best)
 
 
 def record(probabilities: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """The likeliest class by `probabilities` [classes], and those of all classes, for a file of answers."""
+    """The most likely class by `probabilities` [classes], and all probabilities, for a predictions file."""
     shares = {name: round(float(share), 6) for name, share in zip(class_names, probabilities, strict=True)}
     return {"class": max(shares, key=lambda name: shares[name]), "probabilities": shares}
 

@@ -1,4 +1,4 @@
-"""Images to boxes: the losses of FCOS (Tian et al., 2019), non-maximum suppression inside the compiled step."""
+"""Object detection: the losses of FCOS (Tian et al., 2019), and non-maximum suppression in the compiled step."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -18,48 +18,48 @@ from research.parallel.sharding import Table, constrain
 from research.spec import Role, Spec, checks, field
 from research.spec.contracts import Batch, LossAux, Outputs, Sums, Totals, Variables
 
-FARTHEST = 8  # strides: a level finds boxes whose farthest side is so far from the point, and more than half of it
+REGRESSION_RANGE_STRIDES = 8  # level i regresses boxes with max(l, t, r, b) in (4 s_i, 8 s_i]; s_i is its stride
 _SHARE = checks.between(0, 1)
 
 
 class DetectionSpec(Spec, tag="detection"):
-    """The losses of training, and how what is found becomes boxes."""
+    """The losses of training, and the postprocessing of predictions."""
 
     radius: float = field(
         default=1.5, check=checks.above(0) & checks.at_most(1e6),
-        doc="strides: points so near to the centre of a box, in either direction, are to find it",
+        doc="centre sampling: points within this many strides of the centre of a box are positive",
     )  # fmt: skip
-    focal_alpha: float = field(default=0.25, check=_SHARE, doc="weight of what is there in the focal loss")
+    focal_alpha: float = field(default=0.25, check=_SHARE, doc="weight of the positives in the focal loss")
     focal_gamma: float = field(default=2.0, check=checks.between(0, 100), doc="exponent of the focal loss")
-    box_loss_weight: float = field(default=1.0, check=checks.between(0, 1e6), doc="of GIoU beside the other losses")
+    box_loss_weight: float = field(default=1.0, check=checks.between(0, 1e6), doc="weight of the GIoU loss")
     score_threshold: float = field(
-        default=0.05, role=Role.INFERENCE, check=_SHARE, doc="predicted boxes of a lower score are left out"
+        default=0.05, role=Role.INFERENCE, check=_SHARE, doc="score threshold of predicted boxes"
     )
     nms_iou: float = field(
         default=0.6, role=Role.INFERENCE, check=_SHARE,
-        doc="IoU above which non-maximum suppression leaves out the box of lower score, class by class",
+        doc="IoU threshold of non-maximum suppression, which is done per class",
     )  # fmt: skip
     candidates: int = field(
-        default=400, role=Role.INFERENCE, check=checks.at_least(1), doc="boxes of an image that take part in that"
+        default=400, role=Role.INFERENCE, check=checks.at_least(1), doc="boxes per image before non-maximum suppression"
     )
     max_detections: int = field(
-        default=100, role=Role.INFERENCE, check=checks.at_least(1), doc="boxes of an image that are predicted"
+        default=100, role=Role.INFERENCE, check=checks.at_least(1), doc="predicted boxes per image"
     )
     shown_from: float = field(
-        default=0.4, role=Role.INFERENCE, check=_SHARE, doc="score from which `predict` draws a box"
+        default=0.4, role=Role.INFERENCE, check=_SHARE, doc="score threshold for drawing boxes in `predict`"
     )
     select_by: str = field(
         default="map", check=checks.one_of("loss", *box_scores.NAMES),
-        doc="the metric of the evaluation that chooses among checkpoints; loss: the least",
+        doc="metric that selects the best checkpoint",
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionTask:
-    """Pure functions over a model of images to what is `Found` at points.
+    """Pure functions over a model from images to FcosOutputs.
 
     A batch holds `image` uint8 [batch, height, width, 3], `boxes` float32 [batch, max_boxes, 4] (left, top, right and
-    bottom in px), `labels` int32 and `box_weight` float32 [batch, max_boxes], 0 where there is no box, `index` int32
+    bottom in px), `labels` int32 and `box_weight` float32 [batch, max_boxes], 0 for padding, `index` int32
     [batch] and `weight` float32 [batch], 0 for padding. `mean` and `std` are per channel, in units of 0..255.
     """
 
@@ -73,12 +73,12 @@ class DetectionTask:
 
     @property
     def selection(self) -> tuple[str, str]:
-        """What chooses among checkpoints: a metric of the evaluation, and whether more of it is better."""
+        """The metric that selects the best checkpoint, and "max" or "min"."""
         return self.spec.select_by, metric_lib.mode(self.spec.select_by)
 
     @property
     def logical_axes(self) -> Table:
-        """From parameter path to logical axes."""
+        """The table from parameter path to logical axes."""
         return self.model.logical_axes
 
     def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -98,7 +98,7 @@ class DetectionTask:
         return self.model.init(rng, jnp.zeros((1, *self.image_shape), jnp.float32))
 
     def totals(self, batch: Batch) -> Totals:
-        """The normalisers of the loss: points that are to find a box, and the sum of their centre-ness."""
+        """The normalisers of the loss: the number of positive points, and the sum of their centre-ness."""
         targets = self.targets(batch)
         at_least = lambda total: jnp.where(total > 0, total, 1)
         return {
@@ -108,67 +108,71 @@ class DetectionTask:
         }
 
     def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
-        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
+        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed."""
         mutable = [name for name in variables if name != "params"]
-        found, new = self._found(variables, batch, train=True, mutable=mutable, rngs={"dropout": rng})
-        sums = self._losses(found, batch)
+        outputs, new = self._apply(variables, batch, train=True, mutable=mutable, rngs={"dropout": rng})
+        sums = self._losses(outputs, batch)
         normalisers = {"class_loss": "positives", "box_loss": "centreness", "centre_loss": "positives"}
         parts = {name: sums[name][0] / totals[normaliser] for name, normaliser in normalisers.items()}
         loss = parts["class_loss"] + self.spec.box_loss_weight * parts["box_loss"] + parts["centre_loss"]
-        # So that the sums of all microbatches, divided, are the loss that is minimised.
+        # The sums of all microbatches, divided, are the loss that is minimised.
         return loss, (new, sums | {"loss": (loss * totals["examples"], batch["weight"].sum())})
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
         """The sums of the three losses, each with its normaliser."""
-        return self._losses(self._found(variables, batch), batch)
+        return self._losses(self._apply(variables, batch), batch)
 
     def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The loss of a whole split."""
-        mean = lambda name: means.get(name, 0.0)  # of a split without objects there are none
+        mean = lambda name: means.get(name, 0.0)  # a split without objects has none
         return {"loss": float(mean("class_loss") + mean("centre_loss") + self.spec.box_loss_weight * mean("box_loss"))}
 
     def predict(self, variables: Variables, batch: Batch, rng: jax.Array | None = None) -> Outputs:
         """`boxes` [batch, max_detections, 4] in px, `scores` and `labels` [batch, max_detections], best first.
 
-        A score is the square root of class probability times centre-ness; 0 where there is no further box.
+        A score is the square root of class probability times centre-ness; 0 for padding.
         """
         del rng
-        found = self._found(variables, batch)
-        probabilities = jax.nn.sigmoid(found.class_logits) * jax.nn.sigmoid(found.centreness)[..., None]
+        outputs = self._apply(variables, batch)
+        probabilities = jax.nn.sigmoid(outputs.class_logits) * jax.nn.sigmoid(outputs.centreness)[..., None]
         scores = jnp.sqrt(probabilities).reshape(len(batch["index"]), -1)
         classes = len(self.class_names)
-        scores, place = jax.lax.top_k(scores, min(self.spec.candidates, scores.shape[1]))
-        labels = place % classes
-        boxes = jnp.take_along_axis(self._boxes(found.distances), (place // classes)[..., None], axis=1)
-        stays = box_ops.suppress(boxes, labels, scores >= self.spec.score_threshold, self.spec.nms_iou)
-        best, order = jax.lax.top_k(jnp.where(stays, scores, 0), min(self.spec.max_detections, scores.shape[1]))
+        scores, index = jax.lax.top_k(scores, min(self.spec.candidates, scores.shape[1]))
+        labels = index % classes
+        boxes = jnp.take_along_axis(self._boxes(outputs.distances), (index // classes)[..., None], axis=1)
+        kept = box_ops.suppress(boxes, labels, scores >= self.spec.score_threshold, self.spec.nms_iou)
+        best, order = jax.lax.top_k(jnp.where(kept, scores, 0), min(self.spec.max_detections, scores.shape[1]))
         chosen = jnp.take_along_axis(boxes, order[..., None], axis=1)
         return {"boxes": chosen, "scores": best, "labels": jnp.take_along_axis(labels, order, axis=1)}
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
         metric_lib.check(self.spec.select_by, means, scored)
 
     def scorer(self, data: box_scores.BoxDataset, split: str) -> box_scores.CocoScorer:
-        """What computes mAP on the host."""
+        """Computes mAP on the host."""
         return box_scores.CocoScorer(data, split)
 
     def targets(self, batch: Batch) -> dict[str, jax.Array]:
-        """What each point is to find, by the rules of FCOS with centre sampling; padding finds nothing.
+        """The target of each point, by the rules of FCOS with centre sampling.
 
-        `positive` [batch, points] is 1 where there is a box to find, which `label` and `box` [batch, points, 4] are of;
-        `centreness` is that of the point in the box, or 0. Where there are several boxes, it is the smallest.
+        Returns:
+            `positive` [batch, points]: 1 if the point is assigned a box, 0 for background and padding; `label` and
+            `box` [batch, points, 4] of that box, the smallest of several; `centreness` of the point in the box, or 0.
         """
-        place, level = self._points()
+        point, level = self._points()
         strides = np.array(self.model.strides, np.float32)
         stride, first, last = strides[level], level == 0, level == len(strides) - 1
         boxes = batch["boxes"][:, None]  # [batch, 1, boxes, 4]
-        near = place[None, :, None] - boxes[..., :2]  # [batch, points, boxes, 2]
-        far = boxes[..., 2:] - place[None, :, None]
+        near = point[None, :, None] - boxes[..., :2]  # [batch, points, boxes, 2]
+        far = boxes[..., 2:] - point[None, :, None]
         farthest = jnp.maximum(near, far).max(-1)
-        low, high = np.where(first, 0, FARTHEST / 2 * stride), np.where(last, np.inf, FARTHEST * stride)
+        low, high = (
+            np.where(first, 0, REGRESSION_RANGE_STRIDES / 2 * stride),
+            np.where(last, np.inf, REGRESSION_RANGE_STRIDES * stride),
+        )
         centre = (boxes[..., :2] + boxes[..., 2:]) / 2
-        central = jnp.abs(place[None, :, None] - centre).max(-1) < self.spec.radius * stride[:, None]
+        central = jnp.abs(point[None, :, None] - centre).max(-1) < self.spec.radius * stride[:, None]
         inside = jnp.minimum(near, far).min(-1) > 0
         level_fits = (farthest > low[:, None]) & (farthest <= high[:, None])
         weight = batch["box_weight"] * batch["weight"][:, None]
@@ -179,7 +183,7 @@ class DetectionTask:
         pick = lambda values: jnp.take_along_axis(values, chosen, axis=1)
         box = jnp.stack([pick(batch["boxes"][..., side]) for side in range(4)], -1)
         label = pick(batch["labels"])
-        around = jnp.stack([place - box[..., :2], box[..., 2:] - place], -1)  # [batch, points, 2, 2]
+        around = jnp.stack([point - box[..., :2], box[..., 2:] - point], -1)  # [batch, points, 2, 2]
         shares = around.min(-1) / jnp.maximum(around.max(-1), 1e-6)
         centreness = jnp.sqrt(jnp.maximum(shares.prod(-1), 0))
         return {
@@ -192,30 +196,30 @@ class DetectionTask:
     def _points(self) -> tuple[np.ndarray, np.ndarray]:
         return points(*self.image_shape[:2], self.model.strides)
 
-    def _found(self, variables: Variables, batch: Batch, train: bool = False, **options) -> Any:
+    def _apply(self, variables: Variables, batch: Batch, train: bool = False, **options) -> Any:
         images = (batch["image"].astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         images = constrain(images, ("batch", "height", "width", None))
         return self.model.apply(variables, images, train=train, **options)
 
     def _boxes(self, distances: jax.Array) -> jax.Array:
-        """Boxes [batch, points, 4] from the distances of their sides to the points, cut at the border of the canvas."""
-        place, (height, width, _) = self._points()[0], self.image_shape
-        corners = jnp.concatenate([place - distances[..., :2], place + distances[..., 2:]], axis=-1)
+        """Boxes [batch, points, 4] from the distances of their sides to the points, clipped to the canvas."""
+        point, (height, width, _) = self._points()[0], self.image_shape
+        corners = jnp.concatenate([point - distances[..., :2], point + distances[..., 2:]], axis=-1)
         return corners.clip(0, jnp.array([width, height] * 2, corners.dtype))
 
-    def _losses(self, found: FcosOutputs, batch: Batch) -> Sums:
+    def _losses(self, outputs: FcosOutputs, batch: Batch) -> Sums:
         """Focal loss of the classes, GIoU weighted by centre-ness, cross-entropy of centre-ness, with normalisers."""
         targets = self.targets(batch)
         positive, centreness = targets["positive"], targets["centreness"]
-        wanted = jax.nn.one_hot(targets["label"], len(self.class_names)) * positive[..., None]
+        labels = jax.nn.one_hot(targets["label"], len(self.class_names)) * positive[..., None]
         class_loss = optax.losses.sigmoid_focal_loss(
-            found.class_logits, wanted, alpha=self.spec.focal_alpha, gamma=self.spec.focal_gamma
+            outputs.class_logits, labels, alpha=self.spec.focal_alpha, gamma=self.spec.focal_gamma
         )
         class_loss = class_loss * batch["weight"][:, None, None]
-        place = self._points()[0]
-        boxes = jnp.concatenate([place - found.distances[..., :2], place + found.distances[..., 2:]], axis=-1)
+        point = self._points()[0]
+        boxes = jnp.concatenate([point - outputs.distances[..., :2], point + outputs.distances[..., 2:]], axis=-1)
         box_loss = (1 - box_ops.generalised_iou(boxes, targets["box"])) * centreness
-        centre_loss = optax.losses.sigmoid_binary_cross_entropy(found.centreness, centreness) * positive
+        centre_loss = optax.losses.sigmoid_binary_cross_entropy(outputs.centreness, centreness) * positive
         return {
             "class_loss": (class_loss.sum(), positive.sum()),
             "box_loss": (box_loss.sum(), centreness.sum()),

@@ -1,4 +1,4 @@
-"""Faces to embeddings: softmax over people with a margin, and scores of identification and verification."""
+"""Face recognition: softmax over people with an angular margin; scores of identification and verification."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from research.spec import Role, checks, field, invalid
 from research.spec.contracts import Batch, ClassDataset, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
 from research.tasks import classification
 
-# What each gives, and of which there is a `name_column_label` for each group.
+# The scores of each metric, and those that also exist as `name_column_label` for each group.
 METRICS = {
     "identification": ("identification",),
     "verification": ("auc", "eer", *(f"tar_at_far_{name}" for name in face_scores.RATES), "pair_accuracy"),
@@ -30,26 +30,26 @@ class FaceSpec(classification.LabelSpec, tag="faces"):
     """Softmax with an angular margin, and the scores of embeddings."""
 
     margin: str = field(
-        default="arcface", check=checks.one_of(*faces.MARGINS), doc="of the loss, see research/models/faces.py"
+        default="arcface",
+        check=checks.one_of(*faces.MARGINS),
+        doc="angular margin of the loss, see research/models/faces.py",
     )
-    margin_size: float = field(default=0.5, doc="radians for arcface, of the cosine for cosface")
-    scale: float = field(
-        default=64.0, check=checks.above(0) & checks.at_most(1e6), doc="of the cosines, the s of the papers"
-    )
+    margin_size: float = field(default=0.5, doc="size of the margin: radians for arcface, cosine for cosface")
+    scale: float = field(default=64.0, check=checks.above(0) & checks.at_most(1e6), doc="scale s of the cosines")
     flip_average: bool = field(
         default=True, role=Role.INFERENCE,
-        doc="an embedding is that of an image plus that of its mirror image, at length 1",
+        doc="average the embeddings of an image and its mirror image (test-time augmentation)",
     )  # fmt: skip
     metrics: tuple[str, ...] = field(
-        default=tuple(METRICS), check=checks.each(checks.one_of(*METRICS)), doc="what is scored on embeddings"
+        default=tuple(METRICS), check=checks.each(checks.one_of(*METRICS)), doc="scores of embeddings"
     )
     groups: tuple[str, ...] = field(
-        default=(), role=Role.INFERENCE, doc="columns of the data by whose labels these are also computed"
+        default=(), role=Role.INFERENCE, doc="columns of the data by whose labels scores are also computed"
     )
-    select_by: str = field(default="accuracy", doc="metric of the evaluation that chooses among checkpoints")
+    select_by: str = field(default="accuracy", doc="metric that selects the best checkpoint")
     threshold: float = field(
         default=0.0, role=Role.INFERENCE, check=checks.between(-1, 1),
-        doc="of predict: the similarity from which two images show one person; 0: the one of validation",
+        doc="of predict: similarity above which two images show one person; 0: chosen on validation",
     )  # fmt: skip
 
     def validate(self) -> None:
@@ -65,17 +65,17 @@ class FaceSpec(classification.LabelSpec, tag="faces"):
 
 @dataclasses.dataclass(frozen=True)
 class FaceTask(classification.ImageTask):
-    """As classification.ImageTask, over a models.faces.FaceModel; labels from num_classes on were not trained on."""
+    """As classification.ImageTask, over a models.faces.FaceModel; labels from num_classes on are unseen people."""
 
     spec: FaceSpec
 
     @property
     def selection(self) -> tuple[str, str]:
-        """What chooses among checkpoints, and whether more ("max") or less of it is better."""
+        """The metric that selects the best checkpoint, and "max" or "min"."""
         return self.spec.select_by, metric_lib.mode(self.spec.select_by)
 
     def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
-        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up."""
+        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed."""
         mutable = [name for name in variables if name != "params"]
         images = self._normalise(batch["image"])
         (_, cosines), new = self.model.apply(variables, images, train=True, mutable=mutable, rngs={"dropout": rng})
@@ -84,7 +84,7 @@ class FaceTask(classification.ImageTask):
         return losses.sum() / totals["examples"], (new, self._sums(losses, cosines, batch))
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
-        """Sums of cross-entropy, without margin, and of images nearest to their person's centre; of people known."""
+        """Sums of cross-entropy without margin, and of correct predictions, over images of known people."""
         _, cosines = self._embed(variables, self._normalise(batch["image"]))
         known = batch["label"] < self.model.num_classes
         batch = batch | {"label": jnp.where(known, batch["label"], 0), "weight": batch["weight"] * known}
@@ -102,13 +102,13 @@ class FaceTask(classification.ImageTask):
         return {"embedding": embeddings}
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
         metric_lib.check(self.spec.select_by, means, scored and bool(self.spec.metrics))
 
     def scorer(self, data: "FaceDataset", split: str) -> "FaceScorer | None":
-        """What scores the embeddings of a split of `data` (a FaceDataset) on the host; None without metrics.
+        """Scores the embeddings of a split of `data` on the host; None without metrics.
 
-        Raises ValueError for a group that the data do not know, and where there is nobody or no pair to score.
+        Raises ValueError for an unknown group, and if there are no people or pairs to score.
         """
         for column in self.spec.groups:
             if column not in data.columns:
@@ -142,7 +142,7 @@ class PairLike(Protocol):
 
     @property
     def same(self) -> int:
-        """1 where both show one person."""
+        """1 if both show one person, else 0."""
         ...
 
     @property
@@ -177,7 +177,7 @@ class FaceScorer:
         self.signatures: dict[str, str] = {}
 
     def add(self, outputs: HostOutputs) -> None:
-        """Takes the outputs of `Task.predict` for a batch, with its `index`."""
+        """Adds the outputs of `Task.predict` for a batch, with its `index`."""
         for index, embedding in zip(outputs["index"], outputs["embedding"], strict=True):
             if index >= 0:  # an image of the gallery has no weight
                 self._embeddings[int(index)] = embedding
@@ -192,10 +192,10 @@ class FaceScorer:
         return found
 
     def save(self, path: Path) -> None:
-        """Writes a line for each image that is identified and for each pair: all scores can be made again of them.
+        """Writes a line of JSON for each identified image and each pair, from which all scores can be recomputed.
 
-        {"path", "person", "nearest", "found", "similarity"}: the image of the gallery that is nearest, and its person
-        {"path1", "path2", "same", "fold", "similarity"}; both with their labels of the groups
+        {"path", "person", "nearest", "found", "similarity"}: the most similar image of the gallery, and its person
+        {"path1", "path2", "same", "fold", "similarity"}; both with the labels of their groups
         """
         with path.open("w", encoding="utf-8") as file:
             for line in self._lines():
@@ -210,15 +210,15 @@ class FaceScorer:
     def _identified(self) -> list[dict[str, Any]]:
         images = [(self._data.reference(self._split, index), index) for index in sorted(self._embeddings)]
         gallery = [(image, index) for image, index in images if image["gallery"]]
-        known = {image["person"] for image, _ in gallery}  # who is not there cannot be found
+        known = {image["person"] for image, _ in gallery}  # others cannot be identified
         probes = [(image, index) for image, index in images if not image["gallery"] and image["person"] in known]
         rows = lambda part: np.stack([self._embeddings[index] for _, index in part])
         lines = []
         for (image, _), row, similarity in zip(probes, *face_scores.nearest(rows(probes), rows(gallery)), strict=True):
             nearest = gallery[row][0]
-            said = {"nearest": nearest["path"], "found": nearest["person"], "similarity": round(float(similarity), 6)}
+            match = {"nearest": nearest["path"], "found": nearest["person"], "similarity": round(float(similarity), 6)}
             groups = {column: image[column] for column in self._groups}
-            lines.append({"path": image["path"], "person": image["person"], **said, **groups})
+            lines.append({"path": image["path"], "person": image["person"], **match, **groups})
         return lines
 
     def _verified(self) -> list[dict[str, Any]]:
@@ -233,9 +233,9 @@ class FaceScorer:
                 missing = pair.second if ours else pair.first
                 raise ValueError(f"{self._data.name!r}: a pair names {missing!r}, which is not in {self._split}")
             (first, embedding), (second, other) = ours, theirs
-            said = {"path1": pair.first, "path2": pair.second, "same": pair.same, "fold": pair.fold}
+            paths = {"path1": pair.first, "path2": pair.second, "same": pair.same, "fold": pair.fold}
             groups = {column: [first[column], second[column]] for column in self._groups}
-            lines.append({**said, "similarity": round(float(embedding @ other), 6), **groups})
+            lines.append({**paths, "similarity": round(float(embedding @ other), 6), **groups})
         return lines
 
     def _identification(self, lines: list[dict[str, Any]]) -> dict[str, float]:

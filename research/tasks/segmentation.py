@@ -1,4 +1,4 @@
-"""A class for every pixel: weighted cross-entropy, Dice or Lovász beside it, scores of one confusion matrix."""
+"""Semantic segmentation: weighted cross-entropy with Dice or Lovász loss, and scores of a confusion matrix."""
 
 import dataclasses
 import io
@@ -22,34 +22,34 @@ _NOT_ALL_ZERO = checks.Check(lambda value: not value or any(cast(tuple[float, ..
 
 
 class SegmentationSpec(Spec, tag="segmentation"):
-    """The losses of training, and what is done to images at any time."""
+    """The losses of training, and the normalisation of images."""
 
     class_weights: tuple[float, ...] = field(
         default=(), check=checks.each(checks.between(0, 1e6)) & _NOT_ALL_ZERO,
-        doc="weight of the pixels of each class in the cross-entropy; (): 1 each",
+        doc="class weights of the cross-entropy; (): 1 each",
     )  # fmt: skip
     region: str = field(
-        default="none", check=checks.one_of("none", *REGIONS), doc="loss of whole images beside the cross-entropy"
+        default="none", check=checks.one_of("none", *REGIONS), doc="region loss that is added to the cross-entropy"
     )
-    region_weight: float = field(default=1.0, check=checks.between(0, 1e6), doc="its factor")
+    region_weight: float = field(default=1.0, check=checks.between(0, 1e6), doc="weight of the region loss")
     standardise: bool = field(
         default=False,
-        doc="normalise each image by its own mean and standard deviation, all channels together, so that how dark it "
-        "is does not matter; what is around it on its canvas counts, too",
+        doc="per-image standardisation: normalise each image by its own mean and standard deviation over all channels "
+        "and its padding, which makes it independent of brightness",
     )
     flip_average: bool = field(
         default=False, role=Role.INFERENCE,
-        doc="average the logits of an image and of its mirror image while evaluating and predicting",
+        doc="average the logits of an image and its mirror image (test-time augmentation)",
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationTask:
-    """Pure functions over a model of images to logits a pixel.
+    """Pure functions over a model from images to logits per pixel.
 
-    A batch holds `image` uint8 [batch, height, width, 3], `mask` uint8 [batch, height, width], whose numbers from the
-    number of classes on are void and count nowhere, `index` int32 [batch] and `weight` float32 [batch], 0 for padding.
-    `mean` and `std` are per channel, in units of 0..255.
+    A batch holds `image` uint8 [batch, height, width, 3], `mask` uint8 [batch, height, width] (values from the number
+    of classes on are void and ignored), `index` int32 [batch] and `weight` float32 [batch], 0 for padding. `mean` and
+    `std` are per channel, in units of 0..255.
     """
 
     model: nn.Module
@@ -59,11 +59,11 @@ class SegmentationTask:
     std: tuple[float, ...]
     spec: SegmentationSpec
 
-    # What chooses among checkpoints: a metric of the evaluation, and whether more of it is better.
+    # The metric that selects the best checkpoint, and "max" or "min".
     selection = ("miou", "max")
 
     def __post_init__(self) -> None:
-        """Raises ValueError for weights of another number of classes."""
+        """Raises ValueError if the number of class weights is not that of the classes."""
         weights = len(self.spec.class_weights)
         if weights not in (0, len(self.class_names)):
             raise ValueError(
@@ -73,7 +73,7 @@ class SegmentationTask:
 
     @property
     def logical_axes(self) -> Table:
-        """From parameter path to logical axes."""
+        """The table from parameter path to logical axes."""
         return self.model.logical_axes
 
     def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -96,9 +96,9 @@ class SegmentationTask:
         return {"pixels": at_least(self._weights(batch).sum()), "examples": at_least(batch["weight"].sum())}
 
     def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
-        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices add up.
+        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed.
 
-        Cross-entropy is a mean over pixels by the weights of their classes, `region` one over images.
+        Cross-entropy is a mean over pixels, weighted by class; the region loss is a mean over images.
         """
         mutable = [name for name in variables if name != "params"]
         logits, new = self._logits(variables, batch, train=True, mutable=mutable, rngs={"dropout": rng})
@@ -109,12 +109,12 @@ class SegmentationTask:
             losses = REGIONS[self.spec.region](jax.nn.softmax(logits), batch["mask"]) * batch["weight"]
             loss += self.spec.region_weight * losses.sum() / totals["examples"]
             sums[self.spec.region] = (losses.sum(), batch["weight"].sum())
-        # So that the sums of all microbatches, divided, are the loss that is minimised.
+        # The sums of all microbatches, divided, are the loss that is minimised.
         sums["loss"] = (loss * totals["examples"], batch["weight"].sum())
         return loss, (new, sums)
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
-        """Sums of plain cross-entropy, and the confusion matrix [classes, classes] of truth and prediction."""
+        """Sums of unweighted cross-entropy, and the confusion matrix [classes, classes] of truth and prediction."""
         logits = self._averaged(variables, batch)
         valid = self._valid(batch)
         pixels = valid.sum()
@@ -122,21 +122,21 @@ class SegmentationTask:
         return {"loss": (losses.sum(), pixels), "confusion": (self._confusion(logits, batch), pixels)}
 
     def predict(self, variables: Variables, batch: Batch, rng: jax.Array | None = None) -> Outputs:
-        """The likeliest class of each pixel, uint8 [batch, height, width]."""
+        """The most likely class of each pixel, uint8 [batch, height, width]."""
         del rng
         return {"mask": self._averaged(variables, batch).argmax(-1).astype(jnp.uint8)}
 
     def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`scores` of the confusion matrix of a whole split, which is the only one."""
+        """`scores` of the confusion matrix of the whole split."""
         classes = len(self.class_names)
         return scores(np.asarray(means.get("confusion", np.zeros((classes, classes)))), self.class_names)
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
         metric_lib.check(self.selection[0], means, scored)
 
     def scorer(self, data: "MaskDataset", split: str) -> "SegmentationScorer":
-        """It keeps the predicted masks; every score is a sum, so it has none of its own."""
+        """Collects the predicted masks; all scores are derived from sums."""
         return SegmentationScorer(data, split)
 
     def _logits(self, variables: Variables, batch: Batch, train: bool = False, **options) -> Any:
@@ -146,8 +146,8 @@ class SegmentationTask:
     def _normalised(self, images: jax.Array) -> jax.Array:
         if not self.spec.standardise:
             return (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-        spread = images.std((1, 2, 3), keepdims=True)
-        return (images - images.mean((1, 2, 3), keepdims=True)) / jnp.maximum(spread, 1)  # of one grey value: zeros
+        std = images.std((1, 2, 3), keepdims=True)
+        return (images - images.mean((1, 2, 3), keepdims=True)) / jnp.maximum(std, 1)  # a constant image becomes 0
 
     def _averaged(self, variables: Variables, batch: Batch) -> jax.Array:
         logits = self._logits(variables, batch)
@@ -157,14 +157,14 @@ class SegmentationTask:
         return (logits + mirrored[:, :, ::-1]) / 2
 
     def _valid(self, batch: Batch) -> jax.Array:
-        """1 where a pixel counts, 0 where it is void or padding, float32 [batch, height, width]."""
+        """1 for labelled pixels, 0 for void and padding, float32 [batch, height, width]."""
         return (batch["mask"] < len(self.class_names)) * batch["weight"][:, None, None]
 
     def _weights(self, batch: Batch) -> jax.Array:
         """The weight of each pixel in the cross-entropy."""
         if not self.spec.class_weights:
             return self._valid(batch)
-        # A few comparisons, which fuse with what follows; looking weights up would be a gather.
+        # Comparisons fuse with the following operations; a lookup would be a gather.
         each = sum(weight * (batch["mask"] == number) for number, weight in enumerate(self.spec.class_weights))
         return each * self._valid(batch)
 
@@ -173,10 +173,10 @@ class SegmentationTask:
         return ((logits.argmax(-1) == batch["mask"]) * valid).sum(), valid.sum()
 
     def _confusion(self, logits: jax.Array, batch: Batch) -> jax.Array:
-        """int32 [classes, classes]: pixels of class i that are taken for class j."""
+        """int32 [classes, classes]: pixels of class i that are predicted as class j."""
         classes = len(self.class_names)
         truth = jax.nn.one_hot(batch["mask"], classes) * batch["weight"][:, None, None, None]
-        # In float32 for each image, where it is exact up to 2^24 pixels, then in whole numbers.
+        # In float32 per image, which is exact up to 2^24 pixels, then in integers.
         counts = jnp.einsum("bhwi,bhwj->bij", truth, jax.nn.one_hot(logits.argmax(-1), classes))
         return counts.astype(jnp.int32).sum(0)
 
@@ -184,7 +184,7 @@ class SegmentationTask:
 def scores(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, float]:
     """`miou`, `pixel_accuracy` and `iou_CLASS`, as fractions, of a confusion matrix in any unit.
 
-    IoU is intersection over union of truth and prediction; a class that occurs in neither has none and is left out.
+    IoU is intersection over union of truth and prediction; a class that occurs in neither is left out.
     """
     right = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - right
@@ -197,7 +197,7 @@ def scores(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, flo
 
 
 class MaskReference(TypedDict):
-    """What a score compares a predicted mask with."""
+    """The ground truth of an image."""
 
     name: str  # of the image
     mask: np.ndarray  # uint8 [height, width]
@@ -212,7 +212,7 @@ class MaskDataset(ClassDataset, Protocol):
 
 
 class SegmentationScorer:
-    """Predicted masks of a split, on the host, for whoever wants to compute a score anew."""
+    """Collects the predicted masks of a split on the host, to save them."""
 
     signatures: Mapping[str, str] = {
         "miou": "one confusion matrix over the split, at the size of the masks, without void; classes that occur"
@@ -223,7 +223,7 @@ class SegmentationScorer:
         self._masks: dict[int, bytes] = {}
 
     def add(self, outputs: HostOutputs) -> None:
-        """Keeps the masks of a batch of predictions; padding has weight 0."""
+        """Adds the masks of a batch of predictions; padding has weight 0."""
         from PIL import Image
 
         for index, weight, mask in zip(outputs["index"], outputs["weight"], outputs["mask"], strict=True):
@@ -233,14 +233,14 @@ class SegmentationScorer:
                 self._masks[int(index)] = buffer.getvalue()
 
     def result(self) -> dict[str, float]:
-        """Nothing beside what the sums say."""
+        """No scores beside the sums of `SegmentationTask.evaluate`."""
         return {}
 
     def save(self, path: Path) -> None:
         """Writes `INDEX.png` into the folder `predictions` beside `path`, and to `path` a line of JSON for each.
 
-        The upper left corner of such a mask is that of the image `name`; what lies beyond the image means nothing.
-        `confusion` counts the pixels of each class (row) that are predicted as each (column).
+        The upper left part of a mask belongs to the image `name`; the rest is padding. `confusion` counts the pixels of
+        each class (row) that are predicted as each (column).
         """
         folder = path.with_suffix("")
         folder.mkdir(exist_ok=True)
@@ -264,5 +264,5 @@ class SegmentationScorer:
 
 
 def _cross_entropy(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """[batch, height, width]; 0 where void."""
+    """[batch, height, width]; 0 for void."""
     return -(jax.nn.log_softmax(logits) * jax.nn.one_hot(mask, logits.shape[-1])).sum(-1)

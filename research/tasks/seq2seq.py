@@ -1,4 +1,4 @@
-"""Text to text: teacher-forced cross-entropy with label smoothing and z-loss; decoding; scores of what is decoded."""
+"""Text to text: teacher-forced cross-entropy with label smoothing and z-loss; decoding and its scores."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -22,7 +22,7 @@ _SIDES = ("source", "target")
 
 
 class EncoderDecoderTaskSpec(Spec):
-    """The loss of what a decoder writes, and how its answers are found and scored; see models/decoding.py."""
+    """The loss of a decoder, and the decoding and scoring of its answers; see models/decoding.py."""
 
     DECODERS: ClassVar[tuple[str, ...]] = DECODERS
 
@@ -31,11 +31,11 @@ class EncoderDecoderTaskSpec(Spec):
     )
     z_loss: float = field(
         default=0.0, check=checks.at_least(0) & checks.at_most(1),
-        doc="times log(Z)^2 of each token, which keeps logits small (Shazeer et al., 2018)",
+        doc="weight of log(Z)^2 per token, which keeps logits small (Shazeer et al., 2018)",
     )  # fmt: skip
-    decoder: str = field(default="beam", role=Role.INFERENCE, doc="how answers are found")
+    decoder: str = field(default="beam", role=Role.INFERENCE, doc="decoding algorithm")
     max_decode_length: int = field(
-        default=128, role=Role.INFERENCE, check=checks.between(1, 10_000_000), doc="tokens of an answer, EOS included"
+        default=128, role=Role.INFERENCE, check=checks.between(1, 10_000_000), doc="most tokens of an answer, with EOS"
     )
     beam_size: int = field(default=4, role=Role.INFERENCE, check=checks.between(1, 10_000), doc="for decoder='beam'")
     length_penalty: float = field(
@@ -45,32 +45,30 @@ class EncoderDecoderTaskSpec(Spec):
     early_stopping: bool = field(
         default=False, role=Role.INFERENCE, doc="for decoder='beam': stop at the first beam_size finished answers"
     )
-    num_return: int = field(default=1, role=Role.INFERENCE, check=checks.at_least(1), doc="answers to an example")
+    num_return: int = field(default=1, role=Role.INFERENCE, check=checks.at_least(1), doc="answers per example")
     temperature: float = field(
-        default=1.0, role=Role.INFERENCE, check=checks.between(0, 1000), doc="for decoder='sample'; 0 is greedy"
+        default=1.0, role=Role.INFERENCE, check=checks.between(0, 1000), doc="for decoder='sample'; 0: greedy"
     )
     top_k: int = field(
         default=0, role=Role.INFERENCE, check=checks.at_least(0),
-        doc="for decoder='sample': draw from so many likeliest tokens; 0 is off",
+        doc="for decoder='sample': draw from the most likely k tokens; 0: off",
     )  # fmt: skip
     top_p: float = field(
         default=1.0, role=Role.INFERENCE, check=checks.above(0) & checks.at_most(1),
-        doc="for decoder='sample': draw from the likeliest tokens that have this probability together; 1 is off",
+        doc="for decoder='sample': nucleus sampling from the tokens with this total probability; 1: off",
     )  # fmt: skip
     metrics: tuple[str, ...] = field(
         default=(), check=checks.each(checks.one_of(*text_scores.METRICS)), doc="scores of answers"
     )
-    select_by: str = field(
-        default="loss", doc="what chooses among checkpoints: the least loss or perplexity, or the best of a score"
-    )
+    select_by: str = field(default="loss", doc="metric that selects the best checkpoint: loss, perplexity or a score")
 
     @property
     def beams(self) -> int:
-        """Hypotheses of an example at a time."""
+        """The number of hypotheses per example."""
         return self.beam_size if self.decoder == "beam" else 1
 
     def validate(self) -> None:
-        """Raises FieldError for an unknown decoder, and for more answers than it finds."""
+        """Raises FieldError for an unknown decoder, and for more answers than it returns."""
         if not (known := checks.one_of(*self.DECODERS)).accepts(self.decoder):
             raise invalid(self, "decoder", known.says)
         if self.num_return > self.beams:
@@ -83,7 +81,7 @@ class Seq2SeqTaskSpec(EncoderDecoderTaskSpec, tag="seq2seq"):
 
     word_dropout: float = field(
         default=0.0, check=checks.from_up_to(0, 1),
-        doc="share of the source's tokens that training replaces by unk (Iyyer et al., 2015)",
+        doc="share of source tokens that are replaced by unk while training (Iyyer et al., 2015)",
     )  # fmt: skip
 
 
@@ -105,24 +103,24 @@ class EncoderDecoderTask:
     eos: int
     unk: int
 
-    served = "tokens"  # what the source of an exported program is called
+    served = "tokens"  # the name of the source of an exported program
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a setting that no batch could fix."""
-        if self.spec.decoder not in DECODERS:  # one that has nothing to refuse
+        """Raises ValueError for invalid decoding settings."""
+        if self.spec.decoder not in DECODERS:  # ctc has no settings to check
             return
-        # What decoding refuses, it shall refuse now and not after training.
+        # Trace the search now, so that its errors are raised before training.
         step = lambda tokens, position, cache: (jnp.zeros((len(tokens), self.model.vocab_size)), cache)
         jax.eval_shape(lambda: self._search(step, {"hypotheses": {}}, 1, jax.random.key(0)))
 
     @property
     def logical_axes(self) -> Table:
-        """From parameter path to logical axes."""
+        """The table from parameter path to logical axes."""
         return self.model.logical_axes
 
     @property
     def selection(self) -> tuple[str, str]:
-        """What chooses among checkpoints: a metric of the evaluation, and whether more or less of it is better."""
+        """The metric that selects the best checkpoint, and "max" or "min"."""
         return self.spec.select_by, metric_lib.mode(self.spec.select_by)
 
     def example(self, batch_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
@@ -137,8 +135,8 @@ class EncoderDecoderTask:
         return {**rows, "index": vector(jnp.int32), "weight": vector(jnp.float32)}
 
     def _source(self, batch_size: int) -> jax.ShapeDtypeStruct:
-        words = getattr(self.model, "sentence_length", 0)
-        return jax.ShapeDtypeStruct((batch_size, self.source_length, *((words,) if words else ())), jnp.int32)
+        tokens = getattr(self.model, "sentence_length", 0)
+        return jax.ShapeDtypeStruct((batch_size, self.source_length, *((tokens,) if tokens else ())), jnp.int32)
 
     def init(self, rng: jax.Array) -> Variables:
         """Fresh variables: `params`."""
@@ -151,35 +149,35 @@ class EncoderDecoderTask:
         return {"tokens": jnp.maximum(_token_weights(batch).sum(), 1)}
 
     def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
-        """`(loss, ({}, sums))` of training; losses of microbatches and devices add up."""
-        batch, options = self._shown(batch, rng)
+        """`(loss, ({}, sums))` of training; losses of microbatches and devices are summed."""
+        batch, options = self._augment(batch, rng)
         logits = self._logits(variables, batch, train=True, rngs={"dropout": rng}, **options)
         loss, sums = self._cross_entropy(logits, batch, totals)
         return loss, ({}, sums)
 
-    def _shown(self, batch: Batch, rng: jax.Array) -> tuple[Batch, dict[str, jax.Array]]:
-        """What training shows of a batch, and further arguments of the model."""
+    def _augment(self, batch: Batch, rng: jax.Array) -> tuple[Batch, dict[str, jax.Array]]:
+        """The batch as training sees it, and further arguments of the model."""
         return batch, {}
 
     def _cross_entropy(self, logits: jax.Array, batch: Batch, totals) -> tuple[jax.Array, Sums]:
-        """The loss of the decoder's logits, and the sums of what is measured."""
+        """The loss of the decoder's logits, and the sums of its metrics."""
         plain, log_z, sums = self._measure(logits, batch)
         smooth = self.spec.label_smoothing
         losses = (1 - smooth) * plain + smooth * (log_z - logits.mean(-1)) + self.spec.z_loss * log_z**2
         return (losses * _token_weights(batch)).sum() / totals["tokens"], sums
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
-        """Sums of plain cross-entropy and of likeliest tokens that are right, each with the number of target tokens."""
+        """Sums of unsmoothed cross-entropy and of correct tokens, each with the number of target tokens."""
         return self._measure(self._logits(variables, batch), batch)[-1]
 
     def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The perplexity a token of a whole split: exp(total loss / total tokens)."""
-        with np.errstate(over="ignore"):  # infinite where a model knows nothing
+        """The perplexity per token of the whole split: exp(total loss / total tokens)."""
+        with np.errstate(over="ignore"):  # may be infinite
             return {"perplexity": float(np.exp(means["loss"]))}
 
     def predict(self, variables: Variables, batch: Batch, rng: jax.Array) -> Outputs:
         """`tokens` int32 [batch, num_return, max_decode_length], 0 after EOS, and `scores` [batch, num_return]."""
-        # A row of padding would be decoded to the last position, so it takes the first row's source.
+        # Padding rows take the first row's source, since they would be decoded up to the length limit.
         real = lambda x: (batch["weight"] > 0).reshape(-1, *[1] * (x.ndim - 1))
         filled = lambda x: jnp.where(real(x), x, x[:1])
         source, segments, positions = (filled(batch[f"source{what}"]) for what in ("", "_segments", "_positions"))
@@ -190,7 +188,7 @@ class EncoderDecoderTask:
         return {"tokens": tokens, "scores": scores}
 
     def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """See serving.Served: the source, and 1 where it is, 0 where there is padding."""
+        """See serving.Served: the source, and its mask, 0 for padding."""
         source = self._source(batch)
         return {self.served: source, "mask": jax.ShapeDtypeStruct(source.shape[:2], jnp.int32)}
 
@@ -203,18 +201,18 @@ class EncoderDecoderTask:
         return decoding.greedy(step, cache, source.shape[0], steps, self.bos, self.eos)[0]
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
         name, metrics = self.spec.select_by, self.spec.metrics
         metric_lib.check(name, means, scored and bool(metrics))
         if name not in means:
             answers.check_gives(metrics, name, means)
 
     def scorer(self, data: answers.TextDataset, split: str) -> answers.TextScorer | None:
-        """What scores the answers to a split of `data` on the host; None without metrics."""
+        """Scores the answers to a split of `data` on the host; None without metrics."""
         return answers.TextScorer(self.spec.metrics, data, split) if self.spec.metrics else None
 
     def _search(self, step, cache, count: int, rng: jax.Array) -> decoding.Result:
-        """Tokens [count, num_return, max_decode_length] and scores [count, num_return], the best first."""
+        """Tokens [count, num_return, max_decode_length] and scores [count, num_return], best first."""
         arguments = (step, cache, count, self.spec.max_decode_length, self.bos, self.eos)
         if self.spec.decoder == "beam":
             return decoding.beam_search(
@@ -237,7 +235,7 @@ class EncoderDecoderTask:
     def _measure(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, Sums]:
         """Cross-entropy and log of the partition function of each target token, and the sums over them."""
         logits = logits.astype(at_least_float32(logits.dtype))
-        # As a sum, since picking one entry would gather a vocabulary that is split over devices.
+        # A masked sum, since indexing would gather a vocabulary that is sharded over devices.
         chosen = jax.nn.one_hot(batch["target"], logits.shape[-1], dtype=bool)
         right = jnp.where(chosen, logits, 0).sum(-1)
         log_z = jax.nn.logsumexp(logits, axis=-1)
@@ -250,26 +248,26 @@ class EncoderDecoderTask:
 
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqTask(EncoderDecoderTask):
-    """As EncoderDecoderTask, from tokens, of which training may hide some."""
+    """As EncoderDecoderTask, for token sources, with word dropout."""
 
     spec: Seq2SeqTaskSpec
 
-    def _shown(self, batch: Batch, rng: jax.Array) -> tuple[Batch, dict[str, jax.Array]]:
+    def _augment(self, batch: Batch, rng: jax.Array) -> tuple[Batch, dict[str, jax.Array]]:
         if not self.spec.word_dropout:
             return batch, {}
-        # Drawn by a key of its own, apart from what layers make of `rng`.
+        # A key of its own, independent of the layers' use of `rng`.
         dropped = jax.random.bernoulli(jax.random.fold_in(rng, 1), self.spec.word_dropout, batch["source"].shape)
-        # Padding stays: that between sentences is masked by nothing else.
-        hidden = batch | {"source": jnp.where(dropped & (batch["source"] > 0), self.unk, batch["source"])}
-        # What is hidden from the encoder can still be copied: from a place that its context tells of.
-        return hidden, {"copied": batch["source"]} if self.model.spec.has_pointer else {}
+        # Padding is kept: within sentences, nothing else masks it.
+        dropped_out = batch | {"source": jnp.where(dropped & (batch["source"] > 0), self.unk, batch["source"])}
+        # Only the encoder's input is dropped; the copy head sees the original ids.
+        return dropped_out, {"copied": batch["source"]} if self.model.spec.has_pointer else {}
 
 
 def shift_right(target: jax.Array, positions: jax.Array, bos: int) -> jax.Array:
-    """What the decoder reads where it is to write `target` [batch, length]: the token before, `bos` at position 0."""
+    """The decoder input for `target` [batch, length]: the previous token, `bos` at position 0."""
     return jnp.where(positions == 0, bos, jnp.roll(target, 1, axis=1))
 
 
 def _token_weights(batch: Batch) -> jax.Array:
-    """float32 [batch, length]: the weight of the row for a target token, 0 for padding."""
+    """float32 [batch, length]: the weight of the row for target tokens, 0 for padding."""
     return (batch["target_segments"] > 0) * batch["weight"][:, None]

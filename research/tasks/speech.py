@@ -1,4 +1,4 @@
-"""Speech to text: an encoder-decoder over spectrograms, with CTC on the encoder beside it or in place of it."""
+"""Speech to text: an encoder-decoder over spectrograms, with CTC on the encoder as an auxiliary or only loss."""
 
 import dataclasses
 from typing import Any, ClassVar, cast
@@ -15,17 +15,17 @@ from research.tasks.seq2seq import DECODERS, EncoderDecoderTask, EncoderDecoderT
 
 
 class SpeechTaskSpec(EncoderDecoderTaskSpec, tag="speech"):
-    """Speech to text. With the decoder "ctc", `max_decode_length` tokens at most are kept, without EOS."""
+    """Speech to text. With the decoder "ctc", at most `max_decode_length` tokens are kept, without EOS."""
 
     DECODERS: ClassVar[tuple[str, ...]] = (*DECODERS, "ctc")
 
     ctc_weight: float = field(
         default=0.0, check=checks.at_least(0) & checks.at_most(1),
-        doc="share of CTC in the loss (Kim et al., 2017); with 0 the encoder has no head",
+        doc="share of CTC in the loss (Kim et al., 2017); 0: no CTC head",
     )  # fmt: skip
 
     def validate(self) -> None:
-        """Raises FieldError for a decoder that the model has no head for."""
+        """Raises FieldError for the decoder "ctc" without a CTC head."""
         super().validate()
         if self.decoder == "ctc" and not self.ctc_weight:
             raise invalid(self, "decoder", "needs a model that was trained with config.task.ctc_weight > 0")
@@ -33,9 +33,9 @@ class SpeechTaskSpec(EncoderDecoderTaskSpec, tag="speech"):
 
 @dataclasses.dataclass(frozen=True)
 class SpeechTask(EncoderDecoderTask):
-    """As EncoderDecoderTask, but a batch's `source` is float32 [batch, frames, mels], one sound a row.
+    """As EncoderDecoderTask, but `source` is float32 [batch, frames, mels], one sound per row.
 
-    `source_segments` and `source_positions` count the places of the encoder, each of `model.spec.shortening` frames.
+    `source_segments` and `source_positions` are those of the encoder, with `model.spec.shortening` frames per position.
     """
 
     model: Recogniser
@@ -45,7 +45,7 @@ class SpeechTask(EncoderDecoderTask):
     served = "spectrograms"
 
     def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
-        """`(loss, ({}, sums))`: (1 - ctc_weight) times the decoder's loss and ctc_weight times CTC's, both a token."""
+        """`(loss, ({}, sums))`: (1 - ctc_weight) times the decoder loss plus ctc_weight times CTC, both per token."""
         if not self.spec.ctc_weight:
             return super().loss(variables, batch, totals, rng)
         logits, ctc_logits = self._logits(variables, batch, train=True, rngs={"dropout": rng}, method="both_logits")
@@ -55,7 +55,7 @@ class SpeechTask(EncoderDecoderTask):
         return loss, ({}, sums | {"ctc_loss": (ctc.sum(), sums["loss"][1])})
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
-        """As in EncoderDecoderTask, and the CTC loss, each with the number of target tokens, EOS included."""
+        """As in EncoderDecoderTask, and the CTC loss, each with the number of target tokens, with EOS."""
         if not self.spec.ctc_weight:
             return super().evaluate(variables, batch)
         logits, ctc_logits = self._logits(variables, batch, method="both_logits")
@@ -68,16 +68,16 @@ class SpeechTask(EncoderDecoderTask):
             return super().predict(variables, batch, rng)
         apply = lambda method, *args: self.model.apply(variables, *args, method=method)
         encoded = apply("encode", *(batch[f"source{what}"] for what in ("", "_segments", "_positions")))
-        heard = batch["source_segments"] > 0
+        mask = batch["source_segments"] > 0
         logits = cast(jax.Array, apply("ctc_logits", encoded))
-        tokens, scores = decoding.ctc_greedy(logits, heard, self.spec.max_decode_length)
+        tokens, scores = decoding.ctc_greedy(logits, mask, self.spec.max_decode_length)
         return {"tokens": tokens[:, None], "scores": scores[:, None]}
 
     def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """As in EncoderDecoderTask, for sounds as long as evaluation hears them."""
-        places = self.model.max_source_length
-        shape = (batch, places * self.model.spec.shortening, self.mels)
-        mask = jax.ShapeDtypeStruct((batch, places), jnp.int32)
+        """As in EncoderDecoderTask, for the sound length of evaluation."""
+        length = self.model.max_source_length
+        shape = (batch, length * self.model.spec.shortening, self.mels)
+        mask = jax.ShapeDtypeStruct((batch, length), jnp.int32)
         return {self.served: jax.ShapeDtypeStruct(shape, jnp.float32), "mask": mask}
 
     def _source(self, batch_size: int) -> jax.ShapeDtypeStruct:
@@ -88,12 +88,12 @@ class SpeechTask(EncoderDecoderTask):
 def _ctc(logits: jax.Array, batch: Batch, eos: int) -> jax.Array:
     """The weighted CTC loss of each row [batch]: -log P(target without EOS | encoder).
 
-    0 where the sound has too few places for its tokens, with a blank between equal ones: no path is possible there.
+    0 if there are fewer encoder positions than tokens, with a blank between equal ones: no path is possible then.
     """
-    padding = lambda here: 1 - here.astype(logits.dtype)
-    labels, heard = batch["target"], batch["source_segments"] > 0
+    padding = lambda mask: 1 - mask.astype(logits.dtype)
+    labels, mask = batch["target"], batch["source_segments"] > 0
     labelled = (batch["target_segments"] > 0) & (labels != eos)
-    losses = optax.ctc_loss(logits, padding(heard), labels, padding(labelled))
+    losses = optax.ctc_loss(logits, padding(mask), labels, padding(labelled))
     repeats = (labels[:, 1:] == labels[:, :-1]) & labelled[:, 1:]
-    possible = labelled.sum(1) + repeats.sum(1) <= heard.sum(1)
+    possible = labelled.sum(1) + repeats.sum(1) <= mask.sum(1)
     return jnp.where(possible & (batch["weight"] > 0), losses * batch["weight"], 0)

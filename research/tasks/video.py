@@ -1,4 +1,4 @@
-"""Clips to classes: as images to classes, with predictions that are kept."""
+"""Video classification: as image classification, with scores per class."""
 
 import dataclasses
 
@@ -10,12 +10,12 @@ from research.tasks import classification
 
 @dataclasses.dataclass(frozen=True)
 class VideoTask(classification.LabelTask):
-    """As classification.LabelTask over clips, whose probabilities are saved and scored class by class."""
+    """As classification.LabelTask over clips, with scores per class."""
 
     served = "clips"
 
     def scorer(self, data: ClassDataset, split: str) -> "ClipScorer":
-        """What collects the predictions for a split of `data` (a ClipDataset) on the host."""
+        """Collects the predictions for a split of `data` (a ClipDataset) on the host."""
         return ClipScorer(data, split)
 
 

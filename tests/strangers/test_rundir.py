@@ -274,7 +274,7 @@ def test_a_damaged_description_is_refused(how, data_dir):
     [
         (
             ["task.select_by=bogus"],
-            "select_by='bogus' is not what an evaluation while training gives; choose from loss",
+            "select_by='bogus' is not computed while training; choose from loss",
         ),
         (["task.select_by=bleu"], "or set config.train.score='all' to score answers while training"),
         (
