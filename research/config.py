@@ -248,11 +248,11 @@ def flat(config: Spec | Mapping, prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def differences(old: Mapping, new: Config, in_use: bool = False) -> tuple[list[str], list[str]]:
+def differences(old: Mapping, new: Config, inference: bool = False) -> tuple[list[str], list[str]]:
     """Two lists of `field: old -> new` lines: those that a resumed run may show, and those that it must not.
 
-    `old` are plain values. With `in_use`, a trained run is only evaluated or used. A field that only one of them has is
-    no difference where their digests are equal: it came with a newer version, at its `absent` value or of no result.
+    `old` are plain values. With `inference`, a trained run is only evaluated or used. A field that only one of them has
+    is no difference where their digests are equal: it came with a newer version, at its `absent` value or of no result.
     """
     roles = {name: leaf.info.role for name, leaf in leaves(new).items()}
     before, after = flat(json.loads(json.dumps(plain(old)))), flat(json.loads(json.dumps(plain(new))))
@@ -263,7 +263,7 @@ def differences(old: Mapping, new: Config, in_use: bool = False) -> tuple[list[s
         if key not in before or key not in after or before[key] != after[key]:
             line = f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
             role = roles.get(key, Role.RUNTIME if key.startswith("source.") else Role.RESULT)
-            (allowed if role.may_differ(in_use) else refused).append(line)
+            (allowed if role.may_differ(inference) else refused).append(line)
     return allowed, refused
 
 

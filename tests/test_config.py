@@ -298,25 +298,25 @@ def test_a_trained_run_may_be_used_in_another_way():
     overrides = ["task.decoder=beam", "task.beam_size=8", "data.truncate=True"]
     new = config_lib.load(file, "smoke", [*overrides, "task.label_smoothing=0.2"])
     assert len(config_lib.differences(old, new)[1]) == 3
-    (line,) = config_lib.differences(old, new, in_use=True)[1]
+    (line,) = config_lib.differences(old, new, inference=True)[1]
     assert line.startswith("task.label_smoothing: ")
 
 
 @pytest.mark.parametrize("override", ["seed=1", "model.width=64", "train.batch_size=64", "optimizer.name=lion"])
 def test_a_run_directory_of_another_config_is_refused_untouched(tmp_path, override):
-    rundir.claim(tmp_path, config_lib.load(DIGITS, "smoke"), write=True)
+    rundir.open_run_dir(tmp_path, config_lib.load(DIGITS, "smoke"), write=True)
     before = (tmp_path / "config.json").read_bytes()
     field, value = override.split("=")
     with pytest.raises(ValueError, match=rf"belongs to another config \(.*{field}: \S+ -> {value}.*choose another"):
-        rundir.claim(tmp_path, config_lib.load(DIGITS, "smoke", [override]), write=True)
+        rundir.open_run_dir(tmp_path, config_lib.load(DIGITS, "smoke", [override]), write=True)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_a_run_directory_of_the_same_config_says_what_changed(tmp_path):
-    assert rundir.claim(tmp_path / "run", config_lib.load(DIGITS, "smoke"), write=True) == []
+    assert rundir.open_run_dir(tmp_path / "run", config_lib.load(DIGITS, "smoke"), write=True) == []
     again = config_lib.load(DIGITS, "smoke", ["train.steps=40"])
-    assert rundir.claim(tmp_path / "run", again, write=False) == ["train.steps: 20 -> 40"]
+    assert rundir.open_run_dir(tmp_path / "run", again, write=False) == ["train.steps: 20 -> 40"]
 
 
 # What may change in the middle of a run, and what a result does not depend on; the roles of fields say so since.

@@ -1,12 +1,12 @@
-"""Compiling in the background, while the state is made and the first batch is read."""
+"""Compilation in a background thread, while the state is initialised and the first batch is read."""
 
 import threading
 
 from jax.stages import Compiled, Wrapped
 
 
-class Ahead:
-    """A jitted function that is compiled for abstract arguments from now on, in a thread of its own."""
+class BackgroundCompile:
+    """Compiles a jitted function for abstract arguments in a thread, from construction on."""
 
     def __init__(self, function: Wrapped, *arguments: object):
         self._function, self._arguments = function, arguments
@@ -18,11 +18,11 @@ class Ahead:
     def _compile(self) -> None:
         try:
             self._compiled = self._function.lower(*self._arguments).compile()
-        except BaseException as error:  # noqa: BLE001  It is raised where the function is wanted.
+        except BaseException as error:  # noqa: BLE001  `result` raises it
             self._error = error
 
     def result(self) -> Compiled:
-        """The compiled function, when it is ready. Raises what compiling raised."""
+        """Waits for the compiled function and returns it. Raises any error of the compilation."""
         self._thread.join()
         if self._error:
             raise self._error

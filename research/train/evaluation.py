@@ -10,7 +10,7 @@ import numpy as np
 from research.measure import progress
 from research.parallel import processes
 from research.spec.contracts import DataT, Outputs, Program, Scorer, Sums, Task, Variables
-from research.train.feed import ahead, local_rows
+from research.train.feed import local_rows, prefetch_to_device
 
 
 def evaluate(
@@ -24,12 +24,14 @@ def evaluate(
     scorer: Scorer | None = None,
     seed: int = 0,
 ) -> dict[str, float] | None:
-    """`{"split/metric": value}` over every example of `split` once; None when `stop()` becomes true on the way.
+    """Evaluates `split`, every example once.
 
-    Sums and weights are added in float64 on the host, in the order of the batches; their means and what the task
-    derives from them are the metrics, and with a `scorer` what it makes of the predictions too (process 0 scores).
-    A sum that no example has a weight in has no mean, and is left out.
-    A sum may be an array, such as a confusion matrix: its mean is for the task alone to derive metrics from.
+    Sums and weights are accumulated in float64 on the host, in the order of the batches. The metrics are their means,
+    those that the task derives from the means, and the results of the `scorer` (on process 0). A sum of total weight 0
+    has no mean and is left out. A sum may be an array, such as a confusion matrix, from which the task derives metrics.
+
+    Returns:
+        `{"split/metric": value}`; None if `stop()` becomes true before the end.
     """
     rows = local_rows(program.batch_sharding, batch_size)
     totals: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -49,13 +51,13 @@ def evaluate(
         contextlib.closing(data.eval_batches(split, batch_size, rows)) as batches,
         progress.bar(count, f"evaluating {split}", "examples", hidden=not processes.is_main(), brief=True) as bar,
     ):
-        for number, (_, batch) in enumerate(ahead(batches, program.batch_sharding)):
+        for number, (_, batch) in enumerate(prefetch_to_device(batches, program.batch_sharding)):
             if stop():
                 return None
-            rng = jax.random.fold_in(jax.random.key(seed), number)  # for answers that are sampled
+            rng = jax.random.fold_in(jax.random.key(seed), number)  # for sampling decoders
             outputs = program.predict_step(variables, batch, rng) if scorer else {}
             running.append((program.eval_step(variables, batch), outputs))
-            if len(running) > 2:  # enough to keep the device busy, not so many that batches pile up in its memory
+            if len(running) > 2:  # keeps the device busy without batches piling up in its memory
                 collect()
                 bar.update(min(batch_size, count - bar.n))
     while running:

@@ -1,4 +1,4 @@
-"""Batches from the host onto the mesh."""
+"""Transfers batches from the host to the mesh."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,7 +11,7 @@ from research.train.settings import Experiment
 
 
 def check_batch(config: Experiment, mesh: Mesh) -> None:
-    """Raises ValueError when the mesh or the microbatches do not divide the batch."""
+    """Raises ValueError unless mesh and microbatches divide the batch."""
     train, shards = config.train, sharding.batch_shards(mesh)
     for field, size, parts, why in (
         ("batch_size", train.batch_size, shards * train.microbatches, "mesh data x fsdp x train.microbatches"),
@@ -22,9 +22,9 @@ def check_batch(config: Experiment, mesh: Mesh) -> None:
 
 
 def local_rows(placement: NamedSharding, batch_size: int) -> slice | list[int]:
-    """The rows of the global batch that this process's devices hold, in order; a slice where they are contiguous.
+    """The rows of the global batch on this process's devices, in order; a slice if they are contiguous.
 
-    They need not be: on a TPU slice neighbours in the mesh may belong to different hosts.
+    They may not be: on a TPU slice, neighbours in the mesh may belong to different hosts.
     """
     slices = placement.addressable_devices_indices_map((batch_size,)).values()
     spans = {part[0].indices(batch_size)[:2] for part in slices if part is not None}
@@ -34,14 +34,14 @@ def local_rows(placement: NamedSharding, batch_size: int) -> slice | list[int]:
 
 
 def to_mesh(batch: HostBatch, placement: NamedSharding) -> Batch:
-    """The global batch, of which `batch` holds this process's rows."""
-    # On several processes JAX takes this for an implicit transfer, which training forbids.
+    """The global batch, given this process's rows in `batch`."""
+    # With several processes JAX treats this as an implicit transfer, which training forbids.
     with jax.transfer_guard_host_to_device("allow"):
         return {name: jax.make_array_from_process_local_data(placement, array) for name, array in batch.items()}
 
 
-def ahead(batches: Iterable[HostBatch], placement: NamedSharding) -> Iterator[tuple[HostBatch, Batch]]:
-    """Pairs of a host batch and the same batch on the mesh, each put there before the one before is used up."""
+def prefetch_to_device(batches: Iterable[HostBatch], placement: NamedSharding) -> Iterator[tuple[HostBatch, Batch]]:
+    """Yields each host batch with its copy on the mesh, which is transferred one batch in advance."""
     waiting = None
     for batch in batches:
         following = (batch, to_mesh(batch, placement))

@@ -1,10 +1,10 @@
 """One run at a time in a run directory.
 
-`run.lock` names the run that holds it. On one machine a file lock decides, which dies with its owner, so that the next
-command goes on at once. Between machines, which may share a disk or a bucket but no file locks, the owner writes a new
-number into the file again and again: who finds a number that stands still for a whole lease takes over. No clocks are
-compared. Since an owner may have been held up for longer than that, it looks whether it still is the owner before
-each checkpoint.
+`run.lock` names the run that holds it. On one machine a file lock is used, which ends with its process, so that the
+next command can continue at once. Between machines, which may share a disk or a bucket but no file locks, the owner
+writes a heartbeat counter into the file: a run that sees no new value for a whole lease takes over. No clocks are
+compared. Since an owner may have been suspended for longer than that, it checks before each checkpoint that it still
+holds the lock.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 NAME = "run.lock"
-LEASE_S = 60.0  # without a new number for so long the run of another machine is dead; TESSERA_LEASE_S says otherwise
-BEATS = 4  # new numbers in a lease
-SETTLE_S = 1.0  # where nothing but the file decides: until two that wrote it at once see who came last
+LEASE_S = 60.0  # without a heartbeat for this long, a run on another machine is dead; TESSERA_LEASE_S overrides it
+BEATS = 4  # heartbeats per lease
+SETTLE_S = 1.0  # without file locks: wait, so that of two simultaneous writers the last one wins
 _TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)  # any other error: this file system has no file locks
 
 
 class Lock:
-    """The lock of the run directory `root`, not yet taken."""
+    """The lock of the run directory `root`; `take` acquires it."""
 
     def __init__(self, root: Any, say: Callable[[str], None] = lambda line: None):
-        """`root` is a Path, or an epath.Path in a bucket; `say` tells a person why it takes long."""
+        """`root` is a Path, or an epath.Path in a bucket; `say` tells the user why it takes long."""
         self._path, self._say = root / NAME, say
         self._lease_s = _lease_s()
         self._me = {
@@ -44,16 +44,16 @@ class Lock:
         self._beat = 0
         self._file: Any = None
         self._held = False
-        self._mutex = threading.Lock()  # a beat must not follow the release
+        self._mutex = threading.Lock()  # no heartbeat after the release
         self._released = threading.Event()
 
     @property
     def held(self) -> bool:
-        """Whether it was taken, and neither released nor found to be lost."""
+        """Whether the lock is held: taken, and neither released nor lost."""
         return self._held
 
     def take(self) -> None:
-        """Takes the lock. Raises ValueError, in one line, where another run holds it."""
+        """Acquires the lock. Raises ValueError, in one line, if another run holds it."""
         guarded = isinstance(self._path, Path) and self._take_file_lock()
         holder = self._read()
         if holder and not (guarded and holder.get("machine") == self._me["machine"]):
@@ -67,7 +67,7 @@ class Lock:
         threading.Thread(target=self._keep_beating, name="run lock", daemon=True).start()
 
     def check(self) -> None:
-        """Raises ValueError where another run has taken over meanwhile. Does nothing where the lock is not held."""
+        """Raises ValueError if another run has taken over. Does nothing if the lock is not held."""
         if not self._held:
             return
         holder = self._read()
@@ -75,12 +75,12 @@ class Lock:
             self._held = False  # it is not ours to remove
             self.release()
             raise ValueError(
-                f"{self._path.parent} was taken over by {_who(holder)}, since this run gave no sign of life for "
+                f"{self._path.parent} was taken over by {_who(holder)}, since this run wrote no heartbeat for "
                 f"{self._lease_s:.0f} s; it ends here"
             )
 
     def release(self) -> None:
-        """Lets the next run take the lock."""
+        """Releases the lock."""
         with self._mutex:
             self._released.set()
             if self._held:
@@ -92,7 +92,7 @@ class Lock:
                 self._file = None
 
     def _take_file_lock(self) -> bool:
-        """Whether this file system has file locks. Raises ValueError where another process holds this one."""
+        """Whether this file system has file locks. Raises ValueError if another process holds this one."""
         while True:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
@@ -103,16 +103,16 @@ class Lock:
                 if error.errno not in _TAKEN:
                     return False
                 raise ValueError(self._refusal(self._read())) from None
-            # The owner before removes the file when it leaves: a lock of the removed file is none.
+            # The previous owner removes the file on release; a lock of the removed file is void.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._file), os.stat(self._path)):
                     return True
             os.close(self._file)
 
     def _wait_until_dead(self, holder: dict[str, Any]) -> None:
-        """Returns when `holder` has given no sign of life for a lease. Raises ValueError when it does."""
+        """Waits for a lease without a heartbeat of `holder`. Raises ValueError if there is one."""
         where = self._path.parent
-        self._say(f"{_who(holder)} may be at work in {where}: waiting {self._lease_s:.0f} s for a sign of it")
+        self._say(f"{_who(holder)} may be running in {where}: waiting {self._lease_s:.0f} s for its heartbeat")
         deadline = time.monotonic() + self._lease_s
         while time.monotonic() < deadline:
             time.sleep(self._lease_s / BEATS / 5)
@@ -130,13 +130,13 @@ class Lock:
             with self._mutex:
                 if not self._held:
                     return
-                # A disk that is full or away for a moment is no reason to end; `check` notices who took over.
+                # A full or temporarily unavailable disk is no reason to stop; `check` notices a takeover.
                 with contextlib.suppress(OSError):
                     if self._read().get("run") == self._me["run"]:
                         self._write()
 
     def _read(self) -> dict[str, Any]:
-        """What the file says; {} where there is none, or where it is empty or half-written."""
+        """The content of the file; {} if it is missing, empty or incomplete."""
         try:
             content = json.loads(self._path.read_bytes())
         except (OSError, ValueError):
@@ -149,7 +149,7 @@ class Lock:
         if self._file is None:
             self._path.write_bytes(content)
             return
-        # In place, since the file lock belongs to this file; shorter than a block, so never seen in halves.
+        # In place, since the file lock belongs to this inode; shorter than a block, so the write is atomic.
         os.pwrite(self._file, content, 0)
         os.ftruncate(self._file, len(content))
 
@@ -162,7 +162,7 @@ def _who(holder: dict[str, Any]) -> str:
 
 
 def _machine() -> str:
-    """What two containers of one machine, between which file locks work, have in common; two machines have not."""
+    """An id that containers of one machine share, between which file locks work, and that differs between machines."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.exists() else socket.gethostname()
 

@@ -1,4 +1,4 @@
-"""Optimizers that look at a whole matrix, such as Adafactor, applied to each matrix of stacked parameters."""
+"""Applies optimizers with per-matrix statistics, such as Adafactor, to each matrix of stacked parameters."""
 
 import math
 from typing import Any
@@ -10,19 +10,19 @@ from flax import traverse_util
 from research.parallel.sharding import Table, logical_axes, matrix_axes, path_name
 
 Path = tuple[str, ...]
-Groups = dict[str, Any]  # number of layers -> a tree of the parameters that are stacks of so many
+Groups = dict[str, Any]  # number of stacked layers -> a tree of these parameters
 
 
 def by_matrix(inner: optax.GradientTransformation, table: Table) -> optax.GradientTransformation:
-    """`inner` on every matrix by itself, where a scan over layers keeps the matrices of all layers in one leaf.
+    """Applies `inner` to every matrix separately, where a scan over layers stacks those of all layers in one leaf.
 
     Adafactor scales an update by the root mean square of a leaf, clips it by that of the update, and factors the two
     longest axes; LAMB scales by norms of leaves. On a leaf [layers, ...] that mixes the layers, and heads hide the
-    matrix. Here `layers` is an axis that `inner` is mapped over, and `heads` and `kv` are one axis, as in the papers.
+    matrix. Here `inner` is vmapped over `layers`, and `heads` and `kv` are merged into one axis, as in the papers.
 
     Args:
-      inner: A transformation whose update of one leaf depends on that leaf alone, but for what all have in common.
-      table: The logical axes of the parameters, of which `layers` comes first where there are layers.
+      inner: A transformation whose update of a leaf depends on that leaf and on shared state only.
+      table: The logical axes of the parameters; `layers` comes first.
     """
 
     def init(params: Any) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _mapped(function: Any, count: str) -> Any:
 
 
 def _groups(params: Any, table: Table) -> Groups:
-    """The parameters by the number of layers that they are stacks of, "1" for those that are none."""
+    """The parameters grouped by their number of stacked layers, "1" for unstacked ones."""
     groups: dict[str, dict[Path, jax.Array]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = logical_axes(path_name(path), table)

@@ -1,4 +1,4 @@
-"""Optimizers and schedules, by the names that optax gives them."""
+"""Optimizers and learning-rate schedules, with optax's names."""
 
 import re
 
@@ -16,32 +16,30 @@ _DECAY_RATE = checks.from_up_to(0, 1)
 
 
 class OptimizerSpec(Spec):
-    """What all optimizers have: the learning rate and its schedule, weight decay, multipliers and clipping."""
+    """The fields of all optimizers: learning rate and schedule, weight decay, multipliers and clipping."""
 
-    learning_rate: float = field(default=1e-3, check=checks.at_least(0), doc="the peak of the schedule")
+    learning_rate: float = field(default=1e-3, check=checks.at_least(0), doc="peak learning rate")
     schedule: str = field(
-        default="cosine", check=checks.one_of("cosine", "linear", "constant", "rsqrt"), doc="after the warm-up"
+        default="cosine", check=checks.one_of("cosine", "linear", "constant", "rsqrt"), doc="schedule after the warm-up"
     )
-    warmup_steps: int = field(default=0, check=checks.at_least(0), doc="steps of a linear rise from 0")
+    warmup_steps: int = field(default=0, check=checks.at_least(0), doc="steps of linear warm-up from 0")
     final_fraction: float = field(
-        default=0.0, check=checks.between(0, 1), doc="of the learning rate, where cosine and linear end"
+        default=0.0, check=checks.between(0, 1), doc="final share of the learning rate, of cosine and linear"
     )
     weight_decay: float = field(
-        default=0.0, check=checks.at_least(0), doc="as optax applies it; for sgd it is added to the gradient"
+        default=0.0, check=checks.at_least(0), doc="weight decay as in optax; for sgd it is added to the gradient"
     )
     decay: tuple[str, ...] = field(
         default=("kernel",), check=checks.each(checks.regex()),
-        doc="regular expressions, searched in a parameter's path: what is decayed",
+        doc="regular expressions, searched in parameter paths: the parameters with weight decay",
     )  # fmt: skip
     multipliers: tuple[tuple[str, float], ...] = field(
-        default=(), doc="(regular expression, factor): the first that is found in a path scales its learning rate"
+        default=(), doc="(regular expression, factor): the first match in a path scales its learning rate"
     )
-    clip_norm: float = field(
-        default=0.0, check=checks.at_least(0), doc="global norm above which gradients are scaled down; 0 is off"
-    )
+    clip_norm: float = field(default=0.0, check=checks.at_least(0), doc="gradient clipping by global norm; 0: off")
 
     def validate(self) -> None:
-        """Raises FieldError for a multiplier that is no regular expression, or negative."""
+        """Raises FieldError for an invalid regular expression or a negative factor."""
         for pattern, factor in self.multipliers:
             if not checks.regex().accepts(pattern) or factor < 0:
                 raise invalid(
@@ -63,7 +61,7 @@ class AdamW(OptimizerSpec, tag="adamw"):
 class SGD(OptimizerSpec, tag="sgd"):
     """Gradient descent, optax.sgd."""
 
-    momentum: float | None = field(default=None, check=checks.optional(_DECAY_RATE), doc="None is off")
+    momentum: float | None = field(default=None, check=checks.optional(_DECAY_RATE), doc="momentum; None: off")
     nesterov: bool = field(default=False, doc="Nesterov momentum")
     accumulator_dtype: str | None = field(default=None, check=_DTYPE, doc="dtype of the momentum")
 
@@ -77,22 +75,22 @@ class Lion(OptimizerSpec, tag="lion"):
 
 
 class Adafactor(OptimizerSpec, tag="adafactor", version=2):
-    """Shazeer and Stern (2018), optax.adafactor, on every matrix of every layer by itself (version 1: on stacks)."""
+    """Shazeer and Stern (2018), optax.adafactor, for each matrix of each layer separately (version 1: for stacks)."""
 
     min_dim_size_to_factor: int = field(default=128, check=checks.at_least(1), doc="smaller leaves are not factored")
     decay_rate: float = field(default=0.8, check=_DECAY_RATE, doc="exponent of the decay of the second moment")
-    decay_offset: int = field(default=0, check=checks.at_least(0), doc="steps, where fine-tuning begins")
+    decay_offset: int = field(default=0, check=checks.at_least(0), doc="the step at which fine-tuning begins")
     multiply_by_parameter_scale: bool = field(default=True, doc="the learning rate is relative to a leaf's RMS")
     clipping_threshold: float | None = field(
-        default=1.0, check=checks.optional(checks.above(0)), doc="RMS of an update above which it is scaled down"
+        default=1.0, check=checks.optional(checks.above(0)), doc="clipping threshold of the RMS of an update"
     )
-    momentum: float | None = field(default=None, check=checks.optional(_DECAY_RATE), doc="None is off")
+    momentum: float | None = field(default=None, check=checks.optional(_DECAY_RATE), doc="momentum; None: off")
     eps: float = field(default=1e-30, check=checks.at_least(0), doc="added to the squared gradient")
-    factored: bool = field(default=True, doc="second moments as rows and columns")
+    factored: bool = field(default=True, doc="factored second moments")
 
 
 class Lamb(OptimizerSpec, tag="lamb", version=2):
-    """You et al. (2020), optax.lamb, on every matrix of every layer by itself (version 1: on stacks)."""
+    """You et al. (2020), optax.lamb, for each matrix of each layer separately (version 1: for stacks)."""
 
     b1: float = field(default=0.9, check=_DECAY_RATE, doc="decay of the first moment")
     b2: float = field(default=0.999, check=_DECAY_RATE, doc="decay of the second moment")
@@ -108,7 +106,7 @@ _FUNCTIONS = {
     "adafactor": optax.adafactor,
     "lamb": optax.lamb,
 }
-_LOOKS_AT_MATRICES = ("adafactor", "lamb")
+_PER_MATRIX = ("adafactor", "lamb")
 _SHARED = tuple(each.name for each in infos(OptimizerSpec))
 
 
@@ -142,14 +140,14 @@ def schedule(spec: OptimizerSpec, steps: int) -> optax.Schedule:
             factor = jnp.ones_like(step)
         else:
             factor = shape(jnp.maximum(step - warmup, 0), steps - warmup, final)
-        # The first step already moves: (k + 1) / warmup, which reaches 1 at the last step of the warm-up.
+        # (k + 1) / warmup, so that the first step is not 0 and the last warm-up step has the peak.
         return peak * factor * (jnp.minimum((step + 1) / warmup, 1) if warmup else 1)
 
     return learning_rate
 
 
 def _matching(patterns: tuple[str, ...]):
-    """A function from parameters to a tree of booleans: whether any pattern is found in the path."""
+    """A function from parameters to a tree of booleans: whether any pattern matches the path."""
     return lambda params: jax.tree_util.tree_map_with_path(
         lambda path, _: any(re.search(pattern, path_name(path)) for pattern in patterns), params
     )
@@ -167,12 +165,12 @@ def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.Gradient
 
 
 def build(spec: OptimizerSpec, steps: int, table: Table | None = None) -> optax.GradientTransformation:
-    """Clipping, the optimizer with its schedule and decay, then the learning-rate multipliers.
+    """Chains clipping, the optimizer with schedule and weight decay, and learning-rate multipliers.
 
     Args:
       spec: The optimizer and its settings.
-      steps: At which the schedule ends.
-      table: The logical axes of the parameters. Without it, Adafactor and LAMB take every leaf as one matrix.
+      steps: The end of the schedule.
+      table: The logical axes of the parameters. Without it, Adafactor and LAMB treat every leaf as one matrix.
     """
     name, mask = spec.tag, _matching(spec.decay)
     arguments = {each.name: getattr(spec, each.name) for each in infos(type(spec)) if each.name not in _SHARED}
@@ -185,7 +183,7 @@ def build(spec: OptimizerSpec, steps: int, table: Table | None = None) -> optax.
     else:
         arguments |= {"weight_decay": spec.weight_decay, "mask": mask}
     transform = _FUNCTIONS[name](**arguments)
-    chain.append(by_matrix(transform, table) if table is not None and name in _LOOKS_AT_MATRICES else transform)
+    chain.append(by_matrix(transform, table) if table is not None and name in _PER_MATRIX else transform)
     if spec.multipliers:
         chain.append(_scale_by_path(spec.multipliers))
     return optax.chain(*chain)

@@ -1,4 +1,4 @@
-"""Examples through the predict step of a program, in batches of one size."""
+"""Runs the predict step of a program on examples, in batches of one size."""
 
 import jax
 import numpy as np
@@ -11,10 +11,10 @@ from research.train.feed import local_rows, to_mesh
 def predict(
     program: Program, variables: Variables, seed: int, batch_size: int, examples: HostBatch, rows: int = 0
 ) -> HostBatch:
-    """What `variables` make of `examples`: arrays [count, ...] in, arrays [count, ...] out.
+    """Predicts `examples`: arrays [count, ...] in, arrays [count, ...] out.
 
-    A batch has `batch_size` rows at most, and no more than the examples, or `rows` of them, need on the mesh;
-    zeros fill the last one.
+    A batch has at most `batch_size` rows, and at most as many as the examples, or `rows` of them, need on the mesh. The
+    last batch is padded with zeros.
     """
     count, parts = len(next(iter(examples.values()))), sharding.batch_shards(program.mesh)
     size = min(batch_size, -(-max(count, rows) // parts) * parts)
@@ -24,6 +24,6 @@ def predict(
         fill = size - len(next(iter(chunk.values())))
         chunk = {name: np.pad(array, [(0, fill)] + [(0, 0)] * (array.ndim - 1)) for name, array in chunk.items()}
         batch = to_mesh({name: array[local] for name, array in chunk.items()}, program.batch_sharding)
-        rng = jax.random.fold_in(jax.random.key(seed), begin)  # for answers that are sampled
+        rng = jax.random.fold_in(jax.random.key(seed), begin)  # for sampling decoders
         outputs.append(jax.device_get(program.predict_step(variables, batch, rng)))
     return jax.tree.map(lambda *chunks: np.concatenate(chunks)[:count], *outputs)

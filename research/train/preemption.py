@@ -1,4 +1,4 @@
-"""SIGTERM: save, leave with 75, be started again. This module imports nothing slow, so that it can come first."""
+"""Preemption: on SIGTERM, save and exit with code 75, to be restarted. Imports nothing slow, so it can come first."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 def exit_on_sigterm(flush: Callable[[], None] = lambda: None) -> None:
-    """Until there is something to save, SIGTERM ends the process at once.
+    """Makes SIGTERM end the process at once, as long as there is nothing to save.
 
     `os._exit` rather than an exception: the handler may run inside an XLA compilation, which an exception can crash.
     """
@@ -21,17 +21,17 @@ def exit_on_sigterm(flush: Callable[[], None] = lambda: None) -> None:
 
 
 class Flag:
-    """Becomes true when SIGTERM has come; the train and evaluation loops poll it.
+    """Becomes true after SIGTERM; the train and evaluation loops poll it.
 
-    On several processes (`shared`) it becomes true at the same poll on all of them, whichever got the signal. There
-    `jax.distributed` has put a handler of its own in place, which a handler from here would only replace.
+    With several processes (`shared`) it becomes true at the same poll on all of them, whichever got the signal. In this
+    case the signal handler is that of `jax.distributed`, which must not be replaced.
     """
 
     def __init__(self, shared: bool = False):
         self._raised, self._shared, self._ticks = False, shared, 0
 
     def watch(self) -> None:
-        """From now on SIGTERM only raises the flag."""
+        """Makes SIGTERM only raise the flag from now on."""
 
         def raise_flag(*_):
             self._raised = True
@@ -40,13 +40,13 @@ class Flag:
             signal.signal(signal.SIGTERM, raise_flag)
 
     def poll(self) -> bool:
-        """Whether to save and leave. Every process must call it equally often: before each step or batch it works on.
+        """Whether to save and exit. Every process must call it equally often: before each step or batch.
 
-        The processes agree on the tick after the latest that any of them has polled, so ticks count up by one,
-        through training and evaluation alike, and none is left out.
+        The processes agree on the tick after the latest one that any of them has polled, so ticks must increase by one
+        through training and evaluation, without gaps.
         """
         if self._shared and not self._raised:
-            from jax.experimental import multihost_utils  # here, because this module comes before the slow imports
+            from jax.experimental import multihost_utils  # slow to import, see above
 
             self._ticks += 1
             self._raised = multihost_utils.reached_preemption_sync_point(self._ticks)

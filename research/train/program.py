@@ -1,7 +1,7 @@
 """The sharded program of a config on a mesh: init, train step, eval step, predict step.
 
-The trainer runs it, the planner compiles it ahead of time, the benchmark times it, the tests compare it across
-meshes. There is no second copy.
+The trainer runs it, the planner compiles it ahead of time, the benchmark times it, and the tests compare it across
+meshes.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from research.train.settings import Experiment
 
 @struct.dataclass
 class TrainState:
-    """Everything that a step changes. `mutable` holds collections such as batch statistics; `ema` averages of both."""
+    """The state that a step updates. `mutable` holds batch statistics and the like; `ema` averages of all variables."""
 
     step: jax.Array
     params: Mapping[str, Tree]
@@ -36,12 +36,12 @@ class TrainState:
 
     @property
     def variables(self) -> Variables:
-        """What the task trains on."""
+        """The variables that are trained."""
         return {"params": self.params, **self.mutable}
 
     @property
     def evaluated(self) -> Variables:
-        """What is evaluated: the average where there is one."""
+        """The variables that are evaluated: the EMA if there is one."""
         return self.ema or self.variables
 
 
@@ -50,7 +50,7 @@ class ShardedProgram:
     """Jitted functions with explicit shardings; each can also be lowered on the abstract `state` and a batch.
 
     `init() -> state`, `train_step(state, batch) -> (state, metrics)` (the state is donated), `eval_step(variables,
-    batch) -> sums`, `predict_step(variables, batch, rng) -> outputs` with the batch's `index` and `weight` beside them,
+    batch) -> sums`, `predict_step(variables, batch, rng) -> outputs` with the `index` and `weight` of the batch,
     `checksums(state) -> uint32 [leaves]`.
     """
 
@@ -65,7 +65,7 @@ class ShardedProgram:
 
     @property
     def num_params(self) -> int:
-        """How many parameters are trained."""
+        """The number of trained parameters."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
 
@@ -89,7 +89,7 @@ def build_program(config: Experiment, task: Task[DataT], mesh: Mesh) -> ShardedP
     batch, replicated = sharding.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
 
     def predict(variables, batch, rng):
-        # The whole batch's, since the process that scores holds only its own rows.
+        # Of the global batch, since the scoring process holds only its own rows.
         return {**task.predict(variables, batch, rng), "index": batch["index"], "weight": batch["weight"]}
 
     compiler_options = _compiler_options(mesh_lib.platform(mesh))
@@ -119,7 +119,7 @@ def build_program(config: Experiment, task: Task[DataT], mesh: Mesh) -> ShardedP
 def abstract_state(config: Experiment, task: Task[DataT], mesh: Mesh) -> TrainState:
     """The shapes, dtypes and shardings of the state of `config` and `task` on `mesh`.
 
-    Raises ValueError when the model splits nothing over an axis of the mesh, or fsdp too little of a large model.
+    Raises ValueError if the model shards nothing over an axis of the mesh, or fsdp too little of a large model.
     """
     with sharding.constraints_for(mesh) as used:
         state = jax.eval_shape(_initialiser(config, task)[0])
@@ -131,19 +131,19 @@ def abstract_state(config: Experiment, task: Task[DataT], mesh: Mesh) -> TrainSt
 
 @functools.cache
 def _compiler_options(platform: str) -> dict[str, str]:
-    """What XLA is told where its defaults are slow."""
-    # YNNPACK, to which XLA hands sums and products on a CPU, takes 40 times as long to sum over a leading axis: steps
+    """Compiler options where XLA's defaults are slow."""
+    # YNNPACK, which XLA uses for sums and products on a CPU, takes 40 times as long to sum over a leading axis: steps
     # of encoder-decoders took 1.25 to 1.35 times as long (jax 0.10.2).
     options = {"xla_cpu_experimental_ynn_fusion_type": ""} if platform == "cpu" else {}
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:  # a version that does not know them
+    except jax.errors.JaxRuntimeError:  # a version without these options
         return {}
     return options
 
 
 def _initialiser(config, task):
-    """A function that makes the first state, and the optimizer in it."""
+    """A function that initialises the state, and its optimizer."""
     transform = optimizer.build(config.optimizer, config.train.steps, task.logical_axes)
     return functools.partial(_init, task, transform, config.seed, bool(config.train.ema)), transform
 
@@ -173,7 +173,7 @@ def _train_step(task, transform, learning_rate, seed, accumulate, ema_decay, sta
     params = cast(Mapping[str, Tree], optax.apply_updates(state.params, updates))
     ema = state.ema
     if ema_decay:
-        # Warmed up as in Polyak averaging, so that a short run is not held back by its initial weights.
+        # With warm-up, so that the average of a short run is not dominated by the initial weights.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(
             lambda old, new: old + (1 - decay).astype(old.dtype) * (new.astype(old.dtype) - old),
@@ -186,16 +186,16 @@ def _train_step(task, transform, learning_rate, seed, accumulate, ema_decay, sta
 
 
 def _at_least_float32(leaf: jax.Array) -> jax.Array:
-    """Sums and averages of bfloat16 values would lose small terms."""
+    """`leaf` in at least float32, since sums and averages in bfloat16 would lose small terms."""
     floating = jnp.issubdtype(leaf.dtype, jnp.floating)
     return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) if floating else leaf
 
 
 def _accumulate(gradients, mutable, batch, microbatches: int, unroll: bool):
-    """Sums of gradients and metrics over the microbatches, one after the other.
+    """Accumulates gradients and metrics over the microbatches.
 
-    Microbatch m is rows m, m + M, ...: every device cuts its own rows, so nothing moves between devices. Sums are kept
-    in at least float32, whatever dtype the parameters have.
+    Microbatch m is rows m, m + M, ...: every device slices its own rows, without communication. Sums are accumulated
+    in at least float32, independent of the dtype of the parameters.
     """
     if microbatches == 1:
         return gradients(mutable, batch, 0)
@@ -217,7 +217,7 @@ def _state_shardings(state: TrainState, table, mesh: Mesh) -> TrainState:
     variables = lambda tree: sharding.parameter_shardings(tree, table, mesh)
     collections = lambda trees: {name: variables(tree) for name, tree in trees.items()}
     return TrainState(
-        step=NamedSharding(mesh, PartitionSpec()),  # pyright: ignore[reportArgumentType]  it stands for an array
+        step=NamedSharding(mesh, PartitionSpec()),  # pyright: ignore[reportArgumentType]  in place of an array
         params=variables(state.params),
         mutable=collections(state.mutable),
         opt_state=sharding.optimizer_shardings(state.opt_state, state.params, table, mesh),

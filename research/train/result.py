@@ -1,4 +1,4 @@
-"""`result.json`: what a run reached, and what somebody needs to run it again."""
+"""`result.json`: the scores of a run, and its provenance."""
 
 import os
 import platform
@@ -29,7 +29,7 @@ def describe(
     selected_step: int,
     metrics: dict[str, float],
 ) -> dict[str, Any]:
-    """The content of `result.json`; `wall_s` sums every start of the run, also those that were killed."""
+    """The content of `result.json`; `wall_s` sums all starts of the run, including those that were killed."""
     ledger = timeline.read(workdir / "timeline.jsonl")
     return {
         "metrics": metrics,
@@ -49,7 +49,7 @@ def describe(
 
 
 def provenance(data: Any, revision: tuple[str, bool], packages: Sequence[str]) -> dict[str, Any]:
-    """What any recorded result is made with: commit, hardware, versions of `packages`, data and date."""
+    """The provenance of a result: commit, hardware, versions of `packages`, data and date."""
     commit, dirty = revision
     return {
         "commit": commit,
@@ -62,7 +62,7 @@ def provenance(data: Any, revision: tuple[str, bool], packages: Sequence[str]) -
 
 
 def command(config: Any, workdir: Path) -> str:
-    """The command that makes this run again, from the root of the repository."""
+    """The command that reproduces this run, from the root of the repository."""
     source = config_lib.plain(config.source)
     words = [
         "python",
@@ -81,7 +81,7 @@ _CODE = (":/", *(f":(top,exclude)experiments/*/{name}" for name in _RECORDED))
 def revision() -> tuple[str, bool]:
     """The commit of this repository and whether tracked files differ from it; ("unknown", True) without git.
 
-    What recording changes does not count: rows that are recorded one after the other have seen the same code.
+    Files that recording changes do not count, so several rows can be recorded one after the other.
     """
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
@@ -97,7 +97,7 @@ def revision() -> tuple[str, bool]:
 
 
 def hardware() -> str:
-    """`8 x TPU v5 lite` or, since a CPU's virtual devices say nothing, its model and core count."""
+    """`8 x TPU v5 lite` or, for a CPU, its model and number of cores."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"

@@ -1,4 +1,4 @@
-"""The run directory: where it is, the config it belongs to, its metrics, its result."""
+"""The run directory: its location, config, metrics and result."""
 
 import contextlib
 import importlib.util
@@ -18,17 +18,17 @@ from research import files
 from research.checkpoint import seal
 from research.data import recorded
 
-HISTORY = "config_history.jsonl"  # the configs that a run had before that of config.json, the first one first
+HISTORY = "config_history.jsonl"  # the earlier configs of a run, oldest first
 _KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl", "run.log", HISTORY)
 _KEPT += (recorded.FILE, recorded.VOCABULARY)
 AnyPath: TypeAlias = Path | epath.Path  # on a disk, or in a bucket
 
 
 class RunDirectory:
-    """A run directory: `root` as it was named, where the checkpoints lie, and `files`, where all else is written.
+    """A run directory: `root` holds the checkpoints, `files` everything else.
 
-    They are one folder on a disk. For a `gs://` URL, `files` is a temporary folder of this machine, because an object
-    store cannot append to a file: it begins with what the bucket holds, and `push` copies there what has changed.
+    On a disk they are one folder. For a `gs://` URL, `files` is a local temporary folder, because an object store
+    cannot append to a file: it starts as a copy of the bucket, and `push` uploads changed files.
     """
 
     def __init__(self, workdir: str | os.PathLike):
@@ -51,7 +51,7 @@ class RunDirectory:
         self._pushed = self._stamps()
 
     def push(self) -> None:
-        """Returns when the bucket holds everything that was written to `files`; on a disk there is nothing to do."""
+        """Uploads changed `files` to the bucket; does nothing on a disk."""
         if not self._remote:
             return
         stamps = self._stamps()
@@ -63,49 +63,63 @@ class RunDirectory:
         self._pushed = stamps
 
     def _stamps(self) -> dict[Path, tuple[int, int]]:
-        """Size and time of change of every file; taken before a copy, so that what is written meanwhile goes next."""
+        """Size and modification time of every file; taken before a copy, so that later writes are copied next time."""
         paths = [path for path in self.files.rglob("*") if path.is_file() and path.suffix != ".partial"]
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
 def prediction_paths(folder: RunDirectory, files: Sequence[str]) -> dict[str, Path]:
-    """For each of `files` where its answers are written, without suffix: `folder.files`/predict/NAME; to be pushed.
+    """The output path, without suffix, of each of the input `files`: `folder.files`/predict/NAME.
 
-    Raises ValueError where two of them would have one name.
+    Raises ValueError if two of them would have the same name.
     """
     if folder.root == folder.files:
         check_workdir(folder.root, write=True)
     stems = [Path(file).stem for file in files]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
-        raise ValueError(f"two inputs are called {twice[0]}, and so would be their answers; give them one at a time")
+        raise ValueError(
+            f"two inputs are called {twice[0]}, so their outputs would have one name; predict them one at a time"
+        )
     return {file: folder.files / "predict" / stem for file, stem in zip(files, stems, strict=True)}
 
 
-def claim(
+def open_run_dir(
     workdir: Path,
     config: config_lib.Config,
     write: bool,
     name: str | None = None,
-    in_use: bool = False,
+    inference: bool = False,
     checkpoints: Any = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
-    """Makes `workdir` the run directory of `config`; returns the differences that a resumed run may show.
+    """Opens `workdir` as the run directory of `config`, new or resumed.
 
-    With `in_use` the run is only evaluated or asked, which may be done in another way than its config says. Where
-    `config.json` is lost or damaged, the config that lies in the newest of the `checkpoints` stands in for it.
+    If `config.json` is missing or damaged, the config in the newest checkpoint is used instead.
 
-    Raises ValueError, before anything is written, when it belongs to a config that differs in more than that; the
-    message calls it `name`. And where it cannot be written.
+    Args:
+        workdir: The folder.
+        config: The config of the run that is started or resumed.
+        write: Whether to write `config.json`.
+        name: The name of the folder in messages.
+        inference: Evaluation or prediction only, for which inference options may differ.
+        checkpoints: The folder of the checkpoints.
+        warn: Called with warnings.
+
+    Returns:
+        The allowed differences between the config of the run and `config`.
+
+    Raises:
+        ValueError: The run directory belongs to a config with other differences (nothing is written), or cannot be
+            written.
     """
     allowed: list[str] = []
     saved = seal.newest(checkpoints) if checkpoints is not None else None
     before, origin, warning = _config_before(workdir / "config.json", saved)
     befores = [(before, origin)] if before is not None else []
-    if saved and not origin:  # config.json may have been edited, and is about to be written
+    if saved and not origin:  # config.json may have been edited, and is overwritten below
         befores.append((saved["config"], f", by checkpoint {saved['step']}"))
     for position, (before, origin) in enumerate(befores):
-        differing, refused = config_lib.differences(before, config, in_use)
+        differing, refused = config_lib.differences(before, config, inference)
         allowed = allowed if position else differing
         if refused:
             raise another_config(str(name or workdir), origin, refused)
@@ -121,16 +135,16 @@ def claim(
 
 
 def another_config(name: str, origin: str, refused: Sequence[str]) -> ValueError:
-    """The error for a run directory whose config, that of `origin`, differs in what is `refused`."""
+    """The error for a run directory whose config, from `origin`, has the differences `refused`."""
     message = f"{name} belongs to another config{origin} ({'; '.join(refused)}); choose another --workdir or undo the "
     message += "change"
     if all(line.startswith("optimizer.") for line in refused):
-        message += f", or begin another run from its weights with --config.train.init_from={name}"
+        message += f", or start another run from its weights with --config.train.init_from={name}"
     return ValueError(message)
 
 
 def _keep_config(history: Path, before: Mapping[str, Any], changed: Sequence[str]) -> None:
-    """Appends the config that a run had until now, and what has changed since."""
+    """Appends the previous config of a run and its differences to the present one."""
     entry = {"until": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()), "changed": list(changed), "config": before}
     files.end_line(history)
     with history.open("a") as file:
@@ -140,7 +154,7 @@ def _keep_config(history: Path, before: Mapping[str, Any], changed: Sequence[str
 
 
 def finite(content: Any) -> Any:
-    """`content` with None for every number that JSON does not have: NaN and the infinities."""
+    """`content` with None for numbers that JSON lacks: NaN and the infinities."""
     if isinstance(content, Mapping):
         return {name: finite(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
@@ -149,25 +163,25 @@ def finite(content: Any) -> Any:
 
 
 def check_workdir(workdir: str | os.PathLike, write: bool) -> None:
-    """Raises ValueError, in one line, for a --workdir that cannot be used, or not be written where `write`."""
+    """Raises ValueError, in one line, for a --workdir that cannot be used or, with `write`, not be written."""
     if not str(workdir):
         raise ValueError("--workdir is empty; name a folder, which may not exist yet")
     if "://" in str(workdir):
         return
     path = Path(workdir).absolute()
     with writing(workdir, "used"):
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
         (path / "checkpoints" / "events").exists()  # raises for a path that is too long
-    if not there.is_dir():
-        what = "a file" if there == path else f"inside of {there}, which is a file"
+    if not existing.is_dir():
+        what = "a file" if existing == path else f"inside of {existing}, which is a file"
         raise ValueError(f"--workdir={workdir} is {what}; name a folder, which may not exist yet")
-    if write and not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"--workdir={workdir} cannot be written: no permission to write to {there}; choose another")
+    if write and not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"--workdir={workdir} cannot be written: no permission to write to {existing}; choose another")
 
 
 @contextlib.contextmanager
 def writing(workdir: str | os.PathLike, how: str = "written") -> Iterator[None]:
-    """What the system refuses becomes a ValueError of one line: no permission, no space, a name too long."""
+    """Turns an OSError (no permission, no space, a name too long) into a ValueError of one line."""
     try:
         yield
     except OSError as error:
@@ -178,7 +192,7 @@ def writing(workdir: str | os.PathLike, how: str = "written") -> Iterator[None]:
 def config_of(folder: RunDirectory, name: str) -> Mapping[str, Any]:
     """The config of a run directory, from config.json or else from the newest checkpoint.
 
-    Raises ValueError, which calls it `name`, where neither is there.
+    Raises ValueError, with `name`, if there is neither.
     """
     config, _, problem = _config_before(folder.files / "config.json", seal.newest(folder.root / "checkpoints"))
     if config is None:
@@ -187,35 +201,35 @@ def config_of(folder: RunDirectory, name: str) -> Mapping[str, Any]:
 
 
 def _config_before(path: Path, saved: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, str, str]:
-    """The config that a run began with, whose it is if not that of `path`, and what to warn of.
+    """The config of a run (None: it is new), its origin if it is not `path`, and a warning.
 
-    `saved` is what lies beside its newest checkpoint, if there is one. The config is None where the run has not begun.
+    `saved` is the metadata of its newest checkpoint, if there is one.
     """
     try:
         if config := read_json(path):
             return config, "", ""
         problem = "is empty"
     except FileNotFoundError:
-        problem = "is gone"
+        problem = "is missing"
     except ValueError:
         problem = "is damaged"
     if saved:
         origin = f"checkpoint {saved['step']}"
-        warning = f"{path} {problem}; the config that was saved with {origin} stands in for it"
+        warning = f"{path} {problem}; the config that was saved with {origin} is used instead"
         return saved["config"], f", by {origin}", warning
-    return None, "", f"{path} {problem}, and no checkpoint says what it was" if problem != "is gone" else ""
+    return None, "", f"{path} {problem}, and there is no checkpoint with a copy" if problem != "is missing" else ""
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes all of `content` or nothing; it is on the disk when this returns."""
+    """Writes `content` atomically and durably."""
     files.write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file. Raises ValueError where it is damaged."""
+    """The object of a JSON file. Raises ValueError if it is damaged."""
     try:
         content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):  # no JSON, no UTF-8
+    except (ValueError, RecursionError):  # invalid JSON or UTF-8
         content = None
     if not isinstance(content, dict) or not files.is_intact(content):
         raise ValueError(f"{path} is damaged")
@@ -223,9 +237,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path, warn: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
-    """The `{"step", "name", "value"}` entries of a metrics file; a last line cut short by a kill is left out.
+    """The `{"step", "name", "value"}` entries of a metrics file, without a last line that was truncated by a kill.
 
-    The value is None where it was not finite. Lines that are damaged are left out too, and `warn` is told of them.
+    A value that was not finite is None. Damaged lines are skipped with a warning.
     """
     entries, damaged = files.read_json_lines(path, _is_metric)
     if damaged:
@@ -235,7 +249,7 @@ def read_metrics(path: Path, warn: Callable[[str], None] = lambda line: None) ->
 
 
 def _is_metric(entry: Mapping[str, Any]) -> bool:
-    """A value may be null, where a number was none that JSON can say."""
+    """Whether `entry` is a metric; its value may be null, for NaN and the infinities."""
     return (
         isinstance(entry.get("step"), int)
         and isinstance(entry.get("name"), str)
@@ -244,22 +258,22 @@ def _is_metric(entry: Mapping[str, Any]) -> bool:
 
 
 class Metrics:
-    """`metrics.jsonl` and TensorBoard events of a run; on processes that keep no logs, neither."""
+    """`metrics.jsonl` and TensorBoard events of a run; written by one process only."""
 
     def __init__(self, workdir: Path, write: bool, warn: Callable[[str], None] = lambda line: None):
         self._workdir, self._write, self._warn = workdir, write, warn
-        self._file = self._events = None  # until `resume`, and where nothing is written
+        self._file = self._events = None  # None before `resume`, and if nothing is written
 
     def resume(self, step: int, evaluated: bool, logged: int = 0) -> None:
-        """Forgets what was logged after `step`, and the evaluation of `step` itself unless it is in the checkpoint.
+        """Drops entries after `step`, and the evaluation of `step` itself unless it is in the checkpoint.
 
-        Warns where nothing is left of `logged`, the newest step that was logged before (0 for none).
+        Warns if the entries up to `logged`, the newest step that was logged before (0: none), are lost.
         """
         if not self._write:
             return
         path = self._workdir / "metrics.jsonl"
 
-        def holds(entry):
+        def is_kept(entry):
             phase = entry["name"].split("/")[0]
             return (
                 entry["step"] <= step
@@ -267,7 +281,7 @@ class Metrics:
                 and (evaluated or entry["step"] < step or phase != "validation")
             )
 
-        kept = [entry for entry in read_metrics(path, self._warn) if holds(entry)]
+        kept = [entry for entry in read_metrics(path, self._warn) if is_kept(entry)]
         if (newest := max((entry["step"] for entry in kept), default=0)) < logged:
             self._warn(f"{path}: what was logged after step {newest} and before step {step} is lost")
         files.write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept))
@@ -282,7 +296,7 @@ class Metrics:
         for name, value in values.items():
             self._file.write(json.dumps({"step": step, "name": name, "value": finite(float(value))}) + "\n")
         if self._events is None:
-            from tensorboardX import SummaryWriter  # here, because it takes a third of a second
+            from tensorboardX import SummaryWriter  # takes a third of a second to import
 
             self._events = SummaryWriter(str(self._workdir / "events"), purge_step=self._purge_step)
         for name, value in values.items():
@@ -290,7 +304,7 @@ class Metrics:
                 self._events.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Returns when everything written is on disk."""
+        """Flushes everything to disk."""
         if self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -303,4 +317,4 @@ class Metrics:
         for file in (self._file, self._events):
             if file:
                 file.close()
-        self._file = self._events = None  # until `resume`, and where nothing is written
+        self._file = self._events = None  # None before `resume`, and if nothing is written

@@ -1,4 +1,4 @@
-"""A run directory, opened: the program, data and logs that belong to it. It evaluates; `trainer.Run` trains."""
+"""An open run directory with its program, data and logs. It evaluates; `trainer.TrainingRun` trains."""
 
 import functools
 import sys
@@ -30,7 +30,7 @@ def build(
 ) -> ShardedProgram:
     """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked.
 
-    Raises ValueError where one of them does not fit, and on a CPU where XLA computes wrongly.
+    Raises ValueError if one of them does not fit, and on a CPU on which XLA computes wrong results.
     """
     numerics.check()
     for field, dtype in config_lib.plain(config.precision).items():
@@ -42,48 +42,48 @@ def build(
 
 
 class Session(Generic[DataT]):
-    """One run directory and the program, data and logs that belong to it; nothing is written there but by `write`."""
+    """A run directory with its program, data and logs; it is written only with `write`."""
 
     def __init__(self, config: Experiment, task: Task[DataT], data: DataT, workdir: str | Path, write: bool = False):
         self.config, self.task, self.data, self.settings = config, task, data, config.train
         self.name, self.writes = str(workdir), write
-        self.log = progress.Log() if write else None  # who asks for the process here would start JAX unshielded
+        self.log = progress.Log() if write else None  # asking for the process index here would start JAX too early
         rundir.check_workdir(workdir, write)
         self.folder = rundir.RunDirectory(workdir)
         self.workdir, files = self.folder.root, self.folder.files
-        self.revision = result.revision()  # now, since the tree may change while the run goes on
+        self.revision = result.revision()  # now, since the working tree may change during the run
         self.reported = reporting.of_config(config) if write else {}  # and so may the config file
         self.program = build(config, task)
         self.lock = lock.Lock(self.workdir, self.say)
-        self.validated: dict[int, dict[str, float]] = {}  # step -> what its evaluation gave
-        claim = functools.partial(
-            rundir.claim, files, config, name=str(workdir), in_use=not write,
+        self.validated: dict[int, dict[str, float]] = {}  # step -> the metrics of its evaluation
+        open_run_dir = functools.partial(
+            rundir.open_run_dir, files, config, name=str(workdir), inference=not write,
             checkpoints=self.workdir / "checkpoints", warn=self.say,
         )  # fmt: skip
         if write:
             self.check()
         elif not (self.workdir / "checkpoints").exists():
             raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
-        self.changed = claim(write=False)
+        self.changed = open_run_dir(write=False)
         if write:
-            # This raises, before anything is written to the run directory, when the data set cannot be had.
+            # Raises, before anything is written to the run directory, if the data set is not available.
             self.info = data.prepare()
             self.check_with_data()
             self._take_lock()
         try:
-            self._open(processes.is_main() and write, claim)
+            self._open(processes.is_main() and write, open_run_dir)
         except BaseException:
             self.release()
             raise
 
     def release(self) -> None:
-        """Lets go of the directory and ends the log."""
+        """Releases the lock of the directory and closes the log."""
         self.lock.release()
         if self.log:
             self.log.close()
 
     def _take_lock(self) -> None:
-        """Makes this run the only one in its directory; process 0 does so for all. Raises ValueError on all of them."""
+        """Locks the directory on process 0. Raises ValueError on all processes if that fails."""
         refusal = None
         if processes.is_main():
             try:
@@ -94,15 +94,15 @@ class Session(Generic[DataT]):
             except ValueError as error:
                 refusal = error
         if processes.from_main(float(refusal is not None)):
-            raise refusal or ValueError(f"process 0 could not take {self.workdir}; see what it says")
+            raise refusal or ValueError(f"process 0 could not lock {self.workdir}; see its error")
 
-    def _open(self, main: bool, claim: Callable[..., list[str]]) -> None:
-        """Opens the logs, which the process `main` alone writes, and the checkpoints."""
+    def _open(self, main: bool, open_run_dir: Callable[..., list[str]]) -> None:
+        """Opens the logs, which only the process `main` writes, and the checkpoints."""
         files = self.folder.files
         if main and self.log:
-            claim(write=True, warn=lambda line: None)  # once more, now that nobody else can
+            open_run_dir(write=True, warn=lambda line: None)  # again, under the lock
             self.log.open(files / "run.log")
-        elif self.log:  # process 0 alone writes one
+        elif self.log:  # only process 0 writes one
             self.log.close()
         self.timeline = Timeline(files / "timeline.jsonl" if main else None)
         self.metrics = rundir.Metrics(files, write=main, warn=self.say)
@@ -115,25 +115,25 @@ class Session(Generic[DataT]):
         self.profile = profile.Profile(self.settings.profile if main else "", files / "events")
 
     def check(self) -> None:
-        """What else has to be right in a config before data are prepared."""
+        """Further checks of the config, before data are prepared."""
 
     def check_with_data(self) -> None:
-        """What else has to be right before anything is written to the run directory."""
+        """Further checks with the data, before anything is written to the run directory."""
 
     def say(self, line: str) -> None:
-        """One line to a person, on standard error, above the progress bar."""
+        """Prints a line to standard error, above the progress bar."""
         if processes.is_main():
             progress.say(line)
 
     def score_split(self, state: TrainState, split: str, scorer: Scorer | None = None) -> dict[str, float] | None:
-        """See `evaluation.evaluate`; None when SIGTERM comes on the way."""
+        """See `evaluation.evaluate`; None if SIGTERM comes before the end."""
         return evaluate(
             self.program, self.task, self.data, state.evaluated, split, self.settings.eval_batch_size,
             stop=self.stop.poll, scorer=scorer, seed=self.config.seed,
         )  # fmt: skip
 
     def leave(self, step: int | None) -> NoReturn:
-        """Exits with 75, after SIGTERM; `step` is what was saved because of it."""
+        """Exits with 75, after SIGTERM; `step` is the one that was saved."""
         self.checkpoints.close()
         self.metrics.close()
         self.folder.push()
@@ -142,7 +142,7 @@ class Session(Generic[DataT]):
         sys.exit(preemption.EXIT_CODE)
 
     def evaluate(self) -> dict[str, Any]:
-        """Scores the selected checkpoint of a trained run on validation and test; writes nothing but prepared data."""
+        """Scores the selected checkpoint of a trained run on validation and test; writes only prepared data."""
         self.data.prepare()
         step, state = self.restore_selected()
         values = {}
@@ -159,25 +159,25 @@ class Session(Generic[DataT]):
         best = self.settings.select == "best"
         restored = self.checkpoints.restore(self.program, best)
         if restored is None:
-            raise ValueError(f"{self.workdir} holds no checkpoint that can be read; train it first with --mode=train")
+            raise ValueError(f"{self.workdir} holds no readable checkpoint; train it first with --mode=train")
         step, state, meta = restored
         if best and not self.checkpoints.has_score(step):
-            self.say(f"no checkpoint has a score that is finite; the newest, step {step}, is used")
+            self.say(f"no checkpoint has a finite score; the newest, step {step}, is used")
         self.check_config(meta)
         self.validated[step] = meta.get("validation", {})
-        if self.data.is_prepared:  # which answering about an image does not need
+        if self.data.is_prepared:  # prediction works without the data set
             self.check_data(meta)
         return step, cast(TrainState, state)
 
     def check_config(self, meta: dict[str, Any]) -> None:
-        """Raises ValueError where the checkpoint with this `meta` is of a config that this run must not differ from."""
-        _, refused = config_lib.differences(meta["config"], self.config, in_use=not self.writes)
+        """Raises ValueError if the config of the checkpoint with this `meta` differs from that of this run."""
+        _, refused = config_lib.differences(meta["config"], self.config, inference=not self.writes)
         if refused:
             raise rundir.another_config(self.name, f", by checkpoint {meta['step']}", refused)
 
     def check_data(self, meta: dict[str, Any]) -> None:
-        """Raises ValueError where the checkpoint with this `meta` has seen other data."""
-        if meta["data_fingerprint"] not in (None, self.data.fingerprint):  # None: imported weights, of no data
+        """Raises ValueError if the checkpoint with this `meta` was trained on other data."""
+        if meta["data_fingerprint"] not in (None, self.data.fingerprint):  # None: imported weights
             raise ValueError(
                 f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, "
                 f"now {self.data.fingerprint}"

@@ -1,4 +1,4 @@
-"""The groups of a config that every experiment shares."""
+"""The groups of a config that all experiments share."""
 
 import re
 
@@ -12,40 +12,44 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 class TrainSpec(Spec, tag="train"):
-    """The loop: how long, on how much at once, and what is kept."""
+    """The training loop: steps, batch sizes, evaluation and checkpoints."""
 
     steps: int = field(default=1000, role=Role.LENGTH, check=_STEPS, doc="optimizer steps")
-    batch_size: int = field(default=128, check=checks.at_least(1), doc="examples in a step, over the whole mesh")
-    microbatches: int = field(default=1, check=checks.at_least(1), doc="parts of a batch whose gradients are added up")
+    batch_size: int = field(default=128, check=checks.at_least(1), doc="global batch size, over the whole mesh")
+    microbatches: int = field(default=1, check=checks.at_least(1), doc="gradient accumulation: parts of a batch")
     eval_batch_size: int = field(
-        default=128, role=Role.INFERENCE, check=checks.at_least(1), doc="the same while evaluating and predicting"
+        default=128, role=Role.INFERENCE, check=checks.at_least(1), doc="batch size of evaluation and prediction"
     )
     eval_every: int = field(
-        default=1000, role=Role.RUNTIME, check=_STEPS, doc="steps; a checkpoint follows every evaluation"
+        default=1000, role=Role.RUNTIME, check=_STEPS, doc="steps between evaluations, each followed by a checkpoint"
     )
-    checkpoint_every: int = field(default=1000, role=Role.RUNTIME, check=_STEPS, doc="steps")
-    log_every: int = field(default=50, role=Role.RUNTIME, check=_STEPS, doc="steps")
-    keep_last: int = field(default=2, role=Role.RUNTIME, check=checks.at_least(1), doc="newest checkpoints kept")
-    keep_best: int = field(default=1, role=Role.RUNTIME, check=checks.at_least(0), doc="best checkpoints kept")
+    checkpoint_every: int = field(default=1000, role=Role.RUNTIME, check=_STEPS, doc="steps between checkpoints")
+    log_every: int = field(default=50, role=Role.RUNTIME, check=_STEPS, doc="steps between log entries")
+    keep_last: int = field(
+        default=2, role=Role.RUNTIME, check=checks.at_least(1), doc="number of newest checkpoints kept"
+    )
+    keep_best: int = field(
+        default=1, role=Role.RUNTIME, check=checks.at_least(0), doc="number of best checkpoints kept"
+    )
     select: str = field(
         default="last", role=Role.INFERENCE, check=checks.one_of("last", "best"),
         doc="the checkpoint that is scored on test: the last, or the best on validation",
     )  # fmt: skip
     score: str = field(
         default="test", check=checks.one_of("test", "all"),
-        doc="the splits that are decoded and scored on the host, for tasks that have that",
+        doc="the splits that are decoded and scored on the host, for tasks with scorers",
     )  # fmt: skip
     profile: str = field(
         default="", role=Role.RUNTIME, doc="STEP:COUNT traces COUNT steps after step STEP; --profile sets it"
     )
     ema: float = field(
         default=0.0, check=checks.from_up_to(0, 1),
-        doc="decay of the average of the weights that is evaluated, min(ema, (1 + k) / (10 + k)) at step k; 0 is off",
+        doc="decay of the evaluated moving average of the weights, min(ema, (1 + k) / (10 + k)) at step k; 0: off",
     )  # fmt: skip
-    init_from: str = field(default="", doc="initial weights: a run directory, or what the import command reads")
+    init_from: str = field(default="", doc="initial weights: a run directory, or any input of the import command")
     init_skip: tuple[str, ...] = field(
         default=(), check=checks.each(checks.regex()),
-        doc="regular expressions, searched in a parameter's path: what is initialised afresh all the same",
+        doc="regular expressions, searched in parameter paths: the parameters that init_from does not load",
     )  # fmt: skip
 
     def validate(self) -> None:
@@ -64,7 +68,7 @@ class PrecisionSpec(Spec, tag="precision"):
 
 
 class Experiment(config_lib.Config):
-    """What every experiment shares; a subclass adds the specs of its `data`, `model` and `task`, and `build`."""
+    """The base of all experiments; a subclass adds the specs of its `data`, `model` and `task`, and `build`."""
 
     optimizer: AdamW | SGD | Lion | Adafactor | Lamb = field(default=AdamW(), doc="how parameters are updated")
     train: TrainSpec = field(default=TrainSpec(), doc="the loop")
@@ -72,7 +76,7 @@ class Experiment(config_lib.Config):
     precision: PrecisionSpec = field(default=PrecisionSpec(), doc="dtypes")
 
     def validate(self) -> None:
-        """Raises FieldError where groups contradict one another; each by itself is checked already."""
+        """Raises FieldError if groups contradict one another; each group has been checked by itself."""
         warmup, steps = self.optimizer.warmup_steps, self.train.steps
         if warmup >= steps:
             problem = f"={warmup} must be less than config.train.steps={steps}"

@@ -1,11 +1,11 @@
-"""What is said when training starts: how large the model is, where and on what it is trained, and for how long."""
+"""The summary at the start of training: model size, hardware, data and steps."""
 
 from research.spec.contracts import DatasetInfo, Program
 from research.train.settings import Experiment
 
 
 def lines(config: Experiment, program: Program, info: DatasetInfo, step: int) -> list[str]:
-    """A few lines for a person, of a run that goes on at `step`."""
+    """A few lines for the user about a run that continues at `step`."""
     sizes = [f"{axis} {size}" for axis, size in program.mesh.shape.items() if size > 1]
     kind = program.mesh.devices.flat[0].device_kind
     where = f"{program.mesh.size} x {kind} ({', '.join(sizes)})" if sizes else f"1 x {kind}"

@@ -1,4 +1,4 @@
-"""The one trainer: every experiment trains and evaluates through `run`."""
+"""The trainer of all experiments: `run` trains and evaluates."""
 
 import contextlib
 import functools
@@ -22,7 +22,7 @@ from research.measure.timeline import lost_seconds, read
 from research.parallel import processes
 from research.spec.contracts import DataT, HostBatch, Task
 from research.train import prediction, preemption, result, rundir, summary
-from research.train.ahead import Ahead
+from research.train.ahead import BackgroundCompile
 from research.train.feed import local_rows, to_mesh
 from research.train.program import ShardedProgram, TrainState
 from research.train.session import Session, build
@@ -30,19 +30,18 @@ from research.train.settings import Experiment
 
 __all__ = ["Predictor", "Start", "TrainingRun", "Weights", "build", "predict", "run"]
 
-
-_INTERRUPTED_S = 60  # how long Ctrl-C waits for what is being saved
+_INTERRUPTED_S = 60  # how long Ctrl-C waits for a checkpoint that is being saved
 
 
 class Weights(Protocol):
-    """Weights that a fresh state begins with; see `interop/start.py`."""
+    """Initial weights of a new run; see `interop/start.py`."""
 
     def state(self, state: TrainState) -> TrainState:
-        """The fresh `state` with these weights in it."""
+        """The initial `state` with these weights."""
         ...
 
     def lines(self) -> list[str]:
-        """What became of each parameter, for a person."""
+        """How each parameter was initialised, for the user."""
         ...
 
     def report(self) -> Mapping[str, object]:
@@ -51,10 +50,10 @@ class Weights(Protocol):
 
 
 class Start(Protocol):
-    """What finds the weights that `config.train.init_from` names."""
+    """Loads the weights that `config.train.init_from` names."""
 
     def __call__(self, config: Experiment, task: Task[DataT], program: ShardedProgram, data: DataT, /) -> Weights:
-        """The weights. Raises ValueError for those that do not fit."""
+        """The weights. Raises ValueError if they do not fit."""
         ...
 
 
@@ -67,13 +66,15 @@ def run(
     start: Start | None = None,
     plot: Callable[[str], object] | None = None,
 ) -> dict[str, Any] | None:
-    """Trains to the end, or evaluates a trained run; returns the content of `result.json`, None but on process 0.
+    """Trains to the end, or evaluates a trained run.
 
-    The same command continues a run that was killed, bit for bit. After SIGTERM, whichever process got it, all save
-    the same step and exit with 75.
-    `start` finds the weights that `config.train.init_from` names, for a run that begins. `plot` draws, from the run
-    directory of a finished training, what its curves do not show.
-    Raises ValueError for what a user can fix, before anything is compiled or written.
+    The same command resumes a run that was killed, bit for bit. After SIGTERM, whichever process got it, all processes
+    save the same step and exit with 75.
+
+    `start` loads the weights that `config.train.init_from` names; `plot` draws further plots from the run directory.
+
+    Returns the content of `result.json` on process 0, None on others. Raises ValueError for user errors, before
+    anything is compiled or written.
     """
     if mode != "train":
         return Session(config, task, data, workdir).evaluate()
@@ -92,27 +93,27 @@ def run(
 
 
 def predict(config: Experiment, task: Task[DataT], data: DataT, workdir: str, examples: HostBatch) -> HostBatch:
-    """What the selected checkpoint of a run makes of `examples`: arrays [count, ...] in, arrays [count, ...] out."""
+    """Predicts `examples` with the selected checkpoint of a run: arrays [count, ...] in, arrays [count, ...] out."""
     return Predictor(config, task, data, workdir)(examples)
 
 
 class Predictor:
-    """`predict` as a function of `examples` alone, which may be called again and again.
+    """`predict` with the checkpoint loaded once, for repeated calls.
 
-    `step` is that of the selected checkpoint, and `validation` what it scored on the validation split ({} where it
-    was not evaluated): the values that lie in the checkpoint, under its checksum, as `{"validation/NAME": value}`.
+    `step` is that of the checkpoint, `validation` its metrics on the validation split, as `{"validation/NAME": value}`;
+    {} if it was not evaluated.
     """
 
     def __init__(self, config: Experiment, task: Task[DataT], data: DataT, workdir: str):
-        using = Session(config, task, data, workdir)
-        self.step, state = using.restore_selected()
-        using.checkpoints.close()
-        self.validation = using.validated[self.step]
+        session = Session(config, task, data, workdir)
+        self.step, state = session.restore_selected()
+        session.checkpoints.close()
+        self.validation = session.validated[self.step]
         size = config.train.eval_batch_size
-        self._predict = functools.partial(prediction.predict, using.program, state.evaluated, config.seed, size)
+        self._predict = functools.partial(prediction.predict, session.program, state.evaluated, config.seed, size)
 
     def __call__(self, examples: HostBatch, rows: int = 0) -> HostBatch:
-        """Arrays [count, ...] in, arrays [count, ...] out; the model sees `rows` at a time at least, if it may."""
+        """Arrays [count, ...] in, arrays [count, ...] out; batches have at least `rows` rows if possible."""
         return self._predict(examples, rows)
 
 
@@ -125,11 +126,11 @@ class TrainingRun(Session[DataT]):
         self.start: Start | None = start
         self.weights: Weights | None = None
         self._logged = 0  # the newest step that was logged before this start
-        self.reading = contextlib.ExitStack()  # ends the processes that read data; left to Python, they fail loudly
+        self.reading = contextlib.ExitStack()  # ends the data workers; at interpreter exit they would fail
         super().__init__(config, task, data, workdir, write=True)
 
     def check(self) -> None:
-        """Raises ValueError where no evaluation while training will give the metric that chooses checkpoints."""
+        """Raises ValueError if evaluations while training lack the metric that selects checkpoints."""
         example = self.task.example(self.settings.eval_batch_size)
         sums = jax.eval_shape(self.program.eval_step, self.program.state.evaluated, example)
         means = {metric: np.ones(total.shape) for metric, (total, _) in sums.items()}
@@ -137,9 +138,9 @@ class TrainingRun(Session[DataT]):
         self.task.check_selection(known, scored=self.settings.score == "all")
 
     def check_with_data(self) -> None:
-        """Finds the weights that a fresh state begins with; there are none where the run has begun already.
+        """Loads the initial weights, unless the run has checkpoints already.
 
-        Raises ValueError for those that do not fit, and where answers to the data could not be scored.
+        Raises ValueError if they do not fit, and if predictions for the data cannot be scored.
         """
         self.task.scorer(self.data, "test")
         if self.settings.score == "all":
@@ -152,11 +153,11 @@ class TrainingRun(Session[DataT]):
         self.weights = self.start(self.config, self.task, self.program, self.data)
 
     def train(self) -> dict[str, Any] | None:
-        """See `run`. Whatever ends it, what was being saved is on disk before, unless a second Ctrl-C comes."""
+        """See `run`. On errors and Ctrl-C, it waits for a checkpoint that is being saved; a second Ctrl-C aborts."""
         try:
             return self._train()
         except Exception as error:
-            # Others that are gone would be waited for in vain.
+            # Closing would wait for processes that are gone.
             if not processes.lost_another(error):
                 self._close(None)
             if isinstance(error, OSError) and error.errno in FULL:
@@ -169,12 +170,12 @@ class TrainingRun(Session[DataT]):
             self.reading.close()
 
     def _close(self, seconds: float | None) -> None:
-        """Ends what runs in the background, after an error, which stays the one to be told."""
+        """Ends background work after an error, without raising another one."""
         with interrupts.last(seconds), contextlib.suppress(Exception):
             self.checkpoints.close()
         with contextlib.suppress(Exception):
             self.metrics.close()
-            if self.lock.held:  # else another run has taken over, and what is there is its own
+            if self.lock.held:  # else another run has taken over the folder
                 self.folder.push()
 
     def _train(self) -> dict[str, Any] | None:
@@ -185,9 +186,9 @@ class TrainingRun(Session[DataT]):
             try:
                 content = rundir.read_json(done)
             except ValueError as error:
-                self.say(f"{error}; it is made again")
+                self.say(f"{error}; it is written again")
             else:
-                self.say(f"{self.workdir} is finished; result.json stands")
+                self.say(f"{self.workdir} is finished; result.json is unchanged")
                 return content
         if processes.is_main():
             done.unlink(missing_ok=True)
@@ -195,7 +196,7 @@ class TrainingRun(Session[DataT]):
             self.leave(None)
         for line in summary.lines(self.config, self.program, self.info, step):
             self.say(line)
-        # Only now: a finished run keeps the test scores in its metrics.
+        # Not before: a finished run keeps the test scores in its metrics.
         evaluated = step > 0 and self.checkpoints.was_evaluated(step)
         self.metrics.resume(step, evaluated=evaluated, logged=self._logged)
         if step and self._evaluation_due(step) and not evaluated:
@@ -206,14 +207,14 @@ class TrainingRun(Session[DataT]):
         return self._finish(state)
 
     def _start(self):
-        """The state to begin with, of the newest whole checkpoint or fresh; its step; what gives the train step."""
+        """The initial state (of the latest intact checkpoint, or new), its step, and the compiling train step."""
         if jax.process_count() == 1:
             preemption.exit_on_sigterm(self.metrics.flush)
         for line in self.changed:
             self.say(f"the config has changed since the run began: {line}")
         restored = self.checkpoints.restore(self.program)
         if restored is None:
-            train_step = self._compile_ahead()
+            train_step = self._compile_in_background()
             self._record_data()
             return self._begin(), 0, train_step
         step, state, meta = restored
@@ -229,15 +230,15 @@ class TrainingRun(Session[DataT]):
         self.checkpoints.retain()
         if step < self.settings.steps or not (self.folder.files / "result.json").exists():
             self.say(f"continuing at step {step}")
-        return state, step, self._compile_ahead() if step < self.settings.steps else None
+        return state, step, self._compile_in_background() if step < self.settings.steps else None
 
     def _record_data(self) -> None:
-        """What prediction needs of the data set goes into the run directory, once it is known to be the right one."""
+        """Writes the metadata of the data set, which prediction needs, into the run directory."""
         if processes.is_main():
             self.data.record(self.folder.files)
 
     def _begin(self) -> TrainState:
-        """A fresh state, with the weights of `config.train.init_from`."""
+        """A new state, with the weights of `config.train.init_from`."""
         state = self.program.init()
         if self.weights is None:
             return state
@@ -247,13 +248,14 @@ class TrainingRun(Session[DataT]):
             rundir.write_json(self.folder.files / "init_from.json", self.weights.report())
         return self.weights.state(state)
 
-    def _compile_ahead(self) -> Ahead | None:
-        """Begins to compile the train step; not on several processes, which have to do all things in one order."""
+    def _compile_in_background(self) -> BackgroundCompile | None:
+        """Compiles the train step in the background; not with several processes, which need one order of operations."""
         if jax.process_count() > 1:
             return None
-        return Ahead(self.program.train_step, self.program.state, self.task.example(self.settings.batch_size))
+        example = self.task.example(self.settings.batch_size)
+        return BackgroundCompile(self.program.train_step, self.program.state, example)
 
-    def _steps(self, state, step: int, ahead: Ahead | None):
+    def _steps(self, state, step: int, compilation: BackgroundCompile | None):
         settings, program = self.settings, self.program
         rows = local_rows(program.batch_sharding, settings.batch_size)
         batches = self.data.train_batches(self.config.seed, settings.batch_size, start=step, rows=rows)
@@ -266,9 +268,9 @@ class TrainingRun(Session[DataT]):
             if step == first:
                 bar.set_postfix_str("compiling")
                 with self.timeline.measure("compile", step):
-                    train_step = ahead.result() if ahead else train_step
+                    train_step = compilation.result() if compilation else train_step
                     state, metrics = train_step(state, batch)
-                self.stop.watch()  # from here on there is something to save
+                self.stop.watch()  # now there is something to save
                 bar.set_postfix_str("")
                 clock.restart()
             else:
@@ -280,7 +282,7 @@ class TrainingRun(Session[DataT]):
                 with clock.waiting():
                     host = next(batches)
                 batch = to_mesh(host, program.batch_sharding)
-            # The metrics of the step before: they are there already, so fetching them does not hold up this one.
+            # The metrics of the previous step are ready, so fetching them does not block this one.
             if pending:
                 self._log(*pending, bar, clock)
             pending = (step, metrics)
@@ -308,7 +310,7 @@ class TrainingRun(Session[DataT]):
             self.metrics.write(step, values | {f"speed/{name}": value for name, value in speed.items()})
 
     def _newest(self) -> str:
-        """What is known of the newest checkpoint that is on disk. It need not be a good one."""
+        """A description of the newest checkpoint on disk, for error messages."""
         if (found := self.checkpoints.newest()) is None:
             return f"there is no checkpoint yet in {self.workdir / 'checkpoints'}"
         step, entry = found
@@ -319,7 +321,7 @@ class TrainingRun(Session[DataT]):
 
     @functools.cached_property
     def _mfu_of_one(self) -> float | None:
-        """The MFU at one step a second; None on hardware whose peak is not known."""
+        """The MFU at one step per second; None on hardware with unknown peak."""
         device = jax.devices()[0]
         chip, dtype = chip_of(device.device_kind), self.config.precision.compute
         if chip is None or (peak := chip.peak_flops(dtype)) is None:
@@ -331,7 +333,7 @@ class TrainingRun(Session[DataT]):
         return step % self.settings.eval_every == 0 or step == self.settings.steps
 
     def _evaluate_and_save(self, state, step: int) -> None:
-        """Evaluates if it is due, saves, and leaves the process if SIGTERM has come."""
+        """Evaluates if it is due, saves, and exits after SIGTERM."""
         score = None
         with jax.transfer_guard("allow"):
             if self._evaluation_due(step) and not self.stop:
@@ -356,11 +358,11 @@ class TrainingRun(Session[DataT]):
                 self.leave(step)
 
     def _score(self, values: dict[str, float], step: int) -> float:
-        """What chooses among checkpoints; process 0, which alone has what is scored on the host, tells the others."""
+        """The metric that selects checkpoints; process 0 broadcasts it, since only it has scores from the host."""
         name = f"validation/{self.task.selection[0]}"
         if name not in values and processes.is_main():
             raise ValueError(
-                f"checkpoints are chosen by {name}, but an evaluation gives {', '.join(values)}; "
+                f"checkpoints are selected by {name}, but evaluations have {', '.join(values)}; "
                 "set config.train.score='all' to score answers while training"
             )
         score = processes.from_main(values.get(name)) if self.settings.score == "all" else values[name]
@@ -386,7 +388,7 @@ class TrainingRun(Session[DataT]):
         if not processes.is_main():
             return None
         files = self.folder.files
-        # Those that lie in the checkpoint, under its checksum, and not those of the log.
+        # The validation metrics in the checkpoint, which have a checksum, and not those of the log.
         scores = rundir.finite(self.validated.get(step, {}) | values)
         content = result.describe(self.config, self.program, self.info, files, self.revision, step, scores)
         if scorer:

@@ -126,7 +126,7 @@ def test_the_real_command_refuses_before_anything_is_written(tmp_path, override,
 
 def test_the_real_command_refuses_a_run_directory_of_another_config(tmp_path):
     config = config_lib.load(*DIGITS.split(":"), ["model.width=64", "train.steps=40"])
-    rundir.claim(tmp_path / "run", config, write=True)
+    rundir.open_run_dir(tmp_path / "run", config, write=True)
     before = (tmp_path / "run" / "config.json").read_bytes()
     data = tmp_path / "data"
     prepare.prepare("digits", data_dir=str(data))

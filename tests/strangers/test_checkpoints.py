@@ -92,7 +92,7 @@ def test_a_score_that_is_not_finite_is_never_the_best(scores, mode, best, tmp_pa
 def test_metrics_and_results_are_json_where_nothing_is_finite(tmp_path, capfd):
     result = scored_run(tmp_path / "run", (NAN, INF, NAN), "min")
     assert result["selected_step"] == 3 and result["metrics"]["validation/scripted"] is None
-    assert "no checkpoint has a score that is finite; the newest, step 3, is used" in capfd.readouterr().err
+    assert "no checkpoint has a finite score; the newest, step 3, is used" in capfd.readouterr().err
     assert strict((tmp_path / "run" / "result.json").read_text()) == json.loads(json.dumps(result))
     entries = [strict(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     scripted_values = [entry["value"] for entry in entries if entry["name"] == "validation/scripted"]

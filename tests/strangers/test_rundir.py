@@ -80,7 +80,7 @@ def test_a_run_of_another_machine_is_waited_for_and_its_lease_is_taken_over(copy
     (copy / "run.lock").write_text(json.dumps(OTHER_MACHINE))
     outcome = toy(copy)
     assert outcome.code == 0, outcome.err
-    assert "the run on elsewhere, process 7, since yesterday may be at work in" in outcome.err
+    assert "the run on elsewhere, process 7, since yesterday may be running in" in outcome.err
     assert not (copy / "run.lock").exists()
 
 
@@ -156,7 +156,7 @@ def test_a_damaged_config_is_that_of_the_checkpoint(content, copy):
     config.unlink() if content is None else config.write_bytes(content)
     outcome = toy(copy)
     assert outcome.code == 0, outcome.err
-    assert f"the config that was saved with checkpoint {STEPS} stands in for it" in outcome.err
+    assert f"the config that was saved with checkpoint {STEPS} is used instead" in outcome.err
     assert json.loads(config.read_text()) == before
 
 
@@ -187,7 +187,7 @@ def test_a_damaged_result_is_made_again(damage, copy, finished):
     path.write_bytes({"empty": b"", "cut": text[:-20], "bytes": b"\xff" + text, "digit": digit}[damage])
     outcome = toy(copy)
     assert outcome.code == 0, outcome.err
-    assert f"{path} is damaged; it is made again" in outcome.err
+    assert f"{path} is damaged; it is written again" in outcome.err
     assert scores(copy) == scores(finished[0])
 
 

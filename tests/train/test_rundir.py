@@ -55,7 +55,7 @@ def metrics_of(folder, step, evaluated=False):
 
 def test_metrics_are_in_the_bucket_once_pushed_and_are_continued(bucket):
     folder = rundir.RunDirectory(URL)
-    rundir.claim(folder.files, toy.make_config(seed=1), write=True)
+    rundir.open_run_dir(folder.files, toy.make_config(seed=1), write=True)
     metrics = metrics_of(folder, 0)
     metrics.write(1, {"train/loss": 2.0})
     metrics.write(2, {"train/loss": 1.0})
@@ -71,9 +71,9 @@ def test_metrics_are_in_the_bucket_once_pushed_and_are_continued(bucket):
     # Another machine, restored to step 1: what came after it is forgotten.
     again = rundir.RunDirectory(URL)
     assert again.files != folder.files
-    assert rundir.claim(again.files, toy.make_config(seed=1), write=True) == []
+    assert rundir.open_run_dir(again.files, toy.make_config(seed=1), write=True) == []
     with pytest.raises(ValueError, match=f"{URL} belongs to another config"):
-        rundir.claim(again.files, toy.make_config(seed=2), write=True, name=URL)
+        rundir.open_run_dir(again.files, toy.make_config(seed=2), write=True, name=URL)
     metrics = metrics_of(again, 1)
     metrics.write(2, {"train/loss": 1.5})
     metrics.close()
@@ -116,16 +116,16 @@ def test_answers_to_files_of_one_name_would_be_one(tmp_path):
         "a/1.jpg": tmp_path / "predict/1",
         "b/2.png": tmp_path / "predict/2",
     }
-    with pytest.raises(ValueError, match=r"two inputs are called 1, and so would be their answers"):
+    with pytest.raises(ValueError, match=r"two inputs are called 1, so their outputs would have one name"):
         rundir.prediction_paths(rundir.RunDirectory(tmp_path), ["a/1.jpg", "b/2.png", "b/1.jpg"])
 
 
 def test_the_config_that_a_run_began_with_is_kept(tmp_path):
     first, second = (toy.make_config(**{"mesh.data": count}) for count in (1, 2))
-    rundir.claim(tmp_path, first, write=True)
-    rundir.claim(tmp_path, first, write=True)
+    rundir.open_run_dir(tmp_path, first, write=True)
+    rundir.open_run_dir(tmp_path, first, write=True)
     assert not (tmp_path / rundir.HISTORY).exists()
-    rundir.claim(tmp_path, second, write=True)
+    rundir.open_run_dir(tmp_path, second, write=True)
     (entry,) = map(json.loads, (tmp_path / rundir.HISTORY).read_text().splitlines())
     assert entry["config"] == json.loads(json.dumps(plain(first))) and entry["changed"] == ["mesh.data: 1 -> 2"]
     assert rundir.read_json(tmp_path / "config.json")["mesh"]["data"] == 2
@@ -133,8 +133,8 @@ def test_the_config_that_a_run_began_with_is_kept(tmp_path):
 
 def test_another_learning_rate_is_refused_and_the_way_on_is_named(tmp_path):
     rate = lambda value, seed=0: toy.make_config(**{"optimizer.learning_rate": value, "seed": seed})
-    rundir.claim(tmp_path, rate(0.1), write=True)
+    rundir.open_run_dir(tmp_path, rate(0.1), write=True)
     with pytest.raises(ValueError, match=rf"learning_rate: 0.1 -> 0.2\); .*--config.train.init_from={tmp_path}$"):
-        rundir.claim(tmp_path, rate(0.2), write=True)
+        rundir.open_run_dir(tmp_path, rate(0.2), write=True)
     with pytest.raises(ValueError, match=r"undo the change$"):
-        rundir.claim(tmp_path, rate(0.2, seed=1), write=True)
+        rundir.open_run_dir(tmp_path, rate(0.2, seed=1), write=True)
