@@ -1,8 +1,8 @@
 """The checksum of an array: equal on every mesh, on a device and on the host.
 
 It is the sum modulo 2^32 of the array's words (of 8, 16 or 32 bits), each multiplied by an odd factor that depends on
-its position. Integer sums wrap and do not depend on their order, so the sharding does not matter. An odd factor keeps
-every flipped bit visible, and distinct factors make an exchange of words visible.
+its position. Integer sums wrap and do not depend on their order, so the sharding does not matter. Odd factors detect
+every flipped bit, and distinct factors detect swapped words.
 """
 
 from collections.abc import Iterable

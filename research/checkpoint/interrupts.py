@@ -1,4 +1,4 @@
-"""Ctrl-C while a checkpoint is written: broken off halfway, Orbax leaves threads behind that wait for minutes."""
+"""Handles Ctrl-C while a checkpoint is written: when interrupted, Orbax leaves threads that wait for minutes."""
 
 import contextlib
 import os
@@ -7,28 +7,28 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
-EXIT_CODE = 130  # as shells give it to what SIGINT ended
+EXIT_CODE = 130  # as shells report a process that SIGINT ended
 
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Ctrl-C in the body raises KeyboardInterrupt at its end; a second one ends the process at once."""
-    come = []
+    """Delays KeyboardInterrupt to the end of the body; a second Ctrl-C ends the process at once."""
+    received = []
 
     def note(*_):
-        if come:
+        if received:
             _end("interrupted twice")
-        come.append(True)
+        received.append(True)
 
     with _handled_by(note):
         yield
-    if come:
+    if received:
         raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def last(seconds: float | None = None) -> Iterator[None]:
-    """On the way out: Ctrl-C in the body ends the process at once, and so does a body that takes longer."""
+    """For shutdown: Ctrl-C in the body ends the process at once, and so does a body that takes longer."""
     timer = threading.Timer(seconds or 0, _end, ["interrupted"])
     timer.daemon = True
     if seconds is not None:
@@ -42,7 +42,7 @@ def last(seconds: float | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled_by(handler) -> Iterator[None]:
-    """Only where Ctrl-C would raise KeyboardInterrupt: not in other threads, nor inside such a body."""
+    """Installs `handler` for SIGINT if Ctrl-C would raise KeyboardInterrupt; not in other threads or nested."""
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -55,5 +55,8 @@ def _handled_by(handler) -> Iterator[None]:
 
 
 def _end(why: str) -> NoReturn:
-    os.write(2, f"\nerror: {why}; what was being written is lost, the same command goes on before it\n".encode())
+    os.write(
+        2,
+        f"\nerror: {why}; the checkpoint being written is lost; the same command resumes before it\n".encode(),
+    )
     os._exit(EXIT_CODE)

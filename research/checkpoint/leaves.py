@@ -13,7 +13,7 @@ def parameter_path(leaf: str) -> str | None:
 
 
 def evaluated(leaves: Iterable[str]) -> dict[str, str]:
-    """Path -> leaf of what is evaluated: the moving averages where there are some, else parameters and statistics."""
+    """Path -> leaf of the evaluated variables: the moving averages if there are any, else parameters and statistics."""
     leaves = list(leaves)
     averaged = any(leaf.startswith("ema/") for leaf in leaves)
     fields = ("ema/",) if averaged else ("params/", "mutable/")

@@ -1,4 +1,4 @@
-"""Event loops for Orbax, which closes its own as soon as one of many reads or writes has failed."""
+"""Event loops for Orbax, which closes its own as soon as one of several reads or writes fails."""
 
 import asyncio
 import contextlib
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def drained() -> Iterator[None]:
-    """Event loops that are made in the body close only when all that runs in them has ended.
+    """Makes event loops created in the body wait for their tasks before they close.
 
-    TensorStore tells a loop about every read from its own threads, and prints a traceback where it is closed already.
-    A write that nobody awaits any more prints one when Python ends.
+    TensorStore notifies a loop of every read from its own threads, and prints a traceback if the loop is closed. A
+    write that is never awaited prints one when Python exits.
     """
     before = asyncio.get_event_loop_policy()
     asyncio.set_event_loop_policy(_Policy())
@@ -26,7 +26,7 @@ class _Loop(asyncio.SelectorEventLoop):
             self.run_until_complete(asyncio.wait(tasks))
             for task in tasks:
                 if not task.cancelled():
-                    task.exception()  # retrieved, so that nobody complains that it never was
+                    task.exception()  # retrieved, to avoid a warning
         super().close()
 
 

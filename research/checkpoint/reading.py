@@ -20,15 +20,15 @@ class TensorSpec(NamedTuple):
 
 
 class CheckpointTensors:
-    """What a checkpoint evaluates: `specs` by the paths of parameters and statistics, and `read`."""
+    """The evaluated variables of a checkpoint: `specs` by path of parameter or statistic, and `read`."""
 
     def __init__(self, step: Path):
-        """Of the checkpoint in the folder `step`."""
+        """Opens the checkpoint in the folder `step`."""
         self._step, self._state = step, step / "state"
         meta = seal.read(step)
         leaves = meta["leaves"]
         self._checksums = {name: leaf[2] for name, leaf in leaves.items()}
-        self.trained_on: str = meta["data_fingerprint"] or ""  # of its data; none where weights were imported
+        self.trained_on: str = meta["data_fingerprint"] or ""  # fingerprint of its data; "" for imported weights
         self._leaves = leaf_names.evaluated(leaves)
         self.specs = {
             path: TensorSpec(tuple(leaves[name][0]), np.dtype(leaves[name][1])) for path, name in self._leaves.items()
@@ -36,9 +36,9 @@ class CheckpointTensors:
         self._last: tuple[str, np.ndarray] | None = None
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor, read whole; the last one is kept, since it may be asked for a layer or a shard at a time.
+        """A tensor; the last one is cached, since callers may slice it by layer or shard.
 
-        Raises ValueError where it is not what the run has saved.
+        Raises ValueError if its checksum differs.
         """
         if self._last is None or self._last[0] != name:
             self._last = None

@@ -1,7 +1,7 @@
-"""What lies beside the state of a checkpoint, under a checksum of its own; it alone decides which ones are kept.
+"""The metadata of a checkpoint, with a checksum of its own; it decides which checkpoints are kept.
 
-It is the JSON object `STEP/meta/metadata`: the step, the config and the fingerprint of the data that the state comes
-from, its score, and the shape, dtype and checksum of every leaf. Nothing else says which checkpoint is the best one.
+It is the JSON object `STEP/meta/metadata`: the step, the config and the fingerprint of the data, the score, and the
+shape, dtype and checksum of every leaf. No other file records which checkpoint is the best.
 """
 
 import dataclasses
@@ -13,19 +13,19 @@ from typing import Any
 
 from etils import epath
 
-_EARLIER = {"config", "data_fingerprint", "leaves"}  # what versions without a checksum of the score wrote
+_EARLIER = {"config", "data_fingerprint", "leaves"}  # the keys of versions without a checksum of the score
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Whether a checkpoint was evaluated, and its score; None where it was not evaluated or its score is not finite."""
+    """Whether a checkpoint was evaluated, and its score (None: not evaluated or not finite)."""
 
     evaluated: bool = False
     score: float | None = None
 
     @classmethod
     def of(cls, score: float | None) -> "Entry":
-        """The entry of a checkpoint whose evaluation gave `score`, or that was not evaluated (None)."""
+        """The entry of a checkpoint with `score`; None: it was not evaluated."""
         return cls(score is not None, score if score is not None and math.isfinite(score) else None)
 
 
@@ -33,7 +33,7 @@ Entries = Mapping[int, Entry]  # by step
 
 
 def seal(meta: Mapping[str, Any], step: int, entry: Entry, leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON object to be written for a checkpoint; `meta` holds its config and the fingerprint of its data."""
+    """The JSON object of a checkpoint; `meta` holds its config and the fingerprint of its data."""
     content = {**meta, "step": step, **dataclasses.asdict(entry), "leaves": leaves}
     return content | {"checksum": _checksum(content)}
 
@@ -41,13 +41,13 @@ def seal(meta: Mapping[str, Any], step: int, entry: Entry, leaves: Mapping[str, 
 def read(checkpoint: epath.PathLike) -> dict[str, Any]:
     """The JSON object of the checkpoint in a folder that is named by its step.
 
-    Raises ValueError or OSError where it is damaged, or belongs to another step than the folder says.
+    Raises ValueError or OSError if it is damaged, or belongs to another step.
     """
     checkpoint = epath.Path(checkpoint)
     content = json.loads(path(checkpoint).read_text())
     if content.keys() == _EARLIER:
         raise EarlierVersionError(
-            f"checkpoint {checkpoint} was written by an earlier version, which kept no checksum of scores; train again"
+            f"checkpoint {checkpoint} was written by an earlier version, which had no checksum of scores; train again"
         )
     if content.pop("checksum", None) != _checksum(content):
         raise ValueError("the checksum of meta/metadata differs")
@@ -57,24 +57,24 @@ def read(checkpoint: epath.PathLike) -> dict[str, Any]:
 
 
 def path(checkpoint: epath.Path) -> epath.Path:
-    """Where the JSON object of the checkpoint in a folder lies, as Orbax writes it."""
+    """The path of the JSON object of a checkpoint, as Orbax writes it."""
     return checkpoint / "meta" / "metadata"
 
 
 def entry_of(content: Mapping[str, Any]) -> Entry:
-    """The entry in what `read` gave."""
+    """The entry in the result of `read`."""
     return Entry(content["evaluated"], content["score"])
 
 
 def steps(directory: epath.PathLike) -> list[int]:
-    """The steps that have a folder in `directory`, which need not exist, in their order."""
+    """The steps with a folder in `directory`, which need not exist, sorted."""
     directory = epath.Path(directory)
     names = [child.name for child in directory.iterdir()] if directory.exists() else []
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def newest(directory: epath.PathLike) -> dict[str, Any] | None:
-    """What lies beside the newest checkpoint in `directory` that is not damaged there; None where there is none."""
+    """The metadata of the newest checkpoint in `directory` with intact metadata; None if there is none."""
     for step in reversed(steps(directory)):
         try:
             return read(epath.Path(directory) / str(step))
@@ -84,9 +84,9 @@ def newest(directory: epath.PathLike) -> dict[str, Any] | None:
 
 
 def select(directory: epath.PathLike, best: bool, mode: str) -> int | None:
-    """The newest step in `directory`, or the one with the best score if any has one; None where there is no step.
+    """The newest step in `directory` or, with `best`, the one with the best score if any; None without steps.
 
-    Raises ValueError where a checkpoint is damaged, since that might be the one.
+    Raises ValueError if a checkpoint is damaged, since it might be the one.
     """
     directory, entries = epath.Path(directory), {}
     for step in steps(directory):
@@ -99,7 +99,7 @@ def select(directory: epath.PathLike, best: bool, mode: str) -> int | None:
 
 
 def by_score(entries: Entries, mode: str) -> list[int]:
-    """The steps that have a score, the best one first; of equal ones the newest."""
+    """The steps that have a score, best first; of equal ones, newest first."""
     sign = {"min": -1, "max": 1}[mode]
     ranked = sorted((sign * entry.score, step) for step, entry in entries.items() if entry.score is not None)
     return [step for _, step in reversed(ranked)]
@@ -111,10 +111,10 @@ def kept(entries: Entries, last: int, best: int, mode: str) -> set[int]:
 
 
 class EarlierVersionError(ValueError):
-    """A checkpoint that is whole, but of a version whose checkpoints cannot be verified."""
+    """An intact checkpoint of a version whose checkpoints cannot be verified."""
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    # As it is read again: tuples have become lists, keys have become strings.
+    # As after reading: tuples become lists, keys become strings.
     plain = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,10 +1,10 @@
 """Checkpoints that are verified when they are read.
 
-Orbax writes them asynchronously and commits each with one rename. Beside the state lies what Orbax does not check (see
-`seal.py`): the score, and the shape, dtype and checksum of every leaf. A step that cannot be read, or whose checksums
-differ, is moved aside by a run that trains; one that only reads passes over it, since another run may be at work there.
+Orbax writes them asynchronously and commits each with one rename. Beside the state are the score, and the shape, dtype
+and checksum of every leaf (see `seal.py`), which Orbax does not verify. A step that cannot be read, or whose checksums
+differ, is moved aside by a training run; a run that only reads skips it, since another run may be using the folder.
 
-On several processes all of them save and restore together, in a folder that all of them reach.
+With several processes, all of them save and restore together, in a shared folder.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ from research.spec.contracts import Program, State
 class _Manager(ocp.CheckpointManager):
     """Orbax's manager, which leaves preemption to `preemption.Flag`.
 
-    Its own look at it tells JAX the number of the saved step, where the flag counts ticks. Processes that are to stop
-    after the largest number of all would then wait for one that has passed, and SIGTERM would be lost.
+    Orbax would report the number of the saved step to JAX, whereas the flag counts ticks. Processes that agree to stop
+    after the largest number would then wait for one that has passed, and SIGTERM would be lost.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -41,7 +41,7 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Checkpoints:
-    """The checkpoints of a run: the newest `keep_last`, and the best `keep_best` by the score they were saved with."""
+    """The checkpoints of a run: the newest `keep_last`, and the `keep_best` with the best scores."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Checkpoints:
         warn: Callable[[str], None] = print,
         write: bool = True,
     ):
-        """With `write`, what an earlier save left half-written is removed; other than that nothing is deleted yet.
+        """Opens the folder; with `write`, incomplete checkpoints of earlier saves are deleted.
 
-        Raises ValueError for checkpoints of a version that kept no checksum of scores.
+        Raises ValueError for checkpoints of a version without a checksum of scores.
         """
         self._directory = epath.Path(directory)
         self._warn, self._mode, self._write = warn, mode, write
@@ -62,7 +62,7 @@ class Checkpoints:
         self._options = ocp.CheckpointManagerOptions(
             preservation_policy=_Retention(lambda: self._kept(self._entries())),
             cleanup_tmp_directories=write,
-            lightweight_initialize=True,  # what Orbax would read of each step has no checksum
+            lightweight_initialize=True,  # Orbax's own metadata of steps have no checksum
         )
         self._manager = _Manager(self._directory, options=self._options)
         self._pending: int | None = None
@@ -72,10 +72,10 @@ class Checkpoints:
         self._known = self._inspect()
 
     def save(self, program: Program, step: int, state: State, meta: Mapping[str, Any], score: float | None) -> None:
-        """Starts to write `state`; `score`, if it was evaluated, is what keep-best compares. Returns before it is done.
+        """Starts to write `state` and returns before it is done.
 
-        A score that is not finite counts as none. A step that is on disk gets its score, and nothing else is written.
-        Raises Failure when this or the save before it cannot be written.
+        A `score` that is not finite counts as none. If the step is on disk already, only its score is updated. Raises
+        Failure if this or the previous checkpoint cannot be written.
         """
         self.wait()
         with interrupts.held():
@@ -97,17 +97,17 @@ class Checkpoints:
                 self._manager.save(step, args=args, force=True)
 
     def restore(self, program: Program, best: bool = False) -> tuple[int, State, dict[str, Any]] | None:
-        """`(step, state, meta)` of the newest checkpoint that is intact, or of the best one; None when there is none.
+        """`(step, state, meta)` of the latest intact checkpoint, or of the best one; None if there is none.
 
-        Raises ValueError when an intact checkpoint does not fit the program's state. On several processes it leaves
-        when array data cannot be read: perhaps one process alone sees that, so they cannot go on together; a new start
+        Raises ValueError if an intact checkpoint does not fit the program's state. With several processes it exits if
+        array data cannot be read: possibly only one process notices, so they cannot continue together, but a restart
         can.
         """
         while (step := self.best_step() if best else self.latest_step()) is not None:
             try:
                 meta, state, misfit = self._read(step, program)
             except _UnreadableError as error:
-                raise SystemExit(str(error)) from error  # with 1: no mistake of the user, and worth another try
+                raise SystemExit(str(error)) from error  # exit code 1: no user error, worth a retry
             except Exception as error:  # noqa: BLE001  JSONDecodeError, KeyError, ValueError, plain Exception ...
                 self._set_aside({step: _brief(error)})
                 continue
@@ -117,9 +117,9 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, program: Program) -> tuple[dict[str, Any], State | None, str | None]:
-        """Meta and state of a checkpoint, verified, and what keeps it from fitting the program's state.
+        """The verified metadata and state of a checkpoint, and the reason why it does not fit the program's state.
 
-        A step that one of several processes cannot read is moved aside by that one.
+        If one of several processes cannot read a step, it moves it aside.
         """
         try:
             meta = seal.read(self._directory / str(step))
@@ -140,45 +140,45 @@ class Checkpoints:
         return meta, state, None
 
     def best_step(self) -> int | None:
-        """The step with the best score that is kept; the newest where none has a score."""
+        """The kept step with the best score; the newest if none has a score."""
         self.wait()
         ranked = seal.by_score(self._entries(), self._mode)
         return ranked[0] if ranked else self.latest_step()
 
     def latest_step(self) -> int | None:
-        """The newest step that is on disk or on its way there."""
+        """The newest step that is on disk or being written."""
         return max(self._entries(), default=None)
 
     def newest(self) -> tuple[int, seal.Entry] | None:
-        """The newest step that is on disk, once what is being written is there or has failed; None without any."""
+        """The newest step on disk, after a pending write has finished or failed; None if there is none."""
         with contextlib.suppress(Failure):
             self.wait()
         entries = self._entries()
         return (max(entries), entries[max(entries)]) if entries else None
 
     def was_evaluated(self, step: int) -> bool:
-        """Whether `step` was saved together with what its evaluation gave."""
+        """Whether `step` was evaluated before it was saved."""
         return self._known[step].evaluated
 
     def has_score(self, step: int) -> bool:
-        """Whether `step` was saved together with a score that is finite."""
+        """Whether `step` was saved with a finite score."""
         return self._known[step].score is not None
 
     def retain(self) -> None:
-        """Deletes what is not to be kept, which is more than nothing after a kill."""
+        """Deletes the steps that are not to be kept, such as after a kill."""
         self.wait()
         entries = self._entries()
         for step in sorted(entries.keys() - self._kept(entries)):
             self._manager.delete(step)
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk. Raises Failure when it cannot be written."""
+        """Waits until everything saved is on disk. Raises Failure if it cannot be written."""
         with self._loops, self._writing():
             self._manager.wait_until_finished()
         self._pending = None
 
     def close(self) -> None:
-        """Waits for pending writes and ends the writer threads; once more does nothing. Raises Failure as `wait`."""
+        """Waits for pending writes and ends the writer threads; idempotent. Raises Failure as `wait`."""
         if self._closed:
             return
         try:
@@ -189,7 +189,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Raises Failure, which names the step, for what keeps Orbax from writing."""
+        """Turns errors of Orbax's writes into a Failure that names the step."""
         try:
             yield
         except Exception as error:
@@ -203,11 +203,11 @@ class Checkpoints:
             raise Failure(f"cannot write checkpoint {step} in {self._directory}: {_reason(error)}; {there}") from error
 
     def _entries(self) -> dict[int, seal.Entry]:
-        """What is known of each step that is on disk or on its way there."""
+        """The entry of each step that is on disk or being written."""
         return {step: self._known[step] for step in self._manager.all_steps() if step in self._known}
 
     def _inspect(self) -> dict[int, seal.Entry]:
-        """What is known of each step on disk; process 0 decides for all which are damaged, and they are set aside."""
+        """Reads the entry of each step on disk; process 0 decides which are damaged, and they are moved aside."""
         found, damaged, earlier = {}, {}, None
         for step in self._manager.all_steps() if processes.is_main() else ():
             try:
@@ -216,7 +216,7 @@ class Checkpoints:
                 earlier = str(error)
             except Exception as error:  # noqa: BLE001  JSONDecodeError, KeyError, AttributeError ...
                 damaged[step] = _brief(error)
-        found, damaged, earlier = processes.from_main([list(found.items()), list(damaged.items()), earlier])
+        found, damaged, earlier = processes.broadcast_from_main([list(found.items()), list(damaged.items()), earlier])
         if earlier:
             raise ValueError(earlier)
         if damaged:
@@ -224,7 +224,7 @@ class Checkpoints:
         return {step: seal.Entry(*entry) for step, entry in found}
 
     def _rescore(self, step: int, sealed: Mapping[str, Any]) -> None:
-        """Replaces what lies beside a state that is on disk; at no time is neither the old nor the new there."""
+        """Replaces the metadata of a state on disk atomically."""
         if processes.is_main():
             path = seal.path(self._directory / str(step))
             partial = path.with_name(path.name + ".partial")
@@ -234,13 +234,13 @@ class Checkpoints:
             multihost_utils.sync_global_devices(f"checkpoint {step} has its score")
 
     def _set_aside(self, damaged: Mapping[int, str]) -> None:
-        """Moves steps away that every process has found to be damaged, with what is wrong; gone for all on return."""
+        """Moves damaged steps aside, with the reasons; on return they are gone for all processes."""
         for step in damaged:
             if step is not None:
                 self._known.pop(step, None)
         if not self._write:
             for step, why in damaged.items():
-                self._warn(f"checkpoint {step} is damaged ({why}); it is passed over")
+                self._warn(f"checkpoint {step} is damaged ({why}); it is skipped")
             return
         for step, why in damaged.items():
             if jax.process_index() == 0:
@@ -254,7 +254,7 @@ class Checkpoints:
         if not (self._directory / str(step)).exists():
             return  # another process was faster
         damaged.parent.mkdir(parents=True, exist_ok=True)
-        # Also because in an object store only a folder that holds something exists.
+        # Also because object stores have no empty folders.
         (damaged.parent / f"{step}.txt").write_text(f"{why}\n")
         damaged.rmtree(missing_ok=True)
         (self._directory / str(step)).rename(damaged)
@@ -262,7 +262,7 @@ class Checkpoints:
 
 
 class _Retention(policies.PreservationPolicy):
-    """Tells Orbax, which would compare scores itself, which steps to keep."""
+    """Tells Orbax which steps to keep, instead of its own comparison of scores."""
 
     def __init__(self, kept: Callable[[], set[int]]):
         self._kept = kept
@@ -273,20 +273,20 @@ class _Retention(policies.PreservationPolicy):
 
 
 def has_steps(directory: Any) -> bool:
-    """Whether a folder of checkpoints holds any."""
+    """Whether a folder holds any checkpoints."""
     return bool(seal.steps(directory))
 
 
 class _UnreadableError(Exception):
-    """Array data that one of several processes could not read."""
+    """One of several processes could not read array data."""
 
 
 def _reason(error: Exception) -> str:
-    """What the operating system said, where it did."""
+    """The reason from the operating system, if there is one."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    said = re.search(r"OS error \d+: ([^\]\[;]+)", str(error))
-    return said.group(1).strip() if said else _brief(error)
+    found = re.search(r"OS error \d+: ([^\]\[;]+)", str(error))
+    return found.group(1).strip() if found else _brief(error)
 
 
 def _brief(error: Exception) -> str:
@@ -300,7 +300,7 @@ def _describe(state: State) -> list[tuple[str, list[Any]]]:
 
 
 def _misfit(saved: Mapping[str, list[Any]], state: State) -> str | None:
-    """What keeps a checkpoint from fitting the state, or None."""
+    """The reason why a checkpoint does not fit the state; None if it does."""
     for name, (shape, dtype) in _describe(state):
         if name not in saved:
             return f"it has no {name}"

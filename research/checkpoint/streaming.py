@@ -1,4 +1,4 @@
-"""A checkpoint of a run, written one layer after the other: what it holds never has to be in memory at once."""
+"""Writes a checkpoint layer by layer, so that it never has to be in memory as a whole."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from research.parallel.sharding import path_name
 
 @dataclasses.dataclass(frozen=True)
 class StreamedLeaf:
-    """An array that is yet to be read: `parts()` are its rows one by one or, where it is not `stacked`, all of it."""
+    """A lazily read array: `parts()` yields its rows one by one if it is `stacked`, else the whole array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -29,16 +29,16 @@ class StreamedLeaf:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds, as Orbax wants to know."""
+        """The number of elements, for Orbax."""
         return math.prod(self.shape)
 
     def checksum(self) -> int:
-        """Of all of it, see checksums.py."""
+        """The checksum, see checksums.py."""
         return array_checksum(self.parts(), self.dtype)
 
 
 class _Handler(type_handlers.NumpyHandler):
-    """Writes leaves to the place where Orbax would write arrays, so that it reads them as it reads those."""
+    """Writes leaves in the format of Orbax's arrays."""
 
     async def serialize(self, values, infos, args=None):
         leaves = cast(Sequence[StreamedLeaf], values)
@@ -56,7 +56,7 @@ class _Handler(type_handlers.NumpyHandler):
 
 
 def write(directory: Path, state: Any, meta: Mapping[str, Any]) -> None:
-    """Writes step 0 of a run: `state` is a tree of StreamedLeaf; `meta` as `Checkpoints` wants it."""
+    """Writes step 0 of a run: `state` is a tree of StreamedLeaf; `meta` as in `Checkpoints.save`."""
     named = [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
     leaves = {name: [list(leaf.shape), str(leaf.dtype), leaf.checksum()] for name, leaf in named}
     registry = type_handlers.create_type_handler_registry((StreamedLeaf, _Handler()))
@@ -72,10 +72,10 @@ def write(directory: Path, state: Any, meta: Mapping[str, Any]) -> None:
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype) -> StreamedLeaf:
-    """A leaf of zeros, which take no memory before they are read."""
+    """A leaf of zeros, which are allocated when they are read."""
     return StreamedLeaf(shape, np.dtype(dtype), lambda: iter([np.zeros(shape, dtype)]), stacked=False)
 
 
-def whole(array: np.ndarray) -> StreamedLeaf:
-    """A leaf that is there."""
+def in_memory(array: np.ndarray) -> StreamedLeaf:
+    """A leaf that is backed by an array in memory."""
     return StreamedLeaf(array.shape, array.dtype, lambda: iter([array]), stacked=False)

@@ -103,13 +103,15 @@ def run(
 
     Leaves with 2 and one line on stderr for what a user can fix.
     """
-    with processes.together(), command.begin():
+    with processes.fail_fast(), command.begin():
         arguments, overrides = parse(sys.argv[1:] if argv is None else argv, mode)
         config = load(arguments, overrides)
         rundir.check_workdir(arguments.workdir, write=arguments.mode == "train")
         processes.initialize()
         given = {"--mode": arguments.mode, "--workdir": arguments.workdir, "inputs": arguments.inputs}
-        processes.agree(given | {f"config.{name}": value for name, value in config_lib.flat(config).items()})
+        processes.assert_equal_across_processes(
+            given | {f"config.{name}": value for name, value in config_lib.flat(config).items()}
+        )
         more = {"out": arguments.out} if arguments.out else {}
         result = main(config, arguments.workdir, arguments.mode, arguments.inputs, **more)
         if processes.is_main() and result is not None:

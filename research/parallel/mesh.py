@@ -16,10 +16,21 @@ _SIZE = checks.Check(lambda size: isinstance(size, int) and (size >= 1 or size =
 class MeshSpec(Spec, tag="mesh"):
     """The number of devices along each mesh axis; one axis may be -1, which takes the remaining devices."""
 
-    data: int = field(default=-1, role=Role.RUNTIME, check=_SIZE, doc="devices with different rows of a batch")
-    fsdp: int = field(default=1, role=Role.RUNTIME, check=_SIZE, doc="the same, which share parameters as well")
-    tensor: int = field(default=1, role=Role.RUNTIME, check=_SIZE, doc="devices that share heads and hidden units")
-    sequence: int = field(default=1, role=Role.RUNTIME, check=_SIZE, doc="devices that share positions")
+    data: int = field(
+        default=-1, role=Role.RUNTIME, check=_SIZE, doc="data parallelism: devices with different rows of a batch"
+    )
+    fsdp: int = field(
+        default=1,
+        role=Role.RUNTIME,
+        check=_SIZE,
+        doc="fully sharded data parallelism: the same, with sharded parameters",
+    )
+    tensor: int = field(
+        default=1, role=Role.RUNTIME, check=_SIZE, doc="tensor parallelism: devices that share heads and hidden units"
+    )
+    sequence: int = field(
+        default=1, role=Role.RUNTIME, check=_SIZE, doc="sequence parallelism: devices that share positions"
+    )
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -27,7 +38,7 @@ class MeshSpec(Spec, tag="mesh"):
         return {axis: getattr(self, axis) for axis in AXES}
 
     def validate(self) -> None:
-        """Raises FieldError where two axes are to take what is left."""
+        """Raises FieldError if two axes are -1."""
         free = [axis for axis in AXES if getattr(self, axis) == -1]
         if len(free) > 1:
             raise invalid(self, free[1], f"but mesh.{free[0]}=-1 as well: only one axis may be -1")
@@ -65,7 +76,7 @@ def make_mesh(
     """
     devices = jax.devices() if devices is None else devices
     sizes = resolve(sizes, len(devices))
-    # jax.make_mesh does the same, but splits a dimension of a slice between axes (64 x 4 on 16x16) on a v5e only.
+    # jax.make_mesh splits a dimension of a slice between axes (64 x 4 on 16x16) on a v5e only.
     placed = mesh_utils.create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
     # Auto, because jax.make_mesh defaults to Explicit axes, under which every array type carries its sharding.
     return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))

@@ -1,4 +1,4 @@
-"""Multi-process runs: start-up, agreement and shutdown. On a single process everything here is a no-op.
+"""Multi-process runs: start-up, consistency checks and shutdown. With a single process everything here is a no-op.
 
 The launcher is detected as `jax.distributed.initialize` does (Cloud TPU, SLURM, Open MPI), or named by the variables
 JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, which come first.
@@ -21,24 +21,24 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-START_TIMEOUT_S = 300  # workers of a pod may start minutes apart; TESSERA_START_TIMEOUT_S says otherwise
-HEARTBEAT_TIMEOUT_S = 30  # after so long without a sign of life a process counts as dead, and all others end
+START_TIMEOUT_S = 300  # workers of a pod may start minutes apart; TESSERA_START_TIMEOUT_S overrides it
+HEARTBEAT_TIMEOUT_S = 30  # without a heartbeat for this long, a process counts as dead, and all others exit
 LOST = "another process of this run has ended or cannot be reached"
 
-_AGAIN = "the same command goes on from the last checkpoint"
+_RESUME_HINT = "the same command resumes from the last checkpoint"
 _LAUNCHERS = ("ompi", "slurm", "gketpu", "gcetpu")
 _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_KEEP = (0, 75)  # exit codes with which all processes leave together
-# How gloo, NCCL, the TPU runtime and the coordination service say that somebody is gone.
+_CLEAN_EXIT_CODES = (0, 75)  # all processes exit with these
+# Messages of gloo, NCCL, the TPU runtime and the coordination service about a lost process.
 _LOSS = re.compile(
     r"[Gg]loo|NCCL|[Cc]onnection (closed|reset) by peer|Socket closed|[Cc]oordination ?[Ss]ervice|heartbeat"
     r"|[Bb]arrier (failed|timed out)|UNAVAILABLE|DEADLINE_EXCEEDED"
 )
-_leaving = threading.Lock()  # taken by the first thread that ends this process
+_exiting = threading.Lock()  # taken by the first thread that ends this process
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ProcessInfo:
     """The index of this process, the number of processes, and the address of the coordinator (process 0)."""
 
     coordinator: str
@@ -46,14 +46,14 @@ class Place:
     index: int
 
 
-def find() -> Place | None:
+def detect_cluster() -> ProcessInfo | None:
     """Detects the launcher of this process; None for a single-process run.
 
     Raises ValueError if the environment announces several processes but no coordinator.
     """
     if "JAX_NUM_PROCESSES" in os.environ:
         return _explicit()
-    from jax._src import clusters  # what jax.distributed.initialize() itself asks; it has no public name
+    from jax._src import clusters  # used by jax.distributed.initialize(); there is no public API
 
     known = {cluster.name: cluster for cluster in clusters.ClusterEnv._cluster_types}
     for cluster in (known[name] for name in _LAUNCHERS if name in known):
@@ -64,16 +64,16 @@ def find() -> Place | None:
             address = os.environ.get("JAX_COORDINATOR_ADDRESS") or cluster.get_coordinator_address(
                 timeout_secs=_start_timeout_s(), override_coordinator_port=port
             )
-            return Place(address, cluster.get_process_count(), cluster.get_process_id())
+            return ProcessInfo(address, cluster.get_process_count(), cluster.get_process_id())
     if _integer("OMPI_COMM_WORLD_SIZE", default=1) > 1 or "JAX_COORDINATOR_ADDRESS" in os.environ:
-        # Open MPI 5 no longer says where its first process is.
+        # Open MPI 5 no longer gives the address of its first process.
         raise ValueError(
             f"several processes, but not all of {', '.join(_EXPLICIT)} are set; set them for every process"
         )
     return None
 
 
-def _explicit() -> Place | None:
+def _explicit() -> ProcessInfo | None:
     count = _integer("JAX_NUM_PROCESSES")
     if count == 1:
         return None
@@ -85,7 +85,7 @@ def _explicit() -> Place | None:
         raise ValueError(f"JAX_PROCESS_ID={index} must be at least 0 and less than JAX_NUM_PROCESSES={count}")
     if not re.fullmatch(r".+:\d+", address):
         raise ValueError(f"JAX_COORDINATOR_ADDRESS={address!r} must be HOST:PORT")
-    return Place(address, count, index)
+    return ProcessInfo(address, count, index)
 
 
 def _integer(name: str, default: int | None = None) -> int:
@@ -106,15 +106,15 @@ def initialize() -> None:
     Exits with 2 and one line with the coordinator's address if not all processes connect within `START_TIMEOUT_S`.
     Raises ValueError for an unusable address or an inconsistent environment.
     """
-    place = find()
-    if place is None or jax.distributed.is_initialized():
+    info = detect_cluster()
+    if info is None or jax.distributed.is_initialized():
         return
     timeout_s = _start_timeout_s()
-    who = f"process {place.index} of {place.count}"
+    who = f"process {info.index} of {info.count}"
 
     def give_up():
-        reason = "the others did not come" if place.index == 0 else "is process 0 running there, and the port open?"
-        _leave(f"{who} waited {timeout_s} s for the coordinator at {place.coordinator}: {reason}", 2)
+        reason = "the others did not connect" if info.index == 0 else "is process 0 running there, and the port open?"
+        _exit(f"{who} waited {timeout_s} s for the coordinator at {info.coordinator}: {reason}", 2)
 
     # JAX's own time limit aborts the process with a stack trace, so it must not be the first.
     timer = threading.Timer(timeout_s, give_up)
@@ -123,26 +123,26 @@ def initialize() -> None:
     explicit = "JAX_NUM_PROCESSES" in os.environ
     try:
         jax.distributed.initialize(
-            place.coordinator,
-            place.count,
-            place.index,
+            info.coordinator,
+            info.count,
+            info.index,
             cluster_detection_method="deactivate" if explicit else None,
             initialization_timeout=timeout_s + 60,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
         )
     except Exception as error:  # noqa: BLE001  what the C++ below raises changes from version to version
-        _leave(f"{who} cannot use the coordinator address {place.coordinator}: {error}", 2)
+        _exit(f"{who} cannot use the coordinator address {info.coordinator}: {error}", 2)
     finally:
         timer.cancel()
     _explain_aborts()
 
 
 def is_main() -> bool:
-    """Whether this is process 0, which alone writes logs, results and messages."""
+    """Whether this is process 0, the only one that writes logs, results and messages."""
     return jax.process_index() == 0
 
 
-def agree(fields: Mapping[str, Any]) -> None:
+def assert_equal_across_processes(fields: Mapping[str, Any]) -> None:
     """Raises ValueError on every process if `fields` differ between processes, naming the first few.
 
     Values are compared as JSON.
@@ -151,7 +151,7 @@ def agree(fields: Mapping[str, Any]) -> None:
         return
     from jax.experimental import multihost_utils
 
-    _meet()
+    _warmup_collective()
     text = np.frombuffer(json.dumps(dict(fields), default=str).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(text)))
     padded = np.pad(text, (0, int(lengths.max()) - len(text)))
@@ -163,7 +163,7 @@ def agree(fields: Mapping[str, Any]) -> None:
         raise ValueError(f"the processes were started differently: {'; '.join(lines[:3])}{more}; give all the same")
 
 
-def from_main(value: Any) -> Any:
+def broadcast_from_main(value: Any) -> Any:
     """Broadcasts a JSON-serialisable `value` from process 0; a collective call."""
     if jax.process_count() == 1:
         return value
@@ -171,11 +171,11 @@ def from_main(value: Any) -> Any:
 
     text = np.frombuffer(json.dumps(value if is_main() else None).encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    text = np.resize(text, length)  # what it holds matters on process 0 alone
+    text = np.resize(text, length)  # only the content on process 0 matters
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(text), np.uint8).tobytes())
 
 
-def _meet() -> None:
+def _warmup_collective() -> None:
     """Warms up the collectives with one sum over all devices, while the processes are synchronised.
 
     Gloo gives up after 30 seconds when the processes come to the first collective of a group of devices further apart,
@@ -185,7 +185,7 @@ def _meet() -> None:
     everywhere = jax.sharding.NamedSharding(jax.make_mesh((len(devices),), ("all",)), jax.sharding.PartitionSpec("all"))
     ones = jax.make_array_from_callback((len(devices),), everywhere, lambda index: np.ones(len(devices))[index])
     if int(jax.jit(jax.numpy.sum)(ones)) != len(devices):
-        raise RuntimeError("the sum over all devices is wrong; the processes do not reach one another")
+        raise RuntimeError("the sum over all devices is wrong; the processes are not connected")
 
 
 def _disagreement(name: str, everyone: list[dict[str, Any]]) -> str | None:
@@ -199,24 +199,24 @@ def _disagreement(name: str, everyone: list[dict[str, Any]]) -> str | None:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def fail_fast() -> Iterator[None]:
     """Context manager around the whole of a process: if one process raises, all of them terminate at once.
 
     JAX's own shutdown waits minutes for missing processes. A process whose collective fails because another one is
-    gone reports that in one line.
+    gone reports this in one line.
     """
     try:
         yield
     except BaseException as error:
         code = error.code if isinstance(error, SystemExit) else 1
-        if not jax.distributed.is_initialized() or code is None or code in _KEEP:
+        if not jax.distributed.is_initialized() or code is None or code in _CLEAN_EXIT_CODES:
             raise
         if lost_another(error):
-            _leave(f"{LOST}; {_AGAIN} ({_brief(error)})", 1)
+            _exit(f"{LOST}; {_RESUME_HINT} ({_brief(error)})", 1)
         if not isinstance(error, SystemExit):
             traceback.print_exception(error)
         _wait_for_others(seconds=10)
-        _leave(*((None, code) if isinstance(code, int) else (code, 1)))  # sys.exit(LINE) is an exit with 1
+        _exit(*((None, code) if isinstance(code, int) else (code, 1)))  # sys.exit(LINE) is an exit with 1
 
 
 def _explain_aborts() -> None:
@@ -226,11 +226,11 @@ def _explain_aborts() -> None:
     """
 
     def explain(_):
-        _first_to_leave()
-        os.write(2, f"\nerror: aborted by JAX (see above), most likely because {LOST}; {_AGAIN}\n".encode())
+        _first_to_exit()
+        os.write(2, f"\nerror: aborted by JAX (see above), most likely because {LOST}; {_RESUME_HINT}\n".encode())
         os._exit(1)
 
-    global _abort_handler  # ctypes does not keep it alive
+    global _abort_handler  # keep a reference, which ctypes does not
     _abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(explain)
     ctypes.CDLL(None).signal(int(signal.SIGABRT), _abort_handler)
 
@@ -257,17 +257,17 @@ def _brief(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _leave(line: str | None, code: int) -> NoReturn:
+def _exit(line: str | None, code: int) -> NoReturn:
     """Exits without anything that could block on another process."""
-    _first_to_leave()
+    _first_to_exit()
     if line:
-        print("\nerror: " + " ".join(line.split()), file=sys.stderr)  # a line of its own, after the progress bar's
+        print("\nerror: " + " ".join(line.split()), file=sys.stderr)  # on a line of its own, after the progress bar
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _first_to_leave() -> None:
+def _first_to_exit() -> None:
     """Returns in the first thread that terminates this process and blocks the others."""
-    if not _leaving.acquire(blocking=False):
+    if not _exiting.acquire(blocking=False):
         time.sleep(10)

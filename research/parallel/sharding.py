@@ -1,7 +1,7 @@
 """Logical axis names -> mesh axes -> shardings.
 
-Models name the axes of what they compute (`batch`, `length`, `embed` ...). The two tables below are the only place
-that says which mesh axis carries which name, so changing the parallelism never changes a model.
+Models name the axes of their arrays (`batch`, `length`, `embed` ...). The two tables below are the only place
+that maps names to mesh axes, so changing the parallelism never changes a model.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ Rules = Mapping[str, tuple[str, ...]]
 Table = Sequence[tuple[str, Names]]
 
 # A name that maps to () is never sharded. Parameters and activations differ on purpose: a weight's `embed` axis is
-# split over fsdp to save memory, while an activation's `embed` stays whole because fsdp already splits its batch.
+# split over fsdp to save memory, while an activation's `embed` is not sharded because fsdp already splits its batch.
 PARAMETER_RULES: Rules = {
     "embed": ("fsdp",),
     "mlp": ("tensor",),
@@ -50,9 +50,9 @@ ACTIVATION_RULES: Rules = {
     "width": (),
 }
 
-# More parameters than this must be split over fsdp, all but this share of them.
+# A model with more parameters must be sharded over fsdp, except for at most this share of them.
 LARGE_MODEL = 100_000_000
-MAY_STAY_WHOLE = 0.02
+MAX_REPLICATED = 0.02
 
 
 def partition_spec(
@@ -60,7 +60,7 @@ def partition_spec(
 ) -> PartitionSpec:
     """The PartitionSpec of an array of `shape` whose axes are called `names`.
 
-    An axis whose size the mesh axes do not divide stays whole; with `uneven`, only one that is too short for them does.
+    An axis that the mesh axes do not divide is not sharded; with `uneven`, only an axis that is shorter than them.
     Raises ValueError for an unknown name, a rank that does not fit, or two axes that claim the same mesh axis.
     """
     if len(names) != len(shape):
@@ -94,8 +94,8 @@ def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
 def parameter_spec(names: Names, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The PartitionSpec of a parameter, by the parameter rules.
 
-    Where fsdp does not divide the axis that the rules give it, it splits the longest other one that it divides; but
-    never `layers`, since the scan over them would have to fetch each from another device.
+    If fsdp does not divide its axis by the rules, it shards the longest other axis that it divides, but
+    never `layers`, since a scan would have to fetch each layer from another device.
     """
     spec = partition_spec(names, shape, PARAMETER_RULES, mesh)
     wanted = any("fsdp" in _mesh_axes(PARAMETER_RULES, name) for name in names)
@@ -125,7 +125,7 @@ _tracing: contextvars.ContextVar[_Tracing | None] = contextvars.ContextVar("trac
 
 @contextlib.contextmanager
 def constraints_for(mesh: Mesh) -> Iterator[set[str]]:
-    """While a program is traced inside, `constrain` speaks about `mesh`; yields the mesh axes that it has used."""
+    """Makes `constrain` refer to `mesh` while a program is traced; yields the set of mesh axes that were used."""
     tracing = _Tracing(mesh, set())
     token = _tracing.set(tracing)
     try:
@@ -144,7 +144,7 @@ def constrain(x: jax.Array, names: Names) -> jax.Array:
     """`x` with its sharding fixed by the activation rules; unchanged outside a program's trace.
 
     An axis that does not divide evenly (197 tokens over 2 devices) is padded by the compiler. Unlike flax's
-    `with_logical_constraint`, this acts on every backend, the CPU included, so tests see what it does.
+    `with_logical_constraint`, this acts on every backend including the CPU, so tests cover it.
     """
     tracing = _tracing.get()
     if tracing is None:
@@ -155,33 +155,35 @@ def constrain(x: jax.Array, names: Names) -> jax.Array:
 
 
 def check_used(used: set[str], mesh: Mesh) -> None:
-    """Raises ValueError when a model split nothing over an axis of the mesh: its devices would all do the same work."""
+    """Raises ValueError if a model shards nothing over an axis of the mesh, whose devices would do the same work."""
     for axis in ("tensor", "sequence"):
         size = mesh.shape[axis]
         if size > 1 and axis not in used:
             raise ValueError(
-                f"config.mesh.{axis}={size}, but this model has nothing that can be split over {axis} in {size}; "
+                f"config.mesh.{axis}={size}, but nothing in this model can be split over {axis} in {size}; "
                 f"set config.mesh.{axis}=1 and use data or fsdp"
             )
 
 
 def check_split(params: Any, shardings: Any, mesh: Mesh) -> None:
-    """Raises ValueError when fsdp leaves more than MAY_STAY_WHOLE of a LARGE_MODEL on every device."""
+    """Raises ValueError if more than MAX_REPLICATED of a LARGE_MODEL is replicated with fsdp."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     total = sum(leaf.size for _, leaf in leaves)
     if mesh.shape["fsdp"] == 1 or total <= LARGE_MODEL:
         return
     placed = jax.tree.leaves(shardings)
-    whole = [
+    replicated = [
         (path_name(path), leaf)
         for (path, leaf), to in zip(leaves, placed, strict=True)
         if not any("fsdp" in _axes(entry) for entry in to.spec)
     ]
-    share = sum(leaf.size for _, leaf in whole) / total
-    if share > MAY_STAY_WHOLE:
-        names = ", ".join(f"{name} {list(leaf.shape)}" for name, leaf in sorted(whole, key=lambda item: -item[1].size))
+    share = sum(leaf.size for _, leaf in replicated) / total
+    if share > MAX_REPLICATED:
+        names = ", ".join(
+            f"{name} {list(leaf.shape)}" for name, leaf in sorted(replicated, key=lambda item: -item[1].size)
+        )
         raise ValueError(
-            f"config.mesh.fsdp={mesh.shape['fsdp']} leaves {share:.1%} of {total:,} parameters whole on every device, "
+            f"config.mesh.fsdp={mesh.shape['fsdp']} leaves {share:.1%} of {total:,} parameters replicated, "
             f"since it divides none of their axes; choose an fsdp that divides more of: {names}"
         )
 
@@ -213,7 +215,7 @@ def parameter_shardings(tree: Any, table: Table, mesh: Mesh | AbstractMesh) -> A
 
 
 def matrix_axes(names: Names) -> list[tuple[int, ...]]:
-    """The axes of a parameter that are one axis of a matrix, in order: `heads` and the `kv` after it, else each one."""
+    """Groups the axes of a parameter into those of a matrix: `heads` with the following `kv`, others alone."""
     groups: list[tuple[int, ...]] = []
     for axis, name in enumerate(names):
         if name == "kv" and axis and names[axis - 1] == "heads":
@@ -224,7 +226,7 @@ def matrix_axes(names: Names) -> list[tuple[int, ...]]:
 
 
 def optimizer_shardings(tree: Any, params: Any, table: Table, mesh: Mesh | AbstractMesh) -> Any:
-    """NamedShardings for an optimizer state: a leaf that mirrors a parameter lies where the parameter lies.
+    """NamedShardings for an optimizer state: a leaf that mirrors a parameter has the sharding of the parameter.
 
     A leaf belongs to a parameter when its path ends in that parameter's path. It mirrors it when the shapes agree, with
     the `matrix_axes` of the parameter or without them, or agree but for one axis that is missing (Adafactor's means

@@ -93,7 +93,7 @@ class Session(Generic[DataT]):
                     self.lock.take()
             except ValueError as error:
                 refusal = error
-        if processes.from_main(float(refusal is not None)):
+        if processes.broadcast_from_main(float(refusal is not None)):
             raise refusal or ValueError(f"process 0 could not lock {self.workdir}; see its error")
 
     def _open(self, main: bool, open_run_dir: Callable[..., list[str]]) -> None:

@@ -365,7 +365,7 @@ class TrainingRun(Session[DataT]):
                 f"checkpoints are selected by {name}, but evaluations have {', '.join(values)}; "
                 "set config.train.score='all' to score answers while training"
             )
-        score = processes.from_main(values.get(name)) if self.settings.score == "all" else values[name]
+        score = processes.broadcast_from_main(values.get(name)) if self.settings.score == "all" else values[name]
         if not np.isfinite(score):
             self.say(f"{name} is {score} at step {step}, so this checkpoint cannot be the best one")
         return score

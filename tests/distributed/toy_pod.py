@@ -67,7 +67,9 @@ def main() -> None:
         overrides["optimizer.learning_rate"] = 0.5
     processes.initialize()
     config = toy.make_config(**overrides)
-    processes.agree({f"config.{name}": value for name, value in config_lib.flat(config).items()})
+    processes.assert_equal_across_processes(
+        {f"config.{name}": value for name, value in config_lib.flat(config).items()}
+    )
     workdir = Path(arguments.workdir)
     log = (arguments.log or workdir.parent) / f"{workdir.name}.read.{jax.process_index()}.jsonl"
     data = LoggedData(log=log, delay_s=arguments.delay, eval_delay_s=arguments.slow_eval)
@@ -78,5 +80,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with processes.together(), command.begin():
+    with processes.fail_fast(), command.begin():
         main()

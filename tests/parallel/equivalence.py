@@ -49,7 +49,7 @@ WHISPER = {
     "norm": "layer", "activation": "gelu_exact", "gated": False, "bias": True, "key_bias": False, "logits": "tied",
     "attention_scale": True, "encoder_positions": "sinusoidal", "decoder_positions": "learned", "remat": "full",
 }  # fmt: skip
-# Whisper has 3 heads, 13 places and 31 tokens here, which no mesh divides.
+# Whisper has 3 heads, 13 positions and 31 tokens here, which no mesh divides.
 TEXTS = {
     "t5": functools.partial(seq2seq.Seq2Seq, seq2seq.Seq2SeqSpec(**TEXT), 32),
     "vaswani": functools.partial(
@@ -64,7 +64,7 @@ TEXTS = {
         max_target_length=13,
     ),
 }
-# The same 3 heads and 13 places, of spectrograms, with CTC.
+# The same 3 heads and 13 positions, of spectrograms, with CTC.
 SPEECH = functools.partial(
     speech.Recogniser,
     speech.RecogniserSpec(**(TEXT | {"num_heads": 3}), **WHISPER),
@@ -127,11 +127,11 @@ def make_batch(task):
     if isinstance(task, classification.ImageTask):
         image = rng.integers(0, 256, (16, *task.image_shape)).astype(np.uint8)
         return {"image": image, "label": rng.integers(0, 10, 16).astype(np.int32), **batch}
-    places = np.arange(task.source_length)
+    indices = np.arange(task.source_length)
     for side, starts, left in (("source", [0, 3, 5], 1), ("target", [0, 2, 6], 2)):
-        segments = np.searchsorted(starts, places, side="right") * (places < len(places) - left)
-        positions = (places - np.array([0, *starts])[segments]) * (segments > 0)
-        tokens = rng.integers(4, task.model.vocab_size, (16, len(places))) * (segments > 0)
+        segments = np.searchsorted(starts, indices, side="right") * (indices < len(indices) - left)
+        positions = (indices - np.array([0, *starts])[segments]) * (segments > 0)
+        tokens = rng.integers(4, task.model.vocab_size, (16, len(indices))) * (segments > 0)
         for name, rows in (("", tokens), ("_segments", segments), ("_positions", positions)):
             batch[side + name] = np.broadcast_to(rows, tokens.shape).astype(np.int32)
     if isinstance(task, speech_task.SpeechTask):
@@ -144,11 +144,11 @@ def make_batch(task):
 
 
 def make_sounds(rng):
-    """The source of 16 sounds of 5 to 13 places, and targets of 1 to 4 tokens."""
-    heard = np.arange(13) < rng.integers(5, 14, (16, 1))
-    sounds = rng.normal(size=(16, 26, 6)) * heard.repeat(2, axis=1)[..., None]
-    batch = {"source": sounds.astype(np.float32), "source_segments": heard.astype(np.int32)}
-    batch["source_positions"] = (np.arange(13) * heard).astype(np.int32)
+    """The source of 16 sounds of 5 to 13 positions, and targets of 1 to 4 tokens."""
+    mask = np.arange(13) < rng.integers(5, 14, (16, 1))
+    sounds = rng.normal(size=(16, 26, 6)) * mask.repeat(2, axis=1)[..., None]
+    batch = {"source": sounds.astype(np.float32), "source_segments": mask.astype(np.int32)}
+    batch["source_positions"] = (np.arange(13) * mask).astype(np.int32)
     ends = rng.integers(1, 5, (16, 1))
     written = np.arange(13) <= ends
     target = np.where(np.arange(13) < ends, rng.integers(4, 31, (16, 13)), EOS) * written

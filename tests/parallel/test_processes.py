@@ -3,7 +3,7 @@
 import pytest
 
 from research.parallel import processes
-from research.parallel.processes import Place
+from research.parallel.processes import ProcessInfo
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -34,18 +34,18 @@ def environment(monkeypatch):
     ("variables", "place"),
     [
         ({}, None),
-        (SLURM, Place(f"node003:{FIRST_PORT + 7}", 4, 2)),
+        (SLURM, ProcessInfo(f"node003:{FIRST_PORT + 7}", 4, 2)),
         (SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
         ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}, None),  # in a batch script outside srun there is one process
-        (OPEN_MPI, Place(f"10.96.0.1:{FIRST_PORT + 1531576320 // 2**12 % 2**12}", 2, 1)),
-        (EXPLICIT, Place("10.0.0.1:99", 3, 2)),
-        (SLURM | EXPLICIT, Place("10.0.0.1:99", 3, 2)),
+        (OPEN_MPI, ProcessInfo(f"10.96.0.1:{FIRST_PORT + 1531576320 // 2**12 % 2**12}", 2, 1)),
+        (EXPLICIT, ProcessInfo("10.0.0.1:99", 3, 2)),
+        (SLURM | EXPLICIT, ProcessInfo("10.0.0.1:99", 3, 2)),
         ({"JAX_NUM_PROCESSES": "1"}, None),
     ],
 )
 def test_the_launcher_is_found(variables, place, environment):
     environment(variables)
-    assert processes.find() == place
+    assert processes.detect_cluster() == place
 
 
 @pytest.mark.parametrize("hosts", ["10.0.0.5", "10.0.0.5,10.0.0.6,10.0.0.7"])
@@ -55,7 +55,7 @@ def test_a_cloud_tpu_slice_is_found(hosts, environment, monkeypatch):
     monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
     monkeypatch.setattr(cloud_tpu_cluster, "get_tpu_env_value_from_metadata", lambda key: None)
     environment({"TPU_WORKER_HOSTNAMES": hosts, "TPU_WORKER_ID": "1", "TPU_SKIP_MDS_QUERY": "1"})
-    assert processes.find() == (Place("10.0.0.5:8482", 3, 1) if "," in hosts else None)
+    assert processes.detect_cluster() == (ProcessInfo("10.0.0.5:8482", 3, 1) if "," in hosts else None)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_cloud_tpu_slice_is_found(hosts, environment, monkeypatch):
 def test_an_environment_that_does_not_fit_together_is_refused(variables, message, environment):
     environment(variables)
     with pytest.raises(ValueError, match=message):
-        processes.find()
+        processes.detect_cluster()
 
 
 def test_a_disagreement_names_the_field_the_values_and_the_processes():

@@ -99,7 +99,7 @@ def test_an_evaluation_passes_over_a_damaged_checkpoint_and_moves_nothing(part, 
     outcome = run([TOY, copy, 0, "evaluate"])
     assert outcome.code == 0, outcome.err
     (line,) = notes(outcome)
-    assert line.startswith(f"checkpoint {STEPS} is damaged (") and line.endswith("; it is passed over")
+    assert line.startswith(f"checkpoint {STEPS} is damaged (") and line.endswith("; it is skipped")
     assert sorted(copy.rglob("*")) == before
 
 

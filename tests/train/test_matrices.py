@@ -96,9 +96,9 @@ def test_its_state_lies_where_the_parameters_lie(name):
     params = random(0)
     mesh = mesh_lib.make_mesh({"data": 1, "fsdp": 2, "tensor": 4, "sequence": 1})
     state = jax.eval_shape(optimizer.build(SPECS[name], 10, TABLE).init, params)
-    places = jax.tree.map(lambda to: to.spec, optimizer_shardings(state, params, TABLE, mesh))
+    specs = jax.tree.map(lambda to: to.spec, optimizer_shardings(state, params, TABLE, mesh))
     lying = {}
-    for (path, leaf), spec in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(places), strict=True):
+    for (path, leaf), spec in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(specs), strict=True):
         if "query" in jax.tree_util.keystr(path) and leaf.shape[1:] != (1,):
             lying[leaf.shape] = tuple(spec)
     whole, rows, columns = (LAYERS, EMBED, HEADS * KV), (LAYERS, EMBED), (LAYERS, HEADS * KV)

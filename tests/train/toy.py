@@ -75,9 +75,9 @@ class Data:
     def eval_batches(self, split, batch_size, rows=None):
         offset = {"train": 0, "validation": 1000, "test": 2000}[split]
         for begin in range(0, self.counts[split], batch_size):
-            places = np.arange(begin, begin + batch_size)
-            weight = (places < self.counts[split]).astype(np.float32)
-            batch = self._examples(offset + places, weight)
+            indices = np.arange(begin, begin + batch_size)
+            weight = (indices < self.counts[split]).astype(np.float32)
+            batch = self._examples(offset + indices, weight)
             yield {name: array[rows] if rows else array for name, array in batch.items()}
 
 
