@@ -99,8 +99,8 @@ class Written:
 
     def _pairs(self, splitter):
         ids = lambda text: np.array([*text.encode(), 1], np.int32)
-        places = splitter or (lambda ids: ids)
-        return [(places(ids(source)), ids(target)) for source, target in self._texts]
+        split = splitter or (lambda ids: ids)
+        return [(split(ids(source)), ids(target)) for source, target in self._texts]
 
 
 def texts(data):

@@ -21,7 +21,7 @@ RESULT = {
     "metric": "test/map50",
     "also": ("test/map",),
     "floor": 0.01,
-    "floor_source": "boxes of random places, sizes and classes; at most",
+    "floor_source": "boxes of random positions, sizes and classes; at most",
     "reference": None,
     "reference_source": "",
 }

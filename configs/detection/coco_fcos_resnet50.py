@@ -21,7 +21,7 @@ VARIANTS = ("full", "smoke")
 RESULT = {
     "metric": "test/map",
     "floor": 0.001,
-    "floor_source": "boxes of random places, sizes and classes; at most",
+    "floor_source": "boxes of random positions, sizes and classes; at most",
     "reference": 0.386,
     "reference_source": "FCOS, ResNet-50-FPN from ImageNet, Tian et al. 2019",
 }

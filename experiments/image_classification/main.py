@@ -40,7 +40,7 @@ def show_predictions(
     inputs: Sequence[str],
     out: str,
 ):
-    """Prints the likeliest classes of each image file, with their probabilities; `out` holds those of all classes."""
+    """Prints the most likely classes of each image file, with their probabilities; `out` holds those of all classes."""
     with predicting.Asking(config, task, data, workdir, out) as asking:
         for files, arrays in asking.batches(predicting.files(inputs, image_files.suffixes(), "images"), data.read):
             outputs = asking.outputs(classification.unlabelled(np.stack(arrays)))

@@ -52,7 +52,7 @@ class Tessera:
         self._state, self._batch = program.init(), self._to_mesh(self._heard())
 
     def run(self) -> np.ndarray:
-        """One training step, which returns its loss, or the tokens [batch, target length] of what is heard."""
+        """One training step, which returns its loss, or the tokens [batch, target length] of what is recognised."""
         if self._work == "train":
             self._state, metrics = jax.block_until_ready(self._compiled(self._state, self._batch))
             return np.asarray(metrics["loss"])
@@ -114,10 +114,10 @@ def _seconds(side):
     return time.perf_counter() - begun
 
 
-def _task(shapes, places):
+def _task(shapes, positions):
     spec = RecogniserSpec(**shapes.model, unroll=shapes.model["encoder_depth"])
     decoding = SpeechTaskSpec(decoder="greedy", max_decode_length=shapes.target_length)
     return SpeechTask(
-        Recogniser(spec, shapes.vocab_size, max_target_length=448), decoding, places, shapes.target_length,
+        Recogniser(spec, shapes.vocab_size, max_target_length=448), decoding, positions, shapes.target_length,
         bos=3, unk=2, eos=-1, mels=shapes.mels,  # no token is -1, so that nothing ends early
     )  # fmt: skip

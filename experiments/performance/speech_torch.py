@@ -29,7 +29,7 @@ class PyTorch:
         self.num_params = sum(parameter.numel() for parameter in trained)  # without the sinusoids
 
     def run(self) -> np.ndarray:
-        """One training step, which returns its loss, or the tokens [batch, target length] of what is heard."""
+        """One training step, which returns its loss, or the tokens [batch, target length] of what is recognised."""
         return self._train() if self._work == "train" else self._transcribe()
 
     def _heard(self):

@@ -34,12 +34,12 @@ def main(
 
 
 def show(answers: Sequence[text2text.Answer]) -> str:
-    """Every sentiment and its probability, the likeliest first; those of all sentiments add up to 1."""
+    """Every sentiment and its probability, the most likely first; those of all sentiments add up to 1."""
     return ", ".join(f"{each.text} {math.exp(each.score):.1%}" for each in answers)
 
 
 def record(answers: Sequence[text2text.Answer]) -> dict[str, Any]:
-    """The likeliest sentiment, and the probabilities of all, for a file of answers."""
+    """The most likely sentiment, and the probabilities of all, for a file of answers."""
     return {"answer": answers[0].text, "probabilities": {each.text: math.exp(each.score) for each in answers}}
 
 

@@ -33,7 +33,7 @@ def main(config: Video, workdir: str, mode: str, inputs: Sequence[str] = (), out
 def show_predictions(
     config: Video, task: video.VideoTask, data: clips.ClipDataset, workdir: str, inputs: Sequence[str], out: str
 ):
-    """Prints the likeliest classes of each video file, with their probabilities; `out` holds those of all classes."""
+    """Prints the most likely classes of each video file, with their probabilities; `out` holds those of all classes."""
     with predicting.Asking(config, task, data, workdir, out) as asking:
         for files, arrays in asking.batches(predicting.files(inputs, video_files.SUFFIXES, "videos"), data.read):
             outputs = asking.outputs(classification.unlabelled(np.stack(arrays)))

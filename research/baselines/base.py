@@ -1,4 +1,4 @@
-"""What a baseline is: a simple method with at most one setting, which validation chooses among a few values."""
+"""The interface of baselines: simple methods with at most one setting, chosen on validation among a few values."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple, Protocol
 
 MOST_VALUES = 4
 SEED = 0  # of every random choice
-Predict = Callable[[Any], Any]  # what a kind's `scores` gives of a split, to predictions in the order of its examples
+Predict = Callable[[Any], Any]  # from the inputs of a split, as a kind's `scores` passes them, to its predictions
 
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """A method by its `name`; `fit(value)` learns from the training split alone, with its `setting` at `value`.
+    """A method by its `name`; `fit(value)` trains on the training split only, with its `setting` at `value`.
 
-    `note` says what else somebody needs to know, such as that it was fitted on a part of the training split.
+    `note` is a remark for the table, such as that it was fitted on a part of the training split.
     """
 
     name: str
@@ -23,27 +23,27 @@ class Baseline:
     note: str = ""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for so many values that the choice among them could fit validation."""
+        """Raises ValueError for too many values, whose choice could overfit validation."""
         if not 1 <= len(self.values) <= MOST_VALUES:
             raise ValueError(f"baseline {self.name!r} has {len(self.values)} values; 1 to {MOST_VALUES} may be tried")
 
 
 class Scores(NamedTuple):
-    """{name of a metric: its value}, and how some of them were computed."""
+    """{name of a metric: its value}, and the signatures of some of them."""
 
     values: Mapping[str, float]
     signatures: Mapping[str, str]
 
 
 class Kind(Protocol):
-    """A kind of input with its baselines, made of a task and its data."""
+    """The baselines of a kind of data, for a task and its data set."""
 
     def __init__(self, task: Any, data: Any): ...
 
     def baselines(self) -> list[Baseline]:
-        """The methods, the simplest first."""
+        """The methods, simplest first."""
         ...
 
     def scores(self, split: str, predict: Predict) -> Scores:
-        """What the task's own metrics and scorer say of the predictions for a split."""
+        """The task's own metrics and scores of the predictions for a split."""
         ...

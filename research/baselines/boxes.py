@@ -1,4 +1,4 @@
-"""Images with boxes: boxes at their most frequent places, and regions of the colours that objects have."""
+"""Images with boxes: boxes at their most frequent positions, and regions in the colours of objects."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -9,7 +9,7 @@ import numpy as np
 from research.baselines.base import SEED, Baseline, Predict, Scores
 
 BATCH = 16
-MOST = 100  # boxes that are predicted for an image
+MAX_BOXES = 100  # predicted per image
 LEVELS = 16  # of a colour channel
 
 
@@ -20,16 +20,16 @@ class Boxes:
         self._task, self._data = task, data
 
     def baselines(self) -> list[Baseline]:
-        """The same boxes for every image, and connected regions of colours that are likelier within boxes."""
+        """The same boxes for every image, and connected regions of colours that are more likely within boxes."""
         return [
             Baseline(
-                "mean boxes of each class at their most frequent places", self._places, "boxes", (10, 25, 50, 100)
+                "mean boxes of each class at their most frequent positions", self._clusters, "boxes", (10, 25, 50, 100)
             ),
             Baseline("connected regions of the colours of a class", self._regions, "px eroded", (0, 2, 4, 6)),
         ]
 
     def scores(self, split: str, predict: Predict) -> Scores:
-        """Of the boxes that are found, each with its class and score."""
+        """Scores the predicted boxes, each with its class and score."""
         scorer = self._task.scorer(self._data, split)
         for batch in self._data.eval_batches(split, BATCH):
             found = [predict(image) for image in batch["image"]]
@@ -50,7 +50,7 @@ class Boxes:
             labels.append(batch["labels"][here])
         return np.concatenate(boxes), np.concatenate(labels)
 
-    def _places(self, count: int) -> Predict:
+    def _clusters(self, count: int) -> Predict:
         """The centres of clusters of the boxes of each class, the share of a class among `count` as in train."""
         from sklearn.cluster import KMeans
 
@@ -87,7 +87,7 @@ class Boxes:
         return counts / counts.sum(1, keepdims=True)
 
     def _regions(self, eroded: int) -> Predict:
-        """Regions whose pixels are likeliest of a class, as boxes; scores fall with the distance from a usual size."""
+        """Connected regions of the most likely class as boxes; scores decrease away from a typical size."""
         from scipy import ndimage
 
         boxes, labels = self._objects
@@ -109,17 +109,21 @@ class Boxes:
                     unlike = np.square((size - own.mean(0)) / np.maximum(own.std(0), 0.1)).sum()
                     pixels = regions[rows, columns] == region
                     found.append((likely[rows, columns, number][pixels].mean() * np.exp(-unlike / 2), number, box))
-            found = sorted(found, reverse=True)[:MOST]
-            scores, classes, places = zip(*found, strict=True) if found else ((), (), np.zeros((0, 4)))
-            return padded(np.array(places, np.float32), np.array(classes), np.array(scores))
+            found = sorted(found, reverse=True)[:MAX_BOXES]
+            scores, classes, corners = zip(*found, strict=True) if found else ((), (), np.zeros((0, 4)))
+            return padded(np.array(corners, np.float32), np.array(classes), np.array(scores))
 
         return predict
 
 
 def padded(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """What is found in an image as arrays of MOST rows, the best first; what is no box has the score 0."""
-    order = np.argsort(-scores, kind="stable")[:MOST]
-    arrays = {"boxes": np.zeros((MOST, 4), np.float32), "labels": np.zeros(MOST, np.int32), "scores": np.zeros(MOST)}
+    """What is found in an image as arrays of MAX_BOXES rows, the best first; what is no box has the score 0."""
+    order = np.argsort(-scores, kind="stable")[:MAX_BOXES]
+    arrays = {
+        "boxes": np.zeros((MAX_BOXES, 4), np.float32),
+        "labels": np.zeros(MAX_BOXES, np.int32),
+        "scores": np.zeros(MAX_BOXES),
+    }
     for key, values in (("boxes", boxes), ("labels", labels), ("scores", scores)):
         arrays[key][: len(order)] = values[order]
     return arrays

@@ -12,7 +12,7 @@ CHANGED = 25.5  # of 255: a pixel that changes by more has changed
 
 
 class ClipBaselines(scoring.LabelledBaselines):
-    """Over clips as the model sees them in evaluation."""
+    """Baselines on clips, transformed as for evaluation."""
 
     def baselines(self) -> list[Baseline]:
         """The most frequent class, a threshold and logistic regression on motion, logistic regression on the frame."""

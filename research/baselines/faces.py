@@ -1,4 +1,4 @@
-"""Images of people: embeddings that are linear in the pixels, compared by their cosine as those of networks are."""
+"""Images of people: linear embeddings of pixels, compared by cosine as those of networks."""
 
 import dataclasses
 import functools
@@ -13,11 +13,11 @@ from research.baselines.base import SEED, Baseline, Predict, Scores
 from research.data.images.spec import LIGHTINGS
 
 COMPONENTS = (50, 100, 150, 200)
-Pixels = Callable[[str], np.ndarray]  # from a lighting to images [images, pixels]
+Pixels = Callable[[str], np.ndarray]  # from an illumination normalisation to images [images, pixels]
 
 
 class FaceBaselines:
-    """An embedding is that of an image, plus that of its mirror image where the task adds it, at length 1."""
+    """Embeddings have length 1 and, if the task averages over flips, include that of the mirror image."""
 
     def __init__(self, task: Any, data: Any):
         self._task, self._data = task, data
@@ -26,7 +26,7 @@ class FaceBaselines:
     def baselines(self) -> list[Baseline]:
         """Pixels about the mean image, PCA (Turk and Pentland, 1991), PCA and LDA (Belhumeur et al., 1997).
 
-        The last one of images in each illumination normalisation, since what suits a network need not suit it.
+        The last one with each illumination normalisation, since the best one for a network may not be best for it.
         """
         own = self._data.eval_transform.lighting
         lda = lambda lighting: lambda count: self._lda(lighting, count)
@@ -40,10 +40,10 @@ class FaceBaselines:
         ]
 
     def scores(self, split: str, predict: Predict) -> Scores:
-        """Of the embeddings of a split and, where people are identified, of its gallery."""
+        """Scores the embeddings of a split and, for identification, of its gallery."""
         scorer = self._task.scorer(self._data, split)
         if scorer is None:
-            raise ValueError("config.task.metrics=() names no score, so that no baseline can be measured; name one")
+            raise ValueError("config.task.metrics=() names no score, so no baseline can be measured; name one")
         embeddings = unit(predict(lambda lighting: self._pixels(split, lighting)))
         if self._task.spec.flip_average:
             embeddings = unit(embeddings + unit(predict(lambda lighting: self._mirrored(split, lighting))))
@@ -68,7 +68,7 @@ class FaceBaselines:
 
     @property
     def _components(self) -> tuple[int, ...]:
-        """COMPONENTS, of which none is more than the training images and the pixels can give."""
+        """COMPONENTS, limited by the numbers of training images and pixels."""
         most = min(self._data.counts["train"], int(np.prod(self._data.image_shape)))
         return tuple(dict.fromkeys(min(count, most) for count in COMPONENTS))
 
@@ -89,5 +89,5 @@ class FaceBaselines:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """`rows` at length 1; one of zeros stays."""
+    """`rows` at length 1; zero rows are unchanged."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

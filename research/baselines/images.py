@@ -9,11 +9,11 @@ import numpy as np
 from research.baselines import scoring, vectors
 from research.baselines.base import SEED, Baseline
 
-DIMENSIONS = 200  # pixels of more are reduced to these by PCA
+DIMENSIONS = 200  # images with more pixels are reduced to these by PCA
 
 
 class Images(scoring.LabelledBaselines):
-    """Over pixels as the model sees them in evaluation, not augmented; PCA, where it is needed, is fitted on train."""
+    """Baselines on pixels, transformed as for evaluation; PCA, if needed, is fitted on train."""
 
     def baselines(self) -> list[Baseline]:
         """The most frequent class, logistic regression, nearest neighbours and a support vector machine."""
@@ -41,7 +41,7 @@ class Images(scoring.LabelledBaselines):
 
 
 def pixels_of(data: Any, split: str, batch_size: int = 256) -> np.ndarray:
-    """The images of a split as evaluation sees them, normalised as the model's: float32 [examples, pixels]."""
+    """The normalised evaluation images of a split: float32 [examples, pixels]."""
     rows = []
     for batch in data.eval_batches(split, batch_size):
         images = batch["image"][batch["index"] >= 0]

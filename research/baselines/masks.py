@@ -1,4 +1,4 @@
-"""Images with masks: a class for each pixel by where it is, by its colour, or by both."""
+"""Images with masks: a class for each pixel by its position, its colour, or both."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -11,19 +11,19 @@ from research.baselines.base import SEED, Baseline, Predict, Scores
 from research.baselines.scoring import Given
 
 BATCH = 8
-PIXELS = 200  # of each training image, which logistic regression learns from
+PIXELS = 200  # of each training image, for logistic regression
 SMOOTHING = 1.0  # added to every count
 
 
 class Masks:
-    """Over images as evaluation sees them, pixel by pixel; all lie on a canvas of one size."""
+    """Baselines on pixels of evaluation images, which share one canvas size."""
 
     def __init__(self, task: Any, data: Any):
         self._task, self._data = task, data
 
     def baselines(self) -> list[Baseline]:
         """The most frequent class of all, and of each position; colour and position by naive Bayes and regression."""
-        most = int(self._places.sum((0, 1)).argmax())
+        most = int(self._counts.sum((0, 1)).argmax())
         return [
             Baseline("most frequent class", lambda value: lambda images: np.full(images.shape[:3], most)),
             Baseline("most frequent class of each position", self._mode),
@@ -35,7 +35,7 @@ class Masks:
         ]  # fmt: skip
 
     def scores(self, split: str, predict: Predict) -> Scores:
-        """Of the predicted class of every pixel."""
+        """Scores the predicted class of every pixel."""
         classes = len(self._data.class_names)
         spec = dataclasses.replace(self._task.spec, flip_average=False)  # a prediction is given, not computed
         task = dataclasses.replace(self._task, model=Given(classes), spec=spec)
@@ -49,8 +49,8 @@ class Masks:
         return self._data.eval_batches(split, BATCH)
 
     @cached_property
-    def _places(self) -> np.ndarray:
-        """How often each position of the canvas has each class in train, float64 [height, width, classes]."""
+    def _counts(self) -> np.ndarray:
+        """The counts of each class at each position of the canvas in train, float64 [height, width, classes]."""
         classes, counts = range(len(self._data.class_names)), None
         for batch in self._batches("train"):
             masks = batch["mask"][batch["index"] >= 0]
@@ -60,7 +60,7 @@ class Masks:
         return counts
 
     def _mode(self, value: None) -> Predict:
-        mode = self._places.argmax(-1)
+        mode = self._counts.argmax(-1)
         return lambda images: np.broadcast_to(mode, images.shape[:3])
 
     def _bayes(self, levels: int) -> Predict:
@@ -72,8 +72,8 @@ class Masks:
             cells = _cells(batch["image"], levels)[valid] * classes + batch["mask"][valid]
             colours += np.bincount(cells, minlength=colours.size).reshape(colours.shape)
         colours = np.log(colours + SMOOTHING) - np.log((colours + SMOOTHING).sum(0))
-        places = np.log(self._places + SMOOTHING)
-        return lambda images: (places + colours[_cells(images, levels)]).argmax(-1)
+        prior = np.log(self._counts + SMOOTHING)
+        return lambda images: (prior + colours[_cells(images, levels)]).argmax(-1)
 
     def _regression(self, value: float) -> Predict:
         from sklearn.linear_model import LogisticRegression

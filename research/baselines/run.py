@@ -1,6 +1,6 @@
 """Measures the baselines of a config: fitted on train, chosen on validation, scored once on test.
 
-Which ones they are is told by the kind of data that the config's task is about.
+The class of the config's data decides which baselines there are.
 """
 
 import dataclasses
@@ -48,18 +48,18 @@ class Measured:
 
     baseline: Baseline
     value: Any
-    validation: float  # of the metric that chose
+    validation: float  # of the metric that selects
     test: Scores
     wall_s: float
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The setting by its name, where there is one."""
+        """The setting by name; empty if there is none."""
         return {self.baseline.setting: self.value} if self.baseline.setting else {}
 
 
 def measure(config: Any, metric: str) -> tuple[Any, Iterator[Measured]]:
-    """The data set of a config, and its baselines as they are measured; `metric` (`accuracy`) chooses their settings.
+    """The data set of a config, and an iterator that measures its baselines; `metric` (`accuracy`) selects settings.
 
     Raises ValueError for data that are not prepared, or of a kind without baselines, and for an unknown metric.
     """
@@ -81,7 +81,7 @@ def _measured(kind: Kind, metric: str) -> Iterator[Measured]:
 
 
 def _choose(kind: Kind, baseline: Baseline, metric: str) -> tuple[Any, Any, float]:
-    """The value that is best on validation, the first of equally good ones; what it predicts by, and its score."""
+    """The value that is best on validation (the first of equally good ones), its predictor, and its score."""
     sign = 1 if metric_lib.mode(metric) == "max" else -1
     best: tuple[Any, Any, float] | None = None
     for value in baseline.values:
@@ -101,9 +101,9 @@ def _setting(baseline: Baseline, value: Any) -> dict[str, Any]:
 
 
 def row(config: Any, data: Any, said: Mapping[str, Any], measured: Measured, revision: tuple[str, bool]) -> dict:
-    """The results row of a baseline; `said` is what its config says of results, see train/reporting.py.
+    """The results row of a baseline; `said` is the report spec of its config, see train/reporting.py.
 
-    It has the keys of a run's row that make sense without a network, and `baseline`, `settings` and `tried`.
+    It has those keys of a run's row that apply to a baseline, and `baseline`, `settings` and `tried`.
     """
     source, main = config_lib.plain(config.source), said["metric"]
     metrics = {f"validation/{short(main)}": measured.validation}
@@ -130,7 +130,7 @@ def row(config: Any, data: Any, said: Mapping[str, Any], measured: Measured, rev
 
 
 def command(source: Mapping[str, Any]) -> str:
-    """The command that measures the baselines of a config again, from the root of the repository."""
+    """The command that reproduces the baselines of a config, from the root of the repository."""
     overrides = [f"--config.{override}" for override in source["overrides"]]
     return shlex.join(["tessera", "baseline", f"--config={source['file']}:{source['variant']}", *overrides])
 

@@ -1,4 +1,4 @@
-"""Predictions that no network made, scored by the metrics and the scorer of the task that networks are scored by."""
+"""Scores the predictions of baselines by the metrics and the scorer of the task."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from research.baselines.base import Predict, Scores
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """Stands for a model in a task: its variables are its logits."""
+    """Replaces the model of a task: its variables are the logits."""
 
     num_classes: int
 
@@ -21,9 +21,9 @@ class Given:
 
 
 def labelled(task: Any, data: Any, split: str, classes: np.ndarray) -> Scores:
-    """The accuracy and what the scorer adds, of a class [examples] for each example of a split of labelled images.
+    """The accuracy and further scores of a predicted class [examples] for each example of a split.
 
-    Without the loss, as classes have no probabilities.
+    There is no loss, since classes have no probabilities.
     """
     index = np.arange(data.counts[split], dtype=np.int32)
     logits = np.eye(data.num_classes, dtype=np.float32)[classes]
@@ -45,14 +45,14 @@ def labels(data: Any, split: str) -> np.ndarray:
 
 
 class LabelledBaselines:
-    """The base of baselines over labelled images and clips: features of a split, and scores of predicted classes."""
+    """Base class for labelled images and clips: features of a split, and scores of predicted classes."""
 
     def __init__(self, task: Any, data: Any):
         self._task, self._data = task, data
         self._made: dict[str, Mapping[str, np.ndarray]] = {}
 
     def features(self, split: str) -> Mapping[str, np.ndarray]:
-        """Arrays [examples, features] by name, made once."""
+        """Arrays [examples, features] by name, computed once."""
         if split not in self._made:
             self._made[split] = self.make_features(split)
         return self._made[split]
@@ -62,18 +62,18 @@ class LabelledBaselines:
         raise NotImplementedError
 
     def scores(self, split: str, predict: Predict) -> Scores:
-        """Of the predicted class of each example."""
+        """Scores the predicted class of each example."""
         return labelled(self._task, self._data, split, predict(self.features(split)))
 
 
 def written(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
-    """What the scorer says of a text for each example of a split, written in the vocabulary of the model.
+    """Scores a text for each example of a split, encoded with the vocabulary of the model.
 
     Raises ValueError for a task without a scorer.
     """
     scorer = task.scorer(data, split)
     if scorer is None:
-        raise ValueError("config.task.metrics=() names no score, so that no baseline can be measured; name one")
+        raise ValueError("config.task.metrics=() names no score, so no baseline can be measured; name one")
     tokens = [np.array([ids], np.int32) for ids in data.vocabulary.encode_many(list(texts))]
     scorer.add({"index": np.arange(len(texts)), "weight": np.ones(len(texts)), "tokens": tokens})
     return Scores(scorer.result(), scorer.signatures)

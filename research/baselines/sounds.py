@@ -1,4 +1,4 @@
-"""Sounds and what is said: classifiers of whole recordings, by their log-mel spectrograms."""
+"""Sounds and transcripts: classifiers of whole recordings, by their log-mel spectrograms."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,28 +9,28 @@ import numpy as np
 from research.baselines import scoring, texts, vectors
 from research.baselines.base import Baseline, Predict, Scores
 
-STRETCHES = 20  # a spectrogram is averaged over so many stretches of time, however long it is
+SEGMENTS = 20  # time segments over which a spectrogram is averaged, whatever its length
 SHORTEST_MS, PAUSE_MS = 80, 50  # of a word, and of a pause between words
-SVM_C = 10.0  # of the classifier of what is between pauses
-LOUDNESS = (0.2, 0.3, 0.4, 0.5)  # between the quietest and the loudest frame, from which on a frame is of a word
+SVM_C = 10.0  # of the classifier of segments between pauses
+LOUDNESS = (0.2, 0.3, 0.4, 0.5)  # the threshold of speech, between the quietest and the loudest frame
 
 
 class Sounds:
-    """Over spectrograms as the model sees them; what training joins of recordings is taken apart."""
+    """Baselines on spectrograms; recordings that training joins are used separately."""
 
     def __init__(self, task: Any, data: Any):
         self._task = task
-        # The recordings themselves: joined ones are without number, and made of these.
+        # The single recordings, from which joined ones are drawn.
         self._data = dataclasses.replace(data, spec=dataclasses.replace(data.spec, join=1))
         self._joined = data.spec.join > 1
         self._sounds: dict[str, list[np.ndarray]] = {}
 
     def baselines(self) -> list[Baseline]:
-        """The most frequent transcript; classifiers, of what is between pauses where training joins recordings."""
+        """The most frequent transcript; classifiers, of segments between pauses if training joins recordings."""
         said, recordings = self._said(), self._features(self._split("train"))
         most = texts.most_common(said.tolist())
         found = [Baseline("most frequent transcript", lambda value: lambda sounds: [most] * len(sounds))]
-        frames, moments = f"{STRETCHES} stretches of the spectrogram", "mean and standard deviation of each mel band"
+        frames, moments = f"{SEGMENTS} segments of the spectrogram", "mean and standard deviation of each mel band"
         if self._joined:
             return [
                 *found,
@@ -39,11 +39,11 @@ class Sounds:
         kinds = [vectors.neighbours(recordings, "moments", said, moments, scaled=True)]
         if len(set(said.tolist())) <= texts.MOST_CLASSES:
             kinds += [vectors.support_vectors(recordings, "moments", said, moments, scaled=True)]
-            kinds += [make(recordings, "stretches", said, frames) for make in _CLASSIFIERS]
+            kinds += [make(recordings, "segments", said, frames) for make in _CLASSIFIERS]
         return found + [dataclasses.replace(kind, fit=self._of_sounds(kind)) for kind in kinds]
 
     def scores(self, split: str, predict: Predict) -> Scores:
-        """Of the transcript of each sound."""
+        """Scores the transcript of each sound."""
         return scoring.written(self._task, self._data, split, predict(self._split(split)))
 
     def _split(self, split: str) -> list[np.ndarray]:
@@ -58,12 +58,12 @@ class Sounds:
         return np.array([decode(source[index][1]) for index in range(len(source))])
 
     def _features(self, sounds: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
-        """`stretches` and `moments` of the spectrograms of samples, each with the logarithm of how long they are."""
+        """`segments` and `moments` of the spectrograms of samples, each with the logarithm of their length."""
         spectrograms = [self._data.eval_transform.mel(samples) for samples in sounds]
         length = np.log([[len(spectrogram)] for spectrogram in spectrograms])
-        cut = np.stack([stretched(spectrogram, STRETCHES).ravel() for spectrogram in spectrograms])
+        cut = np.stack([segment_means(spectrogram, SEGMENTS).ravel() for spectrogram in spectrograms])
         moments = np.stack([np.concatenate([each.mean(0), each.std(0)]) for each in spectrograms])
-        return {"stretches": np.hstack([cut, length]), "moments": np.hstack([moments, length])}
+        return {"segments": np.hstack([cut, length]), "moments": np.hstack([moments, length])}
 
     def _of_sounds(self, kind: Baseline) -> Any:
         def fit(value: Any) -> Predict:
@@ -73,9 +73,9 @@ class Sounds:
         return fit
 
     def _between_pauses(self, loudness: float) -> Predict:
-        """Each stretch between pauses is taken for the transcript of one recording."""
+        """Classifies each segment between pauses as a recording."""
         recordings = self._features(self._split("train"))
-        classify = vectors.support_vectors(recordings, "stretches", self._said()).fit(SVM_C)
+        classify = vectors.support_vectors(recordings, "segments", self._said()).fit(SVM_C)
 
         def predict(sounds: Sequence[np.ndarray]) -> list[str]:
             mel = self._data.eval_transform.mel
@@ -94,8 +94,8 @@ class Sounds:
 _CLASSIFIERS = (vectors.neighbours, vectors.logistic_regression, vectors.support_vectors)
 
 
-def stretched(spectrogram: np.ndarray, count: int) -> np.ndarray:
-    """The means of `count` equal stretches of a spectrogram [frames, mels]; a frame may be in two where it is short."""
+def segment_means(spectrogram: np.ndarray, count: int) -> np.ndarray:
+    """The means of `count` equal segments of a spectrogram [frames, mels]; segments of a short one overlap."""
     edges = np.linspace(0, len(spectrogram), count + 1)
     first = np.minimum(np.floor(edges[:-1]).astype(int), len(spectrogram) - 1)
     last = np.maximum(np.ceil(edges[1:]).astype(int), first + 1)
@@ -103,14 +103,14 @@ def stretched(spectrogram: np.ndarray, count: int) -> np.ndarray:
 
 
 def spoken_parts(levels: np.ndarray, loudness: float, hop_ms: float) -> list[tuple[int, int]]:
-    """The first frame of each stretch of speech and the one after its last, by the level of each frame [frames].
+    """The frame ranges of speech segments, by the level of each frame [frames].
 
-    Speech is what is louder than `loudness` of the way from the quietest to the loudest frame. Shorter pauses than
-    PAUSE_MS are speech, too; shorter speech than SHORTEST_MS is none.
+    Speech is louder than `loudness` of the way from the quietest to the loudest frame. Shorter pauses than
+    PAUSE_MS count as speech; shorter speech than SHORTEST_MS is dropped.
     """
     least, most = levels.min(), levels.max()
-    heard = np.concatenate([[0], levels > least + loudness * (most - least), [0]]).astype(int)
-    starts, ends = np.flatnonzero(np.diff(heard) == 1), np.flatnonzero(np.diff(heard) == -1)
+    active = np.concatenate([[0], levels > least + loudness * (most - least), [0]]).astype(int)
+    starts, ends = np.flatnonzero(np.diff(active) == 1), np.flatnonzero(np.diff(active) == -1)
     parts: list[tuple[int, int]] = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         if parts and (start - parts[-1][1]) * hop_ms < PAUSE_MS:

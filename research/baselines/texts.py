@@ -1,4 +1,4 @@
-"""Pairs of texts: answers that are looked up, cut out of the source or, where targets are few, classified."""
+"""Pairs of texts: answers that are retrieved, extracted from the source or, if targets are few, classified."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -12,13 +12,13 @@ from research.baselines import scoring
 from research.baselines.base import Baseline, Predict, Scores
 from research.metrics import scripts
 
-MOST_CLASSES = 100  # different targets that can be classes
+MOST_CLASSES = 100  # distinct targets that can be classes
 CHUNK = 1024  # sources that are compared with the training split at a time
 ENDS = ".?!"
 
 
 class TextPair(NamedTuple):
-    """An example: the text that the model reads, its parts (a question before its context), the text to be written."""
+    """An example: the source, its parts (a question before its context), and the target."""
 
     source: str
     parts: tuple[str, ...]
@@ -26,7 +26,7 @@ class TextPair(NamedTuple):
 
 
 class Texts:
-    """What fits depends on the data: on how many targets differ, and on whether a source is a question with a text."""
+    """The methods depend on the data: on the number of distinct targets, and on whether sources are questions."""
 
     def __init__(self, task: Any, data: Any):
         self._task, self._data = task, data
@@ -36,7 +36,7 @@ class Texts:
         """The most frequent and the nearest training target; classifiers; parts of the context or of the source."""
         found = [
             Baseline("most frequent target", lambda value: lambda pairs: [self._most_frequent] * len(pairs)),
-            Baseline("target of the nearest training source, TF-IDF", self._nearest, "words in a row", (1, 2)),
+            Baseline("target of the nearest training source, TF-IDF", self._nearest, "longest n-gram", (1, 2)),
         ]
         classes = len({pair.target for pair in self._train}) <= MOST_CLASSES
         if classes:
@@ -46,7 +46,7 @@ class Texts:
         return found if classes else [*found, _of_a_source(self._train)]
 
     def scores(self, split: str, predict: Predict) -> Scores:
-        """Of the text that is written for each example."""
+        """Scores the predicted text of each example."""
         return scoring.written(self._task, self._data, split, predict(self._split(split)))
 
     def _split(self, split: str) -> list[TextPair]:
@@ -115,7 +115,7 @@ class Texts:
                 "the sentence with most words of the question, without them",
                 each(lambda question, context: without(question, best_matching_sentence(question, context))),
             ),
-            Baseline("words of the context amid those of the question", around, "words", (2, 3, 5, 8)),
+            Baseline("words of the context near those of the question", around, "words", (2, 3, 5, 8)),
         ]
 
     def _of_the_same_question(self, value: None) -> Predict:
@@ -127,7 +127,7 @@ class Texts:
 
 
 def _of_a_source(train: Sequence[TextPair]) -> Baseline:
-    """The source where targets are about as long, as of translations; else its first words, as of summaries."""
+    """The source if targets have similar lengths, as in translation; else its first words, as in summarization."""
     length = lambda texts: statistics.median(len(scripts.split_unspaced(text)) for text in texts)
     if 2 * length(pair.target for pair in train) >= length(pair.source for pair in train):
         return Baseline("the source", lambda value: lambda pairs: [pair.source for pair in pairs])
@@ -154,7 +154,7 @@ def words(text: str) -> list[str]:
 
 
 def most_common(texts: Any) -> str:
-    """The most frequent text, the first by its letters of equally frequent ones."""
+    """The most frequent text, the alphabetically first of equally frequent ones."""
     return min(Counter(texts).items(), key=lambda item: (-item[1], item[0]))[0]
 
 
@@ -165,7 +165,7 @@ def without(question: str, text: str) -> str:
 
 
 def best_matching_sentence(question: str, context: str) -> str:
-    """The sentence of the context with most different words of the question, the last of equally good ones."""
+    """The sentence of the context with the most distinct words of the question, the last of equally good ones."""
     sentences, sentence = [], []
     for word in context.split():
         sentence.append(word)
@@ -177,9 +177,9 @@ def best_matching_sentence(question: str, context: str) -> str:
 
 
 def words_near_question(question: str, context: str, count: int) -> str:
-    """The `count` words of the context that are nearest to the median position of the question's, without these.
+    """The `count` words of the context nearest to the median position of the question's words, without these.
 
-    Where none of the question's words occurs, they are the first ones.
+    If none of the question's words occurs, they are the first words.
     """
     asked, pieces = set(words(question)), context.split()
     shared = [bool(asked & set(words(piece))) for piece in pieces]

@@ -1,4 +1,4 @@
-"""Classifiers of scikit-learn over vectors, as baselines for any kind of input that gives some.
+"""Classifiers of scikit-learn on feature vectors, as baselines for any kind of data.
 
 A split is a mapping from the name of its features to a matrix [examples, features], which may be sparse.
 """
@@ -11,12 +11,12 @@ import numpy as np
 
 from research.baselines.base import SEED, Baseline, Predict
 
-MOST_EXAMPLES = 10_000  # that a support vector machine learns from, since its time grows with their square
-CONVERGED = 2000  # iterations of logistic regression, at most
+MOST_EXAMPLES = 10_000  # for a support vector machine, whose training time is quadratic
+MAX_ITERATIONS = 2000  # of logistic regression
 
 
 def most_frequent(labels: np.ndarray) -> Baseline:
-    """The class of most training examples, for every example; the first of equally frequent ones."""
+    """Predicts the most frequent class of train, the first of equally frequent ones."""
     most = Counter(sorted(labels.tolist())).most_common(1)[0][0]
     return Baseline("most frequent class", lambda value: lambda split: np.full(len(next(iter(split.values()))), most))
 
@@ -24,10 +24,10 @@ def most_frequent(labels: np.ndarray) -> Baseline:
 def logistic_regression(
     train: Mapping[str, Any], key: str, labels: np.ndarray, of: str = "", scaled: bool = False
 ) -> Baseline:
-    """Over the features `key`, which `of` names; `scaled` gives each of them variance 1, for those of many units."""
+    """On the features `key`, called `of`; with `scaled`, each of them is standardised."""
     from sklearn.linear_model import LogisticRegression
 
-    make = lambda value: LogisticRegression(C=value, max_iter=CONVERGED)
+    make = lambda value: LogisticRegression(C=value, max_iter=MAX_ITERATIONS)
     return _classifier(
         _named("logistic regression", of), make, "C", (0.001, 0.01, 0.1, 1.0), train, key, labels, scaled
     )
@@ -54,7 +54,7 @@ def neighbours(train: Mapping[str, Any], key: str, labels: np.ndarray, of: str =
 
 
 def threshold(train: Mapping[str, Any], key: str, labels: np.ndarray, of: str) -> Baseline:
-    """The one threshold on the first feature that puts most training examples right."""
+    """The threshold on the first feature that maximises accuracy on train."""
     from sklearn.tree import DecisionTreeClassifier
 
     def fit(value: None) -> Predict:
@@ -65,7 +65,7 @@ def threshold(train: Mapping[str, Any], key: str, labels: np.ndarray, of: str) -
 
 
 def subset(count: int, most: int) -> np.ndarray:
-    """The positions of `most` of `count` examples, drawn with SEED, in their order; all where there are not more."""
+    """The sorted indices of at most `most` of `count` examples, drawn with SEED."""
     return np.sort(np.random.default_rng(SEED).permutation(count)[:most])
 
 

@@ -22,7 +22,7 @@ _FILE = '''"""{title}, as `python -m research.interop import {path}` read it. Ev
 
     python -m experiments.{experiment}.main --config={file} --workdir={workdir} --mode=evaluate
 
-Training goes on from the imported weights; the optimizer begins afresh, with settings that are a start, not a recipe.
+Training continues from the imported weights with a new optimizer, whose settings are a starting point, not a recipe.
 """
 
 from ml_collections import ConfigDict
@@ -128,7 +128,7 @@ def _refuse_other_models(raw: Mapping[str, Any], config: Mapping[str, Any]) -> N
 def _leaves(plan: loading.Loading, task: Any, state: Any, seed: int) -> Any:
     """The first state of the run, yet to be read. Optimizers begin with zeros."""
     begin = jax.jit(lambda: {path: loading.leaves_of(task.init(jax.random.key(seed)))[path] for path in plan.fresh})
-    fresh = {path: streaming.whole(np.asarray(value)) for path, value in begin().items()}
+    fresh = {path: streaming.in_memory(np.asarray(value)) for path, value in begin().items()}
 
     def leaf(path, like):
         name = parameter_path(path_name(path))

@@ -55,8 +55,8 @@ def _inputs(checkpoint: checkpoints.Checkpoint, model: Any) -> tuple[np.ndarray,
     ids = lambda length: rng.integers(2, model.vocab_size, (2, length))
     rows = lambda length: (np.ones((2, length), np.int32), np.broadcast_to(np.arange(length), (2, length)))
     if isinstance(model, Recogniser):  # theirs takes no sounds of another length
-        places, length = model.max_source_length, min(30, model.max_target_length)
-        return normal(2, places * model.spec.shortening, channels), *rows(places), ids(length), *rows(length)
+        positions, length = model.max_source_length, min(30, model.max_target_length)
+        return normal(2, positions * model.spec.shortening, channels), *rows(positions), ids(length), *rows(length)
     if isinstance(model, Seq2Seq):
         return ids(40), *rows(40), ids(30), *rows(30)
     size = getattr(model.spec, "image_size", 224)

@@ -1,4 +1,4 @@
-"""Learned positions of a grid of patches, laid over another grid."""
+"""Interpolates learned position embeddings to a different patch grid."""
 
 import math
 from collections.abc import Mapping
@@ -41,8 +41,8 @@ def source_shape(row: Row, shape: tuple[int, ...], theirs: TensorSpec, grid: Gri
         return None
     for length in (theirs.shape[1], theirs.shape[1] + 1):
         source = (1, length, shape[2])
-        places = (length, length - 1)  # without and with a class token
-        is_grid = math.prod(grid) in places if grid else any(round(n**0.5) ** 2 == n for n in places)
+        counts = (length, length - 1)  # without and with a class token
+        is_grid = math.prod(grid) in counts if grid else any(round(n**0.5) ** 2 == n for n in counts)
         if is_grid and row.their_shape(source) == theirs.shape:
             return source
     return None
@@ -52,7 +52,7 @@ def resize(positions: np.ndarray, length: int, grid: Grid | None = None, old_gri
     """Learned positions [1, length, width] of one grid, bilinearly to one of another `length`, in float32.
 
     The grids are squares unless they are given. The position of a class token, which comes first where there is one
-    more than places in the grid, is kept, dropped, or 0.
+    in addition to the positions of the grid, is kept, dropped, or 0.
     """
     side_of = lambda count: round(count**0.5) if round(count**0.5) ** 2 == count else round((count - 1) ** 0.5)
     old, new = old_grid or (side_of(positions.shape[1]),) * 2, grid or (side_of(length),) * 2

@@ -221,10 +221,10 @@ def of_sounds(folder: Path, mels: int, frames: int) -> dict[str, Any]:
     if rate < 16_000:
         raise fields.refuse("sampling_rate", "which is not supported: the bands reach up to 8,000 Hz")
     window = fields.whole("n_fft", 100_000)
-    heard = fields.whole("chunk_length", 3600) * rate // hop
-    if name and heard != frames:
+    found = fields.whole("chunk_length", 3600) * rate // hop
+    if name and found != frames:
         raise fields.refuse(
-            "chunk_length", f"which at hop_length={hop} gives {heard} frames, but the weights need {frames}"
+            "chunk_length", f"which at hop_length={hop} gives {found} frames, but the weights need {frames}"
         )
     return {
         "sample_rate": rate, "window_ms": 1000 * window / rate, "hop_ms": 1000 * hop / rate, "mels": mels,

@@ -54,7 +54,7 @@ class Safetensors:
         entries = strict_json.parse(header, f"the header of {path}")
         entries.pop("__metadata__", None)
         ends = [self._add(name, entry, 8 + length, size) for name, entry in entries.items()]
-        self._check_places(sorted(ends), 8 + length, size)
+        self._check_ranges(sorted(ends), 8 + length, size)
 
     def _add(self, name: str, entry: Any, start: int, size: int) -> tuple[int, int, str]:
         """Takes a tensor; returns where it begins and ends in the file, and its name."""
@@ -78,14 +78,14 @@ class Safetensors:
         self.specs[name], self._offsets[name] = spec, start + begin
         return start + begin, start + end, name
 
-    def _check_places(self, places: Sequence[tuple[int, int, str]], start: int, size: int) -> None:
+    def _check_ranges(self, ranges: Sequence[tuple[int, int, str]], start: int, size: int) -> None:
         """The tensors fill the file without a gap and share no byte, as the format wants."""
-        for (_, end, first), (begin, _, second) in itertools.pairwise([(start, start, "the header"), *places]):
+        for (_, end, first), (begin, _, second) in itertools.pairwise([(start, start, "the header"), *ranges]):
             if begin < end:
                 raise ValueError(f"{first} and {second} in {self._path} share bytes; copy it again")
             if begin > end:
                 raise ValueError(f"{self._path} has {begin - end} bytes of no tensor before {second}; copy it again")
-        last = max((end for _, end, _ in places), default=start)
+        last = max((end for _, end, _ in ranges), default=start)
         if last != size:
             raise ValueError(f"{self._path} has {size - last} bytes of no tensor at its end; copy it again")
 

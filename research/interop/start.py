@@ -44,7 +44,7 @@ def _check_vocabulary(checkpoint: Any, ours: Any, named: str, taken: Sequence[st
     patterns = ", ".join(f"'^{name}$'" for name in taken)
     raise ValueError(
         f"{checkpoint.path} was trained with {had}; name that vocabulary in config.data.vocabulary, or let what has a "
-        f"row for each token begin afresh: config.train.init_skip=({patterns},)"
+        f"row for each token are initialised: config.train.init_skip=({patterns},)"
     )
 
 

@@ -94,8 +94,8 @@ def _collective(visit: Visit, mesh_shape: Mapping[str, int], size: int) -> Colle
 
 def _is_all_reduce_scatter(visit: Visit) -> bool:
     """A TPU fuses an all-reduce with the slice that a chip keeps of it, and moves no more than a reduce-scatter."""
-    places = (*visit.fused, visit.computation.name)
-    return OPCODES[visit.instruction.opcode] == "all-reduce" and any("all-reduce-scatter" in place for place in places)
+    names = (*visit.fused, visit.computation.name)
+    return OPCODES[visit.instruction.opcode] == "all-reduce" and any("all-reduce-scatter" in name for name in names)
 
 
 def _moved(visit: Visit, size: int) -> int:
@@ -127,8 +127,8 @@ def mesh_axes(groups: Groups, mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
     sizes = tuple(mesh_shape.values())
     moved = set()
     for group in groups:
-        places = np.array(np.unravel_index(np.array(group), sizes))
-        moved |= {axis for axis, row in zip(mesh_shape, places, strict=True) if len(set(row.tolist())) > 1}
+        coordinates = np.array(np.unravel_index(np.array(group), sizes))
+        moved |= {axis for axis, row in zip(mesh_shape, coordinates, strict=True) if len(set(row.tolist())) > 1}
     return tuple(axis for axis in mesh_shape if axis in moved)
 
 

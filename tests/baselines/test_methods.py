@@ -164,10 +164,10 @@ def test_an_image_is_shrunk_by_means():
     assert clips.shrunk(image, 9).tolist() == image.tolist()
 
 
-def test_a_spectrogram_is_stretched():
+def test_means_of_segments_of_a_spectrogram():
     spectrogram = np.arange(8.0).reshape(4, 2)
-    assert sounds.stretched(spectrogram, 2).tolist() == [[1, 2], [5, 6]]
-    assert sounds.stretched(spectrogram[:1], 3).tolist() == [[0, 1]] * 3
+    assert sounds.segment_means(spectrogram, 2).tolist() == [[1, 2], [5, 6]]
+    assert sounds.segment_means(spectrogram[:1], 3).tolist() == [[0, 1]] * 3
 
 
 def test_speech_is_found_between_pauses():
@@ -184,7 +184,7 @@ def test_embeddings_have_length_1():
 def test_boxes_are_the_best_ones_first():
     found = boxes.padded(np.array([[0, 0, 1, 1], [0, 0, 2, 2]]), np.array([1, 0]), np.array([0.2, 0.7]))
     assert found["boxes"][:2, 2].tolist() == [2, 1] and found["labels"][:2].tolist() == [0, 1]
-    assert len(found["scores"]) == boxes.MOST and found["scores"][2:].sum() == 0
+    assert len(found["scores"]) == boxes.MAX_BOXES and found["scores"][2:].sum() == 0
 
 
 def test_objects_of_a_colour_are_found():
@@ -200,7 +200,7 @@ def test_objects_of_a_colour_are_found():
     kind = boxes.Boxes(None, data)
     found = kind._regions(0)(image)
     assert sorted(found["boxes"][found["scores"] > 0].tolist()) == [list(each) for each in placed]
-    everywhere = kind._places(2)(np.zeros_like(image))
+    everywhere = kind._clusters(2)(np.zeros_like(image))
     assert sorted(everywhere["boxes"][everywhere["scores"] > 0].tolist()) == [list(each) for each in placed]
 
 

@@ -69,11 +69,11 @@ def test_altered_recordings_say_the_same(trained, tmp_path):
     }
     for name, (samples, rate, subtype) in alterations.items():
         soundfile.write(tmp_path / name, samples, rate, subtype=subtype)
-    heard = hear(trained, [tmp_path / name for name in alterations])
-    assert {name: each.text for name, each in zip(alterations, heard, strict=True)} == dict.fromkeys(
+    results = hear(trained, [tmp_path / name for name in alterations])
+    assert {name: each.text for name, each in zip(alterations, results, strict=True)} == dict.fromkeys(
         alterations, words(digits)
     )
-    assert all(0.5 < each.confidence <= 1 and 0 < each.seconds < 5 for each in heard)
+    assert all(0.5 < each.confidence <= 1 and 0 < each.seconds < 5 for each in results)
     for decoder in ("beam", "greedy"):
         assert hear(trained, [tmp_path / "plain.wav"], decoder=decoder)[0].text == words(digits)
 

@@ -61,8 +61,8 @@ def test_every_parameter_is_loaded_into_its_shards(mesh, tmp_path):
     assert weights.report()["fresh"] == {} and weights.report()["left_over"] == []
     for tree in (state.params, state.ema["params"]):
         jax.tree.map(np.testing.assert_array_equal, tree, params)
-    places = jax.tree.map(lambda leaf, like: leaf.sharding == like.sharding, state, program.state)
-    assert jax.tree.all(places)
+    equal = jax.tree.map(lambda leaf, like: leaf.sharding == like.sharding, state, program.state)
+    assert jax.tree.all(equal)
 
 
 @pytest.mark.long
@@ -216,7 +216,7 @@ def test_embeddings_of_another_vocabulary_are_refused():
 
 
 def test_arrays_that_a_run_has_not_saved_are_refused(tmp_path):
-    """The arrays of two checkpoints have changed places: each is intact, and none is what its checksums say."""
+    """The arrays of two checkpoints were swapped: each is intact, and none is what its checksums say."""
     config = toy.make_config(**{"train.steps": 4, "train.eval_every": 2, "train.checkpoint_every": 2})
     trainer.run("train", config, toy.make_task(), toy.Data(), tmp_path / "run")
     folder = tmp_path / "run/checkpoints"

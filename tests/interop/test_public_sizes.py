@@ -51,4 +51,4 @@ def test_logits_of_t5_at_public_sizes(family, sizes, tmp_path):
 
 def test_whisper_tiny_at_its_public_size(tmp_path):
     theirs = reference.randomise(transformers.WhisperForConditionalGeneration(transformers.WhisperConfig()))
-    test_whisper.check(theirs, reference.save(theirs, tmp_path), places=1500, mels=80, length=40, batch=1)
+    test_whisper.check(theirs, reference.save(theirs, tmp_path), positions=1500, mels=80, length=40, batch=1)

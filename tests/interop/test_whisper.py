@@ -19,7 +19,7 @@ from tests.interop import reference
 from tests.interop.reference import torch, transformers
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-PLACES, STEPS = 20, 12
+POSITIONS, STEPS = 20, 12
 
 
 def rows(batch, length):
@@ -27,8 +27,8 @@ def rows(batch, length):
     return np.ones((batch, length), np.int32), np.broadcast_to(np.arange(length), (batch, length))
 
 
-def spectrograms(places=PLACES, mels=10, batch=3):
-    return np.random.default_rng(0).normal(0, 1, (batch, 2 * places, mels)).astype(np.float32)
+def spectrograms(positions=POSITIONS, mels=10, batch=3):
+    return np.random.default_rng(0).normal(0, 1, (batch, 2 * positions, mels)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def saved(tmp_path_factory):
     return theirs, reference.save(theirs, tmp_path_factory.mktemp("whisper") / "theirs")
 
 
-def check(theirs, folder, places, mels, length, batch):
+def check(theirs, folder, positions, mels, length, batch):
     """What the encoder hears, and the decoder's logits."""
-    source = spectrograms(places, mels, batch)
+    source = spectrograms(positions, mels, batch)
     target = np.random.default_rng(1).integers(0, theirs.config.vocab_size, (batch, length))
     with torch.no_grad():
         out = theirs(input_features=torch.tensor(source).mT, decoder_input_ids=torch.tensor(target))
@@ -48,9 +48,9 @@ def check(theirs, folder, places, mels, length, batch):
 
     @jax.jit
     def ours(variables):
-        heard = rows(batch, places)
-        encoded = model.apply(variables, source, *heard, method="encode")
-        return encoded, model.apply(variables, encoded, heard[0], target, *rows(batch, length), method="decode")
+        inputs = rows(batch, positions)
+        encoded = model.apply(variables, source, *inputs, method="encode")
+        return encoded, model.apply(variables, encoded, inputs[0], target, *rows(batch, length), method="decode")
 
     encoded, logits = ours(variables)
     reference.assert_close(encoded, out.encoder_last_hidden_state)
@@ -59,10 +59,10 @@ def check(theirs, folder, places, mels, length, batch):
 
 
 def test_encoder_and_decoder_are_those_of_transformers(saved):
-    model = check(*saved, places=PLACES, mels=10, length=16, batch=3)
+    model = check(*saved, positions=POSITIONS, mels=10, length=16, batch=3)
     assert (model.spec.encoder_positions, model.max_source_length, model.max_target_length) == (
         "sinusoidal",
-        PLACES,
+        POSITIONS,
         16,
     )
 
@@ -80,13 +80,13 @@ def test_other_models_agree_too(name, tmp_path):
         with torch.no_grad():
             positions = theirs.model.encoder.embed_positions.weight
             positions += 0.3 * torch.randn(positions.shape, generator=torch.Generator().manual_seed(3))
-    model = check(theirs, reference.save(theirs, tmp_path), PLACES, theirs.config.num_mel_bins, length=5, batch=2)
+    model = check(theirs, reference.save(theirs, tmp_path), POSITIONS, theirs.config.num_mel_bins, length=5, batch=2)
     assert model.spec.encoder_positions == ("sinusoidal" if name == "other sizes" else "learned")
 
 
 def test_greedy_generation_gives_the_same_tokens(tmp_path):
     theirs, eos = reference.whisper(), 25  # which one of the rows says
-    source, heard = spectrograms(), rows(3, PLACES)
+    source, inputs = spectrograms(), rows(3, POSITIONS)
     with torch.no_grad():
         # Else the tied logits would be largest for the token that was read.
         theirs.model.decoder.embed_tokens.weight *= 0.25
@@ -101,7 +101,7 @@ def test_greedy_generation_gives_the_same_tokens(tmp_path):
     @jax.jit
     def generate(variables):
         apply = lambda method, *args: model.apply(variables, *args, method=method)
-        cache = apply("init_cache", apply("encode", source, *heard), heard[0], STEPS)
+        cache = apply("init_cache", apply("encode", source, *inputs), inputs[0], STEPS)
         step = lambda *args: apply("decode_step", *args)
         return decoding.greedy(step, cache, len(source), STEPS, bos=7, eos=eos)[0]
 
@@ -248,7 +248,7 @@ def test_spectrograms_are_those_of_whisper(imported):
     for samples in (64_000, 40_123, 900):
         time = np.arange(samples) / 16_000
         sound = 0.3 * np.sin(2 * np.pi * 200 * time * (1 + time)) + 0.01 * rng.normal(size=samples)
-        sound = (sound + 0.2).astype(np.float32)  # so that its edges are heard
+        sound = (sound + 0.2).astype(np.float32)  # so that its edges are audible
         expected = theirs(sound, sampling_rate=16_000, return_tensors="np")["input_features"][0].T
         found = transform((sound, np.array([3, 1], np.int32)))
         np.testing.assert_allclose(found["source"], expected, atol=1e-4)

@@ -49,7 +49,7 @@ def test_bleu_is_tokenised_for_the_script_of_the_references(text, script, tokeni
 
 
 @pytest.mark.parametrize(
-    ("heard", "said", "wer", "cer"),
+    ("predicted", "said", "wer", "cer"),
     [
         ("你好世界", "你好，世界。", 0, 0),
         ("今天 天气 很好", "今天天气很好！", 0, 0),
@@ -64,8 +64,8 @@ def test_bleu_is_tokenised_for_the_script_of_the_references(text, script, tokeni
         ("it\u00b4s fine", "it s fine", 0, 0),
     ],
 )
-def test_error_rates_by_hand(heard, said, wer, cer):
-    assert {name: score("wer", heard, said)[0][name] for name in ("wer", "cer")} == pytest.approx(
+def test_error_rates_by_hand(predicted, said, wer, cer):
+    assert {name: score("wer", predicted, said)[0][name] for name in ("wer", "cer")} == pytest.approx(
         {"wer": wer, "cer": cer}
     )
 

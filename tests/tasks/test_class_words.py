@@ -18,8 +18,8 @@ def test_probabilities_are_those_of_the_classes_and_add_up_to_one():
     words = ClassWords.of(task, CLASSES)
     variables = task.init(jax.random.key(0))
     source = np.array([[4, 5, 6, 1, 0, 0, 0, 0], [9, 8, 7, 6, 5, 1, 0, 0]], np.int32)
-    places = np.broadcast_to(np.arange(8, dtype=np.int32), (2, 8))
-    batch = {"source": source, "source_segments": (source > 0).astype(np.int32), "source_positions": places}
+    positions = np.broadcast_to(np.arange(8, dtype=np.int32), (2, 8))
+    batch = {"source": source, "source_segments": (source > 0).astype(np.int32), "source_positions": positions}
     outputs = jax.jit(words.predict)(variables, batch, jax.random.key(0))
     assert outputs["tokens"].shape == (2, 3, 4)
     np.testing.assert_allclose(np.exp(outputs["scores"]).sum(1), 1, rtol=1e-5)
@@ -28,7 +28,7 @@ def test_probabilities_are_those_of_the_classes_and_add_up_to_one():
     for number, ids in enumerate(CLASSES):
         target = np.zeros((2, 8), np.int32)
         target[:, : len(ids)] = ids
-        sides = {"target": target, "target_segments": (target > 0).astype(np.int32), "target_positions": places}
+        sides = {"target": target, "target_segments": (target > 0).astype(np.int32), "target_positions": positions}
         for row in range(2):
             one = {name: jnp.asarray(array[row : row + 1]) for name, array in (batch | sides).items()}
             loss, count = task.evaluate(variables, {**one, "weight": jnp.ones(1)})["loss"]

@@ -10,7 +10,7 @@ from research.models import detector
 from research.tasks import detection
 
 NAMES, SHAPE, STRIDES = ("a", "b"), (32, 48, 3), (4, 8, 16)
-PLACES, LEVELS = detector.points(*SHAPE[:2], STRIDES)
+POINTS, LEVELS = detector.points(*SHAPE[:2], STRIDES)
 
 
 class Fixed(nn.Module):
@@ -21,7 +21,7 @@ class Fixed(nn.Module):
     @nn.compact
     def __call__(self, images, train=False):
         rows = images.shape[0]
-        parameter = lambda name, *shape: self.param(name, nn.initializers.normal(1.0), (len(PLACES), *shape))
+        parameter = lambda name, *shape: self.param(name, nn.initializers.normal(1.0), (len(POINTS), *shape))
         every = lambda x: jnp.broadcast_to(x, (rows, *x.shape))
         distances = 10 * jnp.exp(0.3 * parameter("distances", 4))
         return detector.FcosOutputs(every(parameter("classes", 2)), every(distances), every(parameter("centre")))
@@ -53,7 +53,7 @@ def make_batch(count=4, seed=0):
 
 def wanted(batch, row, point):
     """Which box a point is to find, by the rules of the paper, and how central it is; None where it is none."""
-    (x, y), stride = PLACES[point], STRIDES[LEVELS[point]]
+    (x, y), stride = POINTS[point], STRIDES[LEVELS[point]]
     low = 0 if LEVELS[point] == 0 else 4 * stride
     high = np.inf if LEVELS[point] == len(STRIDES) - 1 else 8 * stride
     best = None
@@ -74,7 +74,7 @@ def test_targets_follow_the_rules_of_the_paper():
     targets = jax.tree.map(np.asarray, jax.jit(make().targets)(batch))
     positives = 0
     for row in range(7):
-        for point in range(len(PLACES)):
+        for point in range(len(POINTS)):
             expected = wanted(batch, row, point)
             assert targets["positive"][row, point] == (expected is not None)
             if expected:
@@ -101,7 +101,7 @@ def test_the_loss_is_that_of_the_paper(variables):
     distances = 10 * np.exp(0.3 * params["distances"])
     classes = boxes = centres = positives = total_centreness = 0
     for row in range(3):
-        for point, (x, y) in enumerate(PLACES):
+        for point, (x, y) in enumerate(POINTS):
             expected = wanted(batch, row, point)
             for label in range(2):
                 true = expected is not None and batch["labels"][row, expected[0]] == label
@@ -146,11 +146,11 @@ def test_losses_of_parts_add_up_and_padding_counts_nowhere(variables):
 
 def test_what_is_found_is_decoded_and_doubles_go():
     task, batch = make(score_threshold=0.3, nms_iou=0.5, max_detections=5), make_batch(2)
-    classes, centre = np.full((len(PLACES), 2), -9.0), np.full(len(PLACES), 9.0)
-    distances = np.ones((len(PLACES), 4))
+    classes, centre = np.full((len(POINTS), 2), -9.0), np.full(len(POINTS), 9.0)
+    distances = np.ones((len(POINTS), 4))
 
     def see(point, label, probability, box):
-        (x, y), (left, top, right, bottom) = PLACES[point], box
+        (x, y), (left, top, right, bottom) = POINTS[point], box
         classes[point, label] = np.log(probability / (1 - probability))
         distances[point] = (x - left, y - top, right - x, bottom - y)
 

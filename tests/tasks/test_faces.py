@@ -168,10 +168,10 @@ def test_scores_are_those_of_the_embeddings(scored):
     same = np.array([pair.same for pair in People().pairs("test")])
     # "0" and "1" are also what two images of the gallery are called; as the second of a pair they stand for these.
     taken = {"0": 20, "1": 21}
-    places = np.array([(int(a), taken.get(b, int(b))) for a, b, *_ in People().pairs("test")])
-    similarities = (embeddings[places[:, 0]] * embeddings[places[:, 1]]).sum(1)
+    rows = np.array([(int(a), taken.get(b, int(b))) for a, b, *_ in People().pairs("test")])
+    similarities = (embeddings[rows[:, 0]] * embeddings[rows[:, 1]]).sum(1)
     assert result["auc"] == pytest.approx(metrics.roc_auc_score(same, similarities), abs=1e-5)
-    dim = (places % 3 > 0).all(1)
+    dim = (rows % 3 > 0).all(1)
     assert result["pairs_light_dim"] == dim.sum()
     assert result["auc_light_dim"] == pytest.approx(metrics.roc_auc_score(same[dim], similarities[dim]), abs=1e-5)
 

@@ -12,7 +12,7 @@ from research.metrics import text_scores
 from research.models.speech import Recogniser, RecogniserSpec
 from research.tasks import seq2seq, speech
 
-VOCAB, PLACES, LENGTH, MELS, EOS = 12, 8, 5, 6, 1
+VOCAB, POSITIONS, LENGTH, MELS, EOS = 12, 8, 5, 6, 1
 NET = {"width": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "kv_dim": 8, "mlp_dim": 32}
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -20,18 +20,18 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 def make(**settings):
     spec = speech.SpeechTaskSpec(**{"max_decode_length": LENGTH, "decoder": "greedy"} | settings)
     model = Recogniser(RecogniserSpec(**NET, strides=(2, 2)), VOCAB, ctc=spec.ctc_weight > 0)
-    return speech.SpeechTask(model, spec, PLACES, LENGTH, bos=3, eos=EOS, unk=2, mels=MELS)
+    return speech.SpeechTask(model, spec, POSITIONS, LENGTH, bos=3, eos=EOS, unk=2, mels=MELS)
 
 
-def make_batch(targets=((4, 5, 5), (6,), (7, 8, 9, 10)), places=(8, 3, 6), padding=1):
+def make_batch(targets=((4, 5, 5), (6,), (7, 8, 9, 10)), positions=(8, 3, 6), padding=1):
     rng, count = np.random.default_rng(0), len(targets) + padding
     batch = {"index": np.arange(count, dtype=np.int32), "weight": np.ones(count, np.float32)}
     batch["weight"][len(targets) :] = 0
     batch["index"][len(targets) :] = -1
-    heard = np.arange(PLACES) < np.array([*places, *[0] * padding])[:, None]
-    batch["source"] = (rng.normal(size=(count, PLACES * 4, MELS)) * heard.repeat(4, 1)[..., None]).astype(np.float32)
-    batch["source_segments"] = heard.astype(np.int32)
-    batch["source_positions"] = (np.arange(PLACES) * heard).astype(np.int32)
+    mask = np.arange(POSITIONS) < np.array([*positions, *[0] * padding])[:, None]
+    batch["source"] = (rng.normal(size=(count, POSITIONS * 4, MELS)) * mask.repeat(4, 1)[..., None]).astype(np.float32)
+    batch["source_segments"] = mask.astype(np.int32)
+    batch["source_positions"] = (np.arange(POSITIONS) * mask).astype(np.int32)
     batch |= {f"target{what}": np.zeros((count, LENGTH), np.int32) for what in ("", "_segments", "_positions")}
     for row, target in enumerate(targets):
         size = len(target) + 1
@@ -51,7 +51,7 @@ def test_an_example_has_the_shapes_of_a_batch():
 def test_the_ctc_loss_is_that_of_pytorch():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed; it comes with the extra [interop]")
     batch = make_batch()
-    logits = np.random.default_rng(1).normal(0, 2, (4, PLACES, VOCAB)).astype(np.float32)
+    logits = np.random.default_rng(1).normal(0, 2, (4, POSITIONS, VOCAB)).astype(np.float32)
     found = speech._ctc(jnp.asarray(logits), batch, EOS)
     expected = torch.nn.functional.ctc_loss(
         torch.tensor(logits).log_softmax(-1).transpose(0, 1),
@@ -66,8 +66,9 @@ def test_the_ctc_loss_is_that_of_pytorch():
 
 
 def test_a_sound_that_is_too_short_for_its_tokens_costs_nothing():
-    logits = jnp.zeros((2, PLACES, VOCAB))
-    # Three places are enough for two different tokens and a blank between equal ones, but not for three with a blank.
+    logits = jnp.zeros((2, POSITIONS, VOCAB))
+    # Three positions are enough for two different tokens and a blank between equal ones, but not for three with a
+    # blank.
     found = speech._ctc(logits, make_batch(((5, 5), (5, 5, 6)), (3, 3), padding=0), EOS)
     assert found[0] == pytest.approx(3 * np.log(VOCAB), rel=1e-5) and found[1] == 0
 

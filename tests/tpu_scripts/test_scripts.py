@@ -113,8 +113,8 @@ def test_run_hands_on_every_word_unchanged(cloud):
     assert call[:-1] == ssh("all", "")[:-1]
     command = call[-1].removeprefix("--command=")
     assert shlex.split(command) == ["bash", "tessera/tpu_scripts/worker.sh", "start", *words]
-    heard = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, text=True).stdout
-    assert heard.split("\0")[3:-1] == words
+    received = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, text=True).stdout
+    assert received.split("\0")[3:-1] == words
 
 
 def test_ssh_flags_of_the_settings(cloud):

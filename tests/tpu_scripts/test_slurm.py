@@ -17,8 +17,8 @@ def test_a_job_that_saved_goes_back_to_the_queue(tmp_path, code, requeued):
     env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
     done = subprocess.run([SCRIPTS / "slurm_job.sh", "python", "-m", "main", "a b"], env=env, cwd=tmp_path)
     assert done.returncode == code
-    heard = "<srun><--kill-on-bad-exit=0><python><-m><main><a b>"
-    assert log.read_text() == heard + ("<scontrol><requeue><7>" if requeued else "")
+    received = "<srun><--kill-on-bad-exit=0><python><-m><main><a b>"
+    assert log.read_text() == received + ("<scontrol><requeue><7>" if requeued else "")
 
 
 def test_a_job_without_a_command_is_a_mistake():

@@ -194,6 +194,6 @@ def test_a_dry_run_shows_the_whole_way(cloud):
         "worker.sh start",
         "worker.sh status",
     ]
-    places = [next(index for index, line in enumerate(lines) if words in line) for words in shown]
-    assert places == sorted(places) and cloud.calls == []
+    indices = [next(index for index, line in enumerate(lines) if words in line) for words in shown]
+    assert indices == sorted(indices) and cloud.calls == []
     assert supervise(cloud, "--dry-run", "--delete").stdout.splitlines()[-1] == DELETE_LINE

@@ -88,9 +88,9 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
             {reason: sorted(paths) for reason, paths in left_out.items()} | ({"folders": folders} if folders else {})
         )
         raise ValueError(f"{root} holds no usable files, only {seen or 'nothing'}; it can hold {KINDS}")
-    places = _split_folders(root, files, folders, what, expected)
+    by_folder = _split_folders(root, files, folders, what, expected)
     splits, loose = {}, []
-    for place, split in places.items():
+    for place, split in by_folder.items():
         depth = len(place.parts)
         here = [file for file in files if file.parts[:depth] == place.parts]
         loose += [file for file in here if len(file.parts) == depth + 1]
@@ -100,7 +100,7 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
         empty -= {file.parent for file in splits[split]}
         _check_unread(root, empty, left_out, what)
         left_out.setdefault(EMPTY, []).extend(sorted(empty))
-    if Path() not in places:
+    if Path() not in by_folder:
         loose += [file for file in files if len(file.parts) == 1]
     left_out.setdefault(LOOSE, []).extend(loose)
     found = FoundFiles(splits, {reason: sorted(paths) for reason, paths in left_out.items() if paths})
@@ -221,20 +221,22 @@ def _split_folders(
     holding = {file.parts[0] for file in files if len(file.parts) > 1}
     if not any(folder.name in holding for folder in named):
         return {Path(): "train"}
-    places: dict[str, Path] = {}
+    by_folder: dict[str, Path] = {}
     for folder in named:
         split = SPLIT_NAMES[folder.name.lower()]
-        if split in places:
-            raise ValueError(f"{root} holds {places[split].name} and {folder.name}, which are both {split}; keep one")
-        places[split] = folder
+        if split in by_folder:
+            raise ValueError(
+                f"{root} holds {by_folder[split].name} and {folder.name}, which are both {split}; keep one"
+            )
+        by_folder[split] = folder
     if others := sorted(holding - {folder.name for folder in named}):
         raise ValueError(
             f"{root} holds the split {named[0].name} beside {others[0]}, which holds {what} too; expected "
             f"train/{expected}, or {expected} with no class called like a split"
         )
-    if "train" not in places:
+    if "train" not in by_folder:
         raise ValueError(f"{root} holds {named[0].name}, but no train {what}; expected train/{expected}")
-    return {places[split]: split for split in dict.fromkeys(SPLIT_NAMES.values()) if split in places}
+    return {by_folder[split]: split for split in dict.fromkeys(SPLIT_NAMES.values()) if split in by_folder}
 
 
 def _check_unread(root: Path, empty: set[Path], left_out: Mapping[str, Sequence[Path]], what: str) -> None:

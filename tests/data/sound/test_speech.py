@@ -15,7 +15,7 @@ SETTINGS = {
     "vocab_type": "bpe",
 }  # fmt: skip
 AUGMENT = {"speed": 0.1, "noise": 0.5, "frequency_masks": 1, "frequency_width": 5, "time_masks": 1, "time_width": 9}
-SHORTENING = 4
+DOWNSAMPLING = 4
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +28,13 @@ def place(tmp_path_factory):
 @pytest.fixture
 def load(place):
     spec = lambda other: speech.SpeechSpec(**{"dir": place, **SETTINGS, **other})
-    return lambda **other: samples.prepared(speech.load(spec(other), SHORTENING))
+    return lambda **other: samples.prepared(speech.load(spec(other), DOWNSAMPLING))
 
 
 def test_a_batch_has_the_arrays_that_are_promised(load):
     data = load()
     assert data.counts == {"train": 400, "validation": 40, "test": 40}
-    assert (data.frames, *speech.encoder_lengths(data.spec, SHORTENING)) == (120, 30, 30)
+    assert (data.frames, *speech.encoder_lengths(data.spec, DOWNSAMPLING)) == (120, 30, 30)
     batch = next(data.train_batches(0, 4))
     kinds = {name: (array.dtype.name, array.shape) for name, array in batch.items()}
     sides = {f"target{end}": ("int32", (4, 8)) for end in ("", "_segments", "_positions")}
@@ -54,9 +54,9 @@ def test_a_row_holds_its_sound_and_what_is_said(load):
             features = data.eval_transform.mel(samples)
             np.testing.assert_allclose(batch["source"][row, : len(features)], features, atol=1e-5)
             assert not batch["source"][row, len(features) :].any()
-            heard = -(-len(features) // SHORTENING)
-            assert batch["source_segments"][row].tolist() == [1] * heard + [0] * (30 - heard)
-            assert batch["source_positions"][row].tolist() == [*range(heard)] + [0] * (30 - heard)
+            length = -(-len(features) // DOWNSAMPLING)
+            assert batch["source_segments"][row].tolist() == [1] * length + [0] * (30 - length)
+            assert batch["source_positions"][row].tolist() == [*range(length)] + [0] * (30 - length)
             assert data.vocabulary.decode(batch["target"][row]) == record["text"].decode()
             np.testing.assert_array_equal(source[index][0], samples)
 
@@ -111,7 +111,7 @@ def test_evaluation_covers_a_split_once_in_few_shapes(load):
     data, seen, shapes = load(eval_buckets=3), [], set()
     for batch in data.eval_batches("test", 16):
         shapes.add(batch["source"].shape[1:])
-        assert batch["source_segments"].shape[1] == batch["source"].shape[1] // SHORTENING
+        assert batch["source_segments"].shape[1] == batch["source"].shape[1] // DOWNSAMPLING
         real = batch["index"] >= 0
         np.testing.assert_array_equal(batch["weight"], real)
         assert not batch["source"][~real].any() and not batch["source_segments"][~real].any()
@@ -148,7 +148,7 @@ def test_sounds_that_are_too_long_are_refused_or_left_out(load, capsys):
 def test_training_rows_may_be_shorter_than_what_is_evaluated(load):
     data = load(max_seconds=1.2, train_seconds=0.4, long_sounds="split")
     assert data.counts["train"] == 400 and data.frames == 120
-    assert data.train_transform.frames == 40 and speech.encoder_lengths(data.spec, SHORTENING) == (10, 30)
+    assert data.train_transform.frames == 40 and speech.encoder_lengths(data.spec, DOWNSAMPLING) == (10, 30)
     short = (data.prepared.seconds("train") <= 0.4).sum()
     assert 0 < short < 400 and len(data.source("train")) == short
     assert next(data.train_batches(0, 2))["source"].shape == (2, 40, 20)
@@ -198,7 +198,7 @@ def write_folder(root, rows=10, **options):
 
 def load_folder(root, **other):
     spec = speech.SpeechSpec(**{**SETTINGS, "name": f"folder:{root}", "dir": str(root.parent), **other})
-    return samples.prepared(speech.load(spec, SHORTENING))
+    return samples.prepared(speech.load(spec, DOWNSAMPLING))
 
 
 def test_a_folder_is_a_data_set(tmp_path):
