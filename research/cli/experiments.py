@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from research.config import Config
+from research.train.settings import TrainSpec
 
 
 def config_class(name: str) -> type[Config]:
@@ -21,14 +22,14 @@ def config_class(name: str) -> type[Config]:
     return cls
 
 
-def start(config: Any, task: Any, program: Any, data: Any) -> Any:
+def start(settings: TrainSpec, task: Any, program: Any, data: Any) -> Any:
     """The weights that `config.train.init_from` names, for `trainer.run`, see interop/start.py.
 
     Those of a run are read by the class of its own experiment, which may be another one.
     """
     from research.interop import start
 
-    return start.find(config, task, program, data, config_class)
+    return start.find(settings, task, program, data, config_class)
 
 
 def entrypoint(name: str) -> ModuleType:

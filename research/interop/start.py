@@ -2,43 +2,60 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research import config as config_lib
 from research.train.program import ShardedProgram
+from research.train.settings import TrainSpec
+
+if TYPE_CHECKING:
+    from research.data.text.vocabulary import Vocabulary
+    from research.interop import loading
 
 _OF_TOKENS = ("embedding", "head", "ctc_head")  # parameters with a row for each token
 
 
-def find(config: Any, task: Any, program: ShardedProgram, data: Any, experiments: config_lib.Experiments) -> Any:
-    """What becomes of each parameter of `task.model`, see `loading.Loading`; the weights themselves are not read yet.
+def find(
+    settings: TrainSpec, task: Any, program: ShardedProgram, data: Any, experiments: config_lib.Experiments
+) -> "Weights":
+    """What becomes of each parameter of `task.model`; the weights themselves are not read yet, nor are the `data`.
 
-    `experiments` gives the class of the config of a run. Raises ValueError for what cannot be read, does not fit, or a
-    regex of `config.train.init_skip` that is none; also for embeddings of a run whose vocabulary is not that of `data`.
+    `experiments` gives the class of the config of a run. Raises ValueError for what cannot be read or does not fit;
+    also for embeddings of a run whose vocabulary is not that of `data`, as far as that is known before these are
+    prepared.
     """
     from research.interop import checkpoints, loading  # here, so that most runs need not wait for them
 
-    for pattern in config.train.init_skip:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"config.train.init_skip holds {pattern!r}, which is no regex: {error}") from None
-    checkpoint = checkpoints.open_checkpoint(config.train.init_from, experiments)
+    checkpoint = checkpoints.open_checkpoint(settings.init_from, experiments)
     leaves = loading.leaves_of({"params": program.state.params, **program.state.mutable})
-    taken = [name for name in _OF_TOKENS if name in leaves and not _found(config.train.init_skip, name)]
-    if taken and hasattr(data, "vocabulary"):
-        _check_vocabulary(checkpoint, data.vocabulary, getattr(config.data, "vocabulary", ""), taken)
-    return loading.plan(checkpoint, task.model, leaves, config.train.init_skip)
+    taken = [name for name in _OF_TOKENS if name in leaves and not _found(settings.init_skip, name)]
+    vocabulary = getattr(data, "vocabulary", None) if taken else None
+    if vocabulary is not None and (vocabulary.given or not checkpoint.vocabulary):
+        _check_vocabulary(checkpoint, vocabulary, taken)
+    return Weights(loading.plan(checkpoint, task.model, leaves, settings.init_skip), vocabulary, taken)
 
 
-def _check_vocabulary(checkpoint: Any, ours: Any, named: str, taken: Sequence[str]) -> None:
+class Weights:
+    """A `loading.Loading` of parameters of which those that are `taken` have a row for each token of a vocabulary."""
+
+    def __init__(self, plan: "loading.Loading", vocabulary: "Vocabulary | None", taken: Sequence[str]):
+        self.plan, self._vocabulary, self._taken = plan, vocabulary, taken
+        self.state, self.lines, self.report = plan.state, plan.lines, plan.report
+
+    def check_with_data(self) -> None:
+        """Raises ValueError where the vocabulary, which may have been trained on the data by now, is another."""
+        if self._vocabulary is not None:
+            _check_vocabulary(self.plan.checkpoint, self._vocabulary, self._taken)
+
+
+def _check_vocabulary(checkpoint: Any, ours: Any, taken: Sequence[str]) -> None:
     """Raises ValueError where parameters with a row for each token would be taken for the tokens of another vocabulary.
 
-    Whose they are is not always known. A vocabulary that is `named` is then believed; one that is trained on new texts
+    Whose they are is not always known. A vocabulary that is `given` is then believed; one that is trained on new texts
     is another for certain.
     """
     theirs = checkpoint.vocabulary
-    if theirs == ours.digest if theirs else named:
+    if theirs == ours.digest if theirs else ours.given:
         return
     had = f"the vocabulary {theirs}, these data have {ours.digest}" if theirs else "a vocabulary that is not beside it"
     patterns = ", ".join(f"'^{name}$'" for name in taken)

@@ -2,9 +2,9 @@
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NoReturn, cast
+from typing import Any, Generic, NoReturn, Protocol, cast
 
 import jax
 
@@ -20,7 +20,35 @@ from research.train import lock, preemption, reporting, result, rundir
 from research.train.evaluation import evaluate
 from research.train.feed import check_batch
 from research.train.program import ShardedProgram, TrainState, build_program
-from research.train.settings import Experiment
+from research.train.settings import Experiment, TrainSpec
+
+
+class Weights(Protocol):
+    """Initial weights of a new run; see `interop/start.py`."""
+
+    def check_with_data(self) -> None:
+        """Raises ValueError if they do not fit the data, which are prepared by now."""
+        ...
+
+    def state(self, state: TrainState) -> TrainState:
+        """The initial `state` with these weights."""
+        ...
+
+    def lines(self) -> list[str]:
+        """How each parameter was initialised, for the user."""
+        ...
+
+    def report(self) -> Mapping[str, object]:
+        """The same, for `init_from.json` in the run directory."""
+        ...
+
+
+class Start(Protocol):
+    """Loads the weights that `config.train.init_from` names."""
+
+    def __call__(self, settings: TrainSpec, task: Task[DataT], program: ShardedProgram, data: DataT, /) -> Weights:
+        """The weights, before the data are prepared. Raises ValueError if they do not fit."""
+        ...
 
 
 def build(
@@ -66,6 +94,7 @@ class Session(Generic[DataT]):
             raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
         self.changed = open_run_dir(write=False)
         if write:
+            self.find_weights()
             # Raises, before anything is written to the run directory, if the data set is not available.
             self.info = data.prepare()
             self.check_with_data()
@@ -116,6 +145,9 @@ class Session(Generic[DataT]):
 
     def check(self) -> None:
         """Further checks of the config, before data are prepared."""
+
+    def find_weights(self) -> None:
+        """Finds the initial weights, before data are prepared."""
 
     def check_with_data(self) -> None:
         """Further checks with the data, before anything is written to the run directory."""

@@ -3,9 +3,9 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,37 +24,13 @@ from research.spec.contracts import DataT, HostBatch, Task
 from research.train import prediction, preemption, result, rundir, summary
 from research.train.ahead import BackgroundCompile
 from research.train.feed import local_rows, to_mesh
-from research.train.program import ShardedProgram, TrainState
-from research.train.session import Session, build
+from research.train.program import TrainState
+from research.train.session import Session, Start, Weights, build
 from research.train.settings import Experiment
 
 __all__ = ["Predictor", "Start", "TrainingRun", "Weights", "build", "predict", "run"]
 
 _INTERRUPTED_S = 60  # how long Ctrl-C waits for a checkpoint that is being saved
-
-
-class Weights(Protocol):
-    """Initial weights of a new run; see `interop/start.py`."""
-
-    def state(self, state: TrainState) -> TrainState:
-        """The initial `state` with these weights."""
-        ...
-
-    def lines(self) -> list[str]:
-        """How each parameter was initialised, for the user."""
-        ...
-
-    def report(self) -> Mapping[str, object]:
-        """The same, for `init_from.json` in the run directory."""
-        ...
-
-
-class Start(Protocol):
-    """Loads the weights that `config.train.init_from` names."""
-
-    def __call__(self, config: Experiment, task: Task[DataT], program: ShardedProgram, data: DataT, /) -> Weights:
-        """The weights. Raises ValueError if they do not fit."""
-        ...
 
 
 def run(
@@ -137,20 +113,25 @@ class TrainingRun(Session[DataT]):
         known = {metric for metric, mean in means.items() if not np.ndim(mean)} | self.task.derived(means).keys()
         self.task.check_selection(known, scored=self.settings.score == "all")
 
-    def check_with_data(self) -> None:
-        """Loads the initial weights, unless the run has checkpoints already.
+    def find_weights(self) -> None:
+        """Finds the initial weights, unless the run has checkpoints already.
 
-        Raises ValueError if they do not fit, and if predictions for the data cannot be scored.
+        Raises ValueError if they do not fit.
         """
-        self.task.scorer(self.data, "test")
-        if self.settings.score == "all":
-            self.task.scorer(self.data, "validation")
         path = self.settings.init_from
         if not path or has_steps(self.workdir / "checkpoints"):
             return
         if self.start is None:
             raise ValueError(f"config.train.init_from={path!r} is not supported by this experiment; leave it empty")
-        self.weights = self.start(self.config, self.task, self.program, self.data)
+        self.weights = self.start(self.settings, self.task, self.program, self.data)
+
+    def check_with_data(self) -> None:
+        """Raises ValueError if predictions for the data cannot be scored, or the initial weights do not fit the data."""
+        self.task.scorer(self.data, "test")
+        if self.settings.score == "all":
+            self.task.scorer(self.data, "validation")
+        if self.weights is not None:
+            self.weights.check_with_data()
 
     def train(self) -> dict[str, Any] | None:
         """See `run`. On errors and Ctrl-C, it waits for a checkpoint that is being saved; a second Ctrl-C aborts."""

@@ -49,7 +49,7 @@ def task_of(image_size=4, classes=4, **fields):
 def begun(config, task, devices=None):
     """The first state of a run, and the report of its weights."""
     program = trainer.build(config, task, devices)
-    weights = experiments.start(config, task, program, toy.Data())
+    weights = experiments.start(config.train, task, program, toy.Data())
     return weights.state(program.init()), weights, program
 
 
@@ -92,7 +92,8 @@ def test_skipped_parameters_are_fresh(tmp_path):
     config = config_of(tmp_path / "vit.npz", **{"train.init_skip": ("^blocks/mlp/", "cls")})
     state, weights, program = begun(config, task_of())
     fresh = program.init().params
-    assert set(weights.fresh) == {"cls", *(f"blocks/mlp/{d}/{k}" for d in ("up", "down") for k in ("kernel", "bias"))}
+    mlp = {f"blocks/mlp/{d}/{k}" for d in ("up", "down") for k in ("kernel", "bias")}
+    assert set(weights.plan.fresh) == {"cls"} | mlp
     jax.tree.map(np.testing.assert_array_equal, state.params["blocks"]["mlp"], fresh["blocks"]["mlp"])
     np.testing.assert_array_equal(state.params["patches"]["kernel"], params["patches"]["kernel"])
 
@@ -152,7 +153,7 @@ def test_a_run_directory_is_a_source_too(tmp_path):
 def refusal(path, task=None, **overrides):
     config, task = config_of(path, **overrides), task or task_of()
     with pytest.raises(ValueError) as caught:
-        experiments.start(config, task, trainer.build(config, task), toy.Data())
+        experiments.start(config.train, task, trainer.build(config, task), toy.Data())
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -174,9 +175,16 @@ def test_what_does_not_fit_is_refused(tmp_path):
     assert "is refused: reading such a file could run code" in refusal(tmp_path / "weights.pt")
 
 
+class Unprepared(toy.Data):
+    """Data that nothing asks for."""
+
+    def prepare(self):
+        pytest.fail("prepared before the weights were known to fit")
+
+
 def test_nothing_is_written_when_weights_are_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no checkpoint"):
-        trainer.run("train", config_of(tmp_path / "none"), task_of(), toy.Data(), tmp_path / "run", experiments.start)
+        trainer.run("train", config_of(tmp_path / "none"), task_of(), Unprepared(), tmp_path / "run", experiments.start)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"needs config\.train\.init_from"):
         config = toy.make_config(**{"train.init_skip": ("head",)})
@@ -203,16 +211,16 @@ def test_only_what_a_shard_needs_is_read(tmp_path):
 
 def test_embeddings_of_another_vocabulary_are_refused():
     checkpoint = SimpleNamespace(path="runs/other", vocabulary="abc")
-    ours = SimpleNamespace(digest="xyz")
+    ours, named = (SimpleNamespace(digest="xyz", given=given) for given in (False, True))
     with pytest.raises(ValueError, match=r"runs/other was trained with the vocabulary abc, these data have xyz; name"):
-        start._check_vocabulary(checkpoint, ours, "", ["embedding"])
+        start._check_vocabulary(checkpoint, ours, ["embedding"])
     with pytest.raises(ValueError, match=r"these data have xyz; name .*init_skip=\('\^embedding\$', '\^head\$',\)"):
-        start._check_vocabulary(checkpoint, ours, "other.model", ["embedding", "head"])
-    start._check_vocabulary(SimpleNamespace(path="a", vocabulary="xyz"), ours, "", ["embedding"])
+        start._check_vocabulary(checkpoint, named, ["embedding", "head"])
+    start._check_vocabulary(SimpleNamespace(path="a", vocabulary="xyz"), ours, ["embedding"])
     unknown = SimpleNamespace(path="a", vocabulary="")  # of another library
-    start._check_vocabulary(unknown, ours, "spiece.model", ["embedding"])
+    start._check_vocabulary(unknown, named, ["embedding"])
     with pytest.raises(ValueError, match="a was trained with a vocabulary that is not beside it; name that"):
-        start._check_vocabulary(unknown, ours, "", ["embedding"])
+        start._check_vocabulary(unknown, ours, ["embedding"])
 
 
 def test_arrays_that_a_run_has_not_saved_are_refused(tmp_path):

@@ -198,7 +198,7 @@ def begun(path, skip, **overrides):
     words += [f"model.{name}={value}" for name, value in (sizes | overrides).items()]
     config = config_lib.load("configs/speech_recognition/librispeech_whisper_small.py", "smoke", words)
     task, _ = config.build()
-    return start.find(config, task, trainer.build(config, task), None, config_class)
+    return start.find(config.train, task, trainer.build(config, task), None, config_class)
 
 
 @pytest.mark.parametrize("source", ["transformers", "run"])
@@ -208,7 +208,7 @@ def test_other_words_and_a_ctc_head_begin_afresh(saved, imported, source):
     assert weights.report()["fresh"] == {"embedding": "skipped", "ctc_head": "skipped"}
     assert weights.report()["resized"] == {"decoder/learned": [[16, 24], [8, 24]]}
     before = np.asarray(variables_of(imported)["decoder/learned"])
-    found = weights.read("decoder/learned", (slice(2, 5), slice(None)), np.float32)
+    found = weights.plan.read("decoder/learned", (slice(2, 5), slice(None)), np.float32)
     np.testing.assert_array_equal(found, before[2:5])
     place = "embed_tokens.weight" if source == "transformers" else "embedding"
     with pytest.raises(ValueError, match=rf"{place} is \[40, 24\] in .*or name it in train.init_skip"):

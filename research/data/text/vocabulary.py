@@ -75,6 +75,7 @@ class Vocabulary:
         eos: The id of the end of a sequence.
         unk: The id of unknown characters.
         bos: The id of the start of a sequence; `pad` in a vocabulary without one, such as T5's.
+        given: Whether it is a file that the config names; otherwise it is trained on the data.
     """
 
     pad, eos, unk = 0, 1, 2
@@ -82,6 +83,7 @@ class Vocabulary:
     def __init__(self, path: Callable[[], Path], size: int, bos: int = 3):
         """The vocabulary in the file `path()`, which is called at the first use of the file."""
         self._path, self.size, self.bos = path, size, bos
+        self.given = False
 
     @classmethod
     def of_file(cls, file: str, size: int, special_tokens: Sequence[str] = ()) -> "Vocabulary":
@@ -91,6 +93,7 @@ class Vocabulary:
         """
         path = Path(file).expanduser()
         vocabulary = cls(lambda: path, size)
+        vocabulary.given = True
         processor = vocabulary._processor  # raises if there is no such file
         ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
         if ids != (cls.pad, cls.eos, cls.unk):
