@@ -89,7 +89,7 @@ def test_its_program_builds_on_several_devices_without_data(file, variant):
     config = config_lib.load(file, variant, [*sizes, "data.dir=/nowhere"])
     task, data = build(config)
     mesh = mesh_lib.make_mesh(config.mesh.sizes, jax.devices()[: 2 * tensor])
-    feed.check_batch(config, mesh)
+    feed.check_batch(config.train, mesh)
     program = build_program(config, task, mesh)
     batch = task.example(config.train.batch_size)
     outputs = program.predict_step.eval_shape(program.state.evaluated, batch, jax.random.key(0))

@@ -24,18 +24,22 @@ from jax.sharding import NamedSharding
 
 from research.models.encoder_decoder import EncoderDecoderSpec
 from research.models.vit import ViTSpec
+from research.train.settings import TrainSpec
 
 
-def lower_bound_bytes(config: Any, task: Any, params: Any, shardings: Any) -> int:
-    """Bytes that a chip receives in one train step at least, over all axes; `shardings` are those of `params`."""
-    itemsize = jnp.dtype(config.precision.compute).itemsize
+def lower_bound_bytes(train: TrainSpec, compute: str, task: Any, params: Any, shardings: Any) -> int:
+    """Bytes that a chip receives in one train step at least, over all axes; `shardings` are those of `params`.
+
+    `compute` is the dtype of activations and products.
+    """
+    itemsize = jnp.dtype(compute).itemsize
     mesh = dict(jax.tree.leaves(shardings)[0].mesh.shape)
     weights = jax.tree.map(
-        lambda leaf, sharding: _weight_bytes(leaf.size * itemsize, sharding, config.train.microbatches),
+        lambda leaf, sharding: _weight_bytes(leaf.size * itemsize, sharding, train.microbatches),
         params,
         shardings,
     )
-    return round(sum(jax.tree.leaves(weights)) + activation_bytes(task, mesh, config.train.batch_size, itemsize))
+    return round(sum(jax.tree.leaves(weights)) + activation_bytes(task, mesh, train.batch_size, itemsize))
 
 
 def _weight_bytes(size: float, sharding: NamedSharding, microbatches: int) -> float:

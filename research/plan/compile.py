@@ -38,22 +38,17 @@ class Compiled:
     hlo: str | None
 
 
-def abstract_batch(config: Any, task: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """The global batch of the config's train step."""
-    return task.example(config.train.batch_size)
-
-
 def make_program(config: Any, task: Any, topology: Topology) -> ShardedProgram:
     """The config's program over the devices of the topology. Raises ValueError when mesh or batch do not divide."""
     mesh = mesh_lib.make_mesh(config.mesh.sizes, topology.devices)
-    check_batch(config, mesh)
+    check_batch(config.train, mesh)
     return build_program(config, task, mesh)
 
 
 def compile_step(config: Any, task: Any, topology: Topology) -> Compiled:
     """Compiles the program's own train step ahead of time; running out of memory is a result, not an error."""
     program = make_program(config, task, topology)
-    lowered = program.train_step.lower(program.state, abstract_batch(config, task))
+    lowered = program.train_step.lower(program.state, task.example(config.train.batch_size))
     # A program for devices that are not there cannot be loaded from a cache either.
     try:
         compiled = lowered.compile()

@@ -1,6 +1,7 @@
 """A plan: memory, communication and roofline of a config on a slice."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax
 from research.measure import flops
 from research.plan import bounds, hlo, traffic
 from research.plan.collectives import collectives, total_bytes
-from research.plan.compile import Compiled, abstract_batch, bytes_per_device, compile_step
+from research.plan.compile import Compiled, bytes_per_device, compile_step
 from research.plan.roofline import axis_bandwidths, roofline
 from research.plan.topology import Topology
 from research.train.program import ShardedProgram
@@ -57,7 +58,7 @@ def make_plan(config: Any, task: Any, topology: Topology) -> Plan:
     compiled = compile_step(config, task, topology)
     facts: dict[str, Any] = describe(config, topology, compiled) | {
         "model_flops": flops.step_flops(task, config.train.batch_size),
-        "hardware_flops": hardware_flops(config, task, compiled.program),
+        "hardware_flops": hardware_flops(compiled.program, task.example(config.train.batch_size)),
         "collective_lower_bound_bytes": lower_bound_bytes(config, task, compiled.program),
     }
     if compiled.hlo is None:
@@ -127,9 +128,10 @@ def describe(config: Any, topology: Topology, compiled: Compiled) -> dict[str, A
 def lower_bound_bytes(config: Any, task: Any, program: ShardedProgram) -> int:
     """See `bounds.lower_bound_bytes`."""
     params = program.state.params
-    return bounds.lower_bound_bytes(config, task, params, jax.tree.map(lambda leaf: leaf.sharding, params))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
+    return bounds.lower_bound_bytes(config.train, config.precision.compute, task, params, shardings)
 
 
-def hardware_flops(config: Any, task: Any, program: ShardedProgram) -> int:
+def hardware_flops(program: ShardedProgram, batch: Mapping[str, jax.ShapeDtypeStruct]) -> int:
     """Of one train step over all chips: what the program computes, rematerialisation included."""
-    return flops.forward_flops(program.train_step, program.state, abstract_batch(config, task))
+    return flops.forward_flops(program.train_step, program.state, batch)

@@ -138,7 +138,7 @@ class _Estimate:
             if self.config.train.batch_size % (shards * parts):
                 continue
             changed = with_choice(self.config, mesh, policy, parts)
-            moved = bounds.lower_bound_bytes(changed, self.task, state.params, params)
+            moved = bounds.lower_bound_bytes(changed.train, changed.precision.compute, self.task, state.params, params)
             links_s = moved / (2 * self.topology.chip.link_bandwidth / self.topology.chip.cores)
             memory = held + self.residuals / (shards * mesh["sequence"] * parts)
             fits = memory < 0.9 * self.topology.chip.hbm_bytes / self.topology.chip.cores

@@ -7,12 +7,12 @@ from jax.sharding import Mesh, NamedSharding
 
 from research.parallel import sharding
 from research.spec.contracts import Batch, HostBatch
-from research.train.settings import Experiment
+from research.train.settings import TrainSpec
 
 
-def check_batch(config: Experiment, mesh: Mesh) -> None:
+def check_batch(train: TrainSpec, mesh: Mesh) -> None:
     """Raises ValueError unless mesh and microbatches divide the batch."""
-    train, shards = config.train, sharding.batch_shards(mesh)
+    shards = sharding.batch_shards(mesh)
     for field, size, parts, why in (
         ("batch_size", train.batch_size, shards * train.microbatches, "mesh data x fsdp x train.microbatches"),
         ("eval_batch_size", train.eval_batch_size, shards, "mesh data x fsdp"),

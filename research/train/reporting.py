@@ -52,10 +52,10 @@ def _data_name(file: str, variant: str) -> str:
     return config_lib.flat(config_lib.load(file, variant))["data.name"]
 
 
-def of_config(config: config_lib.Config) -> dict[str, Any]:
+def of_source(source: config_lib.Source) -> dict[str, Any]:
     """The report spec of a new run; empty if its config file has none."""
     try:
-        return of_file(config_lib.plain(config.source), config.source.file)
+        return of_file(config_lib.plain(source), source.file)
     except ValueError:  # such as of a config without file
         return {}
 

@@ -44,7 +44,7 @@ def describe(
         "seed": config.seed,
         "mesh": dict(program.mesh.shape),
         **provenance(data, revision, _PACKAGES),
-        "command": command(config, workdir),
+        "command": command(config.source, workdir),
     }
 
 
@@ -61,16 +61,15 @@ def provenance(data: Any, revision: tuple[str, bool], packages: Sequence[str]) -
     }
 
 
-def command(config: Any, workdir: Path) -> str:
+def command(source: config_lib.Source, workdir: Path) -> str:
     """The command that reproduces this run, from the root of the repository."""
-    source = config_lib.plain(config.source)
     words = [
         "python",
         "-m",
-        f"experiments.{source['experiment']}.main",
-        f"--config={source['file']}:{source['variant']}",
+        f"experiments.{source.experiment}.main",
+        f"--config={source.file}:{source.variant}",
     ]
-    words += [f"--config.{override}" for override in source["overrides"]]
+    words += [f"--config.{override}" for override in source.overrides]
     return shlex.join([*words, f"--workdir=runs/{workdir.name}"])
 
 

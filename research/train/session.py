@@ -65,7 +65,7 @@ def build(
         if dtype == "float64" and not jax.config.read("jax_enable_x64"):
             raise ValueError(f"config.precision.{field}='float64' needs JAX_ENABLE_X64=1 in the environment")
     mesh = mesh_lib.make_mesh(config.mesh.sizes, devices)
-    check_batch(config, mesh)
+    check_batch(config.train, mesh)
     return build_program(config, task, mesh)
 
 
@@ -80,7 +80,7 @@ class Session(Generic[DataT]):
         self.folder = rundir.RunDirectory(workdir)
         self.workdir, files = self.folder.root, self.folder.files
         self.revision = result.revision()  # now, since the working tree may change during the run
-        self.reported = reporting.of_config(config) if write else {}  # and so may the config file
+        self.reported = reporting.of_source(config.source) if write else {}  # and so may the config file
         self.program = build(config, task)
         self.lock = lock.Lock(self.workdir, self.say)
         self.validated: dict[int, dict[str, float]] = {}  # step -> the metrics of its evaluation

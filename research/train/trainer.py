@@ -126,7 +126,7 @@ class TrainingRun(Session[DataT]):
         self.weights = self.start(self.settings, self.task, self.program, self.data)
 
     def check_with_data(self) -> None:
-        """Raises ValueError if predictions for the data cannot be scored, or the initial weights do not fit the data."""
+        """Raises ValueError if predictions for the data cannot be scored, or the initial weights do not fit them."""
         self.task.scorer(self.data, "test")
         if self.settings.score == "all":
             self.task.scorer(self.data, "validation")

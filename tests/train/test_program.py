@@ -113,9 +113,9 @@ def test_padding_does_not_change_an_evaluation():
 def test_bad_batches_are_refused():
     mesh = mesh_lib.make_mesh(toy.make_config().mesh.sizes)
     with pytest.raises(ValueError, match=r"train.batch_size=20 must be a multiple of 16"):
-        feed.check_batch(toy.make_config(**{"train.batch_size": 20}), mesh)
+        feed.check_batch(toy.make_config(**{"train.batch_size": 20}).train, mesh)
     with pytest.raises(ValueError, match=r"train.eval_batch_size=4 must be a multiple of 8"):
-        feed.check_batch(toy.make_config(**{"train.eval_batch_size": 4}), mesh)
+        feed.check_batch(toy.make_config(**{"train.eval_batch_size": 4}).train, mesh)
 
 
 def test_ema_of_the_first_steps_is_warmed_up():
