@@ -191,6 +191,22 @@ def test_nothing_is_written_when_weights_are_refused(tmp_path):
         trainer.run("train", config, task_of(), toy.Data(), tmp_path / "run", experiments.start)
 
 
+def test_a_vocabulary_that_is_trained_is_compared_once_it_is_there(tmp_path):
+    """It is not known before data are prepared, and nothing is written by then."""
+    plan = SimpleNamespace(checkpoint=SimpleNamespace(path="a", vocabulary="abc"), state=None, lines=None, report=None)
+    words = SimpleNamespace(given=False)
+
+    class Words(toy.Data):
+        def prepare(self):
+            words.digest = "xyz"
+            return super().prepare()
+
+    found = lambda *given: start.Weights(plan, words, ["embedding"])
+    with pytest.raises(ValueError, match="was trained with the vocabulary abc, these data have xyz"):
+        trainer.run("train", config_of(tmp_path / "any"), toy.make_task(), Words(), tmp_path / "run", found)
+    assert not (tmp_path / "run").exists()
+
+
 def test_only_what_a_shard_needs_is_read(tmp_path):
     """One layer and a few columns of a stacked parameter: the other layers' tensors are not touched."""
     model, params = big_vision_file(tmp_path / "vit.npz")
