@@ -77,8 +77,11 @@ def one_line_errors() -> Iterator[None]:
             if error.filename is None and error.errno not in FULL:
                 raise
             _leave(f"{error.filename or 'cannot write'}: {error.strerror or error}", 1)
+        except FieldError as error:
+            # A config names its fields in full when it is loaded (config.complete); a model knows its own alone.
+            _leave(f"config.{error.below('model')}", 2)
         except ValueError as error:
-            if type(error) not in (ValueError, FieldError) or not _raised_here(error.__traceback__):
+            if type(error) is not ValueError or not _raised_here(error.__traceback__):
                 raise
             _leave(str(error), 2)
         finally:

@@ -107,7 +107,11 @@ def load(file: str, variant: str = "full", overrides: Sequence[str] = ()) -> Con
     module = load_file(file)
     if variant not in module.VARIANTS:
         raise ValueError(f"unknown variant {variant!r} of {file}; choose from {', '.join(module.VARIANTS)}")
-    config = complete(module.EXPERIMENT, plain(module.get_config(variant)), overrides)
+    try:
+        raw = plain(module.get_config(variant))
+    except FieldError as error:  # of a spec that the file makes itself
+        raise ValueError(f"config file {file!r}: {error}") from None
+    config = complete(module.EXPERIMENT, raw, overrides)
     source = Source.parse(f"{file}:{variant}", overrides)
     # A config may lie in any folder; the class that it names says which experiment it is of.
     return with_source(config, dataclasses.replace(source, experiment=config.tag or source.experiment))

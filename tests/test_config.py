@@ -164,6 +164,12 @@ def test_what_a_config_file_cannot_say(tmp_path, raw, message):
         config_lib.load(file)
 
 
+def test_a_spec_that_a_config_file_makes_itself_is_checked_under_the_name_of_the_file(tmp_path):
+    spec = "from research.models.vit import ViTSpec\nget_config = lambda variant: {'model': ViTSpec(depth=0)}"
+    with pytest.raises(ValueError, match=r"^config file '.*other.py': depth=0 must lie between 1 and 10000$"):
+        config_lib.load(write(tmp_path, COPY + spec))
+
+
 def test_files_that_are_no_configs_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"'configs/digit_vit.py' does not exist; known: .*/digits_vit.py, .* more"):
         config_lib.load("configs/digit_vit.py")

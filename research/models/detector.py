@@ -12,7 +12,7 @@ from research.models import layers, pyramid
 from research.models.pyramid import FPN, PICTURE, SimplePyramid
 from research.models.specs import DTYPE, around
 from research.parallel.sharding import Table, constrain
-from research.spec import Spec, checks, field
+from research.spec import FieldError, Spec, checks, field, invalid
 
 PRIOR = 0.01  # the probability of every class before anything is learnt (Lin et al., 2017, "Focal loss")
 GROUPS = 8  # of group norm, where that divides the channels
@@ -115,12 +115,10 @@ class Detector(nn.Module):
         if len(strides) == 1:
             patch = strides[0]
             if patch % 4:
-                raise ValueError(f"config.model.patch_size={patch} must be a multiple of 4 for a pyramid over it")
+                raise FieldError(("patch_size",), f"={patch} must be a multiple of 4 for a pyramid over it")
             strides = (patch // 4, patch // 2, patch, 2 * patch)
         if not 0 <= self.spec.finest < len(strides):
-            raise ValueError(
-                f"config.model.finest={self.spec.finest} must be at least 0 and less than {len(strides)} (maps)"
-            )
+            raise invalid(self.spec, "finest", f"must be at least 0 and less than {len(strides)} (maps)")
         return (*strides[self.spec.finest :], *(strides[-1] * 2**k for k in range(1, self.spec.extra + 1)))
 
     @nn.compact

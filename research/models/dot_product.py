@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from research.models.layers import at_least_float32
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import Names, constrain, traced_mesh
+from research.spec import FieldError
 
 ATTENTION = ("auto", "xla", "cudnn")
 
@@ -34,7 +35,7 @@ def attention(
     key, value = (_for_all_heads(part, query.shape[2], axis=2) for part in (key, value))
     reason = _no_cudnn(query, bias is not None or mask is not None)
     if implementation == "cudnn" and reason:
-        raise ValueError(f"config.model.attention='cudnn' {reason}; use 'auto' or 'xla'")
+        raise FieldError(("attention",), f"='cudnn' {reason}; use 'auto' or 'xla'")
     # In float64 because jax.nn.dot_product_attention would round its softmax to float32.
     if query.dtype == jnp.float64 or (implementation == "auto" and platform() == "cpu"):
         return _divided_last(query, key, value, bias, mask, query.shape[-1] ** -0.5 if scale is None else scale)

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from research.models.layers import at_least_float32
 from research.parallel.sharding import constrain
+from research.spec import FieldError
 
 TEMPERATURE = 10_000.0  # the longest wave is this many times 2 pi
 LOGICAL_AXES = (
@@ -32,7 +33,7 @@ class Positions:
         return None
 
     def check(self, length: int) -> None:
-        """Raises ValueError for more positions than there are."""
+        """Raises FieldError for more positions than there are."""
 
     def embed(self, table: jax.Array | None, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
         """Tokens [batch, length, width] with what stands for their `positions` [batch, length] added.
@@ -98,10 +99,8 @@ class Learned(Positions):
     def check(self, length: int) -> None:
         """See `Positions`."""
         if length > self.shape[-2]:
-            raise ValueError(
-                f"{length} positions are more than config.model.{self.limit}={self.shape[-2]}; raise it, or cut "
-                "sequences"
-            )
+            problem = f"={self.shape[-2]} must be at least {length}, the length of the sequences; raise it or cut them"
+            raise FieldError((self.limit,), problem)
 
     def embed(self, table: jax.Array | None, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
         """See `Positions`."""

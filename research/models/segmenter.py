@@ -11,7 +11,7 @@ from research.models import layers
 from research.models.pyramid import FPN, LOGICAL_AXES, ConvNorm, Maps, SimplePyramid, upsample
 from research.models.specs import COUNT, DTYPE, RATE, around
 from research.parallel.sharding import Table, constrain
-from research.spec import Spec, checks, field
+from research.spec import FieldError, Spec, checks, field
 
 
 class UNet(nn.Module):
@@ -26,10 +26,8 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(self, maps: Maps, train: bool) -> jax.Array:
         if len(self.channels) != len(maps) - 1:
-            raise ValueError(
-                f"config.model.decoder_channels={self.channels} has {len(self.channels)} entries; decoder='unet' needs "
-                f"one for each of the {len(maps)} maps of the backbone but the coarsest"
-            )
+            needs = f"one for each of the {len(maps)} maps of the backbone but the coarsest"
+            raise _wrong_count(self.channels, "unet", needs)
         x = maps[-1]
         for level, (finer, features) in enumerate(zip(reversed(maps[:-1]), self.channels, strict=True), start=1):
             x = jnp.concatenate([upsample(x, finer.shape[1:3]), finer], axis=-1)
@@ -50,10 +48,7 @@ class SumOfLevels(nn.Module):
     @nn.compact
     def __call__(self, maps: Maps, train: bool) -> jax.Array:
         if len(self.channels) != 2:
-            raise ValueError(
-                f"config.model.decoder_channels={self.channels} has {len(self.channels)} entries; decoder='fpn' needs "
-                "two: those of the pyramid and those of the sum"
-            )
+            raise _wrong_count(self.channels, "fpn", "two: those of the pyramid and those of the sum")
         maps, total = FPN(self.channels[0], 0, self.dtypes, name="fpn")(maps), 0
         for level in reversed(range(len(maps))):
             x = ConvNorm(self.channels[1], self.dtypes, name=f"level{level + 1}")(maps[level], train)
@@ -71,6 +66,11 @@ class Linear(nn.Module):
 
     def __call__(self, maps: Maps, train: bool) -> jax.Array:
         return maps[-1]
+
+
+def _wrong_count(channels: tuple[int, ...], decoder: str, needs: str) -> FieldError:
+    problem = f"={channels} has {len(channels)} entries; decoder={decoder!r} needs {needs}"
+    return FieldError(("decoder_channels",), problem)
 
 
 DECODERS: dict[str, Callable] = {"unet": UNet, "fpn": SumOfLevels, "linear": Linear}

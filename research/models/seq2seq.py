@@ -15,7 +15,7 @@ from research.models.encoder_decoder import EncoderDecoderSpec
 from research.models.specs import from_fields
 from research.models.transformer import Cache
 from research.parallel.sharding import Table, constrain
-from research.spec import Spec, field
+from research.spec import FieldError, Spec, field
 
 
 def _t5(width: int, depth: int, mlp_dim: int, num_heads: int) -> dict[str, Any]:
@@ -81,12 +81,12 @@ class Seq2Seq(nn.Module):
     of = from_fields
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a size that no batch could fix."""
+        """Raises FieldError for a size that no batch could fix."""
         for name in ("vocab_size", "max_source_length", "max_target_length"):
             if getattr(self, name) < 1:
-                raise ValueError(f"config.model.{name}={getattr(self, name)} must be at least 1")
+                raise FieldError((name,), f"={getattr(self, name)} must be at least 1")
         if self.spec.has_pointer and self.sentence_length:
-            raise ValueError("config.model.copying=True needs a source of tokens, not of sentences")
+            raise FieldError(("copying",), "=True needs a source of tokens, not of sentences")
         super().__post_init__()
 
     @property

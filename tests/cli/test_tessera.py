@@ -159,6 +159,11 @@ def test_show_counts_the_parameters():
     assert total == sum(counts.values()) == 18_154 and size == sum(sizes.values()) == 4 * total
 
 
+def test_what_a_model_refuses_is_named_as_the_command_line_names_it():
+    error = ask("show", f"{DIGITS}:smoke", "--parameters", "--config.model.attention=cudnn").error
+    assert error.startswith("error: config.model.attention='cudnn' needs an NVIDIA GPU, not cpu; use 'auto' or 'xla'")
+
+
 def test_show_lists_configs_and_data_sets():
     out = ask("show", "--list").out
     assert f"{DIGITS} " in out and re.search(r"\n  digits +Handwritten digits: .*Splits of", out)
