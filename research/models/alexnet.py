@@ -1,6 +1,6 @@
 """AlexNet (Krizhevsky et al., 2012) in the single-tower form of torchvision (Krizhevsky, 2014): 61.1M parameters."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 from flax import linen as nn
@@ -54,7 +54,7 @@ class AlexNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         if min(images.shape[1:3]) < 63:
             raise ValueError(f"AlexNet needs pictures of at least 63 px, not {images.shape[1]} x {images.shape[2]}")
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = images.astype(self.dtype)
         for index, (features, kernel, stride, padding, pool) in enumerate(_CONVS, start=1):
             x = nn.Conv(features, (kernel, kernel), stride, padding=padding, name=f"conv{index}", **dtypes)(x)

@@ -118,10 +118,10 @@ class Attention(nn.Module):
         """`__call__` for the next tokens [batch, beams, width]; what they add to the cache, and the cache with it."""
         query = self._query(x, context)
         new = KeyValues.of(*self._key_value(x, context))
-        cache = cache.write(new, context.positions)
-        mask = context.mask
+        positions, mask = _given(context.positions), _given(context.mask)
+        cache = cache.write(new, positions)
         if self.window:
-            near = context.positions[..., None] - jnp.arange(cache.length) < self.window  # [batch, beams, length]
+            near = positions[..., None] - jnp.arange(cache.length) < self.window  # [batch, beams, length]
             mask &= jnp.tile(near, x.shape[1])[:, None]
         flat = cache.flat()
         found = dot_product.cached_attention(query, flat.keys, flat.values, context.bias, mask, self.scale)
@@ -143,12 +143,12 @@ class Attention(nn.Module):
     def _query(self, x: jax.Array, context: Context) -> jax.Array:
         query = self.query(x)
         query = self.query_norm(query) if self.qk_norm else query
-        return self.rotary(query, context.positions) if self.rotary else query
+        return self.rotary(query, _given(context.positions)) if self.rotary else query
 
     def _key_value(self, x: jax.Array, context: Context) -> tuple[jax.Array, jax.Array]:
         key, value = self.key(x), self.value(x)
         key = self.key_norm(key) if self.qk_norm else key
-        return self.rotary(key, context.positions) if self.rotary else key, value
+        return self.rotary(key, _given(context.positions)) if self.rotary else key, value
 
     def _seen(self, context: Context, length: int) -> tuple[jax.Array | None, jax.Array | None]:
         """The bias and the mask of all pairs."""
@@ -157,7 +157,7 @@ class Attention(nn.Module):
         # Packed examples are contiguous in their row, so distances in the row are those inside an example.
         places = np.arange(length)
         near = np.abs(places[:, None] - places) < self.window
-        return context.bias, near[None, None] if context.mask is None else context.mask & near
+        return context.bias, jnp.asarray(near[None, None]) if context.mask is None else context.mask & near
 
 
 class CrossAttention(Attention):
@@ -165,17 +165,23 @@ class CrossAttention(Attention):
 
     def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> KeyValues:
         """What `step` reads: those of the source, once for all steps."""
-        return KeyValues.of(*self._key_value(context.encoded, context)).constrained()
+        return KeyValues.of(*self._key_value(_given(context.encoded), context)).constrained()
 
     def step(self, x: jax.Array, cache: Any, context: Context) -> tuple[jax.Array, KeyValues | None, Any]:
         """`__call__` for the next tokens; nothing is added to the cache."""
         query = self._query(x, context)
-        mask = context.encoded_mask
+        mask = _given(context.encoded_mask)
         found = dot_product.cached_attention(query, cache.keys, cache.values, None, mask, self.scale)
         return self.out(found), None, cache
 
     def _source(self, x: jax.Array, context: Context) -> jax.Array:
-        return context.encoded
+        return _given(context.encoded)
 
     def _seen(self, context: Context, length: int) -> tuple[jax.Array | None, jax.Array | None]:
         return None, context.encoded_mask
+
+
+def _given(part: jax.Array | None) -> jax.Array:
+    """A part of the context that this kind of attention cannot do without."""
+    assert part is not None
+    return part

@@ -5,6 +5,9 @@ ones of matrices: on a CPU they take a tenth of the time that [batch, length, he
 axis of layers before those that are named here.
 """
 
+import dataclasses
+from typing import Self
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -32,9 +35,11 @@ class KeyValues:
         """Of what attention makes of tokens: [batch, length, heads, features] each."""
         return cls(key.transpose(0, 2, 3, 1), value.swapaxes(1, 2))
 
-    def constrained(self, leading: int = 0) -> "KeyValues":
+    def constrained(self, leading: int = 0) -> Self:
         """The same where the example and the head is; `leading` axes come before them."""
-        return self.replace(keys=_constrained(self.keys, leading), values=_constrained(self.values, leading))
+        return dataclasses.replace(
+            self, keys=_constrained(self.keys, leading), values=_constrained(self.values, leading)
+        )
 
 
 @struct.dataclass
@@ -61,8 +66,10 @@ class BeamKeyValues(KeyValues):
 
         That is [1, 1] where all rows are at the same one, else [batch, beams].
         """
-        return self.replace(
-            keys=_put(self.keys, new.keys, position, axis=-1), values=_put(self.values, new.values, position, axis=-2)
+        return dataclasses.replace(
+            self,
+            keys=_put(self.keys, new.keys, position, axis=-1),
+            values=_put(self.values, new.values, position, axis=-2),
         )
 
     def flat(self) -> KeyValues:

@@ -42,7 +42,7 @@ class Pointer(nn.Module):
     param_dtype: str
 
     def setup(self) -> None:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dense = functools.partial(nn.Dense, self.width, use_bias=False, **dtypes)
         self.query, self.key, self.next_key = dense(), dense(), dense()
         bias = lambda key, shape, dtype: jnp.array([GATE, FOLLOW], dtype)

@@ -76,7 +76,7 @@ class Head(nn.Module):
             distances = jnp.exp(jnp.clip(scale * boxes(around), max=8.0)) * stride  # e^8 strides are more than any map
             levels.append([_flat(each) for each in (classes(seen), distances, centre(around))])
         class_logits, distances, centreness = (jnp.concatenate(each, 1) for each in zip(*levels, strict=True))
-        return FcosOutputs(*(constrain(each, POINTS) for each in (class_logits, distances)), centreness[..., 0])
+        return FcosOutputs(constrain(class_logits, POINTS), constrain(distances, POINTS), centreness[..., 0])
 
 
 class DetectorSpec(Spec):

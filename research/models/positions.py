@@ -104,6 +104,7 @@ class Learned(Positions):
 
     def embed(self, table: jax.Array | None, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
         """See `Positions`."""
+        assert table is not None
         table = table.astype(x.dtype)
         # Whole before it is looked up, as the embeddings are; see seq2seq.py.
         return x + (table if positions is None else constrain(table, (None, "embed"))[positions])
@@ -126,6 +127,7 @@ class Relative(Positions):
     def distance_bias(self, table: jax.Array | None, distances: np.ndarray, dtype: Any) -> jax.Array:
         """See `Positions`."""
         index = buckets(distances, self.num_buckets, self.max_distance, self.causal)
+        assert table is not None
         return table[index].T.astype(at_least_float32(dtype))
 
 

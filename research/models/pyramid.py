@@ -95,6 +95,6 @@ def coarser(x: jax.Array, count: int, conv: Any) -> Maps:
     return tuple(maps)
 
 
-def upsample(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def upsample(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """A map at twice its height and width, by nearest neighbours, cut to `size` (which halving had rounded up)."""
     return x.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]

@@ -130,7 +130,8 @@ class ResNet(nn.Module):
         x = conv(spec.width, (kernel, kernel), stride, padding=kernel // 2, name="conv1")(images.astype(self.dtype))
         x = constrain(nn.relu(norm(name="norm1")(x)), PICTURE)
         if spec.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            # Flax declares words only, but takes numbers, too.
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         last_scale = nn.initializers.zeros if spec.zero_init_residual else nn.initializers.ones
         maps = []
         for stage, blocks in enumerate(spec.stage_sizes):

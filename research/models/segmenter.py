@@ -1,5 +1,6 @@
 """A class for every pixel: a backbone that gives feature maps, and a decoder over them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -49,13 +50,13 @@ class SumOfLevels(nn.Module):
     def __call__(self, maps: Maps, train: bool) -> jax.Array:
         if len(self.channels) != 2:
             raise _wrong_count(self.channels, "fpn", "two: those of the pyramid and those of the sum")
-        maps, total = FPN(self.channels[0], 0, self.dtypes, name="fpn")(maps), 0
+        maps, levels = FPN(self.channels[0], 0, self.dtypes, name="fpn")(maps), []
         for level in reversed(range(len(maps))):
             x = ConvNorm(self.channels[1], self.dtypes, name=f"level{level + 1}")(maps[level], train)
             for finer in reversed(maps[:level]):
                 x = upsample(x, finer.shape[1:3])
-            total = total + x
-        return total
+            levels.append(x)
+        return functools.reduce(jnp.add, levels)
 
 
 class Linear(nn.Module):

@@ -159,6 +159,7 @@ class Seq2Seq(nn.Module):
         logits = self._logits(x)
         if not self.spec.has_pointer:
             return logits
+        assert source is not None
         mask = target_segments[:, :, None] == source_segments[:, None]
         return self.pointer(logits, x, target_in, self.pointer.read(encoded, source, source_segments), mask)
 
@@ -176,6 +177,7 @@ class Seq2Seq(nn.Module):
         """
         cache = self.decoder.init_cache(encoded.shape[0], max_length, beams, encoded, source_segments > 0)
         if self.spec.has_pointer:
+            assert source is not None
             cache["pointer"] = self.pointer.read(encoded, source, source_segments)
         return cache
 

@@ -1,7 +1,8 @@
 """What the specs of several models share, and how a model is made of plain fields."""
 
 import dataclasses
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from flax import linen as nn
 
@@ -12,7 +13,16 @@ from research.spec import Spec, checks, field, invalid
 from research.spec.fields import infos
 
 DTYPE = "float32"
-Model = TypeVar("Model", bound=nn.Module)
+
+
+class HasSpec(Protocol):
+    """A module that has the fields of a spec beside its own; `of` makes it of both."""
+
+    spec_class: ClassVar[type[Spec]]
+
+
+Model = TypeVar("Model", bound=HasSpec)
+
 
 COUNT = checks.at_least(1)
 LAYERS = checks.between(1, 10_000)
@@ -23,7 +33,8 @@ EPSILON = checks.above(0) & checks.at_most(1)
 def _from_fields(cls: type[Model], *sizes: Any, **fields: Any) -> Model:
     """The model with these fields, its own and those of its spec: `ViT.of(10, width=64)`. Raises FieldError."""
     inside = {each.name: fields.pop(each.name) for each in infos(cls.spec_class) if each.name in fields}
-    return cls(cls.spec_class(**inside), *sizes, **fields)
+    make = cast(Callable[..., Model], cls)
+    return make(cls.spec_class(**inside), *sizes, **fields)
 
 
 from_fields = classmethod(_from_fields)
@@ -34,8 +45,9 @@ def _around(
 ) -> Model:
     """The model around a backbone with these fields of its spec: `Detector.of(backbone, 80, extra=2)`."""
     dtypes = {"dtype": dtype, "param_dtype": param_dtype}
-    known = {each.name for each in dataclasses.fields(cls)}
-    return cls(
+    known = {each.name for each in dataclasses.fields(cast(Any, cls))}
+    make = cast(Callable[..., Model], cls)
+    return make(
         backbone, cls.spec_class(**fields), num_classes, **{name: dtypes[name] for name in dtypes if name in known}
     )
 

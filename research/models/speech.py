@@ -93,7 +93,7 @@ class FrontEnd(nn.Module):
 class Recogniser(Seq2Seq):
     """Spectrograms and token ids to logits; with `ctc`, the encoder names tokens too (Graves et al., 2006)."""
 
-    spec: RecogniserSpec
+    spec: RecogniserSpec  # pyright: ignore[reportIncompatibleVariableOverride]  # modules are frozen
     ctc: bool = False
     spec_class: ClassVar[type[Spec]] = RecogniserSpec
 

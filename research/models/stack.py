@@ -74,7 +74,7 @@ class Stack(nn.Module):
     def __call__(self, x: jax.Array, context: Context) -> jax.Array:
         """The tokens after all layers."""
         if self.is_initializing() and not self.variables.get("params"):
-            self._create(x, context.replace(train=False))
+            self._create(x, dataclasses.replace(context, train=False))
         whole, rates = self.variables["params"], self._rates()
         has_rng = context.train and self.has_rng("dropout")
         keys = jax.random.split(self.make_rng("dropout"), self.repeats) if has_rng else None
@@ -106,7 +106,7 @@ class Stack(nn.Module):
             for params, caches in zip(cache.params, cache.layers, strict=True):
                 x, _, written = self._step(params, x, caches, context)
                 layers.append(written)
-            return x, cache.replace(layers=tuple(layers))
+            return x, dataclasses.replace(cache, layers=tuple(layers))
 
         # What each layer has written is left alone: a loop would copy it.
         def body(x, each):
@@ -115,7 +115,7 @@ class Stack(nn.Module):
 
         x, new = jax.lax.scan(body, x, (self.variables["params"], cache.layers), unroll=self._unroll)
         write = lambda new, old: old if new is None else old.write(new, context.positions)
-        return x, cache.replace(layers=jax.tree.map(write, new, cache.layers, is_leaf=_is_cache))
+        return x, dataclasses.replace(cache, layers=jax.tree.map(write, new, cache.layers, is_leaf=_is_cache))
 
     @property
     def repeats(self) -> int:

@@ -66,7 +66,7 @@ class Transformer(nn.Module):
             bias=self.positions.bias(self.table, length, self.dtypes["dtype"]),
             mask=mask,
             encoded=encoded,
-            encoded_mask=None if encoded is None else _same(segments, encoded_segments),
+            encoded_mask=None if encoded_segments is None else _same(segments, encoded_segments),
             train=train,
         )
         return self.drop(self._last_norm(self.blocks(x, context)), deterministic=not train)

@@ -1,6 +1,6 @@
 """Transformers over the space and time of clips (Arnab et al., "ViViT: A Video Vision Transformer", 2021)."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ class VideoViTSpec(EncoderSpec, tag="vivit"):
 class VideoViT(vit.ViT):
     """Clips [batch, frames, image_size, image_size, channels] to logits [batch, num_classes] in float32."""
 
-    spec: VideoViTSpec
+    spec: VideoViTSpec  # pyright: ignore[reportIncompatibleVariableOverride]  # modules are frozen
     logical_axes = LOGICAL_AXES
     spec_class: ClassVar[type[Spec]] = VideoViTSpec
 
@@ -88,7 +88,7 @@ class VideoViT(vit.ViT):
                 f"the model's frames={spec.frames} and image_size={spec.image_size}, but it is given {frames} frames "
                 f"of {height} x {width}; those of the data must be the same"
             )
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = nn.Dense(spec.width, name="tubelets", **dtypes)(self._tubelets(self._seen(images.astype(self.dtype))))
         time, space = x.shape[1:3]
         over_space = Learned((1, space, spec.width), "space")
