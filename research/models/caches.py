@@ -6,7 +6,7 @@ axis of layers before those that are named here.
 """
 
 import dataclasses
-from typing import Self
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from flax import struct
 
 from research.parallel.sharding import constrain
 
+Kind = TypeVar("Kind", bound="KeyValues")
 # Of keys and of values, the leading axes.
 CACHE = ("batch", "heads")
 
@@ -35,7 +36,7 @@ class KeyValues:
         """Of what attention makes of tokens: [batch, length, heads, features] each."""
         return cls(key.transpose(0, 2, 3, 1), value.swapaxes(1, 2))
 
-    def constrained(self, leading: int = 0) -> Self:
+    def constrained(self: Kind, leading: int = 0) -> Kind:
         """The same where the example and the head is; `leading` axes come before them."""
         return dataclasses.replace(
             self, keys=_constrained(self.keys, leading), values=_constrained(self.values, leading)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from flax import linen as nn
 
@@ -14,15 +14,7 @@ from research.spec.fields import infos
 
 DTYPE = "float32"
 
-
-class HasSpec(Protocol):
-    """A module that has the fields of a spec beside its own; `of` makes it of both."""
-
-    spec_class: ClassVar[type[Spec]]
-
-
-Model = TypeVar("Model", bound=HasSpec)
-
+Model = TypeVar("Model", bound=nn.Module)
 
 COUNT = checks.at_least(1)
 LAYERS = checks.between(1, 10_000)
@@ -30,11 +22,16 @@ RATE = checks.from_up_to(0, 1)
 EPSILON = checks.above(0) & checks.at_most(1)
 
 
+def spec_class(model: type[nn.Module]) -> type[Spec]:
+    """The spec whose fields a model has beside its own."""
+    return cast(Any, model).spec_class
+
+
 def _from_fields(cls: type[Model], *sizes: Any, **fields: Any) -> Model:
     """The model with these fields, its own and those of its spec: `ViT.of(10, width=64)`. Raises FieldError."""
-    inside = {each.name: fields.pop(each.name) for each in infos(cls.spec_class) if each.name in fields}
+    inside = {each.name: fields.pop(each.name) for each in infos(spec_class(cls)) if each.name in fields}
     make = cast(Callable[..., Model], cls)
-    return make(cls.spec_class(**inside), *sizes, **fields)
+    return make(spec_class(cls)(**inside), *sizes, **fields)
 
 
 from_fields = classmethod(_from_fields)
@@ -45,10 +42,10 @@ def _around(
 ) -> Model:
     """The model around a backbone with these fields of its spec: `Detector.of(backbone, 80, extra=2)`."""
     dtypes = {"dtype": dtype, "param_dtype": param_dtype}
-    known = {each.name for each in dataclasses.fields(cast(Any, cls))}
+    known = {each.name for each in dataclasses.fields(cls)}
     make = cast(Callable[..., Model], cls)
     return make(
-        backbone, cls.spec_class(**fields), num_classes, **{name: dtypes[name] for name in dtypes if name in known}
+        backbone, spec_class(cls)(**fields), num_classes, **{name: dtypes[name] for name in dtypes if name in known}
     )
 
 
