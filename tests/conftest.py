@@ -16,7 +16,11 @@ import hypothesis
 import jax
 import pytest
 
-from research import numerics
+from tests import typechecks
+
+typechecks.install()  # nothing else imports these rooms with checks: in production annotations cost nothing
+
+from research import numerics  # noqa: E402  after the hook, which sees what is imported from here on
 
 numerics.shield()  # as every command does, before JAX starts
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from jaxtyping import Int
 
 from research.metrics import text_scores
 from research.spec.contracts import Dataset, HostOutputs
@@ -16,7 +17,7 @@ _GROUPED = ("accuracy_task_", "wer_speaker_")  # the prefixes of scores of group
 class Decoder(Protocol):
     """The part of a vocabulary that answers need."""
 
-    def decode(self, ids: np.ndarray) -> str:
+    def decode(self, ids: Int[np.ndarray, " length"]) -> str:
         """The text of token ids."""
         ...
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
+from jaxtyping import Float
 
 from research.spec.contracts import ClassDataset, HostOutputs
 
@@ -36,7 +37,7 @@ class BoxDataset(ClassDataset, Protocol):
         """The boxes of an image."""
         ...
 
-    def in_image(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def in_image(self, boxes: Float[np.ndarray, "boxes 4"], size: tuple[int, int]) -> Float[np.ndarray, "boxes 4"]:
         """Boxes [count, 4] on the canvas of evaluation as px of an image of `size` (height, width)."""
         ...
 
@@ -116,7 +117,7 @@ def average_precision(images: list[dict[str, Any]], class_names: tuple[str, ...]
 
 def precision_at_half(
     images: list[dict[str, Any]], class_names: tuple[str, ...], scores: Any = None
-) -> dict[str, np.ndarray]:
+) -> dict[str, Float[np.ndarray, " recalls"]]:
     """The precision [101] at recalls 0, .01, ... 1 and IoU .5 of each class that has objects."""
     scores = scores or _evaluated(images, class_names)
     # precision: [IoU thresholds, recalls, classes, sizes, boxes an image]; -1 where there is no object

@@ -6,12 +6,18 @@ Everything here is NumPy on the host; similarities are cosines.
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Integer, Shaped
 
 CHUNK = 1024  # rows of similarities at a time
+Similarities = Float[np.ndarray, " pairs"]
+Same = Integer[np.ndarray, " pairs"] | Bool[np.ndarray, " pairs"]  # whether a pair shows one person
+Folds = Shaped[np.ndarray, " pairs"]
 RATES = {"1e-2": 1e-2, "1e-3": 1e-3}  # false accept rates
 
 
-def nearest(probes: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    probes: Float[np.ndarray, "probes embed"], gallery: Float[np.ndarray, "gallery embed"]
+) -> tuple[Int[np.ndarray, " probes"], Float[np.ndarray, " probes"]]:
     """The most similar row of `gallery` [images, embed] for each of `probes` [count, embed], and its similarity."""
     rows, similarities = [], []
     for start in range(0, len(probes), CHUNK):
@@ -30,9 +36,9 @@ class Roc(NamedTuple):
         true_accepts: The share of the pairs of one person that are accepted.
     """
 
-    thresholds: np.ndarray
-    false_accepts: np.ndarray
-    true_accepts: np.ndarray
+    thresholds: Float[np.ndarray, " thresholds"]
+    false_accepts: Float[np.ndarray, " thresholds"]
+    true_accepts: Float[np.ndarray, " thresholds"]
 
     @property
     def auc(self) -> float:
@@ -59,7 +65,7 @@ class Roc(NamedTuple):
         return int(np.searchsorted(self.false_accepts, rate, side="right")) - 1
 
 
-def roc(similarities: np.ndarray, same: np.ndarray) -> Roc:
+def roc(similarities: Similarities, same: Same) -> Roc:
     """The ROC curve of pairs with `similarities` [pairs]; `same` [pairs] is 1 for one person, 0 for two.
 
     Raises ValueError if there are no pairs of one kind.
@@ -71,7 +77,7 @@ def roc(similarities: np.ndarray, same: np.ndarray) -> Roc:
     return Roc(thresholds, false, true)
 
 
-def best_threshold(similarities: np.ndarray, same: np.ndarray) -> float:
+def best_threshold(similarities: Similarities, same: Same) -> float:
     """The threshold that maximises pair accuracy, the highest of equally good ones.
 
     It is the midpoint between two neighbouring similarities. Raises ValueError if there are no pairs of one kind.
@@ -84,7 +90,9 @@ def best_threshold(similarities: np.ndarray, same: np.ndarray) -> float:
     return float(curve.thresholds[best : best + 2].mean())
 
 
-def fold_accuracies(similarities: np.ndarray, same: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fold_accuracies(
+    similarities: Similarities, same: Same, folds: Folds
+) -> tuple[Bool[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
     """Whether each pair is classified correctly by the `best_threshold` of all other folds, and that threshold.
 
     As in View 2 of LFW (Huang et al., 2007). Raises ValueError if the other folds lack pairs of one kind.
@@ -97,7 +105,7 @@ def fold_accuracies(similarities: np.ndarray, same: np.ndarray, folds: np.ndarra
     return right, thresholds
 
 
-def verify(similarities: np.ndarray, same: np.ndarray, folds: np.ndarray) -> dict[str, float]:
+def verify(similarities: Similarities, same: Same, folds: Folds) -> dict[str, float]:
     """`auc`, `eer`, `tar_at_far_1e-2` and `-3`, `pair_accuracy` (mean over the folds) and the best `threshold`."""
     curve, right = roc(similarities, same), fold_accuracies(similarities, same, folds)[0]
     of_folds = [right[folds == fold].mean() for fold in np.unique(folds)]
@@ -111,7 +119,7 @@ def verify(similarities: np.ndarray, same: np.ndarray, folds: np.ndarray) -> dic
 
 
 def verify_group(
-    similarities: np.ndarray, same: np.ndarray, folds: np.ndarray, members: np.ndarray
+    similarities: Similarities, same: Same, folds: Folds, members: Bool[np.ndarray, " pairs"]
 ) -> dict[str, float]:
     """Scores of the pairs that are `members` (bool [pairs]) of a group, with thresholds chosen on all pairs.
 

@@ -2,10 +2,12 @@
 
 from typing import Any, ClassVar
 
-import jax
+import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.models import layers
+from research.models.shapes import Images
 from research.models.specs import COUNT, DTYPE, RATE, from_fields
 from research.parallel.sharding import constrain
 from research.spec import Spec, field
@@ -51,11 +53,11 @@ class AlexNet(nn.Module):
     of = from_fields
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:
         if min(images.shape[1:3]) < 63:
             raise ValueError(f"AlexNet needs pictures of at least 63 px, not {images.shape[1]} x {images.shape[2]}")
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = images.astype(self.dtype)
+        x = jnp.asarray(images, self.dtype)
         for index, (features, kernel, stride, padding, pool) in enumerate(_CONVS, start=1):
             x = nn.Conv(features, (kernel, kernel), stride, padding=padding, name=f"conv{index}", **dtypes)(x)
             x = constrain(nn.relu(x), PICTURE)

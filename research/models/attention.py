@@ -3,21 +3,24 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
+from jaxtyping import Array, Float
 
 from research.models import dot_product
 from research.models.caches import BeamKeyValues, KeyValues
 from research.models.layers import tokens
 from research.models.positions import Rotary
 from research.models.remat import operand
+from research.models.shapes import AnyArray
 from research.parallel.sharding import constrain
 
+Given = TypeVar("Given", bound=AnyArray)
 HEADS = ("batch", "length", "heads", "kv")
 
 # Of a mixer called `attention`, and of others whose names end so.
@@ -43,11 +46,11 @@ class Context:
     train          whether dropout and stochastic depth are on
     """
 
-    positions: jax.Array | None = None
-    bias: jax.Array | None = None
-    mask: jax.Array | None = None
+    positions: AnyArray | None = None
+    bias: AnyArray | None = None
+    mask: AnyArray | None = None
     encoded: jax.Array | None = None
-    encoded_mask: jax.Array | None = None
+    encoded_mask: AnyArray | None = None
     train: bool = struct.field(pytree_node=False, default=False)
 
 
@@ -102,7 +105,7 @@ class Attention(nn.Module):
             self.heads.width, axis=(-2, -1), use_bias="out" in self.biases, **self._gathered("heads", "kv", None)
         )
 
-    def __call__(self, x: jax.Array, context: Context) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch length embed"], context: Context) -> Float[Array, "batch length embed"]:
         query = self._query(x, context)
         key, value = self._key_value(self._source(x, context), context)
         query, key, value = (operand(constrain(part, HEADS)) for part in (query, key, value))
@@ -114,7 +117,9 @@ class Attention(nn.Module):
         """What `step` reads, for so many hypotheses of each example, of up to `length` tokens."""
         return BeamKeyValues.empty(batch, self.heads.key_values, self.heads.features, beams, length, dtype)
 
-    def step(self, x: jax.Array, cache: Any, context: Context) -> tuple[jax.Array, KeyValues | None, Any]:
+    def step(
+        self, x: Float[Array, "batch beams embed"], cache: Any, context: Context
+    ) -> tuple[Float[Array, "batch beams embed"], KeyValues | None, Any]:
         """`__call__` for the next tokens [batch, beams, width]; what they add to the cache, and the cache with it."""
         query = self._query(x, context)
         new = KeyValues.of(*self._key_value(x, context))
@@ -150,14 +155,14 @@ class Attention(nn.Module):
         key = self.key_norm(key) if self.qk_norm else key
         return self.rotary(key, _given(context.positions)) if self.rotary else key, value
 
-    def _seen(self, context: Context, length: int) -> tuple[jax.Array | None, jax.Array | None]:
+    def _seen(self, context: Context, length: int) -> tuple[AnyArray | None, AnyArray | None]:
         """The bias and the mask of all pairs."""
         if not self.window:
             return context.bias, context.mask
         # Packed examples are contiguous in their row, so distances in the row are those inside an example.
         places = np.arange(length)
         near = np.abs(places[:, None] - places) < self.window
-        return context.bias, jnp.asarray(near[None, None]) if context.mask is None else context.mask & near
+        return context.bias, near[None, None] if context.mask is None else context.mask & near
 
 
 class CrossAttention(Attention):
@@ -167,21 +172,23 @@ class CrossAttention(Attention):
         """What `step` reads: those of the source, once for all steps."""
         return KeyValues.of(*self._key_value(_given(context.encoded), context)).constrained()
 
-    def step(self, x: jax.Array, cache: Any, context: Context) -> tuple[jax.Array, KeyValues | None, Any]:
+    def step(
+        self, x: Float[Array, "batch beams embed"], cache: Any, context: Context
+    ) -> tuple[Float[Array, "batch beams embed"], KeyValues | None, Any]:
         """`__call__` for the next tokens; nothing is added to the cache."""
         query = self._query(x, context)
-        mask = _given(context.encoded_mask)
+        mask = context.encoded_mask
         found = dot_product.cached_attention(query, cache.keys, cache.values, None, mask, self.scale)
         return self.out(found), None, cache
 
     def _source(self, x: jax.Array, context: Context) -> jax.Array:
         return _given(context.encoded)
 
-    def _seen(self, context: Context, length: int) -> tuple[jax.Array | None, jax.Array | None]:
+    def _seen(self, context: Context, length: int) -> tuple[AnyArray | None, AnyArray | None]:
         return None, context.encoded_mask
 
 
-def _given(part: jax.Array | None) -> jax.Array:
+def _given(part: Given | None) -> Given:
     """A part of the context that this kind of attention cannot do without."""
     assert part is not None
     return part

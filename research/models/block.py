@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.models.attention import Context
 from research.models.layers import StochasticDepth, tokens
@@ -42,7 +43,12 @@ class Block(nn.Module):
             setattr(self, name, self.make_norm())
         self.drop, self.drop_branch = nn.Dropout(self.dropout), StochasticDepth()
 
-    def __call__(self, x: jax.Array, context: Context, drop_rate: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: Float[Array, "batch *axes embed"],
+        context: Context,
+        drop_rate: Float[Array, ""] | None = None,
+    ) -> Float[Array, "batch *axes embed"]:
         """Tokens [batch, ..., length, width] to such; `drop_rate` is that of stochastic depth."""
 
         def add(x, branch):
@@ -56,7 +62,9 @@ class Block(nn.Module):
         """What `step` reads, by part."""
         return {name: getattr(self, name).init_cache(context, batch, beams, length, dtype) for name in self.names}
 
-    def step(self, x: jax.Array, caches: Caches, context: Context) -> tuple[jax.Array, Caches, Caches]:
+    def step(
+        self, x: Float[Array, "batch beams embed"], caches: Caches, context: Context
+    ) -> tuple[Float[Array, "batch beams embed"], Caches, Caches]:
         """`__call__` for the next tokens [batch, beams, width]; what they add to the caches, and those with it."""
         new, written = {}, {}
 
@@ -76,7 +84,7 @@ class Block(nn.Module):
         """The names of the norms."""
         return [f"{name}_norm" for name in self.names]
 
-    def join(self, x: jax.Array, branch: Branch, add: Add) -> jax.Array:
+    def join(self, x: Float[Array, "*axes embed"], branch: Branch, add: Add) -> Float[Array, "*axes embed"]:
         """Tokens with what each part makes of them, by `branch(name, tokens)` and `add(tokens, branch)`."""
         raise NotImplementedError
 
@@ -88,7 +96,7 @@ class Block(nn.Module):
 class PreNorm(Block):
     """A norm before each part (Xiong et al., 2020); a stack of these has one more at its end."""
 
-    def join(self, x: jax.Array, branch: Branch, add: Add) -> jax.Array:
+    def join(self, x: Float[Array, "*axes embed"], branch: Branch, add: Add) -> Float[Array, "*axes embed"]:
         """See `Block`."""
         for name in self.names:
             x = add(x, branch(name, self.normed(f"{name}_norm", x)))
@@ -98,7 +106,7 @@ class PreNorm(Block):
 class PostNorm(Block):
     """A norm after each sum (Vaswani et al., 2017)."""
 
-    def join(self, x: jax.Array, branch: Branch, add: Add) -> jax.Array:
+    def join(self, x: Float[Array, "*axes embed"], branch: Branch, add: Add) -> Float[Array, "*axes embed"]:
         """See `Block`."""
         for name in self.names:
             x = self.normed(f"{name}_norm", add(x, branch(name, x)))
@@ -112,7 +120,7 @@ class Sandwich(Block):
         """See `Block`."""
         return [*super().norms(), *(f"{name}_last_norm" for name in self.names)]
 
-    def join(self, x: jax.Array, branch: Branch, add: Add) -> jax.Array:
+    def join(self, x: Float[Array, "*axes embed"], branch: Branch, add: Add) -> Float[Array, "*axes embed"]:
         """See `Block`."""
         for name in self.names:
             x = add(x, self.normed(f"{name}_last_norm", branch(name, self.normed(f"{name}_norm", x))))
@@ -126,7 +134,7 @@ class Parallel(Block):
         """See `Block`."""
         return ["norm"]
 
-    def join(self, x: jax.Array, branch: Branch, add: Add) -> jax.Array:
+    def join(self, x: Float[Array, "*axes embed"], branch: Branch, add: Add) -> Float[Array, "*axes embed"]:
         """See `Block`."""
         normed = self.normed("norm", x)
         return add(x, functools.reduce(jnp.add, [branch(name, normed) for name in self.names]))

@@ -2,28 +2,31 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from research.models.shapes import AnyArray
 
 
-def area(boxes: jax.Array) -> jax.Array:
+def area(boxes: Float[AnyArray, "*shape 4"]) -> Float[Array, "*shape"]:
     """[...]; 0 for boxes that are inverted."""
     sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return sides[..., 0] * sides[..., 1]
 
 
-def _overlap(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _overlap(one: AnyArray, other: AnyArray) -> tuple[jax.Array, jax.Array]:
     """The areas of intersection and union."""
     corners = jnp.maximum(one[..., :2], other[..., :2]), jnp.minimum(one[..., 2:], other[..., 2:])
     shared = area(jnp.concatenate(corners, axis=-1))
     return shared, area(one) + area(other) - shared
 
 
-def iou(one: jax.Array, other: jax.Array) -> jax.Array:
+def iou(one: Float[AnyArray, "*#shape 4"], other: Float[AnyArray, "*#shape 4"]) -> Float[Array, "*#shape"]:
     """Intersection over union of boxes that broadcast; 0 where both are empty."""
     shared, union = _overlap(one, other)
     return shared / jnp.maximum(union, 1e-9)
 
 
-def generalised_iou(one: jax.Array, other: jax.Array) -> jax.Array:
+def generalised_iou(one: Float[AnyArray, "*#shape 4"], other: Float[AnyArray, "*#shape 4"]) -> Float[Array, "*#shape"]:
     """IoU less the share of the smallest box around both that belongs to neither (Rezatofighi et al., 2019)."""
     shared, union = _overlap(one, other)
     corners = jnp.minimum(one[..., :2], other[..., :2]), jnp.maximum(one[..., 2:], other[..., 2:])
@@ -31,7 +34,12 @@ def generalised_iou(one: jax.Array, other: jax.Array) -> jax.Array:
     return shared / jnp.maximum(union, 1e-9) - (around - union) / jnp.maximum(around, 1e-9)
 
 
-def suppress(boxes: jax.Array, labels: jax.Array, valid: jax.Array, threshold: float) -> jax.Array:
+def suppress(
+    boxes: Float[AnyArray, "batch boxes 4"],
+    labels: Int[AnyArray, "batch boxes"],
+    valid: Bool[AnyArray, "batch boxes"],
+    threshold: float,
+) -> Bool[Array, "batch boxes"]:
     """Non-maximum suppression within each class: which boxes stay, [batch, count].
 
     `boxes` [batch, count, 4] and `labels` [batch, count] come in falling order of score. A box goes when one before it
@@ -50,4 +58,4 @@ def suppress(boxes: jax.Array, labels: jax.Array, valid: jax.Array, threshold: f
         new = valid & ~(removes & stays[:, :, None]).any(1)
         return new, (new != stays).any()
 
-    return jax.lax.while_loop(lambda carry: carry[1], body, (valid, jnp.array(True)))[0]
+    return jax.lax.while_loop(lambda carry: carry[1], body, (jnp.asarray(valid), jnp.array(True)))[0]

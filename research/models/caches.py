@@ -11,6 +11,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Array, Float, Int
 
 from research.parallel.sharding import constrain
 
@@ -32,7 +33,9 @@ class KeyValues:
     values: jax.Array
 
     @classmethod
-    def of(cls, key: jax.Array, value: jax.Array) -> "KeyValues":
+    def of(
+        cls, key: Float[Array, "batch length heads features"], value: Float[Array, "batch length heads features"]
+    ) -> "KeyValues":
         """Of what attention makes of tokens: [batch, length, heads, features] each."""
         return cls(key.transpose(0, 2, 3, 1), value.swapaxes(1, 2))
 
@@ -62,7 +65,7 @@ class BeamKeyValues(KeyValues):
         """Tokens that each beam has room for."""
         return self.keys.shape[-1]
 
-    def write(self, new: KeyValues, position: jax.Array) -> "BeamKeyValues":
+    def write(self, new: KeyValues, position: Int[Array, "rows beams"]) -> "BeamKeyValues":
         """The cache with the keys and values of `new` tokens, whose length is that of the beams, at `position`.
 
         That is [1, 1] where all rows are at the same one, else [batch, beams].

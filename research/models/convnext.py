@@ -1,13 +1,15 @@
 """ConvNeXt (Liu et al., 2022, "A ConvNet for the 2020s")."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.models import layers
+from research.models.shapes import Images
 from research.models.specs import COUNT, DTYPE, EPSILON, LAYERS, RATE, from_fields
 from research.parallel.sharding import constrain
 from research.spec import Spec, checks, field, invalid
@@ -44,10 +46,12 @@ class ConvNeXtBlock(nn.Module):
     layer_scale: float
     epsilon: float
     gelu: str
-    dtypes: dict[str, Any]
+    dtypes: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], train: bool
+    ) -> Float[Array, "batch height width channels"]:
         width = x.shape[-1]
         conv = nn.Conv(
             width, (7, 7), padding=3, feature_group_count=width, kernel_init=_init, name="depthwise", **self.dtypes
@@ -98,7 +102,7 @@ class ConvNeXt(nn.Module):
     of = from_fields
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:
         spec = self.spec
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(nn.Conv, padding="VALID", kernel_init=_init, **dtypes)

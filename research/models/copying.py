@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
 
 from research.models import dot_product
 from research.models.layers import tokens as token_axes
+from research.models.shapes import AnyArray
 from research.parallel.sharding import constrain, traced_mesh
 
-Source = dict[str, jax.Array]
+Source = dict[str, AnyArray]
 
 LOGICAL_AXES = (
     ("pointer/(query|key|next_key)/kernel", ("embed", "kv")),
@@ -48,7 +50,12 @@ class Pointer(nn.Module):
         bias = lambda key, shape, dtype: jnp.array([GATE, FOLLOW], dtype)
         self.switches = nn.Dense(2, kernel_init=nn.initializers.zeros, bias_init=bias, **dtypes)
 
-    def read(self, encoded: jax.Array, tokens: jax.Array, segments: jax.Array) -> Source:
+    def read(
+        self,
+        encoded: Float[Array, "batch source embed"],
+        tokens: Int[AnyArray, "batch source"],
+        segments: Int[AnyArray, "batch source"],
+    ) -> Source:
         """What `__call__` needs of a source whose `tokens` are [batch, places]: made once, for all steps of a decoding.
 
         `before` is the token before each place, -1 where an example begins; `keys` are [batch, places, width].
@@ -60,8 +67,13 @@ class Pointer(nn.Module):
         return {"tokens": tokens, "before": before, "keys": constrain(keys, ("batch", "length", "kv"))}
 
     def __call__(
-        self, logits: jax.Array, x: jax.Array, written: jax.Array, source: Source, mask: jax.Array
-    ) -> jax.Array:
+        self,
+        logits: Float[Array, "batch length vocab"],
+        x: Float[Array, "batch length embed"],
+        written: Int[AnyArray, "batch length"],
+        source: Source,
+        mask: Bool[AnyArray, " batch #length source"],
+    ) -> Float[Array, "batch length vocab"]:
         """Log-probabilities [batch, length, vocab], in the dtype of the `logits`, for features `x` of the decoder.
 
         `written` [batch, length] is the token before each that is to come; the `mask` [batch, length or 1, places] is
@@ -80,7 +92,9 @@ class Pointer(nn.Module):
         return constrain(jnp.where(copied > least, both, named), ("batch", "length", "vocab"))
 
 
-def repeated(tokens: jax.Array, segments: jax.Array) -> jax.Array:
+def repeated(
+    tokens: Int[AnyArray, "batch source"], segments: Int[AnyArray, "batch source"]
+) -> Bool[AnyArray, "batch source"]:
     """Whether each of `tokens` [batch, places] stands at another place of its example, too: bool [batch, places].
 
     The words of a question tell where its answer stands, whatever they mean (the exact match of Chen et al., "Reading
@@ -90,7 +104,9 @@ def repeated(tokens: jax.Array, segments: jax.Array) -> jax.Array:
     return both.sum(-1) > 1
 
 
-def spread(weights: jax.Array, tokens: jax.Array, vocab_size: int) -> jax.Array:
+def spread(
+    weights: Float[AnyArray, "batch length source"], tokens: Int[AnyArray, "batch source"], vocab_size: int
+) -> Float[Array, "batch length vocab"]:
     """The sum of `weights` [batch, length, places] over places of the same of `tokens` [batch, places].
 
     [batch, length, vocab]. A product with one-hot tokens, which may be split over any axis; on a single CPU, where that

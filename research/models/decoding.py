@@ -17,12 +17,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
+from research.models.shapes import AnyArray
 from research.parallel.sharding import constrain
 
 Cache = dict[str, Any]
 Step = Callable[[jax.Array, jax.Array, Cache], tuple[jax.Array, Cache]]
-Result = tuple[jax.Array, jax.Array]  # tokens and scores
+Result = tuple[Int[Array, "batch max_length"], Float[Array, " batch"]]  # tokens and scores
 
 
 def greedy(step: Step, cache: Cache, batch_size: int, max_length: int, bos: int, eos: int) -> Result:
@@ -60,7 +62,9 @@ def sample(
     return _decode(step, cache, batch_size, max_length, bos, eos, choose)
 
 
-def filter_logits(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
+def filter_logits(
+    logits: Float[AnyArray, "rows vocab"], top_k: int = 0, top_p: float = 1.0
+) -> Float[AnyArray, "rows vocab"]:
     """Logits [rows, vocab] with -inf for tokens that are not to be drawn.
 
     `top_k` keeps the k likeliest (0: all); of these, `top_p` keeps the fewest likeliest whose share reaches it (nucleus
@@ -92,7 +96,7 @@ def beam_search(
     length_penalty: float = 0.6,
     early_stopping: bool = False,
     num_return: int = 1,
-) -> Result:
+) -> tuple[Int[Array, "batch num_return max_length"], Float[Array, "batch num_return"]]:
     """The best hypotheses first: tokens [batch, num_return, max_length] and scores [batch, num_return].
 
     A hypothesis ends with `eos` or is cut off at `max_length`. Its score is divided by ((5 + length) / 6) **
@@ -147,16 +151,21 @@ def beam_search(
     return cut_off["ended_tokens"][:, :num_return], cut_off["ended_scores"][:, :num_return]
 
 
-def ctc_greedy(logits: jax.Array, heard: jax.Array, max_length: int, blank: int = 0) -> Result:
+def ctc_greedy(
+    logits: Float[AnyArray, "batch length vocab"],
+    mask: Bool[AnyArray, "batch length"],
+    max_length: int,
+    blank: int = 0,
+) -> Result:
     """The likeliest path through `logits` [batch, length, vocab] as CTC reads it: tokens [batch, max_length], scores.
 
     Repeats become one token and blanks none (Graves et al., 2006); 0 follows the last token. Places that are not
-    `heard` [batch, length] do not count. The score is the log-probability of the tokens where each begins; that of no
+    `mask` [batch, length] do not count. The score is the log-probability of the tokens where each begins; that of no
     tokens is the log-probability that every place is blank, the one path that says nothing (-inf for no place at all).
     """
     _check(max_length >= 1, "max_length", max_length, "at least 1")
     logits = logits.astype(jnp.float32)
-    path = jnp.where(heard, _likeliest(logits).astype(jnp.int32), blank)
+    path = jnp.where(mask, _likeliest(logits).astype(jnp.int32), blank)
     before = jnp.pad(path, ((0, 0), (1, 0)), constant_values=blank)[:, :-1]
     kept = (path != blank) & (path != before)
     # Each kept token goes to as many places from the start as are kept before it; the others nowhere.
@@ -165,7 +174,7 @@ def ctc_greedy(logits: jax.Array, heard: jax.Array, max_length: int, blank: int 
     tokens = jnp.where(here, path[:, None], 0).sum(-1)
     best = logits.max(-1) - jax.nn.logsumexp(logits, axis=-1)
     said = jnp.where(kept & (place < max_length), best, 0).sum(-1)
-    silent = jnp.where(heard.any(1), jnp.where(heard, best, 0).sum(-1), -jnp.inf)
+    silent = jnp.where(mask.any(1), jnp.where(mask, best, 0).sum(-1), -jnp.inf)
     return tokens, jnp.where(kept.any(1), said, silent)
 
 
@@ -224,7 +233,7 @@ def _decode(step: Step, cache: Cache, batch_size: int, max_length: int, bos: int
     return tokens, scores
 
 
-def _likeliest(logits: jax.Array) -> jax.Array:
+def _likeliest(logits: AnyArray) -> jax.Array:
     """The first of the likeliest tokens [...]; `argmax` takes three times as long on a CPU."""
     return jax.lax.top_k(logits, 1)[1][..., 0]
 

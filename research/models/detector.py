@@ -1,15 +1,18 @@
 """An anchor-free detector of one stage, FCOS (Tian et al., 2019), over any backbone that gives feature maps."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Float, Int
 
 from research.models import layers, pyramid
 from research.models.pyramid import FPN, PICTURE, SimplePyramid
+from research.models.shapes import FeatureMaps, Images
 from research.models.specs import DTYPE, around
 from research.parallel.sharding import Table, constrain
 from research.spec import FieldError, Spec, checks, field, invalid
@@ -27,9 +30,9 @@ class FcosOutputs(NamedTuple):
     centreness [batch, points], a logit.
     """
 
-    class_logits: jax.Array
-    distances: jax.Array
-    centreness: jax.Array
+    class_logits: Float[Array, "batch points classes"]
+    distances: Float[Array, "batch points 4"]
+    centreness: Float[Array, "batch points"]
 
 
 class Tower(nn.Module):
@@ -37,10 +40,10 @@ class Tower(nn.Module):
 
     depth: int
     channels: int
-    dtypes: dict[str, Any]
+    dtypes: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
         groups = math.gcd(GROUPS, self.channels)
         for index in range(1, self.depth + 1):
             init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -57,10 +60,10 @@ class Head(nn.Module):
     depth: int
     channels: int
     strides: tuple[int, ...]
-    dtypes: dict[str, Any]
+    dtypes: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, maps: pyramid.Maps) -> FcosOutputs:
+    def __call__(self, maps: FeatureMaps) -> FcosOutputs:
         dtype = layers.at_least_float32(self.dtypes["dtype"])
         last = {"dtype": dtype, "param_dtype": self.dtypes["param_dtype"], "kernel_init": nn.initializers.normal(0.01)}
         rare = nn.initializers.constant(-math.log((1 - PRIOR) / PRIOR))
@@ -122,7 +125,7 @@ class Detector(nn.Module):
         return (*strides[self.spec.finest :], *(strides[-1] * 2**k for k in range(1, self.spec.extra + 1)))
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> FcosOutputs:
+    def __call__(self, images: Images, train: bool = False) -> FcosOutputs:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         strides = self.strides
         maps = self.backbone(images, train)
@@ -137,7 +140,9 @@ class Detector(nn.Module):
         )
 
 
-def points(height: int, width: int, strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def points(
+    height: int, width: int, strides: tuple[int, ...]
+) -> tuple[Float[np.ndarray, "points 2"], Int[np.ndarray, " points"]]:
     """The points (x, y) [points, 2] in px of pictures of this size, in the order of `Found`, and the level of each."""
     places, levels = [], []
     for level, stride in enumerate(strides):

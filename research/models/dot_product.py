@@ -5,8 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from research.models.layers import at_least_float32
+from research.models.shapes import AnyArray
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import Names, constrain, traced_mesh
 from research.spec import FieldError
@@ -15,15 +17,15 @@ ATTENTION = ("auto", "xla", "cudnn")
 
 
 def attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
+    query: Float[Array, "batch queries heads depth"],
+    key: Float[Array, "batch keys key_heads depth"],
+    value: Float[Array, "batch keys key_heads depth"],
     implementation: str = "auto",
     *,
-    bias: jax.Array | None = None,
-    mask: jax.Array | None = None,
+    bias: Float[AnyArray, "#batch #heads #queries #keys"] | None = None,
+    mask: Bool[AnyArray, "#batch #heads #queries #keys"] | None = None,
     scale: float | None = None,
-) -> jax.Array:
+) -> Float[Array, "batch queries heads depth"]:
     """softmax(scale query key^T + bias) value over [batch, length, heads, depth]; softmax in float32.
 
     `bias` and `mask` broadcast to [batch, heads, query length, key length]. The mask is true where a query may look; a
@@ -59,8 +61,8 @@ def _divided_last(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    bias: jax.Array | None,
-    mask: jax.Array | None,
+    bias: AnyArray | None,
+    mask: AnyArray | None,
     scale: float,
 ) -> jax.Array:
     """`attention` as a CPU does it fastest: heads before length, and the weighted sums are divided, not the weights.
@@ -76,8 +78,13 @@ def _divided_last(
 
 
 def cached_attention(
-    query: jax.Array, keys: jax.Array, values: jax.Array, bias: jax.Array | None, mask: jax.Array, scale: float | None
-) -> jax.Array:
+    query: Float[Array, "batch queries heads depth"],
+    keys: Float[Array, "batch key_heads depth keys"],
+    values: Float[Array, "batch key_heads keys depth"],
+    bias: Float[AnyArray, "#batch #heads #queries #keys"] | None,
+    mask: Bool[AnyArray, "#batch #heads #queries #keys"] | None,
+    scale: float | None,
+) -> Float[Array, "batch queries heads depth"]:
     """`attention` over keys that lie as [batch, heads, depth, length] and values [batch, heads, length, depth].
 
     A cache is read at every step of a decoding. In this order both products are plain ones of matrices: on a CPU they
@@ -95,11 +102,11 @@ def _for_all_heads(x: jax.Array, heads: int, axis: int) -> jax.Array:
     return x if x.shape[axis] == heads else jnp.repeat(x, heads // x.shape[axis], axis)
 
 
-def _masked_softmax(logits: jax.Array, bias: jax.Array | None, mask: jax.Array | None) -> jax.Array:
+def _masked_softmax(logits: jax.Array, bias: AnyArray | None, mask: AnyArray | None) -> jax.Array:
     return jax.nn.softmax(_masked(logits, bias, mask))
 
 
-def _masked(logits: jax.Array, bias: jax.Array | None, mask: jax.Array | None) -> jax.Array:
+def _masked(logits: jax.Array, bias: AnyArray | None, mask: AnyArray | None) -> jax.Array:
     if bias is not None:
         logits = logits + bias.astype(logits.dtype)
     if mask is not None:
@@ -130,7 +137,9 @@ def _no_cudnn(query: jax.Array, restricted: bool) -> str:
     return ""
 
 
-def dot_gathered(names: Names, inputs: jax.Array, kernel: jax.Array, *args: Any, **settings: Any) -> jax.Array:
+def dot_gathered(
+    names: Names, inputs: Float[Array, "..."], kernel: Float[Array, "..."], *args: Any, **settings: Any
+) -> Float[Array, "..."]:
     """A dense layer's `dot_general` whose kernel is gathered once, for this product and for the gradient of its input.
 
     `names` are the logical axes of the gathered kernel. For remat: left to itself XLA gathers a kernel of three axes a

@@ -1,7 +1,7 @@
 """The two stacks of an encoder-decoder, composed: their settings, and what these make of the parts."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 from flax import linen as nn
@@ -22,7 +22,7 @@ LOGICAL_AXES = (
     ("(encoder|decoder)/norm/(scale|bias)", ("embed",)),
 )
 
-Dtypes = dict[str, str]
+Dtypes = Mapping[str, str]
 
 _fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in", "truncated_normal")
 _POSITIONS = ("relative", "sinusoidal", "learned")

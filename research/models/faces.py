@@ -11,8 +11,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float, Int
 
 from research.models import layers
+from research.models.shapes import AnyArray, Images
 from research.models.specs import COUNT, DTYPE, RATE, around
 from research.parallel.sharding import Table, constrain
 from research.spec import Spec, field
@@ -27,7 +29,7 @@ MOMENTUM = 0.9  # of the last batch norm
 SMALLEST = 1e-6  # a squared sine or length below it counts as this much: the root of 0 has no gradient
 
 
-def arcface(cosines: jax.Array, margin: float) -> jax.Array:
+def arcface(cosines: Float[Array, "*shape"], margin: float) -> Float[Array, "*shape"]:
     """cos(angle + margin), `margin` in radians from 0 to pi.
 
     Beyond pi, where the cosine would rise again, a line that goes on falling: cos(angle) - margin sin(margin).
@@ -37,7 +39,7 @@ def arcface(cosines: jax.Array, margin: float) -> jax.Array:
     return jnp.where(cosines > -math.cos(margin), moved, cosines - margin * math.sin(margin))
 
 
-def cosface(cosines: jax.Array, margin: float) -> jax.Array:
+def cosface(cosines: Float[Array, "*shape"], margin: float) -> Float[Array, "*shape"]:
     """cos(angle) - margin."""
     return cosines - margin
 
@@ -49,13 +51,15 @@ MARGINS: dict[str, Callable[[jax.Array, float], jax.Array]] = {
 }
 
 
-def margin_logits(cosines: jax.Array, labels: jax.Array, name: str, margin: float, scale: float) -> jax.Array:
+def margin_logits(
+    cosines: Float[Array, "batch classes"], labels: Int[AnyArray, " batch"], name: str, margin: float, scale: float
+) -> Float[Array, "batch classes"]:
     """`scale` times `cosines` [batch, people], of which that with the own person (`labels` [batch]) has the margin."""
     own = jax.nn.one_hot(labels, cosines.shape[-1], dtype=bool)
     return scale * jnp.where(own, MARGINS[name](cosines, margin), cosines)
 
 
-def unit(x: jax.Array, axis: int = -1) -> jax.Array:
+def unit(x: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*shape"]:
     """`x` at length 1 along an axis."""
     return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(axis, keepdims=True), SMALLEST))
 
@@ -89,7 +93,9 @@ class FaceModel(nn.Module):
         return (*LOGICAL_AXES, *self.backbone.logical_axes)
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, images: Images, train: bool = False
+    ) -> tuple[Float[Array, "batch embed"], Float[Array, "batch classes"]]:
         x = self.backbone(images, train)[-1]
         x = x.reshape(len(x), -1) if self.spec.flatten else x.mean((1, 2))
         dtype = layers.at_least_float32(x.dtype)
@@ -102,5 +108,5 @@ class FaceModel(nn.Module):
             "centres", nn.initializers.normal(0.01), (self.spec.embed_dim, self.num_classes), self.param_dtype
         )
         # In full, since accelerators would round to bfloat16, and a margin is a matter of small angles.
-        cosines = jnp.matmul(embeddings, unit(centres.astype(dtype), axis=0), precision="highest")
+        cosines = jnp.matmul(embeddings, unit(jnp.asarray(centres, dtype), axis=0), precision="highest")
         return embeddings, constrain(cosines, ("batch", "vocab"))

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.parallel.sharding import constrain
 
@@ -28,7 +29,9 @@ def at_least_float32(dtype: Any) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def tokens(x: jax.Array, last: str = "embed") -> jax.Array:
+def tokens(
+    x: Float[Array, "batch *axes length embed"], last: str = "embed"
+) -> Float[Array, "batch *axes length embed"]:
     """Tokens [batch, ..., length, features] where they belong; `last` names the axis of their features."""
     return constrain(x, ("batch", *[None] * (x.ndim - 3), "length", last))
 
@@ -45,7 +48,9 @@ def batch_norm(param_dtype: Any, **settings) -> Callable:
     )
 
 
-def classify(x: jax.Array, num_classes: int, param_dtype: Any, **settings) -> jax.Array:
+def classify(
+    x: Float[Array, "batch embed"], num_classes: int, param_dtype: Any, **settings
+) -> Float[Array, "batch classes"]:
     """Features [batch, embed] to logits [batch, classes] in float32, by a dense layer called `head`.
 
     The layer itself is in float32, since logits rounded to bfloat16 differ by up to 1 %. To be called in a module.
@@ -63,7 +68,9 @@ class StochasticDepth(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array, rate: jax.Array | float, train: bool) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, " batch *axes"], rate: Float[Array, ""] | float, train: bool
+    ) -> Float[Array, " batch *axes"]:
         if not train:
             return x
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)

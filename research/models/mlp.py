@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.models.attention import Context
 from research.models.layers import GELU, tokens
@@ -41,7 +42,7 @@ class MLP(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, context: Context) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch *axes embed"], context: Context) -> Float[Array, "batch *axes embed"]:
         width = x.shape[-1]
         hidden = self._hidden(x)
         hidden = tokens(nn.Dropout(self.dropout, deterministic=not context.train)(hidden), "mlp")
@@ -50,7 +51,9 @@ class MLP(nn.Module):
     def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> None:
         """Nothing: tokens are on their own."""
 
-    def step(self, x: jax.Array, cache: None, context: Context) -> tuple[jax.Array, None, None]:
+    def step(
+        self, x: Float[Array, "batch beams embed"], cache: None, context: Context
+    ) -> tuple[Float[Array, "batch beams embed"], None, None]:
         """`__call__`, as mixers have it."""
         return self(x, context), None, None
 

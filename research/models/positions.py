@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Float, Int
 
 from research.models.layers import at_least_float32
+from research.models.shapes import AnyArray
 from research.parallel.sharding import constrain
 from research.spec import FieldError
 
@@ -22,6 +24,7 @@ LOGICAL_AXES = (
     ("relative", (None, "heads")),
     ("learned", ("positions", "embed")),
 )
+Table = Float[AnyArray, "..."] | None  # what is trained, if anything is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +38,25 @@ class Positions:
     def check(self, length: int) -> None:
         """Raises FieldError for more positions than there are."""
 
-    def embed(self, table: jax.Array | None, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
+    def embed(
+        self,
+        table: Table,
+        x: Float[Array, "batch *axes embed"],
+        positions: Int[AnyArray, "..."] | None = None,
+    ) -> Float[Array, "batch *axes embed"]:
         """Tokens [batch, length, width] with what stands for their `positions` [batch, length] added.
 
         None, where all rows have as many tokens as there are positions.
         """
         return x
 
-    def distance_bias(self, table: jax.Array | None, distances: np.ndarray, dtype: Any) -> jax.Array | None:
+    def distance_bias(
+        self, table: Table, distances: Int[np.ndarray, " distances"], dtype: Any
+    ) -> Float[Array, "heads distances"] | None:
         """What is added to the logits of attention [heads, distances] for each distance from a query to its key."""
         return None
 
-    def bias(self, table: jax.Array | None, length: int, dtype: Any) -> jax.Array | None:
+    def bias(self, table: Table, length: int, dtype: Any) -> Float[Array, "1 heads length length"] | None:
         """[1, heads, length, length] for all pairs of tokens."""
         bias = self.distance_bias(table, np.concatenate([np.arange(length), np.arange(-length, 0)]), dtype)
         if bias is None:
@@ -61,7 +71,12 @@ class Positions:
 class Sinusoidal(Positions):
     """Fixed waves (Vaswani et al., 2017)."""
 
-    def embed(self, table: jax.Array | None, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
+    def embed(
+        self,
+        table: Table,
+        x: Float[Array, "batch *axes embed"],
+        positions: Int[AnyArray, "..."] | None = None,
+    ) -> Float[Array, "batch *axes embed"]:
         """See `Positions`."""
         positions = jnp.arange(x.shape[-2]) if positions is None else positions
         return x + sinusoids(positions, x.shape[-1], x.dtype)
@@ -75,7 +90,12 @@ class SinCos(Positions):
     width: int
     before: int = 0
 
-    def embed(self, table: jax.Array | None, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
+    def embed(
+        self,
+        table: Table,
+        x: Float[Array, "batch *axes embed"],
+        positions: Int[AnyArray, "..."] | None = None,
+    ) -> Float[Array, "batch *axes embed"]:
         """See `Positions`."""
         waves = np.pad(sincos_positions(self.height, self.width, x.shape[-1]), ((self.before, 0), (0, 0)))
         return x + jnp.asarray(waves, x.dtype)
@@ -102,10 +122,15 @@ class Learned(Positions):
             problem = f"={self.shape[-2]} must be at least {length}, the length of the sequences; raise it or cut them"
             raise FieldError((self.limit,), problem)
 
-    def embed(self, table: jax.Array | None, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
+    def embed(
+        self,
+        table: Table,
+        x: Float[Array, "batch *axes embed"],
+        positions: Int[AnyArray, "..."] | None = None,
+    ) -> Float[Array, "batch *axes embed"]:
         """See `Positions`."""
         assert table is not None
-        table = table.astype(x.dtype)
+        table = jnp.asarray(table, x.dtype)
         # Whole before it is looked up, as the embeddings are; see seq2seq.py.
         return x + (table if positions is None else constrain(table, (None, "embed"))[positions])
 
@@ -124,11 +149,13 @@ class Relative(Positions):
         """See `Positions`."""
         return param("relative", nn.initializers.normal(self.std), (self.num_buckets, self.num_heads), dtype)
 
-    def distance_bias(self, table: jax.Array | None, distances: np.ndarray, dtype: Any) -> jax.Array:
+    def distance_bias(
+        self, table: Table, distances: Int[np.ndarray, " distances"], dtype: Any
+    ) -> Float[Array, "heads distances"]:
         """See `Positions`."""
         index = buckets(distances, self.num_buckets, self.max_distance, self.causal)
         assert table is not None
-        return table[index].T.astype(at_least_float32(dtype))
+        return jnp.asarray(table[index].T, at_least_float32(dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +167,9 @@ class Rotary:
 
     temperature: float = TEMPERATURE
 
-    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "batch length heads features"], positions: Int[AnyArray, "#batch #length"]
+    ) -> Float[Array, "batch length heads features"]:
         """`x` [batch, length, heads, features] of tokens at `positions` [batch, length]."""
         frequencies = self.temperature ** -(np.arange(0, x.shape[-1], 2) / x.shape[-1])
         angles = positions[..., None, None] * jnp.asarray(frequencies, at_least_float32(x.dtype))
@@ -149,7 +178,7 @@ class Rotary:
         return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
-def sinusoids(positions: jax.Array, features: int, dtype: Any) -> jax.Array:
+def sinusoids(positions: Int[AnyArray, "*shape"], features: int, dtype: Any) -> Float[Array, "*shape features"]:
     """Fixed positions [..., features] of `positions` [...] (Vaswani et al., 2017), as Tensor2Tensor and Whisper do.
 
     The first half of the features are sines, the second cosines, at frequencies that fall geometrically from 1 to
@@ -160,7 +189,7 @@ def sinusoids(positions: jax.Array, features: int, dtype: Any) -> jax.Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(dtype)
 
 
-def sincos_positions(height: int, width: int, features: int) -> np.ndarray:
+def sincos_positions(height: int, width: int, features: int) -> Float[np.ndarray, "positions features"]:
     """Fixed two-dimensional positions [height * width, features], as in MoCo v3 (Chen et al., 2021).
 
     The four quarters of the features are sin and cos of x, then sin and cos of y, at frequencies that fall
@@ -172,7 +201,9 @@ def sincos_positions(height: int, width: int, features: int) -> np.ndarray:
     return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1)
 
 
-def buckets(distances: np.ndarray, count: int, max_distance: int, causal: bool) -> np.ndarray:
+def buckets(
+    distances: Int[np.ndarray, "*shape"], count: int, max_distance: int, causal: bool
+) -> Int[np.ndarray, "*shape"]:
     """The bucket, below `count`, of each distance from a query to its key (Raffel et al., 2020).
 
     Half of the buckets are for one distance each, the others for ranges that grow geometrically up to `max_distance`.

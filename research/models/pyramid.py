@@ -1,13 +1,15 @@
 """Feature maps of several sizes, for what has to find things of several sizes: any backbone to a pyramid."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.models import layers
 from research.models.resnet import PICTURE
+from research.models.shapes import FeatureMaps
 from research.parallel.sharding import constrain
 
 LOGICAL_AXES = (
@@ -16,17 +18,17 @@ LOGICAL_AXES = (
     (".*norm[0-9]*/(scale|bias|mean|var)", ("channels",)),
 )
 
-Maps = tuple[jax.Array, ...]  # each [batch, height, width, channels], the finest first
-
 
 class ConvNorm(nn.Module):
     """A 3x3 convolution, batch norm and ReLU."""
 
     features: int
-    dtypes: dict[str, Any]
+    dtypes: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "batch height width _"], train: bool
+    ) -> Float[Array, "batch height width features"]:
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         x = nn.Conv(self.features, (3, 3), use_bias=False, kernel_init=init, name="conv", **self.dtypes)(x)
         norm = layers.batch_norm(use_running_average=not train, momentum=0.9, **self.dtypes)
@@ -41,10 +43,10 @@ class FPN(nn.Module):
 
     channels: int
     extra: int
-    dtypes: dict[str, Any]
+    dtypes: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, maps: Maps) -> Maps:
+    def __call__(self, maps: FeatureMaps) -> FeatureMaps:
         conv = functools.partial(nn.Conv, self.channels, **self.dtypes)
         merged, above = [], None
         for level in reversed(range(len(maps))):
@@ -63,10 +65,10 @@ class SimplePyramid(nn.Module):
 
     channels: int
     extra: int
-    dtypes: dict[str, Any]
+    dtypes: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, maps: Maps) -> Maps:
+    def __call__(self, maps: FeatureMaps) -> FeatureMaps:
         x = maps[-1]
         width = x.shape[-1]
         up = functools.partial(nn.ConvTranspose, kernel_size=(2, 2), strides=(2, 2), **self.dtypes)
@@ -86,7 +88,7 @@ class SimplePyramid(nn.Module):
         return (*out, *coarser(out[-1], self.extra, conv))
 
 
-def coarser(x: jax.Array, count: int, conv: Any) -> Maps:
+def coarser(x: Float[Array, "batch height width channels"], count: int, conv: Any) -> FeatureMaps:
     """`count` further maps, each made of the one before by a 3x3 convolution of stride 2. To be called in a module."""
     maps = []
     for level in range(count):
@@ -95,6 +97,8 @@ def coarser(x: jax.Array, count: int, conv: Any) -> Maps:
     return tuple(maps)
 
 
-def upsample(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+def upsample(
+    x: Float[Array, "batch _ _ channels"], size: tuple[int, ...]
+) -> Float[Array, "batch height width channels"]:
     """A map at twice its height and width, by nearest neighbours, cut to `size` (which halving had rounded up)."""
     return x.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]

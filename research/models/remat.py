@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 from jax import ad_checkpoint
+from jaxtyping import Array, Float
 
 _OPERAND = "operand"
 _DOTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
@@ -26,7 +27,7 @@ REMAT: dict[str, Callable | None] = {
 }
 
 
-def operand(x: jax.Array) -> jax.Array:
+def operand(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`x`, which remat="operands" keeps: what a product takes, or what a norm or activation before one is made of."""
     return ad_checkpoint.checkpoint_name(x, _OPERAND)
 

@@ -5,12 +5,15 @@ projections where the shape changes.
 """
 
 import functools
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.models import layers
+from research.models.shapes import FeatureMaps, Images
 from research.models.specs import COUNT, DTYPE, EPSILON, LAYERS, RATE, from_fields
 from research.parallel.sharding import constrain
 from research.spec import Spec, checks, field
@@ -37,13 +40,13 @@ class Basic(nn.Module):
 
     features: int
     stride: int
-    conv: type[nn.Module]
-    norm: type[nn.Module]
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
     last_scale: nn.initializers.Initializer
     expansion = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch _ _ _"]) -> Float[Array, "batch _ _ _"]:
         y = self.conv(self.features, (3, 3), self.stride, padding=1, name="conv1")(x)
         y = nn.relu(self.norm(name="norm1")(y))
         y = self.conv(self.features, (3, 3), padding=1, name="conv2")(y)
@@ -56,13 +59,13 @@ class Bottleneck(nn.Module):
 
     features: int
     stride: int
-    conv: type[nn.Module]
-    norm: type[nn.Module]
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
     last_scale: nn.initializers.Initializer
     expansion = 4
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch _ _ _"]) -> Float[Array, "batch _ _ _"]:
         y = nn.relu(self.norm(name="norm1")(self.conv(self.features, (1, 1), name="conv1")(x)))
         y = self.conv(self.features, (3, 3), self.stride, padding=1, name="conv2")(y)
         y = nn.relu(self.norm(name="norm2")(y))
@@ -121,7 +124,7 @@ class ResNet(nn.Module):
         return tuple(first * 2**stage for stage in range(len(self.spec.stage_sizes)))
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, ...]:
+    def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"] | FeatureMaps:
         spec = self.spec
         block, (kernel, stride) = BLOCKS[spec.block], STEMS[spec.stem]
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}

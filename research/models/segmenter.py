@@ -1,15 +1,17 @@
 """A class for every pixel: a backbone that gives feature maps, and a decoder over them."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.models import layers
-from research.models.pyramid import FPN, LOGICAL_AXES, ConvNorm, Maps, SimplePyramid, upsample
+from research.models.pyramid import FPN, LOGICAL_AXES, ConvNorm, SimplePyramid, upsample
+from research.models.shapes import FeatureMaps, Images
 from research.models.specs import COUNT, DTYPE, RATE, around
 from research.parallel.sharding import Table, constrain
 from research.spec import FieldError, Spec, checks, field
@@ -22,10 +24,10 @@ class UNet(nn.Module):
     """
 
     channels: tuple[int, ...]
-    dtypes: dict[str, Any]
+    dtypes: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, maps: Maps, train: bool) -> jax.Array:
+    def __call__(self, maps: FeatureMaps, train: bool) -> Float[Array, "batch height width channels"]:
         if len(self.channels) != len(maps) - 1:
             needs = f"one for each of the {len(maps)} maps of the backbone but the coarsest"
             raise _wrong_count(self.channels, "unet", needs)
@@ -44,10 +46,10 @@ class SumOfLevels(nn.Module):
     """
 
     channels: tuple[int, ...]
-    dtypes: dict[str, Any]
+    dtypes: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, maps: Maps, train: bool) -> jax.Array:
+    def __call__(self, maps: FeatureMaps, train: bool) -> Float[Array, "batch height width channels"]:
         if len(self.channels) != 2:
             raise _wrong_count(self.channels, "fpn", "two: those of the pyramid and those of the sum")
         maps, levels = FPN(self.channels[0], 0, self.dtypes, name="fpn")(maps), []
@@ -63,9 +65,9 @@ class Linear(nn.Module):
     """The coarsest map as it is (Strudel et al., 2021, "Segmenter", its linear decoder)."""
 
     channels: tuple[int, ...]
-    dtypes: dict[str, Any]
+    dtypes: Mapping[str, Any]
 
-    def __call__(self, maps: Maps, train: bool) -> jax.Array:
+    def __call__(self, maps: FeatureMaps, train: bool) -> Float[Array, "batch height width channels"]:
         return maps[-1]
 
 
@@ -108,7 +110,7 @@ class Segmenter(nn.Module):
         return (*self.backbone.logical_axes, *LOGICAL_AXES)
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch height width classes"]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         decoder = DECODERS[self.spec.decoder]
         maps = self.backbone(images, train)

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float, Int, Shaped
 
 from research.models import copying, encoder_decoder, layers
 from research.models.encoder_decoder import EncoderDecoderSpec
+from research.models.shapes import AnyArray
 from research.models.specs import from_fields
 from research.models.transformer import Cache
 from research.parallel.sharding import Table, constrain
@@ -114,42 +116,50 @@ class Seq2Seq(nn.Module):
 
     def __call__(
         self,
-        source: jax.Array,
-        source_segments: jax.Array,
-        source_positions: jax.Array,
-        target_in: jax.Array,
-        target_segments: jax.Array,
-        target_positions: jax.Array,
+        source: Shaped[AnyArray, "batch ..."],
+        source_segments: Int[AnyArray, "batch source"],
+        source_positions: Int[AnyArray, "batch source"],
+        target_in: Int[AnyArray, "batch target"],
+        target_segments: Int[AnyArray, "batch target"],
+        target_positions: Int[AnyArray, "batch target"],
         train: bool = False,
-        copied: jax.Array | None = None,
-    ) -> jax.Array:
+        copied: Shaped[AnyArray, "batch ..."] | None = None,
+    ) -> Float[Array, "batch target vocab"]:
         encoded = self.encode(source, source_segments, source_positions, train)
         copied = source if copied is None else copied  # another one where the encoder is not shown all tokens
         return self.decode(encoded, source_segments, target_in, target_segments, target_positions, train, copied)
 
     def encode(
-        self, source: jax.Array, source_segments: jax.Array, source_positions: jax.Array, train: bool = False
-    ) -> jax.Array:
+        self,
+        source: Shaped[AnyArray, "batch ..."],
+        source_segments: Int[AnyArray, "batch source"],
+        source_positions: Int[AnyArray, "batch source"],
+        train: bool = False,
+    ) -> Float[Array, "batch source embed"]:
         """Embeddings and the encoder: [batch, source length, width]."""
         x = self.embed_source(source, source_segments, train)
         return self.encode_embedded(x, source_segments, source_positions, train)
 
     def encode_embedded(
-        self, x: jax.Array, segments: jax.Array, positions: jax.Array, train: bool = False
-    ) -> jax.Array:
+        self,
+        x: Float[AnyArray, "batch source embed"],
+        segments: Int[AnyArray, "batch source"],
+        positions: Int[AnyArray, "batch source"],
+        train: bool = False,
+    ) -> Float[Array, "batch source embed"]:
         """The encoder alone, over [batch, length, width] to which it adds its positions."""
-        return self.encoder(x.astype(self.dtype), segments, positions, train=train)
+        return self.encoder(jnp.asarray(x, self.dtype), segments, positions, train=train)
 
     def decode(
         self,
-        encoded: jax.Array,
-        source_segments: jax.Array,
-        target_in: jax.Array,
-        target_segments: jax.Array,
-        target_positions: jax.Array,
+        encoded: Float[Array, "batch source embed"],
+        source_segments: Int[AnyArray, "batch source"],
+        target_in: Int[AnyArray, "batch target"],
+        target_segments: Int[AnyArray, "batch target"],
+        target_positions: Int[AnyArray, "batch target"],
         train: bool = False,
-        source: jax.Array | None = None,
-    ) -> jax.Array:
+        source: Shaped[AnyArray, "batch ..."] | None = None,
+    ) -> Float[Array, "batch target vocab"]:
         """Logits of the token that follows each of `target_in`, given those before it and the `encoded` source.
 
         `source`, the tokens that were encoded, is needed for `copying` alone.
@@ -165,11 +175,11 @@ class Seq2Seq(nn.Module):
 
     def init_cache(
         self,
-        encoded: jax.Array,
-        source_segments: jax.Array,
+        encoded: Float[Array, "batch source embed"],
+        source_segments: Int[AnyArray, "batch source"],
         max_length: int,
         beams: int = 1,
-        source: jax.Array | None = None,
+        source: Shaped[AnyArray, "batch ..."] | None = None,
     ) -> Cache:
         """The cache of `decode_step` for rows of one example each, and so many hypotheses of each; see `decoding`.
 
@@ -181,7 +191,9 @@ class Seq2Seq(nn.Module):
             cache["pointer"] = self.pointer.read(encoded, source, source_segments)
         return cache
 
-    def decode_step(self, token: jax.Array, position: jax.Array | int, cache: Cache) -> tuple[jax.Array, Cache]:
+    def decode_step(
+        self, token: Int[Array, " rows"], position: Int[AnyArray, "..."] | int, cache: Cache
+    ) -> tuple[Float[Array, "rows vocab"], Cache]:
         """Logits [batch * beams, vocab] of what follows `token` [batch * beams] at `position`, and the cache with it.
 
         `position` counts from 0; it is a scalar or [batch * beams], one for all beams of an example.
@@ -194,7 +206,9 @@ class Seq2Seq(nn.Module):
             logits = self.pointer(logits, x, written, cache["pointer"], mask)
         return logits.reshape(token.shape[0], -1), cache
 
-    def embed_source(self, source: jax.Array, segments: jax.Array, train: bool = False) -> jax.Array:
+    def embed_source(
+        self, source: Shaped[AnyArray, "batch ..."], segments: Int[AnyArray, "batch source"], train: bool = False
+    ) -> Float[Array, "batch source embed"]:
         """[batch, length, width]; a sentence is the sum of its words, weighted by place (Dehghani et al., 2019)."""
         x = self._embed(source)
         if self.sentence_length:
@@ -203,7 +217,7 @@ class Seq2Seq(nn.Module):
             x += copying.repeated(source, segments)[..., None] * self.repeated.astype(x.dtype)
         return x
 
-    def _embed(self, tokens: jax.Array) -> jax.Array:
+    def _embed(self, tokens: AnyArray) -> jax.Array:
         x = self._table()[tokens]
         return x * jnp.asarray(self.spec.width**0.5, x.dtype) if self.spec.embedding_scale else x
 
@@ -212,7 +226,7 @@ class Seq2Seq(nn.Module):
 
         Looked up where they lie, the tokens would be split over the wrong axis, and whole on every device in between.
         """
-        return constrain(self.embedding.astype(self.dtype), ("vocab", "embed"))
+        return constrain(jnp.asarray(self.embedding, self.dtype), ("vocab", "embed"))
 
     def _logits(self, x: jax.Array) -> jax.Array:
         """In float32, though of rounded factors: a product in float32 would take several times as long."""

@@ -4,13 +4,14 @@ import functools
 import math
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float, Int
 
 from research.models import layers
 from research.models.encoder_decoder import EncoderDecoderSpec
 from research.models.seq2seq import Seq2Seq
+from research.models.shapes import AnyArray
 from research.parallel.sharding import Table, constrain
 from research.spec import Spec, field
 from research.spec.checks import Check
@@ -77,13 +78,15 @@ class FrontEnd(nn.Module):
     param_dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, frames: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self, frames: Float[AnyArray, "batch frames mels"], train: bool = False
+    ) -> Float[Array, "batch length embed"]:
         if frames.shape[1] % self.spec.shortening:
             raise ValueError(f"{frames.shape[1]} frames must be a multiple of {self.spec.shortening}; pad them with 0")
         convolution = functools.partial(
             nn.Conv, self.spec.width, (WINDOW,), padding=((1, 1),), dtype=self.dtype, param_dtype=self.param_dtype
         )
-        x = constrain(frames, FRAMES)
+        x = constrain(jnp.asarray(frames), FRAMES)
         for index, stride in enumerate(self.spec.strides, start=1):
             x = layers.GELU["exact"](convolution(strides=stride, name=f"conv{index}")(x))
             x = constrain(x, FRAMES)
@@ -109,11 +112,13 @@ class Recogniser(Seq2Seq):
             init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
             self.ctc_head = self.param("ctc_head", init, (self.spec.width, self.vocab_size), self.param_dtype)
 
-    def embed_source(self, source: jax.Array, segments: jax.Array, train: bool = False) -> jax.Array:
+    def embed_source(
+        self, source: Float[AnyArray, "batch frames mels"], segments: Int[AnyArray, "batch source"], train: bool = False
+    ) -> Float[Array, "batch source embed"]:
         """The features that the front end makes of spectrograms [batch, frames, mels]."""
         return self.front_end(source, train)
 
-    def ctc_logits(self, encoded: jax.Array) -> jax.Array:
+    def ctc_logits(self, encoded: Float[Array, "batch source embed"]) -> Float[Array, "batch source vocab"]:
         """Logits [batch, length, vocab] in float32 of a token at each place of `encoded`; token 0 is the blank."""
         dtype = layers.at_least_float32(self.dtype)
         kernel = self.ctc_head.astype(encoded.dtype)
@@ -122,14 +127,14 @@ class Recogniser(Seq2Seq):
 
     def both_logits(
         self,
-        source: jax.Array,
-        source_segments: jax.Array,
-        source_positions: jax.Array,
-        target_in: jax.Array,
-        target_segments: jax.Array,
-        target_positions: jax.Array,
+        source: Float[AnyArray, "batch frames mels"],
+        source_segments: Int[AnyArray, "batch source"],
+        source_positions: Int[AnyArray, "batch source"],
+        target_in: Int[AnyArray, "batch target"],
+        target_segments: Int[AnyArray, "batch target"],
+        target_positions: Int[AnyArray, "batch target"],
         train: bool = False,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[Float[Array, "batch target vocab"], Float[Array, "batch source vocab"]]:
         """What calling it gives, and `ctc_logits`, of one pass through the encoder."""
         encoded = self.encode(source, source_segments, source_positions, train)
         decoded = self.decode(encoded, source_segments, target_in, target_segments, target_positions, train)

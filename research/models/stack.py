@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jaxtyping import Array, Float
 
 from research.models import attention, mlp
 from research.models import block as blocks
@@ -71,7 +72,7 @@ class Stack(nn.Module):
     segments: Sequence[Segment]
     stochastic_depth: float = 0.0
 
-    def __call__(self, x: jax.Array, context: Context) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch *axes embed"], context: Context) -> Float[Array, "batch *axes embed"]:
         """The tokens after all layers."""
         if self.is_initializing() and not self.variables.get("params"):
             self._create(x, dataclasses.replace(context, train=False))
@@ -99,7 +100,9 @@ class Stack(nn.Module):
         params = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], whole) for i in range(self.repeats))
         return StackCache(tuple(map(one, params)), params)
 
-    def step(self, x: jax.Array, cache: StackCache, context: Context) -> tuple[jax.Array, StackCache]:
+    def step(
+        self, x: Float[Array, "batch beams embed"], cache: StackCache, context: Context
+    ) -> tuple[Float[Array, "batch beams embed"], StackCache]:
         """The next tokens [batch, beams, width] after all layers, and the cache with them."""
         if cache.params is not None:
             layers = []

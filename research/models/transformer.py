@@ -3,17 +3,19 @@
 Packed examples are contiguous in their row, so distances between the places of a row are those inside an example.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
 
 from research.models.attention import Context
 from research.models.layers import tokens
 from research.models.positions import Positions
+from research.models.shapes import AnyArray
 from research.models.stack import Stack
 
 Cache = dict[str, Any]
@@ -35,7 +37,7 @@ class Transformer(nn.Module):
     make_stack: Callable[[], Stack]
     positions: Positions
     make_norm: Callable[[], nn.Module] | None
-    dtypes: dict[str, str]
+    dtypes: Mapping[str, str]
     causal: bool = False
     dropout: float = 0.0
 
@@ -48,13 +50,13 @@ class Transformer(nn.Module):
 
     def __call__(
         self,
-        x: jax.Array,
-        segments: jax.Array,
-        positions: jax.Array,
-        encoded: jax.Array | None = None,
-        encoded_segments: jax.Array | None = None,
+        x: Float[Array, "batch length embed"],
+        segments: Int[AnyArray, "batch length"],
+        positions: Int[AnyArray, "batch length"],
+        encoded: Float[Array, "batch source embed"] | None = None,
+        encoded_segments: Int[AnyArray, "batch source"] | None = None,
         train: bool = False,
-    ) -> jax.Array:
+    ) -> Float[Array, "batch length embed"]:
         length = x.shape[1]
         self.positions.check(length)
         x = self.drop(tokens(self.positions.embed(self.table, x, positions)), deterministic=not train)
@@ -72,7 +74,12 @@ class Transformer(nn.Module):
         return self.drop(self._last_norm(self.blocks(x, context)), deterministic=not train)
 
     def init_cache(
-        self, batch: int, max_length: int, beams: int, encoded: jax.Array | None = None, mask: jax.Array | None = None
+        self,
+        batch: int,
+        max_length: int,
+        beams: int,
+        encoded: Float[Array, "batch source embed"] | None = None,
+        mask: Bool[AnyArray, "batch source"] | None = None,
     ) -> Cache:
         """What `step` needs to decode up to `max_length` tokens of so many hypotheses of each example.
 
@@ -89,7 +96,9 @@ class Transformer(nn.Module):
             "bias": self.positions.distance_bias(self.table, distances, dtype),
         }
 
-    def step(self, x: jax.Array, position: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    def step(
+        self, x: Float[Array, "batch beams embed"], position: Int[Array, "*rows"], cache: Cache
+    ) -> tuple[Float[Array, "batch beams embed"], Cache]:
         """Features [batch, beams, width] of embedded tokens at `position` (a scalar or one a row); the new cache."""
         batch, beams, _ = x.shape
         length = cache["hypotheses"]["ancestors"].shape[-1]
@@ -113,6 +122,6 @@ class Transformer(nn.Module):
         return tokens(self.norm(x)) if self.make_norm else x
 
 
-def _same(queries: jax.Array, keys: jax.Array) -> jax.Array:
+def _same(queries: AnyArray, keys: AnyArray) -> AnyArray:
     """[batch, 1, query length, key length]: true where both are of one segment."""
     return (queries[:, :, None] == keys[:, None, :])[:, None]

@@ -2,13 +2,14 @@
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.models import layers, vit
 from research.models.attention import Attention, Context
 from research.models.positions import Learned
+from research.models.shapes import AnyArray, Clips
 from research.models.specs import COUNT, EncoderSpec
 from research.parallel.sharding import constrain
 from research.spec import Spec, checks, field, invalid
@@ -27,7 +28,9 @@ GAIN = 4.0  # of changes, which are small beside what frames differ by from thei
 class SpaceAttention(Attention):
     """Attention of tokens [batch, time, space, width] to those of the same time."""
 
-    def __call__(self, x: jax.Array, context: Context) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "batch time space embed"], context: Context
+    ) -> Float[Array, "batch time space embed"]:
         """See `Attention`."""
         return super().__call__(x.reshape(-1, *x.shape[2:]), context).reshape(x.shape)
 
@@ -35,7 +38,9 @@ class SpaceAttention(Attention):
 class TimeAttention(Attention):
     """Attention of tokens [batch, time, space, width] to those of the same place."""
 
-    def __call__(self, x: jax.Array, context: Context) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "batch time space embed"], context: Context
+    ) -> Float[Array, "batch time space embed"]:
         """See `Attention`."""
         batch, time, space, width = x.shape
         x = super().__call__(x.swapaxes(1, 2).reshape(batch * space, time, width), context)
@@ -80,7 +85,7 @@ class VideoViT(vit.ViT):
     spec_class: ClassVar[type[Spec]] = VideoViTSpec
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, images: Clips, train: bool = False) -> Float[Array, "batch classes"]:
         spec = self.spec
         batch, frames, height, width = images.shape[:4]
         if (frames, height, width) != (spec.frames, spec.image_size, spec.image_size):
@@ -107,7 +112,7 @@ class VideoViT(vit.ViT):
         x = constrain(layers.tokens(x).mean(1), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
-    def _seen(self, images: jax.Array) -> jax.Array:
+    def _seen(self, images: AnyArray) -> AnyArray:
         sees = self.spec.sees
         if sees == "frames":
             return images
@@ -115,7 +120,7 @@ class VideoViT(vit.ViT):
         changes = jnp.concatenate([changes[:, :1], changes], 1)  # nothing is before the first frame
         return changes if sees == "changes" else jnp.concatenate([images, changes], -1)
 
-    def _tubelets(self, images: jax.Array) -> jax.Array:
+    def _tubelets(self, images: AnyArray) -> AnyArray:
         """[batch, time, space, pixels of a tubelet]."""
         spec = self.spec
         batch, channels, side = images.shape[0], images.shape[-1], spec.image_size // spec.patch_size

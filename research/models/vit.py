@@ -1,18 +1,20 @@
 """Vision transformer (Dosovitskiy et al., 2021), with the options that later work settled on."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.models import layers, stack
 from research.models.attention import Attention, Context, Heads
 from research.models.block import TOPOLOGIES
 from research.models.mlp import MLP
 from research.models.positions import Learned, SinCos
+from research.models.shapes import FeatureMaps, Images
 from research.models.specs import DTYPE, EncoderSpec, from_fields
 from research.models.stack import Segment, Stack
 from research.parallel.sharding import constrain
@@ -61,10 +63,10 @@ class ConvStem(nn.Module):
     last_width: int
     patch_size: int
     epsilon: float
-    dtypes: dict[str, Any]
+    dtypes: Mapping[str, Any]
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Images) -> Float[Array, "batch rows columns embed"]:
         halvings = self.patch_size.bit_length() - 1
         for index in range(halvings):
             features = self.last_width // 2 ** (halvings - 1 - index)
@@ -135,7 +137,7 @@ class ViT(nn.Module):
         return (self.spec.patch_size,)
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array | tuple[jax.Array, ...]:
+    def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"] | FeatureMaps:
         spec = self.spec
         if images.shape[1:3] != (spec.image_size, spec.image_width or spec.image_size):
             wide = f" and image_width={spec.image_width}" if spec.image_width else ""
@@ -156,7 +158,7 @@ class ViT(nn.Module):
         x = constrain(x[:, 0] if spec.pool == "cls" else x.mean(1), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
-    def _patches(self, images: jax.Array, dtypes: dict[str, Any]) -> jax.Array:
+    def _patches(self, images: Images, dtypes: Mapping[str, Any]) -> jax.Array:
         """[batch, rows, columns, width]."""
         spec = self.spec
         if spec.stem == "conv":
@@ -181,12 +183,12 @@ class ViT(nn.Module):
         return positions.embed(positions.create(self.param, self.param_dtype), x)
 
 
-def make_norm(spec: EncoderSpec, dtypes: dict[str, str]) -> Callable[..., nn.Module]:
+def make_norm(spec: EncoderSpec, dtypes: Mapping[str, str]) -> Callable[..., nn.Module]:
     """A constructor of norms over the features."""
     return functools.partial(layers.NORMS[spec.norm], epsilon=spec.layer_norm_epsilon, **dtypes)
 
 
-def make_stack(spec: EncoderSpec, dtypes: dict[str, str], topology: str, mixers: Mixers) -> Callable[..., Stack]:
+def make_stack(spec: EncoderSpec, dtypes: Mapping[str, str], topology: str, mixers: Mixers) -> Callable[..., Stack]:
     """A constructor of the layers: in each the `mixers` one after the other, and an MLP."""
     attention = make_attention(spec, dtypes)
     dense = functools.partial(nn.Dense, kernel_init=_INIT, bias_init=nn.initializers.normal(1e-6), **dtypes)
@@ -198,7 +200,7 @@ def make_stack(spec: EncoderSpec, dtypes: dict[str, str], topology: str, mixers:
     )
 
 
-def make_attention(spec: EncoderSpec, dtypes: dict[str, str]) -> dict[str, Any]:
+def make_attention(spec: EncoderSpec, dtypes: Mapping[str, str]) -> dict[str, Any]:
     """The fields of the attention of `spec`."""
     norm = make_norm(spec, dtypes)
     qk_norm = functools.partial(norm, use_bias=False) if spec.norm == "layer" else norm

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from jaxtyping import Array, Float, Shaped
 
 from research.metrics import metric as metric_lib
 from research.parallel.sharding import Table, constrain
@@ -73,7 +74,9 @@ class ImageTask:
         """The normalisers of the loss, from the targets of the whole global batch."""
         return {"examples": jnp.maximum(batch["weight"].sum(), 1)}
 
-    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
+    def loss(
+        self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
+    ) -> tuple[Float[Array, ""], LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed."""
         mix_rng, dropout_rng = jax.random.split(rng)
         images, targets = self._mix(mix_rng, self._normalise(batch["image"]), self._targets(batch["label"]))
@@ -97,7 +100,7 @@ class ImageTask:
         """See serving.Served: images uint8, not normalised."""
         return {self.served: jax.ShapeDtypeStruct((batch, *self.image_shape), jnp.uint8)}
 
-    def serve(self, variables: Variables, images: jax.Array) -> jax.Array:
+    def serve(self, variables: Variables, images: Shaped[Array, "batch ..."]) -> Float[Array, "batch classes"]:
         """Logits [batch, classes]."""
         return self._logits(variables, {"image": images})
 
@@ -205,19 +208,19 @@ class ClassificationScorer:
         return lines
 
 
-def unlabelled(images: np.ndarray) -> dict[str, np.ndarray]:
+def unlabelled(images: Shaped[np.ndarray, "batch ..."]) -> dict[str, np.ndarray]:
     """A batch of unlabelled images [batch, height, width, channels], for prediction."""
     zeros = np.zeros(len(images), np.int32)
     return {"image": images, "label": zeros, "index": zeros - 1, "weight": zeros.astype(np.float32)}
 
 
-def top_classes(probabilities: np.ndarray, class_names: Sequence[str], count: int = 5) -> str:
+def top_classes(probabilities: Float[np.ndarray, " classes"], class_names: Sequence[str], count: int = 5) -> str:
     """The `count` most likely classes by `probabilities` [classes], as a line for the user."""
     best = np.argsort(-probabilities)[:count]
     return ", ".join(f"{class_names[index]} {probabilities[index]:.1%}" for index in best)
 
 
-def record(probabilities: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+def record(probabilities: Float[np.ndarray, " classes"], class_names: Sequence[str]) -> dict[str, Any]:
     """The most likely class by `probabilities` [classes], and all probabilities, for a predictions file."""
     shares = {name: round(float(share), 6) for name, share in zip(class_names, probabilities, strict=True)}
     return {"class": max(shares, key=lambda name: shares[name]), "probabilities": shares}

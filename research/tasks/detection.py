@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from research.metrics import box_scores
 from research.metrics import metric as metric_lib
@@ -107,7 +108,9 @@ class DetectionTask:
             "examples": at_least(batch["weight"].sum()),
         }
 
-    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
+    def loss(
+        self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
+    ) -> tuple[Float[Array, ""], LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed."""
         mutable = [name for name in variables if name != "params"]
         outputs, new = self._apply(variables, batch, train=True, mutable=mutable, rngs={"dropout": rng})

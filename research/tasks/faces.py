@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from research.metrics import face_scores
 from research.metrics import metric as metric_lib
@@ -74,7 +75,9 @@ class FaceTask(classification.ImageTask):
         """The metric that selects the best checkpoint, and "max" or "min"."""
         return self.spec.select_by, metric_lib.mode(self.spec.select_by)
 
-    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
+    def loss(
+        self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
+    ) -> tuple[Float[Array, ""], LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed."""
         mutable = [name for name in variables if name != "params"]
         images = self._normalise(batch["image"])

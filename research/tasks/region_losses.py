@@ -4,9 +4,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
+
+from research.models.shapes import AnyArray
 
 
-def dice(probabilities: jax.Array, mask: jax.Array) -> jax.Array:
+def dice(
+    probabilities: Float[Array, "batch height width classes"], mask: Integer[AnyArray, "batch height width"]
+) -> Float[Array, " batch"]:
     """The Dice loss [batch] of each image: 1 - 2 |p t| / (|p| + |t|), averaged over the classes in its mask.
 
     As Milletari et al., 2016, without the squares in the denominator. `probabilities` are [batch, height, width,
@@ -18,7 +23,9 @@ def dice(probabilities: jax.Array, mask: jax.Array) -> jax.Array:
     return _mean_of_present(1 - 2 * overlap / jnp.maximum(sizes, 1), present)
 
 
-def lovasz(probabilities: jax.Array, mask: jax.Array) -> jax.Array:
+def lovasz(
+    probabilities: Float[Array, "batch height width classes"], mask: Integer[AnyArray, "batch height width"]
+) -> Float[Array, " batch"]:
     """The Lovász-softmax loss [batch] of each image (Berman et al., 2018), averaged over the classes in its mask."""
     truth, present, probabilities = _regions(probabilities, mask)
     flat = lambda x: x.reshape(x.shape[0], -1, x.shape[-1]).swapaxes(1, 2)  # [batch, classes, pixels]
@@ -36,7 +43,7 @@ def lovasz(probabilities: jax.Array, mask: jax.Array) -> jax.Array:
 REGIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"dice": dice, "lovasz": lovasz}
 
 
-def _regions(probabilities: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _regions(probabilities: jax.Array, mask: AnyArray) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The one-hot masks, whether each class occurs [batch, classes], and the probabilities, 0 in void pixels."""
     truth = jax.nn.one_hot(mask, probabilities.shape[-1])
     valid = truth.sum(-1, keepdims=True)

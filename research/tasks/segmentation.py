@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Float, Shaped
 
 from research.metrics import metric as metric_lib
 from research.parallel.sharding import Table, constrain
@@ -95,7 +96,9 @@ class SegmentationTask:
         at_least = lambda total: jnp.where(total > 0, total, 1)
         return {"pixels": at_least(self._weights(batch).sum()), "examples": at_least(batch["weight"].sum())}
 
-    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
+    def loss(
+        self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
+    ) -> tuple[Float[Array, ""], LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed.
 
         Cross-entropy is a mean over pixels, weighted by class; the region loss is a mean over images.
@@ -181,7 +184,7 @@ class SegmentationTask:
         return counts.astype(jnp.int32).sum(0)
 
 
-def scores(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, float]:
+def scores(confusion: Shaped[np.ndarray, "classes classes"], class_names: tuple[str, ...]) -> dict[str, float]:
     """`miou`, `pixel_accuracy` and `iou_CLASS`, as fractions, of a confusion matrix in any unit.
 
     IoU is intersection over union of truth and prediction; a class that occurs in neither is left out.

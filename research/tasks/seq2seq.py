@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Float, Int, Shaped
 
 from research.metrics import answers, text_scores
 from research.metrics import metric as metric_lib
@@ -148,7 +149,9 @@ class EncoderDecoderTask:
         """The normaliser of the loss: the target tokens of the whole global batch."""
         return {"tokens": jnp.maximum(_token_weights(batch).sum(), 1)}
 
-    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
+    def loss(
+        self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
+    ) -> tuple[Float[Array, ""], LossAux]:
         """`(loss, ({}, sums))` of training; losses of microbatches and devices are summed."""
         batch, options = self._augment(batch, rng)
         logits = self._logits(variables, batch, train=True, rngs={"dropout": rng}, **options)
@@ -192,7 +195,9 @@ class EncoderDecoderTask:
         source = self._source(batch)
         return {self.served: source, "mask": jax.ShapeDtypeStruct(source.shape[:2], jnp.int32)}
 
-    def serve(self, variables: Variables, source: jax.Array, mask: jax.Array) -> jax.Array:
+    def serve(
+        self, variables: Variables, source: Shaped[Array, "batch length ..."], mask: Int[Array, "batch length"]
+    ) -> Int[Array, "batch max_decode_length"]:
         """The tokens [batch, max_decode_length] of greedy decoding, 0 after EOS."""
         apply = lambda method, *args: cast(Any, self.model.apply(variables, *args, method=method))
         steps, positions = self.spec.max_decode_length, jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
@@ -211,7 +216,9 @@ class EncoderDecoderTask:
         """Scores the answers to a split of `data` on the host; None without metrics."""
         return answers.TextScorer(self.spec.metrics, data, split) if self.spec.metrics else None
 
-    def _search(self, step, cache, count: int, rng: jax.Array) -> decoding.Result:
+    def _search(
+        self, step, cache, count: int, rng: jax.Array
+    ) -> tuple[Int[Array, "count answers length"], Float[Array, "count answers"]]:
         """Tokens [count, num_return, max_decode_length] and scores [count, num_return], best first."""
         arguments = (step, cache, count, self.spec.max_decode_length, self.bos, self.eos)
         if self.spec.decoder == "beam":
@@ -263,7 +270,9 @@ class Seq2SeqTask(EncoderDecoderTask):
         return dropped_out, {"copied": batch["source"]} if self.model.spec.has_pointer else {}
 
 
-def shift_right(target: jax.Array, positions: jax.Array, bos: int) -> jax.Array:
+def shift_right(
+    target: Int[Array, "batch length"], positions: Int[Array, "batch length"], bos: int
+) -> Int[Array, "batch length"]:
     """The decoder input for `target` [batch, length]: the previous token, `bos` at position 0."""
     return jnp.where(positions == 0, bos, jnp.roll(target, 1, axis=1))
 

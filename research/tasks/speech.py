@@ -6,6 +6,7 @@ from typing import Any, ClassVar, cast
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from research.models import decoding
 from research.models.speech import Recogniser
@@ -44,7 +45,9 @@ class SpeechTask(EncoderDecoderTask):
 
     served = "spectrograms"
 
-    def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
+    def loss(
+        self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
+    ) -> tuple[Float[Array, ""], LossAux]:
         """`(loss, ({}, sums))`: (1 - ctc_weight) times the decoder loss plus ctc_weight times CTC, both per token."""
         if not self.spec.ctc_weight:
             return super().loss(variables, batch, totals, rng)

@@ -96,7 +96,7 @@ def batch():
 def random_variables(model, *arrays):
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *arrays))
     rng = np.random.default_rng(1)
-    return jax.tree.map(lambda leaf: rng.normal(0, 0.4, leaf.shape).astype(leaf.dtype), shapes)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), leaf.dtype), shapes)
 
 
 # ---- Against transformers.
@@ -259,7 +259,7 @@ def test_scores_of_a_beam_search_are_those_of_its_hypotheses():
 
 def test_a_window_is_as_far_as_a_local_layer_sees():
     attention = Attention(Heads(WIDTH, HEADS, 4), DENSE, window=3)
-    x = np.random.default_rng(0).normal(size=(1, LENGTH, WIDTH)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, LENGTH, WIDTH)), jnp.float32)
     variables = attention.init(jax.random.key(0), x, Context())
     reached = jax.jacobian(lambda x: attention.apply(variables, x, Context())[0].sum(-1))(x)[:, 0]
     seen = np.abs(reached).max(-1) > 0
@@ -285,7 +285,7 @@ def value_and_grad(model, variables, x):
 
 
 def test_segments_change_neither_the_checkpoint_nor_a_number():
-    x = np.random.default_rng(0).normal(size=(2, LENGTH, WIDTH)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, LENGTH, WIDTH)), jnp.float32)
     whole = two_kinds(Segment(4))
     variables = whole.init(jax.random.key(0), x, Context())
     assert set(variables["params"]) == {"dense", "expert"}
@@ -295,7 +295,7 @@ def test_segments_change_neither_the_checkpoint_nor_a_number():
 
 
 def test_a_frozen_segment_has_no_gradient_and_the_others_have_theirs():
-    x = np.random.default_rng(0).normal(size=(2, LENGTH, WIDTH)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, LENGTH, WIDTH)), jnp.float32)
     whole = two_kinds(Segment(3))
     variables = whole.init(jax.random.key(0), x, Context())
     _, expected = value_and_grad(whole, variables, x)

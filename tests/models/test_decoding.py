@@ -287,6 +287,10 @@ def test_bad_settings_are_refused(function, settings, reason):
 
 
 def test_a_length_of_nothing_is_refused():
-    for function, extra in ((decoding.greedy, {}), (decoding.beam_search, {}), (decoding.sample, {"rng": None})):
+    for function, extra in (
+        (decoding.greedy, {}),
+        (decoding.beam_search, {}),
+        (decoding.sample, {"rng": jax.random.key(0)}),
+    ):
         with pytest.raises(ValueError, match="max_length=0 must be at least 1"):
             function(step, make_cache(make_table(0), 1), BATCH, 0, BOS, EOS, **extra)

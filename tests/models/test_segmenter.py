@@ -94,7 +94,7 @@ def test_a_linear_decoder_enlarges_the_logits_of_patches_bilinearly():
 
 
 def test_what_is_coarse_reaches_the_finest_level_of_a_pyramid():
-    maps = tuple(np.random.default_rng(k).normal(size=(1, n, n, 3)).astype(np.float32) for k, n in enumerate((9, 5, 3)))
+    maps = tuple(jnp.asarray(np.random.default_rng(k).normal(size=(1, n, n, 3))) for k, n in enumerate((9, 5, 3)))
     fpn = pyramid.FPN(4, 2, {"dtype": "float32", "param_dtype": "float32"})
     variables = fpn.init(jax.random.key(0), maps)
     before = fpn.apply(variables, maps)

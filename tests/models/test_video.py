@@ -82,7 +82,7 @@ def test_a_factorised_layer_attends_to_the_same_time_and_the_same_place():
     spec = video.VideoViTSpec(**{name: value for name, value in TINY.items() if name != "num_classes"})
     ((_, make),) = video.vit.make_stack(spec, {}, "pre", video.FACTORISED)().pattern
     model = make(parent=None)
-    x = np.random.default_rng(0).normal(size=(1, 3, 4, 8)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 4, 8)), jnp.float32)
     variables = model.init(jax.random.key(0), x, Context())
     seen = jax.grad(lambda x, params: model.apply({"params": params}, x, Context())[0, 0, 0].sum())
     assert (np.abs(seen(x, variables["params"])).max(-1) > 0).all()

@@ -115,7 +115,7 @@ def test_unroll_and_remat_change_no_gradient(settings):
 
 def test_a_gathered_kernel_is_multiplied_as_any_other():
     rng = np.random.default_rng(0)
-    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 5, 8), (8, 4, 2)))
+    x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 5, 8), (8, 4, 2)))
     dimensions = (((2,), (0,)), ((), ()))
     mesh = mesh_lib.make_mesh(dict.fromkeys(mesh_lib.AXES, 1) | {"fsdp": 8}, jax.devices())
     placed = jax.device_put(kernel, jax.NamedSharding(mesh, jax.P("fsdp")))

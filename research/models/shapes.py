@@ -1,0 +1,9 @@
+"""Types of the arrays that several models take, by the names of their axes; jaxtyping checks them while tests run."""
+
+import numpy as np
+from jaxtyping import Array, Float
+
+AnyArray = Array | np.ndarray
+Images = Float[AnyArray, "batch height width channels"]
+Clips = Float[AnyArray, "batch frames height width channels"]
+FeatureMaps = tuple[Float[Array, "batch _ _ _"], ...]  # of a backbone or a pyramid, the finest first
