@@ -23,7 +23,7 @@ LOGICAL_AXES = (
     ("head/bias", ("classes",)),
 )
 
-PICTURE = ("batch", "height", "width", "channels")
+IMAGE = ("batch", "height", "width", "channels")
 # features, kernel, stride, padding, and whether a 3x3 max-pool of stride 2 follows
 _CONVS = (
     (64, 11, 4, 2, True),
@@ -55,12 +55,12 @@ class AlexNet(nn.Module):
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:
         if min(images.shape[1:3]) < 63:
-            raise ValueError(f"AlexNet needs pictures of at least 63 px, not {images.shape[1]} x {images.shape[2]}")
+            raise ValueError(f"AlexNet needs images of at least 63 px, not {images.shape[1]} x {images.shape[2]}")
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = jnp.asarray(images, self.dtype)
         for index, (features, kernel, stride, padding, pool) in enumerate(_CONVS, start=1):
             x = nn.Conv(features, (kernel, kernel), stride, padding=padding, name=f"conv{index}", **dtypes)(x)
-            x = constrain(nn.relu(x), PICTURE)
+            x = constrain(nn.relu(x), IMAGE)
             if pool:
                 x = nn.max_pool(x, (3, 3), (2, 2))
         x = constrain(x.reshape(x.shape[0], -1), ("batch", "embed"))

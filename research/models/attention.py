@@ -1,4 +1,4 @@
-"""Token mixers: attention of tokens to one another, and to what an encoder made, at once or from a cache."""
+"""Token mixers: self-attention and cross-attention, over whole sequences or step by step with a cache."""
 
 import dataclasses
 import functools
@@ -35,14 +35,14 @@ LOGICAL_AXES = (
 
 @struct.dataclass
 class Context:
-    """What all layers of a stack are told beside the tokens.
+    """The inputs that all layers of a stack share, beside the tokens.
 
     positions      [batch, length], or [batch, beams] and [1, 1] of a step of decoding
     bias           added to the logits of self-attention: [batch or 1, heads, length, length]
-    mask           true where self-attention may look: [batch, 1, length, length], of a step
+    mask           mask of self-attention, true where a query may attend: [batch, 1, length, length], of a step
                    [batch, 1, beams, beams * length of the cache]
-    encoded        [batch, source length, width], what cross attention reads
-    encoded_mask   true where it may look: [batch, 1, length or 1, source length]
+    encoded        [batch, source length, width], the output of the encoder, for cross-attention
+    encoded_mask   attention mask of cross-attention: [batch, 1, length or 1, source length]
     train          whether dropout and stochastic depth are on
     """
 
@@ -56,12 +56,12 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class Heads:
-    """The sizes of attention: tokens of `width`, so many heads, and features of a query, key or value of each."""
+    """The sizes of attention: the width of tokens, the number of heads, and the features per head."""
 
     width: int
     count: int
     features: int
-    groups: int = 0  # heads of keys and values, each of which serves several queries; 0: as many as of queries
+    groups: int = 0  # heads of keys and values, for grouped-query attention; 0: as many as of queries
 
     @property
     def key_values(self) -> int:
@@ -77,8 +77,8 @@ class Attention(nn.Module):
     scale            of the logits; None is 1 / sqrt(features)
     query_init       of the query's kernel, where it is not that of `dense`
     qk_norm          a constructor of the norms of queries and keys, if they have any
-    rotary           turns queries and keys by their positions
-    window           how far tokens see, themselves included, to each side; 0: all
+    rotary           rotary position embedding of queries and keys
+    window           sliding window: tokens attended to on each side, itself included; 0: all
     implementation   see dot_product.attention
     gather           each kernel once for all that a backward pass with remat does; see dot_product.dot_gathered
     """
@@ -109,18 +109,18 @@ class Attention(nn.Module):
         query = self._query(x, context)
         key, value = self._key_value(self._source(x, context), context)
         query, key, value = (operand(constrain(part, HEADS)) for part in (query, key, value))
-        bias, mask = self._seen(context, x.shape[1])
+        bias, mask = self._bias_and_mask(context, x.shape[1])
         x = dot_product.attention(query, key, value, self.implementation, bias=bias, mask=mask, scale=self.scale)
         return tokens(self.out(operand(constrain(x, HEADS))))
 
     def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> KeyValues:
-        """What `step` reads, for so many hypotheses of each example, of up to `length` tokens."""
+        """An empty cache for `step`: `beams` hypotheses of each example, of up to `length` tokens."""
         return BeamKeyValues.empty(batch, self.heads.key_values, self.heads.features, beams, length, dtype)
 
     def step(
         self, x: Float[Array, "batch beams embed"], cache: Any, context: Context
     ) -> tuple[Float[Array, "batch beams embed"], KeyValues | None, Any]:
-        """`__call__` for the next tokens [batch, beams, width]; what they add to the cache, and the cache with it."""
+        """`__call__` for the next tokens [batch, beams, width]; their keys and values, and the updated cache."""
         query = self._query(x, context)
         new = KeyValues.of(*self._key_value(x, context))
         positions, mask = _given(context.positions), _given(context.mask)
@@ -142,7 +142,7 @@ class Attention(nn.Module):
         return {"dot_general": functools.partial(dot_product.dot_gathered, names)} if self.gather else {}
 
     def _source(self, x: jax.Array, context: Context) -> jax.Array:
-        """What keys and values are made of."""
+        """The input of the key and value projections."""
         return x
 
     def _query(self, x: jax.Array, context: Context) -> jax.Array:
@@ -155,21 +155,21 @@ class Attention(nn.Module):
         key = self.key_norm(key) if self.qk_norm else key
         return self.rotary(key, _given(context.positions)) if self.rotary else key, value
 
-    def _seen(self, context: Context, length: int) -> tuple[AnyArray | None, AnyArray | None]:
-        """The bias and the mask of all pairs."""
+    def _bias_and_mask(self, context: Context, length: int) -> tuple[AnyArray | None, AnyArray | None]:
+        """The attention bias and the attention mask of all pairs."""
         if not self.window:
             return context.bias, context.mask
         # Packed examples are contiguous in their row, so distances in the row are those inside an example.
-        places = np.arange(length)
-        near = np.abs(places[:, None] - places) < self.window
+        positions = np.arange(length)
+        near = np.abs(positions[:, None] - positions) < self.window
         return context.bias, near[None, None] if context.mask is None else context.mask & near
 
 
 class CrossAttention(Attention):
-    """Attention of tokens to what an encoder made of a source."""
+    """Cross-attention of tokens to the encoder's output."""
 
     def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> KeyValues:
-        """What `step` reads: those of the source, once for all steps."""
+        """The keys and values of the source, computed once for all steps."""
         return KeyValues.of(*self._key_value(_given(context.encoded), context)).constrained()
 
     def step(
@@ -184,11 +184,11 @@ class CrossAttention(Attention):
     def _source(self, x: jax.Array, context: Context) -> jax.Array:
         return _given(context.encoded)
 
-    def _seen(self, context: Context, length: int) -> tuple[AnyArray | None, AnyArray | None]:
+    def _bias_and_mask(self, context: Context, length: int) -> tuple[AnyArray | None, AnyArray | None]:
         return None, context.encoded_mask
 
 
 def _given(part: Given | None) -> Given:
-    """A part of the context that this kind of attention cannot do without."""
+    """A part of the context that this kind of attention requires."""
     assert part is not None
     return part

@@ -1,4 +1,4 @@
-"""Models around a backbone, a network that gives maps instead of classes: detectors, decoders, embeddings of faces."""
+"""Models around a backbone, which returns feature maps: detectors, decoders, embeddings of faces."""
 
 from collections.abc import Mapping
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""Layers of transformers: parts, each a branch beside the tokens, and how norms and sums join them.
+"""Transformer blocks: residual branches (mixers and MLPs), and the placement of norms around them.
 
 A part is a mixer, see attention.py, or an MLP, see mlp.py. It is called with tokens and a `Context`.
 """
@@ -20,12 +20,12 @@ Caches = dict[str, Any]  # by part; those without a cache have None
 Branch = Callable[[str, jax.Array], jax.Array]
 Add = Callable[[jax.Array, jax.Array], jax.Array]
 
-# Every norm of a layer: what is left when the parts are named.
+# Every norm of a block: what the tables of the parts do not name.
 LOGICAL_AXES = (("[a-z_]*norm/(scale|bias)", ("layers", "embed")),)
 
 
 class Block(nn.Module):
-    """What all residual topologies have in common; they say which norms there are, and where.
+    """The base of all residual topologies, which choose the norms and their placement.
 
     parts       (name, constructor), in order
     make_norm   a constructor of norms over the features
@@ -59,13 +59,13 @@ class Block(nn.Module):
         return self.join(tokens(x), lambda name, x: getattr(self, name)(x, context), add)
 
     def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> Caches:
-        """What `step` reads, by part."""
+        """The caches of `step`, by part."""
         return {name: getattr(self, name).init_cache(context, batch, beams, length, dtype) for name in self.names}
 
     def step(
         self, x: Float[Array, "batch beams embed"], caches: Caches, context: Context
     ) -> tuple[Float[Array, "batch beams embed"], Caches, Caches]:
-        """`__call__` for the next tokens [batch, beams, width]; what they add to the caches, and those with it."""
+        """`__call__` for the next tokens [batch, beams, width]; their additions to the caches; the updated caches."""
         new, written = {}, {}
 
         def branch(name, x):
@@ -114,7 +114,7 @@ class PostNorm(Block):
 
 
 class Sandwich(Block):
-    """A norm before each part, and another of what it gives (Ding et al., 2021)."""
+    """A norm before each part, and another on its output (Ding et al., 2021)."""
 
     def norms(self) -> list[str]:
         """See `Block`."""

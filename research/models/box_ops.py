@@ -1,4 +1,4 @@
-"""Boxes [..., 4] (left, top, right, bottom): overlaps, and what is left of many boxes around the same thing."""
+"""Boxes [..., 4] (left, top, right, bottom): overlaps, and non-maximum suppression."""
 
 import jax
 import jax.numpy as jnp

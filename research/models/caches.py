@@ -1,4 +1,4 @@
-"""Keys and values that attention reads while decoding, and what a token adds to them.
+"""Key-value caches of attention for decoding step by step.
 
 A cache is read at every step of a decoding. In the order of axes that these have, both products of attention are plain
 ones of matrices: on a CPU they take a tenth of the time that [batch, length, heads, features] would. Each may have an
@@ -36,11 +36,11 @@ class KeyValues:
     def of(
         cls, key: Float[Array, "batch length heads features"], value: Float[Array, "batch length heads features"]
     ) -> "KeyValues":
-        """Of what attention makes of tokens: [batch, length, heads, features] each."""
+        """From projected keys and values [batch, length, heads, features]."""
         return cls(key.transpose(0, 2, 3, 1), value.swapaxes(1, 2))
 
     def constrained(self: Kind, leading: int = 0) -> Kind:
-        """The same where the example and the head is; `leading` axes come before them."""
+        """The same, sharded by example and head; `leading` axes come before them."""
         return dataclasses.replace(
             self, keys=_constrained(self.keys, leading), values=_constrained(self.values, leading)
         )
@@ -50,13 +50,13 @@ class KeyValues:
 class BeamKeyValues(KeyValues):
     """Keys [batch, heads, features, beams, length] and values [batch, heads, beams, length, features] that grow.
 
-    The beams of an example are looked at as one sequence of beams * length tokens, of which a mask shows each beam its
-    own, wherever they were written.
+    The beams of an example are attended to as one sequence of beams * length tokens; the attention mask selects those
+    of each beam, whichever beam wrote them.
     """
 
     @classmethod
     def empty(cls, batch: int, heads: int, features: int, beams: int, length: int, dtype: str) -> "BeamKeyValues":
-        """For so many tokens."""
+        """A cache of zeros, for up to `length` tokens."""
         zeros = lambda *shape: jnp.zeros((batch, heads, *shape), dtype)
         return cls(zeros(features, beams, length), zeros(beams, length, features)).constrained()
 

@@ -32,7 +32,7 @@ LOGICAL_AXES = (
     ("head/bias", ("classes",)),
 )
 
-PICTURE = ("batch", "height", "width", "channels")
+IMAGE = ("batch", "height", "width", "channels")
 # Over `tensor`, a depthwise convolution is split by channels. Left to itself XLA computes it once on each device of the
 # axis and adds the gradients of the kernel up: twice too much with tensor=2.
 DEPTHWISE = ("batch", "height", "width", "depthwise")
@@ -57,14 +57,14 @@ class ConvNeXtBlock(nn.Module):
             width, (7, 7), padding=3, feature_group_count=width, kernel_init=_init, name="depthwise", **self.dtypes
         )
         y = constrain(conv(constrain(x, DEPTHWISE)), DEPTHWISE)
-        y = constrain(layers.layer_norm(epsilon=self.epsilon, name="norm", **self.dtypes)(y), PICTURE)
+        y = constrain(layers.layer_norm(epsilon=self.epsilon, name="norm", **self.dtypes)(y), IMAGE)
         dense = functools.partial(nn.Dense, kernel_init=_init, **self.dtypes)
         y = constrain(layers.GELU[self.gelu](dense(4 * width, name="up")(y)), ("batch", "height", "width", "mlp"))
-        y = constrain(dense(width, name="down")(y), PICTURE)
+        y = constrain(dense(width, name="down")(y), IMAGE)
         if self.layer_scale:
             start = nn.initializers.constant(self.layer_scale)
             y = y * self.param("layer_scale", start, (width,), self.dtypes["param_dtype"]).astype(y.dtype)
-        return constrain(x + layers.StochasticDepth()(y, self.drop_rate, train), PICTURE)
+        return constrain(x + layers.StochasticDepth()(y, self.drop_rate, train), IMAGE)
 
 
 class ConvNeXtSpec(Spec, tag="convnext"):
@@ -109,11 +109,11 @@ class ConvNeXt(nn.Module):
         norm = functools.partial(layers.layer_norm, epsilon=spec.epsilon, **dtypes)
         rates = iter(np.linspace(0, spec.stochastic_depth, sum(spec.stage_sizes)))
         x = conv(spec.widths[0], (4, 4), 4, name="stem")(images.astype(self.dtype))
-        x = constrain(norm(name="stem_norm")(x), PICTURE)
+        x = constrain(norm(name="stem_norm")(x), IMAGE)
         for stage, (blocks, width) in enumerate(zip(spec.stage_sizes, spec.widths, strict=True)):
             if stage:
                 x = norm(name=f"downsample_norm{stage}")(x)
-                x = constrain(conv(width, (2, 2), 2, name=f"downsample{stage}")(x), PICTURE)
+                x = constrain(conv(width, (2, 2), 2, name=f"downsample{stage}")(x), IMAGE)
             for index in range(blocks):
                 block = ConvNeXtBlock(
                     float(next(rates)),

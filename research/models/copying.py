@@ -1,7 +1,7 @@
 """Copying from the source: a pointer beside the vocabulary (See et al., "Get To The Point", 2017; Gu et al., 2016).
 
-A small model that begins with fresh weights has no idea of a rare word, so it cannot name the one that its source
-holds; but it can learn where to look, and take what stands there.
+A pointer-generator: a small model with random initial weights cannot generate a rare token of its source, but it can
+learn to attend to its position and copy it.
 """
 
 import functools
@@ -26,17 +26,17 @@ LOGICAL_AXES = (
     ("repeated", ("embed",)),
 )
 
-# At first half of the probability is copied, and what goes on with a copy weighs e^2 times as much as other places.
+# Initially half of the probability is copied, and the continuation of a copy weighs e^2 times as much as the rest.
 GATE, FOLLOW = 0.0, 2.0
 
 
 class Pointer(nn.Module):
     """Mixes softmax(logits) with attention over the source: p = g softmax(logits) + (1 - g) copied.
 
-    `copied` gives each token the attention of all places of the source that hold it, by one head as wide as the model;
-    the gate g is a sigmoid of the decoder's features. A copy mostly goes on, so a place is found by what stands before
-    it, too: by a part of its key that the encoder makes there, and by a second gate, which is added to the logits of
-    the places that come after the token just written (the "selective read" of Gu et al., 2016, made simple).
+    `copied` gives each token the attention weight of all source positions that hold it, by one head as wide as the
+    model; the gate g is a sigmoid of the decoder's features. Copies are mostly spans, so a position is found by the
+    token before it, too: by a part of its key that the encoder makes there, and by a second gate, which is added to the
+    logits of the positions that follow the token just written (the "selective read" of Gu et al., 2016, made simple).
     """
 
     width: int
@@ -56,9 +56,9 @@ class Pointer(nn.Module):
         tokens: Int[AnyArray, "batch source"],
         segments: Int[AnyArray, "batch source"],
     ) -> Source:
-        """What `__call__` needs of a source whose `tokens` are [batch, places]: made once, for all steps of a decoding.
+        """The keys of a source with `tokens` [batch, source], for `__call__`: computed once for all steps of decoding.
 
-        `before` is the token before each place, -1 where an example begins; `keys` are [batch, places, width].
+        `before` is the token before each position, -1 where an example begins; `keys` are [batch, source, width].
         """
         here, of_next = self.key(encoded), self.next_key(encoded)
         inside = jnp.pad(segments[:, 1:] == segments[:, :-1], ((0, 0), (1, 0)))
@@ -76,8 +76,8 @@ class Pointer(nn.Module):
     ) -> Float[Array, "batch length vocab"]:
         """Log-probabilities [batch, length, vocab], in the dtype of the `logits`, for features `x` of the decoder.
 
-        `written` [batch, length] is the token before each that is to come; the `mask` [batch, length or 1, places] is
-        true for places that may be copied. All are finite: what is not in the source is not divided by nor logged.
+        `written` [batch, length] is the token before each that is to come; the `mask` [batch, length or 1, source] is
+        true for positions that may be copied. All are finite: what is not in the source is not divided by nor logged.
         """
         dtype = logits.dtype
         gate, follow = jnp.moveaxis(self.switches(x).astype(dtype), -1, 0)
@@ -95,9 +95,9 @@ class Pointer(nn.Module):
 def repeated(
     tokens: Int[AnyArray, "batch source"], segments: Int[AnyArray, "batch source"]
 ) -> Bool[AnyArray, "batch source"]:
-    """Whether each of `tokens` [batch, places] stands at another place of its example, too: bool [batch, places].
+    """Whether each of `tokens` [batch, source] occurs at another position of its example, too: bool [batch, source].
 
-    The words of a question tell where its answer stands, whatever they mean (the exact match of Chen et al., "Reading
+    The words of a question tell where its answer is, whatever they mean (the exact match of Chen et al., "Reading
     Wikipedia to Answer Open-Domain Questions", 2017).
     """
     both = (tokens[:, :, None] == tokens[:, None]) & (segments[:, :, None] == segments[:, None])
@@ -107,10 +107,10 @@ def repeated(
 def spread(
     weights: Float[AnyArray, "batch length source"], tokens: Int[AnyArray, "batch source"], vocab_size: int
 ) -> Float[Array, "batch length vocab"]:
-    """The sum of `weights` [batch, length, places] over places of the same of `tokens` [batch, places].
+    """A scatter-add of `weights` [batch, length, source] by `tokens` [batch, source].
 
     [batch, length, vocab]. A product with one-hot tokens, which may be split over any axis; on a single CPU, where that
-    took a hundred times as long, additions at the places of the tokens.
+    took a hundred times as long, a scatter-add.
     """
     if _on_one_cpu():
         empty = jnp.zeros((weights.shape[1], vocab_size), weights.dtype)

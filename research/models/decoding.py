@@ -6,10 +6,10 @@ All are pure functions of static shapes, to be called inside jit, over
 
 which reads the `tokens` at `position` (a scalar that counts from 0) and gives the logits of what follows. A cache is a
 dict. What belongs to single hypotheses and must move with them when beams are reordered lies under `hypotheses`, arrays
-[rows, ...]; all else is handed on as it is. The rows of a beam search are batch * beam_size, the beams of an example
-side by side.
+[rows, ...]; everything else is passed on unchanged. The rows of a beam search are batch * beam_size, the beams of an
+example side by side.
 
-Tokens are int32; what follows `eos` is 0. A score is the sum of the log-probabilities of the tokens, `eos` included.
+Tokens are int32; padding after `eos` is 0. A score is the sum of the log-probabilities of the tokens, `eos` included.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> Result:
-    """Draws from what `filter_logits` leaves of softmax(logits / temperature): tokens and scores as of `greedy`.
+    """Samples from the filtered softmax(logits / temperature): tokens and scores as of `greedy`.
 
     Temperature 0 is `greedy`. The scores are those of the model itself, whatever the draws were made from.
     Raises ValueError for settings that allow no token.
@@ -159,23 +159,23 @@ def ctc_greedy(
 ) -> Result:
     """The likeliest path through `logits` [batch, length, vocab] as CTC reads it: tokens [batch, max_length], scores.
 
-    Repeats become one token and blanks none (Graves et al., 2006); 0 follows the last token. Places that are not
-    `mask` [batch, length] do not count. The score is the log-probability of the tokens where each begins; that of no
-    tokens is the log-probability that every place is blank, the one path that says nothing (-inf for no place at all).
+    Repeats become one token and blanks none (Graves et al., 2006); 0 follows the last token. Padding, where `mask`
+    [batch, length] is false, is ignored. The score is the log-probability of the tokens where each begins; that of no
+    tokens is the log-probability that every position is blank, the one path without tokens (-inf for an empty input).
     """
     _check(max_length >= 1, "max_length", max_length, "at least 1")
     logits = logits.astype(jnp.float32)
     path = jnp.where(mask, _likeliest(logits).astype(jnp.int32), blank)
     before = jnp.pad(path, ((0, 0), (1, 0)), constant_values=blank)[:, :-1]
     kept = (path != blank) & (path != before)
-    # Each kept token goes to as many places from the start as are kept before it; the others nowhere.
-    place = jnp.where(kept, jnp.cumsum(kept, axis=1) - 1, -1)
-    here = place[:, None] == jnp.arange(max_length)[:, None]
+    # The position of each kept token is the number of tokens kept before it; -1 for the others.
+    target = jnp.where(kept, jnp.cumsum(kept, axis=1) - 1, -1)
+    here = target[:, None] == jnp.arange(max_length)[:, None]
     tokens = jnp.where(here, path[:, None], 0).sum(-1)
     best = logits.max(-1) - jax.nn.logsumexp(logits, axis=-1)
-    said = jnp.where(kept & (place < max_length), best, 0).sum(-1)
+    spoken = jnp.where(kept & (target < max_length), best, 0).sum(-1)
     silent = jnp.where(mask.any(1), jnp.where(mask, best, 0).sum(-1), -jnp.inf)
-    return tokens, jnp.where(kept.any(1), said, silent)
+    return tokens, jnp.where(kept.any(1), spoken, silent)
 
 
 def _candidates(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""An anchor-free detector of one stage, FCOS (Tian et al., 2019), over any backbone that gives feature maps."""
+"""FCOS, an anchor-free one-stage detector (Tian et al., 2019), over any backbone that returns feature maps."""
 
 import math
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from research.models import layers, pyramid
-from research.models.pyramid import FPN, PICTURE, SimplePyramid
+from research.models.pyramid import FPN, IMAGE, SimplePyramid
 from research.models.shapes import FeatureMaps, Images
 from research.models.specs import DTYPE, around
 from research.parallel.sharding import Table, constrain
 from research.spec import FieldError, Spec, checks, field, invalid
 
-PRIOR = 0.01  # the probability of every class before anything is learnt (Lin et al., 2017, "Focal loss")
+PRIOR = 0.01  # the probability of every class at initialisation (Lin et al., 2017, "Focal loss")
 GROUPS = 8  # of group norm, where that divides the channels
 LOGICAL_AXES = ((".*scales", (None,)),)
 POINTS = ("batch", None, None)
 
 
 class FcosOutputs(NamedTuple):
-    """What the head says at every point of every level, the finest level first, row by row; all float32.
+    """Predictions per location over all levels, the finest level first, row by row; all float32.
 
     class_logits [batch, points, classes]; distances [batch, points, 4] in px to left, top, right and bottom;
     centreness [batch, points], a logit.
@@ -49,7 +49,7 @@ class Tower(nn.Module):
             init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
             x = nn.Conv(self.channels, (3, 3), kernel_init=init, name=f"conv{index}", **self.dtypes)(x)
             x = nn.relu(nn.GroupNorm(groups, use_fast_variance=False, name=f"norm{index}", **self.dtypes)(x))
-            x = constrain(x, PICTURE)
+            x = constrain(x, IMAGE)
         return x
 
 
@@ -75,9 +75,9 @@ class Head(nn.Module):
         scales = self.param("scales", nn.initializers.ones, (len(maps),), self.dtypes["param_dtype"])
         levels = []
         for x, scale, stride in zip(maps, scales.astype(dtype), self.strides, strict=True):
-            seen, around = class_tower(x), box_tower(x)
+            classified, around = class_tower(x), box_tower(x)
             distances = jnp.exp(jnp.clip(scale * boxes(around), max=8.0)) * stride  # e^8 strides are more than any map
-            levels.append([_flat(each) for each in (classes(seen), distances, centre(around))])
+            levels.append([_flat(each) for each in (classes(classified), distances, centre(around))])
         class_logits, distances, centreness = (jnp.concatenate(each, 1) for each in zip(*levels, strict=True))
         return FcosOutputs(constrain(class_logits, POINTS), constrain(distances, POINTS), centreness[..., 0])
 
@@ -92,10 +92,11 @@ class DetectorSpec(Spec):
 
 
 class Detector(nn.Module):
-    """Pictures [batch, height, width, channels] to what is `Found` at every point.
+    """Images [batch, height, width, channels] to FcosOutputs.
 
-    `backbone` gives maps (a ResNet or ViT with 0 classes). The maps of a ResNet from number `finest` on go into an FPN,
-    that of a ViT into a simple pyramid, of which those from `finest` on are used; `extra` coarser ones are added.
+    `backbone` returns feature maps (a ResNet or ViT with 0 classes). The maps of a ResNet from number `finest` on go
+    into an FPN, that of a ViT into a simple pyramid, of which those from `finest` on are used; `extra` coarser ones are
+    added.
     """
 
     backbone: nn.Module
@@ -143,13 +144,13 @@ class Detector(nn.Module):
 def points(
     height: int, width: int, strides: tuple[int, ...]
 ) -> tuple[Float[np.ndarray, "points 2"], Int[np.ndarray, " points"]]:
-    """The points (x, y) [points, 2] in px of pictures of this size, in the order of `Found`, and the level of each."""
-    places, levels = [], []
+    """The points (x, y) [points, 2] in px of images of a size, in the order of FcosOutputs, and the level of each."""
+    locations, levels = [], []
     for level, stride in enumerate(strides):
         y, x = np.mgrid[: -(-height // stride), : -(-width // stride)]
-        places.append(np.stack([x.ravel(), y.ravel()], -1) * stride + stride / 2)
+        locations.append(np.stack([x.ravel(), y.ravel()], -1) * stride + stride / 2)
         levels.append(np.full(x.size, level))
-    return np.concatenate(places).astype(np.float32), np.concatenate(levels)
+    return np.concatenate(locations).astype(np.float32), np.concatenate(levels)
 
 
 def _flat(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Dot-product attention by what is fastest where the program runs, and the gathered products around it."""
+"""Dot-product attention by the fastest implementation of the platform, and projections with gathered kernels."""
 
 import functools
 from typing import Any
@@ -28,11 +28,11 @@ def attention(
 ) -> Float[Array, "batch queries heads depth"]:
     """softmax(scale query key^T + bias) value over [batch, length, heads, depth]; softmax in float32.
 
-    `bias` and `mask` broadcast to [batch, heads, query length, key length]. The mask is true where a query may look; a
-    query that may look nowhere gets the mean of the values. `scale` is 1 / sqrt(depth) unless given.
+    `bias` and `mask` broadcast to [batch, heads, query length, key length]. The mask is true where a query may attend;
+    a query that may attend nowhere gets the mean of the values. `scale` is 1 / sqrt(depth) unless given.
     Fewer heads of keys and values serve as many queries each as they are fewer (Ainslie et al., 2023).
-    `auto` takes cuDNN's fused attention where it can be had, on a CPU `_divided_last`, else XLA's. Raises ValueError
-    where `cudnn` cannot be had.
+    `auto` takes cuDNN's fused attention where it is available, on a CPU `_deferred_normalisation`, else XLA's. Raises
+    FieldError where `cudnn` is not available.
     """
     key, value = (_for_all_heads(part, query.shape[2], axis=2) for part in (key, value))
     reason = _no_cudnn(query, bias is not None or mask is not None)
@@ -40,14 +40,16 @@ def attention(
         raise FieldError(("attention",), f"='cudnn' {reason}; use 'auto' or 'xla'")
     # In float64 because jax.nn.dot_product_attention would round its softmax to float32.
     if query.dtype == jnp.float64 or (implementation == "auto" and platform() == "cpu"):
-        return _divided_last(query, key, value, bias, mask, query.shape[-1] ** -0.5 if scale is None else scale)
+        return _deferred_normalisation(
+            query, key, value, bias, mask, query.shape[-1] ** -0.5 if scale is None else scale
+        )
     if implementation == "cudnn" or (implementation == "auto" and not reason):
         return _cudnn(query, key, value, scale)
     return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale, implementation="xla")
 
 
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, scale: float | None) -> jax.Array:
-    """JAX refuses odd lengths in training (0.10, 0.11), so they get a place more, which nobody looks at."""
+    """JAX refuses odd lengths in training (0.10, 0.11), so they are padded by one masked position."""
     attend = functools.partial(jax.nn.dot_product_attention, scale=scale, implementation="cudnn")
     if query.shape[1] % 2 == key.shape[1] % 2 == 0:
         return attend(query, key, value)
@@ -57,7 +59,7 @@ def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, scale: float | No
     return padded[:, : query.shape[1]]
 
 
-def _divided_last(
+def _deferred_normalisation(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
@@ -65,9 +67,9 @@ def _divided_last(
     mask: AnyArray | None,
     scale: float,
 ) -> jax.Array:
-    """`attention` as a CPU does it fastest: heads before length, and the weighted sums are divided, not the weights.
+    """`attention` as a CPU does it fastest: heads before length, and the softmax is normalised after the weighted sum.
 
-    Over 1,500 places forward and backward pass took half of the time of jax.nn.dot_product_attention.
+    Over 1,500 positions forward and backward pass took half of the time of jax.nn.dot_product_attention.
     """
     dtype = at_least_float32(query.dtype)
     query, key, value = (part.swapaxes(1, 2) for part in (query * scale, key, value))
@@ -121,7 +123,7 @@ def platform() -> str:
 
 
 def _no_cudnn(query: jax.Array, restricted: bool) -> str:
-    """Why cuDNN's attention cannot be had for `query` where the program will run; empty when it can."""
+    """Why cuDNN's attention is not available for `query` where the program will run; empty when it can."""
     mesh, on = traced_mesh(), platform()
     heads, depth = query.shape[2:]
     if restricted:

@@ -31,7 +31,7 @@ _BUCKETS = Check(lambda value: isinstance(value, int) and value >= 4 and value %
 
 
 class EncoderDecoderSpec(LayerSpec):
-    """Two stacks of layers, whatever the source is made of."""
+    """Two stacks of layers, for sources of any kind."""
 
     encoder_depth: int = field(default=8, check=_DEPTH, doc="layers of the encoder")
     decoder_depth: int = field(default=8, check=_DEPTH, doc="layers of the decoder")
@@ -51,7 +51,7 @@ class EncoderDecoderSpec(LayerSpec):
 
     @property
     def has_pointer(self) -> bool:
-        """Whether tokens are named by where they stand in the source, too."""
+        """Whether tokens of the source are copied by a pointer."""
         return False
 
     def validate(self) -> None:

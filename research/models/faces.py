@@ -1,4 +1,4 @@
-"""Pictures of faces to embeddings on the unit sphere, and the margins that spread people over it.
+"""Face embeddings on the unit sphere, and angular-margin losses.
 
 ArcFace: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", 2019. CosFace: Wang et al.,
 "CosFace: Large Margin Cosine Loss for Deep Face Recognition", 2018.
@@ -73,10 +73,10 @@ class FaceModelSpec(Spec):
 
 
 class FaceModel(nn.Module):
-    """Pictures to embeddings [batch, embed_dim] of length 1 and cosines [batch, num_classes] with each person's centre.
+    """Images to embeddings [batch, embed_dim] of length 1 and cosines [batch, num_classes] with each person's centre.
 
     The coarsest map of `backbone`, a model of no classes, goes through dropout, a dense layer and a batch norm, as in
-    the ArcFace paper (section 3.1). It is averaged before or, with `flatten`, taken as it is, place by place, which
+    the ArcFace paper (section 3.1). It is averaged before or, with `flatten`, flattened, position by position, which
     pays where faces are aligned. From the dense layer on, everything is in float32.
     """
 

@@ -1,4 +1,4 @@
-"""Pieces that several models share."""
+"""Layers that several models share."""
 
 import functools
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def at_least_float32(dtype: Any) -> jnp.dtype:
 def tokens(
     x: Float[Array, "batch *axes length embed"], last: str = "embed"
 ) -> Float[Array, "batch *axes length embed"]:
-    """Tokens [batch, ..., length, features] where they belong; `last` names the axis of their features."""
+    """Tokens [batch, ..., length, features] with their sharding constraint; `last` names the axis of their features."""
     return constrain(x, ("batch", *[None] * (x.ndim - 3), "length", last))
 
 

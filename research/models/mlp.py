@@ -49,7 +49,7 @@ class MLP(nn.Module):
         return tokens(self.dense(width, use_bias=self.bias, name="down")(operand(hidden)))
 
     def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> None:
-        """Nothing: tokens are on their own."""
+        """No cache: an MLP acts on each token alone."""
 
     def step(
         self, x: Float[Array, "batch beams embed"], cache: None, context: Context

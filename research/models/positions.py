@@ -1,4 +1,4 @@
-"""Where tokens stand: vectors that are added to them, biases of attention by distance, rotations of queries and keys.
+"""Position embeddings: vectors added to tokens, relative attention biases, and rotary embeddings.
 
 Each kind is a small object. What it trains is one parameter of the module that uses it, made by `create` in its `setup`
 and given back to the other methods as `table`.
@@ -29,7 +29,7 @@ Table = Float[AnyArray, "..."] | None  # what is trained, if anything is
 
 @dataclasses.dataclass(frozen=True)
 class Positions:
-    """None at all, and what the other kinds may do."""
+    """No positions, and the interface of the other kinds."""
 
     def create(self, param: Callable[..., jax.Array], dtype: str) -> jax.Array | None:
         """The table that is trained, by the `param` of a module; None for those that train nothing."""
@@ -44,7 +44,7 @@ class Positions:
         x: Float[Array, "batch *axes embed"],
         positions: Int[AnyArray, "..."] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
-        """Tokens [batch, length, width] with what stands for their `positions` [batch, length] added.
+        """Tokens [batch, length, width] with the embeddings of their `positions` [batch, length] added.
 
         None, where all rows have as many tokens as there are positions.
         """
@@ -61,11 +61,11 @@ class Positions:
         bias = self.distance_bias(table, np.concatenate([np.arange(length), np.arange(-length, 0)]), dtype)
         if bias is None:
             return None
-        # Row i is `bias` turned by i places, cut out of many copies of it: gathering would cost a scatter in the
+        # Row i is `bias` rolled by i positions, cut out of many copies of it: gathering would cost a scatter in the
         # backward pass.
         heads, period = bias.shape
-        turned = jnp.tile(bias, length)[:, : length * (period - 1)].reshape(heads, length, period - 1)
-        return constrain(turned[None, :, :, :length], (None, "heads", "length", None))
+        rolled = jnp.tile(bias, length)[:, : length * (period - 1)].reshape(heads, length, period - 1)
+        return constrain(rolled[None, :, :, :length], (None, "heads", "length", None))
 
 
 class Sinusoidal(Positions):
@@ -84,7 +84,7 @@ class Sinusoidal(Positions):
 
 @dataclasses.dataclass(frozen=True)
 class SinCos(Positions):
-    """Fixed waves over the two axes of an image, after as many tokens as `before` that stand nowhere."""
+    """Fixed waves over the two axes of an image, after `before` tokens without a position."""
 
     height: int
     width: int
@@ -131,7 +131,7 @@ class Learned(Positions):
         """See `Positions`."""
         assert table is not None
         table = jnp.asarray(table, x.dtype)
-        # Whole before it is looked up, as the embeddings are; see seq2seq.py.
+        # Gathered before it is indexed, as the embeddings are; see seq2seq.py.
         return x + (table if positions is None else constrain(table, (None, "embed"))[positions])
 
 
@@ -160,7 +160,7 @@ class Relative(Positions):
 
 @dataclasses.dataclass(frozen=True)
 class Rotary:
-    """Turns the features of queries and keys, so that their products know distances (Su et al., 2021).
+    """Rotary position embedding: rotates queries and keys; their products depend on distances (Su et al., 2021).
 
     Feature i and feature i + features / 2 are a pair, as in Llama.
     """

@@ -1,4 +1,4 @@
-"""Feature maps of several sizes, for what has to find things of several sizes: any backbone to a pyramid."""
+"""Feature pyramids over any backbone: FPN, and the simple pyramid of ViTDet."""
 
 import functools
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from research.models import layers
-from research.models.resnet import PICTURE
+from research.models.resnet import IMAGE
 from research.models.shapes import FeatureMaps
 from research.parallel.sharding import constrain
 
@@ -32,11 +32,11 @@ class ConvNorm(nn.Module):
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         x = nn.Conv(self.features, (3, 3), use_bias=False, kernel_init=init, name="conv", **self.dtypes)(x)
         norm = layers.batch_norm(use_running_average=not train, momentum=0.9, **self.dtypes)
-        return constrain(nn.relu(norm(name="norm")(x)), PICTURE)
+        return constrain(nn.relu(norm(name="norm")(x)), IMAGE)
 
 
 class FPN(nn.Module):
-    """Feature pyramid network (Lin et al., 2017): every map gets `channels` channels and what the coarser ones know.
+    """Feature pyramid network (Lin et al., 2017): a top-down pathway and lateral connections, with `channels` channels.
 
     `extra` further maps, each half as large as the one before, are convolved out of the coarsest (RetinaNet's P6, P7).
     """
@@ -51,9 +51,9 @@ class FPN(nn.Module):
         merged, above = [], None
         for level in reversed(range(len(maps))):
             x = conv((1, 1), name=f"lateral_conv{level + 1}")(maps[level])
-            above = constrain(x if above is None else x + upsample(above, x.shape[1:3]), PICTURE)
+            above = constrain(x if above is None else x + upsample(above, x.shape[1:3]), IMAGE)
             merged.insert(0, above)
-        out = [constrain(conv((3, 3), name=f"out_conv{level + 1}")(x), PICTURE) for level, x in enumerate(merged)]
+        out = [constrain(conv((3, 3), name=f"out_conv{level + 1}")(x), IMAGE) for level, x in enumerate(merged)]
         return (*out, *coarser(out[-1], self.extra, conv))
 
 
@@ -73,9 +73,9 @@ class SimplePyramid(nn.Module):
         width = x.shape[-1]
         up = functools.partial(nn.ConvTranspose, kernel_size=(2, 2), strides=(2, 2), **self.dtypes)
         norm = functools.partial(layers.layer_norm, **self.dtypes)
-        two = constrain(up(width // 2, name="double_deconv")(x), PICTURE)
+        two = constrain(up(width // 2, name="double_deconv")(x), IMAGE)
         four = nn.gelu(norm(name="quadruple_norm")(up(width // 2, name="quadruple_deconv1")(x)))
-        four = constrain(up(width // 4, name="quadruple_deconv2")(four), PICTURE)
+        four = constrain(up(width // 4, name="quadruple_deconv2")(four), IMAGE)
         half = nn.max_pool(x, (2, 2), (2, 2), padding="SAME")
         if not self.channels:
             return (four, two, x, half)
@@ -84,7 +84,7 @@ class SimplePyramid(nn.Module):
         for level, each in enumerate((four, two, x, half), start=1):
             each = norm(name=f"lateral_norm{level}")(conv((1, 1), use_bias=False, name=f"lateral_conv{level}")(each))
             each = norm(name=f"out_norm{level}")(conv((3, 3), use_bias=False, name=f"out_conv{level}")(each))
-            out.append(constrain(each, PICTURE))
+            out.append(constrain(each, IMAGE))
         return (*out, *coarser(out[-1], self.extra, conv))
 
 
@@ -92,7 +92,7 @@ def coarser(x: Float[Array, "batch height width channels"], count: int, conv: An
     """`count` further maps, each made of the one before by a 3x3 convolution of stride 2. To be called in a module."""
     maps = []
     for level in range(count):
-        x = constrain(conv((3, 3), 2, padding=1, name=f"extra_conv{level + 1}")(nn.relu(x) if level else x), PICTURE)
+        x = constrain(conv((3, 3), 2, padding=1, name=f"extra_conv{level + 1}")(nn.relu(x) if level else x), IMAGE)
         maps.append(x)
     return tuple(maps)
 

@@ -1,4 +1,4 @@
-"""What the backward pass computes again instead of keeping it (Chen et al., 2016)."""
+"""Rematerialisation: activations that the backward pass computes again (Chen et al., 2016)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ def _operands(primitive: Any, *args: Any, **params: Any) -> bool:
 
 # What a layer keeps for its backward pass; the rest is computed again.
 REMAT: dict[str, Callable | None] = {
-    "none": None,  # no remat at all
+    "none": None,  # no remat
     "operands": _operands,  # norms, activations and XLA's attention again, from what goes into them
     "dots": _DOTS,
     "full": jax.checkpoint_policies.nothing_saveable,

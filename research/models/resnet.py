@@ -31,7 +31,7 @@ LOGICAL_AXES = (
     ("head/bias", ("classes",)),
 )
 
-PICTURE = ("batch", "height", "width", "channels")
+IMAGE = ("batch", "height", "width", "channels")
 _fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al., 2015
 
 
@@ -51,7 +51,7 @@ class Basic(nn.Module):
         y = nn.relu(self.norm(name="norm1")(y))
         y = self.conv(self.features, (3, 3), padding=1, name="conv2")(y)
         y = self.norm(name="norm2", scale_init=self.last_scale)(y)
-        return constrain(nn.relu(y + _shortcut(self, x, y)), PICTURE)
+        return constrain(nn.relu(y + _shortcut(self, x, y)), IMAGE)
 
 
 class Bottleneck(nn.Module):
@@ -71,7 +71,7 @@ class Bottleneck(nn.Module):
         y = nn.relu(self.norm(name="norm2")(y))
         y = self.conv(self.features * self.expansion, (1, 1), name="conv3")(y)
         y = self.norm(name="norm3", scale_init=self.last_scale)(y)
-        return constrain(nn.relu(y + _shortcut(self, x, y)), PICTURE)
+        return constrain(nn.relu(y + _shortcut(self, x, y)), IMAGE)
 
 
 def _shortcut(block: Basic | Bottleneck, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -95,7 +95,7 @@ class ResNetSpec(Spec, tag="resnet"):
     width: int = field(default=64, check=COUNT, doc="features of the first stage; each stage doubles them")
     stem: str = field(
         default="imagenet", check=checks.one_of(*STEMS),
-        doc="by how much the first stage sees images smaller: 4 (imagenet), 2 (half) or 1 (cifar)",
+        doc="downsampling before the first stage: 4 (imagenet), 2 (half) or 1 (cifar)",
     )  # fmt: skip
     zero_init_residual: bool = field(default=True, doc="start every block as the identity (Goyal et al., 2017)")
     momentum: float = field(default=0.9, check=RATE, doc="share of the old statistics that batch norm keeps")
@@ -106,7 +106,7 @@ class ResNet(nn.Module):
     """Images [batch, height, width, channels] to logits [batch, num_classes] in float32.
 
     With `num_classes` 0, to the maps [batch, height, width, channels] of all stages, the finest first.
-    Batch norm sees the examples of one microbatch over the whole mesh.
+    Batch norm takes its statistics over one microbatch over the whole mesh.
     """
 
     spec: ResNetSpec
@@ -119,7 +119,7 @@ class ResNet(nn.Module):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """By how much the map of each stage is smaller than the image."""
+        """The stride of each stage's feature map, in px."""
         first = {"imagenet": 4, "half": 2, "cifar": 1}[self.spec.stem]
         return tuple(first * 2**stage for stage in range(len(self.spec.stage_sizes)))
 
@@ -131,7 +131,7 @@ class ResNet(nn.Module):
         conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_fan_out, **dtypes)
         norm = layers.batch_norm(use_running_average=not train, momentum=spec.momentum, epsilon=spec.epsilon, **dtypes)
         x = conv(spec.width, (kernel, kernel), stride, padding=kernel // 2, name="conv1")(images.astype(self.dtype))
-        x = constrain(nn.relu(norm(name="norm1")(x)), PICTURE)
+        x = constrain(nn.relu(norm(name="norm1")(x)), IMAGE)
         if spec.stem == "imagenet":
             # Flax declares words only, but takes numbers, too.
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""A class for every pixel: a backbone that gives feature maps, and a decoder over them."""
+"""Semantic segmentation: a backbone that returns feature maps, and a decoder over them."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -80,7 +80,7 @@ DECODERS: dict[str, Callable] = {"unet": UNet, "fpn": SumOfLevels, "linear": Lin
 
 
 class SegmenterSpec(Spec):
-    """A decoder of maps."""
+    """A decoder of feature maps."""
 
     decoder: str = field(default="unet", check=checks.one_of(*DECODERS), doc="unet, fpn or linear")
     decoder_channels: tuple[int, ...] = field(
@@ -90,10 +90,10 @@ class SegmenterSpec(Spec):
 
 
 class Segmenter(nn.Module):
-    """Pictures [batch, height, width, channels] to logits [batch, height, width, num_classes] in float32.
+    """Images [batch, height, width, channels] to logits [batch, height, width, num_classes] in float32.
 
-    `backbone` gives maps (a ResNet or ViT with 0 classes); that of a ViT becomes a simple pyramid for the decoders
-    that want several. The decoder's logits are enlarged bilinearly.
+    `backbone` returns feature maps (a ResNet or ViT with 0 classes); that of a ViT becomes a simple pyramid for the
+    decoders that take several. The decoder's logits are enlarged bilinearly.
     """
 
     backbone: nn.Module

@@ -54,11 +54,11 @@ LOGICAL_AXES = (
 class Seq2SeqSpec(EncoderDecoderSpec, tag="seq2seq"):
     """An encoder-decoder of tokens."""
 
-    copying: bool = field(default=False, doc="name tokens by where they stand in the source, too; see copying.py")
+    copying: bool = field(default=False, doc="copy tokens of the source by a pointer; see copying.py")
 
     @property
     def has_pointer(self) -> bool:
-        """Whether tokens are named by where they stand in the source, too."""
+        """Whether tokens of the source are copied by a pointer."""
         return self.copying
 
 
@@ -67,7 +67,7 @@ class Seq2Seq(nn.Module):
 
     Rows hold several examples: `segments` number them from 1, 0 is padding, `positions` count inside each. The layers
     of a stack are one scan whose parameters carry a leading axis. Subclasses read sources other than tokens.
-    With `sentence_length` the places of a source are sentences, token ids [batch, source length, sentence_length].
+    With `sentence_length` the positions of a source are sentences, token ids [batch, source length, sentence_length].
     With a pointer the logits are log-probabilities, to which that has added; they are normalised, so a z-loss of them
     is 0.
     """
@@ -76,7 +76,7 @@ class Seq2Seq(nn.Module):
     vocab_size: int
     max_source_length: int = 512  # of learned positions
     max_target_length: int = 512  # of learned positions
-    sentence_length: int = 0  # tokens of a sentence; 0: the places of a source are tokens
+    sentence_length: int = 0  # tokens of a sentence; 0: the positions of a source are tokens
     dtype: str = "float32"
     param_dtype: str = "float32"
     spec_class: ClassVar[type[Spec]] = Seq2SeqSpec
@@ -126,7 +126,9 @@ class Seq2Seq(nn.Module):
         copied: Shaped[AnyArray, "batch ..."] | None = None,
     ) -> Float[Array, "batch target vocab"]:
         encoded = self.encode(source, source_segments, source_positions, train)
-        copied = source if copied is None else copied  # another one where the encoder is not shown all tokens
+        copied = (
+            source if copied is None else copied
+        )  # the original tokens, where word dropout masks the encoder's input
         return self.decode(encoded, source_segments, target_in, target_segments, target_positions, train, copied)
 
     def encode(
@@ -181,7 +183,7 @@ class Seq2Seq(nn.Module):
         beams: int = 1,
         source: Shaped[AnyArray, "batch ..."] | None = None,
     ) -> Cache:
-        """The cache of `decode_step` for rows of one example each, and so many hypotheses of each; see `decoding`.
+        """The cache of `decode_step` for rows of one example each, and `beams` hypotheses of each; see `decoding`.
 
         `source`, the tokens that were encoded, is needed for `copying` alone.
         """
@@ -209,7 +211,7 @@ class Seq2Seq(nn.Module):
     def embed_source(
         self, source: Shaped[AnyArray, "batch ..."], segments: Int[AnyArray, "batch source"], train: bool = False
     ) -> Float[Array, "batch source embed"]:
-        """[batch, length, width]; a sentence is the sum of its words, weighted by place (Dehghani et al., 2019)."""
+        """[batch, length, width]; a sentence is the sum of its words, weighted by position (Dehghani et al., 2019)."""
         x = self._embed(source)
         if self.sentence_length:
             return jnp.einsum("blwe,we,blw->ble", x, self.word_weights.astype(x.dtype), (source > 0).astype(x.dtype))
@@ -224,7 +226,7 @@ class Seq2Seq(nn.Module):
     def _table(self) -> jax.Array:
         """The embeddings as all devices of a batch's shard need them, in the compute dtype.
 
-        Looked up where they lie, the tokens would be split over the wrong axis, and whole on every device in between.
+        The table is gathered before indexing: XLA would else shard the tokens by the wrong axis, and replicate them.
         """
         return constrain(jnp.asarray(self.embedding, self.dtype), ("vocab", "embed"))
 
@@ -236,7 +238,7 @@ class Seq2Seq(nn.Module):
         if self.spec.logits == "untied":
             logits = jnp.einsum("bte,ev->btv", x, self.head.astype(x.dtype), preferred_element_type=dtype)
         else:
-            # The table as it lies, on the left: turned around for each step of a decoding, it took a CPU four times as
+            # The table on the left, not transposed: transposed for each step of a decoding, it took a CPU four times as
             # long, and twice as long in training.
             logits = jnp.einsum("ve,bte->vbt", self._table().astype(x.dtype), x, preferred_element_type=dtype)
             logits = logits.transpose(1, 2, 0)

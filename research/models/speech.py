@@ -35,8 +35,8 @@ SIZES = {
     "large": _whisper(1280, 32, 20),
 }
 
-WINDOW = 3  # frames that a convolution sees
-# Convolutions see whole sounds; XLA derives a wrong gradient of a kernel from parts that are split over `sequence`.
+WINDOW = 3  # frames of a kernel
+# Convolutions take whole spectrograms; XLA derives a wrong gradient of a kernel from parts, split over `sequence`.
 FRAMES = ("batch", None, "embed")
 
 LOGICAL_AXES = (
@@ -46,7 +46,7 @@ LOGICAL_AXES = (
 )
 
 
-def _padding_is_unseen(strides: Any) -> bool:
+def _ignores_padding(strides: Any) -> bool:
     return bool(strides) and strides[0] in (1, 2, 3) and all(stride in (2, 3) for stride in strides[1:])
 
 
@@ -54,13 +54,13 @@ class RecogniserSpec(EncoderDecoderSpec, tag="recogniser"):
     """An encoder-decoder of spectrograms."""
 
     strides: tuple[int, ...] = field(
-        default=(1, 2), check=Check(_padding_is_unseen, "must be 2 or 3 each, the first may be 1"),
-        doc="frames from one place of each convolution of the front end to the next",
+        default=(1, 2), check=Check(_ignores_padding, "must be 2 or 3 each, the first may be 1"),
+        doc="stride of each convolution of the front end, in frames",
     )  # fmt: skip
 
     @property
     def shortening(self) -> int:
-        """Frames to one place of the encoder."""
+        """The total stride: frames per position of the encoder."""
         return math.prod(self.strides)
 
 
@@ -94,7 +94,7 @@ class FrontEnd(nn.Module):
 
 
 class Recogniser(Seq2Seq):
-    """Spectrograms and token ids to logits; with `ctc`, the encoder names tokens too (Graves et al., 2006)."""
+    """Spectrograms and token ids to logits; with `ctc`, the encoder predicts tokens, too (Graves et al., 2006)."""
 
     spec: RecogniserSpec  # pyright: ignore[reportIncompatibleVariableOverride]  # modules are frozen
     ctc: bool = False
@@ -119,7 +119,7 @@ class Recogniser(Seq2Seq):
         return self.front_end(source, train)
 
     def ctc_logits(self, encoded: Float[Array, "batch source embed"]) -> Float[Array, "batch source vocab"]:
-        """Logits [batch, length, vocab] in float32 of a token at each place of `encoded`; token 0 is the blank."""
+        """Logits [batch, length, vocab] in float32 of a token at each position of `encoded`; token 0 is the blank."""
         dtype = layers.at_least_float32(self.dtype)
         kernel = self.ctc_head.astype(encoded.dtype)
         logits = jnp.einsum("btd,dv->btv", encoded, kernel, preferred_element_type=dtype)

@@ -30,7 +30,7 @@ LOGICAL_AXES: Table = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """So many repeats of a stack's pattern, which are compiled in one way.
+    """Repeats of a stack's pattern that are compiled in one way.
 
     remat    what the backward pass computes again, see remat.REMAT
     unroll   repeats that are compiled side by side
@@ -60,8 +60,8 @@ class Stack(nn.Module):
     """Tokens [batch, ..., length, width] through `repeats` of a pattern of blocks, see block.py.
 
     The parameters are those of a block, with a leading axis of repeats; where the pattern has several (local and global
-    attention, dense and expert MLPs), each is under its name. So the segments, which are none of the checkpoint's
-    business, can be changed between two runs.
+    attention, dense and expert MLPs), each is under its name. So the segments, which checkpoints do not depend
+    on, can be changed between two runs.
 
     pattern            (name, constructor of a block), in order
     segments           together all repeats
@@ -89,7 +89,7 @@ class Stack(nn.Module):
         return x
 
     def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> StackCache:
-        """What `step` reads, for so many hypotheses of each example, of up to `length` tokens."""
+        """Empty caches for `step`: `beams` hypotheses of each example, of up to `length` tokens."""
         whole = self.variables["params"]
         one = lambda params: self._apply_all(params, "init_cache", context, batch, beams, length, dtype)
         if self._in_loop:

@@ -1,6 +1,6 @@
-"""A stack with what is around it: positions before it, a norm behind it; an encoder, or a decoder with its cache.
+"""A stack with position embeddings and a last norm: an encoder, or a decoder with its cache.
 
-Packed examples are contiguous in their row, so distances between the places of a row are those inside an example.
+Packed examples are contiguous in their row, so distances between positions of a row are those inside an example.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,8 +24,8 @@ Cache = dict[str, Any]
 class Transformer(nn.Module):
     """Embedded tokens [batch, length, width] to features [batch, length, width].
 
-    A token sees the tokens of its segment, in a decoder (`causal`) those up to itself, and those of the same segment
-    of what the encoder made.
+    A token attends to the tokens of its segment, in a decoder (`causal`) up to itself, and to the encoder's output of
+    the same segment.
 
     make_stack   a constructor of the stack
     positions    of the tokens
@@ -81,10 +81,10 @@ class Transformer(nn.Module):
         encoded: Float[Array, "batch source embed"] | None = None,
         mask: Bool[AnyArray, "batch source"] | None = None,
     ) -> Cache:
-        """What `step` needs to decode up to `max_length` tokens of so many hypotheses of each example.
+        """The cache of `step`, for up to `max_length` tokens of `beams` hypotheses of each example.
 
         Of a decoder with cross attention they follow `encoded` [batch, source length, width], of which `mask` [batch,
-        source length] shows what is real. A hypothesis is known by `ancestors` [batch * beams, length], the beams in
+        source length] is false for padding. A hypothesis is known by `ancestors` [batch * beams, length], the beams in
         which its tokens were written: only these move with it.
         """
         self.positions.check(max_length)

@@ -21,8 +21,8 @@ LOGICAL_AXES = (
     *vit.LOGICAL_AXES,
 )
 ATTENDING = ("joint", "factorised", "frames")
-SEEN = ("frames", "changes", "both")
-GAIN = 4.0  # of changes, which are small beside what frames differ by from their mean
+INPUTS = ("frames", "changes", "both")
+GAIN = 4.0  # temporal differences are small beside the spread of pixels
 
 
 class SpaceAttention(Attention):
@@ -36,7 +36,7 @@ class SpaceAttention(Attention):
 
 
 class TimeAttention(Attention):
-    """Attention of tokens [batch, time, space, width] to those of the same place."""
+    """Attention of tokens [batch, time, space, width] to those of the same patch."""
 
     def __call__(
         self, x: Float[Array, "batch time space embed"], context: Context
@@ -57,18 +57,18 @@ class VideoViTSpec(EncoderSpec, tag="vivit"):
     A token is a tubelet: patch_size x patch_size px of `tubelet` frames. `space_time` says which attend to which:
 
     joint        each to all (model 1 of the paper)
-    factorised   in each layer first to those of the same time, then to those of the same place (model 3)
+    factorised   in each layer first to those of the same time, then to those of the same patch (model 3)
     frames       to those of the same time alone, without positions in time: a ViT on each tubelet, and their mean;
-                 what it knows of time is no more than a tubelet shows, which with tubelet=1 is nothing
+                 time is modelled within a tubelet only, with tubelet=1 not at all
 
-    `sees` says what a tubelet is cut from: "frames"; "changes", GAIN times how much each pixel differs from that of the
+    `sees` is the input of the tubelets: "frames"; "changes", GAIN times how much each pixel differs from that of the
     frame before; or "both", as channels side by side.
     """
 
     frames: int = field(default=16, check=COUNT, doc="of a clip")
     tubelet: int = field(default=2, check=COUNT, doc="frames of a token")
     space_time: str = field(default="joint", check=checks.one_of(*ATTENDING), doc="which tokens attend to which")
-    sees: str = field(default="frames", check=checks.one_of(*SEEN), doc="what tokens are made of")
+    sees: str = field(default="frames", check=checks.one_of(*INPUTS), doc="input of the tokens")
 
     def validate(self) -> None:
         """Raises FieldError for sizes that do not fit one another."""
@@ -94,13 +94,13 @@ class VideoViT(vit.ViT):
                 f"of {height} x {width}; those of the data must be the same"
             )
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = nn.Dense(spec.width, name="tubelets", **dtypes)(self._tubelets(self._seen(images.astype(self.dtype))))
+        x = nn.Dense(spec.width, name="tubelets", **dtypes)(self._tubelets(self._inputs(images.astype(self.dtype))))
         time, space = x.shape[1:3]
-        over_space = Learned((1, space, spec.width), "space")
-        x = over_space.embed(over_space.create(self.param, self.param_dtype)[:, None], x)
+        space_positions = Learned((1, space, spec.width), "space")
+        x = space_positions.embed(space_positions.create(self.param, self.param_dtype)[:, None], x)
         if spec.space_time != "frames":
-            over_time = Learned((1, time, spec.width), "time")
-            x = over_time.embed(over_time.create(self.param, self.param_dtype)[:, :, None], x)
+            time_positions = Learned((1, time, spec.width), "time")
+            x = time_positions.embed(time_positions.create(self.param, self.param_dtype)[:, :, None], x)
         x = nn.Dropout(spec.dropout, deterministic=not train)(x)
         if spec.space_time != "factorised":
             rows = batch if spec.space_time == "joint" else batch * time
@@ -112,7 +112,7 @@ class VideoViT(vit.ViT):
         x = constrain(layers.tokens(x).mean(1), ("batch", "embed"))
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
-    def _seen(self, images: AnyArray) -> AnyArray:
+    def _inputs(self, images: AnyArray) -> AnyArray:
         sees = self.spec.sees
         if sees == "frames":
             return images

@@ -43,8 +43,8 @@ LOGICAL_AXES = (
     ("(patches|stem/project)/bias|norm/(scale|bias)", ("embed",)),
 )
 
-# Convolutions see whole pictures: XLA derives a wrong gradient of a kernel from pictures that are cut into strips, and
-# it cuts them on its own where the tokens that are made of them are split over `sequence`.
+# Convolutions take whole images: XLA derives a wrong gradient of a kernel from images that are cut into strips, and
+# it cuts them on its own where their tokens are split over `sequence`.
 PATCHES = ("batch", "height", "width", "embed")
 
 
@@ -133,7 +133,7 @@ class ViT(nn.Module):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """By how much its one map is smaller than the image."""
+        """The stride of its one feature map, in px."""
         return (self.spec.patch_size,)
 
     @nn.compact

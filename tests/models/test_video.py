@@ -54,7 +54,7 @@ def test_single_frames_do_not_know_their_order():
 
 def test_changes_are_those_since_the_frame_before():
     images = jnp.asarray(clips())
-    seen = np.asarray(make("joint", sees="both")[0]._seen(images))
+    seen = np.asarray(make("joint", sees="both")[0]._inputs(images))
     np.testing.assert_array_equal(seen[..., :1], images)
     expected = 4 * np.abs(np.asarray(images)[:, 1:] - np.asarray(images)[:, :-1])
     np.testing.assert_allclose(seen[:, 1:, ..., 1:], expected, rtol=1e-6)
