@@ -23,6 +23,7 @@ test-all: .venv/installed lint
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.words
 	$(BIN)/pyright
 
 # The pages of docs/ and the API reference, as a site in runs/site.

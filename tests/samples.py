@@ -142,7 +142,7 @@ class Spoken(Written):
 
 
 def sounds(data):
-    """The arrays of short sounds and of what evaluation makes of them, and why one that is long cannot be heard."""
+    """The arrays of short sounds and of what evaluation makes of them, and the error for one that is too long."""
     spec = dataclasses.replace(data.spec, cache=False)
     rows = dataclasses.replace(data, prepared=Spoken([0.3, 0.4, 0.5, 0.6]), spec=spec, workers=0)
     rng = np.random.default_rng(0)

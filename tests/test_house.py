@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import words
+
 ROOT = Path(__file__).parents[1]
 # From the ground up. `interrupt`, `numerics`, `files`, `config`, `command`, `text2text` are modules, others packages.
 FLOORS = (
@@ -109,3 +111,12 @@ def test_contracts_know_arrays_alone():
     known = {"__future__", "collections", "dataclasses", "jax", "numpy", "pathlib", "typing"}
     assert {name.split(".")[0] for name in imports(path)} <= known
     assert "Any" not in {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+
+
+def test_private_words_are_found_with_their_standard_term():
+    text = "ok\nthe likest image\nin_places = 1  # mended\nplaceholder, amend\npictures  # words: allow\n"
+    assert words.found(text, "a.py") == [
+        "a.py:2: 'likest'; write nearest, most similar",  # words: allow
+        "a.py:3: 'mended'; write fix",  # words: allow
+        "a.py:3: 'places'; write positions, locations, indices",  # words: allow
+    ]

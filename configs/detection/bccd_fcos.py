@@ -3,8 +3,8 @@
     python -m research.data prepare bccd_voc --manual_dir=$DATA/bccd
     python -m experiments.detection.main --config=configs/detection/bccd_fcos.py:cpu --workdir=runs/bccd_fcos
 
-Images at 0.6 to 1.6 times their size, mirrored both ways, with other colours, half of them as mosaics of four. The
-checkpoint with the best mAP on the validation split is scored. There is no batch of ImageNet behind the backbone.
+Augmentation: scale 0.6 to 1.6, horizontal and vertical flips, color jitter, a mosaic of four for half of the images.
+The checkpoint with the best mAP on the validation split is scored. The backbone is not pre-trained.
 Reference: none is published with this split that we know of.
 `full`: a ResNet-50 at 480 x 640 px, for a GPU. `cpu`: a narrow ResNet-18 at half that size. `smoke`: seconds, shapes.
 """

@@ -5,10 +5,10 @@
 
 Tian et al., "FCOS: Fully convolutional one-stage object detection", 2019: 90,000 steps of 16 images, levels of
 stride 8 to 128, 38.6 % with centre sampling, GIoU and a backbone from ImageNet (their table 3). Here everything
-begins from scratch, and the images are fitted into 800 x 1024 px at 0.5 to 1.5 times their size. A tenth of train
-is held out to choose the checkpoint; the official validation is the test split.
+is trained from scratch, and images are resized to fit 800 x 1024 px, with scale jitter of 0.5 to 1.5. A tenth of train
+is held out to select the checkpoint; the official validation is the test split.
 Mesh: data=-1, an image or more for each of 8 or 16 accelerators, which by its plan takes 9.9 of 16 GiB a chip on
-v5e:2x4. Nobody has trained it here. `smoke`: seconds on a CPU.
+v5e:2x4. Not trained here. `smoke`: seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -75,7 +75,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # coloured shapes, so that no COCO is needed
+    if variant == "smoke":  # coloured shapes, which need no download
         config.data.update(
             name="boxed_shapes", image_size=(48, 64), max_boxes=16, workers=0, mean=(120.0,), std=(40.0,)
         )

@@ -4,12 +4,11 @@
     python -m experiments.driving_segmentation.main \\
       --config=configs/driving_segmentation/camvid_unet.py:cpu --workdir=runs/camvid_unet
 
-Cross-entropy whose weights soften the shares of the classes, and Dice beside it, since mIoU counts a pole as much as a
-road. Windows of whole images at 0.75 to 1.75 times their size, mirrored, with other colours. Images are
-standardised one by one, since one of the test drives is at dusk. The checkpoint that is best on the validation split is
-scored, by the mean over each image and its mirror image.
-References, at 480 x 360 px and so not quite comparable: SegNet 55.6, Bayesian SegNet 63.1 (Kendall et al., 2017),
-FC-DenseNet103 66.9 (Jégou et al., 2017). `full`: a ResNet-34, for a GPU. `smoke`: seconds, coloured shapes.
+Cross-entropy with class weights plus the Dice loss, since mIoU weights poles and roads alike. Augmentation: random
+crops at scales 0.75 to 1.75, horizontal flips, color jitter. Images are standardised one by one, since one of the test
+drives is at dusk. The checkpoint with the best validation score is tested, with logits averaged over each image and its
+mirror image. References, at 480 x 360 px and so not quite comparable: SegNet 55.6, Bayesian SegNet 63.1 (Kendall et
+al., 2017), FC-DenseNet103 66.9 (Jégou et al., 2017). `full`: a ResNet-34, for a GPU. `smoke`: seconds, coloured shapes.
 """
 
 import math
@@ -25,10 +24,10 @@ RESULT = {
     "metric": "test/miou",
     "reference": 0.631,
     "reference_source": "Bayesian SegNet at 480 x 360 px, Kendall et al. 2017",
-    "settings_chosen_on": "test",  # some of them were compared there; to be made again
+    "settings_chosen_on": "test",  # some of them were compared there; to be chosen anew
 }
-# Of the pixels of train that are not void: sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian,
-# bicyclist; as `prepare` prints them.
+# Class shares of the labelled pixels of train: sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian,
+# bicyclist; printed by `prepare`.
 SHARES = (0.174, 0.242, 0.010, 0.331, 0.047, 0.101, 0.012, 0.012, 0.061, 0.007, 0.003)
 
 
@@ -42,7 +41,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "scale": (0.75, 1.75),
                 "flip": True,
                 "colour": 0.3,
-                "mean": (80.0, 85.0, 89.0),  # around smaller images; they are standardised by their own
+                "mean": (80.0, 85.0, 89.0),  # colour of the padding; images are standardised one by one
                 "workers": 4,
             },
             "model": {

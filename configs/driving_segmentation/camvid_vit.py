@@ -4,8 +4,8 @@
     python -m experiments.driving_segmentation.main \\
       --config=configs/driving_segmentation/camvid_vit.py:cpu --workdir=runs/camvid_vit
 
-Patches of 12 px, so 15 x 20 tokens; from scratch, which is too little data for it: the pyramid of ViTDet (Li et al.,
-2022) and the decoder bring the convolutions. `model.decoder=linear` is that of Segmenter (Strudel et al., 2021).
+Patches of 12 px, so 15 x 20 tokens. The data are too few for a ViT from scratch: the pyramid of ViTDet (Li et al.,
+2022) and the decoder add convolutions. `model.decoder=linear` is that of Segmenter (Strudel et al., 2021).
 Loss, augmentation and references are those of camvid_unet. `full`: ViT-S for a GPU. `smoke`: seconds, coloured shapes.
 """
 
@@ -39,7 +39,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "scale": (0.75, 1.75),
                 "flip": True,
                 "colour": 0.3,
-                "mean": (80.0, 85.0, 89.0),  # around smaller images; they are standardised by their own
+                "mean": (80.0, 85.0, 89.0),  # colour of the padding; images are standardised one by one
                 "workers": 4,
             },
             "model": {

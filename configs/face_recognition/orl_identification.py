@@ -4,8 +4,8 @@
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/orl_identification.py:cpu --workdir=runs/orl_identification
 
-Images 1 to 4 of each are trained on, 5 validates, 6 to 10 are the test, where each is named after the nearest of the
-200 others. `full` and `cpu` differ in the number of steps.
+Of each person, images 1 to 4 are train, 5 is validation, 6 to 10 are test, identified by the most similar of the 200
+other images. `full` and `cpu` differ in the number of steps.
 Floor: principal components and the nearest neighbour. Reference: S. Lawrence et al., "Face Recognition: A
 Convolutional Neural-Network Approach", 1997: 3.8 % errors with five images a person to train on.
 `smoke`: seconds, on random patterns.
@@ -23,7 +23,7 @@ RESULT = {
     "also": ("test/auc",),
     "reference": 0.962,
     "reference_source": "CNN, Lawrence et al. 1997",
-    "settings_chosen_on": "test",  # some of them were compared there; to be made again
+    "settings_chosen_on": "test",  # some of them were compared there; to be chosen anew
 }
 
 

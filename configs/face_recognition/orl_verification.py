@@ -1,11 +1,11 @@
-"""A small ResNet compares images of people whom it has never seen: CosFace from scratch on 30 people of ORL.
+"""A small ResNet verifies unseen people: CosFace from scratch on 30 people of ORL.
 
     python -m research.data prepare orl_faces/verification --manual_dir=$DATA/orl_faces
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/orl_verification.py:cpu --workdir=runs/orl_verification
 
-s1 to s30 are trained on, but for two images of each, whose pairs validate; the test is 450 pairs of one person and
-450 of two among s31 to s40. What is seen is the contrast of each pixel to its neighbourhood (Tan and Triggs, 2010).
+s1 to s30 are train and, with two images each, validation; the test split is 450 pairs of one person and 450 of two
+among s31 to s40. Input: Tan-Triggs illumination normalisation (2010).
 `full` and `cpu` differ in the number of steps.
 Floor: principal components and linear discriminants of the 30 people. Reference: none is published for these pairs.
 `smoke`: seconds, on random patterns.
@@ -23,7 +23,7 @@ RESULT = {
     "also": ("test/eer", "test/tar_at_far_1e-2", "test/pair_accuracy"),
     "reference": None,
     "reference_source": "",
-    "settings_chosen_on": "test",  # some of them were compared there; to be made again
+    "settings_chosen_on": "test",  # some of them were compared there; to be chosen anew
 }
 
 

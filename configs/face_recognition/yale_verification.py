@@ -1,14 +1,14 @@
-"""A small ResNet compares images of unseen people under extreme light: ArcFace from scratch on Extended Yale B.
+"""A small ResNet verifies unseen people under extreme illumination: ArcFace from scratch on Extended Yale B.
 
     python -m research.data prepare extended_yale_b/verification --manual_dir=$DATA/extended_yale_b
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/yale_verification.py:cpu --workdir=runs/yale_verification
 
-yaleB01 to yaleB29 are trained on, but for every eighth image, whose pairs validate; the test is 1,500 pairs of one
-person and 1,500 of two among yaleB30 to yaleB39, by the light, too: frontal (up to 25 degrees), side (up to 50) and
-extreme, where some are nearly black. What is seen is the contrast of each pixel to its neighbourhood (Tan and Triggs,
-2010), which light from one side changes little. `full` and `cpu` differ in the number of steps.
-Floor: principal components and linear discriminants of the 28 people, of images with even histograms. Reference:
+yaleB01 to yaleB29 are train and, with every eighth image, validation; the test split is 1,500 pairs of one person and
+1,500 of two among yaleB30 to yaleB39, also scored by illumination: frontal (up to 25 degrees), side (up to 50) and
+extreme, where some images are nearly black. Input: Tan-Triggs illumination normalisation (2010), which is robust to
+light from one side. `full` and `cpu` differ in the number of steps.
+Floor: principal components and linear discriminants of the 28 people, of histogram-equalised images. Reference:
 none is published for these pairs.
 `smoke`: seconds, on random patterns.
 """
@@ -25,7 +25,7 @@ RESULT = {
     "also": ("test/eer", "test/tar_at_far_1e-2", "test/pair_accuracy"),
     "reference": None,
     "reference_source": "",
-    "settings_chosen_on": "test",  # some of them were compared there; to be made again
+    "settings_chosen_on": "test",  # some of them were compared there; to be chosen anew
 }
 
 

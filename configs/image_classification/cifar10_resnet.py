@@ -25,7 +25,7 @@ RESULT = {
     "reference": 0.9303,
     "reference_source": "ResNet-56, He et al. 2016, table 6 (64k steps)",
     "cpu": {"reference": 0.9125, "reference_source": "ResNet-20, He et al. 2016, table 6 (64k steps)"},
-    "settings_chosen_on": "test",  # some of them were compared there; to be made again
+    "settings_chosen_on": "test",  # some of them were compared there; to be chosen anew
 }
 
 

@@ -6,7 +6,8 @@
 
 `full`: width 384, depth 7, patch 4, 200 epochs with RandAugment, mixup and cutmix: a few hours on one GPU.
 `cpu`: width 96, depth 6, patch 8 behind a convolutional stem, 11 epochs: about 20 minutes on 2 CPU cores. A quarter of
-the tokens of patch 4 buys four times the epochs, which a ViT needs more: it has to learn what a CNN is given.
+the tokens of patch 4 allows four times the epochs, which matter more to a ViT, since it lacks the inductive bias of a
+CNN.
 
 Reference: there is no published result for this setting; ResNet-20, He et al. 2016, table 6, stands beside it.
 """
@@ -24,7 +25,7 @@ RESULT = {
     "floor_source": "chance",
     "reference": 0.9125,
     "reference_source": "ResNet-20, He et al. 2016, table 6",
-    "settings_chosen_on": "test",  # some of them were compared there; to be made again
+    "settings_chosen_on": "test",  # some of them were compared there; to be chosen anew
 }
 
 

@@ -66,7 +66,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # the digits of scikit-learn, enlarged, so that no ImageNet is needed
+    if variant == "smoke":  # the digits of scikit-learn, enlarged, which need no download
         config.data.update(name="digits", image_size=64, resize=64, mean=(77.0,), std=(96.0,), workers=0)
         config.model.mlp_dim = 32
         config.optimizer.warmup_steps = 1

@@ -72,7 +72,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # the digits of scikit-learn, enlarged, so that no ImageNet is needed
+    if variant == "smoke":  # the digits of scikit-learn, enlarged, which need no download
         config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,), workers=0)
         config.model.update(stage_sizes=(1, 1, 1, 1), width=8)
         config.optimizer.warmup_steps = 1

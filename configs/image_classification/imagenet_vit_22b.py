@@ -1,11 +1,11 @@
-"""A ViT of the 22B class on ImageNet at 224 px: there to be planned and sharded, not to win.
+"""A ViT of the 22B class on ImageNet at 224 px: an example of planning and sharding, without results.
 
     python -m research.data prepare imagenet2012 --manual_dir=ARCHIVES
     python -m experiments.image_classification.main \\
       --config=configs/image_classification/imagenet_vit_22b.py --workdir=runs/imagenet_vit_22b
 
-The shape of Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters", 2023: attention and MLP side by
-side, normalised queries and keys, no biases in their projections, all norms without bias and centering; Adafactor with
+The shape of Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters", 2023: parallel attention and MLP,
+normalised queries and keys, no biases in their projections, all norms without bias and centering; Adafactor with
 momentum 0.9, rsqrt schedule, learning rate 1e-3 after 10k steps of warm-up. The paper trains on JFT-4B, which is not
 public, and reports 89.5 % for a linear probe on ImageNet; no result from ImageNet alone is known. It pools by
 attention, here by the mean. optax does not multiply Adafactor's decay by the learning rate: 3e-5 a step is their 0.03
@@ -85,7 +85,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # the digits of scikit-learn, enlarged, so that no ImageNet is needed
+    if variant == "smoke":  # the digits of scikit-learn, enlarged, which need no download
         config.data.update(name="digits", image_size=28, resize=28, mean=(77.0,), std=(96.0,), workers=0)
         config.model.update(image_size=28, width=32, depth=2, mlp_dim=64, num_heads=2)
         config.mesh.update(fsdp=1, tensor=1)

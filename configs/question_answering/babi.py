@@ -1,14 +1,13 @@
-"""Questions about little stories made by a machine: bAbI, 20 tasks in English, 1,000 questions each, in one model.
+"""Questions about short synthetic stories: bAbI, 20 tasks in English, 1,000 questions each, in one model.
 
     python -m research.data prepare babi --manual_dir=$DATA/babi
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/babi.py:cpu --workdir=runs/babi
 
-A place of the encoder is a sentence, the sum of its words weighted by their place, as in the memory networks below and
-in Dehghani et al., "Universal Transformers", 2019; of tokens there are nine times as many. `full`: whole stories and
-100k steps, meant for one GPU. `cpu`: of a story the last 64 sentences and 9k steps, 90 epochs, 50 minutes on one CPU
-core. Both: four encoder layers and one decoder layer of width 128 with relative positions, the question after the
-story.
+Each encoder position is a sentence, the sum of its words weighted by their position, as in the memory networks below
+and in Dehghani et al., "Universal Transformers", 2019; there are nine times as many tokens. `full`: whole stories and
+100k steps, for one GPU. `cpu`: the last 64 sentences of a story and 9k steps, 90 epochs, 50 minutes on one CPU core.
+Both: four encoder layers and one decoder layer of width 128 with relative positions, the question after the story.
 `smoke`: numbers in words to numbers in digits, seconds on a CPU.
 Weston et al., "Towards AI-Complete Question Answering: A Set of Prerequisite Toy Tasks", 2015. Reference: the memory
 networks of Sukhbaatar et al., "End-To-End Memory Networks", 2015, trained on all tasks together; for each they keep a

@@ -4,12 +4,12 @@
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/tweetqa.py:cpu --workdir=runs/tweetqa
 
-`full`: three encoder and two decoder layers of width 128, since anything larger learns the data by heart, a dropout
-of 0.3; 15 epochs. From fresh weights a rare word cannot be named, so the model copies (research/models/copying.py);
-answers are in lower case and tweets are not, so the vocabulary folds case. `cpu`: the same model with a dropout of 0.2
-for 4 epochs, a quarter of an hour on one CPU core. `smoke`: numbers in words to numbers in digits, seconds on a CPU.
-The official test part has no answers, so test is the official dev part, with two answers each; validation is held out
-of the training tweets.
+`full`: three encoder and two decoder layers of width 128, since larger models overfit, a dropout
+of 0.3; 15 epochs. A model without pre-training cannot generate rare words, so it has a copy mechanism
+(research/models/copying.py); answers are in lower case and tweets are not, so the vocabulary folds case. `cpu`: the
+same model with a dropout of 0.2 for 4 epochs, a quarter of an hour on one CPU core. `smoke`: numbers in words to
+numbers in digits, seconds on a CPU. The official test part has no answers, so test is the official dev part, with two
+answers each; validation is held out of the training tweets.
 Reference: the sequence-to-sequence baseline of Xiong et al., "TWEETQA: A Social Media Focused Question Answering
 Dataset", 2019, BLEU-1 53.4 and ROUGE-L 39.5 on dev; it copies words, too, but begins with GloVe vectors.
 """

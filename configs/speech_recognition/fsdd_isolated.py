@@ -4,7 +4,7 @@
     python -m experiments.speech_recognition.main \\
       --config=configs/speech_recognition/fsdd_isolated.py:cpu --workdir=runs/fsdd_isolated
 
-2,400 recordings to learn from, takes 5 to 9 for validation, the official takes 0 to 4 for test. Each digit is one
+2,400 training recordings, takes 5 to 9 for validation, the official takes 0 to 4 for test. Each digit is one
 token, which the decoder writes; the encoder learns CTC beside it.
 `full`: width 256, meant for one GPU. `cpu`: width 96, ten minutes on one or two CPU cores. `smoke`: digits as a
 telephone dials them, seconds on a CPU.
@@ -34,8 +34,8 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "fsdd/isolated",
                 "sample_rate": 8000,
                 "mels": 40,
-                "range_db": 60.0,  # what is weaker is the recorder's, not the voice's
-                "normalise": "level",  # each band by itself loses the spectrum of so short a sound
+                "range_db": 60.0,  # weaker parts are noise of the recorder
+                "normalise": "level",  # normalising each band would remove the spectrum of such short sounds
                 "max_seconds": 2.4,
                 "train_seconds": 1.0,  # 14 of 2,400 are longer, and left out
                 "long_sounds": "split",

@@ -25,7 +25,7 @@ RESULT = {
     "also": ("test/cer",),
     "reference": None,
     "reference_source": "",
-    "settings_chosen_on": "test",  # some of them were compared there; to be made again
+    "settings_chosen_on": "test",  # some of them were compared there; to be chosen anew
 }
 
 
@@ -38,7 +38,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "fsdd/strings",
                 "sample_rate": 8000,
                 "mels": 40,
-                "range_db": 60.0,  # what is weaker is the recorder's, not the voice's
+                "range_db": 60.0,  # weaker parts are noise of the recorder
                 "normalise": "level",
                 "max_seconds": 6.4,
                 "train_seconds": 4.8,

@@ -1,4 +1,4 @@
-"""Digits by a voice that was never heard: FSDD without one speaker, whose 500 recordings are the test.
+"""Digits by an unseen speaker: FSDD without one speaker, whose 500 recordings are the test.
 
     python -m research.data prepare fsdd/without_theo --manual_dir=$DATA/fsdd
     python -m experiments.speech_recognition.main \\

@@ -6,12 +6,12 @@
 
 Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022: 80 log-mel bands, windows of 25 ms
 every 10 ms, convolutions of strides 1 and 2, 12 layers of width 768. Here padding is
-masked and not heard; training rows are 17 s long, and the few sounds that are longer are left out; a vocabulary of
+masked; training rows are 17 s long, and the few sounds that are longer are left out; a vocabulary of
 1,000 is trained on the transcripts; the encoder learns CTC too; dropout, speed perturbation and SpecAugment (Park et
 al., 2019) take the place of 680,000 hours of sound.
 Hardware: meant for 32 chips, data=-1, 16 rows on each, in bfloat16 with full remat; by its plan 6.6 of 16 GiB a chip on
 v5e:4x8. Nothing here has been trained at this size. `smoke`: digits as a telephone dials them, seconds on a CPU.
-Reference: Whisper small, zero-shot, which has heard far more but none of this.
+Reference: Whisper small, zero-shot, which was trained on far more data but none of this.
 """
 
 from ml_collections import ConfigDict

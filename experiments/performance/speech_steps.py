@@ -49,17 +49,17 @@ class Tessera:
         self.num_params = program.num_params
         self._work, self._compiled, self._rng, self._targets = work, compiled, rng, targets
         self._to_mesh = functools.partial(feed.to_mesh, placement=program.batch_sharding)
-        self._state, self._batch = program.init(), self._to_mesh(self._heard())
+        self._state, self._batch = program.init(), self._to_mesh(self._inputs())
 
     def run(self) -> np.ndarray:
         """One training step, which returns its loss, or the tokens [batch, target length] of what is recognised."""
         if self._work == "train":
             self._state, metrics = jax.block_until_ready(self._compiled(self._state, self._batch))
             return np.asarray(metrics["loss"])
-        batch = self._to_mesh(self._heard())
+        batch = self._to_mesh(self._inputs())
         return np.asarray(self._compiled(self._state.evaluated, batch, self._rng)["tokens"][:, 0])
 
-    def _heard(self):
+    def _inputs(self):
         rows = [self._to_arrays(pair) for pair in zip(self._sounds, self._targets, strict=True)]
         numbers = {"index": np.arange(len(rows), dtype=np.int32), "weight": np.ones(len(rows), np.float32)}
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]} | numbers
@@ -90,7 +90,7 @@ def compare(shapes: Shapes, work: str, pairs: int) -> list[Measurement]:
         seconds.append([_seconds(tessera), _seconds(pytorch)])
         newest = "{:.2f} s against {:.2f} s".format(*seconds[-1])
         say(f"  {work}: {f'{pair} of {pairs}' if pair else 'not counted'}: {newest}")
-    ours, theirs = np.transpose(seconds[1:]) / (shapes.batch_size * shapes.heard_s(work))
+    ours, theirs = np.transpose(seconds[1:]) / (shapes.batch_size * shapes.input_s(work))
     unit = "s a second of sound"
     return [
         Measurement(f"{work}: Tessera / PyTorch", statistics.median(theirs / ours), at_least=GOALS[work.split()[0]]),

@@ -24,7 +24,7 @@ class PyTorch:
         )
         self._extract = transformers.WhisperFeatureExtractor(feature_size=shapes.mels, sampling_rate=RATE)
         self._sounds, self._count = shapes.sounds(work), shapes.target_length
-        self._features, self._target = self._heard(), torch.tensor(shapes.targets(), dtype=torch.long)
+        self._features, self._target = self._inputs(), torch.tensor(shapes.targets(), dtype=torch.long)
         trained = [each for each in self._model.parameters() if each.requires_grad]
         self.num_params = sum(parameter.numel() for parameter in trained)  # without the sinusoids
 
@@ -32,7 +32,7 @@ class PyTorch:
         """One training step, which returns its loss, or the tokens [batch, target length] of what is recognised."""
         return self._train() if self._work == "train" else self._transcribe()
 
-    def _heard(self):
+    def _inputs(self):
         return self._extract(self._sounds, sampling_rate=RATE, return_tensors="pt").input_features
 
     def _train(self):
@@ -45,7 +45,7 @@ class PyTorch:
     def _transcribe(self):
         with torch.inference_mode():
             tokens = self._model.generate(
-                self._heard(), max_new_tokens=self._count, min_new_tokens=self._count, num_beams=1, do_sample=False
+                self._inputs(), max_new_tokens=self._count, min_new_tokens=self._count, num_beams=1, do_sample=False
             )
         return tokens[:, -self._count :].numpy()
 

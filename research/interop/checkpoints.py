@@ -28,7 +28,7 @@ FAMILIES: dict[str, Family[Any]] = {  # each of its own model
 _INDEX = ".safetensors.index.json"
 VOCABULARY = "spiece.model"  # what T5's is called
 _CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".msgpack", ".npy")
-_MEND = (
+_FIX = (
     "only .safetensors and .npz are read; where torch and transformers are installed, "
     "from_pretrained(...).save_pretrained(FOLDER) writes safetensors"
 )
@@ -85,7 +85,7 @@ def open_checkpoint(path: str, experiments: config_lib.Experiments) -> Checkpoin
         return _of_family(path, big_vision.FAMILY, {}, npz.Npz(where))
     file = _weights(where) if where.is_dir() else where
     if not file.name.endswith((".safetensors", _INDEX)):
-        raise ValueError(f"{file} is refused: reading such a file could run code, or is not supported; {_MEND}")
+        raise ValueError(f"{file} is refused: reading such a file could run code, or is not supported; {_FIX}")
     if not file.is_file():
         raise ValueError(f"{file} is no file; name a folder with config.json, a .safetensors or a .npz file")
     config = _read_config(file.parent / "config.json")
@@ -181,8 +181,8 @@ def _weights(folder: Path) -> Path:
             raise ValueError(f"{folder} holds several checkpoints: {names}; name one of these files")
     others = sorted(file.name for file in folder.iterdir() if file.suffix in _CODE)
     if others:
-        raise ValueError(f"{folder} holds no .safetensors file; {', '.join(others)} could run code when read; {_MEND}")
-    raise ValueError(f"{folder} holds no .safetensors file and is no run directory; {_MEND}")
+        raise ValueError(f"{folder} holds no .safetensors file; {', '.join(others)} could run code when read; {_FIX}")
+    raise ValueError(f"{folder} holds no .safetensors file and is no run directory; {_FIX}")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

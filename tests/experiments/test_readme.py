@@ -209,7 +209,7 @@ OWN_DATA = {
 
 
 def play_cloud(house, folder):
-    """A `gcloud` that stands in for a slice where training has ended, and a bucket that holds the run."""
+    """A fake `gcloud` of a slice where training has ended, and a bucket that holds the run."""
     folder.mkdir()
     (folder / "answers.json").write_text(json.dumps({"describe": [[1, "", "NOT_FOUND"], "ACTIVE"]}))
     house.env |= install_fake(folder, house.env["PATH"]) | {"FAKE_BUCKET": str(folder / "bucket"), "TPU_POLL_S": "0"}

@@ -79,7 +79,7 @@ def test_altered_recordings_say_the_same(trained, tmp_path):
 
 
 @pytest.mark.long
-def test_a_long_sound_is_heard_in_parts(trained, tmp_path, capsys):
+def test_a_long_sound_is_recognised_in_parts(trained, tmp_path, capsys):
     digits = (5, 0, 2, 8, 6, 7, 9, 1)
     soundfile.write(tmp_path / "long.wav", dialled(digits, gap=0.2), 8000)
     assert hear(trained, [tmp_path / "long.wav"])[0].text == words(digits)
@@ -87,7 +87,7 @@ def test_a_long_sound_is_heard_in_parts(trained, tmp_path, capsys):
 
 
 @pytest.mark.long
-def test_one_bad_file_among_good_ones_is_named_and_the_others_are_heard(trained, tmp_path, capsys):
+def test_one_bad_file_among_good_ones_is_named_and_the_others_are_recognised(trained, tmp_path, capsys):
     soundfile.write(tmp_path / "good.wav", dialled((1,)), 8000)
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     config, workdir, _ = trained

@@ -39,7 +39,7 @@ def pretrained(tmp_path_factory):
     ids=["segmenter", "detector", "faces"],
 )
 def test_the_backbone_is_loaded_and_what_is_around_it_is_fresh(pretrained, around):
-    """Its positions are laid over an image that is wider than high, as an independent resampling does."""
+    """Its positions are interpolated to an image that is wider than high, as an independent resampling does."""
     checkpoint, params = pretrained
     model = around(ViT.of(0, image_size=8, image_width=24, **VIT))
     variables, leaves = shapes_of(model, 8, 24)

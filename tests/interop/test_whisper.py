@@ -202,7 +202,7 @@ def begun(path, skip, **overrides):
 
 
 @pytest.mark.parametrize("source", ["transformers", "run"])
-def test_other_words_and_a_ctc_head_begin_afresh(saved, imported, source):
+def test_other_words_and_a_ctc_head_are_initialised(saved, imported, source):
     path = saved[1] if source == "transformers" else imported
     weights = begun(path, "('^embedding$', '^ctc_head$')")
     assert weights.report()["fresh"] == {"embedding": "skipped", "ctc_head": "skipped"}

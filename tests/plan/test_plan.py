@@ -184,7 +184,7 @@ def test_a_large_vit_moves_little_more_than_it_must():
 
 
 def test_the_search_goes_past_meshes_that_a_model_refuses(monkeypatch):
-    """Made plans stand in for compiled ones: every mesh with a tensor axis is refused, as for a model without one."""
+    """With fake plans, not compiled ones: every mesh with a tensor axis is refused, as for a model without one."""
     tried = []
 
     def refuse(config, task, slice_):

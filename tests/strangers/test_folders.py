@@ -1,4 +1,4 @@
-"""What `prepare` says of folders that hold other things than it reads, of odd names and of places it cannot write."""
+"""What `prepare` says of folders that hold other things than it reads, of odd names and of read-only folders."""
 
 import shutil
 import warnings

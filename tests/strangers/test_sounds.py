@@ -75,7 +75,7 @@ def refused(outcome):
 @pytest.mark.parametrize("weights", [(1, -1), (1, -0.9), (0.6, -0.5, 0, 0)])
 def test_channels_that_cancel_each_other_are_not_silence(tmp_path, weights):
     channels = np.stack([weight * tone() for weight in weights], 1)
-    (tmp_path / "a.wav").write_bytes(encoded(channels + 0.1, subtype="FLOAT"))  # an offset is not heard
+    (tmp_path / "a.wav").write_bytes(encoded(channels + 0.1, subtype="FLOAT"))  # an offset is inaudible
     sound = sound_files.read(tmp_path / "a.wav")
     np.testing.assert_allclose(sound.samples - 0.1, tone() * weights[0], atol=1e-6)
 

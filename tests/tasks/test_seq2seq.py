@@ -106,7 +106,7 @@ def test_loss_by_its_formula(smoothing, z_loss):
         np.testing.assert_allclose(found["token_accuracy"], (sum(right), len(plain)))
 
 
-def test_the_likeliest_tokens_are_right():
+def test_accuracy_counts_the_most_likely_tokens():
     task = make(Bigram())
     batch = make_batch([[(np.array([5, EOS]), np.array([6, 7, 8, EOS]))]])
     variables = {"params": {"table": jnp.zeros((VOCAB, VOCAB)).at[BOS, 6].set(1).at[6, 9].set(1).at[7, 8].set(1)}}
@@ -180,7 +180,7 @@ def test_a_vocabulary_that_is_split_is_never_put_together():
 
 
 @pytest.mark.parametrize("settings", [{"decoder": "greedy"}, {"decoder": "sample", "top_k": 1}])
-def test_answers_of_the_likeliest_tokens_are_those_of_the_whole_model(settings):
+def test_greedy_answers_are_those_of_the_whole_model(settings):
     task = make(max_decode_length=6, **settings)
     batch = make_batch([[pair] for pair in make_pairs(3)])
     tokens = np.zeros((3, 6), np.int32)

@@ -1,4 +1,4 @@
-"""Stands in for gcloud: records its arguments, plays scripted answers, and runs `ssh` and `scp` on folders.
+"""Replaces gcloud: records its arguments, plays scripted answers, and runs `ssh` and `scp` on folders.
 
 FAKE_GCLOUD names a folder with answers.json: {kind: [answer, ...]}, where the last answer repeats, and the kind is
 `create`, `describe`, `delete`, `node`, `scp`, `rsync`, `ssh install`, `ssh start`, `ssh status`, `ssh stop`, `ssh tail`

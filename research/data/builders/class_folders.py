@@ -31,7 +31,7 @@ KINDS = (
 )
 # Folder names that suggest splits, images or annotations rather than classes.
 _SPLIT_LIKE = re.compile(r"(?i).*(train|test|valid|\bval|dev|eval)([-_ ]?(ing|ation|set|data|images|imgs|all|\d+))*")
-_IMAGES = re.compile(r"(?i)(images?|imgs?|photos|pictures|jpegimages|frames|rgb|input)")
+_IMAGES = re.compile(r"(?i)(images?|imgs?|photos|pictures|jpegimages|frames|rgb|input)")  # words: allow
 _ANNOTATIONS = re.compile(
     r"(?i)(labels?|masks?|annotations?|annots?|segmentations?|ground_?truth|gt|segmentationclass)"
 )

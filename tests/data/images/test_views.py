@@ -64,7 +64,7 @@ def test_an_image_is_fitted_at_its_own_ratio():
     assert views.fitted((1, 999), (8, 8)).resized == (1, 8)
 
 
-def test_scales_places_and_mirrors_are_drawn_from_all_that_is_allowed(rng):
+def test_scales_offsets_and_flips_cover_their_ranges(rng):
     drawn = [views.drawn((20, 20), (24, 16), (1.0, 1.0), flip=True, rng=rng) for _ in range(400)]
     assert {(view.top, view.left) for view in drawn} == {(top, left) for top in range(-4, 1) for left in range(5)}
     assert 150 < sum(view.flip for view in drawn) < 250 and not any(view.upside_down for view in drawn)

@@ -80,7 +80,7 @@ def test_isolated_digits_follow_the_official_rule(made):
     assert identities(found["train"]) == every(range(10, 50))
 
 
-def test_an_unseen_speaker_is_never_heard_in_training(made):
+def test_an_unseen_speaker_is_not_in_train(made):
     found, others = examples(made, "fsdd/without_theo"), [name for name in fsdd.SPEAKERS if name != "theo"]
     assert identities(found["test"]) == every(range(50), ["theo"])
     assert identities(found["validation"]) == every(range(5), others)
