@@ -1,4 +1,4 @@
-"""What `predict` of every experiment shares: its inputs, what it says of bad ones, and the file of its answers."""
+"""The shared parts of `predict`: its inputs, the handling of bad ones, and the file of its answers."""
 
 from research.predicting.asking import Asking, known
 from research.predicting.inputs import Named, files, texts

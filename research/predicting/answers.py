@@ -13,7 +13,7 @@ Record = Mapping[str, Any]
 
 
 def check(out: str) -> None:
-    """Raises ValueError for a file that answers cannot be written to: of another kind, or in no folder."""
+    """Raises ValueError for a file of another format, or in a folder that does not exist."""
     path = Path(out)
     if path.suffix not in WRITERS:
         raise ValueError(f"--out={out} must end in {' or '.join(WRITERS)}")
@@ -24,7 +24,7 @@ def check(out: str) -> None:
 
 
 def write(out: str, records: Sequence[Record]) -> None:
-    """Writes all of `records` or nothing, in the form that the suffix of `out` says."""
+    """Writes `records` atomically, in the format of the suffix of `out`."""
     files.write_atomically(Path(out), WRITERS[Path(out).suffix](records))
 
 
@@ -33,7 +33,7 @@ def _json_lines(records: Sequence[Record]) -> str:
 
 
 def _table(records: Sequence[Record]) -> str:
-    """A column for each field, for those of a mapping each (`probabilities.cat`); lists are JSON."""
+    """A column for each field, and for each key of a mapping (`probabilities.cat`); lists are JSON."""
     rows = [_flat(record) for record in records]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""One `predict` of a trained run: good inputs are answered, bad ones are told of, and all go into a file."""
+"""One `predict` command: valid inputs are answered, bad ones are reported, and all are written to a file."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,24 +15,24 @@ from research.predicting import answers
 from research.predicting.inputs import Named
 from research.train import rundir, trainer
 
-_LONG = 200  # letters of a text that a message names
+_LONG = 200  # letters of a text in a message
 
 
 def known(mode: str, workdir: str) -> recorded.Recorded | None:
-    """What the run in `workdir` has recorded of its data set, where that is enough, which it is for `predict`."""
+    """The recorded metadata of the data set of the run in `workdir`, for `predict`; None for other modes."""
     if mode != "predict":
         return None
     folder = rundir.RunDirectory(workdir)
     found = recorded.read(folder.files)
     if found:
-        found.folder = folder  # the files of a bucket lie on this machine as long as it lives
+        found.folder = folder  # keeps the local copies of the files of a bucket alive
     return found
 
 
 class Asking:
-    """The inputs and the answers of one command; a context, at whose end `out` is written and the exit code follows.
+    """The inputs and the answers of one command; a context manager that writes `out` and sets the exit code at its end.
 
-    Raises ValueError at the end where no input could be answered, and Failure, which is exit code 1, where some could
+    Raises ValueError at the end if no input could be answered, and Failure (exit code 1) if some could
     not. A single input that is bad raises its own error.
     """
 
@@ -55,7 +55,7 @@ class Asking:
         if self._bad == self._given:
             raise ValueError(f"none of the {self._given} inputs can be answered")
         if self._out and processes.is_main():
-            order = {name: place for place, name in reversed(list(enumerate(self._names)))}
+            order = {name: position for position, name in reversed(list(enumerate(self._names)))}
             answers.write(self._out, sorted(self._records, key=lambda record: order.get(record["input"], -1)))
         if self._bad:
             raise Failure(f"{self._bad} of {self._given} inputs could not be answered; all others are")
@@ -63,14 +63,14 @@ class Asking:
     def batches(
         self, named: Sequence[Named], read: Callable[[Any], Any], size: int = 0
     ) -> Iterator[tuple[list[str], list[Any]]]:
-        """Names of inputs and what `read` makes of each, up to `size` (`train.eval_batch_size`) at a time.
+        """Yields the names of inputs and the results of `read`, up to `size` (`train.eval_batch_size`) at a time.
 
-        What has an error, or for which `read` raises ValueError, is told of and left out.
+        Inputs with an error, or for which `read` raises ValueError, are reported and left out.
         """
         size = size or self._batch_size
         self._given += len(named)
         self._names += [each.name for each in named]
-        self._rows = size if len(named) > size else 0  # so that the last batch needs no program of its own
+        self._rows = size if len(named) > size else 0  # so that the last batch needs no other compilation
         names, contents = [], []
         for name, content, error in named:
             try:
@@ -88,27 +88,27 @@ class Asking:
 
     @property
     def predictor(self) -> trainer.Predictor:
-        """The selected checkpoint, which is read when it is first asked for: after what is wrong with inputs."""
+        """The selected checkpoint, read at its first use, after the inputs have been checked."""
         if self._predictor is None:
             self._predictor = trainer.Predictor(*self._run)
         return self._predictor
 
     def outputs(self, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the model makes of `examples`: arrays [count, ...] in, arrays [count, ...] out."""
+        """The predictions for `examples`: arrays [count, ...] in, arrays [count, ...] out."""
         return self.predictor(examples, self._rows) if self._rows else self.predictor(examples)
 
     def answer(self, line: str, record: answers.Record) -> None:
-        """Prints one answer, and keeps its record for the file."""
+        """Prints an answer, and keeps its record for the file."""
         if processes.is_main():
             print(line)
             self.keep(record)
 
     def keep(self, record: answers.Record) -> None:
-        """Keeps a record for the file, of which nothing is printed."""
+        """Keeps a record for the file without printing it."""
         self._records.append(record)
 
     def refuse(self, name: str, error: ValueError) -> None:
-        """Tells of a bad input in one line. Raises `error` where it is the only one."""
+        """Reports a bad input in one line. Raises `error` if it is the only input."""
         if self._given == 1:
             raise error
         self._bad += 1

@@ -1,4 +1,4 @@
-"""From the words of a command line to the inputs that they name: files, folders, patterns and standard input."""
+"""Resolves the inputs on a command line: files, folders, patterns and standard input."""
 
 import glob
 import os
@@ -13,7 +13,7 @@ TEXT_SUFFIXES = (".txt",)
 
 
 class Named(NamedTuple):
-    """An input and how it is called in answers; or, as `error`, why there is none of that name."""
+    """An input and its name in answers; or an `error` for a name without input."""
 
     name: str
     content: Any = None
@@ -24,16 +24,16 @@ def files(inputs: Sequence[str], suffixes: Container[str], what: str) -> list[Na
     """The files that `inputs` name.
 
     Args:
-        inputs: files; folders, which stand for the files of this kind below them, sorted; patterns such as "a/*.png";
-            "-" for standard input, which holds a file name on each line.
-        suffixes: the endings of the files of this kind, in lower case.
+        inputs: files; folders, for all files of this kind below them, sorted; patterns such as "a/*.png";
+            "-" for standard input, with a file name on each line.
+        suffixes: the suffixes of the files of this kind, in lower case.
         what: their name in messages, such as "images".
 
     Returns:
-        The files, which need not exist, each as its own content; with an error, what stands for no file.
+        The files, which need not exist, each as its own content; with an error, inputs without any file.
 
     Raises:
-        ValueError: standard input is all there is, and it is empty.
+        ValueError: standard input is the only input, and it is empty.
     """
     found = []
     for given in _with_standard_input(inputs):
@@ -51,8 +51,8 @@ def files(inputs: Sequence[str], suffixes: Container[str], what: str) -> list[Na
 def texts(inputs: Sequence[str]) -> list[Named]:
     """The texts that `inputs` name: texts themselves, text files with one a line, folders of them, patterns, or "-".
 
-    A folder without text files, or a pattern that no file matches, is a text. With an error: a file with a line that
-    is empty or not UTF-8, with its place.
+    A folder without text files, or a pattern without matches, is a text. With an error: a file with a line that
+    is empty or not UTF-8, with its line number.
     """
     found = []
     for given in inputs:
@@ -84,7 +84,7 @@ def _with_standard_input(inputs: Sequence[str]) -> Iterator[str]:
 
 
 def _matching(given: str, suffixes: Container[str]) -> list[str]:
-    """The files that a word stands for; the word itself unless it is a folder or a pattern."""
+    """The files of a folder or a pattern; any other word itself."""
     if os.path.isdir(given):
         return sorted(_below(given, suffixes))
     if glob.has_magic(given) and not os.path.lexists(given):
@@ -93,9 +93,9 @@ def _matching(given: str, suffixes: Container[str]) -> list[str]:
 
 
 def _below(folder: str, suffixes: Container[str]) -> Iterator[str]:
-    """The files with these suffixes in a folder and those inside it; what is hidden is left out."""
-    for place, folders, names in os.walk(folder):
+    """The files with these suffixes below a folder, without hidden ones."""
+    for path, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                yield os.path.join(place, name)
+                yield os.path.join(path, name)

@@ -45,7 +45,7 @@ def show(workdirs: list[Path], root: Path) -> int:
 
 
 def write_tables(root: Path) -> int:
-    """Makes the table of every README anew from its rows."""
+    """Regenerates the table of every README from its rows."""
     stale = functools.partial(records.is_stale, root=root)
     marks = tables.Marks(stale, lambda row: records.is_lost(row["commit"], root))
     pages = {readme: tables.updated(readme, marks) for readme in tables.readmes(root)}
@@ -72,7 +72,7 @@ def _check_name(workdir: Path) -> None:
     try:
         workdir.stat()
     except FileNotFoundError:
-        pass  # whoever reads it says so
+        pass  # reading it raises the error
     except (OSError, ValueError) as error:  # too long; a NUL character
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"the run directory {str(workdir)[:200]!r} cannot be opened: {reason}") from None
@@ -98,7 +98,7 @@ def main(argv: Sequence[str], prog: str = "python -m research.report") -> int:
         raise ValueError(f"--root={root} is no repository: it holds no folder experiments")
     for workdir in arguments.get("workdirs", ()):
         _check_name(workdir)
-    # The keys that a config may hold, and so its digest, come from the experiments of this root.
+    # The fields of a config, and so its digest, come from the experiments of this root.
     sys.path.insert(0, str(root))
     return function(**arguments, root=root)
 

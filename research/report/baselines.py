@@ -1,4 +1,4 @@
-"""Baselines that were measured, beside the rows of runs: which one is the strongest, and which runs are below it."""
+"""Measured baselines in tables: the strongest one of each config, and the runs below it."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 
 class Strongest(NamedTuple):
-    """The strongest baseline of a table row, by its name and the mean of its metric over the data of the runs.
+    """The strongest baseline of a table row: its name, and the mean of its metric over the data of the runs.
 
     `exact` is False where the data have another fingerprint than those of the runs, but the same name and counts: the
     fingerprint of a data set has been computed in more than one way.
@@ -69,7 +69,7 @@ def is_below(runs: Sequence[Row], best: Strongest | None) -> bool:
 
 
 def cell(run: Row, best: Strongest | None) -> str:
-    """`0.9833 (support vector machine)`, or the floor that the config of a run stated; a dash without either."""
+    """`0.9833 (support vector machine)`, else the stated floor of the run's config; a dash without either."""
     if best is not None:
         other = "" if best.exact else "; data of the same name and counts, another fingerprint"
         return formats.sourced(formats.number(best.value), best.name + other)
@@ -123,7 +123,7 @@ def short(metric: str) -> str:
 
 
 def _newest_last(rows: Sequence[Row]) -> list[Row]:
-    """By date; rows of one day stay in their order."""
+    """Sorted by date; rows of one day keep their order."""
     return sorted(rows, key=lambda row: row["date"])
 
 

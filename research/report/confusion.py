@@ -7,16 +7,16 @@ import numpy as np
 from research.report import figures
 from research.train.rundir import AnyPath
 
-_WRITTEN = 20  # classes at most whose counts are written into the image
-_COUNTED = 10_000  # and larger ones as shares of their class
+_MAX_ANNOTATED = 20  # classes up to which counts are written into the cells
+_MAX_COUNT = 10_000  # larger counts are written as shares of their class
 
 
 def draw(workdir: str | os.PathLike) -> AnyPath:
-    """Draws `confusion.png` of a run whose predictions say which class is taken for which; returns its path.
+    """Draws `confusion.png` of a run from its predicted classes; returns its path.
 
-    Raises ValueError where they do not; see `matrix`.
+    Raises ValueError if the predictions have no classes; see `matrix`.
     """
-    from matplotlib.figure import Figure  # here, because it costs more than the rest of the report
+    from matplotlib.figure import Figure  # slow to import
 
     path, lines = figures.predictions(workdir)
     names, counts = matrix(lines)
@@ -31,18 +31,18 @@ def draw(workdir: str | os.PathLike) -> AnyPath:
     ticks = range(len(names))
     axes.set_xticks(ticks, names, rotation=90, fontsize=8)
     axes.set_yticks(ticks, names, fontsize=8)
-    for row, column in np.ndindex(counts.shape) if len(names) <= _WRITTEN else ():
+    for row, column in np.ndindex(counts.shape) if len(names) <= _MAX_ANNOTATED else ():
         colour = "white" if shares[row, column] > 0.5 else "#333333"
-        text = str(counts[row, column]) if counts.max() < _COUNTED else f"{shares[row, column]:.0%}"
+        text = str(counts[row, column]) if counts.max() < _MAX_COUNT else f"{shares[row, column]:.0%}"
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     axes.set_title("test split", loc="left", fontsize=10, fontweight="bold", color="#333333")
     return figures.save(figure, path.with_name("confusion.png"))
 
 
 def matrix(lines: list[dict]) -> tuple[list[str], np.ndarray]:
-    """The names of the classes and how often each (row) is predicted as each (column).
+    """The names of the classes, and the counts of each (row) predicted as each (column).
 
-    A line has a `class` and what was `predicted`, or the matrix `confusion` of the pixels of an image and its
+    A line has a `class` and its `predicted` class, or the matrix `confusion` of the pixels of an image and its
     `classes`.
     """
     images = [line for line in lines if "confusion" in line]

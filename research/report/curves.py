@@ -1,4 +1,4 @@
-"""`curves.png` of a run: one panel for each kind of metric, and where the time went."""
+"""`curves.png` of a run: a panel for each kind of metric, and a breakdown of the time."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _TIME_COLOURS = {
     "start": "#c7c7c7",
 }
 _COLUMNS = 3
-_SMOOTH_FROM = 100  # points; below that a curve is readable as it is
+_SMOOTH_FROM = 100  # points from which a curve is smoothed
 
 Series = Mapping[str, tuple[Sequence[int], Sequence[float]]]  # split -> (steps, values)
 
@@ -30,7 +30,7 @@ def draw(workdir: str | os.PathLike) -> Path:
 
     Raises ValueError when nothing has been logged yet.
     """
-    from matplotlib.figure import Figure  # here, because it costs more than the rest of the report
+    from matplotlib.figure import Figure  # slow to import
 
     workdir = Path(workdir)
     panels = _panels(rundir.read_metrics(workdir / "metrics.jsonl"))
@@ -52,7 +52,7 @@ def draw(workdir: str | os.PathLike) -> Path:
 
 
 def _panels(lines: Sequence[Mapping]) -> dict[str, Series]:
-    """Series by metric family (`loss`, `accuracy`): losses, then what was evaluated, then the rest.
+    """Series by metric family (`loss`, `accuracy`): losses, then evaluated metrics, then the rest.
 
     A family of single points (final scores by class or size) is no curve and gets no panel.
     """
@@ -98,14 +98,14 @@ def _draw_panel(axes, family: str, series: Series) -> None:
 
 
 def _smooth(values: Sequence[float]) -> np.ndarray:
-    """The mean over a window of a fiftieth of the curve, centred, so that it does not lag behind."""
+    """The centred moving average over a fiftieth of the curve."""
     window = np.ones(len(values) // 50 // 2 * 2 + 1)
     return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
 
 def _draw_time(axes, seconds: Mapping[str, float]) -> None:
-    """One bar: the share of each kind of work in the time of the run, counting every start of it."""
-    # What a kill lost is part of the steps and evaluations before it, so it is no share of its own.
+    """Draws one bar: the share of each kind of work in the time of all starts of the run."""
+    # Work lost by a kill is part of the steps and evaluations before it, so it is no share of its own.
     work = {kind: spent for kind, spent in seconds.items() if kind != "lost"}
     total, left = sum(work.values()), 0.0
     for kind, spent in work.items():

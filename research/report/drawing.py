@@ -1,4 +1,4 @@
-"""Images with what a model sees in them, drawn with Pillow."""
+"""Draws predictions onto images with Pillow."""
 
 import colorsys
 from collections.abc import Sequence
@@ -7,30 +7,30 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
-LEAST = 480  # px; smaller images are enlarged, so that text can be read beside them
+MIN_SIDE = 480  # px; smaller images are enlarged, so that labels are readable
 ROW, SWATCH, MARGIN = 20, 14, 8  # px, of a legend
 
 
 def palette(colours: Sequence[str]) -> list[Colour]:
-    """A colour for each class: "#rrggbb" as given, and for "" one whose hue is far from its neighbours'."""
-    golden = 0.618034  # steps of the golden ratio never come back near to an earlier hue
+    """A colour for each class: "#rrggbb" as given, and for "" one with a distinct hue."""
+    golden = 0.618034  # steps of the golden ratio give well-spread hues
     hues = [colorsys.hsv_to_rgb(number * golden % 1, 0.75, 0.95) for number in range(len(colours))]
     made = [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in hues]
     return [ImageColor.getrgb(given)[:3] if given else own for given, own in zip(colours, made, strict=True)]
 
 
 def enlarged(image: Image.Image, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
-    """`image` with its longer side at least LEAST px long, by a whole factor."""
-    factor = max(1, -(-LEAST // max(image.size)))
+    """`image` with its longer side at least MIN_SIDE px long, by a whole factor."""
+    factor = max(1, -(-MIN_SIDE // max(image.size)))
     return image.resize((image.width * factor, image.height * factor), resampling) if factor > 1 else image
 
 
 def overlay(
     image: Image.Image, mask: np.ndarray, names: Sequence[str], colours: Sequence[str], strength: float = 0.5
 ) -> Image.Image:
-    """`image` in the colours of the classes in `mask` [height, width], and beside it their names and shares.
+    """`image` blended with the class colours of `mask` [height, width], with a legend of names and shares.
 
-    `strength` is the share of the colour in a pixel. Numbers that are no class leave the image as it is.
+    `strength` is the weight of the colours. Numbers that are no class leave the image unchanged.
     """
     table = np.zeros((256, 3), np.float32)
     table[: len(names)] = palette(colours)
@@ -43,7 +43,7 @@ def overlay(
 
 
 def with_legend(image: Image.Image, entries: Sequence[tuple[str, Colour]]) -> Image.Image:
-    """`image` and to its right a list of names, each with its colour."""
+    """`image` with a legend of names and colours at its right."""
     font = ImageFont.load_default(size=13)
     width = max((round(font.getlength(name)) for name, _ in entries), default=0) + SWATCH + 3 * MARGIN
     height = max(image.height, ROW * len(entries) + 2 * MARGIN)
@@ -72,7 +72,7 @@ def boxes(
         left, top, right, bottom = (factor * side for side in box)
         draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colours[label], width=2)
         text = f"{names[label]} {score:.2f}"
-        place = (left, max(0, top - 14))
-        draw.rectangle(draw.textbbox(place, text, font=font), fill=colours[label])
-        draw.text(place, text, fill="black", font=font)
+        corner = (left, max(0, top - 14))
+        draw.rectangle(draw.textbbox(corner, text, font=font), fill=colours[label])
+        draw.text(corner, text, fill="black", font=font)
     return drawn

@@ -8,7 +8,7 @@ from research.train import rundir
 
 
 def predictions(workdir: Any) -> tuple[rundir.AnyPath, list[dict]]:
-    """`predictions.jsonl` of a run and its lines; none where the run has written none."""
+    """`predictions.jsonl` of a run and its lines; no lines if there is none."""
     path = rundir.RunDirectory(workdir).root / "predictions.jsonl"
     return path, records.read_lines(path) if path.exists() else []
 
@@ -22,7 +22,7 @@ def save(figure: Any, path: rundir.AnyPath) -> rundir.AnyPath:
 
 
 def tidy(axes: Any, title: str) -> None:
-    """The look of all axes: a title at the left, no frame, a faint grid, a plain legend."""
+    """Styles axes: a title at the left, no frame, a faint grid, a plain legend."""
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color="#333333")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

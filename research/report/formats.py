@@ -9,7 +9,7 @@ _DASH = "-"
 
 
 def number(value: Any, decimals: int | None = None) -> str:
-    """Four significant digits, at most four decimals for values of a usual size; other values as they are."""
+    """Four significant digits, at most four decimals for values of a usual size; other values unchanged."""
     if value is None:
         return _DASH
     if isinstance(value, int):
@@ -55,12 +55,12 @@ def mesh(sizes: Mapping[str, int]) -> str:
 
 
 def commit(row: Mapping[str, Any]) -> str:
-    """The first seven digits, with a star when the tree held changes that were not committed."""
+    """The first seven digits, with a star if there were uncommitted changes."""
     return str(row["commit"])[:7] + ("*" if row.get("dirty") else "")
 
 
 def sourced(value: Any, source: str | None) -> str:
-    """`0.9125 (He et al. 2016, table 6)`, the value as a person wrote it; a dash where there is none."""
+    """`0.9125 (He et al. 2016, table 6)`, the value as written; a dash if there is none."""
     if value is None:
         return _DASH
     return f"{value} ({source})" if source else str(value)

@@ -1,7 +1,7 @@
-"""The results that the root README shows: one line for each config that its marker names, from the recorded rows.
+"""The headline table of the root README: one line per config in its marker, from the recorded rows.
 
 The marker is `<!-- headline:begin EXPERIMENT/CONFIG:VARIANT ... -->`; what follows it, up to `<!-- headline:end -->`,
-is written anew from `experiments/EXPERIMENT/results.jsonl`.
+is regenerated from `experiments/EXPERIMENT/results.jsonl`.
 """
 
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from research.report import baselines, formats, records, tables
 
-_PLACE = re.compile(r"(<!-- headline:begin ([^>]*?)\s*-->\n).*?(<!-- headline:end -->)", re.DOTALL)
+_MARKER = re.compile(r"(<!-- headline:begin ([^>]*?)\s*-->\n).*?(<!-- headline:end -->)", re.DOTALL)
 _HEADER = ("task", "config", "data", "metric", "result", "floor", "reference")
 
 
@@ -20,12 +20,12 @@ def pages(root: Path) -> list[Path]:
 
 
 def updated(readme: Path) -> str:
-    """The root README with its table made anew; unchanged where it has no marker.
+    """The root README with its table regenerated; unchanged if it has no marker.
 
-    Raises ValueError where a config that the marker names has no recorded run.
+    Raises ValueError if a config in the marker has no recorded run.
     """
     text = readme.read_text("utf-8")
-    found = _PLACE.search(text)
+    found = _MARKER.search(text)
     if found is None:
         return text
     lines = [_line(readme.parent, name) for name in found[2].split()]

@@ -1,6 +1,6 @@
 """Plots of recorded runs, kept small beside the rows: `experiments/<experiment>/plots/<config>_<variant>/NAME.png`.
 
-A run that is recorded later, on another seed too, takes the place of an earlier one.
+A run that is recorded later, also of another seed, replaces an earlier one.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _WIDTH = 1000  # px at most
 
 
 def keep(workdir: Path, row: Mapping[str, Any], root: Path) -> list[Path]:
-    """Copies the plots of a run to the place that its row has; returns where they lie, sorted."""
+    """Copies the plots of a run beside its results; returns their sorted paths."""
     from PIL import Image
 
     folder = records.results_path(row["experiment"], root).with_name("plots")
@@ -32,7 +32,7 @@ def keep(workdir: Path, row: Mapping[str, Any], root: Path) -> list[Path]:
 
 
 def section(folder: Path) -> str:
-    """Markdown that shows the plots of an experiment's folder; empty where there are none."""
+    """Markdown that shows the plots of an experiment's folder; empty if there are none."""
     runs: dict[str, list[Path]] = {}
     for plot in sorted(folder.glob("plots/*/*.png")):
         runs.setdefault(plot.parent.name, []).append(plot)
