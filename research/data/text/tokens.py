@@ -5,6 +5,7 @@ offsets where examples end. Lengths are thus known without reading an example, a
 target ends in EOS, as in T5.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -21,7 +22,7 @@ import numpy as np
 
 from research.data import integrity, prepare, sources
 from research.data.spec import DataSpec
-from research.data.text import packing, templates
+from research.data.text import packing, templates, tokenizer
 from research.data.text import vocabulary as vocabulary_lib
 from research.data.text.sentences import Splitter
 from research.measure import progress
@@ -39,7 +40,9 @@ MOST_TOKENS = 10_000_000
 class TokensSpec(DataSpec):
     """The fields that the specs of data sets with token targets share."""
 
-    vocabulary: str = field(default="", doc="a sentencepiece .model file; empty: one is trained")
+    vocabulary: str = field(
+        default="", doc="a sentencepiece .model, a tokenizer.json, their folder or package:NAME; empty: one is trained"
+    )
     vocab_type: str = field(
         default="unigram", check=checks.one_of(*vocabulary_lib.TYPES), doc="algorithm of a trained vocabulary"
     )
@@ -65,13 +68,15 @@ class Tokens:
         raw: The prepared texts.
         template: Their sources and targets.
         settings: Of a vocabulary that is trained on the training split.
-        vocabulary_file: A sentencepiece model to use instead; "": none.
+        vocabulary_file: The vocabulary to use instead, as in TokensSpec.vocabulary; "": none.
+        classes: The targets, where they are classes: the tokens of a target are then its index among them.
     """
 
     raw: sources.Prepared
     template: templates.Template
     settings: vocabulary_lib.Settings
     vocabulary_file: str = ""
+    classes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -99,7 +104,7 @@ class Tokens:
         """The given or the trained vocabulary; the latter is read at its first use."""
         if self.vocabulary_file:
             settings = self.settings
-            return vocabulary_lib.Vocabulary.of_file(self.vocabulary_file, settings.size, settings.special_tokens)
+            return tokenizer.open_vocabulary(self.vocabulary_file, settings.size, settings.special_tokens)
         return vocabulary_lib.Vocabulary(lambda: self.folder / "vocabulary.model", self.settings.size)
 
     def prepare(self) -> None:
@@ -131,13 +136,17 @@ class Tokens:
             "texts": self.raw.fingerprint,
             "template": [self.template.source, self.template.target],
             "vocabulary": self.vocabulary.digest if self.vocabulary_file else self.settings.described(),
+            **({"classes": list(self.classes)} if self.classes else {}),
         }
 
     @cached_property
     def _folder_path(self) -> Path:
         """The path of the folder of the token ids, which may not exist."""
         digest = hashlib.sha256(json.dumps(self._content, sort_keys=True).encode()).hexdigest()[:8]
-        kind = "given" if self.vocabulary_file else f"{self.settings.type}-{self.settings.size}"
+        kind = f"{self.settings.type}-{self.settings.size}"
+        if self.vocabulary_file:
+            is_tokenizer = isinstance(self.vocabulary, tokenizer.TokenizerVocabulary)
+            kind = f"tokenizer-{self.vocabulary.digest}" if is_tokenizer else "given"
         return self.raw.folder / "tokens" / f"{kind}-{digest}"
 
     def fields(self, split: str, index: int) -> dict[str, Any]:
@@ -183,10 +192,11 @@ class Tokens:
         unfinished.mkdir()
         model = unfinished / "vocabulary.model"
         if self.vocabulary_file:
-            shutil.copyfile(Path(self.vocabulary_file).expanduser(), model)
+            vocabulary = self.vocabulary
+            model.write_bytes(vocabulary.serialized)
         else:
             model.write_bytes(vocabulary_lib.train(self._training_texts(), self.settings))
-        vocabulary = vocabulary_lib.Vocabulary(lambda: model, self.settings.size)
+            vocabulary = vocabulary_lib.Vocabulary(lambda: model, self.settings.size)
         for split in sources.SPLITS:
             self._tokenise(split, vocabulary, unfinished)
         about = {"vocabulary_digest": vocabulary.digest, "vocabulary_tokens": vocabulary.pieces, "counts": self.counts}
@@ -205,19 +215,32 @@ class Tokens:
         return self.raw.size_bytes("train")
 
     def _tokenise(self, split: str, vocabulary: vocabulary_lib.Vocabulary, folder: Path) -> None:
-        files = [(folder / f"{split}.{side}.ids").open("wb") for side in SIDES]
+        encode_texts = lambda texts: [[*ids, vocabulary.eos] for ids in vocabulary.encode_many(texts)]
+        encode_targets = (lambda targets: self._numbers(targets, split)) if self.classes else encode_texts
         lengths: tuple[list, list] = ([], [])
         texts = self._texts(split, doing=" to tokens")
-        for _ in range(0, self.counts[split], CHUNK):
-            chunk = zip(*itertools.islice(texts, CHUNK), strict=True)
-            for side, file, length in zip(chunk, files, lengths, strict=True):
-                for ids in vocabulary.encode_many(side):
-                    file.write(np.array([*ids, vocabulary.eos], _dtype(vocabulary.size)).tobytes())
-                    length.append(len(ids) + 1)
-        for side, file, length in zip(SIDES, files, lengths, strict=True):
-            file.close()
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context((folder / f"{split}.{side}.ids").open("wb")) for side in SIDES]
+            for _ in range(0, self.counts[split], CHUNK):
+                chunk = zip(*itertools.islice(texts, CHUNK), strict=True)
+                for side, file, length, encode in zip(
+                    chunk, files, lengths, (encode_texts, encode_targets), strict=True
+                ):
+                    for ids in encode(side):
+                        file.write(np.array(ids, _dtype(vocabulary.size)).tobytes())
+                        length.append(len(ids))
+        for side, length in zip(SIDES, lengths, strict=True):
             np.save(folder / f"{split}.{side}.ends.npy", np.cumsum(length))
-        self._report_empty(split, lengths[1])
+        if not self.classes:
+            self._report_empty(split, lengths[1])
+
+    def _numbers(self, targets: Sequence[str], split: str) -> list[list[int]]:
+        """The place of each target among the classes. Raises ValueError for one that is none of them."""
+        if unknown := next((target for target in targets if target not in self.classes), None):
+            raise ValueError(
+                f"{self.name}: the {split} target {unknown!r} is none of config.task.classes={self.classes!r}"
+            )
+        return [[self.classes.index(target)] for target in targets]
 
     def _report_empty(self, split: str, lengths: Sequence[int]) -> None:
         """Reports the number of empty targets, as of unanswerable questions. Raises ValueError if all are empty."""
