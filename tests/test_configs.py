@@ -20,9 +20,10 @@ from research.report import records
 from research.spec import Spec
 from research.spec.fields import infos
 from research.tasks import seq2seq
+from research.tasks.text_classification import TextClassificationSpec
 from research.train import feed, trainer
 from research.train.program import build_program
-from tests import samples
+from tests import samples, weights
 from tests.train import toy
 
 FILES = sorted(str(path.relative_to(Path.cwd())) for path in Path.cwd().glob("configs/*/*.py"))
@@ -58,6 +59,11 @@ def is_text(file):
     return experiment(file) not in IMAGES
 
 
+def classifies(config):
+    """Whether it is of texts, to which it gives classes."""
+    return isinstance(config.task, TextClassificationSpec)
+
+
 def is_speech(file):
     return experiment(file) == "speech_recognition"
 
@@ -87,6 +93,7 @@ def test_its_program_builds_on_several_devices_without_data(file, variant):
     tensor = 1 if name == "resnet" else 4  # which a ResNet has no use for
     sizes = ["mesh.data=1", "mesh.fsdp=2", f"mesh.tensor={tensor}"]
     config = config_lib.load(file, variant, [*sizes, "data.dir=/nowhere"])
+    weights.skip_without(config)
     task, data = build(config)
     mesh = mesh_lib.make_mesh(config.mesh.sizes, jax.devices()[: 2 * tensor])
     feed.check_batch(config.train, mesh)
@@ -95,6 +102,9 @@ def test_its_program_builds_on_several_devices_without_data(file, variant):
     outputs = program.predict_step.eval_shape(program.state.evaluated, batch, jax.random.key(0))
     if is_text(file):
         assert task.model.vocab_size == data.vocabulary.size == config.data.vocab_size
+        if classifies(config):
+            assert task.model.num_classes == len(data.class_names) == outputs["probabilities"].shape[1]
+            return
         assert outputs["tokens"].shape == (config.train.batch_size, 1, config.task.max_decode_length)
         return
     if experiment(file) == "face_recognition":
@@ -146,7 +156,9 @@ def test_its_runs_have_the_metrics_of_its_result(file, variant):
     measured = IMAGES.get(experiment(file))
     if experiment(file) == "face_recognition":
         assert config.task.select_by in measured and config.train.score == "all"
-    if is_text(file):
+    if is_text(file) and classifies(config):
+        measured = {"accuracy"}
+    elif is_text(file):
         example = {"references": ("a text",), "task": 1, "speaker": "a"}
         measured = {name for metric in config.task.metrics for name in text_scores.METRICS[metric](["a"], [example])[0]}
         assert config.task.select_by in measured | {"loss"}
@@ -215,7 +227,9 @@ def training_fingerprint(config):
     if isinstance(data, Speech):  # of a loss that is made of more
         how = {"metrics": (), "select_by": "loss", "decoder": "greedy", "num_return": 1, "max_decode_length": 4}
         task = with_spec(task, **how)
-    if isinstance(data, Text):  # many configs have the same smoke model, and decode its answers in their own ways
+    if isinstance(
+        task, seq2seq.Seq2SeqTask
+    ):  # many configs have the same smoke model, and decode its answers in their own ways
         learnt = {name: getattr(task.spec, name) for name in ("label_smoothing", "word_dropout", "z_loss")}
         task = dataclasses.replace(task, spec=seq2seq.Seq2SeqTaskSpec(**learnt))
     return training(task)[0]
@@ -229,6 +243,8 @@ def task_fingerprint(config):
         return training(task)[0], decoding(task)
     if isinstance(data, FaceDataset):
         return training(task)[0], decoding(task), task.spec.metrics, task.spec.groups, task.selection
+    if classifies(config):
+        return training(task)[0], data.class_names
     if not isinstance(data, Text | Speech):
         return training(task)[0]
     how = {"metrics": (), "select_by": "loss", "label_smoothing": 0.0, "z_loss": 0.0}
@@ -287,14 +303,15 @@ def test_every_data_key_that_it_sets_is_used(file):
     left = {name for variant in variants(file) for name in set_keys(file, variant) if name.startswith("data.")}
     assert len(left) > 3
     for variant in variants(file):
+        weights.skip_without(config_lib.load(file, variant))
         left = set(unused(config_lib.load(file, variant), left))
     assert left == set()
 
 
 def set_beside_data(file):
-    """The names of fields; that of a model is none."""
+    """The names of fields; those of a model and of a task are none."""
     names = {name for variant in variants(file) for name in set_keys(file, variant) if not name.startswith("data.")}
-    return names - {"model.name"}
+    return names - {"model.name", "task.name"}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if not is_text(file)], ids=lambda value: Path(value).stem)

@@ -17,7 +17,8 @@ FILES = [
     "configs/face_recognition/orl_verification.py", "configs/image_classification/digits_vit.py",
     "configs/image_classification/cifar10_resnet.py", "configs/image_classification/imagenet_convnext_t.py",
     "configs/image_classification/imagenet_alexnet.py", "configs/question_answering/squad.py",
-    "configs/sentiment/sst2_sentences.py", "configs/speech_recognition/fsdd_strings.py",
+    "configs/sentiment/sst2_minilm.py", "configs/sentiment/sst2_sentences.py",
+    "configs/speech_recognition/fsdd_strings.py",
     "configs/summarization/aeslc.py", "configs/translation/multi30k_de_en.py", "configs/video/digits_vivit.py",
 ]  # fmt: skip
 IN_VALIDATE = {"optimizer.multipliers", "task.margin_size"}  # whose ranges depend on other values

@@ -15,7 +15,7 @@ class Given:
 
     num_classes: int
 
-    def apply(self, variables: np.ndarray, images: Any, **options: Any) -> np.ndarray:
+    def apply(self, variables: np.ndarray, *inputs: Any, **options: Any) -> np.ndarray:
         """The logits."""
         return variables
 
@@ -64,6 +64,19 @@ class LabelledBaselines:
     def scores(self, split: str, predict: Predict) -> Scores:
         """Scores the predicted class of each example."""
         return labelled(self._task, self._data, split, predict(self.features(split)))
+
+
+def named(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
+    """The accuracy of the name of a class for each example of a split of texts, as the task counts it."""
+    numbers = {name: number for number, name in enumerate(data.class_names)}
+    targets = [numbers[data.reference(split, index)["target"]] for index in range(len(texts))]
+    found = np.eye(len(numbers), dtype=np.float32)[[numbers[text] for text in texts]][:, None]
+    weight = np.ones(len(texts), np.float32)
+    batch = {"target": np.array(targets, np.int32)[:, None], "target_segments": np.ones((len(texts), 1), np.int32)}
+    nothing = dict.fromkeys(("source", "source_segments", "source_positions"))
+    means = dataclasses.replace(task, model=Given(len(numbers))).evaluate(found, {**batch, **nothing, "weight": weight})
+    right, weights = means["accuracy"]
+    return Scores({"accuracy": float(right / weights)}, {})
 
 
 def written(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:

@@ -46,8 +46,9 @@ class Texts:
         return found if classes else [*found, _of_a_source(self._train)]
 
     def scores(self, split: str, predict: Predict) -> Scores:
-        """Scores the predicted text of each example."""
-        return scoring.written(self._task, self._data, split, predict(self._split(split)))
+        """Scores the predicted text, or class, of each example."""
+        score = scoring.named if self._data.class_names else scoring.written
+        return score(self._task, self._data, split, predict(self._split(split)))
 
     def _split(self, split: str) -> list[TextPair]:
         if split not in self._pairs:

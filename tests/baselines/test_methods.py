@@ -11,9 +11,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from research.baselines import boxes, clips, faces, scoring, sounds, texts, vectors
 from research.baselines.base import Baseline
 from research.data.text import dataset as text
+from research.models.bert import Bert
 from research.tasks import segmentation
 from research.tasks.classification import ClassificationTask
 from research.tasks.segmentation import SegmentationSpec
+from research.tasks.text_classification import TextClassificationSpec, TextClassificationTask
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat([0, 1, 2], 10)
@@ -114,6 +116,15 @@ def test_texts_are_looked_up():
     assert answers(kind, "most frequent target") == ["rot", "rot"]
     assert answers(kind, "target of the nearest", value=1) == ["blau", "rot"]
     assert answers(kind, "Bernoulli", value=1.0)[0] == "blau"
+
+
+def test_names_of_classes_are_scored_as_the_task_scores_its_own():
+    """A metric of the task, with its weights; not of a text that a decoder writes."""
+    task = TextClassificationTask(Bert.of(vocab_size=5), TextClassificationSpec(classes=("bad", "good")), 8, 1)
+    targets = ("good", "bad", "bad", "good")
+    data = SimpleNamespace(class_names=("bad", "good"), reference=lambda split, index: {"target": targets[index]})
+    scores = scoring.named(task, data, "test", ["good", "good", "bad", "good"])
+    assert scores.values == {"accuracy": 0.75}
 
 
 def test_sources_are_copied_where_targets_are_no_classes(monkeypatch):
