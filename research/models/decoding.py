@@ -28,8 +28,8 @@ Result = tuple[Int[Array, "batch max_length"], Float[Array, " batch"]]  # tokens
 
 
 def greedy(step: Step, cache: Cache, batch_size: int, max_length: int, bos: int, eos: int) -> Result:
-    """The likeliest token at every position: tokens [batch, max_length] and scores [batch]."""
-    return _decode(step, cache, batch_size, max_length, bos, eos, lambda logits, _: _likeliest(logits))
+    """The most likely token at every position: tokens [batch, max_length] and scores [batch]."""
+    return _decode(step, cache, batch_size, max_length, bos, eos, lambda logits, _: _argmax(logits))
 
 
 def sample(
@@ -67,7 +67,7 @@ def filter_logits(
 ) -> Float[AnyArray, "rows vocab"]:
     """Logits [rows, vocab] with -inf for tokens that are not to be drawn.
 
-    `top_k` keeps the k likeliest (0: all); of these, `top_p` keeps the fewest likeliest whose share reaches it (nucleus
+    `top_k` keeps the k most likely (0: all); of these, `top_p` keeps the smallest set whose share reaches it (nucleus
     sampling, Holtzman et al., 2020). Tokens as likely as the last one kept are kept as well.
     """
     _check(top_k >= 0, "top_k", top_k, "0, which is off, or more")
@@ -157,7 +157,7 @@ def ctc_greedy(
     max_length: int,
     blank: int = 0,
 ) -> Result:
-    """The likeliest path through `logits` [batch, length, vocab] as CTC reads it: tokens [batch, max_length], scores.
+    """The most likely path through `logits` [batch, length, vocab] as CTC reads it: tokens [batch, max_length], scores.
 
     Repeats become one token and blanks none (Graves et al., 2006); 0 follows the last token. Padding, where `mask`
     [batch, length] is false, is ignored. The score is the log-probability of the tokens where each begins; that of no
@@ -165,7 +165,7 @@ def ctc_greedy(
     """
     _check(max_length >= 1, "max_length", max_length, "at least 1")
     logits = logits.astype(jnp.float32)
-    path = jnp.where(mask, _likeliest(logits).astype(jnp.int32), blank)
+    path = jnp.where(mask, _argmax(logits).astype(jnp.int32), blank)
     before = jnp.pad(path, ((0, 0), (1, 0)), constant_values=blank)[:, :-1]
     kept = (path != blank) & (path != before)
     # The position of each kept token is the number of tokens kept before it; -1 for the others.
@@ -233,8 +233,8 @@ def _decode(step: Step, cache: Cache, batch_size: int, max_length: int, bos: int
     return tokens, scores
 
 
-def _likeliest(logits: AnyArray) -> jax.Array:
-    """The first of the likeliest tokens [...]; `argmax` takes three times as long on a CPU."""
+def _argmax(logits: AnyArray) -> jax.Array:
+    """The first of the most likely tokens [...]; `argmax` takes three times as long on a CPU."""
     return jax.lax.top_k(logits, 1)[1][..., 0]
 
 
