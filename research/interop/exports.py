@@ -12,7 +12,7 @@ from research.config import Experiments
 from research.interop import npz, runs, safetensors
 from research.interop.checkpoints import FAMILIES
 from research.interop.family import Family
-from research.interop.folders import whole_or_nothing
+from research.interop.folders import atomic_directory
 from research.interop.safetensors import TensorSpec
 from research.models.seq2seq import Seq2Seq
 
@@ -40,7 +40,7 @@ def run(
         target.parent.mkdir(parents=True, exist_ok=True)
         npz.write(target, specs, lambda name: tensors[name]())
     else:
-        with whole_or_nothing(target) as folder:
+        with atomic_directory(target) as folder:
             dtype = str(next(iter(specs.values())).dtype)
             text = json.dumps({**config, "dtype": dtype}, indent=2)
             (folder / "config.json").write_text(text + "\n")

@@ -1,4 +1,4 @@
-"""Folders that are there as a whole or not at all."""
+"""Folders that are created atomically."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole_or_nothing(target: Path) -> Iterator[Path]:
-    """A folder that takes the name `target` when all has gone well, and is removed otherwise, as are new parents of it.
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """A temporary folder that is renamed to `target` on success, and removed on errors, with any new parents.
 
-    Raises ValueError where no folder can be made there.
+    Raises ValueError if the folder cannot be created.
     """
     made = [parent for parent in target.parents if not parent.exists()]
     try:
@@ -22,14 +22,14 @@ def whole_or_nothing(target: Path) -> Iterator[Path]:
         raise ValueError(f"{target} cannot be made: {error.strerror}") from None
     try:
         yield folder
-        if target.exists():  # which is empty
+        if target.exists():  # an empty folder
             target.rmdir()
         folder.chmod(0o777 & ~_umask())  # temporary folders are for their owner only
         os.rename(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         for parent in made if not target.exists() else ():
-            with contextlib.suppress(OSError):  # others may use it by now
+            with contextlib.suppress(OSError):  # others may be using it
                 parent.rmdir()
 
 

@@ -13,7 +13,7 @@ from research import config as config_lib
 from research.checkpoint import streaming
 from research.checkpoint.leaves import parameter_path
 from research.interop import checkpoints, configs, loading, runs
-from research.interop.folders import whole_or_nothing
+from research.interop.folders import atomic_directory
 from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
 from research.train import rundir, trainer
@@ -62,7 +62,7 @@ def run(
     if checkpoint.kind == "run":
         raise ValueError(f"{path} is a run directory already; name it in config.train.init_from")
     cls = experiments(checkpoints.FAMILIES[checkpoint.kind].experiment)
-    with whole_or_nothing(target) as folder:
+    with atomic_directory(target) as folder:
         raw, notes = configs.make(checkpoint, folder, target, overrides)
         config = config_lib.complete(cls, raw, overrides)
         _refuse_other_models(raw, config_lib.plain(config))

@@ -1,4 +1,4 @@
-"""From the tensors of a checkpoint to the parameters of a model: what fits, what is resized, what stays fresh."""
+"""Maps the tensors of a checkpoint to the parameters of a model: loaded, resized or newly initialised."""
 
 import dataclasses
 import re
@@ -20,7 +20,7 @@ from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
 
-# Every number that a parameter may be made of; a float64 would lose digits.
+# The dtypes of checkpoints; a float64 would lose digits.
 _FLOATS = ("float32", "bfloat16", "float16")
 # Fields of a model that may differ from the checkpoint: training can make up for them, or the shapes say them.
 _MAY_DIFFER = (
@@ -30,9 +30,9 @@ _MAY_DIFFER = (
 )  # fmt: skip
 # Fields that shift results a little; they are reported.
 _EPSILONS = ("layer_norm_epsilon", "norm_epsilon", "epsilon", "last_epsilon")
-# What knows the classes, and the layer before it that is trained with it.
+# The parameters with an axis of classes, and the layer before them that is trained with them.
 _HEAD = re.compile(r"head/(class_conv/)?(kernel|bias)|centres|pooler/(kernel|bias)")
-_SEQUENCE = re.compile(r"((encoder|decoder)/)?learned")  # positions [length, width], of which the first may be taken
+_SEQUENCE = re.compile(r"((encoder|decoder)/)?learned")  # positions [length, width], which may be truncated
 
 
 def leaves_of(variables: Any) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def leaves_of(variables: Any) -> dict[str, Any]:
 
 
 def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
-    """The shapes and dtypes of the variables of a model of images, of text or of sounds of so many bands."""
-    array = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # whose size nothing has to hold
+    """The shapes and dtypes of the variables of a model of images, text, or sounds with `channels` bands."""
+    array = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # without memory
     if isinstance(model, Bert):
         inputs = (array(jnp.int32, 1, 1),) * 2
     elif isinstance(model, Seq2Seq):

@@ -16,7 +16,7 @@ Grid = tuple[int, int]  # rows and columns
 
 
 def grid_of(model: nn.Module) -> Grid | None:
-    """Of the patches of a ViT, also inside another model."""
+    """The patch grid of a ViT, also inside another model."""
     spec = getattr(getattr(model, "backbone", model), "spec", None)
     if not isinstance(spec, EncoderSpec):
         return None
@@ -25,18 +25,18 @@ def grid_of(model: nn.Module) -> Grid | None:
 
 
 def grid_of_fields(fields: Mapping[str, Any]) -> Grid | None:
-    """Of a model of these fields; None where they do not say that it is no square."""
+    """The patch grid of a model with these fields; None if it is a square."""
     width = fields.get("image_width", 0)
     return (fields["image_size"] // fields["patch_size"], width // fields["patch_size"]) if width else None
 
 
 def differ(ours: Grid | None, theirs: Grid | None) -> bool:
-    """Whether positions as many as ours may lie in another grid; what is not known to be something else is a square."""
+    """Whether the grids of as many positions differ; an unknown grid is a square."""
     return ours[0] != ours[1] if ours and not theirs else ours != theirs
 
 
 def source_shape(row: Row, shape: tuple[int, ...], theirs: TensorSpec, grid: Grid | None) -> tuple[int, ...] | None:
-    """The shape on our side of positions of another grid; None where that is not all that differs."""
+    """Our shape of positions of another grid; None if more than the grid differs."""
     if len(theirs.shape) != 3:
         return None
     for length in (theirs.shape[1], theirs.shape[1] + 1):
@@ -49,7 +49,7 @@ def source_shape(row: Row, shape: tuple[int, ...], theirs: TensorSpec, grid: Gri
 
 
 def resize(positions: np.ndarray, length: int, grid: Grid | None = None, old_grid: Grid | None = None) -> np.ndarray:
-    """Learned positions [1, length, width] of one grid, bilinearly to one of another `length`, in float32.
+    """Resizes learned positions [1, length, width] bilinearly to a grid of another `length`, in float32.
 
     The grids are squares unless they are given. The position of a class token, which comes first where there is one
     in addition to the positions of the grid, is kept, dropped, or 0.

@@ -11,7 +11,7 @@ from jax import export as jax_export
 
 from research.config import Experiments
 from research.interop import npz, runs
-from research.interop.folders import whole_or_nothing
+from research.interop.folders import atomic_directory
 from research.tasks.serving import Served
 
 PLATFORMS = ("cpu", "tpu", "cuda")
@@ -40,7 +40,7 @@ def run(workdir: str, path: str, experiments: Experiments) -> list[str]:
     shapes = [jax.ShapeDtypeStruct(*source.tensors.specs[name]) for name in names]
     (batch,) = jax_export.symbolic_shape("batch")
     inputs = source.task.serve_inputs(batch)
-    with whole_or_nothing(target) as folder:
+    with atomic_directory(target) as folder:
         exported = jax_export.export(
             jax.jit(lambda weights, *args: source.task.serve(_tree(names, weights), *args)), platforms=PLATFORMS
         )(shapes, *inputs.values())

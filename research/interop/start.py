@@ -1,4 +1,4 @@
-"""`config.train.init_from`: the weights that training begins with."""
+"""`config.train.init_from`: the initial weights of training."""
 
 import re
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ _OF_TOKENS = ("embedding", "head", "ctc_head")  # parameters with a row for each
 def find(
     settings: TrainSpec, task: Any, program: ShardedProgram, data: Any, experiments: config_lib.Experiments
 ) -> "Weights":
-    """What becomes of each parameter of `task.model`; the weights themselves are not read yet, nor are the `data`.
+    """The source of each parameter of `task.model`; neither the weights nor the `data` are read yet.
 
     `experiments` gives the class of the config of a run. Raises ValueError for what cannot be read or does not fit;
     also for embeddings of a run whose vocabulary is not that of `data`, as far as that is known before these are
     prepared.
     """
-    from research.interop import checkpoints, loading  # here, so that most runs need not wait for them
+    from research.interop import checkpoints, loading  # slow to import, and not needed by most runs
 
     checkpoint = checkpoints.open_checkpoint(settings.init_from, experiments)
     leaves = loading.leaves_of({"params": program.state.params, **program.state.mutable})
@@ -43,7 +43,7 @@ class Weights:
         self.state, self.lines, self.report = plan.state, plan.lines, plan.report
 
     def check_with_data(self) -> None:
-        """Raises ValueError where the vocabulary, which may have been trained on the data by now, is another."""
+        """Raises ValueError if the vocabulary, which may have been trained on the data since, differs."""
         if self._vocabulary is not None:
             _check_vocabulary(self.plan.checkpoint, self._vocabulary, self._taken)
 
@@ -60,8 +60,8 @@ def _check_vocabulary(checkpoint: Any, ours: Any, taken: Sequence[str]) -> None:
     had = f"the vocabulary {theirs}, these data have {ours.digest}" if theirs else "a vocabulary that is not beside it"
     patterns = ", ".join(f"'^{name}$'" for name in taken)
     raise ValueError(
-        f"{checkpoint.path} was trained with {had}; name that vocabulary in config.data.vocabulary, or let what has a "
-        f"row for each token are initialised: config.train.init_skip=({patterns},)"
+        f"{checkpoint.path} was trained with {had}; name that vocabulary in config.data.vocabulary, or initialise the "
+        f"parameters with a row for each token: config.train.init_skip=({patterns},)"
     )
 
 

@@ -107,7 +107,8 @@ class Bert(nn.Module):
         return LOGICAL_AXES
 
     def setup(self) -> None:
-        spec, dtypes = self.spec, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        spec = self.spec
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         table = lambda name, rows: self.param(name, _init, (rows, spec.width), self.param_dtype)
         self.embedding = table("embedding", self.vocab_size)
         if spec.token_types:
