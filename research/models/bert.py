@@ -19,7 +19,7 @@ from research.models.remat import REMAT
 from research.models.specs import COUNT, EPSILON, LAYERS, RATE, from_fields
 from research.models.transformer import Transformer
 from research.parallel.sharding import Table, constrain
-from research.spec import Spec, checks, field, invalid
+from research.spec import FieldError, Spec, checks, field, invalid
 
 LOGICAL_AXES = (
     *stack.LOGICAL_AXES,
@@ -95,10 +95,10 @@ class Bert(nn.Module):
     of = from_fields
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a size that no batch could fix."""
+        """Raises FieldError for a size that no batch could fix."""
         for name, least in (("vocab_size", 1), ("num_classes", 0), ("max_length", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"config.model.{name}={getattr(self, name)} must be at least {least}")
+                raise FieldError((name,), f"={getattr(self, name)} must be at least {least}")
         super().__post_init__()
 
     @property
@@ -174,7 +174,7 @@ class Bert(nn.Module):
         return activation(self.pooler(features.astype(x.dtype))).astype(dtype)
 
 
-def _make_stack(spec: BertSpec, dtypes: dict[str, str], make_norm: Any) -> Any:
+def _make_stack(spec: BertSpec, dtypes: dict[str, Any], make_norm: Any) -> Any:
     """A constructor of the layers."""
     attention = functools.partial(
         Attention,
