@@ -9,11 +9,16 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.sentiment import main as sentiment
+from research.cli import experiment
 from research.cli.experiments import config_class
+from research.data import prepare
+from research.data.text.tokenizer import open_vocabulary
 from research.interop import __main__ as interop
 from research.interop import checkpoints, exports, imports, loading, runs
 from research.interop.families.sentence_transformers import beside
 from research.models.bert import SIZES
+from tests.data.text.test_tokenizer import TEXTS, made
 from tests.interop import reference
 from tests.interop.reference import torch
 
@@ -179,6 +184,40 @@ def test_embeddings_of_another_number_of_tokens_are_refused_in_one_line(tmp_path
     assert "\n" not in said
 
 
+@pytest.mark.long
+def test_sentiment_from_a_random_bert_with_its_tokenizer(tmp_path, monkeypatch, capsys):
+    """Whole commands; the tokenizer of another model, or of another size, is refused before a step."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    prepare.prepare("spelled_numbers")
+    for name, texts in {"theirs": TEXTS, "others": [*TEXTS, "Quite another zebra."]}.items():
+        (tmp_path / name).mkdir()
+        made("wordpiece", texts).save(str(tmp_path / name / "tokenizer.json"))
+    pieces = open_vocabulary(str(tmp_path / "theirs"), 400).pieces
+    reference.save(reference.bert(head=False, vocab_size=pieces, max_position_embeddings=64), tmp_path / "theirs")
+    sizes = {"width": 24, "depth": 3, "num_heads": 3, "mlp_dim": 40}
+    words = [
+        "--config=configs/sentiment/sst2_minilm.py:smoke", f"--config.train.init_from={tmp_path}/theirs",
+        *(f"--config.model.{name}={value}" for name, value in sizes.items()), "--config.train.steps=6",
+    ]  # fmt: skip
+    run = lambda name, size, workdir: experiment.run(
+        sentiment.main,
+        [*words, f"--config.data.vocabulary={tmp_path}/{name}", f"--config.data.vocab_size={size}",
+         f"--workdir={tmp_path}/{workdir}"],
+    )  # fmt: skip
+    for name, size, message in (
+        ("others", 300, "was trained with the vocabulary"),
+        ("theirs", pieces + 1, f"word_embeddings.weight is [{pieces}, 24]"),
+        ("theirs", pieces - 1, f"config.data.vocab_size={pieces - 1} is less than the {pieces} tokens"),
+    ):
+        with pytest.raises(SystemExit):
+            run(name, size, "refused")
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    run("theirs", pieces, "run")
+    report = json.loads((tmp_path / "run/init_from.json").read_text())
+    assert set(report["fresh"]) == {"head/kernel", "head/bias"} and report["kind"] == "bert"
+    assert (tmp_path / "run/result.json").exists()
+
+
 def test_a_truncated_file_is_refused_in_one_line(tmp_path):
     reference.save(reference.bert(), tmp_path)
     path = tmp_path / "model.safetensors"
@@ -243,8 +282,6 @@ SENTENCES = ("a quiet joy .", "two hours that i want back !", "It isn't    bad, 
 
 def minilm():
     """Our model, its variables, and ids and masks of SENTENCES."""
-    from research.data.text.tokenizer import open_vocabulary
-
     model, variables = reference.load(MINILM)
     words = open_vocabulary(MINILM, model.vocab_size)
     ids = [[*words.encode(text), words.eos] for text in SENTENCES]

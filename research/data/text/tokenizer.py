@@ -24,7 +24,7 @@ class TokenizerVocabulary(Vocabulary):
 
     def __init__(self, path: Callable[[], Path], size: int):
         """The vocabulary in the file `path()`, which is asked for when the file is needed and not before."""
-        self._path, self.size = path, size
+        self._path, self.size, self.given = path, size, True
 
     def check(self, file: str, special_tokens: Sequence[str]) -> None:
         """Raises ValueError for a file that is no tokenizer, or none that goes with models here."""
