@@ -14,6 +14,7 @@ from research.metrics import answers, text_scores
 from research.metrics import metric as metric_lib
 from research.models import decoding
 from research.models.layers import at_least_float32
+from research.models.shapes import AnyArray
 from research.parallel.sharding import Table
 from research.spec import Role, Spec, checks, field, invalid
 from research.spec.contracts import Batch, LossAux, Outputs, Sums, Totals, Variables
@@ -196,7 +197,7 @@ class EncoderDecoderTask:
         return {self.served: source, "mask": jax.ShapeDtypeStruct(source.shape[:2], jnp.int32)}
 
     def serve(
-        self, variables: Variables, source: Shaped[Array, "batch length ..."], mask: Int[Array, "batch length"]
+        self, variables: Variables, source: Shaped[AnyArray, "batch length ..."], mask: Shaped[AnyArray, "batch length"]
     ) -> Int[Array, "batch max_decode_length"]:
         """The tokens [batch, max_decode_length] of greedy decoding, 0 after EOS."""
         apply = lambda method, *args: cast(Any, self.model.apply(variables, *args, method=method))
@@ -271,7 +272,7 @@ class Seq2SeqTask(EncoderDecoderTask):
 
 
 def shift_right(
-    target: Int[Array, "batch length"], positions: Int[Array, "batch length"], bos: int
+    target: Int[AnyArray, "batch length"], positions: Int[AnyArray, "batch length"], bos: int
 ) -> Int[Array, "batch length"]:
     """The decoder input for `target` [batch, length]: the previous token, `bos` at position 0."""
     return jnp.where(positions == 0, bos, jnp.roll(target, 1, axis=1))
