@@ -43,7 +43,7 @@ def experiment(file):
 
 
 # Similarities, same, folds: pairs that have every score.
-PAIRS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 0, 1]])
+PAIRS = np.array([0.0, 0.0, 1.0, 1.0]), np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
 # Experiments over images, with what their evaluations measure.
 IMAGES = {
     "image_classification": {"accuracy"},

@@ -97,12 +97,12 @@ _DISTILBERT = {
 }  # fmt: skip
 
 
-def bert(family="Bert", head=True, **options):
-    """BERT or, with `family` "Roberta" or "DistilBert", one of those; without a head also without a pooler."""
+def bert(family="Bert", head=True, pooler=False, **options):
+    """BERT or, with `family` "Roberta" or "DistilBert", one of those; without a head perhaps with a pooler."""
     options = (_DISTILBERT if family == "DistilBert" else _BERT) | options
     kind = getattr(transformers, f"{family}ForSequenceClassification" if head else f"{family}Model")
     config = getattr(transformers, f"{family}Config")(**options)
-    model = randomise(kind(config) if head or family == "DistilBert" else kind(config, add_pooling_layer=False))
+    model = randomise(kind(config) if head or family == "DistilBert" else kind(config, add_pooling_layer=pooler))
     if family == "Roberta":  # nothing stands at the positions before the first
         table = model.base_model.embeddings.position_embeddings.weight
         with torch.no_grad():

@@ -61,18 +61,13 @@ def test_features_of_tokens_without_a_head(family, tmp_path):
 
 
 def test_token_types_and_the_pooler_of_bert(tmp_path):
-    config = transformers_config("Bert")
-    theirs = reference.randomise(reference.transformers.BertModel(config))
+    theirs = reference.bert(head=False, pooler=True)
     (tokens, mask), types = batch(), (np.arange(9) > 2) * np.ones((3, 9), np.int64)
     model, variables = reference.load(reference.save(theirs, tmp_path))
     assert (model.spec.pool, model.num_classes) == ("cls_tanh", 0)
     ours = jax.jit(model.apply)(variables, tokens, mask, None, types)
     expected = theirs_of(theirs, tokens, mask, token_type_ids=torch.tensor(types)).pooler_output
     reference.assert_close(ours, expected)
-
-
-def transformers_config(family):
-    return reference.bert(family, head=False).config
 
 
 def test_names_of_norms_that_came_from_tensorflow(tmp_path):

@@ -28,7 +28,7 @@ MODELS = {
     "bert": reference.bert,
     "roberta": lambda: reference.bert("Roberta", type_vocab_size=1),
     "distilbert": lambda: reference.bert("DistilBert"),
-    "bert without a head": lambda: reference.bert(head=False),
+    "bert without a head": lambda: reference.bert(head=False, pooler=True),
 }
 
 
