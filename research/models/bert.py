@@ -1,0 +1,185 @@
+"""BERT and its family: a post-norm encoder of tokens with learned positions, and a head over what it makes of a text.
+
+RoBERTa (Liu et al., 2019), DistilBERT (Sanh et al., 2019) and MiniLM (Wang et al., 2020) are the same layers, with or
+without embeddings of token types, and another pooling.
+"""
+
+import functools
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.models import layers, positions, stack
+from research.models.attention import Attention, Heads
+from research.models.block import PostNorm
+from research.models.mlp import MLP
+from research.models.remat import REMAT
+from research.models.specs import COUNT, EPSILON, LAYERS, RATE, from_fields
+from research.models.transformer import Transformer
+from research.parallel.sharding import Table, constrain
+from research.spec import Spec, checks, field, invalid
+
+LOGICAL_AXES = (
+    *stack.LOGICAL_AXES,
+    *positions.LOGICAL_AXES,
+    ("embedding", ("vocab", "embed")),
+    ("types", (None, "embed")),
+    ("norm/(scale|bias)", ("embed",)),
+    ("pooler/kernel", ("embed", None)),
+    ("pooler/bias", (None,)),
+    ("head/kernel", ("embed", "classes")),
+    ("head/bias", ("classes",)),
+)
+
+# The features of a text: the mean over its tokens, those of its first token, or a dense layer of the latter.
+POOLINGS = ("mean", "cls", "cls_tanh", "cls_relu")
+
+
+def _size(width: int, depth: int, num_heads: int) -> dict[str, int]:
+    return {"width": width, "depth": depth, "num_heads": num_heads, "mlp_dim": 4 * width}
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "bert_base": _size(768, 12, 12),
+    "bert_large": _size(1024, 24, 16),
+    "distilbert": _size(768, 6, 12) | {"token_types": 0, "pool": "cls_relu"},
+    "roberta_base": _size(768, 12, 12) | {"token_types": 1, "norm_epsilon": 1e-5},
+    "minilm_l6": _size(384, 6, 12) | {"pool": "mean"},
+}
+
+_init = nn.initializers.truncated_normal(0.02)
+
+
+class BertSpec(Spec, tag="bert"):
+    """An encoder of the BERT family."""
+
+    width: int = field(default=768, check=COUNT, doc="features of a token")
+    depth: int = field(default=12, check=LAYERS, doc="layers")
+    num_heads: int = field(default=12, check=COUNT, doc="attention heads")
+    mlp_dim: int = field(default=3072, check=COUNT, doc="hidden features of an MLP")
+    token_types: int = field(
+        default=2, check=checks.between(0, 1024), doc="embeddings of the parts of a text; RoBERTa has 1, DistilBERT 0"
+    )
+    norm_epsilon: float = field(default=1e-12, check=EPSILON, doc="added to the variance in every norm")
+    pool: str = field(
+        default="cls_tanh", check=checks.one_of(*POOLINGS),
+        doc="features of a text: the mean of its tokens, the first token, or a dense layer of that with an activation",
+    )  # fmt: skip
+    dropout: float = field(default=0.0, check=RATE, doc="rate, of embeddings, branches and the features of a text")
+    remat: str = field(default="none", check=checks.one_of(*REMAT), doc="what the backward pass computes again")
+    unroll: int = field(default=1, check=COUNT, doc="layers that are compiled side by side")
+
+    def validate(self) -> None:
+        """Raises FieldError for sizes that do not fit one another."""
+        if self.width % self.num_heads:
+            raise invalid(self, "width", f"must be a multiple of num_heads={self.num_heads}")
+
+
+class Bert(nn.Module):
+    """Token ids [batch, length] to logits [batch, classes] in float32; of 0 classes to features [batch, width].
+
+    A row is one text: `segments` [batch, length] are 0 for padding. `types` [batch, length] are those of the tokens, 0
+    where they are not given; no tokens are of a type where `spec.token_types` is 0.
+    """
+
+    spec: BertSpec
+    vocab_size: int
+    num_classes: int = 0
+    max_length: int = 512  # positions
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    spec_class: ClassVar[type[Spec]] = BertSpec
+    of = from_fields
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a size that no batch could fix."""
+        for name, least in (("vocab_size", 1), ("num_classes", 0), ("max_length", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"config.model.{name}={getattr(self, name)} must be at least {least}")
+        super().__post_init__()
+
+    @property
+    def logical_axes(self) -> Table:
+        """From parameter path to logical axes."""
+        return LOGICAL_AXES
+
+    def setup(self) -> None:
+        spec, dtypes = self.spec, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        table = lambda name, rows: self.param(name, _init, (rows, spec.width), self.param_dtype)
+        self.embedding = table("embedding", self.vocab_size)
+        if spec.token_types:
+            self.types = table("types", spec.token_types)
+        self.where = positions.Learned((self.max_length, spec.width), limit="max_length")
+        self.learned = self.where.create(self.param, self.param_dtype)
+        make_norm = functools.partial(layers.layer_norm, epsilon=spec.norm_epsilon, **dtypes)
+        self.norm, self.drop = make_norm(), nn.Dropout(spec.dropout)
+        # The positions are added here, since a norm is between them and the first layer.
+        self.encoder = Transformer(_make_stack(spec, dtypes, make_norm), positions.Positions(), None, dtypes)
+        if self.spec.pool.startswith("cls_"):
+            self.pooler = nn.Dense(spec.width, kernel_init=_init, **dtypes)
+        if self.num_classes:
+            dtype = layers.at_least_float32(self.dtype)  # as in layers.classify
+            self.head = nn.Dense(self.num_classes, kernel_init=_init, dtype=dtype, param_dtype=self.param_dtype)
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        segments: jax.Array,
+        where: jax.Array | None = None,
+        types: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        features = self.pooled(self.encode(tokens, segments, where, types, train), segments)
+        features = self.drop(features, deterministic=not train)
+        return constrain(self.head(features), ("batch", "classes")) if self.num_classes else features
+
+    def encode(
+        self,
+        tokens: jax.Array,
+        segments: jax.Array,
+        where: jax.Array | None = None,
+        types: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """Features [batch, length, width] of tokens at the positions `where` [batch, length], by default in order."""
+        length = tokens.shape[1]
+        self.where.check(length)
+        where = jnp.broadcast_to(jnp.arange(length), tokens.shape) if where is None else where
+        # Whole before it is looked up; see seq2seq.py.
+        x = constrain(self.embedding.astype(self.dtype), ("vocab", "embed"))[tokens]
+        if self.spec.token_types:
+            table = self.types.astype(self.dtype)
+            x += table[0] if types is None else table[types]
+        x = self.where.embed(self.learned, x, where)
+        x = self.drop(layers.tokens(self.norm(x)), deterministic=not train)
+        return self.encoder(x, segments, where, train=train)
+
+    def pooled(self, x: jax.Array, segments: jax.Array) -> jax.Array:
+        """The features [batch, width] of texts, of those of their tokens, in float32."""
+        dtype = layers.at_least_float32(x.dtype)
+        if self.spec.pool == "mean":
+            real = (segments > 0)[..., None].astype(dtype)
+            return (x * real).sum(1) / jnp.maximum(real.sum(1), 1)
+        first = x[:, 0]
+        if self.spec.pool == "cls":
+            return first.astype(dtype)
+        activation = jnp.tanh if self.spec.pool == "cls_tanh" else nn.relu
+        return activation(self.pooler(first)).astype(dtype)
+
+
+def _make_stack(spec: BertSpec, dtypes: dict[str, str], make_norm: Any) -> Any:
+    """A constructor of the layers."""
+    attention = functools.partial(
+        Attention,
+        Heads(spec.width, spec.num_heads, spec.width // spec.num_heads),
+        functools.partial(nn.DenseGeneral, kernel_init=_init, **dtypes),
+        ("query", "key", "value", "out"),
+        gather=spec.remat != "none",
+    )
+    dense = functools.partial(nn.Dense, kernel_init=_init, **dtypes)
+    mlp = functools.partial(MLP, spec.mlp_dim, dense, "gelu_exact")
+    block = functools.partial(PostNorm, (("attention", attention), ("mlp", mlp)), make_norm, spec.dropout)
+    segments = (stack.Segment(spec.depth, spec.remat, spec.unroll),)
+    return functools.partial(stack.Stack, (("layer", block),), segments)
