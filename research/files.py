@@ -1,12 +1,15 @@
-"""Atomic writes and tolerant reads of small files, which survive a kill or a crash."""
+"""Atomic writes and tolerant reads of small files, which survive a kill or a crash; files of installed packages."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+PACKAGE = "package:"  # before the name of an installed package that holds the weights of a model
 
 
 @contextlib.contextmanager
@@ -67,6 +70,24 @@ def end_line(path: Path) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
+
+
+def located(name: str) -> Path:
+    """The path `name`, of a user's folder too, or of `package:NAME` the folder in that package that holds weights.
+
+    Raises ValueError for a package that is not installed, and for one without one folder of .safetensors files.
+    """
+    if not name.startswith(PACKAGE):
+        return Path(name).expanduser()
+    package = name.removeprefix(PACKAGE)
+    try:
+        inside = importlib.metadata.files(package) or ()
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        raise ValueError(f"{name!r} names a package that is not installed; run: pip install {package}") from None
+    folders = {Path(str(file.locate())).parent for file in inside if file.suffix == ".safetensors"}
+    if len(folders) != 1:
+        raise ValueError(f"{name!r} names a package with {len(folders)} folders of .safetensors files; name a folder")
+    return folders.pop()
 
 
 def _checksum(content: dict[str, Any]) -> str:

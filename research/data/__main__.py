@@ -37,15 +37,17 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
         help="FILE[:VARIANT]: make the vocabulary and the tokens of texts or transcripts that this config wants",
     )
     arguments = vars(parser.parse_args(argv))
-    spec = _token_spec(arguments.pop("config"), arguments["name"], arguments["data_dir"])
+    spec, classes = _token_spec(arguments.pop("config"), arguments["name"], arguments["data_dir"])
     print(prepare.prepare(**arguments))
     if spec:
-        data = speech.load(spec) if isinstance(spec, speech.SpeechSpec) else text.load(spec)
+        data = speech.load(spec) if isinstance(spec, speech.SpeechSpec) else text.load(spec, classes=classes)
         print(token_data.make_tokens(data))
 
 
-def _token_spec(config: str, name: str, data_dir: str) -> text.TextSpec | speech.SpeechSpec | None:
-    """What `make_tokens` needs; None for images, and for what only a config can make sources of."""
+def _token_spec(
+    config: str, name: str, data_dir: str
+) -> tuple[text.TextSpec | speech.SpeechSpec | None, tuple[str, ...]]:
+    """What `make_tokens` needs, and the classes that targets are; None for images, and where only a config can tell."""
     if config:
         source = config_lib.Source.parse(config)
         loaded = config_lib.load(source.file, source.variant)
@@ -53,13 +55,14 @@ def _token_spec(config: str, name: str, data_dir: str) -> text.TextSpec | speech
         if data.name != name:
             raise ValueError(f"--config={config} is for {data.name!r}, not {name!r}")
         if not isinstance(data, text.TextSpec | speech.SpeechSpec):
-            return None
-        return dataclasses.replace(data, dir=data_dir)
+            return None, ()
+        task = loaded.task  # pyright: ignore[reportAttributeAccessIssue]
+        return dataclasses.replace(data, dir=data_dir), getattr(task, "classes", ())
     builder: Any = sources.open_builder(name, data_dir)
     features: Any = builder.info.features
     if isinstance(builder, TextBuilder) and templates.choose(name).fits(features):
-        return text.TextSpec(name=name, dir=data_dir)
-    return None
+        return text.TextSpec(name=name, dir=data_dir), ()
+    return None, ()
 
 
 if __name__ == "__main__":

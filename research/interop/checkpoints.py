@@ -11,22 +11,26 @@ import numpy as np
 from flax import linen as nn
 
 from research import config as config_lib
+from research import files
+from research.data.text import tokenizer
 from research.data.text.vocabulary import Vocabulary
 from research.interop import models, npz, runs, safetensors, strict_json
-from research.interop.families import big_vision, convnext, resnet, t5, vit, whisper
+from research.interop.families import bert, big_vision, convnext, resnet, t5, vit, whisper
 from research.interop.family import Family
 from research.interop.layouts import Row, TensorSource
 from research.interop.safetensors import TensorSpec
+from research.models.bert import Bert
 from research.spec import FieldError
 
 FAMILIES = {
     family.name: family
     for family in (
-        vit.FAMILY, resnet.FAMILY, convnext.FAMILY, t5.FAMILY, t5.MT5, whisper.FAMILY, big_vision.FAMILY,
+        vit.FAMILY, resnet.FAMILY, convnext.FAMILY, t5.FAMILY, t5.MT5, whisper.FAMILY, bert.BERT, bert.ROBERTA,
+        bert.DISTILBERT, big_vision.FAMILY,
     )
 }  # fmt: skip
 _INDEX = ".safetensors.index.json"
-VOCABULARY = "spiece.model"  # what T5's is called
+VOCABULARY, TOKENIZER = tokenizer.SENTENCEPIECE, tokenizer.TOKENIZER  # what T5's is called, and those of the others
 _CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".msgpack", ".npy")
 _MEND = (
     "only .safetensors and .npz are read; where torch and transformers are installed, "
@@ -101,11 +105,17 @@ def open_checkpoint(path: str, experiments: config_lib.Experiments) -> Checkpoin
 
 def folder_of(checkpoint: Checkpoint) -> Path:
     """Where a checkpoint lies, beside what it was published with: it may be named by its folder or its file."""
-    where = Path(checkpoint.path).expanduser()
+    return _folder(checkpoint.path)
+
+
+def _folder(path: str) -> Path:
+    where = files.located(path)
     return where if where.is_dir() else where.parent
 
 
 def _existing(path: str) -> Path:
+    if path.startswith(files.PACKAGE):
+        return files.located(path)
     try:
         where = Path(path).expanduser()
         if where.exists():
@@ -123,11 +133,13 @@ def _of_family(path: str, family: Family, config: Mapping[str, Any], tensors: Te
         fields = family.fields(config, renamed.specs)
         _check_sizes(fields, renamed.specs)
         fields |= family.settle(fields, renamed)
+        fields |= family.beside(_folder(path), fields)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     table = lambda model, paths: family.table(model)
     checkpoint = Checkpoint(path, family.name, family.model, fields, config, renamed, table, family.unused)
-    return dataclasses.replace(checkpoint, vocabulary=_digest(folder_of(checkpoint) / VOCABULARY))
+    named = TOKENIZER if issubclass(family.model, Bert) else VOCABULARY
+    return dataclasses.replace(checkpoint, vocabulary=_digest(folder_of(checkpoint) / named))
 
 
 # Fields of our models that are an axis of some parameter, and those that count layers.
@@ -158,7 +170,7 @@ def _of_run(path: str, run: runs.SavedRun) -> Checkpoint:
     # A fingerprint of texts ends so, see data/tokens.py; what was imported has seen none.
     vocabulary = run.tensors.trained_on.partition("vocabulary ")[2]
     if not vocabulary and (named := getattr(run.config.data, "vocabulary", "")):
-        vocabulary = _digest(Path(named).expanduser())
+        vocabulary = _digest(_vocabulary_file(named))
     backbone = type(run.model.backbone) if hasattr(run.model, "backbone") else None
     fields = models.fields(run.model)
     return Checkpoint(path, "run", type(run.model), fields, {}, tensors, table, "(?!)", vocabulary, backbone)
@@ -167,6 +179,14 @@ def _of_run(path: str, run: runs.SavedRun) -> Checkpoint:
 def _digest(vocabulary: Path) -> str:
     """As of a `Vocabulary`; "" where there is no such file."""
     return Vocabulary(lambda: vocabulary, 0).digest if vocabulary.is_file() else ""
+
+
+def _vocabulary_file(named: str) -> Path:
+    """What `config.data.vocabulary` names, which may be gone."""
+    try:
+        return tokenizer.located(named)
+    except ValueError:
+        return Path(named)
 
 
 def _weights(folder: Path) -> Path:

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from research.data.text.tokenizer import open_vocabulary
 from research.data.text.vocabulary import Vocabulary
 from research.interop import preprocessing
-from research.interop.checkpoints import VOCABULARY, Checkpoint, channels, folder_of
+from research.interop.checkpoints import TOKENIZER, VOCABULARY, Checkpoint, channels, folder_of
 from research.interop.family import size
+from research.models.bert import Bert
 from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 # Which experiments take from their data.
+_OF_CLASSES = ("num_classes", "max_length")
 _LENGTHS = ("vocab_size", "max_source_length", "max_target_length", "sentence_length")
 
 
@@ -28,6 +31,8 @@ def make(
     """
     if issubclass(checkpoint.model, Recogniser):
         return _sound_config(checkpoint), []
+    if issubclass(checkpoint.model, Bert):
+        return _class_config(checkpoint, folder, target)
     if issubclass(checkpoint.model, Seq2Seq):
         return _text_config(checkpoint, folder, target, overrides)
     return _image_config(checkpoint)
@@ -39,6 +44,8 @@ def sizes(checkpoint: Checkpoint, config: Any) -> dict[str, Any]:
         ids = special_ids(checkpoint)
         bos, eos = (size(ids, f"{name}_token_id", least=0) for name in ("decoder_start", "eos"))
         return {"vocab_size": checkpoint.fields["vocab_size"], "bos": bos, "eos": eos, "unk": Vocabulary.unk}
+    if issubclass(checkpoint.model, Bert):
+        return {"vocab_size": checkpoint.fields["vocab_size"]}
     side = config.data.image_size
     return {"num_classes": checkpoint.fields["num_classes"], "image_shape": [side, side, channels(checkpoint)]}
 
@@ -88,6 +95,40 @@ def _text_config(
         "optimizer": {"name": "adafactor", "learning_rate": 1e-3, "schedule": "constant", "clip_norm": 1.0},
         "train": {"steps": 1000, "batch_size": 128},
     }, lines
+
+
+def _class_config(checkpoint: Checkpoint, folder: Path, target: Path) -> tuple[dict[str, Any], list[str]]:
+    """With the classes of the head by their names, or without any, where the model gives the features of texts."""
+    fields = {name: value for name, value in checkpoint.fields.items() if name not in (*_LENGTHS, *_OF_CLASSES)}
+    there, vocab_size = folder_of(checkpoint) / TOKENIZER, checkpoint.fields["vocab_size"]
+    lines = [f"no {TOKENIZER} lies beside the weights; put it at {target / TOKENIZER} before the run is used with text"]
+    if there.is_file():
+        open_vocabulary(str(there), vocab_size)
+        shutil.copy(there, folder / TOKENIZER)
+        lines = []
+    return {
+        "seed": 0,
+        "data": {
+            "name": "",
+            "vocabulary": str(target / TOKENIZER),  # named even where it is not there, as in _text_config
+            "vocab_size": vocab_size,
+            "source_length": checkpoint.fields["max_length"],
+            "target_length": 16,
+        },
+        "model": {"name": "bert", **fields},
+        "task": {"name": "text_classification", "classes": _class_names(checkpoint)},
+        "optimizer": {"name": "adamw", "learning_rate": 5e-5, "schedule": "linear", "warmup_steps": 50},
+        "train": {"steps": 1000, "batch_size": 16, "eval_batch_size": 32},
+    }, lines
+
+
+def _class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """As their config has them; by their numbers where it has none that fit."""
+    count, names = checkpoint.fields["num_classes"], checkpoint.config.get("id2label")
+    known = names if isinstance(names, dict) else {}
+    found = tuple(known.get(str(index), "") for index in range(count))
+    is_usable = all(isinstance(name, str) and name and name.isprintable() for name in found)
+    return found if is_usable and len(set(found)) == count else tuple(f"LABEL_{index}" for index in range(count))
 
 
 def _take_vocabulary(checkpoint: Checkpoint, folder: Path, target: Path) -> list[str]:

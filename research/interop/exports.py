@@ -44,6 +44,9 @@ def run(
             dtype = str(next(iter(specs.values())).dtype)
             text = json.dumps({**config, "dtype": dtype}, indent=2)
             (folder / "config.json").write_text(text + "\n")
+            for name, content in chosen.files(model).items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text(json.dumps(content, indent=2) + "\n")
             safetensors.write_sharded(folder, specs, lambda name: tensors[name](), most_bytes)
     lines = [f"wrote {len(specs)} tensors of {chosen.name} to {path}"]
     return lines + [f"left out {name}, for which {chosen.name} has no place" for name in left_out]

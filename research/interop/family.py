@@ -5,6 +5,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ class Family:
     computed     of a model of ours: the tensors of theirs that it computes and has no parameter for
     sizes        of the specs of their tensors: those fields of their config that our model does not know
     left_out     a regex: parameters of ours that theirs does without
+    beside       of the folder of a checkpoint and our fields: those that files beside its config tell
+    files        of a model of ours: the JSON files that belong beside its config, by their names
     """
 
     name: str
@@ -52,6 +55,8 @@ class Family:
     computed: Callable[[nn.Module], dict[str, np.ndarray]] = lambda model: {}
     sizes: Callable[[Mapping[str, TensorSpec]], dict[str, Any]] = lambda specs: {}
     left_out: str = "(?!)"
+    beside: Callable[[Path, Mapping[str, Any]], dict[str, Any]] = lambda folder, fields: {}
+    files: Callable[[nn.Module], dict[str, Any]] = lambda model: {}
 
 
 def require(model: nn.Module, family: str, **fields: Any) -> None:

@@ -15,6 +15,7 @@ from research.interop import models, positions
 from research.interop.checkpoints import Checkpoint, is_unused
 from research.interop.layouts import Index, Row
 from research.interop.safetensors import TensorSpec
+from research.models.bert import Bert
 from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
@@ -25,12 +26,13 @@ _FLOATS = ("float32", "bfloat16", "float16")
 _MAY_DIFFER = (
     "num_classes", "image_size", "pool", "dropout", "stochastic_depth", "zero_init_residual", "momentum", "attention",
     "remat", "unroll", "dtype", "param_dtype", "max_source_length", "max_target_length", "layer_scale", "vocab_size",
-    "ctc", "image_width", "decoder_dropout", "embed_dropout",
+    "ctc", "image_width", "decoder_dropout", "embed_dropout", "max_length",
 )  # fmt: skip
 # Fields that shift results a little; they are reported.
 _EPSILONS = ("layer_norm_epsilon", "norm_epsilon", "epsilon", "last_epsilon")
-_HEAD = re.compile(r"head/(class_conv/)?(kernel|bias)|centres")  # what knows the classes
-_SEQUENCE = re.compile(r"(encoder|decoder)/learned")  # positions [length, width], of which the first may be taken
+# What knows the classes, and the layer before it that is trained with it.
+_HEAD = re.compile(r"head/(class_conv/)?(kernel|bias)|centres|pooler/(kernel|bias)")
+_SEQUENCE = re.compile(r"((encoder|decoder)/)?learned")  # positions [length, width], of which the first may be taken
 
 
 def leaves_of(variables: Any) -> dict[str, Any]:
@@ -44,7 +46,9 @@ def leaves_of(variables: Any) -> dict[str, Any]:
 def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
     """The shapes and dtypes of the variables of a model of images, of text or of sounds of so many bands."""
     array = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # whose size nothing has to hold
-    if isinstance(model, Seq2Seq):
+    if isinstance(model, Bert):
+        inputs = (array(jnp.int32, 1, 1),) * 2
+    elif isinstance(model, Seq2Seq):
         source = (1, 2, model.sentence_length) if model.sentence_length else (1, 2)
         inputs = (array(jnp.int32, *source), *(array(jnp.int32, 1, 2),) * 5)
         if isinstance(model, Recogniser):
@@ -274,6 +278,8 @@ def _source_shape(
 ) -> tuple[int, ...] | None:
     """The shape on our side of positions that ours are made of; None where there are none."""
     if _SEQUENCE.fullmatch(path):
-        is_longer = len(theirs.shape) == 2 and theirs.shape[0] > shape[0] and theirs.shape[1] == shape[1]
-        return theirs.shape if is_longer else None
+        if len(theirs.shape) != 2:
+            return None
+        source = row.layout.to_ours(np.broadcast_to(np.float32(0), theirs.shape), shape).shape
+        return source if source[0] > shape[0] and source[1] == shape[1] else None
     return positions.source_shape(row, shape, theirs, grid) if _is_positions(path) else None

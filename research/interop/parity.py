@@ -10,6 +10,7 @@ import numpy as np
 from research import numerics
 from research.config import Experiments
 from research.interop import checkpoints, loading
+from research.models.bert import Bert
 from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
 
@@ -18,6 +19,8 @@ _CLASSES = {
     "vit": "ViTForImageClassification", "resnet": "ResNetForImageClassification",
     "convnext": "ConvNextForImageClassification", "t5": "T5ForConditionalGeneration",
     "mt5": "MT5ForConditionalGeneration", "whisper": "WhisperForConditionalGeneration",
+    "bert": "BertForSequenceClassification", "roberta": "RobertaForSequenceClassification",
+    "distilbert": "DistilBertForSequenceClassification",
 }  # fmt: skip
 
 
@@ -36,7 +39,7 @@ def run(path: str, experiments: Experiments) -> list[str]:
     model = checkpoint.make_model()
     shapes = loading.abstract(model, checkpoints.channels(checkpoint))
     plan = loading.plan(checkpoint, model, loading.leaves_of(shapes), exact=True)
-    if plan.fresh:
+    if plan.fresh or (isinstance(model, Bert) and not model.num_classes):
         raise ValueError(f"{path} has no head, so there are no logits to compare")
     inputs = _inputs(checkpoint, model)
     ours = np.asarray(jax.jit(lambda variables: model.apply(variables, *inputs))(plan.variables(shapes)))
@@ -57,6 +60,9 @@ def _inputs(checkpoint: checkpoints.Checkpoint, model: Any) -> tuple[np.ndarray,
     if isinstance(model, Recogniser):  # theirs takes no sounds of another length
         places, length = model.max_source_length, min(30, model.max_target_length)
         return normal(2, places * model.spec.shortening, channels), *rows(places), ids(length), *rows(length)
+    if isinstance(model, Bert):
+        length = min(40, model.max_length)
+        return ids(length), rows(length)[0]
     if isinstance(model, Seq2Seq):
         return ids(40), *rows(40), ids(30), *rows(30)
     size = getattr(model.spec, "image_size", 224)
@@ -73,6 +79,8 @@ def _theirs(checkpoint: checkpoints.Checkpoint, inputs: tuple[np.ndarray, ...]) 
     with torch.no_grad():
         if len(inputs) == 1:
             return model(torch.tensor(inputs[0].transpose(0, 3, 1, 2))).logits.numpy()
+        if len(inputs) == 2:
+            return model(input_ids=torch.tensor(inputs[0]), attention_mask=torch.tensor(inputs[1])).logits.numpy()
         source, target = torch.tensor(inputs[0]), torch.tensor(inputs[3])
         if checkpoint.kind == "whisper":
             return model(input_features=source.mT, decoder_input_ids=target).logits.numpy()

@@ -80,8 +80,9 @@ class BertSpec(Spec, tag="bert"):
 class Bert(nn.Module):
     """Token ids [batch, length] to logits [batch, classes] in float32; of 0 classes to features [batch, width].
 
-    A row is one text: `segments` [batch, length] are 0 for padding. `types` [batch, length] are those of the tokens, 0
-    where they are not given; no tokens are of a type where `spec.token_types` is 0.
+    `segments` [batch, length] are 0 for padding. A row is one text or, where `texts` are given, up to as many, which
+    `segments` number from 1: logits are then [batch, texts, classes]. `types` [batch, length] are those of the tokens,
+    0 where they are not given; there are none where `spec.token_types` is 0.
     """
 
     spec: BertSpec
@@ -130,23 +131,25 @@ class Bert(nn.Module):
         where: jax.Array | None = None,
         types: jax.Array | None = None,
         train: bool = False,
+        texts: int = 0,
     ) -> jax.Array:
-        features = self.pooled(self.encode(tokens, segments, where, types, train), segments)
-        features = self.drop(features, deterministic=not train)
-        return constrain(self.head(features), ("batch", "classes")) if self.num_classes else features
+        where = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape) if where is None else where
+        encoded = self.encode(tokens, segments, where, types, train)
+        features = self.drop(self.pooled(encoded, segments, where, max(texts, 1)), deterministic=not train)
+        if self.num_classes:
+            features = constrain(self.head(features), ("batch", None, "classes"))
+        return features if texts else features[:, 0]
 
     def encode(
         self,
         tokens: jax.Array,
         segments: jax.Array,
-        where: jax.Array | None = None,
+        where: jax.Array,
         types: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Features [batch, length, width] of tokens at the positions `where` [batch, length], by default in order."""
-        length = tokens.shape[1]
-        self.where.check(length)
-        where = jnp.broadcast_to(jnp.arange(length), tokens.shape) if where is None else where
+        """Features [batch, length, width] of tokens, at the positions `where` [batch, length] in their texts."""
+        self.where.check(tokens.shape[1])
         # Whole before it is looked up; see seq2seq.py.
         x = constrain(self.embedding.astype(self.dtype), ("vocab", "embed"))[tokens]
         if self.spec.token_types:
@@ -156,17 +159,18 @@ class Bert(nn.Module):
         x = self.drop(layers.tokens(self.norm(x)), deterministic=not train)
         return self.encoder(x, segments, where, train=train)
 
-    def pooled(self, x: jax.Array, segments: jax.Array) -> jax.Array:
-        """The features [batch, width] of texts, of those of their tokens, in float32."""
+    def pooled(self, x: jax.Array, segments: jax.Array, where: jax.Array, texts: int) -> jax.Array:
+        """The features [batch, texts, width] of texts, of those of their tokens, in float32."""
         dtype = layers.at_least_float32(x.dtype)
-        if self.spec.pool == "mean":
-            real = (segments > 0)[..., None].astype(dtype)
-            return (x * real).sum(1) / jnp.maximum(real.sum(1), 1)
-        first = x[:, 0]
-        if self.spec.pool == "cls":
-            return first.astype(dtype)
+        chosen = segments[:, None] == jnp.arange(1, texts + 1)[:, None]  # [batch, texts, length]
+        if self.spec.pool != "mean":
+            chosen &= where[:, None] == 0
+        shares = chosen / jnp.maximum(chosen.sum(-1, keepdims=True), 1)
+        features = jnp.einsum("bnl,ble->bne", shares.astype(dtype), x.astype(dtype))
+        if not self.spec.pool.startswith("cls_"):
+            return features
         activation = jnp.tanh if self.spec.pool == "cls_tanh" else nn.relu
-        return activation(self.pooler(first)).astype(dtype)
+        return activation(self.pooler(features.astype(x.dtype))).astype(dtype)
 
 
 def _make_stack(spec: BertSpec, dtypes: dict[str, str], make_norm: Any) -> Any:

@@ -87,6 +87,29 @@ def whisper(head=True, **options):
     return randomise(kind(transformers.WhisperConfig(**options)))
 
 
+_BERT = {
+    "vocab_size": 30, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40,
+    "max_position_embeddings": 20, "num_labels": 4,
+}  # fmt: skip
+_DISTILBERT = {
+    "vocab_size": 30, "dim": 24, "n_layers": 3, "n_heads": 3, "hidden_dim": 40, "max_position_embeddings": 20,
+    "num_labels": 4,
+}  # fmt: skip
+
+
+def bert(family="Bert", head=True, **options):
+    """BERT or, with `family` "Roberta" or "DistilBert", one of those; without a head also without a pooler."""
+    options = (_DISTILBERT if family == "DistilBert" else _BERT) | options
+    kind = getattr(transformers, f"{family}ForSequenceClassification" if head else f"{family}Model")
+    config = getattr(transformers, f"{family}Config")(**options)
+    model = randomise(kind(config) if head or family == "DistilBert" else kind(config, add_pooling_layer=False))
+    if family == "Roberta":  # nothing stands at the positions before the first
+        table = model.base_model.embeddings.position_embeddings.weight
+        with torch.no_grad():
+            table[: config.pad_token_id + 1] = 0
+    return model
+
+
 def save(model, folder, **options):
     """The folder as transformers writes it."""
     model.save_pretrained(folder, **options)

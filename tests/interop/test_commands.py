@@ -25,6 +25,10 @@ MODELS = {
     "t5": reference.t5,
     "t5_1_0": lambda: reference.t5(untied=False),
     "mt5": lambda: reference.t5(family="MT5"),
+    "bert": reference.bert,
+    "roberta": lambda: reference.bert("Roberta", type_vocab_size=1),
+    "distilbert": lambda: reference.bert("DistilBert"),
+    "bert without a head": lambda: reference.bert(head=False),
 }
 
 
@@ -137,7 +141,7 @@ KEY = "vit.encoder.layer.1.output.dense.weight"
         (lambda t: None, {"num_hidden_layers": 2}, "first vit.encoder.layer.2."),
         (lambda t: None, {"num_attention_heads": 5}, "config.model.width=24 must be a multiple of num_heads=5"),
         (lambda t: None, {"hidden_act": "silu"}, "hidden_act='silu', which is not supported"),
-        (lambda t: None, {"model_type": "bert"}, "model_type='bert'; known families: vit, resnet, convnext, t5, mt5"),
+        (lambda t: None, {"model_type": "gpt2"}, "model_type='gpt2'; known families: vit, resnet, convnext, t5, mt5"),
         (lambda t: None, {"model_type": "t5"}, "config.json of a 't5' model lacks 'd_model'"),
     ],
 )

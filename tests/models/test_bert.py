@@ -72,9 +72,23 @@ def test_the_mean_is_that_of_real_tokens_and_cls_the_first():
     tokens, segments = texts()
     mean, cls = (Bert.of(pool=pool, **SMALL) for pool in ("mean", "cls"))
     variables = randomised(mean, tokens, segments)
-    encoded = np.asarray(mean.apply(variables, tokens, segments, method="encode"))
+    where = np.broadcast_to(np.arange(7), (2, 7))
+    encoded = np.asarray(mean.apply(variables, tokens, segments, where, method="encode"))
     close(mean.apply(variables, tokens, segments)[1], encoded[1, :4].mean(0))
     close(cls.apply(variables, tokens, segments), encoded[:, 0])
+
+
+@pytest.mark.parametrize("pool", POOLINGS)
+def test_texts_that_share_a_row_have_the_logits_that_they_have_alone(pool):
+    model, (tokens, _) = Bert.of(num_classes=3, pool=pool, **SMALL), texts()
+    segments = np.array([[1, 1, 1, 2, 2, 3, 0], [1, 1, 1, 1, 1, 0, 0]])
+    where = np.array([[0, 1, 2, 0, 1, 0, 0], [0, 1, 2, 3, 4, 0, 0]])
+    variables = randomised(model, tokens, segments)
+    packed = jit(functools.partial(model.apply, texts=4))(variables, tokens, segments, where)
+    assert packed.shape == (2, 4, 3)
+    for row, text, begin, end in ((0, 0, 0, 3), (0, 1, 3, 5), (0, 2, 5, 6), (1, 0, 0, 5)):
+        alone = tokens[row : row + 1, begin:end]
+        close(packed[row, text], jit(model.apply)(variables, alone, np.ones_like(alone))[0])
 
 
 def test_token_types_and_positions_show():

@@ -58,12 +58,18 @@ class Text(token_data.TokenDataset):
     source_segments, target_segments    1, 2, ... for the examples of the row; 0: padding
     source_positions, target_positions  position inside the example
 
-    In training `index` counts rows, in evaluation it is the position of the example in its split.
+    In training `index` counts rows, in evaluation it is the position of the example in its split. Where the targets are
+    classes, each is one token, its class, and `target_segments` says which example of the row it belongs to.
     """
 
     train_transform: packing.PackedToArrays
     eval_transform: packing.PackedToArrays
     spec: TextSpec
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that the targets are; none where they are texts."""
+        return self.prepared.classes
 
     def record(self, folder: Path) -> None:
         """As in Dataset, with the vocabulary, and the targets where they are so few that they may be classes."""
@@ -208,8 +214,10 @@ class Text(token_data.TokenDataset):
         return self.prepared.template.source.format(**dict(zip(names, parts, strict=True)))
 
 
-def load(spec: TextSpec, known: recorded.Recorded | None = None) -> Text:
+def load(spec: TextSpec, known: recorded.Recorded | None = None, classes: tuple[str, ...] = ()) -> Text:
     """The texts that `spec` describes; nothing is prepared, and no example is read yet; `known` is as in datasets.
+
+    With `classes` every target must be one of them.
 
     Raises ValueError for an unknown name, field of a template or special token, and for a bad setting.
     """
@@ -228,7 +236,7 @@ def load(spec: TextSpec, known: recorded.Recorded | None = None) -> Text:
         fold_case=spec.fold_case,
     )
     raw = sources.Prepared(builder, spec.name, spec.validation_fraction, without=template.unlabelled)
-    prepared = tokens.Tokens(raw, template, settings, known.vocabulary if known else spec.vocabulary)
+    prepared = tokens.Tokens(raw, template, settings, known.vocabulary if known else spec.vocabulary, classes)
     if prepared.vocabulary_file:
         prepared.vocabulary  # noqa: B018  Raises where the file does not fit.
     to_arrays = packing.PackedToArrays(spec.source_length, spec.target_length)

@@ -21,7 +21,7 @@ import numpy as np
 
 from research.data import integrity, prepare, sources
 from research.data.spec import DataSpec
-from research.data.text import packing, templates
+from research.data.text import packing, templates, tokenizer
 from research.data.text import vocabulary as vocabulary_lib
 from research.data.text.sentences import Splitter
 from research.measure import progress
@@ -39,7 +39,9 @@ MOST_TOKENS = 10_000_000
 class TokensSpec(DataSpec):
     """What data sets whose targets are tokens have in common."""
 
-    vocabulary: str = field(default="", doc="a sentencepiece .model file; empty: one is trained")
+    vocabulary: str = field(
+        default="", doc="a sentencepiece .model, a tokenizer.json, their folder or package:NAME; empty: one is trained"
+    )
     vocab_type: str = field(
         default="unigram", check=checks.one_of(*vocabulary_lib.TYPES), doc="of a vocabulary that is trained"
     )
@@ -61,13 +63,15 @@ VOCAB_COVERAGE = checks.between(0.9, 1)
 class Tokens:
     """As sources.Prepared, for texts: `prepare` makes tokens of what is not yet tokenised.
 
-    vocabulary_file   a sentencepiece model; "": one is trained with `settings` on the training split
+    vocabulary_file   as TokensSpec.vocabulary; "": one is trained with `settings` on the training split
+    classes           the targets, where they are classes: the tokens of each are then its place among them alone
     """
 
     raw: sources.Prepared
     template: templates.Template
     settings: vocabulary_lib.Settings
     vocabulary_file: str = ""
+    classes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,7 +99,7 @@ class Tokens:
         """The file's, or the trained one; the latter needs no data until its tokens are asked for."""
         if self.vocabulary_file:
             settings = self.settings
-            return vocabulary_lib.Vocabulary.of_file(self.vocabulary_file, settings.size, settings.special_tokens)
+            return tokenizer.open_vocabulary(self.vocabulary_file, settings.size, settings.special_tokens)
         return vocabulary_lib.Vocabulary(lambda: self.folder / "vocabulary.model", self.settings.size)
 
     def prepare(self) -> None:
@@ -127,13 +131,17 @@ class Tokens:
             "texts": self.raw.fingerprint,
             "template": [self.template.source, self.template.target],
             "vocabulary": self.vocabulary.digest if self.vocabulary_file else self.settings.described(),
+            **({"classes": list(self.classes)} if self.classes else {}),
         }
 
     @cached_property
     def _place(self) -> Path:
         """The folder of the ids, made or not."""
         digest = hashlib.sha256(json.dumps(self._content, sort_keys=True).encode()).hexdigest()[:8]
-        kind = "given" if self.vocabulary_file else f"{self.settings.type}-{self.settings.size}"
+        kind = f"{self.settings.type}-{self.settings.size}"
+        if self.vocabulary_file:
+            is_tokenizer = isinstance(self.vocabulary, tokenizer.TokenizerVocabulary)
+            kind = f"tokenizer-{self.vocabulary.digest}" if is_tokenizer else "given"
         return self.raw.folder / "tokens" / f"{kind}-{digest}"
 
     def fields(self, split: str, index: int) -> dict[str, Any]:
@@ -179,10 +187,11 @@ class Tokens:
         unfinished.mkdir()
         model = unfinished / "vocabulary.model"
         if self.vocabulary_file:
-            shutil.copyfile(Path(self.vocabulary_file).expanduser(), model)
+            words = self.vocabulary
+            model.write_bytes(words.serialized)
         else:
             model.write_bytes(vocabulary_lib.train(self._training_texts(), self.settings))
-        words = vocabulary_lib.Vocabulary(lambda: model, self.settings.size)
+            words = vocabulary_lib.Vocabulary(lambda: model, self.settings.size)
         for split in sources.SPLITS:
             self._tokenise(split, words, unfinished)
         about = {"vocabulary_digest": words.digest, "vocabulary_tokens": words.pieces, "counts": self.counts}
@@ -207,13 +216,24 @@ class Tokens:
         for _ in range(0, self.counts[split], CHUNK):
             chunk = zip(*itertools.islice(texts, CHUNK), strict=True)
             for side, file, length in zip(chunk, files, lengths, strict=True):
-                for ids in words.encode_many(side):
-                    file.write(np.array([*ids, words.eos], _dtype(words.size)).tobytes())
-                    length.append(len(ids) + 1)
+                is_class = file is files[1] and self.classes
+                for ids in self._numbers(side, split) if is_class else words.encode_many(side):
+                    whole = ids if is_class else [*ids, words.eos]
+                    file.write(np.array(whole, _dtype(words.size)).tobytes())
+                    length.append(len(whole))
         for side, file, length in zip(SIDES, files, lengths, strict=True):
             file.close()
             np.save(folder / f"{split}.{side}.ends.npy", np.cumsum(length))
-        self._report_empty(split, lengths[1])
+        if not self.classes:
+            self._report_empty(split, lengths[1])
+
+    def _numbers(self, targets: Sequence[str], split: str) -> list[list[int]]:
+        """The place of each target among the classes. Raises ValueError for one that is none of them."""
+        if unknown := next((target for target in targets if target not in self.classes), None):
+            raise ValueError(
+                f"{self.name}: the {split} target {unknown!r} is none of config.task.classes={self.classes!r}"
+            )
+        return [[self.classes.index(target)] for target in targets]
 
     def _report_empty(self, split: str, lengths: Sequence[int]) -> None:
         """Says how many targets are EOS alone, as where nothing answers a question. Raises ValueError if all are."""

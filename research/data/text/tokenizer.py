@@ -1,0 +1,160 @@
+"""Vocabularies of published models: `tokenizer.json` of the library tokenizers, with BPE, WordPiece or Unigram.
+
+Text is normalised as the file says, and by nothing else. The tokens that the file puts before a text are part of what
+is encoded; the one that it puts behind a text, such as [SEP] or </s>, is EOS.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from research import files
+from research.data.text.vocabulary import Vocabulary
+
+TOKENIZER, SENTENCEPIECE = "tokenizer.json", "spiece.model"  # as they are called in the folders of published models
+_MOST_BYTES = 100_000_000
+
+
+class TokenizerVocabulary(Vocabulary):
+    """As Vocabulary, of a `tokenizer.json`. Ids that `pad`, `eos`, `unk` and `bos` stand for are those of the file."""
+
+    def __init__(self, path: Callable[[], Path], size: int):
+        """The vocabulary in the file `path()`, which is asked for when the file is needed and not before."""
+        self._path, self.size = path, size
+
+    def check(self, file: str, special_tokens: Sequence[str]) -> None:
+        """Raises ValueError for a file that is no tokenizer, or none that goes with models here."""
+        first = self._processor.id_to_token(self.pad)
+        if first not in self._special:
+            raise ValueError(
+                f"config.data.vocabulary={file!r} has {first!r} at id 0, which is padding here; it must be a special "
+                "token"
+            )
+        if self._around[-1] != self.eos or self._processor.id_to_token(self.eos) not in self._special:
+            raise ValueError(
+                f"config.data.vocabulary={file!r} puts no token behind a text, such as [SEP] or </s>; one is needed"
+            )
+        if self.pieces > self.size:
+            raise ValueError(
+                f"config.data.vocab_size={self.size} is less than the {self.pieces} tokens of {file!r}; set it to the "
+                "rows that the embeddings of the model have"
+            )
+        for token in special_tokens:
+            self.id_of(token)
+
+    @cached_property
+    def _processor(self) -> Any:
+        import tokenizers
+
+        where = str(self._path())
+        if len(self.serialized) > _MOST_BYTES:
+            raise ValueError(
+                f"vocabulary {where!r} has {len(self.serialized):,} bytes, which is too long; copy it again"
+            )
+        try:
+            processor = tokenizers.Tokenizer.from_str(self.serialized.decode())
+        except Exception as error:  # noqa: BLE001  The library raises nothing narrower, nor a decoder of UTF-8.
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"vocabulary {where!r} is no tokenizer.json ({reason}); copy it again") from None
+        processor.no_padding()  # a file may hold the settings of who saved it
+        processor.no_truncation()
+        return processor
+
+    @cached_property
+    def _special(self) -> frozenset[str]:
+        added = self._processor.get_added_tokens_decoder().values()
+        return frozenset(token.content for token in added if token.special)
+
+    @cached_property
+    def _around(self) -> list[int]:
+        """The ids of an empty text: what stands before and behind every text."""
+        return list(self._processor.encode("").ids) or [-1]
+
+    @property
+    def eos(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]  what a file says, others have fixed
+        """What is behind a text."""
+        return max(self._around[-1], 0)
+
+    @property
+    def bos(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What is before a text; `pad` where there is nothing."""
+        return self._around[0] if len(self._around) > 1 else self.pad
+
+    @property
+    def unk(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What stands for a character that no token has; EOS in a vocabulary that knows all of them."""
+        model = self._processor.model
+        token = getattr(model, "unk_token", None) or getattr(model, "unk_id", None)
+        found = token if isinstance(token, int) else self._processor.token_to_id(token or "")
+        return self.eos if found is None else found
+
+    @property
+    def pieces(self) -> int:
+        """One more than the highest id."""
+        return max(self._processor.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def id_of(self, token: str) -> int:
+        """As in Vocabulary."""
+        index = self._processor.token_to_id(token)
+        if index is None:
+            raise ValueError(f"unknown special token {token!r}: it is not in the vocabulary {str(self._path())!r}")
+        return index
+
+    def ids_ending_in(self, characters: str) -> tuple[int, ...]:
+        """As in Vocabulary."""
+        vocabulary = self._processor.get_vocab(with_added_tokens=True)
+        return tuple(sorted(index for token, index in vocabulary.items() if token[-1:] in characters))
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without EOS alone."""
+        return self._processor.encode(text).ids[:-1]
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """As in Vocabulary."""
+        return [each.ids[:-1] for each in self._processor.encode_batch(list(texts))]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """As in Vocabulary."""
+        kept = []
+        for index in np.asarray(ids).tolist():
+            if index == self.eos:
+                break
+            if index < self.pieces:
+                kept.append(index)
+        return self._processor.decode(kept, skip_special_tokens=True)
+
+
+def open_vocabulary(file: str, size: int, special_tokens: Sequence[str] = ()) -> Vocabulary:
+    """The vocabulary in a file, a folder or `package:NAME`: of sentencepiece, or a tokenizer.json.
+
+    Raises ValueError where there is none, and where it does not fit, see `Vocabulary.of_file`.
+    """
+    path = located(file)
+    if not is_tokenizer(path):
+        return Vocabulary.of_file(str(path), size, special_tokens)
+    vocabulary = TokenizerVocabulary(lambda: path, size)
+    vocabulary.check(file, special_tokens)
+    return vocabulary
+
+
+def located(file: str) -> Path:
+    """The file of a vocabulary that may be named by its folder, or by the package that is installed with it."""
+    path = files.located(file)
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in (TOKENIZER, SENTENCEPIECE) if (path / name).is_file()), None)
+    if found is None:
+        raise ValueError(f"config.data.vocabulary={file!r} holds neither {TOKENIZER} nor {SENTENCEPIECE}")
+    return found
+
+
+def is_tokenizer(path: Path) -> bool:
+    """Whether a file is JSON and so no model of sentencepiece, whatever it is called."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip()[:1] == b"{"
+    except OSError:
+        return False
