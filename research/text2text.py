@@ -3,8 +3,11 @@
 They differ in data, prompt and score, which their configs say; here is all that they have in common.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from research import predicting
 from research.cli import experiments
@@ -106,6 +109,9 @@ def answer(
 
 
 def _answers(data: text.Text, outputs: Mapping[str, Any]) -> list[list[Answer]]:
+    if "probabilities" in outputs:  # of classes, all of which are answers
+        named = [zip(data.class_names, np.log(row), strict=True) for row in outputs["probabilities"]]
+        return [sorted(itertools.starmap(Answer, each), key=lambda answer: -answer.score) for each in named]
     return [
         [Answer(data.vocabulary.decode(ids), float(score)) for ids, score in zip(tokens, scores, strict=True)]
         for tokens, scores in zip(outputs["tokens"], outputs["scores"], strict=True)

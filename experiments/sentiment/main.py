@@ -1,4 +1,4 @@
-"""Sentiment: train, evaluate or use an encoder-decoder that calls sentences positive or negative. See README.md."""
+"""Sentiment: train, evaluate or use a model that calls sentences positive or negative. See README.md."""
 
 from research import interrupt
 from research.train import preemption
@@ -14,6 +14,7 @@ from typing import Any
 from experiments.sentiment.experiment import Sentiment
 from research import text2text
 from research.cli import experiment
+from research.data.text import dataset as text
 from research.tasks.class_words import ClassWords
 
 
@@ -21,16 +22,14 @@ def main(
     config: Sentiment, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
 ) -> dict[str, Any] | None:
     """Runs one mode; `inputs` are what `predict` judges: sentences, files of them, or `-` for standard input."""
-    return text2text.main(
-        config,
-        workdir,
-        mode,
-        inputs,
-        out,
-        show,
-        lambda task, data: ClassWords.of(task, data.distinct_targets()),
-        record,
-    )
+    # An encoder gives the probabilities of classes by itself.
+    answering = (lambda task, data: task) if config.is_classifier else _words
+    return text2text.main(config, workdir, mode, inputs, out, show, answering, record)
+
+
+def _words(task: Any, data: text.Text) -> ClassWords:
+    """A task that scores the words of all classes."""
+    return ClassWords.of(task, data.distinct_targets())
 
 
 def show(answers: Sequence[text2text.Answer]) -> str:
