@@ -26,7 +26,7 @@ def test_batch_norm_uses_the_batch_in_training_and_the_average_in_evaluation():
     stats = new["batch_stats"]["norm1"]
     np.testing.assert_allclose(stats["mean"], 0.2 * x.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(stats["var"], 0.8 + 0.2 * x.var((0, 1, 2)), rtol=1e-4)
-    # Evaluation of one picture does not depend on the others.
+    # Evaluation of one image does not depend on the others.
     evaluate = jax.jit(model.apply)
     all_, one = evaluate(variables, images()), evaluate(variables, images()[:1])
     np.testing.assert_allclose(all_[:1], one, rtol=1e-4, atol=1e-5)

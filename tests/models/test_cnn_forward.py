@@ -1,6 +1,6 @@
 """The CNNs against forward passes in NumPy, written from the papers and torchvision's explicit paddings.
 
-Sizes are even on purpose: there a strided "SAME" convolution would give the same shapes from a shifted picture.
+Sizes are even on purpose: there a strided "SAME" convolution would give the same shapes from a shifted image.
 """
 
 import math

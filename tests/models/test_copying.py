@@ -38,18 +38,18 @@ def by_hand(params, logits, x, written, encoded, source, allowed):
     switches = x @ params["switches"]["kernel"] + params["switches"]["bias"]
     found = np.zeros(logits.shape)
     for t in range(len(x)):
-        places = np.flatnonzero(allowed[t])
+        positions = np.flatnonzero(allowed[t])
         scores = []
-        for s in places:
+        for s in positions:
             k, follows = encoded[s] @ key, False
-            if s - 1 in places:  # the place before belongs to the same example
+            if s - 1 in positions:  # the position before belongs to the same example
                 k = k + encoded[s - 1] @ next_key
                 follows = source[s - 1] == written[t]
             scores.append((x[t] @ query) @ k / np.sqrt(x.shape[-1]) + switches[t, 1] * follows)
         weights = np.exp(scores) / np.exp(scores).sum()
         g = 1 / (1 + np.exp(-switches[t, 0]))
         found[t] = g * np.exp(logits[t]) / np.exp(logits[t]).sum()
-        for s, weight in zip(places, weights, strict=True):
+        for s, weight in zip(positions, weights, strict=True):
             found[t, source[s]] += (1 - g) * weight
     return found
 
@@ -67,7 +67,7 @@ def packed(lengths, rng, source_length=SOURCE, target_length=TARGET):
 
 
 def test_probabilities_by_hand():
-    """Of two examples in a row, and padding, in float64."""
+    """Of two consecutive examples, and padding, in float64."""
     with jax.enable_x64():
         model, variables = build(dtype="float64", param_dtype="float64")
         arrays = packed(((4, 2), (3, 3)), np.random.default_rng(3))
@@ -164,7 +164,7 @@ def test_the_encoder_is_told_of_repeated_tokens():
         lambda path, leaf: 0 * leaf if path_name(path).endswith("/repeated") else leaf, variables
     )
     one, other = (compiled(model, "encode")(each, *arrays[:3]) for each in (variables, without))
-    assert np.abs(one - other)[0].max(-1).min() > 1e-3  # all places see the one that is told of
+    assert np.abs(one - other)[0].max(-1).min() > 1e-3  # all positions see the one that is told of
     arrays[0][:, 3] = 3
     one, other = (compiled(model, "encode")(each, *arrays[:3]) for each in (variables, without))
     np.testing.assert_array_equal(one[0], other[0])
@@ -292,10 +292,10 @@ def copied_share(copying):
         """Others, the mark, and two tokens, which are the target: all of `low` to `high`."""
         at, other, wanted = jax.random.split(key, 3)
         source = jax.random.randint(other, (count, LENGTH), low, high)
-        places = jax.random.randint(at, (count, 1), 0, LENGTH - 2) + jnp.arange(3)
+        positions = jax.random.randint(at, (count, 1), 0, LENGTH - 2) + jnp.arange(3)
         target = jax.random.randint(wanted, (count, 2), low, high)
         source = jax.vmap(lambda row, at, new: row.at[at].set(new))(
-            source, places, jnp.concatenate([jnp.full((count, 1), mark), target], 1)
+            source, positions, jnp.concatenate([jnp.full((count, 1), mark), target], 1)
         )
         ones = lambda x: (jnp.ones_like(x), jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape))
         before = jnp.concatenate([jnp.full((count, 1), 3), target[:, :1]], 1)

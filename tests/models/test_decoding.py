@@ -155,7 +155,7 @@ def count_steps(function, table, rows, **settings):
 
 def test_it_stops_when_all_are_done():
     table = np.zeros((BATCH, NODES, VOCAB), np.float32)
-    assert count_steps(decoding.greedy, table, 1) == LENGTH  # token 0 is the first of the likeliest
+    assert count_steps(decoding.greedy, table, 1) == LENGTH  # token 0 is the first of the most likely
     table[..., EOS] = 20
     assert count_steps(decoding.greedy, table, 1) == 1
     assert count_steps(decoding.beam_search, table, 2, beam_size=2, num_return=1) == 1
@@ -179,7 +179,7 @@ def test_hypotheses_that_do_not_exist_are_empty():
 # ---- Greedy.
 
 
-def test_greedy_takes_the_likeliest_and_is_a_beam_of_one():
+def test_greedy_takes_the_most_likely_token_and_is_a_beam_of_one():
     table = make_table(4)
     table[0, 0, EOS], table[1, 0, EOS], table[1, 1 + np.arange(VOCAB), EOS] = 9, -9, 9
     tokens, scores = run(decoding.greedy, table)
@@ -241,7 +241,7 @@ def test_what_top_k_and_top_p_leave(top_k, top_p, kept):
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.5}, {"top_k": 3, "temperature": 2.0}, {"top_p": 0.8}])
 def test_draws_follow_their_distribution(settings):
-    """Chi-square of two tokens in a row, over 40,000 draws of one prefix tree; and nothing outside the support."""
+    """Chi-square of two consecutive tokens, over 40,000 draws of one prefix tree; and nothing outside the support."""
     count, table = 40_000, make_table(7, spread=1.0)[0]
     table[:, EOS] = [-1e9]
     step = lambda tokens, position, cache: (

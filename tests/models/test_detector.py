@@ -64,22 +64,22 @@ def test_suppression_is_the_greedy_one_within_each_class(threshold):
 def test_there_is_an_answer_for_every_point_and_a_place_for_every_parameter(name, size):
     model, images = MODELS[name], np.zeros((2, *size, 3), np.float32)
     found, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images))
-    places, levels = detector.points(*size, model.strides)
-    assert found.class_logits.shape == (2, len(places), 3) and found.centreness.shape == (2, len(places))
-    assert found.distances.shape == (2, len(places), 4) and len(np.unique(levels)) == len(model.strides)
+    points, levels = detector.points(*size, model.strides)
+    assert found.class_logits.shape == (2, len(points), 3) and found.centreness.shape == (2, len(points))
+    assert found.distances.shape == (2, len(points), 4) and len(np.unique(levels)) == len(model.strides)
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         axes = sharding.logical_axes(sharding.path_name(path), model.logical_axes)
         assert len(axes) == leaf.ndim, sharding.path_name(path)
 
 
 def test_points_are_the_centres_of_what_their_level_sees():
-    places, levels = detector.points(10, 16, (4, 8))
-    assert [tuple(place) for place in places[levels == 1]] == [(4, 4), (12, 4), (4, 12), (12, 12)]
-    assert [tuple(place) for place in places[:5]] == [(2, 2), (6, 2), (10, 2), (14, 2), (2, 6)]
+    points, levels = detector.points(10, 16, (4, 8))
+    assert [tuple(point) for point in points[levels == 1]] == [(4, 4), (12, 4), (4, 12), (12, 12)]
+    assert [tuple(point) for point in points[:5]] == [(2, 2), (6, 2), (10, 2), (14, 2), (2, 6)]
     assert MODELS["resnet"].strides == (4, 8, 16, 32) and MODELS["vit"].strides == (4, 8, 16)
 
 
-def test_a_change_in_a_picture_moves_the_answers_around_it():
+def test_a_change_in_an_image_moves_the_answers_around_it():
     model, images = MODELS["resnet"], np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images)
     apply = jax.jit(model.apply)
@@ -88,11 +88,11 @@ def test_a_change_in_a_picture_moves_the_answers_around_it():
     np.testing.assert_allclose(jax.nn.sigmoid(before.class_logits).mean(), detector.PRIOR, rtol=0.3)
     images[0, 50:56, 10:14] += 2.0
     change = np.abs(apply(variables, images).class_logits - before.class_logits).sum((0, -1))
-    places, levels = detector.points(64, 64, model.strides)
-    change, places = change[levels == 0], places[levels == 0]
-    centre = (change[:, None] * places).sum(0) / change.sum()
+    points, levels = detector.points(64, 64, model.strides)
+    change, points = change[levels == 0], points[levels == 0]
+    centre = (change[:, None] * points).sum(0) / change.sum()
     # Group norm and coarse levels spread a little of it everywhere.
-    np.testing.assert_allclose(places[change.argmax()], (12, 53), atol=9)
+    np.testing.assert_allclose(points[change.argmax()], (12, 53), atol=9)
     assert np.linalg.norm(centre - (12, 53)) < np.linalg.norm(centre - (52, 11))
 
 

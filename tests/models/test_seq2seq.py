@@ -138,7 +138,7 @@ def test_fresh_models_have_logits_of_size_one(kind):
 def test_packed_examples_have_the_logits_of_single_ones(kind):
     model, variables = build(**KINDS[kind])
     rng = np.random.default_rng(2)
-    lengths = ((3, 2), (4, 3), (5, 1))  # of sources and targets; 2 and 1 places are left over
+    lengths = ((3, 2), (4, 3), (5, 1))  # of sources and targets; 2 and 1 positions are left over
     examples = [tuple(rng.integers(4, VOCAB, (1, length)) for length in pair) for pair in lengths]
     packed = []
     for side, left in ((0, 2), (1, 1)):

@@ -285,11 +285,11 @@ def test_logits_are_those_of_whisper():
         frames = torch.nn.functional.gelu(encoder.conv2(torch.nn.functional.gelu(encoder.conv1(mel)))).mT
         expected = reference(input_features=mel, decoder_input_ids=torch.tensor(target)).logits.numpy()
     ones = lambda length: np.ones((BATCH, length), np.int32)
-    places = np.broadcast_to(np.arange(6), (BATCH, 6))
-    assert_same_tree(model, params, (ones(6), ones(6), places, target, ones(TARGET), positions))
+    source_positions = np.broadcast_to(np.arange(6), (BATCH, 6))
+    assert_same_tree(model, params, (ones(6), ones(6), source_positions, target, ones(TARGET), positions))
 
     def whisper(model, frames, target, segments, positions):
-        encoded = model.encode_embedded(frames, ones(6), places)
+        encoded = model.encode_embedded(frames, ones(6), source_positions)
         return model.decode(encoded, ones(6), target, segments, positions)
 
     arrays = jnp.asarray(frames.numpy()), target, ones(TARGET), positions

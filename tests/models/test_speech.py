@@ -20,10 +20,10 @@ def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def arrays(batch, frames, mels, places, length):
+def arrays(batch, frames, mels, encoder_length, length):
     rows = lambda length: jnp.broadcast_to(jnp.arange(length), (batch, length))
     ones = lambda length: jnp.ones((batch, length), jnp.int32)
-    source = jnp.zeros((batch, frames, mels)), ones(places), rows(places)
+    source = jnp.zeros((batch, frames, mels)), ones(encoder_length), rows(encoder_length)
     return *source, ones(length), ones(length), rows(length)
 
 
@@ -78,7 +78,7 @@ def test_features_do_not_depend_on_padding(strides):
     long = front.apply(variables, np.pad(frames, [(0, 0), (0, 5 * spec.shortening), (0, 0)]))
     assert short.shape[1] == 6
     np.testing.assert_allclose(long[:, :6], short, atol=1e-6)
-    # And a frame reaches the places around it alone.
+    # And a frame reaches the positions around it alone.
     moved = np.array(frames)
     moved[0, 3 * spec.shortening] += 1
     changed = np.abs(front.apply(variables, moved) - short).max((0, 2)) > 1e-7
@@ -115,9 +115,9 @@ def test_greedy_ctc_drops_repeats_and_blanks():
     rng = np.random.default_rng(0)
     paths = rng.integers(0, 4, (200, 7))
     lengths = rng.integers(0, 8, 200)
-    heard = np.arange(7) < lengths[:, None]
+    mask = np.arange(7) < lengths[:, None]
     logits = rng.uniform(0, 1, (200, 7, 4)) + 3 * np.eye(4)[paths]
-    tokens, scores = ctc_greedy(jnp.asarray(logits), jnp.asarray(heard), 4)
+    tokens, scores = ctc_greedy(jnp.asarray(logits), jnp.asarray(mask), 4)
     assert tokens.tolist() == [collapse(path[:length]) for path, length in zip(paths.tolist(), lengths, strict=True)]
     best = np.log(np.exp(logits).max(-1) / np.exp(logits).sum(-1))
     for path, length, score, row in zip(paths.tolist(), lengths, scores, best, strict=True):

@@ -58,13 +58,13 @@ def numpy_attention(x, p, qk_norm, numpy_norm):
     return np.einsum("bhlm,bhmd,hde->ble", weights, v, p["out"]["kernel"]) + p["out"]["bias"]
 
 
-def numpy_vit(pictures, params, parallel=False, qk_norm=False, pool="cls", norm="layer"):
+def numpy_vit(images, params, parallel=False, qk_norm=False, pool="cls", norm="layer"):
     numpy_norm = NORMS[norm]
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     kernel = p["patches"]["kernel"]
-    size, count = kernel.shape[0], len(pictures)
-    side = pictures.shape[1] // size
-    cut = pictures.reshape(count, side, size, side, size, 3).transpose(0, 1, 3, 2, 4, 5).reshape(count, side * side, -1)
+    size, count = kernel.shape[0], len(images)
+    side = images.shape[1] // size
+    cut = images.reshape(count, side, size, side, size, 3).transpose(0, 1, 3, 2, 4, 5).reshape(count, side * side, -1)
     x = cut @ kernel.reshape(-1, kernel.shape[-1]) + p["patches"]["bias"]
     if pool == "cls":
         x = np.concatenate([np.broadcast_to(p["cls"], (count, 1, x.shape[-1])), x], 1)
