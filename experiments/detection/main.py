@@ -49,7 +49,7 @@ def show_predictions(
     """
     folder = rundir.RunDirectory(workdir)
     named = predicting.files(inputs, image_files.suffixes(), "images")
-    outputs = rundir.prediction_paths(folder, [each.name for each in named])
+    paths = rundir.prediction_paths(folder, [each.name for each in named])
     with predicting.Asking(config, task, data, workdir, out) as asking:
         for files, images in asking.batches(named, lambda file: image_files.read(file, boxes.CHANNELS)):
             outputs = asking.outputs(data.examples(images))
@@ -60,11 +60,11 @@ def show_predictions(
                 found = {name: outputs[name][row][shown] for name in ("boxes", "labels", "scores")}
                 found["boxes"] = data.in_image(found["boxes"], views.size_of(image))
                 content = box_scores.as_json(found, data.class_names)
-                outputs[file].parent.mkdir(exist_ok=True)
-                drawing.boxes(image, *found.values(), data.class_names).save(f"{outputs[file]}.png")
+                paths[file].parent.mkdir(exist_ok=True)
+                drawing.boxes(image, *found.values(), data.class_names).save(f"{paths[file]}.png")
                 saved = {"image": str(file), **content}
-                Path(f"{outputs[file]}.json").write_text(json.dumps(saved, indent=1) + "\n")
-                said = f"{workdir}/predict/{outputs[file].name}"
+                Path(f"{paths[file]}.json").write_text(json.dumps(saved, indent=1) + "\n")
+                said = f"{workdir}/predict/{paths[file].name}"
                 asking.answer(f"{file}: {shown.sum()} boxes in {said}.png and {said}.json", {"input": file} | content)
         folder.push()
 

@@ -47,7 +47,7 @@ def show_predictions(
     """
     folder = rundir.RunDirectory(workdir)
     named = predicting.files(inputs, image_files.suffixes(), "images")
-    outputs = rundir.prediction_paths(folder, [each.name for each in named])
+    paths = rundir.prediction_paths(folder, [each.name for each in named])
     with predicting.Asking(config, task, data, workdir, out) as asking:
         for files, images in asking.batches(named, lambda file: image_files.read(file, scenes.CHANNELS)):
             outputs = asking.outputs(data.examples(images))
@@ -55,10 +55,10 @@ def show_predictions(
                 continue
             for file, image, mask in zip(files, images, outputs["mask"], strict=True):
                 mask = data.in_image(mask, image)
-                outputs[file].parent.mkdir(exist_ok=True)
-                drawing.overlay(image, mask, data.class_names, data.colours).save(f"{outputs[file]}.png")
-                Image.fromarray(mask).save(f"{outputs[file]}_mask.png")
-                said = f"{workdir}/predict/{outputs[file].name}"
+                paths[file].parent.mkdir(exist_ok=True)
+                drawing.overlay(image, mask, data.class_names, data.colours).save(f"{paths[file]}.png")
+                Image.fromarray(mask).save(f"{paths[file]}_mask.png")
+                said = f"{workdir}/predict/{paths[file].name}"
                 asking.answer(
                     f"{file}: {said}.png", {"input": file, "image": f"{said}.png", "mask": f"{said}_mask.png"}
                 )

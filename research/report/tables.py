@@ -150,7 +150,7 @@ def _details(runs: Sequence[Row]) -> str:
         f"data {formats.dataset(first['data'])}",
     ]
     if chosen := chosen_on(first, "checkpoint"):
-        facts.append(f"checkpoint chosen on {chosen}")
+        facts.append("last checkpoint" if chosen == "nothing" else f"checkpoint chosen on {chosen}")
     if first["signature"]:
         facts.append(f"{first['metric']} as `{first['signature']}`")
     return f"{' · '.join(facts)}\n\n{_commands(runs)}"
