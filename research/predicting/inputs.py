@@ -52,7 +52,7 @@ def texts(inputs: Sequence[str]) -> list[Named]:
     """The texts that `inputs` name: texts themselves, text files with one a line, folders of them, patterns, or "-".
 
     A folder without text files, or a pattern without matches, is a text. With an error: a file with a line that
-    is empty or not UTF-8, with its line number.
+    is empty or not UTF-8, with its line number; a word such as "none.txt" that is no file.
     """
     found = []
     for given in inputs:
@@ -63,9 +63,16 @@ def texts(inputs: Sequence[str]) -> list[Named]:
         if paths and os.path.isfile(paths[0]):  # Path.is_file raises for a text that is too long for a file name
             for path in paths:
                 found += _lines(path, lambda path=path: text_files.lines(Path(path)))
+        elif _is_path(given):
+            found.append(Named(given, error=ValueError(f"{given!r}: no such file; a text is given as it is")))
         else:
             found.append(Named(given, given))
     return found
+
+
+def _is_path(given: str) -> bool:
+    """Whether a word that names no file can only be meant as one: no blanks, and the suffix of a text file."""
+    return not any(letter.isspace() for letter in given) and given.lower().endswith(TEXT_SUFFIXES)
 
 
 def _lines(name: str, read: Any) -> list[Named]:

@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules, with optax's names."""
 
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ class OptimizerSpec(Spec):
         doc="regular expressions, searched in parameter paths: the parameters with weight decay",
     )  # fmt: skip
     multipliers: tuple[tuple[str, float], ...] = field(
-        default=(), doc="(regular expression, factor): the first match in a path scales its learning rate"
+        default=(), doc="(regular expression, factor): the first match in a path scales its learning rate; 0 freezes it"
     )
     clip_norm: float = field(default=0.0, check=checks.at_least(0), doc="gradient clipping by global norm; 0: off")
 
@@ -162,6 +163,26 @@ def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.Gradient
         return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * factor(path), updates)
 
     return optax.stateless(update)
+
+
+def check_patterns(spec: OptimizerSpec, params: Any) -> None:
+    """Raises ValueError for a pattern of `multipliers` or `decay` that matches the path of no parameter.
+
+    The default of `decay` is not checked, and none without weight decay: a model may have no kernels.
+    """
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    patterns = {"multipliers": tuple(pattern for pattern, _ in spec.multipliers)}
+    default = next(each.default for each in infos(type(spec)) if each.name == "decay")
+    if spec.weight_decay and spec.decay != default:
+        patterns["decay"] = spec.decay
+    for name, given in patterns.items():
+        for pattern in given:
+            if not any(re.search(pattern, path) for path in paths):
+                some = ", ".join(paths[:: max(1, len(paths) // 3)][:4])
+                raise ValueError(
+                    f"config.optimizer.{name} has {pattern!r}, which matches no parameter; there are {some} "
+                    "and more, see tessera show CONFIG --parameters"
+                )
 
 
 def build(spec: OptimizerSpec, steps: int, table: Table | None = None) -> optax.GradientTransformation:

@@ -119,10 +119,12 @@ def build_program(config: Experiment, task: Task[DataT], mesh: Mesh) -> ShardedP
 def abstract_state(config: Experiment, task: Task[DataT], mesh: Mesh) -> TrainState:
     """The shapes, dtypes and shardings of the state of `config` and `task` on `mesh`.
 
-    Raises ValueError if the model shards nothing over an axis of the mesh, or fsdp too little of a large model.
+    Raises ValueError if the model shards nothing over an axis of the mesh, or fsdp too little of a large model, or if a
+    pattern of the optimizer matches no parameter.
     """
     with sharding.constraints_for(mesh) as used:
         state = jax.eval_shape(_initialiser(config, task)[0])
+    optimizer.check_patterns(config.optimizer, state.params)
     sharding.check_used(used, mesh)
     shardings = _state_shardings(state, task.logical_axes, mesh)
     sharding.check_split(state.params, shardings.params, mesh)

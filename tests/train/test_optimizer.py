@@ -68,6 +68,19 @@ def test_multipliers_scale_the_first_match():
     np.testing.assert_allclose(updates["body"]["bias"], [-0.01], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("settings", "pattern"),
+    [
+        ({"multipliers": (("head", 1.0), ("blokcs", 0.0))}, "blokcs"),
+        ({"decay": ("kernal",), "weight_decay": 0.1}, "kernal"),
+    ],
+)
+def test_a_pattern_that_matches_no_parameter_is_refused(settings, pattern):
+    with pytest.raises(ValueError, match=f"config.optimizer.{next(iter(settings))} .*'{pattern}'.*body/bias"):
+        optimizer.check_patterns(make(**settings), PARAMS)
+    optimizer.check_patterns(make(decay=("kernal",)), PARAMS)  # nothing decays
+
+
 def test_clipping_bounds_the_global_norm():
     updates = one_update(make(clip_norm=0.05))
     np.testing.assert_allclose(optax.global_norm(updates), 0.1 * 0.05, rtol=1e-5)
