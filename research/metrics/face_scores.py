@@ -6,11 +6,11 @@ Everything here is NumPy on the host; similarities are cosines.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer, Shaped
+from jaxtyping import Bool, Float, Int, Num, Shaped
 
 CHUNK = 1024  # rows of similarities at a time
 Similarities = Float[np.ndarray, " pairs"]
-Same = Integer[np.ndarray, " pairs"] | Bool[np.ndarray, " pairs"]  # whether a pair shows one person
+Same = Num[np.ndarray, " pairs"] | Bool[np.ndarray, " pairs"]  # 1 where a pair shows one person
 Folds = Shaped[np.ndarray, " pairs"]
 RATES = {"1e-2": 1e-2, "1e-3": 1e-3}  # false accept rates
 
