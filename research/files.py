@@ -33,9 +33,12 @@ def opened_atomically(path: Path) -> Iterator[io.BufferedWriter]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes all of `content` or nothing; on return it is on the disk."""
+    """Writes all of `content` or nothing; on return it is on the disk.
+
+    A text may hold the name of a file that is no UTF-8: what cannot be encoded is written as an escape.
+    """
     with opened_atomically(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:

@@ -169,6 +169,10 @@ def check_workdir(workdir: str | os.PathLike, write: bool) -> None:
     if "://" in str(workdir):
         return
     path = Path(workdir).absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # which checkpoints cannot be saved under
+        raise ValueError(f"--workdir={os.fsencode(workdir)!r} is no UTF-8; choose another name") from None
     with writing(workdir, "used"):
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
         (path / "checkpoints" / "events").exists()  # raises for a path that is too long

@@ -7,7 +7,7 @@ from research.parallel.mesh import MeshSpec
 from research.spec import FieldError, Role, Spec, checks, field, invalid
 from research.train.optimizer import SGD, Adafactor, AdamW, Lamb, Lion
 
-_STEPS = checks.at_least(1)
+_STEPS = checks.between(1, 2**31 - 1)  # steps are counted in int32
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 

@@ -100,3 +100,18 @@ def test_a_file_that_answers_cannot_be_written_to_is_refused(tmp_path, name, mes
     (tmp_path / "dir.csv").mkdir()
     with pytest.raises(ValueError, match=message):
         answers.check(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_file_name_that_is_no_utf8_loses_no_answers(suffix, tmp_path):
+    out = tmp_path / f"answers{suffix}"
+    answers.write(str(out), [{"input": "a\udcff.png", "label": "cat"}, {"input": "b.png", "label": "dog"}])
+    assert "udcff.png" in out.read_text("utf-8") and "dog" in out.read_text("utf-8")
+
+
+def test_a_missing_text_file_is_no_text(tmp_path):
+    there = tmp_path / "there.txt"
+    there.write_text("a line\n")
+    found = predicting.texts(["none.txt", str(there), "not a file.txt"])
+    assert [each.content for each in found] == [None, "a line", "not a file.txt"]
+    assert "'none.txt': no such file" in str(found[0].error)

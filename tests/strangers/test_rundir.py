@@ -301,6 +301,7 @@ def test_what_chooses_checkpoints_is_checked_before_training(words, message, pre
         ("{tmp}/file/run", "is inside of {tmp}/file, which is a file"),
         ("{tmp}/" + "x" * 300, "cannot be used: File name too long"),
         ("{tmp}/" + "x/" * 3000, "cannot be used: File name too long"),
+        ("{tmp}/v\udcff", "is no UTF-8; choose another name"),
         ("/proc/none/run", "cannot be written: "),
     ],
 )
