@@ -41,7 +41,7 @@ class Positions:
     def embed(
         self,
         table: Table,
-        x: Float[Array, "batch *axes embed"],
+        x: Float[AnyArray, "batch *axes embed"],
         positions: Int[AnyArray, "..."] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
         """Tokens [batch, length, width] with the embeddings of their `positions` [batch, length] added.
@@ -74,7 +74,7 @@ class Sinusoidal(Positions):
     def embed(
         self,
         table: Table,
-        x: Float[Array, "batch *axes embed"],
+        x: Float[AnyArray, "batch *axes embed"],
         positions: Int[AnyArray, "..."] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
         """See `Positions`."""
@@ -93,7 +93,7 @@ class SinCos(Positions):
     def embed(
         self,
         table: Table,
-        x: Float[Array, "batch *axes embed"],
+        x: Float[AnyArray, "batch *axes embed"],
         positions: Int[AnyArray, "..."] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
         """See `Positions`."""
@@ -125,7 +125,7 @@ class Learned(Positions):
     def embed(
         self,
         table: Table,
-        x: Float[Array, "batch *axes embed"],
+        x: Float[AnyArray, "batch *axes embed"],
         positions: Int[AnyArray, "..."] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
         """See `Positions`."""
@@ -168,7 +168,7 @@ class Rotary:
     temperature: float = TEMPERATURE
 
     def __call__(
-        self, x: Float[Array, "batch length heads features"], positions: Int[AnyArray, "#batch #length"]
+        self, x: Float[AnyArray, "batch length heads features"], positions: Int[AnyArray, "#batch #length"]
     ) -> Float[Array, "batch length heads features"]:
         """`x` [batch, length, heads, features] of tokens at `positions` [batch, length]."""
         frequencies = self.temperature ** -(np.arange(0, x.shape[-1], 2) / x.shape[-1])
