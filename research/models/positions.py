@@ -24,6 +24,7 @@ LOGICAL_AXES = (
     ("relative", (None, "heads")),
     ("learned", ("positions", "embed")),
 )
+Embedded = Float[AnyArray, "batch *axes embed"]  # tokens, patches or frames
 Table = Float[AnyArray, "..."] | None  # what is trained, if anything is
 
 
@@ -41,14 +42,14 @@ class Positions:
     def embed(
         self,
         table: Table,
-        x: Float[AnyArray, "batch *axes embed"],
+        x: Embedded,
         positions: Int[AnyArray, "..."] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
         """Tokens [batch, length, width] with the embeddings of their `positions` [batch, length] added.
 
         None, where all rows have as many tokens as there are positions.
         """
-        return x
+        return jnp.asarray(x)
 
     def distance_bias(
         self, table: Table, distances: Int[np.ndarray, " distances"], dtype: Any
@@ -74,12 +75,12 @@ class Sinusoidal(Positions):
     def embed(
         self,
         table: Table,
-        x: Float[AnyArray, "batch *axes embed"],
+        x: Embedded,
         positions: Int[AnyArray, "..."] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
         """See `Positions`."""
         positions = jnp.arange(x.shape[-2]) if positions is None else positions
-        return x + sinusoids(positions, x.shape[-1], x.dtype)
+        return jnp.asarray(x) + sinusoids(positions, x.shape[-1], x.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +94,12 @@ class SinCos(Positions):
     def embed(
         self,
         table: Table,
-        x: Float[AnyArray, "batch *axes embed"],
+        x: Embedded,
         positions: Int[AnyArray, "..."] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
         """See `Positions`."""
         waves = np.pad(sincos_positions(self.height, self.width, x.shape[-1]), ((self.before, 0), (0, 0)))
-        return x + jnp.asarray(waves, x.dtype)
+        return jnp.asarray(x) + jnp.asarray(waves, x.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,14 +126,14 @@ class Learned(Positions):
     def embed(
         self,
         table: Table,
-        x: Float[AnyArray, "batch *axes embed"],
+        x: Embedded,
         positions: Int[AnyArray, "..."] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
         """See `Positions`."""
         assert table is not None
         table = jnp.asarray(table, x.dtype)
         # Gathered before it is indexed, as the embeddings are; see seq2seq.py.
-        return x + (table if positions is None else constrain(table, (None, "embed"))[positions])
+        return jnp.asarray(x) + (table if positions is None else constrain(table, (None, "embed"))[positions])
 
 
 @dataclasses.dataclass(frozen=True)

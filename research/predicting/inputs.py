@@ -64,7 +64,9 @@ def texts(inputs: Sequence[str]) -> list[Named]:
             for path in paths:
                 found += _lines(path, lambda path=path: text_files.lines(Path(path)))
         elif _is_path(given):
-            found.append(Named(given, error=ValueError(f"{given!r}: no such file; a text is given as it is")))
+            found.append(
+                Named(given, error=ValueError(f"{given!r}: no such file; give a text, or a text file that exists"))
+            )
         else:
             found.append(Named(given, given))
     return found
