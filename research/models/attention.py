@@ -17,7 +17,7 @@ from research.models.caches import BeamKeyValues, KeyValues
 from research.models.layers import tokens
 from research.models.positions import Rotary
 from research.models.remat import operand
-from research.models.shapes import AnyArray
+from research.models.shapes import AnyArray, Size
 from research.parallel.sharding import constrain
 
 Given = TypeVar("Given", bound=AnyArray)
@@ -113,7 +113,7 @@ class Attention(nn.Module):
         x = dot_product.attention(query, key, value, self.implementation, bias=bias, mask=mask, scale=self.scale)
         return tokens(self.out(operand(constrain(x, HEADS))))
 
-    def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> KeyValues:
+    def init_cache(self, context: Context, batch: Size, beams: int, length: int, dtype: Any) -> KeyValues:
         """An empty cache for `step`: `beams` hypotheses of each example, of up to `length` tokens."""
         return BeamKeyValues.empty(batch, self.heads.key_values, self.heads.features, beams, length, dtype)
 
@@ -168,7 +168,7 @@ class Attention(nn.Module):
 class CrossAttention(Attention):
     """Cross-attention of tokens to the encoder's output."""
 
-    def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> KeyValues:
+    def init_cache(self, context: Context, batch: Size, beams: int, length: int, dtype: Any) -> KeyValues:
         """The keys and values of the source, computed once for all steps."""
         return KeyValues.of(*self._key_value(_given(context.encoded), context)).constrained()
 

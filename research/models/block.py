@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from research.models.attention import Context
 from research.models.layers import StochasticDepth, tokens
 from research.models.remat import operand
+from research.models.shapes import Size
 
 Caches = dict[str, Any]  # by part; those without a cache have None
 Branch = Callable[[str, jax.Array], jax.Array]
@@ -58,7 +59,7 @@ class Block(nn.Module):
 
         return self.join(tokens(x), lambda name, x: getattr(self, name)(x, context), add)
 
-    def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> Caches:
+    def init_cache(self, context: Context, batch: Size, beams: int, length: int, dtype: Any) -> Caches:
         """The caches of `step`, by part."""
         return {name: getattr(self, name).init_cache(context, batch, beams, length, dtype) for name in self.names}
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from research.models.shapes import Size
 from research.parallel.sharding import constrain
 
 Kind = TypeVar("Kind", bound="KeyValues")
@@ -55,7 +56,7 @@ class BeamKeyValues(KeyValues):
     """
 
     @classmethod
-    def empty(cls, batch: int, heads: int, features: int, beams: int, length: int, dtype: str) -> "BeamKeyValues":
+    def empty(cls, batch: Size, heads: int, features: int, beams: int, length: int, dtype: str) -> "BeamKeyValues":
         """A cache of zeros, for up to `length` tokens."""
         zeros = lambda *shape: jnp.zeros((batch, heads, *shape), dtype)
         return cls(zeros(features, beams, length), zeros(beams, length, features)).constrained()

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from research.models.shapes import AnyArray
+from research.models.shapes import AnyArray, Size
 from research.parallel.sharding import constrain
 
 Cache = dict[str, Any]
@@ -27,7 +27,7 @@ Step = Callable[[jax.Array, jax.Array, Cache], tuple[jax.Array, Cache]]
 Result = tuple[Int[Array, "batch max_length"], Float[Array, " batch"]]  # tokens and scores
 
 
-def greedy(step: Step, cache: Cache, batch_size: int, max_length: int, bos: int, eos: int) -> Result:
+def greedy(step: Step, cache: Cache, batch_size: Size, max_length: int, bos: int, eos: int) -> Result:
     """The most likely token at every position: tokens [batch, max_length] and scores [batch]."""
     return _decode(step, cache, batch_size, max_length, bos, eos, lambda logits, _: _argmax(logits))
 
@@ -35,7 +35,7 @@ def greedy(step: Step, cache: Cache, batch_size: int, max_length: int, bos: int,
 def sample(
     step: Step,
     cache: Cache,
-    batch_size: int,
+    batch_size: Size,
     max_length: int,
     bos: int,
     eos: int,
@@ -87,7 +87,7 @@ def filter_logits(
 def beam_search(
     step: Step,
     cache: Cache,
-    batch_size: int,
+    batch_size: Size,
     max_length: int,
     bos: int,
     eos: int,
@@ -211,7 +211,9 @@ def _reorder(rows: jax.Array, parents: jax.Array) -> jax.Array:
     return _gather(rows.reshape(*parents.shape, *rows.shape[1:]), parents).reshape(rows.shape)
 
 
-def _decode(step: Step, cache: Cache, batch_size: int, max_length: int, bos: int, eos: int, choose: Callable) -> Result:
+def _decode(
+    step: Step, cache: Cache, batch_size: Size, max_length: int, bos: int, eos: int, choose: Callable
+) -> Result:
     """One hypothesis an example, of the tokens that `choose(logits, position)` takes."""
     _check(max_length >= 1, "max_length", max_length, "at least 1")
 

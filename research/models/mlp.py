@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from research.models.attention import Context
 from research.models.layers import GELU, tokens
 from research.models.remat import operand
+from research.models.shapes import Size
 
 ACTIVATIONS: dict[str, Callable] = {
     "relu": nn.relu,
@@ -48,7 +49,7 @@ class MLP(nn.Module):
         hidden = tokens(nn.Dropout(self.dropout, deterministic=not context.train)(hidden), "mlp")
         return tokens(self.dense(width, use_bias=self.bias, name="down")(operand(hidden)))
 
-    def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> None:
+    def init_cache(self, context: Context, batch: Size, beams: int, length: int, dtype: Any) -> None:
         """No cache: an MLP acts on each token alone."""
 
     def step(

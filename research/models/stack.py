@@ -16,6 +16,7 @@ from research.models import block as blocks
 from research.models.attention import Context
 from research.models.caches import KeyValues
 from research.models.remat import remat
+from research.models.shapes import Size
 from research.parallel.sharding import Table
 
 Pattern = Sequence[tuple[str, Callable[..., nn.Module]]]
@@ -88,7 +89,7 @@ class Stack(nn.Module):
             start += segment.repeats
         return x
 
-    def init_cache(self, context: Context, batch: int, beams: int, length: int, dtype: Any) -> StackCache:
+    def init_cache(self, context: Context, batch: Size, beams: int, length: int, dtype: Any) -> StackCache:
         """Empty caches for `step`: `beams` hypotheses of each example, of up to `length` tokens."""
         whole = self.variables["params"]
         one = lambda params: self._apply_all(params, "init_cache", context, batch, beams, length, dtype)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from research.models.attention import Context
 from research.models.layers import tokens
 from research.models.positions import Positions
-from research.models.shapes import AnyArray
+from research.models.shapes import AnyArray, Size
 from research.models.stack import Stack
 
 Cache = dict[str, Any]
@@ -75,7 +75,7 @@ class Transformer(nn.Module):
 
     def init_cache(
         self,
-        batch: int,
+        batch: Size,
         max_length: int,
         beams: int,
         encoded: Float[Array, "batch source embed"] | None = None,

@@ -197,7 +197,7 @@ class EncoderDecoderTask:
         return {self.served: source, "mask": jax.ShapeDtypeStruct(source.shape[:2], jnp.int32)}
 
     def serve(
-        self, variables: Variables, source: Shaped[AnyArray, "batch length ..."], mask: Shaped[AnyArray, "batch length"]
+        self, variables: Variables, source: Shaped[AnyArray, "batch length ..."], mask: Int[AnyArray, "batch encoded"]
     ) -> Int[Array, "batch max_decode_length"]:
         """The tokens [batch, max_decode_length] of greedy decoding, 0 after EOS."""
         apply = lambda method, *args: cast(Any, self.model.apply(variables, *args, method=method))

@@ -145,7 +145,7 @@ def test_show_marks_what_differs_from_the_defaults():
 
 def test_show_says_what_fields_mean():
     out = ask("show", f"{DIGITS}:smoke", "--docs").out
-    assert re.search(r"\* train\.steps +20  \(1000\)  # optimizer steps; at least 1 \[length\]", out)
+    assert re.search(r"\* train\.steps +20  \(1000\)  # optimizer steps; between 1 and 2147483647 \[length\]", out)
     assert re.search(r"train\.log_every .* \[runtime\]", out)
 
 

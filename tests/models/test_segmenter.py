@@ -99,8 +99,7 @@ def test_what_is_coarse_reaches_the_finest_level_of_a_pyramid():
     variables = fpn.init(jax.random.key(0), maps)
     before = fpn.apply(variables, maps)
     assert [each.shape for each in before] == [(1, n, n, 4) for n in (9, 5, 3, 2, 1)]
-    changed = (*maps[:2], maps[2].copy())
-    changed[2][0, 2, 2] += 1
+    changed = (*maps[:2], maps[2].at[0, 2, 2].add(1))
     after = fpn.apply(variables, changed)
     moved = np.abs(after[0] - before[0]).sum(-1)[0] > 1e-6
     assert moved[7:, 7:].all() and not moved[:6, :6].any(), "and its own corner alone"

@@ -338,9 +338,8 @@ def test_attention_in_float64_is_that_of_jax_with_bias_mask_and_scale():
         double = dot_product.attention(*(jnp.asarray(part) for part in (query, key, value)), **options)
         assert double.dtype == jnp.float64
         np.testing.assert_allclose(double, single, rtol=1e-5, atol=1e-6)
-        cached = dot_product.cached_attention(
-            jnp.asarray(query), key.transpose(0, 2, 3, 1), value.swapaxes(1, 2), bias, mask, 0.7
-        )
+        cache = jnp.asarray(key.transpose(0, 2, 3, 1)), jnp.asarray(value.swapaxes(1, 2))
+        cached = dot_product.cached_attention(jnp.asarray(query), *cache, bias, mask, 0.7)
         np.testing.assert_allclose(cached, double, rtol=1e-14)
 
 

@@ -154,7 +154,7 @@ def test_sizes_keep_the_ratio_of_their_config(config, overrides, expected):
     ("overrides", "reason"),
     [
         (["data.image_size=64", "data.resize=32"], "config.data.resize=32 px must be at least image_size=64"),
-        (["data.eval_size=24"], "config.data.eval_size=24 px would show evaluation less than training sees"),
+        (["data.eval_size=24"], "config.data.eval_size=24 px must be at least image_size=28, that of training"),
         (["data.image_size=64", "data.eval_size=80"], "config.data.resize=73 px must be at least eval_size=80"),
     ],
 )
