@@ -7,6 +7,7 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ class Failure(Exception):  # noqa: N818  no mistake in the program
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+# What XLA says on CPU, on GPU and on TPU.
+_OUT_OF_MEMORY = ("Out of memory", "out of memory", "RESOURCE_EXHAUSTED")
+_BYTES = re.compile(r"allocat\w+ (\d+) bytes")
 OVERRIDE = "--config."  # before the name of a field
 
 
@@ -73,6 +77,15 @@ def one_line_errors() -> Iterator[None]:
             _leave("interrupted; the same command goes on where it can", 130)
         except (FloatingPointError, Failure) as error:
             _leave(str(error), 1)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+                raise
+            needed = _BYTES.search(str(error))
+            _leave(
+                f"out of memory{f', {int(needed[1]):,} bytes are needed at once' if needed else ''}; a smaller "
+                "config.train.batch_size, image size or model needs less, and so does config.mesh.fsdp on more devices",
+                1,
+            )
         except OSError as error:
             if error.filename is None and error.errno not in FULL:
                 raise

@@ -79,8 +79,9 @@ def main(
 ) -> dict[str, Any] | None:
     """Runs one mode. `inputs` of `predict` are texts, text files with one text a line, or `-` for standard input.
 
-    It prints what `show` makes of the answers to each text, and an empty line for a text that cannot be answered; the
-    file `out` holds what `record` makes of them. They are given by the task that `answering` makes.
+    It prints each text, a tab, and what `show` makes of its answers: nothing for a text that cannot be answered, so
+    that `cut -f2-` gives a line for each text. The file `out` holds what `record` makes of the answers, which are given
+    by the task that `answering` makes.
     """
     task, data = config.build(predicting.known(mode, workdir))
     if mode != "predict":
@@ -93,9 +94,10 @@ def main(
             for each in named:
                 if not each.error:
                     given, answers = next(found)
-                    asking.answer(show(answers), {"input": given, **record(answers)})
+                    lines = (f"{predicting.shown(given)}\t{line}" for line in show(answers).split("\n"))
+                    asking.answer("\n".join(lines), {"input": given, **record(answers)})
                 elif each.content is not None and processes.is_main():
-                    print()  # so that the n-th line answers the n-th text
+                    print(f"{predicting.shown(each.content)}\t")
 
 
 def answer(

@@ -60,10 +60,10 @@ def trained(data_dir, tmp_path_factory):
 
 
 def answers(capsys, run, *inputs):
-    """The lines that `predict` prints."""
+    """The lines that `predict` prints, each a text and what it is answered, without the text."""
     capsys.readouterr()
     assert run.main("predict", *inputs) is None
-    return capsys.readouterr().out.splitlines()
+    return [line.split("\t", 1)[1] for line in capsys.readouterr().out.splitlines()]
 
 
 def reference(entry):
@@ -111,6 +111,9 @@ def test_evaluation_gives_the_scores_again_and_writes_nothing(trained):
 
 def test_texts_may_come_as_words_in_a_file_or_on_standard_input(trained, capsys, monkeypatch, tmp_path):
     run, _ = trained
+    capsys.readouterr()
+    run.main("predict", *TEXTS)
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()[::2]] == list(TEXTS)
     lines = answers(capsys, run, *TEXTS)
     assert all(re.fullmatch(r"-\d+\.\d{3}\t[\d ]*", line) for line in lines), "scores and answers"
     scores = np.array([float(line.split("\t")[0]) for line in lines]).reshape(len(TEXTS), 2)
@@ -133,10 +136,9 @@ def test_a_single_answer_stands_alone_and_is_the_one_that_was_scored(trained, ca
     ("content", "line"),
     [
         (b"four\nf\xfcnf\n", "FILE, line 2: invalid UTF-8 (invalid start byte at byte 1); save the file as UTF-8"),
-        (b"four\n\nfive\n", "FILE, line 2 is empty; fill it or remove it"),
         (b"", "FILE, line 1 is empty; fill it or remove it"),
         (b"one " * 50, "spelled_numbers: 1 of 1 given examples are longer than source_length=48 tokens, the longest "
-         "has 51; raise config.data.source_length or set data.truncate=True"),
+         "has 51; shorten them or set config.data.truncate=True"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("given", ["file", "standard input"])

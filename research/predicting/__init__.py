@@ -1,6 +1,6 @@
 """The shared parts of `predict`: its inputs, the handling of bad ones, and the file of its answers."""
 
-from research.predicting.asking import Asking, known
+from research.predicting.asking import Asking, known, shown
 from research.predicting.inputs import Named, files, texts
 
-__all__ = ["Asking", "Named", "files", "known", "texts"]
+__all__ = ["Asking", "Named", "files", "known", "shown", "texts"]

@@ -15,7 +15,7 @@ from research.predicting import answers
 from research.predicting.inputs import Named
 from research.train import rundir, trainer
 
-_LONG = 200  # letters of a text in a message
+_LONG = 200  # letters of an input that are shown
 
 
 def known(mode: str, workdir: str) -> recorded.Recorded | None:
@@ -27,6 +27,12 @@ def known(mode: str, workdir: str) -> recorded.Recorded | None:
     if found:
         found.folder = folder  # keeps the local copies of the files of a bucket alive
     return found
+
+
+def shown(name: str) -> str:
+    """An input as printed: on one line, and shortened where it is a long text."""
+    line = " ".join(name[: 2 * _LONG].split())
+    return line if len(line) <= _LONG else line[:_LONG] + "..."
 
 
 class Asking:
@@ -113,7 +119,8 @@ class Asking:
             raise error
         self._bad += 1
         if processes.is_main():
-            why = re.sub(rf"^(\w+ )?{re.escape(repr(name))} ", "", str(error)).removeprefix(f"{name}, ")
+            why = re.sub(rf"^(\w+ )?{re.escape(repr(name))} ", "", str(error))
+            why = why.removeprefix(f"{name}, ").removeprefix(f"{name} ")
             why = " ".join(why.split())
-            progress.say(f"{name if len(name) <= _LONG else name[:_LONG] + '...'}: {why}")
+            progress.say(f"{shown(name)}: {why}")
             self._records.append({"input": name, "error": why})

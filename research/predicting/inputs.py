@@ -1,9 +1,10 @@
 """Resolves the inputs on a command line: files, folders, patterns and standard input."""
 
 import glob
+import itertools
 import os
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,18 +52,18 @@ def files(inputs: Sequence[str], suffixes: Container[str], what: str) -> list[Na
 def texts(inputs: Sequence[str]) -> list[Named]:
     """The texts that `inputs` name: texts themselves, text files with one a line, folders of them, patterns, or "-".
 
-    A folder without text files, or a pattern without matches, is a text. With an error: a file with a line that
-    is empty or not UTF-8, with its line number; a word such as "none.txt" that is no file.
+    A folder without text files, or a pattern without matches, is a text. With an error: an empty line; a file
+    that is not UTF-8, with the number of the line; a word such as "none.txt" that is no file.
     """
     found = []
     for given in inputs:
         if given == "-":
-            found += _lines("standard input", lambda: text_files.split_lines(sys.stdin.buffer.read(), "standard input"))
+            found += _lines("standard input", sys.stdin.buffer.read)
             continue
         paths = _matching(given, TEXT_SUFFIXES)
         if paths and os.path.isfile(paths[0]):  # Path.is_file raises for a text that is too long for a file name
             for path in paths:
-                found += _lines(path, lambda path=path: text_files.lines(Path(path)))
+                found += _lines(path, lambda path=path: text_files.read(Path(path)))
         elif _is_path(given):
             found.append(
                 Named(given, error=ValueError(f"{given!r}: no such file; give a text, or a text file that exists"))
@@ -77,11 +78,16 @@ def _is_path(given: str) -> bool:
     return not any(letter.isspace() for letter in given) and given.lower().endswith(TEXT_SUFFIXES)
 
 
-def _lines(name: str, read: Any) -> list[Named]:
+def _lines(name: str, read: Callable[[], bytes]) -> list[Named]:
     try:
-        return [Named(line, line) for line in read()]
+        lines = text_files.any_lines(read(), name)
     except ValueError as error:
         return [Named(name, error=error)]
+    places = (f"{name}, line {number}" for number in itertools.count(1))
+    return [
+        Named(line, line) if line.strip() else Named(place, "", ValueError(f"{place} is empty; fill it or remove it"))
+        for line, place in zip(lines, places, strict=False)
+    ]
 
 
 def _with_standard_input(inputs: Sequence[str]) -> Iterator[str]:

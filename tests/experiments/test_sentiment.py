@@ -47,7 +47,10 @@ def test_a_classifier_is_trained_evaluated_and_asked(tmp_path, monkeypatch, caps
     out = tmp_path / "answers.jsonl"
     experiment.run(main.main, [f"--config={MINILM}:smoke", run, "--mode=predict", f"--out={out}", "two", "three"])
     lines = capsys.readouterr().out.splitlines()
-    assert all(re.fullmatch(r"(even|odd) \d+\.\d%, (even|odd) \d+\.\d%", line) for line in lines) and len(lines) == 2
+    assert (
+        all(re.fullmatch(r"(two|three)\t(even|odd) \d+\.\d%, (even|odd) \d+\.\d%", line) for line in lines)
+        and len(lines) == 2
+    )
     answers = [json.loads(line) for line in out.read_text().splitlines()]
     assert all(math.isclose(sum(each["probabilities"].values()), 1, rel_tol=1e-5) for each in answers)
     predictions = (tmp_path / "run").glob("*predictions*")

@@ -169,15 +169,16 @@ def test_what_is_said_is_kept_with_the_time(images):
 
 @pytest.mark.long
 def test_the_vocabulary_and_the_classes_of_texts_come_from_the_run(texts, tmp_path):
-    (tmp_path / "films.txt").write_text("a good film 3\n" + "film " * 40 + "\na bad film 4\n")
+    (tmp_path / "films.txt").write_text("a good film 3\n" + "film " * 40 + "\n\na bad film 4\n")
     out = tmp_path / "out.jsonl"
     done = predict("sentiment", texts[0], tmp_path / "films.txt", f"--out={out}", "--config.data.truncate=False")
     assert done.code == 1
-    first, second, third = done.out.splitlines()
-    assert "good " in first and "bad " in first and second == "" and third  # the n-th line answers the n-th text
+    first, second, third, fourth = (line.split("\t")[1] for line in done.out.splitlines())  # one for each text
+    assert "good " in first and "bad " in first and second == third == "" and fourth
+    assert done.err.splitlines()[1] == f"{tmp_path}/films.txt, line 3: is empty; fill it or remove it"
     assert "1 of 1 given examples are longer than source_length=16 tokens" in done.err.splitlines()[0]
     records = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [record["input"].split()[1] for record in records] == ["good", "film", "bad"]
+    assert [record["input"].split()[1] for record in records] == ["good", "film", "line", "bad"]
     assert sum(records[0]["probabilities"].values()) == pytest.approx(1, abs=1e-3) and "error" in records[1]
 
 

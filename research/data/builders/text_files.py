@@ -65,12 +65,17 @@ def _line_of(before: str) -> int:
 
 def split_lines(content: bytes, name: Path | str) -> list[str]:
     """The lines of a file, see `unicode_text`. Raises ValueError for an empty line too."""
-    # Not str.splitlines, which also splits at characters such as U+2028.
-    found = unicode_text(content, name).removesuffix("\n").split("\n")
+    found = any_lines(content, name)
     for number, line in enumerate(found, start=1):
         if not line.strip():
             raise ValueError(f"{name}, line {number} is empty; fill it or remove it")
     return found
+
+
+def any_lines(content: bytes, name: Path | str) -> list[str]:
+    """The lines of a file, also empty ones. Raises ValueError as `unicode_text`."""
+    # Not str.splitlines, which also splits at characters such as U+2028.
+    return unicode_text(content, name).removesuffix("\n").split("\n")
 
 
 def decode(content: bytes, name: str) -> str:

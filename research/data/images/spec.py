@@ -8,7 +8,7 @@ INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 LONG_SIDES = ("round", "floor")
 LIGHTINGS = ("none", "equalised", "local")  # see transforms.LIGHTINGS
 
-SIDE = checks.between(0, 65_536)
+SIDE = checks.between(0, 16_384)  # px; beyond, sizes of activations overflow int64, which ends XLA without an error
 SHARE = checks.between(0, 1)
 
 

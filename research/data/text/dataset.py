@@ -114,7 +114,9 @@ class Text(token_data.TokenDataset):
         line = f"{self.name}: {long:,} of {len(lengths):,} {split} examples are longer than {field}={limit} {unit}"
         if not self.spec.truncate:
             longest = f"the longest has {lengths.max():,}"
-            raise ValueError(f"{line}, {longest}; raise config.data.{field} or set data.truncate=True")
+            # The length is that of the trained model; only what has no model yet may raise it.
+            longer = "shorten them" if split == "given" else f"raise config.data.{field}"
+            raise ValueError(f"{line}, {longest}; {longer} or set config.data.truncate=True")
         progress.say(f"{line} and are truncated")
 
     @cached_property

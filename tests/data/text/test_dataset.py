@@ -199,7 +199,7 @@ def test_too_long_is_refused_or_cut_and_said(load, capsys):
     with pytest.raises(
         ValueError,
         match=rf"\d+ of 150 train examples are longer than source_length=12 tokens, the long"
-        rf"est has {longest}; raise config.data.source_length or set data.truncate=True",
+        rf"est has {longest}; raise config.data.source_length or set config.data.truncate=True",
     ) as caught:
         load(source_length=12).counts  # noqa: B018
     assert "\n" not in str(caught.value)
