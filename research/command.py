@@ -30,6 +30,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 # What XLA says on CPU, on GPU and on TPU.
 _OUT_OF_MEMORY = ("Out of memory", "out of memory", "RESOURCE_EXHAUSTED")
 _BYTES = re.compile(r"allocat\w+ (\d+) bytes")
+_LONG = 500  # characters of a word that is repeated in full, such as a path
 OVERRIDE = "--config."  # before the name of a field
 
 
@@ -105,7 +106,8 @@ def one_line_errors() -> Iterator[None]:
 def _leave(message: str, code: int) -> NoReturn:
     interrupt.end_on_interrupt()
     progress.close_all()
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    words = (word if len(word) <= _LONG else f"{word[:80]}...({len(word):,} characters)" for word in message.split())
+    print("error: " + " ".join(words), file=sys.stderr)
     sys.exit(code)
 
 

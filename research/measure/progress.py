@@ -30,7 +30,7 @@ class Lines:
 
     def __init__(self, total: int | None, what: str, unit: str, initial: int = 0):
         self.n, self._total, self._what, self._unit = initial, total, what, unit
-        self._initial = initial
+        self._from: tuple[int, float] | None = None  # count and time from which the time left is estimated
         self._begun = self._last = time.monotonic()
         self._every_s = _every_s()
         self._shown: int | None = None
@@ -40,6 +40,7 @@ class Lines:
         """`count` more are done."""
         self.n += count
         now = time.monotonic()
+        self._from = self._from or (self.n, now)  # after the first, which waits for compilation
         if now - self._last >= max(self._every_s, min(AT_MOST_S, self._every_s and (now - self._begun) / 20)):
             self._last = now
             self._show()
@@ -62,10 +63,11 @@ class Lines:
     def _show(self) -> None:
         self._shown = self.n
         of = f" of {self._total:,} ({self.n / self._total:.0%})" if self._total else ""
-        elapsed = time.monotonic() - self._begun
-        parts = [f"{self.n:,}{of} {self._unit} after {elapsed:.0f} s", self._more]
-        if self._total and self._initial < self.n < self._total:
-            parts.append(f"about {_span(elapsed / (self.n - self._initial) * (self._total - self.n))} left")
+        now = time.monotonic()
+        parts = [f"{self.n:,}{of} {self._unit} after {now - self._begun:.0f} s", self._more]
+        if self._total and self._from and self._from[0] < self.n < self._total:
+            each_s = (now - self._from[1]) / (self.n - self._from[0])
+            parts.append(f"about {_span(each_s * (self._total - self.n))} left")
         say(f"{self._what}: " + ", ".join(filter(None, parts)))
 
 

@@ -52,17 +52,17 @@ def resolve(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
     sizes = {axis: sizes[axis] for axis in AXES}
     given = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
     if any(size < 1 and size != -1 for size in sizes.values()):
-        raise ValueError(f"mesh ({given}): an axis size is 1 or more, or -1 for the devices that are left")
+        raise ValueError(f"config.mesh ({given}): an axis size is 1 or more, or -1 for the devices that are left")
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if len(free) > 1:
-        raise ValueError(f"mesh ({given}): only one axis may be -1, not {' and '.join(free)}")
+        raise ValueError(f"config.mesh ({given}): only one axis may be -1, not {' and '.join(free)}")
     if free:
         if num_devices % fixed:
-            raise ValueError(f"mesh ({given}): the fixed axes take {fixed} devices, which do not divide {num_devices}")
+            raise ValueError(f"config.mesh ({given}): the fixed axes take {fixed} devices, which do not divide {num_devices}")
         sizes[free[0]] = num_devices // fixed
     elif fixed != num_devices:
-        raise ValueError(f"mesh ({given}) takes {fixed} devices, but there are {num_devices}; set mesh.data=-1")
+        raise ValueError(f"config.mesh ({given}) takes {fixed} devices, but there are {num_devices}; set config.mesh.data=-1")
     return sizes
 
 

@@ -114,7 +114,7 @@ def command(*words):
     [
         ("train.stepz=3", "error: config.train.stepz is unknown; did you mean steps?"),
         ("precision.compute=half", "error: config.precision.compute='half' is unknown; choose from bfloat16, float16"),
-        ("mesh.tensor=3", "error: mesh (data=-1, fsdp=1, tensor=3, sequence=1): the fixed axes take 3 devices"),
+        ("mesh.tensor=3", "error: config.mesh (data=-1, fsdp=1, tensor=3, sequence=1): the fixed axes take 3 devices"),
     ],
 )
 def test_the_real_command_refuses_before_anything_is_written(tmp_path, override, message):

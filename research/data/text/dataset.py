@@ -22,9 +22,10 @@ class TextSpec(tokens.TokensSpec, tag="text"):
     """Pairs of texts, and their conversion to rows of tokens."""
 
     source: str = field(
-        default="", doc="model input: a format string over the fields of the data set; empty: that of its template"
-    )
-    target: str = field(default="", doc="model output: as source")
+        default="", check=templates.FORMAT,
+        doc="model input: a format string over the fields of the data set; empty: that of its template",
+    )  # fmt: skip
+    target: str = field(default="", check=templates.FORMAT, doc="model output: as source")
     vocab_size: int = field(
         default=8000, check=tokens.VOCAB_SIZE, doc="size of the vocabulary and rows of the embedding"
     )

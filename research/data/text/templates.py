@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from research.spec import checks
+
 REFERENCES = "references"  # the field with the accepted texts in our builders, the target first
 
 
@@ -112,6 +114,17 @@ def _fields(template: str, key: str) -> tuple[str, ...]:
     except ValueError as error:
         raise ValueError(f"config.data.{key}={template!r} is no format string: {error}") from None
     return tuple(dict.fromkeys(field.split("[")[0].split(".")[0] for field in named))
+
+
+def _parses(value: object) -> bool:
+    try:
+        list(string.Formatter().parse(str(value)))
+    except ValueError:
+        return False
+    return True
+
+
+FORMAT = checks.Check(_parses, "must be a format string, such as 'question: {question}'")
 
 
 def plain(value: Any, feature: Any) -> Any:

@@ -253,7 +253,7 @@ def test_encoding_a_source(load):
             r"source='{context}' names the unknown field 'context'; 'folder:.*' has source, target",
         ),
         ({"target": "positive"}, "target='positive' names no field"),
-        ({"target": "{target"}, "target='{target' is no format string: expected '}'"),
+        ({"target": "{target"}, "target='{target' must be a format string, such as 'question: {question}'"),
         ({"vocab_size": 3}, "vocab_size=3 must be at least 5"),
         ({"vocab_type": "morfessor"}, "vocab_type='morfessor' is unknown"),
         ({"source_length": 1}, "source_length=1 must be at least 2"),
