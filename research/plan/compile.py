@@ -7,10 +7,9 @@ from typing import Any
 
 import jax
 
-from research.parallel import mesh as mesh_lib
 from research.plan.topology import Topology
-from research.train.feed import check_batch
-from research.train.program import ShardedProgram, build_program
+from research.train import session
+from research.train.program import ShardedProgram
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -38,16 +37,9 @@ class Compiled:
     hlo: str | None
 
 
-def make_program(config: Any, task: Any, topology: Topology) -> ShardedProgram:
-    """The config's program over the devices of the topology. Raises ValueError when mesh or batch do not divide."""
-    mesh = mesh_lib.make_mesh(config.mesh.sizes, topology.devices)
-    check_batch(config.train, mesh)
-    return build_program(config, task, mesh)
-
-
 def compile_step(config: Any, task: Any, topology: Topology) -> Compiled:
-    """Compiles the program's own train step ahead of time; running out of memory is a result, not an error."""
-    program = make_program(config, task, topology)
+    """Compiles the train step of `session.build` ahead of time; running out of memory is a result, not an error."""
+    program = session.build(config, task, topology.devices)
     lowered = program.train_step.lower(program.state, task.example(config.train.batch_size))
     # A program for devices that are not there cannot be loaded from a cache either.
     try:

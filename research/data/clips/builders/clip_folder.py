@@ -9,10 +9,9 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from research.data.builders import class_folders
+from research.data.builders import class_folders, folder_files
 from research.data.clips import files as video_files
 from research.data.clips.builders.clips import Clip, ClipBuilder, Undecodable
-from research.data.images.builders import folder
 
 FRAMES, SIDE = 32, 144  # px, of the shorter side
 
@@ -33,7 +32,7 @@ class ClipFolder(ClipBuilder, skip_registration=True):
         found = class_folders.find(root, video_files.SUFFIXES, "videos", "class/clip.mp4")
         class_folders.check_classes(root, found, "videos")
         splits = found.splits
-        config = tfds.core.BuilderConfig(name=folder.digest(root, splits), description=f"The videos in {root}.")
+        config = tfds.core.BuilderConfig(name=folder_files.digest(root, splits), description=f"The videos in {root}.")
         builder = cls(root, splits, config=config, data_dir=data_dir, file_format="array_record")
         builder.summary, builder.left_out = found.summary, found.left_out
         return builder

@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from research.data.builders import text_files
+from research.data.builders import folder_files, text_files
 from research.data.builders.class_folders import SPLIT_NAMES
 from research.data.images import files as image_files
-from research.data.images.builders import coco, folder, voc
+from research.data.images.builders import coco, voc
 from research.data.images.builders.boxes import BoxBuilder, Boxed, Object
 from research.data.images.views import Size
 
@@ -60,7 +60,7 @@ class BoxFolder(BoxBuilder, skip_registration=True):
             split: sorted({file for each in images for file in (each.image, each.annotation)})
             for split, images in splits.items()
         }
-        config = tfds.core.BuilderConfig(name=folder.digest(root, files), description=f"The folder {root}.")
+        config = tfds.core.BuilderConfig(name=folder_files.digest(root, files), description=f"The folder {root}.")
         return cls(root, splits, class_names, config=config, data_dir=data_dir, file_format="array_record")
 
     def _split_generators(self, dl_manager):
@@ -114,12 +114,12 @@ def _unused(root: Path, splits: Mapping[str, Sequence[Annotated]]) -> list[Path]
     """Images in the folders of the data set that have no annotation or are not listed."""
     used = {each.image for images in splits.values() for each in images}
     folders = {image.parent for image in used} | {root / name for name in IMAGES}
-    found = {file for each in (*folders, *folder.split_folders(root).values()) for file in _image_files(each)}
+    found = {file for each in (*folders, *folder_files.split_folders(root).values()) for file in _image_files(each)}
     return sorted(file.relative_to(root) for file in found - used)
 
 
 def _image_files(path: Path) -> list[Path]:
-    return folder.files(path, image_files.suffixes())
+    return folder_files.files(path, image_files.suffixes())
 
 
 def _inside(root: Path, path: Path) -> Path | None:
@@ -139,7 +139,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _xml_files(path: Path) -> list[Path]:
-    return folder.files(path, {".xml"})
+    return folder_files.files(path, {".xml"})
 
 
 def _voc_folder(root: Path) -> Path | None:
@@ -149,7 +149,7 @@ def _voc_folder(root: Path) -> Path | None:
 
 def _voc_folders(root: Path) -> dict[str, Path]:
     """Split -> the folder that may hold XML files beside images."""
-    return folder.split_folders(root) or {"train": root}
+    return folder_files.split_folders(root) or {"train": root}
 
 
 def _find_voc(root: Path) -> tuple[Found, list[str]]:
@@ -173,7 +173,7 @@ def _voc_splits(root: Path) -> Found:
 def _voc_lists(path: Path) -> dict[str, Path]:
     """Split -> the list of its annotations."""
     lists = {}
-    for file in folder.files(path, {".txt"}):
+    for file in folder_files.files(path, {".txt"}):
         split = SPLIT_NAMES.get(file.stem.lower())
         if split in lists:
             raise ValueError(f"{lists[split]} and {file} are both lists of {split}; keep one of them")
@@ -222,11 +222,11 @@ def _annotated(file: Path, by_stem: Mapping[str, Sequence[Path]]) -> Annotated:
 
 def _coco_files(root: Path) -> dict[str, Path]:
     """Split -> its file of annotations. Raises ValueError where a split has two."""
-    apart = folder.files(root / "annotations", {".json"})
+    apart = folder_files.files(root / "annotations", {".json"})
     # COCO's own folder also holds files of key points and captions.
     apart = [each for each in apart if each.name.startswith("instances")] or apart
     named = [(_split_of(file), file) for file in (*apart, *_beside(root))]
-    named += [(split, file) for split, each in folder.split_folders(root).items() for file in _beside(each)]
+    named += [(split, file) for split, each in folder_files.split_folders(root).items() for file in _beside(each)]
     files = {}
     for split, file in named:
         if split in files:
@@ -239,7 +239,11 @@ def _coco_files(root: Path) -> dict[str, Path]:
 
 def _beside(path: Path) -> list[Path]:
     """The annotation files among the .json files in a folder that may hold others."""
-    return [file for file in folder.files(path, {".json"}) if "coco" in file.name.lower() or coco.looks_like_coco(file)]
+    return [
+        file
+        for file in folder_files.files(path, {".json"})
+        if "coco" in file.name.lower() or coco.looks_like_coco(file)
+    ]
 
 
 def _split_of(file: Path) -> str:
@@ -266,7 +270,7 @@ def _find_coco(root: Path, files: Mapping[str, Path]) -> tuple[Found, list[str]]
 def _coco_folders(root: Path, file: Path, split: str) -> list[Path]:
     """The folders that may hold the images of an annotation file: `train2017` for `instances_train2017.json`."""
     part = file.stem.rpartition("_")[2]
-    apart = [folder.split_folders(each).get(split) for each in (root, root / "images")]
+    apart = [folder_files.split_folders(each).get(split) for each in (root, root / "images")]
     folders = [file.parent, root / part, root / "images" / part, *filter(None, apart), root / "images", root]
     return list(dict.fromkeys(folders))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from research.data.builders import text_files
+from research.data.builders import folder_files, text_files
 from research.data.builders.class_folders import SPLIT_NAMES
 from research.data.images import pairs as pairs_lib
 from research.data.images.builders import folder
@@ -53,7 +53,7 @@ class FaceFolder(FaceBuilder, skip_registration=True):
                 "all of their images, PATH/person/image.jpg or PATH/train/person/image.jpg"
             )
         labels = _read_labels(root / LABELS, names)
-        digest = folder.digest(root, splits, [*PAIR_FILES, LABELS])
+        digest = folder_files.digest(root, splits, [*PAIR_FILES, LABELS])
         config = tfds.core.BuilderConfig(name=digest, description=f"The people in {root}.")
         builder = cls(root, splits, pairs, labels, config=config, data_dir=data_dir, file_format="array_record")
         builder.left_out = found.left_out

@@ -3,13 +3,12 @@
 Formats are those of images/files.py. Other files are left out and counted, see class_folders.py.
 """
 
-import hashlib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from research.data.builders import class_folders
+from research.data.builders import class_folders, folder_files
 from research.data.builders.class_folders import FoundFiles
 from research.data.images import files as image_files
 from research.data.images.builders.labelled import EncodedImage, ImageBuilder
@@ -34,7 +33,9 @@ class Folder(ImageBuilder, skip_registration=True):
         root = Path(path).expanduser().resolve()
         found = find_images(root)
         class_folders.check_classes(root, found, "images")
-        config = tfds.core.BuilderConfig(name=digest(root, found.splits), description=f"The folder {root}.")
+        config = tfds.core.BuilderConfig(
+            name=folder_files.digest(root, found.splits), description=f"The folder {root}."
+        )
         return cls(root, found, config=config, data_dir=data_dir, file_format="array_record")
 
     def _info(self):
@@ -52,35 +53,6 @@ class Folder(ImageBuilder, skip_registration=True):
             )
 
 
-def digest(root: Path, splits: Mapping[str, Sequence[Path]], beside: Sequence[str] = ()) -> str:
-    """16 hex digits over the path of a folder and the names, sizes and times of its images and of files `beside`."""
-    result = hashlib.sha256(str(root).encode())
-    others = {"beside": [name for name in beside if (root / name).is_file()]} if beside else {}
-    for split, files in {**splits, **others}.items():
-        for file in files:
-            stat = (root / file).stat()
-            result.update(f"{split} {file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return result.hexdigest()[:16]
-
-
 def find_images(root: Path, beside: Sequence[str] = ()) -> FoundFiles:
     """The images in class folders below `root`, see class_folders.find."""
     return class_folders.find(root, image_files.suffixes(), "images", "class/image.jpg", beside)
-
-
-def files(path: Path, suffixes: Container[str]) -> list[Path]:
-    """The files of a folder with these suffixes, sorted, without hidden ones."""
-    shown = (file for file in path.glob("*") if not class_folders.is_hidden(file.relative_to(path)))
-    return sorted(file for file in shown if file.suffix.lower() in suffixes and file.is_file())
-
-
-def split_folders(root: Path) -> dict[str, Path]:
-    """Split -> its folder, of those that exist. Raises ValueError for a split with two, such as `val` and `valid`."""
-    found = {}
-    for folder in sorted(root.glob("*/")):
-        split = class_folders.SPLIT_NAMES.get(folder.name.lower())
-        if split in found:
-            raise ValueError(f"{found[split]} and {folder} are both folders for {split}; keep one of them")
-        if split is not None:
-            found[split] = folder
-    return found

@@ -17,9 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from research.data.builders import text_files
+from research.data.builders import folder_files, text_files
 from research.data.images import files as image_files
-from research.data.images.builders import folder
 from research.data.images.builders.masks import MaskBuilder, MaskedImage, encode_mask
 from research.data.images.views import VOID, Size
 
@@ -58,7 +57,7 @@ class MaskFolder(MaskBuilder, skip_registration=True):
         splits, classes = find(root)
         files = {split: [file for pair in pairs for file in pair[:2]] for split, pairs in splits.items()}
         config = tfds.core.BuilderConfig(
-            name=folder.digest(root, files, [CLASSES_FILE]), description=f"The folder {root}."
+            name=folder_files.digest(root, files, [CLASSES_FILE]), description=f"The folder {root}."
         )
         return cls(root, splits, classes, config=config, data_dir=data_dir, file_format="array_record")
 
@@ -92,7 +91,7 @@ def holds_masks(path: str) -> bool:
     root = Path(path).expanduser()
     return holds_cityscapes(root) or any(
         (path / "images").is_dir() and (path / "masks").is_dir()
-        for path in (root, *folder.split_folders(root).values())
+        for path in (root, *folder_files.split_folders(root).values())
     )
 
 
@@ -107,7 +106,7 @@ def find(root: Path) -> tuple[dict[str, list[MaskPair]], dict[str, str]]:
         parts = {"train": "train", "test": "val"}
         splits = {split: _cityscapes_pairs(root, part) for split, part in parts.items()}
         return splits, {name: colour for name, (_, colour) in CITYSCAPES.items()}
-    folders = folder.split_folders(root) or {"train": root}
+    folders = folder_files.split_folders(root) or {"train": root}
     splits = {split: _pairs(root, path) for split, path in folders.items()}
     return splits, _classes(root / CLASSES_FILE)
 
@@ -124,8 +123,8 @@ def _pairs(root: Path, path: Path) -> list[MaskPair]:
     suffixes = image_files.suffixes()
     files = {}
     for part in ("images", "masks"):
-        found = folder.files(path / part, suffixes)
-        deeper = [file for below in (path / part).glob("[!.]*/") for file in folder.files(below, suffixes)]
+        found = folder_files.files(path / part, suffixes)
+        deeper = [file for below in (path / part).glob("[!.]*/") for file in folder_files.files(below, suffixes)]
         if deeper:
             raise ValueError(f"{deeper[0]} would be left out ({len(deeper)} such); move it into {path / part} itself")
         files[part] = {file.stem: file.relative_to(root) for file in found}
