@@ -238,7 +238,7 @@ def training_fingerprint(config):
 def task_fingerprint(config):
     task, data = build(config)
     if isinstance(data, detection.DetectionDataset):
-        return training(task)[0], decoding(task), task.selection, task.spec.shown_from
+        return training(task)[0], decoding(task), task.selection, task.spec.display_threshold
     if isinstance(data, segmentation.SegmentationDataset):
         return training(task)[0], decoding(task)
     if isinstance(data, FaceDataset):

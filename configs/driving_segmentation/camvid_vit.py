@@ -38,7 +38,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "camvid",
                 "scale": (0.75, 1.75),
                 "flip": True,
-                "colour": 0.3,
+                "color_jitter": 0.3,
                 "mean": (80.0, 85.0, 89.0),  # colour of the padding; images are standardised one by one
                 "workers": 4,
             },
@@ -62,8 +62,8 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "class_weights": tuple(round(1 / math.log(1.1 + share), 2) for share in SHARES),
                 "region": "dice",
                 "region_weight": 1.0,
-                "standardise": True,
-                "flip_average": True,
+                "per_image_standardization": True,
+                "flip_tta": True,
             },
             "optimizer": {
                 "name": "adamw",
@@ -91,7 +91,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         config.optimizer.update(learning_rate=1e-3, warmup_steps=200)
         config.train.update(steps=2500, batch_size=8, eval_every=250, checkpoint_every=250, log_every=25, ema=0.99)
     if variant == "smoke":
-        config.data.update(name="coloured_shapes", scale=(0.8, 1.25), colour=0.1, mean=(120.0,), workers=0)
+        config.data.update(name="coloured_shapes", scale=(0.8, 1.25), color_jitter=0.1, mean=(120.0,), workers=0)
         config.model.update(image_size=48, image_width=64, patch_size=8, width=16, depth=2, mlp_dim=32, num_heads=2)
         config.model.decoder_channels = (8, 8, 8)
         config.task.class_weights = (0.4, 1.0, 1.0, 1.0)

@@ -38,7 +38,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "image_size": (512, 1024),
                 "scale": (0.5, 2.0),
                 "flip": True,
-                "colour": 0.4,
+                "color_jitter": 0.4,
                 "mean": (123.7, 116.3, 103.5),
                 "std": (58.4, 57.1, 57.4),
                 "workers": 16,

@@ -39,7 +39,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "data": {
                 "name": "casia_webface",
                 "image_size": 112,
-                "squeeze": True,
+                "stretch": True,
                 "flip": True,
                 "mean": (127.5,),
                 "std": (127.5,),

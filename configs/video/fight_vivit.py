@@ -6,8 +6,8 @@
 The result is the mean over the folds, each with --config.data.name=fight_surv_video/fold0 to fold4: about 210 clips
 to train on, 30 for validation, 60 for test. 16 frames of 64 px, a token is 8 x 8 px of 2 frames; attention is over
 space, then over time (Arnab et al., "ViViT: A Video Vision Transformer", 2021, model 3). The baseline without time is
-this with --config.model.space_time=frames --config.model.tubelet=1; with --config.model.sees=both the model is also
-given how much each pixel has changed, which is by far the best here.
+this with --config.model.space_time=frames --config.model.tubelet=1; with --config.model.input_mode=both the model is
+also given how much each pixel has changed, which is by far the best here.
 `cpu`, for two cores: a narrower model, 8 frames of 48 px, 600 steps.
 Floor: a threshold on the mean difference of neighbouring frames, fitted on the training part of the fixed split.
 Reference: none is published for these folds.
@@ -39,14 +39,14 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "frames": 16,
                 "image_size": 64,
                 "resize": 72,
-                "squeeze": True,
+                "stretch": True,
                 "crop": "random",
                 "flip": True,
                 "rotate": 5.0,
                 "scale": 0.15,
                 "brightness": 0.3,
                 "contrast": 0.3,
-                "erase": 0.5,
+                "random_erasing": 0.5,
                 "mean": (110.0,),
                 "std": (60.0,),
                 "cache": True,

@@ -45,7 +45,7 @@ def show_predictions(
 ) -> None:
     """Writes below `workdir`/predict, for each image file, NAME.png with its boxes and NAME.json, and prints where.
 
-    Both hold the boxes whose score is `shown_from` of the task or more; in JSON in px: left, top, right, bottom.
+    Both hold the boxes whose score is `display_threshold` of the task or more; in JSON in px: left, top, right, bottom.
     """
     folder = rundir.RunDirectory(workdir)
     named = predicting.files(inputs, image_files.suffixes(), "images")
@@ -56,7 +56,7 @@ def show_predictions(
             if not processes.is_main():
                 continue
             for row, (file, image) in enumerate(zip(files, images, strict=True)):
-                shown = outputs["scores"][row] >= max(task.spec.shown_from, 1e-9)  # 0: no box
+                shown = outputs["scores"][row] >= max(task.spec.display_threshold, 1e-9)  # 0: no box
                 found = {name: outputs[name][row][shown] for name in ("boxes", "labels", "scores")}
                 found["boxes"] = data.in_image(found["boxes"], views.size_of(image))
                 content = box_scores.as_json(found, data.class_names)

@@ -18,13 +18,13 @@ class SpeechRecognition(Experiment, tag="speech_recognition"):
 
     def build(self, known: recorded.Recorded | None = None) -> tuple[speech.SpeechTask, sounds.Speech]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
-        data = sounds.load(self.data, self.model.shortening, known)
+        data = sounds.load(self.data, self.model.downsampling, known)
         words = data.vocabulary
         return self.make_task(words.size, bos=words.bos, eos=words.eos, unk=words.unk), data
 
     def make_task(self, vocab_size: int, **special: int) -> speech.SpeechTask:
         """The task for a vocabulary of which only the size and the ids bos, eos and unk need to be known."""
-        train, longest = sounds.encoder_lengths(self.data, self.model.shortening)
+        train, longest = sounds.encoder_lengths(self.data, self.model.downsampling)
         model = Recogniser(
             self.model,
             vocab_size=vocab_size,

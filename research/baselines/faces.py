@@ -45,7 +45,7 @@ class FaceBaselines:
         if scorer is None:
             raise ValueError("config.task.metrics=() names no score, so no baseline can be measured; name one")
         embeddings = unit(predict(lambda lighting: self._pixels(split, lighting)))
-        if self._task.spec.flip_average:
+        if self._task.spec.flip_tta:
             embeddings = unit(embeddings + unit(predict(lambda lighting: self._mirrored(split, lighting))))
         scorer.add({"index": np.arange(len(embeddings)), "embedding": embeddings})
         return Scores(scorer.result(), scorer.signatures)

@@ -37,7 +37,7 @@ class Masks:
     def scores(self, split: str, predict: Predict) -> Scores:
         """Scores the predicted class of every pixel."""
         classes = len(self._data.class_names)
-        spec = dataclasses.replace(self._task.spec, flip_average=False)  # a prediction is given, not computed
+        spec = dataclasses.replace(self._task.spec, flip_tta=False)  # a prediction is given, not computed
         task = dataclasses.replace(self._task, model=Given(classes), spec=spec)
         confusion = np.zeros((classes, classes))
         for batch in self._batches(split):

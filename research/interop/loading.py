@@ -52,7 +52,7 @@ def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
         source = (1, 2, model.sentence_length) if model.sentence_length else (1, 2)
         inputs = (array(jnp.int32, *source), *(array(jnp.int32, 1, 2),) * 5)
         if isinstance(model, Recogniser):
-            inputs = (array(jnp.float32, 1, 2 * model.spec.shortening, channels), *inputs[1:])
+            inputs = (array(jnp.float32, 1, 2 * model.spec.downsampling, channels), *inputs[1:])
     else:
         inputs = (array(jnp.float32, 1, *(getattr(model.spec, "image_size", 224),) * 2, channels),)
     return jax.eval_shape(lambda *inputs: model.init(jax.random.key(0), *inputs), *inputs)

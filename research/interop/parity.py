@@ -59,7 +59,7 @@ def _inputs(checkpoint: checkpoints.Checkpoint, model: Any) -> tuple[np.ndarray,
     rows = lambda length: (np.ones((2, length), np.int32), np.broadcast_to(np.arange(length), (2, length)))
     if isinstance(model, Recogniser):  # theirs takes no sounds of another length
         positions, length = model.max_source_length, min(30, model.max_target_length)
-        return normal(2, positions * model.spec.shortening, channels), *rows(positions), ids(length), *rows(length)
+        return normal(2, positions * model.spec.downsampling, channels), *rows(positions), ids(length), *rows(length)
     if isinstance(model, Bert):
         length = min(40, model.max_length)
         return ids(length), rows(length)[0]

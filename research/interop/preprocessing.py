@@ -120,7 +120,7 @@ def of_images(
     scale = _IMAGENET if is_cnn and channels == 3 else {"image_mean": [0.5], "image_std": [0.5]}
     # A file of big_vision never says more than its weights.
     data = _of_processor(FILE, {"size": usual, **scale}, family if is_cnn else "vit", channels, image_size)
-    how = "squeezed" if data["squeeze"] else f"cut out of {data['resize']} px"
+    how = "squeezed" if data["stretch"] else f"cut out of {data['resize']} px"
     line = (
         f"assumed, since there is no {FILE} beside the weights: images of {data['image_size']} px, {how}, "
         f"mean {data['mean']}, std {data['std']}"
@@ -163,13 +163,13 @@ def _of_processor(
 
 def _geometry(fields: _Fields, is_convnext: bool, square: bool) -> dict[str, Any]:
     edge, size = fields.edges("size", square)
-    squeeze, resize = edge == "square", size
+    stretch, resize = edge == "square", size
     if is_convnext:
         share = fields.positive("crop_pct")
         if edge != "shortest_edge":
             raise fields.refuse("size", "which is not supported; a ConvNextImageProcessor needs the shortest_edge")
-        squeeze = size >= _NEVER_CROPPED
-        resize = size if squeeze else int(size / share)
+        stretch = size >= _NEVER_CROPPED
+        resize = size if stretch else int(size / share)
         if not size <= resize <= _MOST_PIXELS:
             raise fields.refuse("crop_pct", "which is not supported: it must be at most 1, and not tiny")
     if fields.flag("do_center_crop"):
@@ -181,7 +181,7 @@ def _geometry(fields: _Fields, is_convnext: bool, square: bool) -> dict[str, Any
         size = cropped
     elif edge == "shortest_edge" and not is_convnext:
         raise fields.refuse("size", "which is not supported without do_center_crop: images would not be squares")
-    return {"image_size": size, "resize": resize, "squeeze": squeeze}
+    return {"image_size": size, "resize": resize, "stretch": stretch}
 
 
 def _normalisation(fields: _Fields, channels: int) -> dict[str, Any]:

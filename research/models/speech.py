@@ -59,18 +59,18 @@ class RecogniserSpec(EncoderDecoderSpec, tag="recogniser"):
     )  # fmt: skip
 
     @property
-    def shortening(self) -> int:
+    def downsampling(self) -> int:
         """The total stride: frames per position of the encoder."""
         return math.prod(self.strides)
 
 
 class FrontEnd(nn.Module):
-    """Spectrograms [batch, frames, mels] to features [batch, frames / shortening, width].
+    """Spectrograms [batch, frames, mels] to features [batch, frames / downsampling, width].
 
     One convolution over time for each of the strides, each with a GELU after it; frames before and after count as 0.
     Where frames of 0 follow a sound, its features do not depend on how many: the last frame that a stride of 2 or more
     reads is inside the spectrogram. For that, only the first stride may be 1.
-    Raises ValueError for frames that the shortening does not divide.
+    Raises ValueError for frames that the downsampling does not divide.
     """
 
     spec: RecogniserSpec
@@ -81,8 +81,8 @@ class FrontEnd(nn.Module):
     def __call__(
         self, frames: Float[AnyArray, "batch frames mels"], train: bool = False
     ) -> Float[Array, "batch length embed"]:
-        if frames.shape[1] % self.spec.shortening:
-            raise ValueError(f"{frames.shape[1]} frames must be a multiple of {self.spec.shortening}; pad them with 0")
+        if frames.shape[1] % self.spec.downsampling:
+            raise ValueError(f"{frames.shape[1]} frames are no multiple of {self.spec.downsampling}; pad them with 0")
         convolution = functools.partial(
             nn.Conv, self.spec.width, (WINDOW,), padding=((1, 1),), dtype=self.dtype, param_dtype=self.param_dtype
         )

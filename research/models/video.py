@@ -61,14 +61,14 @@ class VideoViTSpec(EncoderSpec, tag="vivit"):
     frames       to those of the same time alone, without positions in time: a ViT on each tubelet, and their mean;
                  time is modelled within a tubelet only, with tubelet=1 not at all
 
-    `sees` is the input of the tubelets: "frames"; "changes", GAIN times how much each pixel differs from that of the
-    frame before; or "both", as channels side by side.
+    `input_mode` is the input of the tubelets: "frames"; "changes", GAIN times the difference of each pixel to the frame
+    before; or "both", concatenated over channels.
     """
 
     frames: int = field(default=16, check=COUNT, doc="of a clip")
     tubelet: int = field(default=2, check=COUNT, doc="frames of a token")
     space_time: str = field(default="joint", check=checks.one_of(*ATTENDING), doc="which tokens attend to which")
-    sees: str = field(default="frames", check=checks.one_of(*INPUTS), doc="input of the tokens")
+    input_mode: str = field(default="frames", check=checks.one_of(*INPUTS), renamed="sees", doc="input of the tokens")
 
     def validate(self) -> None:
         """Raises FieldError for sizes that do not fit one another."""
@@ -113,12 +113,12 @@ class VideoViT(vit.ViT):
         return layers.classify(x, self.num_classes, self.param_dtype, kernel_init=nn.initializers.zeros)
 
     def _inputs(self, images: AnyArray) -> AnyArray:
-        sees = self.spec.sees
-        if sees == "frames":
+        mode = self.spec.input_mode
+        if mode == "frames":
             return images
         changes = GAIN * jnp.abs(jnp.diff(images, axis=1))
         changes = jnp.concatenate([changes[:, :1], changes], 1)  # nothing is before the first frame
-        return changes if sees == "changes" else jnp.concatenate([images, changes], -1)
+        return changes if mode == "changes" else jnp.concatenate([images, changes], -1)
 
     def _tubelets(self, images: AnyArray) -> AnyArray:
         """[batch, time, space, pixels of a tubelet]."""

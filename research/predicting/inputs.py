@@ -83,10 +83,10 @@ def _lines(name: str, read: Callable[[], bytes]) -> list[Named]:
         lines = text_files.any_lines(read(), name)
     except ValueError as error:
         return [Named(name, error=error)]
-    places = (f"{name}, line {number}" for number in itertools.count(1))
+    where = (f"{name}, line {number}" for number in itertools.count(1))
     return [
         Named(line, line) if line.strip() else Named(place, "", ValueError(f"{place} is empty; fill it or remove it"))
-        for line, place in zip(lines, places, strict=False)
+        for line, place in zip(lines, where, strict=False)
     ]
 
 

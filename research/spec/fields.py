@@ -62,6 +62,12 @@ class FieldInfo:
     check: Check | None
     absent: object  # dataclasses.MISSING where the digest always holds the field
     formerly: Mapping[str, str]
+    renamed: str
+
+    @property
+    def first_name(self) -> str:
+        """The name by which the digest knows the field."""
+        return self.renamed or self.name
 
 
 def field(
@@ -72,6 +78,7 @@ def field(
     check: Check | None = None,
     absent: Any = dataclasses.MISSING,
     formerly: Mapping[str, str] = types.MappingProxyType({}),
+    renamed: str = "",
 ) -> Any:
     """Declares a field of a Spec.
 
@@ -84,8 +91,9 @@ def field(
         digest leaves the field out while it has that value, so older digests stand.
       formerly: The old names of values that were renamed. JSON may hold the old name, and the digest keeps it, so older
         runs can be read and older digests stand.
+      renamed: The old name of the field, with the same use: JSON and overrides may hold it, and the digest keeps it.
     """
-    return dataclasses.field(default=default, metadata={_KEY: (role, doc, check, absent, formerly)})
+    return dataclasses.field(default=default, metadata={_KEY: (role, doc, check, absent, formerly, renamed)})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
@@ -136,8 +144,8 @@ def infos(cls: type[Spec]) -> tuple[FieldInfo, ...]:
 
 
 def _info(each: "dataclasses.Field[Any]", annotation: object) -> FieldInfo:
-    role, doc, check, absent, formerly = each.metadata.get(_KEY, (Role.RESULT, "", None, dataclasses.MISSING, {}))
-    return FieldInfo(each.name, annotation, each.default, role, doc, check, absent, formerly)
+    declared = each.metadata.get(_KEY, (Role.RESULT, "", None, dataclasses.MISSING, {}, ""))
+    return FieldInfo(each.name, annotation, each.default, *declared)
 
 
 def info(cls: type[Spec], name: str) -> FieldInfo | None:

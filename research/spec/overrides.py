@@ -48,11 +48,13 @@ def _values(value: Spec) -> dict[str, Any]:
 def _edited(cls: type[AnySpec], values: dict[str, Any], edits: Sequence[_Edit]) -> AnySpec:
     """A spec of `cls` from the `values` that are known of it and the edits below it."""
     declared = {each.name: each for each in infos(cls)}
+    renamed = {each.renamed: each.name for each in infos(cls) if each.renamed}  # as in recorded commands
     grouped: dict[str, list[_Edit]] = {}
     for edit in edits:
-        if edit.path[0] not in declared:
-            raise unknown(cls, edit.path[0])
-        grouped.setdefault(edit.path[0], []).append(_Edit(edit.path[1:], edit.text))
+        name = renamed.get(edit.path[0], edit.path[0])
+        if name not in declared:
+            raise unknown(cls, name)
+        grouped.setdefault(name, []).append(_Edit(edit.path[1:], edit.text))
     for name, below in grouped.items():
         options = members(declared[name].annotation)
         try:

@@ -45,8 +45,9 @@ def from_json(cls: type[AnySpec], data: object) -> AnySpec:
     content.pop(TAG, None)
     values: dict[str, Any] = {}
     for each in infos(cls):
-        if each.name in content:
-            values[each.name] = _read(each, content.pop(each.name))
+        written = each.name if each.name in content else each.renamed
+        if written in content:
+            values[each.name] = _read(each, content.pop(written))
         elif each.absent is not dataclasses.MISSING:
             values[each.name] = each.absent
         else:
@@ -105,7 +106,7 @@ def digest(value: Spec) -> str:
     """12 hexadecimal digits over all that a result depends on.
 
     That is every field whose role says so, at a default or not, with the tag and version of each spec. A field that
-    declares `absent` is left out while it has that value. A value that was renamed counts under its old name.
+    declares `absent` is left out while it has that value. What was renamed counts under its old name.
     """
     text = json.dumps(_digested(value), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -119,7 +120,7 @@ def _digested(value: Spec) -> dict[str, Any]:
             continue
         if isinstance(part, str):
             part = each.formerly.get(part, part)
-        result[each.name] = _digested(part) if isinstance(part, Spec) else _plain(part)
+        result[each.first_name] = _digested(part) if isinstance(part, Spec) else _plain(part)
     return result
 
 

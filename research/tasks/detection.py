@@ -46,8 +46,12 @@ class DetectionSpec(Spec, tag="detection"):
     max_detections: int = field(
         default=100, role=Role.INFERENCE, check=checks.at_least(1), doc="predicted boxes per image"
     )
-    shown_from: float = field(
-        default=0.4, role=Role.INFERENCE, check=_SHARE, doc="score threshold for drawing boxes in `predict`"
+    display_threshold: float = field(
+        default=0.4,
+        role=Role.INFERENCE,
+        check=_SHARE,
+        renamed="shown_from",
+        doc="score threshold for drawing boxes in `predict`",
     )
     select_by: str = field(
         default="map", check=checks.one_of("loss", *box_scores.NAMES),

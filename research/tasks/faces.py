@@ -37,8 +37,8 @@ class FaceSpec(classification.LabelSpec, tag="faces"):
     )
     margin_size: float = field(default=0.5, doc="size of the margin: radians for arcface, cosine for cosface")
     scale: float = field(default=64.0, check=checks.above(0) & checks.at_most(1e6), doc="scale s of the cosines")
-    flip_average: bool = field(
-        default=True, role=Role.INFERENCE,
+    flip_tta: bool = field(
+        default=True, role=Role.INFERENCE, renamed="flip_average",
         doc="average the embeddings of an image and its mirror image (test-time augmentation)",
     )  # fmt: skip
     metrics: tuple[str, ...] = field(
@@ -100,7 +100,7 @@ class FaceTask(classification.ImageTask):
         del rng
         images = self._normalise(batch["image"])
         embeddings, _ = self._embed(variables, images)
-        if self.spec.flip_average:
+        if self.spec.flip_tta:
             embeddings = faces.unit(embeddings + self._embed(variables, images[:, :, ::-1])[0])
         return {"embedding": embeddings}
 

@@ -33,13 +33,14 @@ class SegmentationSpec(Spec, tag="segmentation"):
         default="none", check=checks.one_of("none", *REGIONS), doc="region loss that is added to the cross-entropy"
     )
     region_weight: float = field(default=1.0, check=checks.between(0, 1e6), doc="weight of the region loss")
-    standardise: bool = field(
+    per_image_standardization: bool = field(
         default=False,
+        renamed="standardise",
         doc="per-image standardisation: normalise each image by its own mean and standard deviation over all channels "
         "and its padding, which makes it independent of brightness",
     )
-    flip_average: bool = field(
-        default=False, role=Role.INFERENCE,
+    flip_tta: bool = field(
+        default=False, role=Role.INFERENCE, renamed="flip_average",
         doc="average the logits of an image and its mirror image (test-time augmentation)",
     )  # fmt: skip
 
@@ -147,14 +148,14 @@ class SegmentationTask:
         return self.model.apply(variables, images, train=train, **options)
 
     def _normalised(self, images: jax.Array) -> jax.Array:
-        if not self.spec.standardise:
+        if not self.spec.per_image_standardization:
             return (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         std = images.std((1, 2, 3), keepdims=True)
         return (images - images.mean((1, 2, 3), keepdims=True)) / jnp.maximum(std, 1)  # a constant image becomes 0
 
     def _averaged(self, variables: Variables, batch: Batch) -> jax.Array:
         logits = self._logits(variables, batch)
-        if not self.spec.flip_average:
+        if not self.spec.flip_tta:
             return logits
         mirrored = self._logits(variables, batch | {"image": batch["image"][:, :, ::-1]})
         return (logits + mirrored[:, :, ::-1]) / 2

@@ -36,7 +36,7 @@ class SpeechTaskSpec(EncoderDecoderTaskSpec, tag="speech"):
 class SpeechTask(EncoderDecoderTask):
     """As EncoderDecoderTask, but `source` is float32 [batch, frames, mels], one sound per row.
 
-    `source_segments` and `source_positions` are those of the encoder, with `model.spec.shortening` frames per position.
+    `source_segments` and `source_positions` are those of the encoder: `model.spec.downsampling` frames per position.
     """
 
     model: Recogniser
@@ -79,12 +79,12 @@ class SpeechTask(EncoderDecoderTask):
     def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
         """As in EncoderDecoderTask, for the sound length of evaluation."""
         length = self.model.max_source_length
-        shape = (batch, length * self.model.spec.shortening, self.mels)
+        shape = (batch, length * self.model.spec.downsampling, self.mels)
         mask = jax.ShapeDtypeStruct((batch, length), jnp.int32)
         return {self.served: jax.ShapeDtypeStruct(shape, jnp.float32), "mask": mask}
 
     def _source(self, batch_size: int) -> jax.ShapeDtypeStruct:
-        shape = (batch_size, self.source_length * self.model.spec.shortening, self.mels)
+        shape = (batch_size, self.source_length * self.model.spec.downsampling, self.mels)
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 

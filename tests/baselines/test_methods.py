@@ -253,7 +253,7 @@ def test_masks_are_scored_as_the_task_scores_them():
 
     (batch,) = Canvas().eval_batches("test", 4)
     task = segmentation.SegmentationTask(
-        None, Canvas.class_names, (8, 6, 3), (0.0,), (1.0,), SegmentationSpec(flip_average=True)
+        None, Canvas.class_names, (8, 6, 3), (0.0,), (1.0,), SegmentationSpec(flip_tta=True)
     )
     valid = batch["mask"] < 2
     predicted = np.where(batch["image"][..., 1] > 100, 1, 0)
@@ -270,7 +270,7 @@ def test_embeddings_are_those_of_an_image_and_its_mirror_image():
     scorer = SimpleNamespace(add=lambda outputs: scorer.__dict__.update(outputs), result=dict, signatures={})
     data = SimpleNamespace(image_shape=(1, 2, 1))
     for flip, expected in ((False, [[0.6, 0.8], [1, 0]]), (True, [[0.5**0.5] * 2] * 2)):
-        task = SimpleNamespace(scorer=lambda data, split: scorer, spec=SimpleNamespace(flip_average=flip))
+        task = SimpleNamespace(scorer=lambda data, split: scorer, spec=SimpleNamespace(flip_tta=flip))
         kind = faces.FaceBaselines(task, data)
         kind._pixels = lambda split, lighting: pixels
         kind.scores("test", lambda of: of("none"))

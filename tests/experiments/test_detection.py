@@ -19,9 +19,9 @@ from tests.experiments.conftest import ROOT
 
 CONFIG = str(ROOT / "configs/detection/bccd_fcos.py")
 SETTINGS = (
-    "train.steps=240", "train.eval_every=120", "train.checkpoint_every=120", "train.ema=0.9", "data.colour=0.0",
+    "train.steps=240", "train.eval_every=120", "train.checkpoint_every=120", "train.ema=0.9", "data.color_jitter=0.0",
     "optimizer.learning_rate=1e-2", "model.width=12", "model.pyramid_channels=16", "model.stage_sizes=(1,1,1)",
-    "data.mosaic=0.2", "data.upside_down=False",
+    "data.mosaic=0.2", "data.vertical_flip=False",
 )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_predict_draws_boxes_and_writes_them_in_px_of_the_image(trained, tmp_pat
     np.testing.assert_allclose(turned["boxes"], content["boxes"], atol=0.01)
     assert Image.open(workdir / "predict/turned.png").getexif().get(0x0112, 1) == 1
     assert f"boxes in {workdir / 'predict' / 'one.png'}" in capsys.readouterr().out
-    assert content["labels"][0] == "box" and content["scores"][0] >= config.task.shown_from
+    assert content["labels"][0] == "box" and content["scores"][0] >= config.task.display_threshold
     assert overlap(content["boxes"][0], (40, 30, 76, 66)) > 0.5
     drawn = np.asarray(Image.open(workdir / "predict/one.png").convert("RGB"))
     assert drawn.shape == (384, 512, 3)

@@ -15,7 +15,7 @@ from tests.experiments.conftest import ROOT
 
 CONFIG = str(ROOT / "configs/driving_segmentation/camvid_unet.py")
 SETTINGS = (
-    "train.steps=120", "train.eval_every=60", "train.checkpoint_every=60", "train.ema=0.9", "data.colour=0.0",
+    "train.steps=120", "train.eval_every=60", "train.checkpoint_every=60", "train.ema=0.9", "data.color_jitter=0.0",
     "optimizer.learning_rate=1e-2",
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ CONFIG = str(ROOT / "configs/face_recognition/orl_verification.py")
 # Patterns of 16 px stand less augmentation than faces do.
 SETTINGS = (
     "train.steps=300", "train.eval_every=150", "train.checkpoint_every=150", "train.ema=0.9", "task.groups=('light',)",
-    "data.erase=0.0", "data.flip=False", "data.rotate=0.0", "data.shift=1.0", "task.flip_average=False",
+    "data.random_erasing=0.0", "data.flip=False", "data.rotate=0.0", "data.shift=1.0", "task.flip_tta=False",
     "model.embed_dropout=0.0", "optimizer.learning_rate=4e-3",
 )  # fmt: skip
 

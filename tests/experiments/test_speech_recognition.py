@@ -119,7 +119,7 @@ def test_confidence_is_the_mean_probability_of_a_token():
 def test_every_size_of_the_config_reaches_the_task():
     config = configs.load(CONFIG, "cpu", ["data.dir=/nowhere"])
     task, data = config.build()
-    assert isinstance(task, speech.SpeechTask) and task.model.spec.shortening == 4 and task.source_length == 120
+    assert isinstance(task, speech.SpeechTask) and task.model.spec.downsampling == 4 and task.source_length == 120
     assert task.example(2)["source"].shape == (2, 480, 40) and data.frames == 640  # to learn from, and at most
     without = configs.load(CONFIG, "cpu", ["task.ctc_weight=0.0", "task.decoder=greedy"])
     assert task.model.ctc and not without.build()[0].model.ctc

@@ -71,16 +71,16 @@ def test_the_front_end_is_that_of_whisper():
 def test_features_do_not_depend_on_padding(strides):
     spec = speech.RecogniserSpec(width=16, strides=strides)
     front = speech.FrontEnd(spec)
-    frames = np.random.default_rng(0).normal(size=(1, 6 * spec.shortening, 10))
+    frames = np.random.default_rng(0).normal(size=(1, 6 * spec.downsampling, 10))
     variables = front.init(jax.random.key(0), frames)
     variables = jax.tree.map(lambda leaf: leaf + 0.3, variables)  # so that padding is not 0 after one layer
     short = front.apply(variables, frames)
-    long = front.apply(variables, np.pad(frames, [(0, 0), (0, 5 * spec.shortening), (0, 0)]))
+    long = front.apply(variables, np.pad(frames, [(0, 0), (0, 5 * spec.downsampling), (0, 0)]))
     assert short.shape[1] == 6
     np.testing.assert_allclose(long[:, :6], short, atol=1e-6)
     # And a frame reaches the positions around it alone.
     moved = np.array(frames)
-    moved[0, 3 * spec.shortening] += 1
+    moved[0, 3 * spec.downsampling] += 1
     changed = np.abs(front.apply(variables, moved) - short).max((0, 2)) > 1e-7
     assert changed[3] and not changed[:2].any() and not changed[5:].any()
 
@@ -89,7 +89,7 @@ def test_strides_and_frames_that_cannot_be_are_named():
     for strides in ((), (1, 1), (2, 1), (4,), (0, 2)):
         with pytest.raises(ValueError, match=r"strides=.* must be 2 or 3 each, the first may be 1"):
             speech.RecogniserSpec(strides=strides)
-    with pytest.raises(ValueError, match="7 frames must be a multiple of 4"):
+    with pytest.raises(ValueError, match="7 frames are no multiple of 4"):
         speech.FrontEnd(speech.RecogniserSpec(width=16, strides=(2, 2))).init(jax.random.key(0), jnp.zeros((1, 7, 10)))
 
 

@@ -54,7 +54,7 @@ def test_single_frames_do_not_know_their_order():
 
 def test_changes_are_those_since_the_frame_before():
     images = jnp.asarray(clips())
-    seen = np.asarray(make("joint", sees="both")[0]._inputs(images))
+    seen = np.asarray(make("joint", input_mode="both")[0]._inputs(images))
     np.testing.assert_array_equal(seen[..., :1], images)
     expected = 4 * np.abs(np.asarray(images)[:, 1:] - np.asarray(images)[:, :-1])
     np.testing.assert_allclose(seen[:, 1:, ..., 1:], expected, rtol=1e-6)
@@ -64,7 +64,7 @@ def test_changes_are_those_since_the_frame_before():
 def test_who_sees_changes_alone_does_not_see_what_stands_still():
     background = clips(seed=3, frames=1)
     for sees, moved in (("changes", False), ("both", True), ("frames", True)):
-        model, variables = make("factorised", sees=sees)
+        model, variables = make("factorised", input_mode=sees)
         apply = jax.jit(model.apply)
         difference = np.abs(apply(variables, clips()) - apply(variables, clips() + background)).max()
         assert bool(difference > 1e-3) is moved, sees
@@ -98,7 +98,7 @@ def test_a_factorised_layer_attends_to_the_same_time_and_the_same_place():
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"sees": "flow"}, r"^sees='flow' is unknown; choose from both, changes, frames"),
+    ({"input_mode": "flow"}, r"^input_mode='flow' is unknown; choose from both, changes, frames"),
     ({"space_time": "divided"}, r"^space_time='divided' is unknown; choose from factorised, frames, joint"),
     ({"tubelet": 3}, r"^frames=4 must be a multiple of tubelet=3"),
 ])  # fmt: skip

@@ -20,7 +20,7 @@ class Dense(Spec, tag="dense"):
 
 class Conv(Spec, tag="conv", version=2):
     kernel: tuple[int, int] = (3, 3)
-    bias: bool = True
+    bias: bool = field(default=True, renamed="offset")
     padding: str = field(default="same", formerly={"same": "zeros all around"})
 
 
@@ -190,15 +190,16 @@ def test_the_digest_changes_with_what_a_result_depends_on_alone():
     assert len({digest(BASE), *(digest(override(BASE, [word])) for word in other)}) == len(other) + 1
 
 
-def test_a_renamed_value_keeps_its_digest_and_is_read_from_older_json():
+def test_what_was_renamed_keeps_its_digest_and_is_read_from_older_json_and_commands():
     class OldConv(Spec, tag="conv", version=2):
         kernel: tuple[int, int] = (3, 3)
-        bias: bool = True
+        offset: bool = True
         padding: str = "zeros all around"
 
     assert digest(Conv()) == digest(OldConv())
     assert from_json(Conv, as_json(OldConv())) == Conv()
-    assert digest(Conv(padding="valid")) == digest(OldConv(padding="valid"))
+    assert digest(Conv(padding="valid", bias=False)) == digest(OldConv(padding="valid", offset=False))
+    assert override(BASE, ["model=conv", "model.offset=False"]).model == Conv(bias=False)
 
 
 def test_an_int_and_the_float_that_it_stands_for_have_one_digest():

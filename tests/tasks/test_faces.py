@@ -93,7 +93,7 @@ def test_an_embedding_is_that_of_an_image_and_its_mirror_image():
     expected = total / np.linalg.norm(total, axis=1, keepdims=True)
     for each in (batch, mirrored):
         np.testing.assert_allclose(task.predict(variables, each)["embedding"], expected, atol=1e-5)
-    plain = make(flip_average=False).predict(variables, batch)["embedding"]
+    plain = make(flip_tta=False).predict(variables, batch)["embedding"]
     np.testing.assert_allclose(plain, embed(variables, batch["image"]), atol=1e-5)
 
 

@@ -149,7 +149,7 @@ def test_bad_settings_are_refused():
 
 
 def test_standardised_images_do_not_depend_on_how_they_were_lit(variables):
-    batch, task = make_batch(), make(standardise=True)
+    batch, task = make_batch(), make(per_image_standardization=True)
     batch["image"] //= 4
     logits = jax.jit(task._logits)
     dim, bright = (
@@ -174,7 +174,7 @@ def test_averaged_over_mirror_images_a_mask_turns_with_its_image():
     batch = make_batch()
     mirrored = {name: batch[name][:, :, ::-1] for name in ("image", "mask")}
     for average in (False, True):
-        task = make(Leaning(), flip_average=average)
+        task = make(Leaning(), flip_tta=average)
         variables = jax.jit(task.init)(jax.random.key(0))
         predict, evaluate = jax.jit(task.predict), jax.jit(task.evaluate)
         masks, turned = (np.asarray(predict(variables, each)["mask"]) for each in (batch, batch | mirrored))

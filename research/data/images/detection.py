@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from research.metrics.box_scores import BoxReference  # for type checkers only: reading data needs no JAX
 
 MOSAIC_CENTRE = (0.3, 0.7)  # of the canvas
-_AUGMENTATION = ("scale", "flip", "upside_down", "colour", "mosaic", "min_visible")
+_AUGMENTATION = ("scale", "flip", "vertical_flip", "color_jitter", "mosaic", "min_visible")
 
 
 class DetectionDataSpec(MarkedImageSpec, tag="boxes"):
@@ -36,7 +36,7 @@ class DetectionDataSpec(MarkedImageSpec, tag="boxes"):
         doc="boxes that reach outside their image are clipped (clip) or removed (drop); empty and inverted ones are "
         "always removed; refuse makes any of them an error",
     )  # fmt: skip
-    upside_down: bool = field(default=False, doc="random vertical flip while training")
+    vertical_flip: bool = field(default=False, renamed="upside_down", doc="random vertical flip while training")
     mosaic: float = field(default=0.0, check=SHARE, doc="probability of a mosaic of four images while training")
     min_visible: float = field(default=0.3, check=SHARE, doc="least visible share of a box that is kept while training")
 
@@ -88,8 +88,8 @@ class TrainBoxTransform(EvalBoxTransform):
     Attributes:
         scale: The range of the scale relative to the image that fits the canvas, log-uniform; its offset is random.
         flip: Horizontal flip with probability 1/2.
-        upside_down: Vertical flip with probability 1/2.
-        colour: Color jitter: brightness, contrast and saturation by factors uniform in 1 +-.
+        vertical_flip: Vertical flip with probability 1/2.
+        color_jitter: Color jitter: brightness, contrast and saturation by factors uniform in 1 +-.
         mosaic: The probability of a mosaic with three other examples (Bochkovskiy et al., 2020).
         min_visible: Boxes with a smaller share on the canvas are removed; others are clipped.
         others: The examples that mosaics are made with.
@@ -97,8 +97,8 @@ class TrainBoxTransform(EvalBoxTransform):
 
     scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
-    upside_down: bool = False
-    colour: float = 0.0
+    vertical_flip: bool = False
+    color_jitter: float = 0.0
     mosaic: float = 0.0
     min_visible: float = 0.3
     others: Sequence[Mapping[str, Any]] | None = None
@@ -111,8 +111,8 @@ class TrainBoxTransform(EvalBoxTransform):
             image, boxes, labels = self._mosaic(example, rng)
         else:
             image, boxes, labels = self._drawn(example, self.size, rng)
-        if self.colour:
-            image = transforms.jitter_colours(image, self.colour, rng)
+        if self.color_jitter:
+            image = transforms.jitter_colours(image, self.color_jitter, rng)
         return self._arrays(image, boxes, labels)
 
     def _drawn(self, example, canvas: views.Size, rng) -> tuple[Image.Image, np.ndarray, np.ndarray]:
@@ -120,7 +120,7 @@ class TrainBoxTransform(EvalBoxTransform):
         image = transforms.decode(example["image"], CHANNELS)
         size = views.size_of(image)
         base = min(self.size[0] / size[0], self.size[1] / size[1])
-        view = views.drawn(size, canvas, self.scale, self.flip, rng, self.upside_down, base)
+        view = views.drawn(size, canvas, self.scale, self.flip, rng, self.vertical_flip, base)
         boxes, labels = self._boxes_on_canvas(view, image, example)
         seen = boxes.clip(0, [canvas[1], canvas[0]] * 2)
         kept = (_areas(seen) >= self.min_visible * _areas(boxes)) & (_areas(seen) > 0)

@@ -77,12 +77,12 @@ class TrainMaskTransform(EvalMaskTransform):
     Attributes:
         scale: The image is resized by a factor that is log-uniform in this range.
         flip: Horizontal flip with probability 1/2.
-        colour: Color jitter: brightness, contrast and saturation by factors uniform in 1 +-.
+        color_jitter: Color jitter: brightness, contrast and saturation by factors uniform in 1 +-.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
-    colour: float = 0.0
+    color_jitter: float = 0.0
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
         self, example: Mapping[str, Any], rng: np.random.Generator
@@ -91,8 +91,8 @@ class TrainMaskTransform(EvalMaskTransform):
         image, mask = self._decode(example)
         view = views.drawn(views.size_of(image), self.size, self.scale, self.flip, rng)
         arrays = self._arrays(view, image, mask)
-        if self.colour:
-            jittered = transforms.jitter_colours(Image.fromarray(arrays["image"]), self.colour, rng)
+        if self.color_jitter:
+            jittered = transforms.jitter_colours(Image.fromarray(arrays["image"]), self.color_jitter, rng)
             arrays["image"] = np.asarray(jittered)
         return arrays
 
@@ -178,7 +178,7 @@ def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> 
     if largest is None and isinstance(builder, mask_folder.MaskFolder) and (0, 0) in (spec.image_size, spec.eval_size):
         largest = builder.largest()
     shared = {"classes": len(builder.class_names), "fill": tuple(round(value) for value in mean)}
-    augmentation = {"scale": spec.scale, "flip": spec.flip, "colour": spec.colour}
+    augmentation = {"scale": spec.scale, "flip": spec.flip, "color_jitter": spec.color_jitter}
     data = SegmentationDataset(
         prepared=sources.Prepared(builder, spec.name, spec.validation_fraction),
         train_transform=TrainMaskTransform(_size(spec, "image_size", largest), **shared, **augmentation),

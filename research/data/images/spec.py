@@ -33,8 +33,8 @@ class MarkedImageSpec(NormalisedImageSpec):
         doc="scale jitter while training: a factor that is log-uniform between these two",
     )  # fmt: skip
     flip: bool = field(default=False, doc="random horizontal flip while training")
-    colour: float = field(
-        default=0.0, check=SHARE,
+    color_jitter: float = field(
+        default=0.0, check=SHARE, renamed="colour",
         doc="color jitter while training: brightness, contrast and saturation, factors uniform in 1 +-",
     )  # fmt: skip
 
@@ -49,7 +49,9 @@ class AugmentedImageSpec(NormalisedImageSpec):
 
     image_size: int = field(default=0, check=SIDE, doc="px of a side; 0: that of the data set, if it has one size")
     resize: int = field(default=0, check=SIDE, doc="px of the shorter side before the crop; 0: image_size")
-    squeeze: bool = field(default=False, doc="resize both sides to `resize` (stretch); else the aspect ratio is kept")
+    stretch: bool = field(
+        default=False, renamed="squeeze", doc="resize both sides to `resize`; else the aspect ratio is kept"
+    )
     interpolation: str = field(default="bilinear", check=checks.one_of(*INTERPOLATIONS), doc="of resizing")
     long_side: str = field(
         default="round", check=checks.one_of(*LONG_SIDES),
@@ -69,7 +71,9 @@ class AugmentedImageSpec(NormalisedImageSpec):
     scale: float = field(default=0.0, check=checks.from_up_to(0, 1), doc="random scaling, uniform in 1 +-")
     brightness: float = field(default=0.0, check=SHARE, doc="random brightness factor, uniform in 1 +-")
     contrast: float = field(default=0.0, check=SHARE, doc="random contrast factor about the mean, uniform in 1 +-")
-    erase: float = field(default=0.0, check=SHARE, doc="probability of random erasing (Zhong et al. 2020)")
+    random_erasing: float = field(
+        default=0.0, check=SHARE, renamed="erase", doc="probability of random erasing (Zhong et al. 2020)"
+    )
     cache: bool = field(
         default=False, role=Role.RUNTIME, doc="cache decoded examples in memory, a copy in each worker process"
     )

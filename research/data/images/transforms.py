@@ -33,7 +33,7 @@ class EvalImageTransform:
         channels: 1 (grey) or 3 (RGB).
         image_key: The field of an example with the encoded image.
         label_key: The field of an example with the label.
-        squeeze: Resize both sides to `resize` px (stretch) instead of keeping the aspect ratio.
+        stretch: Resize both sides to `resize` px (stretch) instead of keeping the aspect ratio.
         interpolation: Of resizing, one of INTERPOLATIONS.
         long_side: Rounding of the longer side, one of LONG_SIDES; "floor" is that of torchvision and transformers.
         lighting: Illumination normalisation before resizing, one of LIGHTINGS.
@@ -44,7 +44,7 @@ class EvalImageTransform:
     channels: int
     image_key: str = "image"
     label_key: str = "label"
-    squeeze: bool = False
+    stretch: bool = False
     interpolation: str = "bilinear"
     long_side: str = "round"
     lighting: str = "none"
@@ -62,7 +62,7 @@ class EvalImageTransform:
 
     def _resized(self, image: Image.Image) -> Image.Image:
         resampling = INTERPOLATIONS[self.interpolation]
-        if self.squeeze:
+        if self.stretch:
             return image.resize((self.resize, self.resize), resampling)
         return resize_shorter(image, self.resize, resampling, LONG_SIDES[self.long_side])
 
@@ -84,7 +84,7 @@ class TrainImageTransform(EvalImageTransform):
         randaugment_magnitude: See randaugment.py.
         brightness: A factor, uniform in 1 +-.
         contrast: A factor about the mean of the image, uniform in 1 +-.
-        erase: Probability of random erasing: a rectangle of 2 to 33 % of the area becomes noise (Zhong et al. 2020).
+        random_erasing: Probability that a rectangle of 2 to 33 % of the area becomes noise (Zhong et al. 2020).
     """
 
     crop: str = "none"
@@ -97,7 +97,7 @@ class TrainImageTransform(EvalImageTransform):
     randaugment_magnitude: float = 10.0
     brightness: float = 0.0
     contrast: float = 0.0
-    erase: float = 0.0
+    random_erasing: float = 0.0
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
         self, example: Mapping[str, Any], rng: np.random.Generator
@@ -115,7 +115,7 @@ class TrainImageTransform(EvalImageTransform):
         if self.brightness or self.contrast:
             image = jitter_brightness(image, self.brightness, self.contrast, rng)
         arrays = _arrays(image, example[self.label_key])
-        if self.erase and rng.random() < self.erase:
+        if self.random_erasing and rng.random() < self.random_erasing:
             arrays["image"] = random_erase(arrays["image"], rng)
         return arrays
 

@@ -20,7 +20,7 @@ class View:
         top: The row of the resized image that becomes the first of the canvas; negative: padding above.
         left: The same for columns.
         flip: Whether to flip horizontally.
-        upside_down: Whether to flip vertically.
+        vertical_flip: Whether to flip vertically.
     """
 
     canvas: Size
@@ -28,7 +28,7 @@ class View:
     top: int = 0
     left: int = 0
     flip: bool = False
-    upside_down: bool = False
+    vertical_flip: bool = False
 
     def image(self, image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
         """The transformed image, resized bilinearly; `fill` is the colour of the padding."""
@@ -53,7 +53,7 @@ class View:
         """`boxes` on the canvas, flipped; its own inverse."""
         if self.flip:
             boxes[:, [0, 2]] = self.canvas[1] - boxes[:, [2, 0]]
-        if self.upside_down:
+        if self.vertical_flip:
             boxes[:, [1, 3]] = self.canvas[0] - boxes[:, [3, 1]]
         return boxes
 
@@ -66,7 +66,7 @@ class View:
             placed.paste(image, (-self.left, -self.top))
             image = placed
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
-        return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if self.upside_down else image
+        return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if self.vertical_flip else image
 
 
 def size_of(image: Image.Image) -> Size:
@@ -90,7 +90,7 @@ def drawn(
     scale: tuple[float, float],
     flip: bool,
     rng: np.random.Generator,
-    upside_down: bool = False,
+    vertical_flip: bool = False,
     base: float = 1.0,
 ) -> View:
     """A random view of an image of `size`.
@@ -101,7 +101,7 @@ def drawn(
         scale: The range of the resizing factor, which is log-uniform.
         flip: Whether to flip horizontally with probability 1/2.
         rng: The source of the random choices.
-        upside_down: Whether to flip vertically with probability 1/2.
+        vertical_flip: Whether to flip vertically with probability 1/2.
         base: A constant resizing factor, multiplied with the random one.
 
     Returns:
@@ -110,7 +110,7 @@ def drawn(
     factor = math.exp(rng.uniform(*np.log(scale))) if scale[0] < scale[1] else scale[0]
     resized = _times(size, base * factor)
     top, left = (_between(0, whole - part, rng) for whole, part in zip(resized, canvas, strict=True))
-    return View(canvas, resized, top, left, flip and rng.random() < 0.5, upside_down and rng.random() < 0.5)
+    return View(canvas, resized, top, left, flip and rng.random() < 0.5, vertical_flip and rng.random() < 0.5)
 
 
 def _times(size: Size, factor: float, most: Size | None = None) -> Size:

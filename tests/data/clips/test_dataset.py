@@ -119,7 +119,15 @@ def test_all_frames_of_a_clip_are_changed_alike():
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png")
     image = transforms.TrainImageTransform(
-        size=16, resize=20, channels=1, crop="random", flip=True, rotate=20, scale=0.2, brightness=0.3, erase=0.5
+        size=16,
+        resize=20,
+        channels=1,
+        crop="random",
+        flip=True,
+        rotate=20,
+        scale=0.2,
+        brightness=0.3,
+        random_erasing=0.5,
     )
     example = {"frames": [buffer.getvalue()] * 6, "label": 1}
     seen = [clips.TrainClipTransform(image, 6)(example, np.random.default_rng(seed))["image"] for seed in range(5)]

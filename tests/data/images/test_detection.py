@@ -306,7 +306,7 @@ def drawn(number):
 def test_moved_boxes_are_around_what_was_moved(mosaic):
     examples = [drawn(number) for number in range(12)]
     train = detection.TrainBoxTransform(
-        (80, 100), 16, (0, 0, 0), True, scale=(0.5, 1.8), flip=True, upside_down=True, mosaic=mosaic, min_visible=0.3,
+        (80, 100), 16, (0, 0, 0), True, scale=(0.5, 1.8), flip=True, vertical_flip=True, mosaic=mosaic, min_visible=0.3,
         others=examples,
     )  # fmt: skip
     rng, total = np.random.default_rng(1), 0

@@ -71,7 +71,7 @@ def test_folders_of_splits_with_images_of_several_sizes(tmp_path, load):
 
 
 def test_batches_depend_on_seed_and_step_alone(tmp_path, load):
-    augmentation = {"scale": (0.5, 2.0), "flip": True, "colour": 0.4}
+    augmentation = {"scale": (0.5, 2.0), "flip": True, "color_jitter": 0.4}
     data = load(write_pairs(tmp_path / "own"), **augmentation)
     batches, later = data.train_batches(3, 4), data.train_batches(3, 4, start=2)
     taken = [next(batches) for _ in range(4)]
@@ -176,7 +176,7 @@ def test_bad_settings_are_refused(tmp_path, load):
     for setting, message in (
         ({"image_size": (0, 8)}, r"image_size=\(0, 8\) must be a height and a width"),
         ({"scale": (2.0, 1.0)}, r"scale=\(2.0, 1.0\) must be two factors above 0"),
-        ({"colour": 1.5}, "colour=1.5 must lie between 0 and 1"),
+        ({"color_jitter": 1.5}, "color_jitter=1.5 must lie between 0 and 1"),
     ):
         with pytest.raises(ValueError, match=message):
             load(root, **setting)

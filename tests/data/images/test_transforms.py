@@ -167,7 +167,7 @@ def test_randaugment_is_a_function_of_the_generator(sample):
 
 def test_squeezed_images_keep_their_edges(sample):
     example = {"image": encode(sample), "label": 3}
-    seen = transforms.EvalImageTransform(size=20, resize=20, channels=3, squeeze=True)(example)["image"]
+    seen = transforms.EvalImageTransform(size=20, resize=20, channels=3, stretch=True)(example)["image"]
     np.testing.assert_array_equal(seen, np.asarray(sample.resize((20, 20), Image.Resampling.BILINEAR)))
 
 
@@ -250,7 +250,7 @@ def test_erasing_fills_one_rectangle_of_the_area_said(rng):
         shares.append(height * width / changed.size)
     assert 0.01 < min(shares) < 0.08 and 0.25 < max(shares) < 0.38
     assert (pixels == 77).all()
-    train = transforms.TrainImageTransform(size=30, resize=30, channels=1, erase=0.25)
+    train = transforms.TrainImageTransform(size=30, resize=30, channels=1, random_erasing=0.25)
     example = {"image": encode(Image.fromarray(np.full((30, 30), 77, np.uint8))), "label": 0}
     erased = [(train(example, rng)["image"] != 77).any() for _ in range(400)]
     assert 0.18 < np.mean(erased) < 0.32

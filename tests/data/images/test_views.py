@@ -31,7 +31,7 @@ def test_a_drawn_box_is_found_where_the_view_says(mask, rng):
     image, seen = Image.fromarray(mask * 200), 0
     for _ in range(200):
         canvas = (int(rng.integers(40, 90)), int(rng.integers(40, 90)))
-        view = views.drawn(SIZE, canvas, (0.5, 2.0), flip=True, rng=rng, upside_down=True)
+        view = views.drawn(SIZE, canvas, (0.5, 2.0), flip=True, rng=rng, vertical_flip=True)
         moved = view.boxes(np.array([BOX], float), SIZE)[0]
         placed = view.mask(mask)
         assert placed.shape == canvas
@@ -48,7 +48,7 @@ def test_a_drawn_box_is_found_where_the_view_says(mask, rng):
 def test_boxes_come_back(rng):
     boxes = rng.uniform(0, 60, (5, 4))
     for _ in range(20):
-        view = views.drawn(SIZE, (70, 50), (0.5, 2.0), flip=True, rng=rng, upside_down=True)
+        view = views.drawn(SIZE, (70, 50), (0.5, 2.0), flip=True, rng=rng, vertical_flip=True)
         np.testing.assert_allclose(view.back(view.boxes(boxes, SIZE), SIZE), boxes, atol=1e-9)
 
 
@@ -67,7 +67,7 @@ def test_an_image_is_fitted_at_its_own_ratio():
 def test_scales_offsets_and_flips_cover_their_ranges(rng):
     drawn = [views.drawn((20, 20), (24, 16), (1.0, 1.0), flip=True, rng=rng) for _ in range(400)]
     assert {(view.top, view.left) for view in drawn} == {(top, left) for top in range(-4, 1) for left in range(5)}
-    assert 150 < sum(view.flip for view in drawn) < 250 and not any(view.upside_down for view in drawn)
+    assert 150 < sum(view.flip for view in drawn) < 250 and not any(view.vertical_flip for view in drawn)
     sides = [views.drawn((100, 100), (9, 9), (0.5, 2.0), flip=False, rng=rng).resized[0] for _ in range(400)]
     assert 50 <= min(sides) < 55 and 180 < max(sides) <= 200
     assert 170 < sum(side < 100 for side in sides) < 230, "log-uniform: as often smaller as larger"
