@@ -36,7 +36,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "orl_faces/verification",
                 "image_size": 48,
                 "stretch": True,
-                "lighting": "local",
+                "illumination": "tan_triggs",
                 "flip": True,
                 "rotate": 8.0,
                 "shift": 3.0,

@@ -38,7 +38,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "extended_yale_b/verification",
                 "image_size": 64,
                 "stretch": True,
-                "lighting": "local",
+                "illumination": "tan_triggs",
                 "flip": True,
                 "rotate": 8.0,
                 "shift": 3.0,

@@ -55,7 +55,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "encoder_positions": "sinusoidal",
                 "decoder_positions": "sinusoidal",
                 "embedding_scale": True,
-                "copying": True,
+                "copy_mechanism": True,
                 "dropout": 0.3,
                 "unroll": 3,
             },

@@ -93,7 +93,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     if variant == "cpu":
         config.data.update(vocab_size=8000, source_length=128, target_length=24, fold_case=True)
         config.model.update(width=128, encoder_depth=3, decoder_depth=2, num_heads=4, kv_dim=32, mlp_dim=384, unroll=1)
-        config.model.update(copying=True, dropout=0.2)
+        config.model.update(copy_mechanism=True, dropout=0.2)
         config.task.update(beam_size=4, max_decode_length=24, word_dropout=0.1, label_smoothing=0.0)
         config.task.length_penalty = 1.5  # chosen on the validation split: with 0.8 subjects are a word or two
         config.optimizer = ConfigDict(

@@ -10,7 +10,7 @@ import numpy as np
 
 from research.baselines import images
 from research.baselines.base import SEED, Baseline, Predict, Scores
-from research.data.images.spec import LIGHTINGS
+from research.data.images.spec import ILLUMINATIONS
 
 COMPONENTS = (50, 100, 150, 200)
 Pixels = Callable[[str], np.ndarray]  # from an illumination normalisation to images [images, pixels]
@@ -28,14 +28,14 @@ class FaceBaselines:
 
         The last one with each illumination normalisation, since the best one for a network may not be best for it.
         """
-        own = self._data.eval_transform.lighting
-        lda = lambda lighting: lambda count: self._lda(lighting, count)
+        own = self._data.eval_transform.illumination
+        lda = lambda illumination: lambda count: self._lda(illumination, count)
         return [
             Baseline("pixels about the mean image", lambda value: lambda pixels: pixels(own) - self._mean),
             Baseline("PCA", lambda count: self._pca(own, count), "components", self._components),
             *(
-                Baseline(f"PCA and LDA, lighting={each}", lda(each), "components of PCA", self._components)
-                for each in sorted(LIGHTINGS, key=lambda each: each != own)
+                Baseline(f"PCA and LDA, illumination={each}", lda(each), "components of PCA", self._components)
+                for each in sorted(ILLUMINATIONS, key=lambda each: each != own)
             ),
         ]
 
@@ -44,27 +44,27 @@ class FaceBaselines:
         scorer = self._task.scorer(self._data, split)
         if scorer is None:
             raise ValueError("config.task.metrics=() names no score, so no baseline can be measured; name one")
-        embeddings = unit(predict(lambda lighting: self._pixels(split, lighting)))
+        embeddings = unit(predict(lambda illumination: self._pixels(split, illumination)))
         if self._task.spec.flip_tta:
-            embeddings = unit(embeddings + unit(predict(lambda lighting: self._mirrored(split, lighting))))
+            embeddings = unit(embeddings + unit(predict(lambda illumination: self._mirrored(split, illumination))))
         scorer.add({"index": np.arange(len(embeddings)), "embedding": embeddings})
         return Scores(scorer.result(), scorer.signatures)
 
-    def _read(self, split: str, lighting: str) -> np.ndarray:
-        transform = dataclasses.replace(self._data.eval_transform, lighting=lighting)
+    def _read(self, split: str, illumination: str) -> np.ndarray:
+        transform = dataclasses.replace(self._data.eval_transform, illumination=illumination)
         return images.pixels_of(dataclasses.replace(self._data, eval_transform=transform), split)
 
-    def _mirrored(self, split: str, lighting: str) -> np.ndarray:
-        pixels = self._pixels(split, lighting)
+    def _mirrored(self, split: str, illumination: str) -> np.ndarray:
+        pixels = self._pixels(split, illumination)
         return pixels.reshape(-1, *self._data.image_shape)[:, :, ::-1].reshape(len(pixels), -1)
 
-    def _train(self, lighting: str) -> np.ndarray:
+    def _train(self, illumination: str) -> np.ndarray:
         """The training images and their mirror images."""
-        return np.concatenate([self._pixels("train", lighting), self._mirrored("train", lighting)])
+        return np.concatenate([self._pixels("train", illumination), self._mirrored("train", illumination)])
 
     @cached_property
     def _mean(self) -> np.ndarray:
-        return self._train(self._data.eval_transform.lighting).mean(0)
+        return self._train(self._data.eval_transform.illumination).mean(0)
 
     @property
     def _components(self) -> tuple[int, ...]:
@@ -72,16 +72,16 @@ class FaceBaselines:
         most = min(self._data.counts["train"], int(np.prod(self._data.image_shape)))
         return tuple(dict.fromkeys(min(count, most) for count in COMPONENTS))
 
-    def _pca(self, lighting: str, count: int) -> Predict:
+    def _pca(self, illumination: str, count: int) -> Predict:
         from sklearn.decomposition import PCA
 
-        reduce = PCA(count, random_state=SEED).fit(self._train(lighting)).transform
-        return lambda pixels: reduce(pixels(lighting))
+        reduce = PCA(count, random_state=SEED).fit(self._train(illumination)).transform
+        return lambda pixels: reduce(pixels(illumination))
 
-    def _lda(self, lighting: str, count: int) -> Predict:
+    def _lda(self, illumination: str, count: int) -> Predict:
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-        reduce = self._pca(lighting, count)
+        reduce = self._pca(illumination, count)
         people = [self._data.reference("train", index)["label"] for index in range(self._data.counts["train"])]
         train = reduce(self._train)
         lda = LinearDiscriminantAnalysis().fit(train, people + people)

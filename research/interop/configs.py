@@ -165,7 +165,7 @@ def _sound_config(checkpoint: Checkpoint) -> dict[str, Any]:
             "name": "",
             **preprocessing.of_sounds(folder_of(checkpoint), channels(checkpoint), frames),
             "normalise": "whisper",
-            "edges": "reflect",
+            "pad_mode": "reflect",
             "padding": "silence",
             "eval_buckets": 1,
             "target_length": length,

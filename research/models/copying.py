@@ -27,7 +27,7 @@ LOGICAL_AXES = (
 )
 
 # Initially half of the probability is copied, and the continuation of a copy weighs e^2 times as much as the rest.
-GATE, FOLLOW = 0.0, 2.0
+INIT_GATE_LOGIT, INIT_CONTINUATION_BIAS = 0.0, 2.0
 
 
 class Pointer(nn.Module):
@@ -47,7 +47,7 @@ class Pointer(nn.Module):
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         dense = functools.partial(nn.Dense, self.width, use_bias=False, **dtypes)
         self.query, self.key, self.next_key = dense(), dense(), dense()
-        bias = lambda key, shape, dtype: jnp.array([GATE, FOLLOW], dtype)
+        bias = lambda key, shape, dtype: jnp.array([INIT_GATE_LOGIT, INIT_CONTINUATION_BIAS], dtype)
         self.switches = nn.Dense(2, kernel_init=nn.initializers.zeros, bias_init=bias, **dtypes)
 
     def read(

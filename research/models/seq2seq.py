@@ -54,12 +54,14 @@ LOGICAL_AXES = (
 class Seq2SeqSpec(EncoderDecoderSpec, tag="seq2seq"):
     """An encoder-decoder of tokens."""
 
-    copying: bool = field(default=False, doc="copy tokens of the source by a pointer; see copying.py")
+    copy_mechanism: bool = field(
+        default=False, renamed="copying", doc="copy tokens of the source by a pointer; see copying.py"
+    )
 
     @property
     def has_pointer(self) -> bool:
         """Whether tokens of the source are copied by a pointer."""
-        return self.copying
+        return self.copy_mechanism
 
 
 class Seq2Seq(nn.Module):
@@ -88,7 +90,7 @@ class Seq2Seq(nn.Module):
             if getattr(self, name) < 1:
                 raise FieldError((name,), f"={getattr(self, name)} must be at least 1")
         if self.spec.has_pointer and self.sentence_length:
-            raise FieldError(("copying",), "=True needs a source of tokens, not of sentences")
+            raise FieldError(("copy_mechanism",), "=True needs a source of tokens, not of sentences")
         super().__post_init__()
 
     @property
@@ -164,7 +166,7 @@ class Seq2Seq(nn.Module):
     ) -> Float[Array, "batch target vocab"]:
         """Logits of the token that follows each of `target_in`, given those before it and the `encoded` source.
 
-        `source`, the tokens that were encoded, is needed for `copying` alone.
+        `source`, the tokens that were encoded, is needed for `copy_mechanism` alone.
         """
         x = self._embed(target_in)
         x = self.decoder(x, target_segments, target_positions, encoded, source_segments, train)
@@ -185,7 +187,7 @@ class Seq2Seq(nn.Module):
     ) -> Cache:
         """The cache of `decode_step` for rows of one example each, and `beams` hypotheses of each; see `decoding`.
 
-        `source`, the tokens that were encoded, is needed for `copying` alone.
+        `source`, the tokens that were encoded, is needed for `copy_mechanism` alone.
         """
         cache = self.decoder.init_cache(encoded.shape[0], max_length, beams, encoded, source_segments > 0)
         if self.spec.has_pointer:

@@ -69,6 +69,10 @@ class FieldInfo:
         """The name by which the digest knows the field."""
         return self.renamed or self.name
 
+    def current(self, value: object) -> object:
+        """The present name of a value that may have been renamed."""
+        return next((new for new, old in self.formerly.items() if old == value), value)
+
 
 def field(
     *,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from research.spec import convert
-from research.spec.fields import FieldError, Spec, infos, members
+from research.spec.fields import FieldError, FieldInfo, Spec, infos, members
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -61,7 +61,7 @@ def _edited(cls: type[AnySpec], values: dict[str, Any], edits: Sequence[_Edit]) 
             if options:
                 values[name] = _nested(options, values.get(name), below)
             else:
-                values[name] = _leaf(declared[name].annotation, below)
+                values[name] = _leaf(declared[name], below)
         except convert.ConversionError as error:
             raise FieldError((name,), str(error)) from None
         except FieldError as error:
@@ -72,12 +72,13 @@ def _edited(cls: type[AnySpec], values: dict[str, Any], edits: Sequence[_Edit]) 
     return cls(**values)
 
 
-def _leaf(annotation: object, edits: Sequence[_Edit]) -> object:
-    """The value that the last of several words gives a field."""
+def _leaf(declared: FieldInfo, edits: Sequence[_Edit]) -> object:
+    """The value that the last of several words gives a field, under its present name."""
     for edit in edits:
         if edit.path:
             raise FieldError(edit.path, " is unknown: the field above it is no group")
-    return convert.to(convert.parse(edits[-1].text, annotation), annotation)
+    annotation = declared.annotation
+    return declared.current(convert.to(convert.parse(edits[-1].text, annotation), annotation))
 
 
 def _nested(options: tuple[type[Spec], ...], value: Spec | None, edits: Sequence[_Edit]) -> Spec:

@@ -60,8 +60,7 @@ def from_json(cls: type[AnySpec], data: object) -> AnySpec:
 def _read(each: FieldInfo, data: Any) -> Any:
     options = members(each.annotation)
     if not options or data is None:
-        renamed = {old: new for new, old in each.formerly.items()}
-        return renamed.get(data, data) if isinstance(data, str) else _tuples(data)
+        return each.current(data) if isinstance(data, str) else _tuples(data)
     content = cast("Mapping[str, Any]", data if isinstance(data, Mapping) else {})
     tag = str(content.get(TAG, "")).split("@")[0]
     known = {option.tag: option for option in options}

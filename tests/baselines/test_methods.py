@@ -272,6 +272,6 @@ def test_embeddings_are_those_of_an_image_and_its_mirror_image():
     for flip, expected in ((False, [[0.6, 0.8], [1, 0]]), (True, [[0.5**0.5] * 2] * 2)):
         task = SimpleNamespace(scorer=lambda data, split: scorer, spec=SimpleNamespace(flip_tta=flip))
         kind = faces.FaceBaselines(task, data)
-        kind._pixels = lambda split, lighting: pixels
+        kind._pixels = lambda split, illumination: pixels
         kind.scores("test", lambda of: of("none"))
         assert np.allclose(scorer.embedding, expected)

@@ -21,7 +21,7 @@ KINDS = {"t5": {}, "vaswani": test_seq2seq.VASWANI, "unrolled": test_seq2seq.KIN
 
 def build(**settings):
     """A model that copies, and random variables."""
-    return test_seq2seq.build(copying=True, **settings)
+    return test_seq2seq.build(copy_mechanism=True, **settings)
 
 
 def start(model, variables, arrays, max_length, beams):
@@ -234,7 +234,7 @@ def test_scores_of_answers_are_those_of_the_whole_model(decoder):
 
 def test_without_it_nothing_changes_and_with_it_only_the_pointer_is_new():
     small = functools.partial(seq2seq.Seq2Seq.of, **test_seq2seq.SMALL, vocab_size=VOCAB)
-    plain, copies = (small(copying=copying) for copying in (False, True))
+    plain, copies = (small(copy_mechanism=copying) for copying in (False, True))
     without, with_it = (jit(model.init)(jax.random.key(0), *batch())["params"] for model in (plain, copies))
     pointer, repeated = with_it.pop("pointer"), with_it.pop("repeated")
     assert repeated.shape == (16,)
@@ -264,13 +264,13 @@ def test_hidden_tokens_can_be_copied():
 
 
 def test_sentences_are_refused():
-    with pytest.raises(ValueError, match=r"^copying=True needs a source of tokens"):
-        seq2seq.Seq2Seq(seq2seq.Seq2SeqSpec(copying=True), VOCAB, sentence_length=3)
+    with pytest.raises(ValueError, match=r"^copy_mechanism=True needs a source of tokens"):
+        seq2seq.Seq2Seq(seq2seq.Seq2SeqSpec(copy_mechanism=True), VOCAB, sentence_length=3)
 
 
 def test_t5_has_no_place_for_it():
-    with pytest.raises(ValueError, match=r"config.model.copying=True cannot be exported: T5 has False only"):
-        t5.config(seq2seq.Seq2Seq(seq2seq.Seq2SeqSpec(copying=True), VOCAB))
+    with pytest.raises(ValueError, match=r"config.model.copy_mechanism=True cannot be exported: T5 has False only"):
+        t5.config(seq2seq.Seq2Seq(seq2seq.Seq2SeqSpec(copy_mechanism=True), VOCAB))
 
 
 # ---- What it is for.
@@ -283,7 +283,7 @@ def copied_share(copying):
     """How many of the unseen tokens a model names that has learnt to write what stands behind a mark, in order."""
     mark, steps, count = 4, 60, 64
     spec = seq2seq.Seq2SeqSpec(
-        width=32, encoder_depth=1, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, copying=copying,
+        width=32, encoder_depth=1, decoder_depth=1, num_heads=2, kv_dim=16, mlp_dim=64, copy_mechanism=copying,
         encoder_positions="sinusoidal", decoder_positions="sinusoidal", embedding_scale=True,
     )  # fmt: skip
     model = seq2seq.Seq2Seq(spec, WORDS)

@@ -55,7 +55,7 @@ TEXTS = {
     "vaswani": functools.partial(
         seq2seq.Seq2Seq, seq2seq.Seq2SeqSpec(**TEXT, **VASWANI, unroll=2), 32, sentence_length=3
     ),
-    "copying": functools.partial(seq2seq.Seq2Seq, seq2seq.Seq2SeqSpec(**TEXT, copying=True), 32),
+    "copying": functools.partial(seq2seq.Seq2Seq, seq2seq.Seq2SeqSpec(**TEXT, copy_mechanism=True), 32),
     "whisper": functools.partial(
         seq2seq.Seq2Seq,
         seq2seq.Seq2SeqSpec(**(TEXT | {"num_heads": 3}), **WHISPER),

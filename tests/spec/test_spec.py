@@ -199,7 +199,9 @@ def test_what_was_renamed_keeps_its_digest_and_is_read_from_older_json_and_comma
     assert digest(Conv()) == digest(OldConv())
     assert from_json(Conv, as_json(OldConv())) == Conv()
     assert digest(Conv(padding="valid", bias=False)) == digest(OldConv(padding="valid", offset=False))
-    assert override(BASE, ["model=conv", "model.offset=False"]).model == Conv(bias=False)
+    assert override(BASE, ["model=conv", "model.offset=False", "model.padding=zeros all around"]).model == Conv(
+        bias=False
+    )
 
 
 def test_an_int_and_the_float_that_it_stands_for_have_one_digest():

@@ -6,7 +6,7 @@ from research.spec import Role, checks, field, invalid
 CROPS = ("none", "pad", "random", "inception")  # see transforms.TrainImageTransform
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 LONG_SIDES = ("round", "floor")
-LIGHTINGS = ("none", "equalised", "local")  # see transforms.LIGHTINGS
+ILLUMINATIONS = ("none", "equalized", "tan_triggs")  # see transforms.ILLUMINATIONS
 
 SIDE = checks.between(0, 16_384)  # px; beyond, sizes of activations overflow int64, which ends XLA without an error
 SHARE = checks.between(0, 1)
@@ -57,9 +57,10 @@ class AugmentedImageSpec(NormalisedImageSpec):
         default="round", check=checks.one_of(*LONG_SIDES),
         doc="whole px of the longer side; floor is that of torchvision and transformers",
     )  # fmt: skip
-    lighting: str = field(
-        default="none", check=checks.one_of(*LIGHTINGS), formerly={"none": "as it is"},
-        doc="illumination normalisation: none, histogram equalisation (equalised), or Tan-Triggs (local)",
+    illumination: str = field(
+        default="none", check=checks.one_of(*ILLUMINATIONS), renamed="lighting",
+        formerly={"none": "as it is", "equalized": "equalised", "tan_triggs": "local"},
+        doc="illumination normalisation: none, equalized (its histogram), or tan_triggs (Tan and Triggs, 2010)",
     )  # fmt: skip
     crop: str = field(
         default="none", check=checks.one_of(*CROPS), doc="random crop while training, see TrainImageTransform"

@@ -36,7 +36,7 @@ class EvalImageTransform:
         stretch: Resize both sides to `resize` px (stretch) instead of keeping the aspect ratio.
         interpolation: Of resizing, one of INTERPOLATIONS.
         long_side: Rounding of the longer side, one of LONG_SIDES; "floor" is that of torchvision and transformers.
-        lighting: Illumination normalisation before resizing, one of LIGHTINGS.
+        illumination: Illumination normalisation before resizing, one of ILLUMINATIONS.
     """
 
     size: int
@@ -47,7 +47,7 @@ class EvalImageTransform:
     stretch: bool = False
     interpolation: str = "bilinear"
     long_side: str = "round"
-    lighting: str = "none"
+    illumination: str = "none"
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The arrays `image` uint8 [size, size, channels] and `label` int32 of an example with an encoded image."""
@@ -58,7 +58,7 @@ class EvalImageTransform:
         return central_crop(self._resized(self._normalise_illumination(image)), self.size)
 
     def _normalise_illumination(self, image: Image.Image) -> Image.Image:
-        return LIGHTINGS[self.lighting](image)
+        return ILLUMINATIONS[self.illumination](image)
 
     def _resized(self, image: Image.Image) -> Image.Image:
         resampling = INTERPOLATIONS[self.interpolation]
@@ -262,10 +262,10 @@ def local_contrast(image: Image.Image) -> Image.Image:
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
 
 
-LIGHTINGS: dict[str, Callable[[Image.Image], Image.Image]] = {
+ILLUMINATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "none": lambda image: image,
-    "equalised": ImageOps.equalize,
-    "local": local_contrast,
+    "equalized": ImageOps.equalize,
+    "tan_triggs": local_contrast,
 }
 
 

@@ -14,7 +14,10 @@ import numpy as np
 from research.spec import Spec, checks, field, invalid
 
 NORMALISATIONS = ("utterance", "level", "whisper", "none")
-EDGES: dict[str, Literal["constant", "reflect"]] = {"silence": "constant", "reflect": "reflect"}  # -> mode of np.pad
+PAD_MODES: dict[str, Literal["constant", "reflect"]] = {
+    "silence": "constant",
+    "reflect": "reflect",
+}  # -> mode of np.pad
 MIN_POWER = 1e-10  # of a mel band: smaller values are raised to it
 
 
@@ -51,8 +54,8 @@ class MelSpec(Spec):
         "the microphone's response); level: the same over all bands together (independent of loudness, but a short "
         "sound keeps its spectrum); whisper: (x + 4) / 4 (Radford et al., 2022); none",
     )  # fmt: skip
-    edges: str = field(
-        default="silence", check=checks.one_of(*EDGES), formerly={"reflect": "mirror"},
+    pad_mode: str = field(
+        default="silence", check=checks.one_of(*PAD_MODES), renamed="edges", formerly={"reflect": "mirror"},
         doc="padding of the first and last windows: silence (zeros), or reflect, as np.pad does",
     )  # fmt: skip
 
@@ -116,7 +119,7 @@ class LogMel:
             samples = np.append(samples[:1], samples[1:] - np.float32(self.spec.pre_emphasis) * samples[:-1])
         count, half = self.frames(len(samples)), self.window // 2
         after = max(0, (count - 1) * self.hop + self.window - half - len(samples))
-        padded = np.pad(samples, (half, after), mode=EDGES[self.spec.edges])
+        padded = np.pad(samples, (half, after), mode=PAD_MODES[self.spec.pad_mode])
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop][:count]
         spectra = np.fft.rfft(windows * hann(self.window), axis=1)
         power = (spectra.real**2 + spectra.imag**2) @ self.filters

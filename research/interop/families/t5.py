@@ -111,7 +111,8 @@ def config(model: Seq2Seq, model_type: str = "t5") -> dict[str, Any]:
     spec = model.spec
     require(
         model, "T5", norm=("rms",), norm_position=("pre",), bias=(False,), attention_scale=(False,),
-        encoder_positions=("relative",), decoder_positions=("relative",), embedding_scale=(False,), copying=(False,),
+        encoder_positions=("relative",), decoder_positions=("relative",), embedding_scale=(False,),
+        copy_mechanism=(False,),
         sentence_length=(0,),
     )  # fmt: skip
     if model_type == "mt5":

@@ -139,7 +139,10 @@ def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
         ({"name": "ag_news_subset"}, "one image and one class are needed"),
         ({"name": "imagenet2012"}, "image_size is needed"),
         ({"name": "folder:/absent"}, "/absent is not a folder"),
-        ({"name": "digits", "lighting": "dim"}, "lighting='dim' is unknown; choose from equalised, local, none"),
+        (
+            {"name": "digits", "illumination": "dim"},
+            "illumination='dim' is unknown; choose from equalized, none, tan_triggs",
+        ),
         ({"name": "digits", "crop": "centre"}, "crop='centre' is unknown; choose from inception, none, pad, random"),
         ({"name": "digits", "resize": 4}, "resize=4 px must be at least image_size=8"),
         ({"name": "digits", "eval_size": 9}, "resize=8 px must be at least eval_size=9"),

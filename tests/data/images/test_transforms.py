@@ -173,7 +173,7 @@ def test_squeezed_images_keep_their_edges(sample):
 
 def test_equalised_images_do_not_depend_on_how_they_were_lit(rng):
     pixels = rng.permutation(np.arange(4096) // 64).reshape(64, 64).astype(np.uint8)
-    settings = {"size": 64, "resize": 64, "channels": 1, "lighting": "equalised"}
+    settings = {"size": 64, "resize": 64, "channels": 1, "illumination": "equalized"}
     bright, dim = (
         transforms.EvalImageTransform(**settings)({"image": encode(Image.fromarray(each)), "label": 0})["image"]
         for each in (3 * pixels + 20, pixels)

@@ -114,7 +114,17 @@ def test_the_stored_test_strings_are_those_that_were_drawn(made):
     assert {len(string.takes) for string in strings} == set(range(1, 9))
     assert {string.speaker for string in strings} == set(fsdd.SPEAKERS)
     assert all(10 <= string.snr_db <= 30 and string.colour in (0, 1) for string in strings)
-    assert fsdd.write_strings(strings) == fsdd.TEST_STRINGS.read_text()
+    columns = (
+        (
+            each.speaker,
+            " ".join(f"{digit}_{take}" for digit, take in each.takes),
+            " ".join(map(str, each.pauses_ms)),
+            str(each.snr_db),
+            str(each.colour),
+        )
+        for each in strings
+    )
+    assert "".join("\t".join(row) + "\n" for row in columns) == fsdd.TEST_STRINGS.read_text()
 
 
 def test_a_changed_list_is_noticed(tmp_path, monkeypatch):

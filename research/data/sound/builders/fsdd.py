@@ -7,7 +7,7 @@ github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0; alone, and joined
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,20 +121,6 @@ def read_strings() -> list[String]:
     if digest != TEST_STRINGS_DIGEST:
         raise ValueError(f"{TEST_STRINGS} was changed: its digest is {digest}, not {TEST_STRINGS_DIGEST}; restore it")
     return [_parse(row) for row in text_files.tsv(TEST_STRINGS, 5)]
-
-
-def write_strings(strings: Iterable[String]) -> str:
-    """The lines of a list of strings: speaker, digit_take ..., pauses in ms, noise in dB, colour."""
-    line = lambda string: "\t".join(
-        (
-            string.speaker,
-            " ".join(f"{digit}_{take}" for digit, take in string.takes),
-            " ".join(map(str, string.pauses_ms)),
-            str(string.snr_db),
-            str(string.colour),
-        )
-    )
-    return "".join(f"{line(string)}\n" for string in strings)
 
 
 def _parse(row: list[str]) -> String:
