@@ -32,7 +32,7 @@ def main(
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(mode, config, task, data, workdir, experiments.start, precision_recall.draw)
+    return trainer.run(mode, config, task, data, workdir, experiments.load_weights, precision_recall.draw)
 
 
 def show_predictions(

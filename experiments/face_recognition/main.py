@@ -30,7 +30,7 @@ def main(
     if mode == "predict":
         return show_comparisons(config, task, data, workdir, inputs, out)
     plot = roc.draw if "verification" in task.spec.metrics else None
-    return trainer.run(mode, config, task, data, workdir, experiments.start, plot)
+    return trainer.run(mode, config, task, data, workdir, experiments.load_weights, plot)
 
 
 def show_comparisons(

@@ -89,7 +89,7 @@ def measure(config: str = CIFAR10, segment: int = 25, pairs: int = 8) -> Measure
     say(f"  {pairs} pairs of segments of {segment} steps")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with tempfile.TemporaryDirectory() as workdir:
-        run = trainer.TrainingRun(loaded, task, data, Path(workdir) / "run")
+        run = trainer.TrainingRun(loaded, task, data, Path(workdir) / "run").opened()
         step = SegmentedStep(run.program.train_step, segment, pairs)
         run.program = dataclasses.replace(run.program, train_step=step)
         try:

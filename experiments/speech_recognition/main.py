@@ -39,7 +39,7 @@ def main(
     """Runs one mode; `inputs` of `predict` are sound files, folders of them, patterns or `-`, see predicting.inputs."""
     task, data = config.build(predicting.known(mode, workdir))
     if mode != "predict":
-        return trainer.run(mode, config, task, data, workdir, experiments.start)
+        return trainer.run(mode, config, task, data, workdir, experiments.load_weights)
     data.prepare_vocabulary()
     named = predicting.files(inputs, (*sound_files.SUFFIXES, *sound_files.VIDEO_SUFFIXES), "sounds")
     with predicting.Asking(config, task, data, workdir, out) as asking:

@@ -22,14 +22,14 @@ def config_class(name: str) -> type[Config]:
     return cls
 
 
-def start(settings: TrainSpec, task: Any, program: Any, data: Any) -> Any:
-    """The weights that `config.train.init_from` names, for `trainer.run`, see interop/start.py.
+def load_weights(settings: TrainSpec, task: Any, program: Any, data: Any) -> Any:
+    """The weights that `config.train.init_from` names, for `trainer.run`, see interop/initial_weights.py.
 
     Those of a run are read by the class of its own experiment, which may be another one.
     """
-    from research.interop import start
+    from research.interop import initial_weights
 
-    return start.find(settings, task, program, data, config_class)
+    return initial_weights.open_weights(settings, task, program, data, config_class)
 
 
 def entrypoint(name: str) -> ModuleType:

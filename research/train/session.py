@@ -4,7 +4,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NoReturn, Protocol, cast
+from typing import Any, Generic, NoReturn, Protocol, Self, cast
 
 import jax
 
@@ -23,8 +23,8 @@ from research.train.program import ShardedProgram, TrainState, build_program
 from research.train.settings import Experiment, TrainSpec
 
 
-class Weights(Protocol):
-    """Initial weights of a new run; see `interop/start.py`."""
+class InitialWeights(Protocol):
+    """Initial weights of a new run; see `interop/initial_weights.py`."""
 
     def check_with_data(self) -> None:
         """Raises ValueError if they do not fit the data, which are prepared by now."""
@@ -43,10 +43,12 @@ class Weights(Protocol):
         ...
 
 
-class Start(Protocol):
+class LoadWeights(Protocol):
     """Loads the weights that `config.train.init_from` names."""
 
-    def __call__(self, settings: TrainSpec, task: Task[DataT], program: ShardedProgram, data: DataT, /) -> Weights:
+    def __call__(
+        self, settings: TrainSpec, task: Task[DataT], program: ShardedProgram, data: DataT, /
+    ) -> InitialWeights:
         """The weights, before the data are prepared. Raises ValueError if they do not fit."""
         ...
 
@@ -70,7 +72,7 @@ def build(
 
 
 class Session(Generic[DataT]):
-    """A run directory with its program, data and logs; it is written only with `write`."""
+    """A run directory with its program, data and logs, once `opened`; it is written only with `write`."""
 
     def __init__(self, config: Experiment, task: Task[DataT], data: DataT, workdir: str | Path, write: bool = False):
         self.config, self.task, self.data, self.settings = config, task, data, config.train
@@ -78,32 +80,40 @@ class Session(Generic[DataT]):
         self.log = progress.Log() if write else None  # asking for the process index here would start JAX too early
         rundir.check_workdir(workdir, write)
         self.folder = rundir.RunDirectory(workdir)
-        self.workdir, files = self.folder.root, self.folder.files
+        self.workdir = self.folder.root
         self.revision = result.revision()  # now, since the working tree may change during the run
         self.reported = reporting.of_source(config.source) if write else {}  # and so may the config file
         self.program = build(config, task)
         self.lock = lock.Lock(self.workdir, self.say)
         self.validated: dict[int, dict[str, float]] = {}  # step -> the metrics of its evaluation
+
+    def opened(self) -> Self:
+        """This session, with its data prepared (with `write`), its logs and its checkpoints open.
+
+        Raises ValueError, before anything is written to the run directory, for a config, weights or data that do not
+        fit, or a directory of another run.
+        """
+        checkpoints = self.workdir / "checkpoints"
         open_run_dir = functools.partial(
-            rundir.open_run_dir, files, config, name=str(workdir), inference=not write,
-            checkpoints=self.workdir / "checkpoints", warn=self.say,
+            rundir.open_run_dir, self.folder.files, self.config, name=self.name, inference=not self.writes,
+            checkpoints=checkpoints, warn=self.say,
         )  # fmt: skip
-        if write:
+        if self.writes:
             self.check()
-        elif not (self.workdir / "checkpoints").exists():
-            raise ValueError(f"{workdir} holds no checkpoint; train it first with --mode=train")
+        elif not checkpoints.exists():
+            raise ValueError(f"{self.name} holds no checkpoint; train it first with --mode=train")
         self.changed = open_run_dir(write=False)
-        if write:
+        if self.writes:
             self.find_weights()
-            # Raises, before anything is written to the run directory, if the data set is not available.
-            self.info = data.prepare()
+            self.info = self.data.prepare()
             self.check_with_data()
             self._take_lock()
         try:
-            self._open(processes.is_main() and write, open_run_dir)
+            self._open(processes.is_main() and self.writes, open_run_dir)
         except BaseException:
             self.release()
             raise
+        return self
 
     def release(self) -> None:
         """Releases the lock of the directory and closes the log."""

@@ -25,10 +25,10 @@ from research.train import prediction, preemption, result, rundir, summary
 from research.train.ahead import BackgroundCompile
 from research.train.feed import local_rows, to_mesh
 from research.train.program import TrainState
-from research.train.session import Session, Start, Weights, build
+from research.train.session import InitialWeights, LoadWeights, Session, build
 from research.train.settings import Experiment
 
-__all__ = ["Predictor", "Start", "TrainingRun", "Weights", "build", "predict", "run"]
+__all__ = ["InitialWeights", "LoadWeights", "Predictor", "TrainingRun", "build", "predict", "run"]
 
 _INTERRUPTED_S = 60  # how long Ctrl-C waits for a checkpoint that is being saved
 
@@ -39,7 +39,7 @@ def run(
     task: Task[DataT],
     data: DataT,
     workdir: str,
-    start: Start | None = None,
+    load_weights: LoadWeights | None = None,
     plot: Callable[[str], object] | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the end, or evaluates a trained run.
@@ -47,14 +47,15 @@ def run(
     The same command resumes a run that was killed, bit for bit. After SIGTERM, whichever process got it, all processes
     save the same step and exit with 75.
 
-    `start` loads the weights that `config.train.init_from` names; `plot` draws further plots from the run directory.
+    `load_weights` reads the weights that `config.train.init_from` names; `plot` draws further plots of the run
+    directory.
 
     Returns the content of `result.json` on process 0, None on others. Raises ValueError for user errors, before
     anything is compiled or written.
     """
     if mode != "train":
-        return Session(config, task, data, workdir).evaluate()
-    training = TrainingRun(config, task, data, workdir, start)
+        return Session(config, task, data, workdir).opened().evaluate()
+    training = TrainingRun(config, task, data, workdir, load_weights).opened()
     try:
         content = training.train()
     except Exception as error:
@@ -81,7 +82,7 @@ class Predictor:
     """
 
     def __init__(self, config: Experiment, task: Task[DataT], data: DataT, workdir: str):
-        session = Session(config, task, data, workdir)
+        session = Session(config, task, data, workdir).opened()
         self.step, state = session.restore_selected()
         session.checkpoints.close()
         self.validation = session.validated[self.step]
@@ -97,13 +98,18 @@ class TrainingRun(Session[DataT]):
     """A session that trains and writes."""
 
     def __init__(
-        self, config: Experiment, task: Task[DataT], data: DataT, workdir: str | Path, start: Start | None = None
+        self,
+        config: Experiment,
+        task: Task[DataT],
+        data: DataT,
+        workdir: str | Path,
+        load_weights: LoadWeights | None = None,
     ):
-        self.start: Start | None = start
-        self.weights: Weights | None = None
-        self._logged = 0  # the newest step that was logged before this start
-        self.reading = contextlib.ExitStack()  # ends the data workers; at interpreter exit they would fail
         super().__init__(config, task, data, workdir, write=True)
+        self._load_weights = load_weights
+        self.weights: InitialWeights | None = None
+        self._logged = 0  # the newest step that was logged before this process began
+        self.reading = contextlib.ExitStack()  # ends the data workers; at interpreter exit they would fail
 
     def check(self) -> None:
         """Raises ValueError if evaluations while training lack the metric that selects checkpoints."""
@@ -121,9 +127,9 @@ class TrainingRun(Session[DataT]):
         path = self.settings.init_from
         if not path or has_steps(self.workdir / "checkpoints"):
             return
-        if self.start is None:
+        if self._load_weights is None:
             raise ValueError(f"config.train.init_from={path!r} is not supported by this experiment; leave it empty")
-        self.weights = self.start(self.settings, self.task, self.program, self.data)
+        self.weights = self._load_weights(self.settings, self.task, self.program, self.data)
 
     def check_with_data(self) -> None:
         """Raises ValueError if predictions for the data cannot be scored, or the initial weights do not fit them."""
@@ -162,7 +168,7 @@ class TrainingRun(Session[DataT]):
     def _train(self) -> dict[str, Any] | None:
         done = self.folder.files / "result.json"
         started = time.time()
-        state, step, train_step = self._start()
+        state, step, train_step = self._restore_or_init()
         if step == self.settings.steps and done.exists():
             try:
                 content = rundir.read_json(done)
@@ -187,7 +193,7 @@ class TrainingRun(Session[DataT]):
             state = self._steps(state, step, train_step)
         return self._finish(state)
 
-    def _start(self):
+    def _restore_or_init(self):
         """The initial state (of the latest intact checkpoint, or new), its step, and the compiling train step."""
         if jax.process_count() == 1:
             preemption.exit_on_sigterm(self.metrics.flush)

@@ -74,7 +74,7 @@ def main() -> None:
     log = (arguments.log or workdir.parent) / f"{workdir.name}.read.{jax.process_index()}.jsonl"
     data = LoggedData(log=log, delay_s=arguments.delay, eval_delay_s=arguments.slow_eval)
     task = test_init_from.task_of() if config.train.init_from else toy.make_task()
-    result = trainer.run(arguments.mode, config, task, data, arguments.workdir, experiments.start)
+    result = trainer.run(arguments.mode, config, task, data, arguments.workdir, experiments.load_weights)
     if arguments.mode == "evaluate" and processes.is_main():
         print(json.dumps(result))
 

@@ -47,7 +47,7 @@ from research.train import trainer
 
 def main(config, workdir, mode, inputs=(), out=""):
     task, data = config.build(predicting.known(mode, workdir))
-    return trainer.run(mode, config, task, data, workdir, experiments.start)
+    return trainer.run(mode, config, task, data, workdir, experiments.load_weights)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from research.checkpoint.reading import CheckpointTensors
 from research.checkpoint.store import Checkpoints
 from research.cli import experiments
-from research.interop import loading, npz, positions, start
+from research.interop import initial_weights, loading, npz, positions
 from research.interop.families import big_vision
 from research.models.vit import ViT
 from research.tasks import classification
@@ -49,7 +49,7 @@ def task_of(image_size=4, classes=4, **fields):
 def begun(config, task, devices=None):
     """The first state of a run, and the report of its weights."""
     program = trainer.build(config, task, devices)
-    weights = experiments.start(config.train, task, program, toy.Data())
+    weights = experiments.load_weights(config.train, task, program, toy.Data())
     return weights.state(program.init()), weights, program
 
 
@@ -70,7 +70,7 @@ def test_a_run_begins_with_the_weights_and_keeps_the_report(tmp_path, capsys):
     """A learning rate of nearly nothing leaves them as they are; a run that goes on needs the file no more."""
     _, params = big_vision_file(tmp_path / "vit.npz", classes=7)
     config = config_of(tmp_path / "vit.npz", **{"optimizer.learning_rate": 1e-30, "optimizer.weight_decay": 0.0})
-    trainer.run("train", config, task_of(), toy.Data(), tmp_path / "run", experiments.start)
+    trainer.run("train", config, task_of(), toy.Data(), tmp_path / "run", experiments.load_weights)
     report = json.loads((tmp_path / "run/init_from.json").read_text())
     assert sorted(report["fresh"]) == ["head/bias", "head/kernel"]
     assert report["left_over"] == ["head/bias", "head/kernel"]
@@ -78,7 +78,7 @@ def test_a_run_begins_with_the_weights_and_keeps_the_report(tmp_path, capsys):
     (tmp_path / "vit.npz").unlink()
     trainer.run("train", config_of(tmp_path / "vit.npz", **{
         "optimizer.learning_rate": 1e-30, "optimizer.weight_decay": 0.0, "train.steps": 4,
-    }), task_of(), toy.Data(), tmp_path / "run", experiments.start)  # fmt: skip
+    }), task_of(), toy.Data(), tmp_path / "run", experiments.load_weights)  # fmt: skip
 
     folder = tmp_path / "run/checkpoints/4"
     tensors = CheckpointTensors(folder)
@@ -153,7 +153,7 @@ def test_a_run_directory_is_a_source_too(tmp_path):
 def refusal(path, task=None, **overrides):
     config, task = config_of(path, **overrides), task or task_of()
     with pytest.raises(ValueError) as caught:
-        experiments.start(config.train, task, trainer.build(config, task), toy.Data())
+        experiments.load_weights(config.train, task, trainer.build(config, task), toy.Data())
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -184,11 +184,13 @@ class Unprepared(toy.Data):
 
 def test_nothing_is_written_when_weights_are_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no checkpoint"):
-        trainer.run("train", config_of(tmp_path / "none"), task_of(), Unprepared(), tmp_path / "run", experiments.start)
+        trainer.run(
+            "train", config_of(tmp_path / "none"), task_of(), Unprepared(), tmp_path / "run", experiments.load_weights
+        )
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"needs config\.train\.init_from"):
         config = toy.make_config(**{"train.init_skip": ("head",)})
-        trainer.run("train", config, task_of(), toy.Data(), tmp_path / "run", experiments.start)
+        trainer.run("train", config, task_of(), toy.Data(), tmp_path / "run", experiments.load_weights)
 
 
 def test_a_vocabulary_that_is_trained_is_compared_once_it_is_there(tmp_path):
@@ -201,7 +203,7 @@ def test_a_vocabulary_that_is_trained_is_compared_once_it_is_there(tmp_path):
             words.digest = "xyz"
             return super().prepare()
 
-    found = lambda *given: start.Weights(plan, words, ["embedding"])
+    found = lambda *given: initial_weights.InitialWeights(plan, words, ["embedding"])
     with pytest.raises(ValueError, match="was trained with the vocabulary abc, these data have xyz"):
         trainer.run("train", config_of(tmp_path / "any"), toy.make_task(), Words(), tmp_path / "run", found)
     assert not (tmp_path / "run").exists()
@@ -229,14 +231,14 @@ def test_embeddings_of_another_vocabulary_are_refused():
     checkpoint = SimpleNamespace(path="runs/other", vocabulary="abc")
     ours, named = (SimpleNamespace(digest="xyz", given=given) for given in (False, True))
     with pytest.raises(ValueError, match=r"runs/other was trained with the vocabulary abc, these data have xyz; name"):
-        start._check_vocabulary(checkpoint, ours, ["embedding"])
+        initial_weights._check_vocabulary(checkpoint, ours, ["embedding"])
     with pytest.raises(ValueError, match=r"these data have xyz; name .*init_skip=\('\^embedding\$', '\^head\$',\)"):
-        start._check_vocabulary(checkpoint, named, ["embedding", "head"])
-    start._check_vocabulary(SimpleNamespace(path="a", vocabulary="xyz"), ours, ["embedding"])
+        initial_weights._check_vocabulary(checkpoint, named, ["embedding", "head"])
+    initial_weights._check_vocabulary(SimpleNamespace(path="a", vocabulary="xyz"), ours, ["embedding"])
     unknown = SimpleNamespace(path="a", vocabulary="")  # of another library
-    start._check_vocabulary(unknown, named, ["embedding"])
+    initial_weights._check_vocabulary(unknown, named, ["embedding"])
     with pytest.raises(ValueError, match="a was trained with a vocabulary that is not beside it; name that"):
-        start._check_vocabulary(unknown, ours, ["embedding"])
+        initial_weights._check_vocabulary(unknown, ours, ["embedding"])
 
 
 def test_arrays_that_a_run_has_not_saved_are_refused(tmp_path):

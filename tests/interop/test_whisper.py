@@ -10,7 +10,7 @@ from research import config as config_lib
 from research.cli.experiments import config_class
 from research.data.sound import audio, utterances
 from research.interop import __main__ as interop
-from research.interop import exports, imports, runs, safetensors, start
+from research.interop import exports, imports, initial_weights, runs, safetensors
 from research.interop.families import whisper
 from research.interop.safetensors import TensorSpec
 from research.models import decoding
@@ -198,7 +198,7 @@ def begun(path, skip, **overrides):
     words += [f"model.{name}={value}" for name, value in (sizes | overrides).items()]
     config = config_lib.load("configs/speech_recognition/librispeech_whisper_small.py", "smoke", words)
     task, _ = config.build()
-    return start.find(config.train, task, trainer.build(config, task), None, config_class)
+    return initial_weights.open_weights(config.train, task, trainer.build(config, task), None, config_class)
 
 
 @pytest.mark.parametrize("source", ["transformers", "run"])

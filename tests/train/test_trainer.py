@@ -197,7 +197,7 @@ def test_settings_are_checked(tmp_path):
 def test_mfu_counts_products_once_forward_and_for_each_gradient(tmp_path, monkeypatch):
     chip = Chip("fast", {"float32": 1e6}, 0, 0.0, 0.0, 0, cores=2)
     monkeypatch.setattr(trainer, "chip_of", lambda kind: chip)
-    run = trainer.TrainingRun(toy.make_config(), toy.make_task(), toy.Data(), tmp_path / "run")
+    run = trainer.TrainingRun(toy.make_config(), toy.make_task(), toy.Data(), tmp_path / "run").opened()
     # 16 images of 16 pixels through 16 units to 4 classes: the pixels need no gradient, the units do.
     hidden, head = 2 * 16 * 16 * 16, 2 * 16 * 16 * 4
     assert run._mfu_of_one == pytest.approx((2 * hidden + 3 * head) / (8 * 1e6 / 2))

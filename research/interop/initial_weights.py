@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 _OF_TOKENS = ("embedding", "head", "ctc_head")  # parameters with a row for each token
 
 
-def find(
+def open_weights(
     settings: TrainSpec, task: Any, program: ShardedProgram, data: Any, experiments: config_lib.Experiments
-) -> "Weights":
+) -> "InitialWeights":
     """The source of each parameter of `task.model`; neither the weights nor the `data` are read yet.
 
     `experiments` gives the class of the config of a run. Raises ValueError for what cannot be read or does not fit;
@@ -32,10 +32,10 @@ def find(
     vocabulary = getattr(data, "vocabulary", None) if taken else None
     if vocabulary is not None and (vocabulary.given or not checkpoint.vocabulary):
         _check_vocabulary(checkpoint, vocabulary, taken)
-    return Weights(loading.plan(checkpoint, task.model, leaves, settings.init_skip), vocabulary, taken)
+    return InitialWeights(loading.plan(checkpoint, task.model, leaves, settings.init_skip), vocabulary, taken)
 
 
-class Weights:
+class InitialWeights:
     """A `loading.Loading` of parameters of which those that are `taken` have a row for each token of a vocabulary."""
 
     def __init__(self, plan: "loading.Loading", vocabulary: "Vocabulary | None", taken: Sequence[str]):
