@@ -18,6 +18,7 @@ from research import predicting
 from research.cli import experiment, experiments
 from research.data.sound import files as sound_files
 from research.data.sound import speech as speech_data
+from research.models import decoding
 from research.tasks import speech
 from research.train import trainer
 
@@ -89,8 +90,8 @@ def confidence(task: speech.SpeechTask, tokens: np.ndarray, scores: np.ndarray) 
     A part without tokens counts as one: its probability is that of saying nothing.
     """
     counts = np.count_nonzero(tokens, axis=1)
-    if task.spec.decoder == "beam":  # whose scores are divided by this
-        scores = scores * ((5 + counts) / 6) ** task.spec.length_penalty
+    if task.spec.decoder == "beam":
+        scores = scores * decoding.normaliser(counts, task.spec.length_penalty)
     return float(np.exp(scores.sum() / np.maximum(1, counts).sum()))
 
 

@@ -92,9 +92,13 @@ class PreparedDataset:
         self, seed: int, batch_size: int, start: int = 0, rows: slice | Sequence[int] | None = None
     ) -> Batches:
         """Rows `rows` (None: all) of the batches `start`, `start + 1`, ... of the run `seed`, without end."""
-        return pipeline.train_batches(
-            self.source("train"), self.train_transform, seed, batch_size, start, rows, self.workers, self.prefetch
-        )
+        source = self.source("train")
+        transform = self.transform_over(source)
+        return pipeline.train_batches(source, transform, seed, batch_size, start, rows, self.workers, self.prefetch)
+
+    def transform_over(self, source: Sequence[Any]) -> TrainTransform:
+        """The transform of training; a subclass may give it the other examples of the split."""
+        return self.train_transform
 
     def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
         """Rows `rows` (None: all) of the batches of a whole split in order; padding has weight 0 and index -1."""

@@ -84,6 +84,11 @@ def filter_logits(
     return logits
 
 
+def normaliser(length: Any, length_penalty: float) -> Any:
+    """((5 + length) / 6) ** length_penalty (Wu et al., 2016), by which beam search divides a score."""
+    return ((5 + length) / 6) ** length_penalty
+
+
 def beam_search(
     step: Step,
     cache: Cache,
@@ -99,8 +104,8 @@ def beam_search(
 ) -> tuple[Int[Array, "batch num_return max_length"], Float[Array, "batch num_return"]]:
     """The best hypotheses first: tokens [batch, num_return, max_length] and scores [batch, num_return].
 
-    A hypothesis ends with `eos` or is cut off at `max_length`. Its score is divided by ((5 + length) / 6) **
-    length_penalty (Wu et al., 2016). An example is done when no live beam can get better than its `num_return` best
+    A hypothesis ends with `eos` or is cut off at `max_length`. Its score is divided by
+    `normaliser` of its length. An example is done when no live beam can get better than its `num_return` best
     ended hypotheses and, with `early_stopping`, already when `beam_size` have ended; it does not change after that, so
     its result does not depend on the rest of the batch. Where hypotheses are fewer, tokens are 0 and scores -inf.
     Raises ValueError for a size below 1, or `num_return` above `beam_size`.
@@ -108,7 +113,7 @@ def beam_search(
     _check(max_length >= 1, "max_length", max_length, "at least 1")
     _check(beam_size >= 1, "beam_size", beam_size, "at least 1")
     _check(1 <= num_return <= beam_size, "num_return", num_return, f"1 to beam_size={beam_size}")
-    penalty = lambda length: ((5 + jnp.float32(length)) / 6) ** length_penalty
+    penalty = lambda length: normaliser(jnp.float32(length), length_penalty)
 
     def body(state):
         logits, cache = step(state["last"].reshape(-1), state["position"], state["cache"])

@@ -11,7 +11,6 @@ from research.data import dataset, recorded, sources
 from research.data.images import transforms, views
 from research.data.images.spec import SHARE, SIDE, MarkedImageSpec
 from research.spec import checks, field, invalid
-from research.spec.contracts import Batches
 
 CHANNELS = 3
 if TYPE_CHECKING:
@@ -178,11 +177,9 @@ class DetectionDataset(dataset.ClassedDataset):
         """Height, width and channels of the canvas."""
         return (*self.train_transform.size, CHANNELS)
 
-    def train_batches(self, *args: Any, **kwargs: Any) -> Batches:
-        """As in PreparedDataset; the other examples of a mosaic are a function of (seed, example, epoch) too."""
-        others = self.source("train") if self.train_transform.mosaic else None
-        ready = dataclasses.replace(self, train_transform=dataclasses.replace(self.train_transform, others=others))
-        return super(DetectionDataset, ready).train_batches(*args, **kwargs)
+    def transform_over(self, source: Sequence[Any]) -> TrainBoxTransform:
+        """With the examples of which mosaics are made: they are a function of (seed, example, epoch), too."""
+        return dataclasses.replace(self.train_transform, others=source if self.train_transform.mosaic else None)
 
     def reference(self, split: str, index: int) -> "BoxReference":
         """The ground truth of an example: `name`, `size`; of its valid boxes `boxes`, `labels`, `crowd`, `areas`."""

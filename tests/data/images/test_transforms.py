@@ -1,10 +1,13 @@
+import dataclasses
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from research.data.images import randaugment, transforms
+from research.data.images import detection, randaugment, segmentation, transforms
+from research.data.images.spec import StillImageSpec
+from research.spec.fields import infos
 
 
 @pytest.fixture
@@ -254,3 +257,19 @@ def test_erasing_fills_one_rectangle_of_the_area_said(rng):
     example = {"image": encode(Image.fromarray(np.full((30, 30), 77, np.uint8))), "label": 0}
     erased = [(train(example, rng)["image"] != 77).any() for _ in range(400)]
     assert 0.18 < np.mean(erased) < 0.32
+
+
+@pytest.mark.parametrize(
+    ("transform", "spec"),
+    [
+        (transforms.TrainImageTransform, StillImageSpec),
+        (detection.TrainBoxTransform, detection.DetectionDataSpec),
+        (segmentation.TrainMaskTransform, segmentation.SegmentationDataSpec),
+    ],
+)
+def test_a_transform_has_the_defaults_of_the_fields_that_configure_it(transform, spec):
+    declared = {each.name: each.default for each in infos(spec)}
+    own = {each.name: each.default for each in dataclasses.fields(transform)}
+    shared = {name for name in declared.keys() & own.keys() if own[name] is not dataclasses.MISSING}
+    assert len(shared) >= 3
+    assert {name: own[name] for name in shared} == {name: declared[name] for name in shared}
