@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from research import command, files
-from research.report import headline, plots, records, tables
+from research.report import colab, headline, plots, records, tables
 
 
 def add(workdirs: list[Path], root: Path, own_data: bool) -> int:
@@ -45,7 +45,7 @@ def show(workdirs: list[Path], root: Path) -> int:
 
 
 def write_tables(root: Path) -> int:
-    """Regenerates the table of every README from its rows."""
+    """Regenerates the table of every README from its rows, and the Colab badges."""
     stale = functools.partial(records.is_stale, root=root)
     marks = tables.Marks(stale, lambda row: records.is_lost(row["commit"], root))
     pages = {readme: tables.updated(readme, marks) for readme in tables.readmes(root)}
@@ -55,6 +55,8 @@ def write_tables(root: Path) -> int:
         print(f"{readme.relative_to(root)}: {done}, {text.count(tables.STALE)} stale")
     for page in headline.pages(root):
         files.write_atomically(page, headline.updated(page))
+    for page in colab.pages(root):
+        files.write_atomically(page, colab.updated(page, root))
     return 0
 
 
@@ -65,7 +67,12 @@ def check(root: Path) -> int:
     wrong += [page for page in headline.pages(root) if headline.updated(page) != page.read_text("utf-8")]
     for readme in wrong:
         print(f"{readme.relative_to(root)} differs from results.jsonl; run: python -m research.report tables")
-    return 1 if wrong else 0
+    elsewhere = [page for page in colab.pages(root) if colab.updated(page, root) != page.read_text("utf-8")]
+    for page in elsewhere:
+        print(
+            f"{page.relative_to(root)} has not the Repository of pyproject.toml; run: python -m research.report tables"
+        )
+    return 1 if wrong or elsewhere else 0
 
 
 def _check_name(workdir: Path) -> None:
