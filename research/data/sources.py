@@ -160,6 +160,17 @@ def is_own(name: str) -> bool:
     return name.partition("/")[0] in OWN
 
 
+def own_version(name: str) -> str | None:
+    """The version of a data set of this repository; None for any other."""
+    if not is_own(name):
+        return None
+    name, _, configuration = name.partition("/")
+    module, builder_class = OWN[name]
+    builder_class = getattr(importlib.import_module(module), builder_class)
+    of_configuration = {config.name: config.version for config in builder_class.BUILDER_CONFIGS}
+    return str(of_configuration.get(configuration) or builder_class.VERSION)
+
+
 def _open_own(name: str, data_dir: str):
     name, _, configuration = name.partition("/")
     module, builder_class = OWN[name]
@@ -218,13 +229,21 @@ class Prepared:
     Every data set has three splits. If it has no test split, its validation split becomes the test split. A missing
     split is held out from the end of train, `validation_fraction` of it each: TFDS stores examples in the order of
     hashed keys, so the end is as good as a random choice, and never changes. Splits in `without` count as missing.
+    With fit_on="train+validation" the training examples are those of both splits, and validation stays what it was.
     """
 
-    def __init__(self, builder: Any, name: str, validation_fraction: float, without: Sequence[str] = ()):
+    def __init__(
+        self,
+        builder: Any,
+        name: str,
+        validation_fraction: float,
+        fit_on: str = "train",
+        without: Sequence[str] = (),
+    ):
         self.builder = builder
         self.name = name
         self.version = str(builder.version)
-        self._validation_fraction = validation_fraction
+        self._validation_fraction, self.fit_on = validation_fraction, fit_on
         self._without = without
 
     @property
@@ -243,7 +262,8 @@ class Prepared:
             raise ValueError(f"{self.name!r} is not prepared; run: {prepare_command(self.name, self.builder)}")
         splits = self.builder.info.splits.items()
         available = {name: split.num_examples for name, split in splits if name not in self._without}
-        return split_expressions(available, self._validation_fraction)
+        expressions = split_expressions(available, self._validation_fraction)
+        return expressions | {"train": "+".join(expressions[part] for part in self.fit_on.split("+"))}
 
     @cached_property
     def counts(self) -> dict[str, int]:

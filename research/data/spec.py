@@ -2,6 +2,8 @@
 
 from research.spec import Role, Spec, checks, field
 
+FIT_ON = ("train", "train+validation")
+
 
 class DataSpec(Spec):
     """The base of all data specs."""
@@ -14,6 +16,10 @@ class DataSpec(Spec):
     validation_fraction: float = field(
         default=0.1, check=checks.strictly_between(0, 0.5),
         doc="of train, held out where the data set has no validation split",
+    )  # fmt: skip
+    fit_on: str = field(
+        default="train", absent="train", check=checks.one_of(*FIT_ON),
+        doc="splits of the training examples; train+validation: once all settings and steps are chosen",
     )  # fmt: skip
     workers: int = field(
         default=0, role=Role.RUNTIME, check=checks.between(0, 1024),

@@ -172,10 +172,20 @@ def results_path(experiment: str, root: Path = ROOT) -> Path:
 
 
 def is_stale(row: Mapping[str, Any], root: Path = ROOT) -> bool:
-    """Whether today's config of the row's file, variant and overrides is another one than the row's."""
-    if "suite" in row or "baseline" in row:
+    """Whether today's config of the row's file, variant and overrides, or its data set, is another than the row's."""
+    if "suite" in row:
         return False
-    return reporting.digest_today(row, row["overrides"], _config_file(row, root)) != row["config_digest"]
+    if _version(row["data"]["name"]) not in (None, row["data"]["version"]):
+        return True
+    return (
+        "baseline" not in row
+        and reporting.digest_today(row, row["overrides"], _config_file(row, root)) != row["config_digest"]
+    )
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    return sources.own_version(name)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import re
 
 from research import config as config_lib
+from research.data.spec import DataSpec
 from research.parallel.mesh import MeshSpec
 from research.spec import FieldError, Role, Spec, checks, field, invalid
 from research.train.optimizer import SGD, Adafactor, AdamW, Lamb, Lion
@@ -81,6 +82,10 @@ class Experiment(config_lib.Config):
         if warmup >= steps:
             problem = f"={warmup} must be less than config.train.steps={steps}"
             raise FieldError(("optimizer", "warmup_steps"), problem)
+        data = getattr(self, "data", None)
+        if isinstance(data, DataSpec) and data.fit_on != "train" and self.train.select == "best":
+            problem = f"={data.fit_on!r} leaves nothing to choose a checkpoint by; set config.train.select=last"
+            raise FieldError(("data", "fit_on"), problem)
 
 
 def load(source: config_lib.Source) -> Experiment:

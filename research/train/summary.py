@@ -1,5 +1,6 @@
 """The summary at the start of training: model size, hardware, data and steps."""
 
+from research.data.spec import DataSpec
 from research.spec.contracts import DatasetInfo, Program
 from research.train.settings import Experiment
 
@@ -12,8 +13,11 @@ def lines(config: Experiment, program: Program, info: DatasetInfo, step: int) ->
     counts = ", ".join(f"{count:,} {split}" for split, count in info.counts.items())
     dtypes = f"parameters in {config.precision.params}, computed in {config.precision.compute}"
     first = f", from step {step:,} on" if step else ""
+    data = getattr(config, "data", None)
+    both = isinstance(data, DataSpec) and data.fit_on != "train"
+    seen = "; train holds validation, whose scores say nothing of new examples" if both else ""
     return [
         f"training: {program.num_params:,} {dtypes}, on {where}",
-        f"training: {info.name} with {counts} examples",
+        f"training: {info.name} with {counts} examples{seen}",
         f"training: {config.train.steps:,} steps of {config.train.batch_size:,}{first}",
     ]

@@ -22,7 +22,7 @@ NO_COLUMNS = ("image", "label", "path")
 
 @dataclasses.dataclass(frozen=True)
 class FaceDataset(classification.ImageDataset):
-    """As classification.ImageDataset; `num_classes` counts the people in train, `class_names` has unseen ones too.
+    """As classification.ImageDataset; `num_classes` counts the people trained on, `class_names` has unseen ones too.
 
     With `gallery`, evaluation batches also hold the gallery of the split, the known images with which it is compared.
     They follow the images of the split, with continued indices and weight 0, so that they are not scored.
@@ -32,8 +32,9 @@ class FaceDataset(classification.ImageDataset):
 
     @cached_property
     def num_classes(self) -> int:
-        """The number of people in train; the labels of others are larger."""
-        return self._metadata.get("known", len(self.class_names))
+        """The number of people trained on; the labels of others are larger."""
+        held_out = self._metadata.get("held_out", 0) if self.prepared.fit_on != "train" else 0
+        return self._metadata.get("known", len(self.class_names)) + held_out
 
     @property
     def columns(self) -> tuple[str, ...]:

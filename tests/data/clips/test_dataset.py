@@ -210,6 +210,14 @@ def test_folds_hold_every_clip_once_and_no_source_twice(tmp_path):
     assert len(seen) == len(set(seen)) == 16
 
 
+def test_clips_of_one_scene_are_one_group(tmp_path):
+    file = tmp_path / "clips.csv"
+    rows = ["a,noFight,train,unlisted", "b,fight,test,src42", "c,fight,test,src41"]
+    file.write_text("\n".join(["clip,class,split,source_group", *rows]))
+    found = [(row["source_group"], row["split"]) for row in fight_surv_video.read_table(file)]
+    assert found == [("src42", "train"), ("src42", "train"), ("src41", "test")]
+
+
 def test_dealing_whole_groups_keeps_parts_and_classes_even():
     rng = np.random.default_rng(0)
     rows = [

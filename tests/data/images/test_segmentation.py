@@ -157,8 +157,13 @@ def test_cityscapes_is_such_a_folder(tmp_path, load):
 
 def test_camvid_from_its_archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "camvid_240x180.zip", "w") as archive:
-        for split, count in {"train": 3, "val": 1, "test": 2}.items():
-            pairs = [(f"{split}/{n}.jpg", f"{split}annot/{n}.png") for n in range(count)]
+        drives = {
+            "train": ("0001TP_0", "0016E5_1", "0006R0_2"),
+            "val": ("0016E5_3",),
+            "test": ("Seq05VD_4", "0001TP_5"),
+        }
+        for split, names in drives.items():
+            pairs = [(f"{split}/{name}.jpg", f"{split}annot/{name}.png") for name in names]
             archive.writestr(f"{split}.txt", "".join(f"{a} {b}\n" for a, b in pairs))
             for number, (image, mask) in enumerate(pairs):
                 archive.writestr(image, encoded_image(number, (240, 180)))
@@ -167,6 +172,7 @@ def test_camvid_from_its_archive(tmp_path):
     assert "train 3, validation 1, test 2" in message and message.count("9.1%") == 11, "shares without void"
     data = load_data(name="camvid", dir=str(tmp_path / "data"))
     assert data.class_names == tuple(camvid.CLASSES)
+    assert data.reference("validation", 0)["name"] == "train/0006R0_2.jpg", "a drive of its own"
     mask = next(data.eval_batches("test", 2))["mask"]
     assert mask.shape == (2, 180, 240) and set(np.unique(mask)) == {*range(11), 255}
 

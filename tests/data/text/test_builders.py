@@ -104,11 +104,18 @@ def test_tatoeba(tmp_path):
 
 def test_aeslc_references_begin_with_the_subject(tmp_path):
     folder, mail = tmp_path / "a", {"id": "1", "body": "Dear all,\nno.", "subject": "No"}
-    write(folder, "train.jsonl.gz", json.dumps(mail) + "\n")
-    for split in ("dev", "test"):
-        write(folder, f"{split}.jsonl.gz", json.dumps({**mail, "ann0": "A no", "ann1": "No", "ann2": "not"}) + "\n")
+    again = {**mail, "id": "2", "body": "Once  MORE: all"}  # but for case, blanks and signs, as in dev and in test
+    write(folder, "train.jsonl.gz", json.dumps(mail) + "\n" + json.dumps(again) + "\n")
+    for split, others in {"dev": ["dev", "once more all"], "test": ["once more, all"]}.items():
+        answers = {"ann0": "A no", "ann1": "No", "ann2": "not"}
+        write(
+            folder,
+            f"{split}.jsonl.gz",
+            "".join(json.dumps({**mail, **answers, "body": body}) + "\n" for body in others),
+        )
     found = prepared("aeslc_jsonl", folder, tmp_path)
     assert found["train"] == [{**mail, "references": ["No"]}]
+    assert [mail["body"] for mail in found["validation"]] == ["dev"] and len(found["test"]) == 1
     assert found["test"][0]["references"] == ["No", "A no", "No", "not"]
     reference = text.load(text.TextSpec(name="aeslc_jsonl", dir=str(tmp_path))).reference("test", 0)
     assert reference["references"] == ("No", "A no", "not")
@@ -378,7 +385,7 @@ def test_two_files_of_one_split(tmp_path):
     [
         ("multi30k", "multi30k", (29_000, 1_014, 1_000)),
         ("tatoeba_zh_en", "tatoeba_zh_en", (25_626, 1_409, 1_412)),
-        ("aeslc_jsonl", "aeslc", (14_436, 1_960, 1_906)),
+        ("aeslc_jsonl", "aeslc", (14_417, 1_749, 1_906)),
         ("sst2_sentences", "sst2", (6_920, 872, 1_821)),
         ("tweetqa", "tweetqa", (9_568, 1_120, 1_086)),
         ("qamr", "qamr", (16_628, 2_047, 16_905)),

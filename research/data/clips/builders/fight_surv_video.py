@@ -21,19 +21,22 @@ CLASSES = ("noFight", "fight")
 FRAMES, SIDE = 16, 96
 FOLDS = 5
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
+# The clips without a source video show the two corridors of src42, by the same cameras.
+SAME_SCENE = {"unlisted": {"source_group": "src42", "split": "train"}, "src42": {"split": "train"}}
 COLUMNS = ("clip", "class", "split", "source_group")
 
 
 class FightSurvVideo(ClipBuilder, skip_registration=True):
-    """Fights and other clips; those of one source video are always in one split.
+    """Fights and other clips; those of one source video, or of one scene, are always in one split.
 
-    fight_surv_video/fixed       208 / 31 / 61, as clips.csv says
+    fight_surv_video/fixed       211 / 31 / 58, as clips.csv says, but for SAME_SCENE
     fight_surv_video/fold<0-4>   a fifth of all clips is test, each once, a tenth validation
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.
         tfds.core.BuilderConfig(name=name) for name in ("fixed", *(f"fold{fold}" for fold in range(FOLDS)))
     ]
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 had clips of one scene in two splits
     archives = ("frames_16x96x96.zip", "clips.csv")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "frames_16x96x96.zip, which holds <class>/<clip>/00.jpg to 15.jpg, and clips.csv"
 
@@ -68,7 +71,7 @@ def read_table(file: Path) -> list[dict[str, str]]:
                 raise ValueError(f"{file}, line {line}: {column} {row[column]!r} is not one of {', '.join(known)}")
     if not rows:
         raise ValueError(f"{file} holds no clips")
-    return rows
+    return [row | SAME_SCENE.get(row["source_group"], {}) for row in rows]
 
 
 def deal(rows: Sequence[Mapping[str, str]], parts: int) -> dict[str, int]:

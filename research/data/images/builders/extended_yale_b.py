@@ -6,21 +6,25 @@ Georghiades, P. N. Belhumeur and D. J. Kriegman, "From Few to Many", 2001; K.-C.
     pairs_heldout_identities.csv     pairs of images of yaleB30 to yaleB39
 """
 
+import math
 import re
 from typing import ClassVar
 
 from research.data.images.builders import faces
 
-# How far the light is from the camera's axis, after the subsets of the papers: 1 and 2; 3; 4 and 5.
-LIGHTS = {"frontal": 25, "side": 50, "extreme": 180}  # degrees, at most
+# The largest angle in degrees between light and camera axis, after the subsets of the papers: 1 and 2; 3; 4 and 5, of
+# 19, 12 and 33 lights. Their limits are 25 and 50 degrees, but subset 3 holds (azimuth 35, elevation 40), at 51.1.
+LIGHTS = {"frontal": 25.5, "side": 51.5, "extreme": 180.0}
 
 
 class ExtendedYaleB(faces.ZippedFaces, skip_registration=True):
-    """38 or 28 people for training. `light` is frontal, side or extreme.
+    """38, or 22 and 6 people for training and validation. `light`: frontal, side or extreme.
 
     extended_yale_b/identification   of every person: half of the images are test, three eighths train, an eighth
     validation
-    extended_yale_b/verification     yaleB01 to yaleB29: every eighth image is validation, the rest train; others: test
+    extended_yale_b/verification     of yaleB01 to yaleB29 every fifth person is validation, from yaleB01; yaleB30 to
+    yaleB39 are test
+    extended_yale_b/verification_fold<1-4>   the same, from the second to the fifth person
     """
 
     archives = ("CroppedYale_84x96.zip", "pairs_heldout_identities.csv")
@@ -35,11 +39,7 @@ class ExtendedYaleB(faces.ZippedFaces, skip_registration=True):
 
     def split(self, position):
         """See ZippedFaces."""
-        return "test" if position % 2 else "validation" if self.held_out(position) else "train"
-
-    def held_out(self, position):
-        """See ZippedFaces."""
-        return position % 8 == 0
+        return "test" if position % 2 else "validation" if position % 8 == 0 else "train"
 
     def values(self, member):
         """See ZippedFaces."""
@@ -50,6 +50,6 @@ def light(member: str) -> str:
     """The key of LIGHTS for an image, by the angles in its name."""
     found = re.search(r"A([+-]\d+)E([+-]\d+)\.jpg$", member)
     assert found is not None, member
-    azimuth, elevation = found.groups()
-    angle = max(abs(int(azimuth)), abs(int(elevation)))
+    azimuth, elevation = (math.radians(int(angle)) for angle in found.groups())
+    angle = math.degrees(math.acos(math.cos(azimuth) * math.cos(elevation)))
     return next(name for name, most in LIGHTS.items() if angle <= most)

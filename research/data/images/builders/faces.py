@@ -13,28 +13,35 @@ from research.data.builders.archives import damage_named
 from research.data.images import pairs as pairs_lib
 from research.data.images.builders.labelled import EncodedImage, ImageBuilder
 
+FOLDS = 5  # of the people who are not in test
+_BY_PERSON = tfds.core.Version("2.0.0")  # 1.0.0 held out images of the people in train
 TEXT = tfds.features.Text()
 
 
 class FaceBuilder(ImageBuilder, skip_registration=True):
     """A builder of labelled images with their `path`, and a text for each of `columns`, which group the scores.
 
-    The metadata of the prepared set hold `known`, the number of people in train (the first classes), and `pairs`: split
-    -> pairs (see images/pairs.py) of its images.
+    The metadata of the prepared set hold `known`, the number of people in train (the first classes), `held_out`, that
+    of people in validation alone (the next classes), and `pairs`: split -> pairs (see images/pairs.py) of its images.
     """
 
     columns: Sequence[str] = ()
 
     def face_info(
-        self, shape: tuple, known: Collection[str], unseen: Collection[str] = (), columns: Sequence[str] = ()
+        self,
+        shape: tuple,
+        known: Collection[str],
+        unseen: Collection[str] = (),
+        columns: Sequence[str] = (),
+        held_out: Collection[str] = (),
     ) -> tfds.core.DatasetInfo:
-        """The TFDS metadata of images of `shape`: of people in train (`known`), and of others (`unseen`)."""
+        """The TFDS metadata of images of `shape`: of people in train (`known`), validation (`held_out`), and others."""
         return self.image_info(
             self.__doc__,
             shape,
-            [*known, *unseen],
+            [*known, *held_out, *unseen],
             more=dict.fromkeys(("path", *columns), TEXT),
-            metadata=tfds.core.MetadataDict(known=len(known), pairs={}),
+            metadata=tfds.core.MetadataDict(known=len(known), held_out=len(held_out), pairs={}),
         )
 
     def keep_pairs(self, split: str, pairs: Sequence[pairs_lib.ImagePair]) -> None:
@@ -45,14 +52,18 @@ class FaceBuilder(ImageBuilder, skip_registration=True):
 class ZippedFaces(FaceBuilder, skip_registration=True):
     """Images of people in a zip archive, and a file of pairs of people who are held out.
 
-    identification   all people are in train, and identified in their other images
-    verification     people in pairs are the test split; train has the others only
+    identification           all people are in train, and identified in their other images
+    verification             people in pairs are the test split; of the others, every fifth is validation: nobody is in
+                             two splits, so that validation says how well people are told apart who were never seen
+    verification_fold<1-4>   the same with other people in validation
 
-    A subclass defines the names of the archive's members, and which images of known people are held out.
+    A subclass defines the names of the archive's members, and the splits of images in `identification`.
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.
-        tfds.core.BuilderConfig(name=name) for name in ("identification", "verification")
+        tfds.core.BuilderConfig(name="identification"),
+        tfds.core.BuilderConfig(name="verification", version=_BY_PERSON),
+        *(tfds.core.BuilderConfig(name=f"verification_fold{fold}", version=_BY_PERSON) for fold in range(1, FOLDS)),
     ]
     channels = 1
     shape: tuple[int, int, int]
@@ -64,10 +75,6 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
         """The split, in `identification`, of the image at `position` of a person's sorted images."""
         raise NotImplementedError
 
-    def held_out(self, position: int) -> bool:
-        """Whether that image of a known person is for validation in `verification`; at least two must be."""
-        raise NotImplementedError
-
     def values(self, member: str) -> Mapping[str, str]:
         """The text of each of `columns` for an image."""
         return {}
@@ -77,9 +84,16 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
         return (member,)
 
     def _info(self):
-        unseen = self.unseen if self.builder_config.name == "verification" else ()
-        known = [person for person in self.people if person not in unseen]
-        return self.face_info(self.shape, known, unseen, self.columns)
+        if self.builder_config.name == "identification":
+            return self.face_info(self.shape, self.people, columns=self.columns)
+        held_out = self.held_out()
+        known = [person for person in self.people if person not in (*held_out, *self.unseen)]
+        return self.face_info(self.shape, known, self.unseen, self.columns, held_out)
+
+    def held_out(self) -> list[str]:
+        """The people of validation in `verification`: every fifth of those who are not in test."""
+        fold = int(self.builder_config.name.partition("_fold")[2] or 0)
+        return [person for person in self.people if person not in self.unseen][fold::FOLDS]
 
     def _split_generators(self, dl_manager):
         archive, pairs_file = (Path(dl_manager.manual_dir) / name for name in self.archives)
@@ -88,7 +102,7 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
         for person, images in members.items():
             for position, member in enumerate(images):
                 parts[self._part(person, position)].append((member, person))
-        if self.builder_config.name == "verification":
+        if self.builder_config.name != "identification":
             pairs = pairs_lib.read_csv(text_files.text(pairs_file), str(pairs_file))
             pairs_lib.check(pairs, {member for member, _ in parts["test"]}, str(pairs_file))
             self.keep_pairs("test", pairs)
@@ -99,7 +113,7 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
             return self.split(position)
         if person in self.unseen:
             return "test"
-        return "validation" if self.held_out(position) else "train"
+        return "validation" if person in self.held_out() else "train"
 
     def _members(self, archive: Path) -> dict[str, list[str]]:
         """Person -> their images, sorted. Raises ValueError if someone has none."""

@@ -12,10 +12,11 @@ from research.data.images.builders import faces
 
 
 class OrlFaces(faces.ZippedFaces, skip_registration=True):
-    """40 or 30 people for training.
+    """40, or 24 and 6 people for training and validation.
 
-    orl_faces/identification   160 / 40 / 200: images 1 to 4, 5, and 6 to 10 of each person
-    orl_faces/verification     240 / 60 / 100: s1 to s30 without images 5 and 10, these images, and s31 to s40
+    orl_faces/identification           160 / 40 / 200: images 1 to 4, 5, and 6 to 10 of each person
+    orl_faces/verification             240 / 60 / 100: of s1 to s30 every fifth is validation, from s1; s31 to s40: test
+    orl_faces/verification_fold<1-4>   the same, from s2 to s5
     """
 
     archives = ("orl_faces.zip", "pairs_heldout_identities.csv")
@@ -30,10 +31,6 @@ class OrlFaces(faces.ZippedFaces, skip_registration=True):
     def split(self, position):
         """See ZippedFaces."""
         return "train" if position < 4 else "validation" if position == 4 else "test"
-
-    def held_out(self, position):
-        """See ZippedFaces."""
-        return position in (4, 9)
 
     def order(self, member):
         """See ZippedFaces."""

@@ -10,7 +10,7 @@ from PIL import Image
 from research.data.images.builders import faces
 from research.data.images.builders.labelled import EncodedImage
 
-PEOPLE, UNSEEN = 48, 6
+PEOPLE, HELD_OUT, UNSEEN = 48, 6, 6
 IMAGES = {"train": 12, "validation": 2, "test": 4}  # per known person
 SIDE = 16  # px
 SHIFT = 2  # px
@@ -21,29 +21,36 @@ class RandomPatterns(faces.FaceBuilder, skip_registration=True):
     """Forty-eight smooth patterns, with a random shift, brightness and noise in every image; `light` is dim or bright.
 
     random_patterns/identification   576 / 96 / 192 images of all people
-    random_patterns/verification     504 / 84 / 108: the test split is six unseen people
+    random_patterns/verification     504 / 84 / 108: validation and test are six people each who are not in train
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.
-        tfds.core.BuilderConfig(name=name) for name in ("identification", "verification")
+        tfds.core.BuilderConfig(name="identification"),
+        tfds.core.BuilderConfig(name="verification", version=tfds.core.Version("2.0.0")),  # 1.0.0: held-out images
     ]
     channels = 1
     columns = ("light",)
 
     def _info(self):
         names = [f"person{number:02}" for number in range(PEOPLE)]
-        known = PEOPLE - (UNSEEN if self.builder_config.name == "verification" else 0)
-        return self.face_info((SIDE, SIDE, 1), names[:known], names[known:], self.columns)
+        if self.builder_config.name == "identification":
+            return self.face_info((SIDE, SIDE, 1), names, columns=self.columns)
+        known, seen = PEOPLE - HELD_OUT - UNSEEN, PEOPLE - UNSEEN
+        return self.face_info((SIDE, SIDE, 1), names[:known], names[seen:], self.columns, names[known:seen])
 
     def _split_generators(self, dl_manager):
-        parts, known = {split: [] for split in IMAGES}, self.info.metadata["known"]
+        parts = {split: [] for split in IMAGES}
         splits = [split for split, count in IMAGES.items() for _ in range(count)]
         for person, name in enumerate(self.info.features["label"].names):
             for number, split in enumerate(splits):
-                if person >= known:
-                    parts["test"].append((person, name, number))
-                elif known == PEOPLE or split != "test":  # in `verification`, known people are not in test
+                if self.builder_config.name == "identification":
                     parts[split].append((person, name, number))
+                elif person >= PEOPLE - UNSEEN:
+                    parts["test"].append((person, name, number))
+                elif split != "test":  # as many images of a person as in `identification`
+                    parts["train" if person < PEOPLE - HELD_OUT - UNSEEN else "validation"].append(
+                        (person, name, number)
+                    )
         return {split: self._generate_examples(split, _images(part)) for split, part in parts.items()}
 
 
