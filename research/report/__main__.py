@@ -54,7 +54,7 @@ def write_tables(root: Path) -> int:
         files.write_atomically(readme, text)
         print(f"{readme.relative_to(root)}: {done}, {text.count(tables.STALE)} stale")
     for page in headline.pages(root):
-        files.write_atomically(page, headline.updated(page))
+        files.write_atomically(page, headline.updated(page, stale))
     for page in colab.pages(root):
         files.write_atomically(page, colab.updated(page, root))
     return 0
@@ -64,7 +64,7 @@ def check(root: Path) -> int:
     """1 when a table differs from its rows, or shows one whose config has changed since among those of today."""
     stale = functools.partial(records.is_stale, root=root)
     wrong = [readme for readme in tables.readmes(root) if tables.differs(readme, stale)]
-    wrong += [page for page in headline.pages(root) if headline.updated(page) != page.read_text("utf-8")]
+    wrong += [page for page in headline.pages(root) if headline.updated(page, stale) != page.read_text("utf-8")]
     for readme in wrong:
         print(f"{readme.relative_to(root)} differs from results.jsonl; run: python -m research.report tables")
     elsewhere = [page for page in colab.pages(root) if colab.updated(page, root) != page.read_text("utf-8")]

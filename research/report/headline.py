@@ -5,7 +5,7 @@ is regenerated from `experiments/EXPERIMENT/results.jsonl`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from research.report import baselines, formats, records, tables
@@ -19,8 +19,8 @@ def pages(root: Path) -> list[Path]:
     return sorted(root.glob("README*.md"))
 
 
-def updated(readme: Path) -> str:
-    """The root README with its table regenerated; unchanged if it has no marker.
+def updated(readme: Path, stale: Callable[[tables.Row], bool]) -> str:
+    """The root README with its table regenerated, rows that are `stale` marked; unchanged if it has no marker.
 
     Raises ValueError if a config in the marker has no recorded run.
     """
@@ -28,11 +28,11 @@ def updated(readme: Path) -> str:
     found = _MARKER.search(text)
     if found is None:
         return text
-    lines = [_line(readme.parent, name) for name in found[2].split()]
+    lines = [_line(readme.parent, name, stale) for name in found[2].split()]
     return text[: found.end(1)] + tables.table(_HEADER, lines) + "\n" + text[found.start(3) :]
 
 
-def _line(root: Path, name: str) -> list[str]:
+def _line(root: Path, name: str, stale: Callable[[tables.Row], bool]) -> list[str]:
     """The cells of `EXPERIMENT/CONFIG:VARIANT` without overrides: the runs recorded last, one of each seed."""
     experiment, _, label = name.partition("/")
     path = root / "experiments" / experiment / "results.jsonl"
@@ -49,7 +49,7 @@ def _line(root: Path, name: str) -> list[str]:
     count = f" ({len(runs)} {tables.repeats(runs)})" if len(runs) > 1 else ""
     return [
         f"[{experiment.replace('_', ' ')}](experiments/{experiment}/README.md)",
-        f"[`{label}`]({first['file']})",
+        f"[`{label}`]({first['file']})" + (f" · {tables.STALE}" if stale(first) else ""),
         first["data"]["name"],
         first["metric"].replace("/", " "),
         value + count + tables.choice(runs) + (baselines.BELOW if baselines.is_below(runs, best) else ""),
