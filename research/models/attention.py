@@ -72,7 +72,7 @@ class Heads:
 class Attention(nn.Module):
     """Self-attention over tokens [batch, length, width]; softmax in float32.
 
-    dense            a constructor of dense layers, as nn.DenseGeneral with its initialisers and dtypes
+    dense            a constructor of dense layers, as dense.Dense with its initialisers and dtypes
     biases           which of query, key, value and out have one
     scale            of the logits; None is 1 / sqrt(features)
     query_init       of the query's kernel, where it is not that of `dense`

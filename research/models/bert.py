@@ -14,6 +14,7 @@ from flax import linen as nn
 from research.models import layers, positions, stack
 from research.models.attention import Attention, Heads
 from research.models.block import PostNorm
+from research.models.dense import Dense
 from research.models.mlp import MLP
 from research.models.remat import REMAT
 from research.models.specs import COUNT, EPSILON, LAYERS, RATE, from_fields
@@ -115,7 +116,7 @@ class Bert(nn.Module):
             self.types = table("types", spec.token_types)
         self.where = positions.Learned((self.max_length, spec.width), limit="max_length")
         self.learned = self.where.create(self.param, self.param_dtype)
-        make_norm = functools.partial(layers.layer_norm, epsilon=spec.norm_epsilon, **dtypes)
+        make_norm = functools.partial(layers.LayerNorm, epsilon=spec.norm_epsilon, **dtypes)
         self.norm, self.drop = make_norm(), nn.Dropout(spec.dropout)
         # The positions are added here, since a norm is between them and the first layer.
         self.encoder = Transformer(_make_stack(spec, dtypes, make_norm), positions.Positions(), None, dtypes)
@@ -179,11 +180,11 @@ def _make_stack(spec: BertSpec, dtypes: dict[str, Any], make_norm: Any) -> Any:
     attention = functools.partial(
         Attention,
         Heads(spec.width, spec.num_heads, spec.width // spec.num_heads),
-        functools.partial(nn.DenseGeneral, kernel_init=_init, **dtypes),
+        functools.partial(Dense, kernel_init=_init, **dtypes),
         ("query", "key", "value", "out"),
         gather=spec.remat != "none",
     )
-    dense = functools.partial(nn.Dense, kernel_init=_init, **dtypes)
+    dense = functools.partial(Dense, kernel_init=_init, **dtypes)
     mlp = functools.partial(MLP, spec.mlp_dim, dense, "gelu_exact")
     block = functools.partial(PostNorm, (("attention", attention), ("mlp", mlp)), make_norm, spec.dropout)
     segments = (stack.Segment(spec.depth, spec.remat, spec.unroll),)

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from research.models import layers
+from research.models.dense import Dense
 from research.models.shapes import Images
 from research.models.specs import COUNT, DTYPE, EPSILON, LAYERS, RATE, from_fields
 from research.parallel.sharding import constrain
@@ -57,8 +58,8 @@ class ConvNeXtBlock(nn.Module):
             width, (7, 7), padding=3, feature_group_count=width, kernel_init=_init, name="depthwise", **self.dtypes
         )
         y = constrain(conv(constrain(x, DEPTHWISE)), DEPTHWISE)
-        y = constrain(layers.layer_norm(epsilon=self.epsilon, name="norm", **self.dtypes)(y), IMAGE)
-        dense = functools.partial(nn.Dense, kernel_init=_init, **self.dtypes)
+        y = constrain(layers.LayerNorm(epsilon=self.epsilon, name="norm", **self.dtypes)(y), IMAGE)
+        dense = functools.partial(Dense, kernel_init=_init, **self.dtypes)
         y = constrain(layers.GELU[self.gelu](dense(4 * width, name="up")(y)), ("batch", "height", "width", "mlp"))
         y = constrain(dense(width, name="down")(y), IMAGE)
         if self.layer_scale:
@@ -106,7 +107,7 @@ class ConvNeXt(nn.Module):
         spec = self.spec
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(nn.Conv, padding="VALID", kernel_init=_init, **dtypes)
-        norm = functools.partial(layers.layer_norm, epsilon=spec.epsilon, **dtypes)
+        norm = functools.partial(layers.LayerNorm, epsilon=spec.epsilon, **dtypes)
         rates = iter(np.linspace(0, spec.stochastic_depth, sum(spec.stage_sizes)))
         x = conv(spec.widths[0], (4, 4), 4, name="stem")(images.astype(self.dtype))
         x = constrain(norm(name="stem_norm")(x), IMAGE)

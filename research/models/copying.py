@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from research.models import dot_product
+from research.models.dense import platform
 from research.models.layers import tokens as token_axes
 from research.models.shapes import AnyArray
 from research.parallel.sharding import constrain, traced_mesh
@@ -122,4 +122,4 @@ def spread(
 
 def _on_one_cpu() -> bool:
     mesh: Any = traced_mesh()
-    return dot_product.platform() == "cpu" and (mesh is None or mesh.size == 1)
+    return platform() == "cpu" and (mesh is None or mesh.size == 1)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from research.models.dense import dot_general, platform
 from research.models.layers import at_least_float32
 from research.models.shapes import AnyArray
-from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import Names, constrain, traced_mesh
 from research.spec import FieldError
 
@@ -116,12 +116,6 @@ def _masked(logits: jax.Array, bias: AnyArray | None, mask: AnyArray | None) -> 
     return logits
 
 
-def platform() -> str:
-    """Where the program will run."""
-    mesh = traced_mesh()
-    return mesh_lib.platform(mesh) if mesh else jax.default_backend()
-
-
 def _no_cudnn(query: jax.Array, restricted: bool) -> str:
     """Why cuDNN's attention is not available for `query` where the program will run; empty when it can."""
     mesh, on = traced_mesh(), platform()
@@ -148,7 +142,7 @@ def dot_gathered(
     second time in a backward pass that has just computed the layer again. Without remat the gathered kernels of all
     layers would be kept.
     """
-    return jax.lax.dot_general(inputs, _gathered(names, kernel), *args, **settings)
+    return dot_general(inputs, _gathered(names, kernel), *args, **settings)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -9,6 +9,7 @@ from flax import linen as nn
 from research.models import layers, positions, stack
 from research.models.attention import Attention, CrossAttention, Heads
 from research.models.block import TOPOLOGIES
+from research.models.dense import Dense
 from research.models.mlp import MLP, GatedMLP
 from research.models.remat import REMAT
 from research.models.specs import LayerSpec
@@ -99,7 +100,7 @@ def _attention(spec: EncoderDecoderSpec, dtypes: Dtypes, kind: type[Attention]) 
     return functools.partial(
         kind,
         Heads(spec.width, spec.num_heads, spec.kv_dim),
-        functools.partial(nn.DenseGeneral, kernel_init=_fan_in(), **dtypes),
+        functools.partial(Dense, kernel_init=_fan_in(), **dtypes),
         biases,
         scale=None if spec.attention_scale else 1.0,
         # Where nothing divides the logits, a smaller query does at first (Raffel et al., 2020).
@@ -113,7 +114,7 @@ def _scaled(factor: float) -> Callable[..., jax.Array]:
 
 
 def _mlp(spec: EncoderDecoderSpec, dtypes: Dtypes) -> Callable[[], MLP]:
-    dense = functools.partial(nn.Dense, kernel_init=_fan_in(), **dtypes)
+    dense = functools.partial(Dense, kernel_init=_fan_in(), **dtypes)
     kind = GatedMLP if spec.gated else MLP
     return functools.partial(kind, spec.mlp_dim, dense, spec.activation, spec.bias, spec.dropout)
 

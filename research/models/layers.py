@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from research.models.norms import LayerNorm, RMSNorm
 from research.parallel.sharding import constrain
 
 GELU: dict[str, Callable] = {
@@ -16,12 +17,7 @@ GELU: dict[str, Callable] = {
     "tanh": functools.partial(nn.gelu, approximate=True),
 }
 
-# Subtracting the mean before squaring: flax's faster E[x^2] - E[x]^2 loses digits where the mean is large.
-layer_norm = functools.partial(nn.LayerNorm, use_fast_variance=False)
-NORMS: dict[str, Callable] = {
-    "layer": layer_norm,
-    "rms": nn.RMSNorm,  # neither centred nor biased (Zhang and Sennrich, 2019)
-}
+NORMS: dict[str, Callable] = {"layer": LayerNorm, "rms": RMSNorm}
 
 
 def at_least_float32(dtype: Any) -> jnp.dtype:

@@ -30,7 +30,7 @@ LOGICAL_AXES = (
 class MLP(nn.Module):
     """Two dense layers with an activation between them.
 
-    dense        a constructor of dense layers, as nn.Dense with its initialisers and dtypes
+    dense        a constructor of dense layers, as dense.Dense with its initialisers and dtypes
     activation   a name of ACTIVATIONS
     bias         whether the layers have one
     dropout      of hidden features

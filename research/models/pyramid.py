@@ -72,7 +72,7 @@ class SimplePyramid(nn.Module):
         x = maps[-1]
         width = x.shape[-1]
         up = functools.partial(nn.ConvTranspose, kernel_size=(2, 2), strides=(2, 2), **self.dtypes)
-        norm = functools.partial(layers.layer_norm, **self.dtypes)
+        norm = functools.partial(layers.LayerNorm, **self.dtypes)
         two = constrain(up(width // 2, name="double_deconv")(x), IMAGE)
         four = nn.gelu(norm(name="quadruple_norm")(up(width // 2, name="quadruple_deconv1")(x)))
         four = constrain(up(width // 4, name="quadruple_deconv2")(four), IMAGE)

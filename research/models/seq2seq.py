@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Shaped
 
 from research.models import copying, encoder_decoder, layers
+from research.models.dense import dot
 from research.models.encoder_decoder import EncoderDecoderSpec
 from research.models.shapes import AnyArray
 from research.models.specs import from_fields
@@ -238,7 +239,7 @@ class Seq2Seq(nn.Module):
             x = x * jnp.asarray(self.spec.width**-0.5, x.dtype)
         dtype = layers.at_least_float32(self.dtype)
         if self.spec.logits == "untied":
-            logits = jnp.einsum("bte,ev->btv", x, self.head.astype(x.dtype), preferred_element_type=dtype)
+            logits = dot(x, self.head.astype(x.dtype), dtype)
         else:
             # The table on the left, not transposed: transposed for each step of a decoding, it took a CPU four times as
             # long, and twice as long in training.

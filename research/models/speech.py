@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from research.models import layers
+from research.models.dense import dot
 from research.models.encoder_decoder import EncoderDecoderSpec
 from research.models.seq2seq import Seq2Seq
 from research.models.shapes import AnyArray
@@ -122,7 +123,7 @@ class Recogniser(Seq2Seq):
         """Logits [batch, length, vocab] in float32 of a token at each position of `encoded`; token 0 is the blank."""
         dtype = layers.at_least_float32(self.dtype)
         kernel = self.ctc_head.astype(encoded.dtype)
-        logits = jnp.einsum("btd,dv->btv", encoded, kernel, preferred_element_type=dtype)
+        logits = dot(encoded, kernel, dtype)
         return constrain(logits, ("batch", "length", "vocab"))
 
     def both_logits(

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from research.models import layers, vit
 from research.models.attention import Attention, Context
+from research.models.dense import Dense
 from research.models.positions import Learned
 from research.models.shapes import AnyArray, Clips
 from research.models.specs import COUNT, EncoderSpec
@@ -94,7 +95,7 @@ class VideoViT(vit.ViT):
                 f"of {height} x {width}; those of the data must be the same"
             )
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = nn.Dense(spec.width, name="tubelets", **dtypes)(self._tubelets(self._inputs(images.astype(self.dtype))))
+        x = Dense(spec.width, name="tubelets", **dtypes)(self._tubelets(self._inputs(images.astype(self.dtype))))
         time, space = x.shape[1:3]
         space_positions = Learned((1, space, spec.width), "space")
         x = space_positions.embed(space_positions.create(self.param, self.param_dtype)[:, None], x)

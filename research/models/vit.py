@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from research.models import layers, stack
 from research.models.attention import Attention, Context, Heads
 from research.models.block import TOPOLOGIES
+from research.models.dense import Dense
 from research.models.mlp import MLP
 from research.models.positions import Learned, SinCos
 from research.models.shapes import FeatureMaps, Images
@@ -71,7 +72,7 @@ class ConvStem(nn.Module):
         for index in range(halvings):
             features = self.last_width // 2 ** (halvings - 1 - index)
             conv = nn.Conv(features, (3, 3), 2, padding=1, use_bias=False, name=f"conv{index + 1}", **self.dtypes)
-            norm = layers.layer_norm(epsilon=self.epsilon, name=f"norm{index + 1}", **self.dtypes)
+            norm = layers.LayerNorm(epsilon=self.epsilon, name=f"norm{index + 1}", **self.dtypes)
             x = constrain(nn.relu(norm(constrain(conv(x), PATCHES))), PATCHES)
         return nn.Conv(self.width, (1, 1), name="project", **self.dtypes)(x)
 
@@ -191,7 +192,7 @@ def make_norm(spec: EncoderSpec, dtypes: Mapping[str, str]) -> Callable[..., nn.
 def make_stack(spec: EncoderSpec, dtypes: Mapping[str, str], topology: str, mixers: Mixers) -> Callable[..., Stack]:
     """A constructor of the layers: in each the `mixers` one after the other, and an MLP."""
     attention = make_attention(spec, dtypes)
-    dense = functools.partial(nn.Dense, kernel_init=_INIT, bias_init=nn.initializers.normal(1e-6), **dtypes)
+    dense = functools.partial(Dense, kernel_init=_INIT, bias_init=nn.initializers.normal(1e-6), **dtypes)
     mlp = functools.partial(MLP, spec.mlp_dim, dense, f"gelu_{spec.gelu}", True, spec.dropout)
     parts = (*((name, functools.partial(kind, **attention)) for name, kind in mixers), ("mlp", mlp))
     block = functools.partial(TOPOLOGIES[topology], parts, make_norm(spec, dtypes), spec.dropout)
@@ -207,7 +208,7 @@ def make_attention(spec: EncoderSpec, dtypes: Mapping[str, str]) -> dict[str, An
     inputs = ("query", *["key"] * spec.key_bias, "value") if spec.qkv_bias else ()
     return {
         "heads": Heads(spec.width, spec.num_heads, spec.width // spec.num_heads),
-        "dense": functools.partial(nn.DenseGeneral, kernel_init=_INIT, **dtypes),
+        "dense": functools.partial(Dense, kernel_init=_INIT, **dtypes),
         "biases": (*inputs, "out"),
         "qk_norm": qk_norm if spec.qk_norm else None,
         "implementation": spec.attention,

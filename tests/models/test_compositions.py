@@ -20,7 +20,7 @@ from research.parallel.sharding import logical_axes, path_name
 VOCAB, WIDTH, HEADS, GROUPS, MLP_DIM, DEPTH, LENGTH = 13, 16, 4, 2, 24, 3, 7
 DTYPES = {"dtype": "float32", "param_dtype": "float32"}
 DENSE = functools.partial(nn.DenseGeneral, **DTYPES)
-LAYER_NORM = functools.partial(layers.layer_norm, epsilon=1e-12, **DTYPES)
+LAYER_NORM = functools.partial(layers.LayerNorm, epsilon=1e-12, **DTYPES)
 RMS_NORM = functools.partial(nn.RMSNorm, epsilon=1e-6, **DTYPES)
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)

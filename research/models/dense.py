@@ -1,0 +1,108 @@
+"""Dense layers, in the form in which XLA's CPU compiler is fast.
+
+The gradient of a kernel contracts every axis of the activations but the last. Over [batch, length, features] XLA makes
+a transposed copy of an operand for that on a CPU, and computes the elementwise operations before it inside this copy,
+column by column. Where batch and length are one axis, nothing is copied. The gradient of a bias is a sum over the same
+axes, which takes several times as long as the product with ones that it is here.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+from jax import lax
+from jaxtyping import Array, Float
+
+from research.models.shapes import AnyArray
+from research.parallel import mesh as mesh_lib
+from research.parallel.sharding import traced_mesh
+
+Axes = tuple[int, ...]
+
+
+def dot_general(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, *args: Any, **options: Any) -> jax.Array:
+    """`jax.lax.dot_general`, with other axes merged on a CPU.
+
+    Only where the last axes of `lhs` [..., contracted] meet the first of `rhs` [contracted, ...], without batch axes,
+    and where the length is not split over devices: merging it with the batch would gather activations.
+    """
+    (left, right), (batch_left, batch_right) = dimension_numbers
+    count = len(left)
+    last, first = tuple(range(lhs.ndim - count, lhs.ndim)), tuple(range(count))
+    plain = not batch_left and not batch_right and tuple(left) == last and tuple(right) == first
+    if not plain or (lhs.ndim - count < 2 and rhs.ndim - count < 2) or not _merges():
+        return lax.dot_general(lhs, rhs, dimension_numbers, *args, **options)
+    depth = math.prod(rhs.shape[:count])
+    product = lax.dot_general(
+        lhs.reshape(-1, depth), rhs.reshape(depth, -1), (((1,), (0,)), ((), ())), *args, **options
+    )
+    return product.reshape(*lhs.shape[: lhs.ndim - count], *rhs.shape[count:])
+
+
+def dot(lhs: jax.Array, rhs: jax.Array, dtype: Any = None) -> jax.Array:
+    """[..., contracted] times [contracted, ...], summed in `dtype` if given."""
+    return dot_general(lhs, rhs, (((lhs.ndim - 1,), (0,)), ((), ())), preferred_element_type=dtype)
+
+
+def rows_of(vector: Float[AnyArray, "*features"], shape: Sequence[int]) -> Float[Array, "..."]:
+    """`vector` broadcast to `shape`, whose last axes it has; its gradient is a product with ones on a CPU."""
+    if not _merges() or len(shape) == vector.ndim:
+        return jnp.broadcast_to(vector, shape)
+    count = math.prod(shape[: len(shape) - vector.ndim])
+    return lax.dot(jnp.ones((count, 1), vector.dtype), jnp.reshape(vector, (1, -1))).reshape(shape)
+
+
+class Dense(nn.Module):
+    """A dense layer over the axes `axis` of its input, which gives the axes `features`, last.
+
+    Parameters and initial values are those of flax's Dense and DenseGeneral.
+    """
+
+    features: int | Sequence[int]
+    axis: int | Sequence[int] = -1
+    use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = "float32"
+    kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+    bias_init: Callable[..., jax.Array] = nn.initializers.zeros
+    dot_general: Callable[..., jax.Array] = dot_general
+
+    @nn.compact
+    def __call__(self, x: Float[AnyArray, "..."]) -> Float[Array, "..."]:
+        features = _tuple(self.features)
+        axis = tuple(sorted(each % x.ndim for each in _tuple(self.axis)))
+        inputs = tuple(x.shape[each] for each in axis)
+        kernel = self.param("kernel", self._init(self.kernel_init, len(inputs)), (*inputs, *features), self.param_dtype)
+        bias = self.param("bias", self._init(self.bias_init, 0), features, self.param_dtype) if self.use_bias else None
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = self.dot_general(x, kernel, ((axis, tuple(range(len(axis)))), ((), ())))
+        return y if bias is None else y + rows_of(bias, y.shape)
+
+    @staticmethod
+    def _init(init: Callable[..., jax.Array], inputs: int) -> Callable[..., jax.Array]:
+        """`init` for a matrix (a vector without `inputs`): fans are those of all inputs and outputs together."""
+
+        def flat(key, shape, dtype):
+            sizes = (math.prod(shape[:inputs]),) if inputs else ()
+            return init(key, (*sizes, math.prod(shape[inputs:])), dtype).reshape(shape)
+
+        return flat
+
+
+def _tuple(value: int | Sequence[int]) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def platform() -> str:
+    """The platform on which the program will run."""
+    mesh = traced_mesh()
+    return mesh_lib.platform(mesh) if mesh else jax.default_backend()
+
+
+def _merges() -> bool:
+    mesh = traced_mesh()
+    return platform() == "cpu" and (mesh is None or mesh.shape["sequence"] == 1)
