@@ -7,6 +7,7 @@ from tests.flags import QUICK_COMPILE
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", QUICK_COMPILE) + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["TESSERA_HUGE_PAGES"] = "0"  # no command of a test starts itself again
 
 # A run in the background may have been started with SIGINT ignored, which the processes of tests would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

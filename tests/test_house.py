@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     "spec",
     "interrupt",
+    "huge_pages",
     "numerics",
     "files",
     "config",

@@ -1,9 +1,10 @@
 """Image classification: train, evaluate or use a ViT or CNN on labelled images. See README.md."""
 
-from research import interrupt
+from research import huge_pages, interrupt
 from research.train import preemption
 
 if __name__ == "__main__":
+    huge_pages.enable()
     preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
     interrupt.end_on_interrupt()
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from research import interrupt  # and nothing that is slow to import, before `main` has seen to Ctrl-C
+from research import huge_pages, interrupt  # and nothing that is slow to import, before `main` has seen to Ctrl-C
 
 USAGE = """usage: tessera COMMAND ...
 
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     _stay_in_this_repository(words)
     name, *rest = words
+    if argv is None and name in _MODES:
+        huge_pages.enable()
     sys.path.insert(0, os.getcwd())  # experiments and configs are those of the repository that one stands in
     if name in _MODES:
         from research.train import preemption
