@@ -1,4 +1,4 @@
-"""The structure that DESIGN promises: floors, no TensorFlow, files that fit in a reader's head."""
+"""The structure that docs/architecture.md describes: layers, no TensorFlow, files that fit in a reader's head."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""Suite `plan`: what the planner finds for ViT-L/16 on 16 and on 256 chips that are not there.
+"""Suite `plan`: what the planner finds for ViT-L/16 on 16 and on 256 chips that are not attached.
 
 Its figures come from compiling ahead of time with libtpu, so they are the same on every machine.
 """

@@ -11,6 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 from orbax.checkpoint import type_handlers
+
+# Orbax has no public function for the tensorstore spec of a leaf, without which a leaf cannot be read part by part.
 from orbax.checkpoint._src.serialization import tensorstore_utils as ts_utils
 
 from research.checkpoint import seal

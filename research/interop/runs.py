@@ -85,5 +85,5 @@ def _selected(folder: Path, config: Any, task: Any) -> Path:
     """The newest checkpoint, or the best one where the config selects it."""
     step = seal.select(folder / "checkpoints", config.train.select == "best", task.selection[1])
     if step is None:
-        raise ValueError(f"{folder} holds no whole checkpoint; train it first")
+        raise ValueError(f"{folder} holds no intact checkpoint; train it first")
     return folder / "checkpoints" / str(step)

@@ -85,7 +85,7 @@ class Pointer(nn.Module):
         scores = jnp.einsum("btd,bsd->bts", query, source["keys"], preferred_element_type=dtype)
         scores += follow[..., None] * (written[..., None] == source["before"][:, None])
         weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(dtype).min))
-        copied = spread(constrain(weights, ("batch", "length", None)), source["tokens"], logits.shape[-1])
+        copied = scatter_add(constrain(weights, ("batch", "length", None)), source["tokens"], logits.shape[-1])
         named = jax.nn.log_softmax(logits) + jax.nn.log_sigmoid(gate)[..., None]
         least = jnp.finfo(dtype).tiny
         both = jnp.logaddexp(named, jnp.log(jnp.maximum(copied, least)) + jax.nn.log_sigmoid(-gate)[..., None])
@@ -104,7 +104,7 @@ def repeated(
     return both.sum(-1) > 1
 
 
-def spread(
+def scatter_add(
     weights: Float[AnyArray, "batch length source"], tokens: Int[AnyArray, "batch source"], vocab_size: int
 ) -> Float[Array, "batch length vocab"]:
     """A scatter-add of `weights` [batch, length, source] by `tokens` [batch, source].

@@ -125,7 +125,11 @@ _tracing: contextvars.ContextVar[_Tracing | None] = contextvars.ContextVar("trac
 
 @contextlib.contextmanager
 def constraints_for(mesh: Mesh) -> Iterator[set[str]]:
-    """Makes `constrain` refer to `mesh` while a program is traced; yields the set of mesh axes that were used."""
+    """Makes `constrain` refer to `mesh` while a program is traced; yields the set of mesh axes that were used.
+
+    Not JAX's own ambient mesh (`jax.set_mesh`), under which `with_sharding_constraint` takes a PartitionSpec: it does
+    not say which axes were used, so that a mesh axis that splits nothing could not be refused.
+    """
     tracing = _Tracing(mesh, set())
     token = _tracing.set(tracing)
     try:

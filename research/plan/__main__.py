@@ -27,7 +27,7 @@ def parse(argv: Sequence[str], prog: str = PROG) -> tuple[argparse.Namespace, li
     """The arguments and the overrides (`mesh.fsdp=16`). Raises ValueError for an argument that is not known."""
     parser = command.Parser(
         prog=prog,
-        description="Compile the train step of a config for a slice that is not there, and say what it needs.",
+        description="Compile the train step of a config for a slice that is not attached, and say what it needs.",
         epilog="Any field of the config can be overridden: --config.mesh.fsdp=16",
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="as for an experiment's main.py")

@@ -41,7 +41,7 @@ def compile_step(config: Any, task: Any, topology: Topology) -> Compiled:
     """Compiles the train step of `session.build` ahead of time; running out of memory is a result, not an error."""
     program = session.build(config, task, topology.devices)
     lowered = program.train_step.lower(program.state, task.example(config.train.batch_size))
-    # A program for devices that are not there cannot be loaded from a cache either.
+    # A program for devices that are not attached cannot be loaded from a cache either.
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

@@ -143,11 +143,11 @@ def test_a_product_spreads_as_additions_do():
     @jax.jit
     def product(weights, tokens):
         with constraints_for(mesh):
-            return copying.spread(weights, tokens, 6)
+            return copying.scatter_add(weights, tokens, 6)
 
-    assert "scatter" in jax.jit(copying.spread, static_argnums=2).lower(weights, tokens, 6).as_text()
+    assert "scatter" in jax.jit(copying.scatter_add, static_argnums=2).lower(weights, tokens, 6).as_text()
     assert "scatter" not in product.lower(weights, tokens).as_text()
-    np.testing.assert_allclose(copying.spread(weights, tokens, 6), expected, rtol=1e-6)
+    np.testing.assert_allclose(copying.scatter_add(weights, tokens, 6), expected, rtol=1e-6)
     np.testing.assert_allclose(product(weights, tokens), expected, rtol=1e-6)
 
 
