@@ -104,5 +104,6 @@ def platform() -> str:
 
 
 def _merges() -> bool:
+    """Whether a program is being traced for CPUs; elsewhere, as where operations are counted, products are plain."""
     mesh = traced_mesh()
-    return platform() == "cpu" and (mesh is None or mesh.shape["sequence"] == 1)
+    return mesh is not None and mesh.shape["sequence"] == 1 and platform() == "cpu"

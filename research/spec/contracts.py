@@ -233,7 +233,17 @@ class Program(Protocol):
 
     @property
     def num_params(self) -> int:
-        """How many parameters are trained."""
+        """How many parameters the model has."""
+        ...
+
+    @property
+    def num_trained(self) -> int:
+        """How many of them are trained, and not frozen."""
+        ...
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """The size of the optimizer state."""
         ...
 
     @property

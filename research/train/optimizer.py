@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from research.parallel.sharding import Table, path_name
 from research.spec import Spec, checks, field, invalid
@@ -35,8 +36,12 @@ class OptimizerSpec(Spec):
         doc="regular expressions, searched in parameter paths: the parameters with weight decay",
     )  # fmt: skip
     multipliers: tuple[tuple[str, float], ...] = field(
-        default=(), doc="(regular expression, factor): the first match in a path scales its learning rate; 0 freezes it"
+        default=(), doc="(regular expression, factor): the first match in a path scales its learning rate"
     )
+    freeze: tuple[str, ...] = field(
+        default=(), absent=(), check=checks.each(checks.regex()),
+        doc="regular expressions, searched in parameter paths: the parameters without gradient and optimizer state",
+    )  # fmt: skip
     clip_norm: float = field(default=0.0, check=checks.at_least(0), doc="gradient clipping by global norm; 0: off")
 
     def validate(self) -> None:
@@ -166,12 +171,12 @@ def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.Gradient
 
 
 def check_patterns(spec: OptimizerSpec, params: Any) -> None:
-    """Raises ValueError for a pattern of `multipliers` or `decay` that matches the path of no parameter.
+    """Raises ValueError for a pattern that matches the path of no parameter, or where `freeze` leaves none to train.
 
     The default of `decay` is not checked, and none without weight decay: a model may have no kernels.
     """
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    patterns = {"multipliers": tuple(pattern for pattern, _ in spec.multipliers)}
+    patterns = {"multipliers": tuple(pattern for pattern, _ in spec.multipliers), "freeze": spec.freeze}
     default = next(each.default for each in infos(type(spec)) if each.name == "decay")
     if spec.weight_decay and spec.decay != default:
         patterns["decay"] = spec.decay
@@ -183,6 +188,21 @@ def check_patterns(spec: OptimizerSpec, params: Any) -> None:
                     f"config.optimizer.{name} has {pattern!r}, which matches no parameter; there are {some} "
                     "and more, see tessera show CONFIG --parameters"
                 )
+    if not trained(spec, params):
+        raise ValueError(f"config.optimizer.freeze={spec.freeze} matches every parameter, so nothing is left to train")
+
+
+def trained(spec: OptimizerSpec, params: Any) -> dict[str, Any]:
+    """The parameters that `freeze` matches not, in a tree of their own."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    kept = {path: leaf for path, leaf in flat.items() if not any(re.search(each, path) for each in spec.freeze)}
+    return traverse_util.unflatten_dict(kept, sep="/")
+
+
+def merged(params: Any, trained: Any) -> dict[str, Any]:
+    """`params` with those leaves replaced that are `trained`."""
+    flat = traverse_util.flatten_dict(params, sep="/") | traverse_util.flatten_dict(trained, sep="/")
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def build(spec: OptimizerSpec, steps: int, table: Table | None = None) -> optax.GradientTransformation:

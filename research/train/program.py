@@ -7,7 +7,6 @@ meshes.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -62,10 +61,16 @@ class ShardedProgram:
     checksums: Wrapped
     state: TrainState  # abstract: shapes, dtypes and shardings
     batch_sharding: NamedSharding
+    num_trained: int  # parameters that are not frozen
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """The size of the optimizer state, over all devices."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.state.opt_state))
 
     @property
     def num_params(self) -> int:
-        """The number of trained parameters."""
+        """The number of parameters, frozen ones too."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
 
@@ -81,7 +86,10 @@ def build_program(config: Experiment, task: Task[DataT], mesh: Mesh) -> ShardedP
     accumulate = functools.partial(
         _accumulate, microbatches=train.microbatches, unroll=mesh_lib.platform(mesh) == "cpu"
     )
-    train_step = functools.partial(_train_step, task, transform, learning_rate, config.seed, accumulate, train.ema)
+    trained = functools.partial(optimizer.trained, config.optimizer)
+    train_step = functools.partial(
+        _train_step, task, transform, trained, learning_rate, config.seed, accumulate, train.ema
+    )
 
     state = abstract_state(config, task, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -113,6 +121,7 @@ def build_program(config: Experiment, task: Task[DataT], mesh: Mesh) -> ShardedP
         checksums=jit(tree_checksums, (shardings,), replicated),
         state=state,
         batch_sharding=batch,
+        num_trained=sum(leaf.size for leaf in jax.tree.leaves(trained(state.params))),
     )
 
 
@@ -147,32 +156,36 @@ def _compiler_options(platform: str) -> dict[str, str]:
 def _initialiser(config, task):
     """A function that initialises the state, and its optimizer."""
     transform = optimizer.build(config.optimizer, config.train.steps, task.logical_axes)
-    return functools.partial(_init, task, transform, config.seed, bool(config.train.ema)), transform
+    trained = functools.partial(optimizer.trained, config.optimizer)
+    return functools.partial(_init, task, transform, trained, config.seed, bool(config.train.ema)), transform
 
 
-def _init(task, transform, seed, with_ema) -> TrainState:
+def _init(task, transform, trained, seed, with_ema) -> TrainState:
     variables = task.init(jax.random.key(seed))
     params = variables["params"]
     mutable = {name: tree for name, tree in variables.items() if name != "params"}
     # Copies, since a buffer must not be donated twice.
     ema = jax.tree.map(lambda leaf: jnp.copy(_at_least_float32(leaf)), dict(variables)) if with_ema else {}
-    return TrainState(jnp.zeros((), jnp.int32), params, mutable, transform.init(params), ema)
+    return TrainState(jnp.zeros((), jnp.int32), params, mutable, transform.init(trained(params)), ema)
 
 
-def _train_step(task, transform, learning_rate, seed, accumulate, ema_decay, state: TrainState, batch):
+def _train_step(task, transform, trained, learning_rate, seed, accumulate, ema_decay, state: TrainState, batch):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    totals = task.totals(batch)
+    totals, before = task.totals(batch), trained(state.params)
 
     def gradients(mutable, microbatch, index):
         loss = lambda params: task.loss(
-            {"params": params, **mutable}, microbatch, totals, jax.random.fold_in(rng, index)
+            {"params": optimizer.merged(state.params, params), **mutable},
+            microbatch,
+            totals,
+            jax.random.fold_in(rng, index),
         )
-        (_, (mutable, sums)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        (_, (mutable, sums)), grads = jax.value_and_grad(loss, has_aux=True)(before)
         return mutable, (grads, sums)
 
     mutable, (grads, sums) = accumulate(gradients, state.mutable, batch)
-    updates, opt_state = transform.update(grads, state.opt_state, state.params)
-    params = cast(Mapping[str, Tree], optax.apply_updates(state.params, updates))
+    updates, opt_state = transform.update(grads, state.opt_state, before)
+    params = optimizer.merged(state.params, optax.apply_updates(before, updates))
     ema = state.ema
     if ema_decay:
         # With warm-up, so that the average of a short run is not dominated by the initial weights.

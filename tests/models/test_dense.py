@@ -31,13 +31,21 @@ PAIRS = {
 }
 
 
+@pytest.fixture
+def program():
+    """As while a program for one CPU is traced."""
+    mesh = mesh_lib.make_mesh({"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}, jax.devices()[:1])
+    with sharding.constraints_for(mesh):
+        yield
+
+
 def with_gradients(module, variables, x, weights):
     loss = lambda variables, x: (module.apply(variables, x) * weights).sum()
     return module.apply(variables, x), jax.jit(jax.grad(loss, (0, 1)))(variables, x)
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_values_and_gradients_are_those_of_flax_in_float64(name):
+def test_values_and_gradients_are_those_of_flax_in_float64(program, name):
     ours, theirs = PAIRS[name]
     with jax.enable_x64():
         rng = np.random.default_rng(0)
@@ -55,7 +63,7 @@ def hlo(module, x):
     return grad.lower(module.init(jax.random.key(0), x), x).as_text()
 
 
-def test_on_a_cpu_kernel_and_bias_gradients_are_products_over_one_axis():
+def test_on_a_cpu_kernel_and_bias_gradients_are_products_over_one_axis(program):
     text = hlo(dense.Dense(7), jnp.ones((2, 6, 8)))
     over_rows = [line for line in text.splitlines() if "contracting_dims = [0] x [0]" in line]
     assert len(over_rows) == 2 and all(line.count("tensor<12x") == 2 for line in over_rows)

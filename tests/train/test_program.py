@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from research.parallel import mesh as mesh_lib
+from research.parallel import sharding
 from research.train import feed, optimizer
 from research.train.program import build_program
 from tests.train import toy
@@ -70,6 +71,44 @@ class PlainNet(toy.Net):
     def __call__(self, images, train=False):
         x = toy.nn.relu(toy.nn.Dense(self.width, use_bias=False, name="hidden")(images.reshape(images.shape[0], -1)))
         return toy.nn.Dense(self.num_classes, name="head")(x)
+
+
+FROZEN = ("hidden", "head/bias")
+
+
+@pytest.mark.parametrize(
+    ("name", "microbatches"), [("adamw", 1), ("sgd", 1), ("adafactor", 1), ("lamb", 1), ("adamw", 4)]
+)
+def test_frozen_parameters_have_no_gradient_no_state_and_stay_as_they_were(name, microbatches):
+    settings = {"optimizer.name": name, "train.microbatches": microbatches, "optimizer.weight_decay": 0.1}
+    whole, part = build(**settings), build(**settings, **{"optimizer.freeze": FROZEN})
+    config, task = toy.make_config(**settings), toy.make_task()
+    assert part.num_params == whole.num_params == whole.num_trained == part.num_trained + 16 * 16 + 4
+    names = [sharding.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(part.state.opt_state)]
+    assert not [each for each in names if "hidden" in each or each.endswith("head/bias")]
+    before = jax.device_get(part.init())
+    after, _ = part.train_step(part.init(), feed.to_mesh(batch(), part.batch_sharding))
+    for tree in (after.params, after.ema["params"]):
+        np.testing.assert_array_equal(tree["hidden"]["kernel"], before.params["hidden"]["kernel"])
+        np.testing.assert_array_equal(tree["head"]["bias"], before.params["head"]["bias"])
+    if microbatches > 1:
+        return
+    # What is trained takes the step of optax on a tree of its own.
+    rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 0)
+    loss = lambda params: task.loss({"params": params, **before.mutable}, batch(), task.totals(batch()), rng)[0]
+    grads = jax.grad(loss)(before.params)
+    own = lambda tree: {"head": {"kernel": tree["head"]["kernel"]}, "norm": tree["norm"]}
+    transform = optimizer.build(config.optimizer, config.train.steps, task.logical_axes)
+    updates, _ = transform.update(own(grads), transform.init(own(before.params)), own(before.params))
+    expected = optax.apply_updates(own(before.params), updates)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-6), own(after.params), expected)
+
+
+def test_freezing_everything_or_nothing_that_is_there_is_refused():
+    with pytest.raises(ValueError, match=r"config.optimizer.freeze=\('.',\) matches every parameter"):
+        build(**{"optimizer.freeze": (".",)})
+    with pytest.raises(ValueError, match=r"config.optimizer.freeze has 'encoder', which matches no parameter"):
+        build(**{"optimizer.freeze": ("encoder",)})
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
