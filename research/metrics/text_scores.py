@@ -78,7 +78,7 @@ def rouge_multi(predictions: Sequence[str], examples: Examples) -> Scored:
 
 def accuracy(predictions: Sequence[str], examples: Examples) -> Scored:
     """The share of predictions that equal a reference, after stripping white space and NFC normalisation."""
-    return {"accuracy": statistics.fmean(_right(predictions, examples))}, "equal to a reference"
+    return {"accuracy": statistics.fmean(right(predictions, examples))}, "equal to a reference"
 
 
 def accuracy_by_task(predictions: Sequence[str], examples: Examples) -> Scored:
@@ -89,8 +89,8 @@ def accuracy_by_task(predictions: Sequence[str], examples: Examples) -> Scored:
     if not all("task" in example for example in examples):
         raise ValueError("the metric accuracy_by_task needs a data set whose examples have the field task")
     tasks = collections.defaultdict(list)
-    for example, right in zip(examples, _right(predictions, examples), strict=True):
-        tasks[example["task"]].append(right)
+    for example, is_right in zip(examples, right(predictions, examples), strict=True):
+        tasks[example["task"]].append(is_right)
     each = {f"accuracy_task_{task:02}": statistics.fmean(tasks[task]) for task in sorted(tasks)}
     return {"accuracy_mean": statistics.fmean(each.values()), **each}, "equal to a reference; the mean is over tasks"
 
@@ -143,6 +143,16 @@ def wer(predictions: Sequence[str], examples: Examples) -> Scored:
     unspaced = any(scripts.has_unspaced(word) for each in theirs for word in each)
     how = f"{SPOKEN}; {scripts.UNSPACED}, CER without their spaces" if unspaced else SPOKEN
     return scores, f"jiwer {metadata.version('jiwer')}, {how}"
+
+
+def word_errors(predictions: Sequence[str], examples: Examples) -> tuple[list[int], list[int]]:
+    """The word errors of each prediction and the words of its reference; their sums make `wer`."""
+    import jiwer
+
+    ours, theirs = _spoken(predictions, examples)
+    pairs = zip(theirs, ours, strict=True)
+    counted = [jiwer.process_words(" ".join(reference), " ".join(words)) for reference, words in pairs]
+    return [each.substitutions + each.insertions + each.deletions for each in counted], list(map(len, theirs))
 
 
 def wer_by_speaker(predictions: Sequence[str], examples: Examples) -> Scored:
@@ -221,7 +231,8 @@ def _normalise_foreign(text: str) -> str:
     return " ".join(scripts.split_unspaced(text))
 
 
-def _right(predictions: Sequence[str], examples: Examples) -> list[bool]:
+def right(predictions: Sequence[str], examples: Examples) -> list[bool]:
+    """Whether each prediction equals a reference, see `accuracy`."""
     plain = lambda text: unicodedata.normalize("NFC", text).strip()
     return [
         plain(prediction) in {plain(reference) for reference in example["references"]}

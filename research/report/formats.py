@@ -29,6 +29,14 @@ def mean_sd(values: Sequence[float]) -> str:
     return f"{number(mean)} ± {number(statistics.stdev(values), decimals=_decimals(mean))}"
 
 
+def interval(row: Mapping[str, Any]) -> str:
+    """` [low, high]` of a row, with what was drawn where it is not examples; "" where it has no interval."""
+    if not row.get("interval"):
+        return ""
+    low, high, over = row["interval"]
+    return f" [{number(low)}, {number(high)}]" + ("" if over == "examples" else f" over {over}")
+
+
 def count(value: int) -> str:
     """`9,000`, `421.1k`, `86.6M`, `22.0B`."""
     if value < 10_000:

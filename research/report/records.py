@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from research import files
 from research.data import sources
-from research.report import baselines, formats
+from research.report import baselines, formats, intervals
 from research.train import reporting
 
 if TYPE_CHECKING:
@@ -58,10 +58,21 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
         },
         "metric": names[0],
         "value": result["metrics"][names[0]],
+        "interval": _interval(workdir, names[0], result["metrics"][names[0]]),
         "signature": result.get("signatures", {}).get(names[0]),
         "also": names[1:],
         **({key: said[key] for key in _COMPARED} if not is_other_data(source, said) else dict.fromkeys(_COMPARED)),
     }
+
+
+def _interval(workdir: Path, metric: str, value: Any) -> list[Any] | None:
+    """`[low, high, over]`, see intervals.py; None where the predictions of the run do not say it."""
+    path = workdir / "predictions.jsonl"
+    if not path.exists() or not isinstance(value, float):
+        return None
+    predictions, damaged = files.read_json_lines(path, lambda record: True)
+    found = None if damaged else intervals.of(metric, value, predictions)
+    return list(found) if found else None
 
 
 def own_data(workdir: str | os.PathLike, root: Path = ROOT) -> bool:
@@ -99,7 +110,7 @@ def summary(workdir: str | os.PathLike, root: Path = ROOT) -> str:
         "experiment": row["experiment"],
         "config": " ".join([f"{row['file']}:{row['variant']}", *row["overrides"]]),
         "digest": row["config_digest"],
-        "result": f"{row['metric']} {formats.number(row['value'])}{signature}",
+        "result": f"{row['metric']} {formats.number(row['value'])}{formats.interval(row)}{signature}",
         "floor": _floor(row, other, root),
         "reference": _compared(row, "reference", other),
         "also": ", ".join(f"{name} {formats.number(row['metrics'][name])}" for name in others) or "nothing",

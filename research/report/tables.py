@@ -17,7 +17,8 @@ ON_TEST = " · **settings chosen on test**"
 LOST = " (not in the history)"
 
 _LEGEND = (
-    "Mean ± sample standard deviation where there are several runs. \\*: uncommitted changes. "
+    "Mean ± sample standard deviation where there are several runs, [low, high]: 95 % bootstrap "
+    "interval over the test examples of a single one. \\*: uncommitted changes. "
     "Settings chosen on test: some were compared there, so that the score "
     "is too good by an unknown amount."
 )
@@ -120,6 +121,8 @@ def _metric_cells(
     values = [formats.mean_sd([run["metrics"][name] for run in runs]) for name in names]
     if len(runs) > 1:
         values[0] += f" ({len(runs)} {repeats(runs)})"
+    else:
+        values[0] += formats.interval(first)
     values[0] += choice(runs)
     values[0] += baselines.BELOW if baselines.is_below(runs, best) else ""
     overrides = "".join(f" `{override}`" for override in shared_overrides(runs))
