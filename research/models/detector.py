@@ -18,7 +18,7 @@ from research.parallel.sharding import Table, constrain
 from research.spec import FieldError, Spec, checks, field, invalid
 
 PRIOR = 0.01  # the probability of every class at initialisation (Lin et al., 2017, "Focal loss")
-GROUPS = 8  # of group norm, where that divides the channels
+GROUP = 8  # channels of a group of group norm, where that divides them: 32 groups of 256 channels (Tian et al., 2019)
 LOGICAL_AXES = ((".*scales", (None,)),)
 POINTS = ("batch", None, None)
 
@@ -44,7 +44,7 @@ class Tower(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
-        groups = math.gcd(GROUPS, self.channels)
+        groups = self.channels // math.gcd(GROUP, self.channels)
         for index in range(1, self.depth + 1):
             init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
             x = nn.Conv(self.channels, (3, 3), kernel_init=init, name=f"conv{index}", **self.dtypes)(x)

@@ -33,7 +33,8 @@ class OptimizerSpec(Spec):
     )
     decay: tuple[str, ...] = field(
         default=("kernel",), check=checks.each(checks.regex()),
-        doc="regular expressions, searched in parameter paths: the parameters with weight decay",
+        doc="regular expressions, searched in parameter paths: the parameters with weight decay; kernels are all "
+        "matrices but the embedding, head and ctc_head of encoder-decoders and the centres of people",
     )  # fmt: skip
     multipliers: tuple[tuple[str, float], ...] = field(
         default=(), doc="(regular expression, factor): the first match in a path scales its learning rate"
