@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from research.parallel.sharding import Table, path_name
+from research.parallel.sharding import Table, logical_axes, path_name
 from research.spec import Spec, checks, field, invalid
 from research.spec.fields import infos
 from research.train.matrices import by_matrix
@@ -39,6 +39,11 @@ class OptimizerSpec(Spec):
     multipliers: tuple[tuple[str, float], ...] = field(
         default=(), doc="(regular expression, factor): the first match in a path scales its learning rate"
     )
+    layer_decay: float = field(
+        default=1.0, absent=1.0, check=checks.above(0) & checks.at_most(1),
+        doc="learning rate times this to the power of the layers above, for fine-tuning (Clark et al., 2020): n - i "
+        "for layer i of n, n + 1 for embeddings, 0 for heads",
+    )  # fmt: skip
     freeze: tuple[str, ...] = field(
         default=(), absent=(), check=checks.each(checks.regex()),
         doc="regular expressions, searched in parameter paths: the parameters without gradient and optimizer state",
@@ -113,6 +118,8 @@ _FUNCTIONS = {
     "adafactor": optax.adafactor,
     "lamb": optax.lamb,
 }
+# Parameters below the first layer: of patches, tokens, frames of sound, and positions.
+EMBEDDINGS = r"(^|/)(embedding|patches|tubelets|stem|front_end|cls|positions|learned|types|space|time)(/|$)"
 _PER_MATRIX = ("adafactor", "lamb")
 _SHARED = tuple(each.name for each in infos(OptimizerSpec))
 
@@ -167,6 +174,28 @@ def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.Gradient
     def update(updates, params=None):
         del params
         return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * factor(path), updates)
+
+    return optax.stateless(update)
+
+
+def _scale_by_depth(decay: float, table: Table) -> optax.GradientTransformation:
+    """Scales updates by depth, see `layer_decay`; layers are the leading axis of stacked leaves."""
+
+    def update(updates, params=None):
+        del params
+        paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(updates)]
+        leaves = jax.tree.leaves(updates)
+        stacked = [logical_axes(path, table)[:1] == ("layers",) for path in paths]
+        deepest = max((leaf.shape[0] for leaf, whether in zip(leaves, stacked, strict=True) if whether), default=0)
+
+        def scaled(path, leaf):
+            name = path_name(path)
+            if logical_axes(name, table)[:1] == ("layers",):
+                above = leaf.shape[0] - jnp.arange(leaf.shape[0], dtype=leaf.dtype)
+                return leaf * jnp.power(jnp.asarray(decay, leaf.dtype), above).reshape(-1, *[1] * (leaf.ndim - 1))
+            return leaf * decay ** (deepest + 1 if re.search(EMBEDDINGS, name) else 0)
+
+        return jax.tree_util.tree_map_with_path(scaled, updates)
 
     return optax.stateless(update)
 
@@ -228,4 +257,10 @@ def build(spec: OptimizerSpec, steps: int, table: Table | None = None) -> optax.
     chain.append(by_matrix(transform, table) if table is not None and name in _PER_MATRIX else transform)
     if spec.multipliers:
         chain.append(_scale_by_path(spec.multipliers))
+    if spec.layer_decay < 1:
+        if table is None:
+            raise ValueError(
+                f"config.optimizer.layer_decay={spec.layer_decay} needs the logical axes of the parameters"
+            )
+        chain.append(_scale_by_depth(spec.layer_decay, table))
     return optax.chain(*chain)

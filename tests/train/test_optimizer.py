@@ -113,3 +113,27 @@ def test_bad_settings_are_refused(settings, message):
     with pytest.raises(FieldError) as caught:
         optimizer.AdamW(**settings)
     assert str(caught.value).startswith(message)
+
+
+def test_the_learning_rate_falls_with_the_layers_above():
+    """As in BEiT and MAE: layer i of n has decay^(n - i), embeddings decay^(n + 1), head and last norm 1."""
+    table = (
+        ("patches/kernel", (None, "embed")),
+        ("blocks/mlp/kernel", ("layers", "embed", "mlp")),
+        ("(norm|head)/.*", (None,)),
+    )
+    ones = {
+        "patches": {"kernel": jnp.ones((2, 3))},
+        "blocks": {"mlp": {"kernel": jnp.ones((4, 3, 5))}},
+        "norm": {"scale": jnp.ones(3)},
+        "head": {"bias": jnp.ones(7)},
+    }
+    spec = optimizer.SGD(learning_rate=1.0, schedule="constant", layer_decay=0.5)
+    transform = optimizer.build(spec, 10, table)
+    updates, _ = transform.update(ones, transform.init(ones), ones)
+    of_layer = -np.broadcast_to(0.5 ** np.array([4, 3, 2, 1])[:, None, None], (4, 3, 5))
+    np.testing.assert_allclose(updates["blocks"]["mlp"]["kernel"], of_layer)
+    np.testing.assert_allclose(updates["patches"]["kernel"], np.full((2, 3), -(0.5**5)))
+    assert (updates["norm"]["scale"] == -1).all() and (updates["head"]["bias"] == -1).all()
+    with pytest.raises(ValueError, match=r"layer_decay=0.5 needs the logical axes"):
+        optimizer.build(spec, 10)
