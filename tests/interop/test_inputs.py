@@ -212,7 +212,7 @@ def test_a_text_gives_the_text_of_transformers(tmp_path):
     words = [f"--config={here}/translation/imported.py", f"--workdir={here}", "--mode=predict", text]
     done = run(["experiments.translation.main", *words])
     assert done.code == 0, done.err
-    assert done.out.strip() == expected
+    assert done.out.strip("\n") == f"{text}\t{expected}"
 
 
 def test_a_text_gives_the_ids_of_transformers(tmp_path):
