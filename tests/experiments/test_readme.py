@@ -142,6 +142,15 @@ def write_scenes(path):
         Image.fromarray(60 * mask).convert("RGB").save(path / f"images/{number}.jpg")
 
 
+def write_reviews(path):
+    """A CSV file of 120 short reviews, with a header."""
+    path.mkdir()
+    rows = [
+        f'"{word} film, number {n}",{mood}' for n in range(60) for word, mood in (("great", "good"), ("dull", "bad"))
+    ]
+    path.joinpath("reviews.csv").write_text("\n".join(["review,mood", *rows]) + "\n")
+
+
 def write_videos(path):
     """Ten videos of noise that stands still and ten of noise that moves."""
     for name, step in {"still": 0, "moving": 3}.items():
@@ -203,6 +212,7 @@ OWN_DATA = {
     "/path/to/boxes": write_boxes,
     "/path/to/pairs": write_pairs,
     "/path/to/classes": write_pairs,
+    "/path/to/reviews": write_reviews,
     "/path/to/sounds": write_sounds,
     "/path/to/summaries": functools.partial(write_objects, keys=("text", "summary")),
     "/path/to/questions": functools.partial(write_objects, keys=("question", "context", "answer")),
