@@ -17,7 +17,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float
 
-from research.models.shapes import AnyArray
+from research.models.shapes import AnyArray, Size
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import traced_mesh
 
@@ -48,7 +48,7 @@ def dot(lhs: jax.Array, rhs: jax.Array, dtype: Any = None) -> jax.Array:
     return dot_general(lhs, rhs, (((lhs.ndim - 1,), (0,)), ((), ())), preferred_element_type=dtype)
 
 
-def rows_of(vector: Float[AnyArray, "*features"], shape: Sequence[int]) -> Float[Array, "..."]:
+def rows_of(vector: Float[AnyArray, "*features"], shape: Sequence[Size]) -> Float[Array, "..."]:
     """`vector` broadcast to `shape`, whose last axes it has; its gradient is a product with ones on a CPU."""
     if not _merges() or len(shape) == vector.ndim:
         return jnp.broadcast_to(vector, shape)
