@@ -25,10 +25,9 @@ Axes = tuple[int, ...]
 
 
 def dot_general(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, *args: Any, **options: Any) -> jax.Array:
-    """`jax.lax.dot_general`, with other axes merged on a CPU.
+    """`jax.lax.dot_general`, with other axes merged on one CPU.
 
-    Only where the last axes of `lhs` [..., contracted] meet the first of `rhs` [contracted, ...], without batch axes,
-    and where the length is not split over devices: merging it with the batch would gather activations.
+    Only where the last axes of `lhs` [..., contracted] meet the first of `rhs` [contracted, ...], without batch axes.
     """
     (left, right), (batch_left, batch_right) = dimension_numbers
     count = len(left)
@@ -104,6 +103,10 @@ def platform() -> str:
 
 
 def _merges() -> bool:
-    """Whether a program is being traced for CPUs; elsewhere, as where operations are counted, products are plain."""
+    """Whether a program is being traced for one CPU; elsewhere, as where operations are counted, products are plain.
+
+    Over several devices the sums would be collectives that do not depend on one another, which two processes may run in
+    different orders (gloo then aborts).
+    """
     mesh = traced_mesh()
-    return mesh is not None and mesh.shape["sequence"] == 1 and platform() == "cpu"
+    return mesh is not None and mesh.size == 1 and platform() == "cpu"
