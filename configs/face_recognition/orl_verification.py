@@ -1,13 +1,13 @@
-"""A small ResNet verifies unseen people: CosFace from scratch on 30 people of ORL.
+"""A small ResNet verifies unseen people: CosFace from scratch on 24 people of ORL.
 
     python -m research.data prepare orl_faces/verification --manual_dir=$DATA/orl_faces
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/orl_verification.py:cpu --workdir=runs/orl_verification
 
-s1 to s30 are train and, with two images each, validation; the test split is 450 pairs of one person and 450 of two
-among s31 to s40. Input: Tan-Triggs illumination normalisation (2010).
+Of s1 to s30 every fifth person is validation, the others train; the test split is 450 pairs of one person and 450 of
+two among s31 to s40. --config.data.fit_on=train+validation trains on all thirty. Input: Tan-Triggs illumination normalisation (2010).
 `full` and `cpu` differ in the number of steps.
-Floor: principal components and linear discriminants of the 30 people. Reference: none is published for these pairs.
+Floor: principal components and linear discriminants of the people in train. Reference: none is published for these pairs.
 `smoke`: seconds, on random patterns.
 """
 

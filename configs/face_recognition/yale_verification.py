@@ -4,11 +4,11 @@
     python -m experiments.face_recognition.main \\
       --config=configs/face_recognition/yale_verification.py:cpu --workdir=runs/yale_verification
 
-yaleB01 to yaleB29 are train and, with every eighth image, validation; the test split is 1,500 pairs of one person and
-1,500 of two among yaleB30 to yaleB39, also scored by illumination: frontal (up to 25 degrees), side (up to 50) and
+Of yaleB01 to yaleB29 every fifth person is validation, the others train; the test split is 1,500 pairs of one person
+and 1,500 of two among yaleB30 to yaleB39, also scored by illumination: frontal (up to 25 degrees), side (up to 51) and
 extreme, where some images are nearly black. Input: Tan-Triggs illumination normalisation (2010), which is robust to
 light from one side. `full` and `cpu` differ in the number of steps.
-Floor: principal components and linear discriminants of the 28 people, of histogram-equalised images. Reference:
+Floor: principal components and linear discriminants of the people in train, of histogram-equalised images. Reference:
 none is published for these pairs.
 `smoke`: seconds, on random patterns.
 """

@@ -1,4 +1,4 @@
-"""Dense layers, in the form in which XLA's CPU compiler is fast.
+"""Dense layers, in the form in which XLA's CPU compiler is fast where a program is for one CPU.
 
 The gradient of a kernel contracts every axis of the activations but the last. Over [batch, length, features] XLA makes
 a transposed copy of an operand for that on a CPU, and computes the elementwise operations before it inside this copy,
@@ -20,8 +20,6 @@ from jaxtyping import Array, Float
 from research.models.shapes import AnyArray, Size
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import traced_mesh
-
-Axes = tuple[int, ...]
 
 
 def dot_general(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, *args: Any, **options: Any) -> jax.Array:
