@@ -5,9 +5,11 @@
       --config=configs/face_recognition/orl_verification.py:cpu --workdir=runs/orl_verification
 
 Of s1 to s30 every fifth person is validation, the others train; the test split is 450 pairs of one person and 450 of
-two among s31 to s40. --config.data.fit_on=train+validation trains on all thirty. Input: Tan-Triggs illumination normalisation (2010).
+two among s31 to s40. --config.data.fit_on=train+validation trains on all thirty.
+Input: Tan-Triggs illumination normalisation (2010).
 `full` and `cpu` differ in the number of steps.
-Floor: principal components and linear discriminants of the people in train. Reference: none is published for these pairs.
+Floor: principal components and linear discriminants of the people in train. Reference: none is published for
+these pairs.
 `smoke`: seconds, on random patterns.
 """
 
