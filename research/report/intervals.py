@@ -74,7 +74,8 @@ def _wer(records: Records) -> tuple[int, str, Statistic] | None:
 
 
 def _identification(records: Records) -> tuple[int, str, Statistic] | None:
-    if not {"person", "found"} <= records[0].keys():
+    records = [each for each in records if {"person", "found"} <= each.keys()]  # the file may hold pairs as well
+    if not records:
         return None
     people = sorted({each["person"] for each in records})
     right, all_of = np.zeros(len(people)), np.zeros(len(people))
@@ -86,7 +87,8 @@ def _identification(records: Records) -> tuple[int, str, Statistic] | None:
 
 def _auc(records: Records) -> tuple[int, str, Statistic] | None:
     """Over people: a pair of two counts as often as both were drawn, a pair of one as often as that person was."""
-    if not {"path1", "path2", "same", "similarity"} <= records[0].keys():
+    records = [each for each in records if {"path1", "path2", "same", "similarity"} <= each.keys()]
+    if not records:
         return None
     person = lambda path: str(PurePosixPath(path).parent)
     people = sorted({person(each[key]) for each in records for key in ("path1", "path2")})

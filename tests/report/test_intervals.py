@@ -62,7 +62,15 @@ def test_people_are_drawn_with_all_of_their_pairs():
 def test_identification_is_drawn_by_person():
     records = [{"person": f"s{n % 4}", "found": f"s{n % 4 if n % 3 else 9}"} for n in range(40)]
     value = np.mean([each["person"] == each["found"] for each in records])
-    assert intervals.of("test/identification", float(value), records).over == "people"
+    found = intervals.of("test/identification", float(value), records)
+    assert found.over == "people"
+    # A run that verifies as well writes its pairs into the same file.
+    paths = [{"path1": f"s{n % 4}/1.png", "path2": f"s{n % 3}/2.png", "same": n % 2} for n in range(40)]
+    pairs = [{**each, "similarity": each["same"] + 0.1 * (n % 12)} for n, each in enumerate(paths)]
+    assert intervals.of("test/identification", float(value), [*records, *pairs]) == found
+    auc = roc_auc_score([each["same"] for each in pairs], [each["similarity"] for each in pairs])
+    alone = intervals.of("test/auc", auc, pairs)
+    assert alone is not None and intervals.of("test/auc", auc, [*records, *pairs]) == alone
 
 
 def test_confusions_of_images_are_added_before_the_mean_over_classes():

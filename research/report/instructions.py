@@ -1,4 +1,4 @@
-"""`python -m research.measure.instructions RUN`: where the time of the traced steps of a run went, by HLO instruction.
+"""`python -m research.report.instructions RUN`: where the time of the traced steps of a run went, by HLO instruction.
 
 The run was trained with `--profile=STEP:COUNT`. Times are those of one step, over all threads or cores of a device that
 executed the instruction; products that are handed to a thread pool of their own count only as far as they were waited
@@ -55,7 +55,7 @@ def lines(spent: Mapping[str, float], steps: int, most: int = 20) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Prints the table of a run."""
-    parser = command.Parser(prog="python -m research.measure.instructions", description="Time by HLO instruction.")
+    parser = command.Parser(prog="python -m research.report.instructions", description="Time by HLO instruction.")
     parser.add_argument("run", type=Path, metavar="RUN", help="the --workdir of a run that was traced")
     spent, steps = seconds(parser.parse_args(argv).run)
     print("\n".join(lines(spent, steps)))
