@@ -70,8 +70,8 @@ def _inputs(checkpoint: checkpoints.Checkpoint, model: Any) -> tuple[np.ndarray,
 
 
 def _theirs(checkpoint: checkpoints.Checkpoint, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
-    import torch
-    import transformers
+    import torch  # pyright: ignore[reportMissingImports]  an extra
+    import transformers  # pyright: ignore[reportMissingImports]
 
     where = Path(checkpoint.path).expanduser()
     folder = where if where.is_dir() else where.parent
