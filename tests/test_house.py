@@ -92,6 +92,15 @@ def test_nothing_imports_tensorflow():
     assert [path for path in FILES if any(name.split(".")[0] == "tensorflow" for name in imports(path))] == []
 
 
+def test_dense_layers_of_models_are_ours():
+    """Low-rank updates act in `models/dense.py`; beside the kernel of another dense layer they would do nothing."""
+    models = [path for path in FILES if path.is_relative_to(ROOT / "research" / "models")]
+    attributes = lambda path: {
+        ast.unparse(n) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)
+    }
+    assert models and not [path for path in models if attributes(path) & {"nn.Dense", "nn.DenseGeneral"}]
+
+
 def test_no_file_is_over_400_lines():
     assert [path for path in FILES if len(path.read_text().splitlines()) > 400] == []
 

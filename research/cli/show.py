@@ -16,10 +16,21 @@ from research.parallel import sharding
 from research.spec import Spec
 from research.spec.fields import FieldInfo, info
 from research.spec.serial import leaves
-from research.train import program, settings
+from research.train import lora, program, settings
 
 _CHANGED = "*"
-_GROUPS = ("seed", "data", "model", "task", "optimizer", "train", "mesh", "precision")  # in the order of reading
+# In the order of reading.
+_GROUPS = (
+    "seed",
+    "data",
+    "model",
+    "task",
+    "optimizer",
+    "lora",
+    "train",
+    "mesh",
+    "precision",
+)
 _LIBRARY = Path(__file__).parents[2]
 
 
@@ -73,12 +84,13 @@ def parameters(source: config_lib.Source) -> Iterator[str]:
     task, _ = config.build()
     sizes = dict.fromkeys(mesh_lib.AXES, 1)
     state = program.abstract_state(config, task, mesh_lib.make_mesh(sizes, jax.devices()[:1]))
+    table = lora.with_updates(task.logical_axes, config.lora, state.params)
     rows = [("path", "shape", "axes", "count", "bytes")]
     count = size = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         name = sharding.path_name(path)
         parts, width = math.prod(leaf.shape), math.prod(leaf.shape) * leaf.dtype.itemsize
-        axes = sharding.logical_axes(name, task.logical_axes)
+        axes = sharding.logical_axes(name, table)
         rows.append((name, "x".join(map(str, leaf.shape)) or "1", " ".join(map(str, axes)), f"{parts:,}", f"{width:,}"))
         count, size = count + parts, size + width
     rows.append(("total", "", "", f"{count:,}", f"{size:,}"))

@@ -1,7 +1,7 @@
 """Weights to and from Hugging Face and big_vision.
 
 python -m research.interop import PATH --workdir=DIR [--skip=REGEX ...] [--config.FIELD=VALUE ...]
-python -m research.interop export WORKDIR PATH [--format=weights|stablehlo] [--family=NAME]
+python -m research.interop export WORKDIR PATH [--format=weights|stablehlo|peft] [--family=NAME]
 python -m research.interop check PATH
 """
 
@@ -25,16 +25,16 @@ def import_(path: str, workdir: str, skip: list[str], overrides: Sequence[str]) 
 
 
 def export(workdir: str, path: str, format: str, family: str, overrides: Sequence[str]) -> list[str]:
-    """Writes the weights of a run as others read them, or as a program that needs none of this code."""
+    """Writes the weights of a run as others read them, its low-rank updates alone (peft), or a whole program."""
     from research.interop import exports, stablehlo
 
     if overrides:
         raise ValueError(f"{command.OVERRIDE}{overrides[0]} is for import only; a run has its config")
     if format == "stablehlo":
         if family:
-            raise ValueError(f"--family={family} is for --format=weights only")
+            raise ValueError(f"--family={family} is for --format=weights and peft only")
         return stablehlo.run(workdir, path, experiments.config_class)
-    return exports.run(workdir, path, experiments.config_class, family)
+    return exports.run(workdir, path, experiments.config_class, family, as_peft=format == "peft")
 
 
 def check(path: str, overrides: Sequence[str]) -> list[str]:
@@ -60,7 +60,7 @@ def main(argv: Sequence[str], prog: str = "python -m research.interop") -> None:
     )
     added["export"].add_argument("workdir", metavar="WORKDIR", help="a run directory")
     added["export"].add_argument("path", metavar="PATH", help="the folder, or .npz file, that is made")
-    added["export"].add_argument("--format", choices=("weights", "stablehlo"), default="weights")
+    added["export"].add_argument("--format", choices=("weights", "stablehlo", "peft"), default="weights")
     added["export"].add_argument("--family", default="", metavar="NAME", help="e.g. mt5 where t5 would be taken")
     added["check"].add_argument("path", metavar="PATH", help="as for import")
     overrides, others = command.overrides_of(argv)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from research.checkpoint.reading import CheckpointTensors
 from research.config import Experiments
-from research.interop import npz, runs, safetensors
+from research.interop import npz, peft, runs, safetensors
 from research.interop.checkpoints import FAMILIES
 from research.interop.family import Family
 from research.interop.folders import atomic_directory
+from research.interop.layouts import TensorSource
 from research.interop.safetensors import TensorSpec
 from research.models.seq2seq import Seq2Seq
 
@@ -20,9 +20,16 @@ _MOST_BYTES = 5_000_000_000  # of a file
 
 
 def run(
-    workdir: str, path: str, experiments: Experiments, family: str = "", most_bytes: int = _MOST_BYTES
+    workdir: str,
+    path: str,
+    experiments: Experiments,
+    family: str = "",
+    most_bytes: int = _MOST_BYTES,
+    as_peft: bool = False,
 ) -> list[str]:
     """Writes the selected checkpoint of the run in `workdir` to the folder or .npz file `path`.
+
+    Low-rank updates are added to their kernels; `as_peft` writes these alone.
 
     `experiments` gives the class of the config of an experiment.
     `family` is one of `checkpoints.FAMILIES`; "": the one the run was imported from, else that of its model. Returns
@@ -31,11 +38,13 @@ def run(
     source, target = runs.open_run(Path(workdir), experiments), Path(path)
     chosen = _family(source, Path(workdir), target, family)
     model = source.model
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise ValueError(f"{path} exists; name a new {'file' if target.suffix == '.npz' else 'folder'}")
+    if as_peft:
+        return peft.write(source, chosen, target)
     config = chosen.config(model)
     specs, tensors, left_out = _tensors(chosen, model, source.tensors)
     config |= chosen.sizes(specs) | (source.special_ids if isinstance(model, Seq2Seq) else {})
-    if target.exists() and (target.is_file() or any(target.iterdir())):
-        raise ValueError(f"{path} exists; name a new {'file' if target.suffix == '.npz' else 'folder'}")
     if chosen.name == "big_vision":
         target.parent.mkdir(parents=True, exist_ok=True)
         npz.write(target, specs, lambda name: tensors[name]())
@@ -69,7 +78,7 @@ def _family(source: runs.SavedRun, workdir: Path, target: Path, name: str) -> Fa
 
 
 def _tensors(
-    family: Family[Any], model: Any, ours: CheckpointTensors
+    family: Family[Any], model: Any, ours: TensorSource
 ) -> tuple[dict[str, TensorSpec], dict[str, Any], list[str]]:
     """The specs of their tensors, in the order in which ours are read once, and functions that make them.
 

@@ -19,6 +19,7 @@ from research.models.bert import Bert
 from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
+from research.train.lora import is_update
 
 # The dtypes of checkpoints; a float64 would lose digits.
 _FLOATS = ("float32", "bfloat16", "float16")
@@ -164,6 +165,8 @@ def plan(
     for path, leaf in leaves.items():
         if any(re.search(pattern, path) for pattern in skip):
             loading.fresh[path] = "skipped"
+        elif is_update(path):
+            loading.fresh[path] = "low-rank update"
         elif path not in inside:
             loading.fresh[path] = f"not of the {type(part).__name__}, which is all that is taken"
         elif inside[path] not in rows:

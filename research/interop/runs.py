@@ -12,6 +12,8 @@ from research.checkpoint import seal
 from research.checkpoint.reading import CheckpointTensors
 from research.data import recorded
 from research.interop import strict_json
+from research.interop.merged import MergedTensors
+from research.train.lora import is_update
 
 IMPORTED = "import.json"  # the report of an import in the run directory that it made
 
@@ -22,7 +24,7 @@ class SavedRun:
 
     config: Any
     task: Any
-    tensors: CheckpointTensors
+    tensors: CheckpointTensors | MergedTensors
     imported: Mapping[str, Any]  # the report of the import that made it; else nothing
 
     @property
@@ -56,7 +58,9 @@ def open_run(folder: Path, experiments: config_lib.Experiments) -> SavedRun:
     config = config_lib.of_run(experiments(config_lib.source_of(content)["experiment"]), content)
     imported = strict_json.read(folder / IMPORTED) if (folder / IMPORTED).is_file() else {}
     task = _task(config, folder, imported)
-    return SavedRun(config, task, CheckpointTensors(_selected(folder, config, task)), imported)
+    tensors = CheckpointTensors(_selected(folder, config, task))
+    has_updates = any(map(is_update, tensors.specs))
+    return SavedRun(config, task, MergedTensors(tensors) if has_updates else tensors, imported)
 
 
 def _task(config: Any, folder: Path, imported: Mapping[str, Any]) -> Any:

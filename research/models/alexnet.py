@@ -7,6 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from research.models import layers
+from research.models.dense import Dense
 from research.models.shapes import Images
 from research.models.specs import COUNT, DTYPE, RATE, from_fields
 from research.parallel.sharding import constrain
@@ -66,5 +67,5 @@ class AlexNet(nn.Module):
         x = constrain(x.reshape(x.shape[0], -1), ("batch", "embed"))
         for index, axis in ((1, "mlp"), (2, "embed")):
             x = nn.Dropout(self.spec.dropout, deterministic=not train)(x)
-            x = constrain(nn.relu(nn.Dense(self.spec.mlp_dim, name=f"dense{index}", **dtypes)(x)), ("batch", axis))
+            x = constrain(nn.relu(Dense(self.spec.mlp_dim, name=f"dense{index}", **dtypes)(x)), ("batch", axis))
         return layers.classify(x, self.num_classes, self.param_dtype)

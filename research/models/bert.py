@@ -121,10 +121,10 @@ class Bert(nn.Module):
         # The positions are added here, since a norm is between them and the first layer.
         self.encoder = Transformer(_make_stack(spec, dtypes, make_norm), positions.Positions(), None, dtypes)
         if self.spec.pool.startswith("cls_"):
-            self.pooler = nn.Dense(spec.width, kernel_init=_init, **dtypes)
+            self.pooler = Dense(spec.width, kernel_init=_init, **dtypes)
         if self.num_classes:
             dtype = layers.at_least_float32(self.dtype)  # as in layers.classify
-            self.head = nn.Dense(self.num_classes, kernel_init=_init, dtype=dtype, param_dtype=self.param_dtype)
+            self.head = Dense(self.num_classes, kernel_init=_init, dtype=dtype, param_dtype=self.param_dtype)
 
     def __call__(
         self,

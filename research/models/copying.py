@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from research.models.dense import platform
+from research.models.dense import Dense, platform
 from research.models.layers import tokens as token_axes
 from research.models.shapes import AnyArray
 from research.parallel.sharding import constrain, traced_mesh
@@ -45,10 +45,10 @@ class Pointer(nn.Module):
 
     def setup(self) -> None:
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        dense = functools.partial(nn.Dense, self.width, use_bias=False, **dtypes)
+        dense = functools.partial(Dense, self.width, use_bias=False, **dtypes)
         self.query, self.key, self.next_key = dense(), dense(), dense()
         bias = lambda key, shape, dtype: jnp.array([INIT_GATE_LOGIT, INIT_CONTINUATION_BIAS], dtype)
-        self.switches = nn.Dense(2, kernel_init=nn.initializers.zeros, bias_init=bias, **dtypes)
+        self.switches = Dense(2, kernel_init=nn.initializers.zeros, bias_init=bias, **dtypes)
 
     def read(
         self,

@@ -21,8 +21,10 @@ from research.models.shapes import AnyArray, Size
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import traced_mesh
 
+LORA_A, LORA_B = "lora_a", "lora_b"  # of a low-rank update, see train/lora.py
 
-def dot_general(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any, *args: Any, **options: Any) -> jax.Array:
+
+def dot_general(lhs: AnyArray, rhs: jax.Array, dimension_numbers: Any, *args: Any, **options: Any) -> jax.Array:
     """`jax.lax.dot_general`, with other axes merged on one CPU.
 
     Only where the last axes of `lhs` [..., contracted] meet the first of `rhs` [contracted, ...], without batch axes.
@@ -56,7 +58,8 @@ def rows_of(vector: Float[AnyArray, "*features"], shape: Sequence[Size]) -> Floa
 class Dense(nn.Module):
     """A dense layer over the axes `axis` of its input, which gives the axes `features`, last.
 
-    Parameters and initial values are those of flax's Dense and DenseGeneral.
+    Parameters and initial values are those of flax's Dense and DenseGeneral. With a low-rank update among its
+    parameters, lora_a [*inputs, rank] and lora_b [rank, *features], it adds x lora_a lora_b.
     """
 
     features: int | Sequence[int]
@@ -76,7 +79,11 @@ class Dense(nn.Module):
         kernel = self.param("kernel", self._init(self.kernel_init, len(inputs)), (*inputs, *features), self.param_dtype)
         bias = self.param("bias", self._init(self.bias_init, 0), features, self.param_dtype) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = self.dot_general(x, kernel, ((axis, tuple(range(len(axis)))), ((), ())))
+        contracted = (axis, tuple(range(len(axis)))), ((), ())
+        y = self.dot_general(x, kernel, contracted)
+        if self.has_variable("params", LORA_A):
+            down, up = (self.get_variable("params", name).astype(y.dtype) for name in (LORA_A, LORA_B))
+            y += dot(dot_general(x, down, contracted), up)
         return y if bias is None else y + rows_of(bias, y.shape)
 
     @staticmethod

@@ -14,6 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from research.models import layers
+from research.models.dense import Dense
 from research.models.shapes import AnyArray, Images
 from research.models.specs import COUNT, DTYPE, RATE, around
 from research.parallel.sharding import Table, constrain
@@ -101,7 +102,7 @@ class FaceModel(nn.Module):
         dtype = layers.at_least_float32(x.dtype)
         x = constrain(nn.Dropout(self.spec.embed_dropout, deterministic=not train)(x), ("batch", "embed")).astype(dtype)
         dtypes = {"dtype": dtype, "param_dtype": self.param_dtype}
-        x = nn.Dense(self.spec.embed_dim, use_bias=False, name="embedding", **dtypes)(x)
+        x = Dense(self.spec.embed_dim, use_bias=False, name="embedding", **dtypes)(x)
         norm = layers.batch_norm(use_running_average=not train, momentum=MOMENTUM, use_scale=False, **dtypes)
         embeddings = constrain(unit(norm(name="embedding_norm")(x)), ("batch", "embed"))
         centres = self.param(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from research.models.dense import Dense
 from research.models.norms import LayerNorm, RMSNorm
 from research.parallel.sharding import constrain
 
@@ -52,7 +53,7 @@ def classify(
     The layer itself is in float32, since logits rounded to bfloat16 differ by up to 1 %. To be called in a module.
     """
     dtype = at_least_float32(x.dtype)
-    logits = nn.Dense(num_classes, name="head", dtype=dtype, param_dtype=param_dtype, **settings)(x)
+    logits = Dense(num_classes, name="head", dtype=dtype, param_dtype=param_dtype, **settings)(x)
     return constrain(logits, ("batch", "classes"))
 
 

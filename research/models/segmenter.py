@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from research.models import layers
+from research.models.dense import Dense
 from research.models.pyramid import FPN, LOGICAL_AXES, ConvNorm, SimplePyramid, upsample
 from research.models.shapes import FeatureMaps, Images
 from research.models.specs import COUNT, DTYPE, RATE, around
@@ -119,7 +120,7 @@ class Segmenter(nn.Module):
         x = decoder(tuple(self.spec.decoder_channels), dtypes, name="decoder")(maps, train)
         x = nn.Dropout(self.spec.decoder_dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
         dtype = layers.at_least_float32(x.dtype)
-        logits = nn.Dense(self.num_classes, name="head", dtype=dtype, param_dtype=self.param_dtype)(x)
+        logits = Dense(self.num_classes, name="head", dtype=dtype, param_dtype=self.param_dtype)(x)
         logits = constrain(logits, ("batch", "height", "width", "classes"))
         size = (images.shape[0], *images.shape[1:3], self.num_classes)
         return constrain(jax.image.resize(logits, size, "bilinear"), ("batch", "height", "width", "classes"))

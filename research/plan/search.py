@@ -4,6 +4,7 @@ All combinations are ranked by formulas, which takes seconds, and the best few a
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from research.plan.estimate import Plan, make_plan
 from research.plan.topology import Topology
 from research.spec import override
 from research.spec.serial import leaves
+from research.train import lora, optimizer
 from research.train.program import build_program
 from research.train.settings import Experiment
 
@@ -126,13 +128,15 @@ class _Estimate:
     def candidates(self, mesh: dict[str, int], policy: str | None) -> Iterator[Candidate]:
         """One for each number of microbatches that divides the batch."""
         abstract = AbstractMesh(tuple(mesh.values()), tuple(mesh))
-        state, table = self.state, self.task.logical_axes
+        state = self.state
+        table = lora.with_updates(self.task.logical_axes, self.config.lora, state.params)
         params = sharding.parameter_shardings(state.params, table, abstract)
-        optimizer = sharding.optimizer_shardings(state.opt_state, state.params, table, abstract)
+        opt_state = sharding.optimizer_shardings(state.opt_state, state.params, table, abstract)
         ema = {name: sharding.parameter_shardings(tree, table, abstract) for name, tree in state.ema.items()}
-        own = _local_bytes(state.params, params)
-        # The parameters once more for their gradients.
-        held = 2 * own + _local_bytes(state.opt_state, optimizer) + _local_bytes(state.ema, ema)
+        trained = functools.partial(optimizer.trained, self.config.optimizer, self.config.lora)
+        gradients = _local_bytes(trained(state.params), trained(params))
+        held = _local_bytes(state.params, params) + gradients + _local_bytes(state.opt_state, opt_state)
+        held += _local_bytes(state.ema, ema)
         shards = math.prod(mesh[axis] for axis in sharding.ACTIVATION_RULES["batch"])
         for parts in MICROBATCHES:
             if self.config.train.batch_size % (shards * parts):

@@ -11,6 +11,7 @@ from flax import traverse_util
 from research.parallel.sharding import Table, logical_axes, path_name
 from research.spec import Spec, checks, field, invalid
 from research.spec.fields import infos
+from research.train.lora import LoraSpec
 from research.train.matrices import by_matrix
 
 _DTYPE = checks.optional(checks.one_of("float32", "bfloat16", "float16", "float64"))
@@ -200,7 +201,7 @@ def _scale_by_depth(decay: float, table: Table) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
-def check_patterns(spec: OptimizerSpec, params: Any) -> None:
+def check_patterns(spec: OptimizerSpec, lora: LoraSpec, params: Any) -> None:
     """Raises ValueError for a pattern that matches the path of no parameter, or where `freeze` leaves none to train.
 
     The default of `decay` is not checked, and none without weight decay: a model may have no kernels.
@@ -218,15 +219,15 @@ def check_patterns(spec: OptimizerSpec, params: Any) -> None:
                     f"config.optimizer.{name} has {pattern!r}, which matches no parameter; there are {some} "
                     "and more, see tessera show CONFIG --parameters"
                 )
-    if not trained(spec, params):
+    if not trained(spec, lora, params):
         raise ValueError(f"config.optimizer.freeze={spec.freeze} matches every parameter, so nothing is left to train")
 
 
-def trained(spec: OptimizerSpec, params: Any) -> dict[str, Any]:
-    """The parameters that `freeze` matches not, in a tree of their own."""
+def trained(spec: OptimizerSpec, lora: LoraSpec, params: Any) -> dict[str, Any]:
+    """The parameters that are frozen neither by `freeze` nor by low-rank adaptation, in a tree of their own."""
     flat = traverse_util.flatten_dict(params, sep="/")
-    kept = {path: leaf for path, leaf in flat.items() if not any(re.search(each, path) for each in spec.freeze)}
-    return traverse_util.unflatten_dict(kept, sep="/")
+    frozen = lambda path: any(re.search(each, path) for each in spec.freeze) or not lora.trains(path)
+    return traverse_util.unflatten_dict({path: leaf for path, leaf in flat.items() if not frozen(path)}, sep="/")
 
 
 def merged(params: Any, trained: Any) -> dict[str, Any]:

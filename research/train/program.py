@@ -7,6 +7,7 @@ meshes.
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from research.checkpoint.checksums import tree_checksums
 from research.parallel import mesh as mesh_lib
 from research.parallel import sharding
 from research.spec.contracts import DataT, Task, Tree, Variables
-from research.train import optimizer
+from research.train import lora, optimizer
 from research.train.settings import Experiment
 
 
@@ -86,7 +87,7 @@ def build_program(config: Experiment, task: Task[DataT], mesh: Mesh) -> ShardedP
     accumulate = functools.partial(
         _accumulate, microbatches=train.microbatches, unroll=mesh_lib.platform(mesh) == "cpu"
     )
-    trained = functools.partial(optimizer.trained, config.optimizer)
+    trained = functools.partial(optimizer.trained, config.optimizer, config.lora)
     train_step = functools.partial(
         _train_step, task, transform, trained, learning_rate, config.seed, accumulate, train.ema
     )
@@ -133,9 +134,9 @@ def abstract_state(config: Experiment, task: Task[DataT], mesh: Mesh) -> TrainSt
     """
     with sharding.constraints_for(mesh) as used:
         state = jax.eval_shape(_initialiser(config, task)[0])
-    optimizer.check_patterns(config.optimizer, state.params)
+    optimizer.check_patterns(config.optimizer, config.lora, state.params)
     sharding.check_used(used, mesh)
-    shardings = _state_shardings(state, task.logical_axes, mesh)
+    shardings = _state_shardings(state, lora.with_updates(task.logical_axes, config.lora, state.params), mesh)
     sharding.check_split(state.params, shardings.params, mesh)
     return jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), state, shardings)
 
@@ -155,17 +156,29 @@ def _compiler_options(platform: str) -> dict[str, str]:
 
 def _initialiser(config, task):
     """A function that initialises the state, and its optimizer."""
-    transform = optimizer.build(config.optimizer, config.train.steps, task.logical_axes)
-    trained = functools.partial(optimizer.trained, config.optimizer)
-    return functools.partial(_init, task, transform, trained, config.seed, bool(config.train.ema)), transform
+    table = task.logical_axes
+    initial = functools.partial(_initial_variables, task, config.lora, config.seed)
+    if config.lora.rank:
+        table = lora.with_updates(table, config.lora, jax.eval_shape(initial)["params"])
+    transform = optimizer.build(config.optimizer, config.train.steps, table)
+    trained = functools.partial(optimizer.trained, config.optimizer, config.lora)
+    return functools.partial(_init, initial, transform, trained, bool(config.train.ema)), transform
 
 
-def _init(task, transform, trained, seed, with_ema) -> TrainState:
-    variables = task.init(jax.random.key(seed))
+def _initial_variables(task, updates: lora.LoraSpec, seed: int) -> dict[str, Any]:
+    key = jax.random.key(seed)
+    variables = dict(task.init(key))
+    if updates.rank:
+        variables["params"] = lora.add(updates, variables["params"], jax.random.fold_in(key, 1), task.logical_axes)
+    return variables
+
+
+def _init(initial, transform, trained, with_ema) -> TrainState:
+    variables = initial()
     params = variables["params"]
     mutable = {name: tree for name, tree in variables.items() if name != "params"}
     # Copies, since a buffer must not be donated twice.
-    ema = jax.tree.map(lambda leaf: jnp.copy(_at_least_float32(leaf)), dict(variables)) if with_ema else {}
+    ema = jax.tree.map(lambda leaf: jnp.copy(_at_least_float32(leaf)), variables) if with_ema else {}
     return TrainState(jnp.zeros((), jnp.int32), params, mutable, transform.init(trained(params)), ema)
 
 

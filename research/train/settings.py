@@ -6,6 +6,7 @@ from research import config as config_lib
 from research.data.spec import DataSpec
 from research.parallel.mesh import MeshSpec
 from research.spec import FieldError, Role, Spec, checks, field, invalid
+from research.train.lora import LoraSpec
 from research.train.optimizer import SGD, Adafactor, AdamW, Lamb, Lion
 
 _STEPS = checks.between(1, 2**31 - 1)  # steps are counted in int32
@@ -72,6 +73,7 @@ class Experiment(config_lib.Config):
     """The base of all experiments; a subclass adds the specs of its `data`, `model` and `task`, and `build`."""
 
     optimizer: AdamW | SGD | Lion | Adafactor | Lamb = field(default=AdamW(), doc="how parameters are updated")
+    lora: LoraSpec = field(default=LoraSpec(), absent=LoraSpec(), doc="low-rank adaptation")
     train: TrainSpec = field(default=TrainSpec(), doc="the loop")
     mesh: MeshSpec = field(default=MeshSpec(), doc="the devices")
     precision: PrecisionSpec = field(default=PrecisionSpec(), doc="dtypes")

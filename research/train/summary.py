@@ -22,7 +22,7 @@ def lines(config: Experiment, program: Program, info: DatasetInfo, step: int) ->
     ]
     return [
         f"training: {program.num_params:,} {dtypes}, on {where}",
-        *(frozen if config.optimizer.freeze else ()),
+        *(frozen if config.optimizer.freeze or config.lora.rank else ()),
         f"training: {info.name} with {counts} examples{seen}",
         f"training: {config.train.steps:,} steps of {config.train.batch_size:,}{first}",
     ]

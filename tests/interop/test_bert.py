@@ -207,10 +207,46 @@ def test_sentiment_from_a_random_bert_with_its_tokenizer(tmp_path, monkeypatch, 
         with pytest.raises(SystemExit):
             run(name, size, "refused")
         assert message in capsys.readouterr().err.splitlines()[-1]
+    words += [
+        "--config.model.pool=cls_tanh",
+        "--config.lora.rank=2",
+        "--config.lora.kernels=('attention/(query|out)/kernel', 'mlp/up')",
+    ]
     run("theirs", pieces, "run")
     report = json.loads((tmp_path / "run/init_from.json").read_text())
-    assert set(report["fresh"]) == {"head/kernel", "head/bias"} and report["kind"] == "bert"
+    adapted = [f"encoder/blocks/{name}" for name in ("attention/query", "attention/out", "mlp/up")]
+    updates = {f"{name}/{part}" for name in adapted for part in ("lora_a", "lora_b")}
+    own = {f"{name}/{part}" for name in ("head", "pooler") for part in ("kernel", "bias")}
+    assert set(report["fresh"]) == own | updates and report["kind"] == "bert"
     assert (tmp_path / "run/result.json").exists()
+    check_exported(tmp_path)
+
+
+def check_exported(tmp_path):
+    """The updates of a run are in its exported weights, and beside one another as PEFT has them."""
+    from safetensors.numpy import load_file
+
+    for kind in ("weights", "peft"):
+        interop.main(["export", str(tmp_path / "run"), str(tmp_path / kind), f"--format={kind}"])
+    before = reference.transformers.BertModel.from_pretrained(tmp_path / "theirs").state_dict()
+    after = reference.transformers.BertForSequenceClassification.from_pretrained(tmp_path / "weights").state_dict()
+    updates = load_file(tmp_path / "peft/adapter_model.safetensors")
+    config = json.loads((tmp_path / "peft/adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["modules_to_save"]) == (2, 2, ["bert.pooler.dense", "classifier"])
+    assert len(config["target_modules"]) == 3 * 3
+    for name, values in before.items():
+        if name.startswith("pooler"):
+            continue
+        module = f"bert.{name.removesuffix('.weight')}"
+        expected = values.numpy()
+        if name.endswith(".weight") and module in config["target_modules"]:
+            down, up = (updates.pop(f"base_model.model.{module}.lora_{part}.weight") for part in "AB")
+            assert down.shape[0] == up.shape[1] == 2 and np.abs(up).max() > 0
+            expected = expected + up @ down
+        np.testing.assert_allclose(after[f"bert.{name}"].numpy(), expected, rtol=1e-6, atol=1e-7)
+    own = {f"{module}.{part}" for module in config["modules_to_save"] for part in ("weight", "bias")}
+    assert set(updates) == {f"base_model.model.{name}" for name in own}
+    assert all((updates[f"base_model.model.{name}"] == after[name].numpy()).all() for name in own)
 
 
 def test_a_truncated_file_is_refused_in_one_line(tmp_path):

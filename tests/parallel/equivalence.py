@@ -105,10 +105,11 @@ def make_task(name, dtype, **settings):
     return classification.ClassificationTask(model, (size, size, 3), (128.0,) * 3, (74.0,) * 3, spec)
 
 
-def make_program(name, sizes, dtype, platform=None, **settings):
+def make_program(name, sizes, dtype, platform=None, lora=None, **settings):
     """The program of a model on a mesh of the first data x fsdp x tensor x sequence devices of a platform."""
     config = toy.make_config(
         **{
+            "lora": lora or {},
             "mesh": dict(zip(mesh_lib.AXES, sizes, strict=True)),
             # Momentum, because after one step its trace is the gradient, unrounded.
             "optimizer": {"name": "sgd", "momentum": 0.9, "learning_rate": 0.1, "schedule": "constant"},
@@ -173,10 +174,11 @@ def first_state(program):
 
 
 @functools.cache
-def step(name, sizes, dtype, platform=None):
-    """(gradients, state after one step, metrics) of a model, on the host."""
+def step(name, sizes, dtype, platform=None, lora_rank=0):
+    """(gradients, state after one step, metrics) of a model, on the host; with low-rank updates of all its kernels."""
     with jax.enable_x64(dtype == "float64"):
-        program, task = make_program(name, sizes, dtype, platform)
+        lora = {"rank": lora_rank, "kernels": ("kernel$",)}
+        program, task = make_program(name, sizes, dtype, platform, lora)
         batch = feed.to_mesh(make_batch(task), program.batch_sharding)
         state = first_state(program)
         # Compiled without LLVM's optimisations, which take most of the time and know nothing of the mesh.

@@ -9,6 +9,7 @@ import pytest
 from research.spec import FieldError, flat
 from research.spec.fields import infos
 from research.train import optimizer
+from research.train.lora import LoraSpec
 
 PARAMS = {"body": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}, "head": {"kernel": jnp.array([3.0])}}
 GRADS = jax.tree.map(lambda x: 0.1 * jnp.ones_like(x), PARAMS)
@@ -77,8 +78,8 @@ def test_multipliers_scale_the_first_match():
 )
 def test_a_pattern_that_matches_no_parameter_is_refused(settings, pattern):
     with pytest.raises(ValueError, match=f"config.optimizer.{next(iter(settings))} .*'{pattern}'.*body/bias"):
-        optimizer.check_patterns(make(**settings), PARAMS)
-    optimizer.check_patterns(make(decay=("kernal",)), PARAMS)  # nothing decays
+        optimizer.check_patterns(make(**settings), LoraSpec(), PARAMS)
+    optimizer.check_patterns(make(decay=("kernal",)), LoraSpec(), PARAMS)  # nothing decays
 
 
 def test_clipping_bounds_the_global_norm():
