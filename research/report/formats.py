@@ -21,6 +21,11 @@ def number(value: Any, decimals: int | None = None) -> str:
     return f"{value:,.{_decimals(value) if decimals is None else decimals}f}"
 
 
+def measured(measurement: Mapping[str, Any]) -> str:
+    """`4.086 s`, of a measurement of a performance suite."""
+    return f"{number(measurement['value'])} {measurement['unit']}".rstrip()
+
+
 def mean_sd(values: Sequence[float]) -> str:
     """`mean ± s.d.` with the sample standard deviation (divisor n - 1); a single value stands alone."""
     mean = statistics.fmean(values)

@@ -166,23 +166,36 @@ def _baseline_table(rows: Sequence[Row]) -> str:
 
 
 def _suite_table(rows: Sequence[Row], marks: Marks) -> str:
-    header = ["suite", "config", "measured", "value", "goal", "hardware", "date", "commit"]
-    lines = [
-        [
-            row["suite"],
-            f"`{row['config']}`",
-            each["name"],
-            f"{formats.number(each['value'])} {each['unit']}".rstrip(),
-            formats.number(each["goal"]),
-            row["hardware"],
-            row["date"][:10],
-            _commit(row, marks),
-        ]
+    """What has a goal; below it everything, with whole configs."""
+    each_of = lambda row: [(each["name"], formats.measured(each), each["goal"]) for each in row["measurements"]]
+    met = {True: "met", False: "**missed**", None: "-"}
+    goals = [
+        [row["suite"], _short(row["config"]), each["name"], formats.measured(each), each["goal"], met[each["met"]]]
         for row in rows
         for each in row["measurements"]
+        if each["goal"]
     ]
-    commands = _collapsed("Commands of these rows", _commands(rows))
-    return f"{table(header, lines)}\n\n{_SUITE_LEGEND}\n\n{commands}"
+    header = ["suite", "config", "measured", "value", "goal", "hardware", "date", "commit"]
+    lines = [
+        [row["suite"], f"`{row['config']}`", name, value, goal or "-", row["hardware"], row["date"][:10], commit]
+        for row, commit in ((row, _commit(row, marks)) for row in rows)
+        for name, value, goal in each_of(row)
+    ]
+    every = _collapsed("All measurements", f"{table(header, lines)}\n\n{_SUITE_LEGEND}")
+    parts = [table(["suite", "config", "measured", "value", "goal", ""], goals)] if goals else []
+    return "\n\n".join([*parts, every, _collapsed("Commands of these rows", _commands(rows))])
+
+
+def _short(config: str) -> str:
+    """`digits_vit:cpu` of a config file with overrides, whose number is told; other names as they are."""
+    file, *overrides = config.split()
+    path, _, variant = file.partition(":")
+    if not path.endswith(".py"):
+        return f"`{config}`"
+    name = f"{Path(path).stem}:{variant}" if variant else Path(path).stem
+    return f"`{name}`" + (
+        f" with {len(overrides)} {'field' if len(overrides) == 1 else 'fields'} changed" if overrides else ""
+    )
 
 
 def choice(runs: Sequence[Row]) -> str:
