@@ -14,7 +14,7 @@ from research import config as config_lib
 from research import files
 from research.data.text import tokenizer
 from research.data.text.vocabulary import Vocabulary
-from research.interop import models, npz, runs, safetensors, strict_json
+from research.interop import models, npz, peft, runs, safetensors, strict_json
 from research.interop.families import bert, big_vision, convnext, resnet, t5, vit, whisper
 from research.interop.family import Family
 from research.interop.layouts import Row, TensorSource
@@ -87,6 +87,19 @@ def open_checkpoint(path: str, experiments: config_lib.Experiments) -> Checkpoin
         return _of_run(path, runs.open_run(where, experiments))
     if where.suffix == ".npz" and where.is_file():
         return _of_family(path, big_vision.FAMILY, {}, npz.Npz(where))
+    if peft.is_adapter(where):
+        base = peft.base_of(where)
+        try:
+            family, config, tensors = _of_transformers(_existing(base))
+        except ValueError as error:
+            raise ValueError(f"the base model of {path}: {error}") from None
+        renamed = Renamed(tensors, family.names(tensors.specs))
+        return _of_family(base, family, config, peft.AdaptedTensors(renamed, where, family))
+    return _of_family(path, *_of_transformers(where))
+
+
+def _of_transformers(where: Path) -> tuple[Family[Any], dict[str, Any], TensorSource]:
+    """The family, config and tensors of a folder or file of transformers."""
     file = _weights(where) if where.is_dir() else where
     if not file.name.endswith((".safetensors", _INDEX)):
         raise ValueError(f"{file} is refused: reading such a file could run code, or is not supported; {_FIX}")
@@ -100,7 +113,7 @@ def open_checkpoint(path: str, experiments: config_lib.Experiments) -> Checkpoin
             f"{file.parent / 'config.json'} is of model_type={reprlib.repr(kind)}; known families: {', '.join(known)}"
         )
     tensors = safetensors.Sharded(file) if file.name.endswith(_INDEX) else safetensors.Safetensors(file)
-    return _of_family(path, FAMILIES[kind], config, tensors)
+    return FAMILIES[kind], config, tensors
 
 
 def folder_of(checkpoint: Checkpoint) -> Path:

@@ -1,14 +1,16 @@
-"""Low-rank updates as the library PEFT reads them."""
+"""Low-rank updates in the layout of the library PEFT, in and out."""
 
 import json
+import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research.interop import runs, safetensors
-from research.interop.family import Family
+from research.interop import runs, safetensors, strict_json
+from research.interop.family import MOST, Family, number, size
 from research.interop.folders import atomic_directory
 from research.interop.layouts import Row, TensorSource
 from research.interop.merged import KERNEL, MergedTensors, matrices
@@ -16,6 +18,87 @@ from research.interop.safetensors import TensorSpec
 from research.models.dense import LORA_A, LORA_B
 
 _MODEL = "base_model.model."  # what PEFT puts before the names of tensors
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# Fields of a config that change what its tensors mean, and the values that are supported.
+_SUPPORTED = {
+    "peft_type": ("LORA",), "bias": ("none",), "fan_in_fan_out": (False, None), "use_dora": (False, None),
+    "rank_pattern": ({}, None), "alpha_pattern": ({}, None), "layers_to_transform": (None,),
+}  # fmt: skip
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether `folder` is one that PEFT has written."""
+    return (folder / _CONFIG).is_file()
+
+
+def base_of(folder: Path) -> str:
+    """The checkpoint that an adapter is for. Raises ValueError where it names none."""
+    name = strict_json.read(folder / _CONFIG).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise ValueError(
+            f"{folder / _CONFIG} names no base_model_name_or_path; write the folder of the base model there"
+        )
+    return name
+
+
+class AdaptedTensors:
+    """The tensors of a base model, by the names of its family's table, with the updates of a folder added."""
+
+    def __init__(self, base: TensorSource, folder: Path, family: Family[Any]):
+        """Reads headers alone. Raises ValueError for another adapter than LoRA, and for tensors that fit no kernel."""
+        self._base, self._updates = base, safetensors.Safetensors(folder / _WEIGHTS)
+        self._scale = _scale(folder)
+        bare = {}  # name without prefix -> name in the file
+        for name in self._updates.specs:
+            if not name.startswith(_MODEL):
+                raise ValueError(f"{folder / _WEIGHTS}: {reprlib.repr(name)} does not begin with {_MODEL}")
+            bare[name.removeprefix(_MODEL)] = name
+        whole = {name.replace(".lora_A.", ".").replace(".lora_B.", "."): name for name in bare}
+        self._low_rank: dict[str, tuple[str, str]] = {}
+        self._saved: dict[str, str] = {}
+        for ours, theirs in family.names(whole).items():
+            if ".lora_" not in whole[theirs]:
+                self._saved[ours] = bare[whole[theirs]]
+                continue
+            module = theirs.removesuffix(".weight")
+            pair = [bare.get(f"{module}.lora_{part}.weight") for part in "AB"]
+            self._low_rank[ours] = self._checked(ours, pair, folder)
+        self.specs = {**base.specs, **{ours: self._updates.specs[name] for ours, name in self._saved.items()}}
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor; a kernel [out, in] with scale B A added in at least float32."""
+        if name in self._saved:
+            return self._updates.read(self._saved[name])
+        kernel = self._base.read(name)
+        if name not in self._low_rank:
+            return kernel
+        dtype = np.promote_types(np.float32, kernel.dtype)
+        down, up = (self._updates.read(each).astype(dtype) for each in self._low_rank[name])
+        return (kernel.astype(dtype) + self._scale * (up @ down)).astype(kernel.dtype)
+
+    def _checked(self, ours: str, pair: list[str | None], folder: Path) -> tuple[str, str]:
+        down, up = pair
+        if down is None or up is None:
+            raise ValueError(f"{folder / _WEIGHTS} has lora_A or lora_B of {ours} alone; copy it again")
+        if ours not in self._base.specs:
+            raise ValueError(f"{folder / _WEIGHTS} has an update of {ours}, which the base model has not")
+        shape, (a, b) = self._base.specs[ours].shape, (self._updates.specs[name].shape for name in (down, up))
+        if len(a) != 2 or len(b) != 2 or (b[0], a[1]) != shape or a[0] != b[1]:
+            raise ValueError(f"the update of {ours} is {list(b)} times {list(a)}, but the kernel is {list(shape)}")
+        return down, up
+
+
+def _scale(folder: Path) -> float:
+    """What an update is multiplied by. Raises ValueError for a config with what is not supported."""
+    config = strict_json.read(folder / _CONFIG)
+    for field, allowed in _SUPPORTED.items():
+        if config.get(field, allowed[0]) not in allowed:
+            raise ValueError(
+                f"{folder / _CONFIG} has {field}={reprlib.repr(config[field])}, which is not supported; only "
+                f"{allowed[0]!r} is"
+            )
+    rank, alpha = size(config, "r"), number(config, "lora_alpha", default=8, most=MOST)
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def write(source: runs.SavedRun, family: Family[Any], path: Path) -> list[str]:
@@ -41,9 +124,9 @@ def write(source: runs.SavedRun, family: Family[Any], path: Path) -> list[str]:
         "modules_to_save": sorted({name.rpartition(".")[0] for name in saved}) or None,
     }  # fmt: skip
     with atomic_directory(path) as folder:
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         specs = {name: spec for name, (spec, _) in tensors.items()}
-        safetensors.write(folder / "adapter_model.safetensors", specs, lambda name: tensors[name][1]())
+        safetensors.write(folder / _WEIGHTS, specs, lambda name: tensors[name][1]())
     return [f"wrote {len(tensors)} tensors of low-rank updates, and of what was trained beside them, to {path}"]
 
 

@@ -247,6 +247,11 @@ def check_exported(tmp_path):
     own = {f"{module}.{part}" for module in config["modules_to_save"] for part in ("weight", "bias")}
     assert set(updates) == {f"base_model.model.{name}" for name in own}
     assert all((updates[f"base_model.model.{name}"] == after[name].numpy()).all() for name in own)
+    # Read back, they are added to the base model, whose folder the run began with.
+    read = checkpoints.open_checkpoint(str(tmp_path / "peft"), config_class)
+    assert (read.kind, read.fields["num_classes"]) == ("bert", 2) and set(after) <= {*read.tensors.specs}
+    for name, values in after.items():
+        np.testing.assert_allclose(read.tensors.read(name), values.numpy(), rtol=1e-6, atol=1e-7)
 
 
 def test_a_truncated_file_is_refused_in_one_line(tmp_path):
