@@ -9,8 +9,9 @@ import optax
 import pytest
 from flax import traverse_util
 
+from research.config import Source
 from research.parallel import mesh as mesh_lib
-from research.train import feed
+from research.train import feed, settings
 from research.train.lora import is_update
 from research.train.program import build_program
 from tests.parallel import equivalence
@@ -120,6 +121,17 @@ def test_updates_lie_where_their_kernels_do():
     assert found[f"{query}/lora_a"] == jax.P(None, "fsdp", None)
     assert found[f"{query}/lora_b"] == jax.P(None, None, "tensor", None)
     assert found[f"{out}/lora_a"] == jax.P(None, "tensor", None, None)
+
+
+def test_eleven_billion_parameters_are_adapted_with_the_optimizer_state_of_a_few_million():
+    words = ["lora.rank=8", "lora.train=()", "mesh.fsdp=4", "mesh.tensor=2", "optimizer=adamw"]
+    config = settings.load(Source.parse("configs/translation/wmt14_en_de_t5_11b.py:full", words))
+    task, _ = config.build()
+    large = build_program(config, task, mesh_lib.make_mesh(config.mesh.sizes, jax.devices()))
+    # Of queries and values of 24 + 24 + 24 layers (the decoder's attend twice), 4,096 wide, 64 heads of 64.
+    assert large.num_trained == 72 * 2 * 8 * (4096 + 64 * 64)
+    assert large.num_params - large.num_trained > 11e9
+    assert large.optimizer_bytes <= 8 * large.num_trained + 100
 
 
 def test_patterns_that_fit_no_kernel_of_a_dense_layer_are_refused():
