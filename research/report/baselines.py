@@ -1,5 +1,6 @@
 """Measured baselines in tables: the strongest one of each config, and the runs below it."""
 
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from research.report import formats
 
 BELOW = " · **below its floor**"
 LEGEND = "Floor: the strongest baseline that was measured on the same data, see below; *stated*: by the config alone."
+
+PREDICTIONS = "runs/baselines"  # below the repository; not part of it
 
 Row = Mapping[str, Any]
 
@@ -24,6 +27,13 @@ class Strongest(NamedTuple):
     name: str
     value: float
     exact: bool = True
+
+
+def predictions_path(row: Row, name: str) -> Path:
+    """Where the test predictions of the baseline `name` lie for the config and the data of a row, below PREDICTIONS."""
+    plain = lambda text: re.sub(r"\W+", "_", text).strip("_")
+    data = f"{plain(row['data']['name'])}-{row['data']['fingerprint'][:8]}"
+    return Path(row["experiment"], f"{Path(row['file']).stem}_{row['variant']}", data, f"{plain(name)}.jsonl")
 
 
 def strongest(runs: Sequence[Row], rows: Sequence[Row]) -> Strongest | None:

@@ -125,6 +125,7 @@ def test_names_of_classes_are_scored_as_the_task_scores_its_own():
     data = SimpleNamespace(class_names=("bad", "good"), reference=lambda split, index: {"target": targets[index]})
     scores = scoring.named(task, data, "test", ["good", "good", "bad", "good"])
     assert scores.values == {"accuracy": 0.75}
+    assert [line["predicted"] for line in scores.scorer.lines()] == ["good", "good", "bad", "good"]
 
 
 def test_sources_are_copied_where_targets_are_no_classes(monkeypatch):
