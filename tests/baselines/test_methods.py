@@ -153,8 +153,10 @@ def test_a_question_is_answered_as_it_was_in_training():
         asked("When?", "now"),
     ]
     test = [asked("When?", ""), asked("Why?", "")]
-    kind = of_texts(text.templates.Template("{q} {c}", "{b}"), train=train, test=test)
-    assert answers(kind, "most frequent target of the same question") == ["now", "Ann"]
+    for source in ("{q} {c}", "{c} {q}"):  # in either order, the longer one is the context
+        kind = of_texts(text.templates.Template(source, "{b}"), train=train, test=test)
+        assert answers(kind, "most frequent target of the same question") == ["now", "Ann"]
+        assert answers(kind, "the sentence with most words of the question")[0] == "Somewhere."
 
 
 # ---- Images, clips, sounds, boxes
