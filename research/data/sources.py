@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from research.data import integrity, recorded, records, splits
+from research.data import groups, integrity, recorded, records, splits
 
 # Data sets of this repository: the catalogue lacks them, or needs TensorFlow to prepare them.
 OWN = {
@@ -229,7 +229,8 @@ class Prepared:
     Every data set has three splits. If it has no test split, its validation split becomes the test split. A missing
     split is held out from the end of train, `validation_fraction` of it each: TFDS stores examples in the order of
     hashed keys, so the end is as good as a random choice, and never changes. Splits in `without` count as missing.
-    With a `group` (a rule, see groups.py), what is held out is whole groups, and none may stand in two splits.
+    With a `group` (a rule, see groups.py), what is held out is whole groups, and none may stand in two splits; it is a
+    ValueError if the examples lack its field.
     With fit_on="train+validation" the training examples are those of both splits, and validation stays what it was.
     """
 
@@ -247,6 +248,8 @@ class Prepared:
         self.version = str(builder.version)
         self._validation_fraction, self.fit_on = validation_fraction, fit_on
         self._without, self.group = without, group
+        if group:
+            splits.check_field(builder.info.features, group, name)
 
     @property
     def can_be_prepared(self) -> bool:
@@ -268,10 +271,8 @@ class Prepared:
         if not self.group:
             parts = {split: splits.Part(expression) for split, expression in stored.items()}
             return splits.Grouped(parts, dict.fromkeys(stored, 0))
-        features = self.builder.info.features
-        column = lambda expression: splits.values(
-            records.Records(self.builder, expression, self.prepare_command), features, self.group, self.name
-        )
+        stored_in = lambda expression: records.Records(self.builder, expression, self.prepare_command)
+        column = lambda expression: stored_in(expression).column(groups.field_of(self.group))
         return splits.grouped(stored, available["train"], self._validation_fraction, self.group, column, self.name)
 
     @cached_property

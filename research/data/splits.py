@@ -119,8 +119,8 @@ def joined(one: Part, other: Part, lengths: Mapping[str, int]) -> Part:
     return Part(f"{one.expression}+{other.expression}", np.concatenate([rows[0], rows[1] + lengths[one.expression]]))
 
 
-def values(records: Any, features: Mapping[str, Any], rule: str, name: str) -> list[str]:
-    """The values of the field of a rule in Records with these TFDS features. Raises ValueError for no such field."""
+def check_field(features: Mapping[str, Any], rule: str, name: str) -> None:
+    """Raises ValueError if examples with these TFDS features have no field of one value that the rule could read."""
     field = groups.field_of(rule)
     known = [key for key, feature in features.items() if getattr(feature, "shape", None) == ()]
     if field not in known:
@@ -128,4 +128,3 @@ def values(records: Any, features: Mapping[str, Any], rule: str, name: str) -> l
             f"config.data.group={rule!r}: the examples of {name!r} have no field {field!r} of one value; "
             f"choose from {', '.join(known) or 'none'}, or leave it empty"
         )
-    return records.column(field)
