@@ -12,7 +12,7 @@ from typing import Any
 
 from research import command
 from research import config as config_lib
-from research.data import prepare, sources
+from research.data import groups, prepare, sources
 from research.data.sound import speech
 from research.data.spec import DataSpec
 from research.data.text import dataset as text
@@ -45,6 +45,8 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
     )
     arguments = vars(parser.parse_args(argv))
     group = arguments.pop("group")
+    if not groups.RULE.accepts(group):
+        raise ValueError(f"--group={group!r} {groups.RULE.says}")
     spec, classes = _spec(arguments.pop("config"), arguments["name"], arguments["data_dir"])
     if group:
         spec = dataclasses.replace(spec, group=group)

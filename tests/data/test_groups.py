@@ -216,6 +216,8 @@ def test_a_rule_over_the_names_of_images(tmp_path, capsys):
     said = f"{counts['train']} train, {counts['validation']} validation, {counts['test']} test"
     assert capsys.readouterr().out.splitlines()[-1] == f"{spec.name}: groups of {rule!r}: {said}"
     assert sum(counts.values()) == 15
+    with pytest.raises(ValueError, match=r"^--group='path:camera' must be FIELD"):
+        command.main(["prepare", spec.name, f"--data_dir={spec.dir}", "--group=path:camera"])
 
 
 @pytest.mark.parametrize(
