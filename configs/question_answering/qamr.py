@@ -1,4 +1,4 @@
-"""Questions about single sentences, answered with words of them: QAMR, 16,628 questions about 450 sentences.
+"""Questions about single sentences, answered with words of them: QAMR, 16,989 questions about 456 sentences.
 
     python -m research.data prepare qamr --manual_dir=$DATA/qamr
     python -m experiments.question_answering.main \\
@@ -8,8 +8,8 @@
 of 0.3 and, since the sentences are so few, a vocabulary of only 2k, without upper case; 10 epochs. The model has a copy
 mechanism (research/models/copying.py), since it is asked about other sentences in the test. `cpu`: the same model with
 a dropout of 0.2 for 2,000 steps, forty minutes on one CPU core. `smoke`: numbers in words to numbers in digits,
-seconds. The official training part is not used: training and validation are the official dev part (see the builder),
-test is the official test part. Judge by the test split alone, whose sentences are others.
+seconds. The official training part is not used: training and validation are the official dev part, test is the official
+test part; no two of them share an article (see the builder).
 Reference: none is published for so little training data.
 """
 

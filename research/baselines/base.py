@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from research.spec.contracts import Scorer
+
 MOST_VALUES = 4
 SEED = 0  # of every random choice
 Predict = Callable[[Any], Any]  # from the inputs of a split, as a kind's `scores` passes them, to its predictions
@@ -29,10 +31,11 @@ class Baseline:
 
 
 class Scores(NamedTuple):
-    """{name of a metric: its value}, and the signatures of some of them."""
+    """{name of a metric: its value}, the signatures of some of them, and the scorer that saves the predictions."""
 
     values: Mapping[str, float]
     signatures: Mapping[str, str]
+    scorer: Scorer | None = None
 
 
 class Kind(Protocol):

@@ -35,7 +35,7 @@ class Boxes:
             found = [predict(image) for image in batch["image"]]
             arrays = {key: np.stack([each[key] for each in found]) for key in ("boxes", "labels", "scores")}
             scorer.add({"index": batch["index"], "weight": batch["weight"], **arrays})
-        return Scores(scorer.result(), scorer.signatures)
+        return Scores(scorer.result(), scorer.signatures, scorer)
 
     def _batches(self) -> Iterator[Mapping[str, np.ndarray]]:
         return self._data.eval_batches("train", BATCH)

@@ -48,7 +48,7 @@ class FaceBaselines:
         if self._task.spec.flip_tta:
             embeddings = unit(embeddings + unit(predict(lambda illumination: self._mirrored(split, illumination))))
         scorer.add({"index": np.arange(len(embeddings)), "embedding": embeddings})
-        return Scores(scorer.result(), scorer.signatures)
+        return Scores(scorer.result(), scorer.signatures, scorer)
 
     def _read(self, split: str, illumination: str) -> np.ndarray:
         transform = dataclasses.replace(self._data.eval_transform, illumination=illumination)

@@ -39,11 +39,13 @@ class Masks:
         classes = len(self._data.class_names)
         spec = dataclasses.replace(self._task.spec, flip_tta=False)  # a prediction is given, not computed
         task = dataclasses.replace(self._task, model=Given(classes), spec=spec)
-        confusion = np.zeros((classes, classes))
+        confusion, scorer = np.zeros((classes, classes)), self._task.scorer(self._data, split)
         for batch in self._batches(split):
-            logits = np.eye(classes, dtype=np.float32)[predict(batch["image"])]
+            predicted = predict(batch["image"])
+            scorer.add({"index": batch["index"], "weight": batch["weight"], "mask": predicted.astype(np.uint8)})
+            logits = np.eye(classes, dtype=np.float32)[predicted]
             confusion += np.asarray(task.evaluate(logits, batch)["confusion"][0], np.float64)
-        return Scores(task.derived({"confusion": confusion}), self._task.scorer(self._data, split).signatures)
+        return Scores(task.derived({"confusion": confusion}), scorer.signatures, scorer)
 
     def _batches(self, split: str) -> Iterator[Mapping[str, np.ndarray]]:
         return self._data.eval_batches(split, BATCH)

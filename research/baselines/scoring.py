@@ -34,7 +34,7 @@ def labelled(task: Any, data: Any, split: str, classes: np.ndarray) -> Scores:
     scorer = task.scorer(data, split)
     scorer.add({"index": index, "weight": weight, "probabilities": logits})
     right, weights = means["accuracy"]
-    return Scores({"accuracy": float(right / weights), **scorer.result()}, scorer.signatures)
+    return Scores({"accuracy": float(right / weights), **scorer.result()}, scorer.signatures, scorer)
 
 
 def labels(data: Any, split: str) -> np.ndarray:
@@ -76,7 +76,9 @@ def named(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
     nothing = dict.fromkeys(("source", "source_segments", "source_positions"))
     means = dataclasses.replace(task, model=Given(len(numbers))).evaluate(found, {**batch, **nothing, "weight": weight})
     right, weights = means["accuracy"]
-    return Scores({"accuracy": float(right / weights)}, {})
+    scorer = task.scorer(data, split)
+    scorer.add({"index": np.arange(len(texts)), "weight": weight, "probabilities": found[:, 0]})
+    return Scores({"accuracy": float(right / weights)}, scorer.signatures, scorer)
 
 
 def written(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
@@ -89,4 +91,4 @@ def written(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
         raise ValueError("config.task.metrics=() names no score, so no baseline can be measured; name one")
     tokens = [np.array([ids], np.int32) for ids in data.vocabulary.encode_many(list(texts))]
     scorer.add({"index": np.arange(len(texts)), "weight": np.ones(len(texts)), "tokens": tokens})
-    return Scores(scorer.result(), scorer.signatures)
+    return Scores(scorer.result(), scorer.signatures, scorer)

@@ -18,7 +18,7 @@ ENDS = ".?!"
 
 
 class TextPair(NamedTuple):
-    """An example: the source, its parts (a question before its context), and the target."""
+    """An example: the source, its parts (a question, and then its context), and the target."""
 
     source: str
     parts: tuple[str, ...]
@@ -56,9 +56,16 @@ class Texts:
             self._pairs[split] = []
             for index in range(self._data.counts[split]):
                 fields = prepared.fields(split, index)
-                parts = tuple(str(fields[name]) for name in template.source_fields)
+                parts = tuple(str(fields[name]) for name in self._fields)
                 self._pairs[split].append(TextPair(template.texts(fields)[0], parts, template.texts(fields)[1]))
         return self._pairs[split]
+
+    @cached_property
+    def _fields(self) -> list[str]:
+        """The fields of the source, that with most text in train last: questions are shorter than their contexts."""
+        prepared = self._data.prepared
+        examples = [prepared.fields("train", index) for index in range(min(1000, self._data.counts["train"]))]
+        return sorted(prepared.template.source_fields, key=lambda name: sum(len(str(each[name])) for each in examples))
 
     @property
     def _train(self) -> list[TextPair]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from research import command, files
 from research import config as config_lib
 from research.baselines import run
-from research.report import records
+from research.report import baselines, records
 from research.train import reporting, result
 
 
 def main(words: Sequence[str]) -> None:
-    """Measures the baselines of a config and prints them; --out and --record keep them.
+    """Measures the baselines of a config, saves their predictions and prints them; --out and --record keep the rows.
 
     Raises ValueError for what the user can fix.
     """
@@ -24,6 +24,13 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="e.g. configs/NAME/CONFIG.py:cpu")
     parser.add_argument("--out", type=Path, metavar="FILE", help="a .jsonl file for the rows")
     parser.add_argument("--record", action="store_true", help="add the rows to the experiment's results.jsonl")
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FOLDER",
+        default=records.ROOT / baselines.PREDICTIONS,
+        help=f"for the test predictions (default: {baselines.PREDICTIONS} of the repository, which reports read)",
+    )
     overrides, others = command.overrides_of(words)
     arguments = parser.parse_args(others)
     source = config_lib.Source.parse(arguments.config)
@@ -38,7 +45,13 @@ def main(words: Sequence[str]) -> None:
             )
     revision = result.revision()  # now, since the tree may change meanwhile
     data, measured = run.measure(config, run.short(said["metric"]))
-    rows = [run.row(config, data, said, each, revision) for each in measured]
+    rows = []
+    for each in measured:
+        rows.append(run.row(config, data, said, each, revision))
+        if each.test.scorer:
+            path = arguments.predictions / baselines.predictions_path(rows[-1], each.baseline.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            each.test.scorer.save(path)
     print(run.table(rows))
     if arguments.out:
         files.write_atomically(arguments.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

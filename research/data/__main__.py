@@ -1,4 +1,4 @@
-"""`python -m research.data prepare NAME [--manual_dir=DIR] [--data_dir=DIR] [--skip_undecodable] [--config=FILE]`."""
+"""`python -m research.data prepare NAME [--manual_dir=DIR] [--data_dir=DIR] [--config=FILE] [...]`; see `--help`."""
 
 from research import interrupt
 
@@ -12,8 +12,9 @@ from typing import Any
 
 from research import command
 from research import config as config_lib
-from research.data import prepare, sources
+from research.data import groups, prepare, sources
 from research.data.sound import speech
+from research.data.spec import DataSpec
 from research.data.text import dataset as text
 from research.data.text import templates, token_data
 from research.data.text.builders.texts import TextBuilder
@@ -36,33 +37,44 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
         default="",
         help="FILE[:VARIANT]: make the vocabulary and the tokens of texts or transcripts that this config wants",
     )
+    prepare_parser.add_argument(
+        "--group",
+        default="",
+        metavar="RULE",
+        help="say how many groups each split would have with config.data.group=RULE; default: that of --config",
+    )
     arguments = vars(parser.parse_args(argv))
-    spec, classes = _token_spec(arguments.pop("config"), arguments["name"], arguments["data_dir"])
+    group = arguments.pop("group")
+    if not groups.RULE.accepts(group):
+        raise ValueError(f"--group={group!r} {groups.RULE.says}")
+    spec, classes = _spec(arguments.pop("config"), arguments["name"], arguments["data_dir"])
+    if group:
+        spec = dataclasses.replace(spec, group=group)
     print(prepare.prepare(**arguments))
-    if spec:
+    if isinstance(spec, text.TextSpec | speech.SpeechSpec):
         data = speech.load(spec) if isinstance(spec, speech.SpeechSpec) else text.load(spec, classes=classes)
         print(token_data.make_tokens(data))
+    elif spec.group:
+        builder = sources.open_builder(spec.name, spec.dir)
+        data = sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group)
+        print(f"{spec.name}: {prepare.described_groups(data)}")
 
 
-def _token_spec(
-    config: str, name: str, data_dir: str
-) -> tuple[text.TextSpec | speech.SpeechSpec | None, tuple[str, ...]]:
-    """What `make_tokens` needs, and the classes that targets are; None for images, and where only a config can tell."""
+def _spec(config: str, name: str, data_dir: str) -> tuple[DataSpec, tuple[str, ...]]:
+    """The spec of the data, one of texts or sounds where tokens are to be made, and the classes that targets are."""
     if config:
         source = config_lib.Source.parse(config)
         loaded = config_lib.load(source.file, source.variant)
         data = loaded.data  # pyright: ignore[reportAttributeAccessIssue]  which every experiment has
         if data.name != name:
             raise ValueError(f"--config={config} is for {data.name!r}, not {name!r}")
-        if not isinstance(data, text.TextSpec | speech.SpeechSpec):
-            return None, ()
         task = loaded.task  # pyright: ignore[reportAttributeAccessIssue]
         return dataclasses.replace(data, dir=data_dir), getattr(task, "classes", ())
     builder: Any = sources.open_builder(name, data_dir)
     features: Any = builder.info.features
     if isinstance(builder, TextBuilder) and templates.choose(name).fits(features):
         return text.TextSpec(name=name, dir=data_dir), ()
-    return None, ()
+    return DataSpec(name=name, dir=data_dir), ()  # sounds, too: only a config can tell their tokens
 
 
 if __name__ == "__main__":

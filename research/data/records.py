@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from research.data import integrity
 
 
@@ -17,17 +19,18 @@ class Records(Sequence[Mapping[str, Any]]):
     data source of TFDS, which asks ArrayRecord for a list of one record: 160 us of set-up where a range takes 7.
     """
 
-    def __init__(self, builder: Any, split: str, prepare: str = ""):
+    def __init__(self, builder: Any, split: str, prepare: str = "", rows: np.ndarray | None = None):
         """Opens a split.
 
         Args:
             builder: A prepared TFDS builder.
             split: A TFDS split expression, such as "train[:90]".
             prepare: The command that prepares its files again, for messages.
+            rows: The examples of the split to which it is limited, in this order; None: all.
         """
         import tensorflow_datasets as tfds
 
-        self._prepare = prepare
+        self._prepare, self._rows = prepare, rows
         self._features = builder.info.features
         self._decoders = {
             key: _Encoded()
@@ -40,7 +43,7 @@ class Records(Sequence[Mapping[str, Any]]):
         self._open = threading.local()
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._ends[-1] if self._rows is None else len(self._rows)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
         return self._features.deserialize_example_np(self.raw(index), decoders=self._decoders)
@@ -49,6 +52,8 @@ class Records(Sequence[Mapping[str, Any]]):
         """The bytes of record `index`. Raises ValueError, with the name of its file, if they are damaged."""
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
+        if self._rows is not None:
+            index = int(self._rows[index])
         file = bisect.bisect_right(self._ends, index)
         name, skip = self._files[file]
         position = index - (self._ends[file - 1] if file else 0) + skip
@@ -65,6 +70,20 @@ class Records(Sequence[Mapping[str, Any]]):
         return tf_example_pb2.Example.FromString(  # pyright: ignore[reportAttributeAccessIssue]  made at run time
             self.raw(index)
         ).SerializeToString(deterministic=True)
+
+    def column(self, field: str) -> list[str]:
+        """A field of every example as a text, other fields left encoded. Raises ValueError if it is not one value."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        proto: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]  made at run time
+        values = []
+        for index in range(len(self)):
+            feature = proto.FromString(self.raw(index)).features.feature[field]
+            found = getattr(feature, feature.WhichOneof("kind") or "bytes_list").value
+            if len(found) != 1:
+                raise ValueError(f"the field {field!r} of example {index} holds {len(found)} values instead of one")
+            values.append(found[0].decode(errors="surrogateescape") if isinstance(found[0], bytes) else str(found[0]))
+        return values
 
     def _reader(self, name: str):
         from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  compiled

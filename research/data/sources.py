@@ -12,12 +12,12 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from research.data import integrity, recorded, records
+from research.data import groups, integrity, recorded, records, splits
 
 # Data sets of this repository: the catalogue lacks them, or needs TensorFlow to prepare them.
 OWN = {
@@ -55,7 +55,7 @@ OWN = {
     "librispeech_flac": ("research.data.sound.builders.librispeech_flac", "LibrispeechFlac"),
 }
 FOLDER = "folder:"
-SPLITS = ("train", "validation", "test")
+SPLITS = splits.SPLITS
 FINGERPRINT_EXAMPLES = 256
 _DESCRIPTION = "dataset_info.json"  # of a prepared data set, written by TFDS
 CATALOGUE_PARTS = (
@@ -229,6 +229,8 @@ class Prepared:
     Every data set has three splits. If it has no test split, its validation split becomes the test split. A missing
     split is held out from the end of train, `validation_fraction` of it each: TFDS stores examples in the order of
     hashed keys, so the end is as good as a random choice, and never changes. Splits in `without` count as missing.
+    With a `group` (a rule, see groups.py), what is held out is whole groups, and none may stand in two splits; it is a
+    ValueError if the examples lack its field.
     With fit_on="train+validation" the training examples are those of both splits, and validation stays what it was.
     """
 
@@ -239,12 +241,15 @@ class Prepared:
         validation_fraction: float,
         fit_on: str = "train",
         without: Sequence[str] = (),
+        group: str = "",
     ):
         self.builder = builder
         self.name = name
         self.version = str(builder.version)
         self._validation_fraction, self.fit_on = validation_fraction, fit_on
-        self._without = without
+        self._without, self.group = without, group
+        if group:
+            splits.check_field(builder.info.features, group, name)
 
     @property
     def can_be_prepared(self) -> bool:
@@ -256,23 +261,49 @@ class Prepared:
         self.builder = open_builder(self.name, str(self.builder.data_dir_root))
 
     @cached_property
-    def _expressions(self) -> dict[str, str]:
-        """Split name -> TFDS split expression."""
+    def _stored(self) -> splits.Grouped:
+        """The parts of the splits without regard to `fit_on`, and the groups in each; without groups, 0."""
         if not is_prepared(self.builder):
             raise ValueError(f"{self.name!r} is not prepared; run: {prepare_command(self.name, self.builder)}")
-        splits = self.builder.info.splits.items()
-        available = {name: split.num_examples for name, split in splits if name not in self._without}
-        expressions = split_expressions(available, self._validation_fraction)
-        return expressions | {"train": "+".join(expressions[part] for part in self.fit_on.split("+"))}
+        infos = self.builder.info.splits.items()
+        available = {name: split.num_examples for name, split in infos if name not in self._without}
+        stored = splits.expressions(available, self._validation_fraction)
+        if not self.group:
+            parts = {split: splits.Part(expression) for split, expression in stored.items()}
+            return splits.Grouped(parts, dict.fromkeys(stored, 0))
+        stored_in = lambda expression: records.Records(self.builder, expression, self.prepare_command)
+        column = lambda expression: stored_in(expression).column(groups.field_of(self.group))
+        return splits.grouped(stored, available["train"], self._validation_fraction, self.group, column, self.name)
+
+    @cached_property
+    def _parts(self) -> dict[str, splits.Part]:
+        """Split -> its examples."""
+        parts = self._stored.parts
+        lengths = {part.expression: self._length(part.expression) for part in parts.values()}
+        train, *more = (parts[split] for split in self.fit_on.split("+"))
+        for other in more:
+            train = splits.joined(train, other, lengths)
+        return parts | {"train": train}
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """The number of groups in each of the splits, before `fit_on`; 0 without a `group`."""
+        return self._stored.counts
+
+    def _length(self, expression: str) -> int:
+        return self.builder.info.splits[expression].num_examples
 
     @cached_property
     def counts(self) -> dict[str, int]:
         """Examples in each of the splits train, validation and test."""
-        splits = self.builder.info.splits
-        counts = {name: splits[expression].num_examples for name, expression in self._expressions.items()}
+        counts = {
+            name: self._length(part.expression) if part.rows is None else len(part.rows)
+            for name, part in self._parts.items()
+        }
         if empty := [name for name, count in counts.items() if not count]:
             raise ValueError(f"the {empty[0]} split of {self.name!r} holds no examples; prepare it with some")
-        for path in (path for expression in self._expressions.values() for path in splits[expression].filepaths):
+        infos = self.builder.info.splits
+        for path in (path for part in self._parts.values() for path in infos[part.expression].filepaths):
             if not os.path.exists(path):
                 raise integrity.damaged(Path(path), "it is missing", self.prepare_command)
         return counts
@@ -289,11 +320,13 @@ class Prepared:
 
     def source(self, split: str) -> records.Records:
         """The examples of a split in their stored order."""
-        return records.Records(self.builder, self._expressions[split], self.prepare_command)
+        part = self._parts[split]
+        return records.Records(self.builder, part.expression, self.prepare_command, part.rows)
 
     def size_bytes(self, split: str) -> int:
         """The size of the files that hold a split."""
-        return sum(os.path.getsize(path) for path in self.builder.info.splits[self._expressions[split]].filepaths)
+        paths = self.builder.info.splits[self._parts[split].expression].filepaths
+        return sum(os.path.getsize(path) for path in paths)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -303,32 +336,13 @@ class Prepared:
         archives has the same fingerprint; an edit that touches none of these examples is not noticed.
         """
         digest = hashlib.sha256(f"{self.builder.name} {self.version}".encode())
-        for split, expression in self._expressions.items():
+        for split, part in self._parts.items():
             source = self.source(split)
-            digest.update(f"{split} {expression} {len(source)}".encode())
+            digest.update(f"{split} {part.described} {len(source)}".encode())
             count = min(FINGERPRINT_EXAMPLES, len(source))
             for position in range(count):
                 digest.update(source.canonical(position * len(source) // count))
         return digest.hexdigest()[:16]
-
-
-def split_expressions(available: Mapping[str, int], validation_fraction: float) -> dict[str, str]:
-    """The TFDS expressions of train, validation and test, given the prepared splits and their lengths."""
-    if "train" not in available:
-        raise ValueError(f"the data set has no train split, only {', '.join(available)}")
-    expressions = {split: split for split in SPLITS if split in available}
-    if "test" not in expressions and "validation" in expressions:
-        expressions["test"] = expressions.pop("validation")
-    end = total = available["train"]
-    for split in ("test", "validation"):
-        if split not in expressions:
-            held_out = max(1, round(total * validation_fraction))
-            expressions[split] = f"train[{end - held_out}:{end}]"
-            end -= held_out
-    if end < 1:
-        raise ValueError(f"{total} training examples are too few to hold out {validation_fraction:.0%} of them")
-    expressions["train"] = f"train[:{end}]" if end < total else "train"
-    return {split: expressions[split] for split in SPLITS}
 
 
 def needs_archives(name: str, builder: Any) -> bool:

@@ -1,5 +1,6 @@
 """The fields that the specs of all data sets share."""
 
+from research.data import groups
 from research.spec import Role, Spec, checks, field
 
 FIT_ON = ("train", "train+validation")
@@ -16,6 +17,10 @@ class DataSpec(Spec):
     validation_fraction: float = field(
         default=0.1, check=checks.strictly_between(0, 0.5),
         doc="of train, held out where the data set has no validation split",
+    )  # fmt: skip
+    group: str = field(
+        default="", absent="", check=groups.RULE,
+        doc="FIELD or FIELD:RULE (see groups.py): examples of one group are held out together; empty: one by one",
     )  # fmt: skip
     fit_on: str = field(
         default="train", absent="train", check=checks.one_of(*FIT_ON),

@@ -36,8 +36,34 @@ def bleu(predictions: Sequence[str], examples: Examples) -> Scored:
     The tokenizer is that of BLEU_TOKENIZERS for the script of the references, else 13a; the signature names it.
     `bleu_13a`, `bleu_zh` and `bleu_char` have a fixed tokenizer.
     """
+    return _sacrebleu("bleu", "BLEU", predictions, examples, tokenize=_bleu_tokenizer("bleu", examples))
+
+
+def _bleu_tokenizer(name: str, examples: Examples) -> str:
+    """That of the metric `name`: `bleu_zh` names its own."""
     script = scripts.of(reference for example in examples for reference in example["references"])
-    return _sacrebleu("bleu", "BLEU", predictions, examples, tokenize=BLEU_TOKENIZERS.get(script, "13a"))
+    return name.partition("_")[2] or BLEU_TOKENIZERS.get(script, "13a")
+
+
+def bleu_counts(name: str, predictions: Sequence[str], examples: Examples) -> list[list[float]]:
+    """The counts of each example, whose sums make the metric `name`, see `bleu_of`.
+
+    They are the right n-grams of 1 to 4 words, all n-grams, and the lengths of the prediction and of its reference.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    scorer = BLEU(tokenize=_bleu_tokenizer(name, examples), effective_order=True)  # which changes no count
+    pairs = zip(predictions, examples, strict=True)
+    found = [scorer.sentence_score(prediction, list(example["references"])) for prediction, example in pairs]
+    return [[*each.counts, *each.totals, each.sys_len, each.ref_len] for each in found]
+
+
+def bleu_of(counts: Sequence[float]) -> float:
+    """Corpus BLEU of summed `bleu_counts`."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    right, totals, (ours, theirs) = ([int(each) for each in part] for part in (counts[:4], counts[4:8], counts[8:]))
+    return BLEU.compute_bleu(right, totals, ours, theirs, smooth_method="exp").score
 
 
 def bleu_13a(predictions: Sequence[str], examples: Examples) -> Scored:
@@ -67,13 +93,19 @@ def rouge(predictions: Sequence[str], examples: Examples) -> Scored:
     are lines. Only the first reference counts, as in the results of PEGASUS (Zhang et al., 2020) on AESLC, which
     compare with the original subject.
     """
+    each, signature = rouge_each(predictions, examples)
+    return {name: 100 * statistics.fmean(scores) for name, scores in each.items()}, signature
+
+
+def rouge_each(predictions: Sequence[str], examples: Examples) -> tuple[dict[str, list[float]], str]:
+    """The fractions of each example whose means are `rouge`, and its signature."""
     return _rouge([example["references"][:1] for example in examples], predictions, "first reference")
 
 
 def rouge_multi(predictions: Sequence[str], examples: Examples) -> Scored:
     """As `rouge`, with the best F1 over all references, as `rouge1_multi` and so on."""
-    scores, signature = _rouge([example["references"] for example in examples], predictions, "best of all references")
-    return {f"{name}_multi": score for name, score in scores.items()}, signature
+    each, signature = _rouge([example["references"] for example in examples], predictions, "best of all references")
+    return {f"{name}_multi": 100 * statistics.fmean(scores) for name, scores in each.items()}, signature
 
 
 def accuracy(predictions: Sequence[str], examples: Examples) -> Scored:
@@ -101,12 +133,18 @@ def squad(predictions: Sequence[str], examples: Examples) -> Scored:
     If any question is unanswerable, with only empty references, all are scored as in SQuAD v2.0 (Rajpurkar et al.,
     2018): an empty answer is correct for these and wrong for others. See `_answers` for scripts.
     """
+    each, signature = squad_each(predictions, examples)
+    return {name: 100 * statistics.fmean(scores) for name, scores in each.items()}, signature
+
+
+def squad_each(predictions: Sequence[str], examples: Examples) -> tuple[dict[str, list[float]], str]:
+    """The fractions of each example whose means are `squad`, and its signature."""
     pairs, how = _answers(predictions, examples)
     version, f1 = "v1.1", _token_f1
     if any(not "".join(example["references"]).strip() for example in examples):
         version, f1 = "v2.0", lambda one, other: _token_f1(one, other) if one and other else float(one == other)
         pairs = [(ours, [each for each in theirs if each] or [""]) for ours, theirs in pairs]
-    best = lambda measure: 100 * statistics.fmean(max(measure(ours, each) for each in theirs) for ours, theirs in pairs)
+    best = lambda measure: [max(measure(ours, each) for each in theirs) for ours, theirs in pairs]
     scores = {"exact_match": best(lambda one, other: float(one == other)), "f1": best(f1)}
     return scores, f"SQuAD {version}: {how}; best of all references"
 
@@ -117,11 +155,14 @@ def tweetqa(predictions: Sequence[str], examples: Examples) -> Scored:
     They are NLTK's `sentence_bleu` with weights (1, 0, 0, 0) and the ROUGE-L of coco-caption, each against all
     references. Its METEOR is left out, since it needs a Java program.
     """
+    each, signature = tweetqa_each(predictions, examples)
+    return {name: statistics.fmean(scores) for name, scores in each.items()}, signature
+
+
+def tweetqa_each(predictions: Sequence[str], examples: Examples) -> tuple[dict[str, list[float]], str]:
+    """The scores of each example whose means are `tweetqa`, and its signature."""
     pairs, how = _answers(predictions, examples)
-    scores = {
-        "bleu1": statistics.fmean(_bleu1(*pair) for pair in pairs),
-        "rouge_l": statistics.fmean(_rouge_l(*pair) for pair in pairs),
-    }
+    scores = {"bleu1": [_bleu1(*pair) for pair in pairs], "rouge_l": [_rouge_l(*pair) for pair in pairs]}
     return scores, f"TweetQA: {how}; all references; BLEU-1 by sentence, ROUGE-L with beta 1.2; no METEOR"
 
 
@@ -267,16 +308,18 @@ class _Words:
         return self._ascii(word) if word.isascii() else [word]
 
 
-def _rouge(references: Sequence[Sequence[str]], predictions: Sequence[str], which: str) -> Scored:
+def _rouge(
+    references: Sequence[Sequence[str]], predictions: Sequence[str], which: str
+) -> tuple[dict[str, list[float]], str]:
     from rouge_score import rouge_scorer
 
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     scorer = rouge_scorer.RougeScorer(names, tokenizer=_Words())
     scores = [scorer.score_multi(*pair) for pair in zip(references, predictions, strict=True)]
-    means = {name: 100 * statistics.fmean(score[name].fmeasure for score in scores) for name in names}
+    each = {name: [score[name].fmeasure for score in scores] for name in names}
     ascii_only = all(text.isascii() for texts in (*references, predictions) for text in texts)
     how = "" if ascii_only else f", words of Unicode, {scripts.UNSPACED}"
-    return means, f"rouge-score {metadata.version('rouge-score')}, F1, Porter stemmer, {which}{how}"
+    return each, f"rouge-score {metadata.version('rouge-score')}, F1, Porter stemmer, {which}{how}"
 
 
 def _token_f1(prediction: str, reference: str) -> float:

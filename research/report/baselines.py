@@ -1,5 +1,6 @@
 """Measured baselines in tables: the strongest one of each config, and the runs below it."""
 
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,8 +9,13 @@ from typing import Any, NamedTuple
 from research.metrics import metric as metric_lib
 from research.report import formats
 
+DIFFERENCES = (
+    "Run - floor: the paired difference, with its 95 % bootstrap interval over the examples that both predict."
+)
 BELOW = " · **below its floor**"
 LEGEND = "Floor: the strongest baseline that was measured on the same data, see below; *stated*: by the config alone."
+
+PREDICTIONS = "runs/baselines"  # below the repository; not part of it
 
 Row = Mapping[str, Any]
 
@@ -24,6 +30,13 @@ class Strongest(NamedTuple):
     name: str
     value: float
     exact: bool = True
+
+
+def predictions_path(row: Row, name: str) -> Path:
+    """Where the test predictions of the baseline `name` lie for the config and the data of a row, below PREDICTIONS."""
+    plain = lambda text: re.sub(r"\W+", "_", text).strip("_")
+    data = f"{plain(row['data']['name'])}-{row['data']['fingerprint'][:8]}"
+    return Path(row["experiment"], f"{Path(row['file']).stem}_{row['variant']}", data, f"{plain(name)}.jsonl")
 
 
 def strongest(runs: Sequence[Row], rows: Sequence[Row]) -> Strongest | None:
@@ -75,6 +88,18 @@ def cell(run: Row, best: Strongest | None) -> str:
         return formats.sourced(formats.number(best.value), best.name + other)
     stated = formats.sourced(run["floor"], run["floor_source"])
     return stated if run["floor"] is None else f"*stated:* {stated}"
+
+
+def differences(runs: Sequence[Row], best: Strongest | None) -> str:
+    """` · run - floor +0.0120 [0.0031, 0.0214]`; of several runs, how many of their intervals do not hold 0."""
+    found = [run["difference"] for run in runs if run.get("difference")]
+    if best is None or len(found) < len(runs) or any(each["baseline"] != best.name for each in found):
+        return ""
+    if len(runs) == 1:
+        return f" · run - floor {formats.difference(runs[0])}"
+    apart = sum(each["low"] > 0 or each["high"] < 0 for each in found)
+    mean = formats.signed(statistics.fmean(each["value"] for each in found))
+    return f" · run - floor {mean}, 0 outside the interval in {apart} of {len(runs)}"
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -42,6 +42,20 @@ def interval(row: Mapping[str, Any]) -> str:
     return f" [{number(low)}, {number(high)}]" + ("" if over == "examples" else f" over {over}")
 
 
+def difference(row: Mapping[str, Any]) -> str:
+    """`+0.0120 [0.0031, 0.0214]` of a row to its strongest baseline; "" where there is none."""
+    found = row.get("difference")
+    if not found:
+        return ""
+    over = "" if found["over"] == "examples" else f" over {found['over']}"
+    return f"{signed(found['value'])} [{signed(found['low'])}, {signed(found['high'])}]{over}"
+
+
+def signed(value: float) -> str:
+    """`+0.0120`."""
+    return ("+" if value > 0 else "") + number(value)
+
+
 def count(value: int) -> str:
     """`9,000`, `421.1k`, `86.6M`, `22.0B`."""
     if value < 10_000:

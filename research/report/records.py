@@ -47,7 +47,7 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
         if name not in result["metrics"]:
             known = ", ".join(sorted(result["metrics"]))
             raise ValueError(f"RESULT in {source['file']} names {name!r}, but the run in {workdir} has only {known}")
-    return {
+    row: dict[str, Any] = {
         **{key: source[key] for key in _FROM_SOURCE},
         **{key: result[key] for key in _FROM_RESULT},
         "group": said["group"],
@@ -58,21 +58,45 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
         },
         "metric": names[0],
         "value": result["metrics"][names[0]],
-        "interval": _interval(workdir, names[0], result["metrics"][names[0]]),
+        "interval": None,
+        "difference": None,
         "signature": result.get("signatures", {}).get(names[0]),
         "also": names[1:],
         **({key: said[key] for key in _COMPARED} if not is_other_data(source, said) else dict.fromkeys(_COMPARED)),
     }
+    return _with_intervals(row, workdir, root)
 
 
-def _interval(workdir: Path, metric: str, value: Any) -> list[Any] | None:
-    """`[low, high, over]`, see intervals.py; None where the predictions of the run do not say it."""
-    path = workdir / "predictions.jsonl"
-    if not path.exists() or not isinstance(value, float):
-        return None
-    predictions, damaged = files.read_json_lines(path, lambda record: True)
-    found = None if damaged else intervals.of(metric, value, predictions)
-    return list(found) if found else None
+def _with_intervals(row: dict[str, Any], workdir: Path, root: Path) -> dict[str, Any]:
+    """The row with its `interval`, `[low, high, over]`, and its `difference` to the strongest baseline.
+
+    Both are None where predictions do not say it, see intervals.py; that of a baseline lies where `tessera baseline`
+    saved it.
+    """
+    metric, value = row["metric"], row["value"]
+    predictions = _predictions(workdir / "predictions.jsonl")
+    if not predictions or not isinstance(value, float):
+        return row
+    found = intervals.of(metric, value, predictions)
+    best, difference = baselines.strongest([row], _baselines(row, root)), None
+    if found and best:
+        path = root / baselines.PREDICTIONS / baselines.predictions_path(row, best.name)
+        paired = intervals.difference(metric, (value, predictions), (best.value, _predictions(path)))
+        difference = {"baseline": best.name, **paired._asdict()} if paired else None
+    return row | {"interval": list(found) if found else None, "difference": difference}
+
+
+def _predictions(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of predictions; none where it is absent or damaged."""
+    if not path.exists():
+        return []
+    lines, damaged = files.read_json_lines(path, lambda record: True)
+    return [] if damaged else lines
+
+
+def _baselines(row: Mapping[str, Any], root: Path) -> list[dict[str, Any]]:
+    path = root / "experiments" / row["experiment"] / "results.jsonl"
+    return [other for other in read_lines(path) if "baseline" in other] if path.exists() else []
 
 
 def own_data(workdir: str | os.PathLike, root: Path = ROOT) -> bool:
@@ -112,6 +136,7 @@ def summary(workdir: str | os.PathLike, root: Path = ROOT) -> str:
         "digest": row["config_digest"],
         "result": f"{row['metric']} {formats.number(row['value'])}{formats.interval(row)}{signature}",
         "floor": _floor(row, other, root),
+        "difference": _difference(row, root),
         "reference": _compared(row, "reference", other),
         "also": ", ".join(f"{name} {formats.number(row['metrics'][name])}" for name in others) or "nothing",
         "data": formats.dataset(row["data"]),
@@ -223,10 +248,21 @@ def _compared(row: Mapping[str, Any], key: str, own: bool) -> str:
 
 def _floor(row: Mapping[str, Any], own: bool, root: Path) -> str:
     """The strongest baseline that was measured on these data, else the floor that the config states."""
-    path = root / "experiments" / row["experiment"] / "results.jsonl"
-    rows = [other for other in read_lines(path) if "baseline" in other] if path.exists() else []
-    best = baselines.strongest([row], rows)
+    best = baselines.strongest([row], _baselines(row, root))
     return baselines.cell(row, best) if best else _compared(row, "floor", own)
+
+
+def _difference(row: Mapping[str, Any], root: Path) -> str:
+    """The paired difference to the strongest baseline, or what is missing for it."""
+    best = baselines.strongest([row], _baselines(row, root))
+    if row["difference"] or not best:
+        return formats.difference(row) or "no baseline was measured"
+    path = root / baselines.PREDICTIONS / baselines.predictions_path(row, best.name)
+    if not row["interval"]:
+        return "the predictions of the run do not say it"
+    if not path.exists():
+        return f"no predictions of its floor; run: tessera baseline --config={row['file']}:{row['variant']}"
+    return f"{path} holds no predictions of these examples; measure the baselines again"
 
 
 def _goodput(result: Mapping[str, Any]) -> str:

@@ -109,7 +109,8 @@ def _metric_table(names: tuple[str, ...], groups: Sequence[Sequence[Row]], simpl
         lines[cells[0].endswith(STALE)].append(cells)
     details = _collapsed("Commands, seeds and data of these rows", "\n\n".join(map(_details, groups)))
     parts = [table(header, lines[False])] if lines[False] else []
-    parts += [f"{_LEGEND} {baselines.LEGEND}"]
+    paired = any("difference" in run and run["difference"] for runs in groups for run in runs)
+    parts += [f"{_LEGEND} {baselines.LEGEND}" + (f" {baselines.DIFFERENCES}" if paired else "")]
     parts += [_collapsed(_STALE_TITLE, table(header, lines[True]))] if lines[True] else []
     return "\n\n".join([*parts, details])
 
@@ -130,7 +131,7 @@ def _metric_cells(
     return [
         name + (STALE if any(marks.stale(run) for run in runs) else ""),
         *values,
-        baselines.cell(first, best),
+        baselines.cell(first, best) + baselines.differences(runs, best),
         formats.sourced(first["reference"], first["reference_source"]),
         formats.count(first["params"]),
         _distinct(f"{run['steps']:,}" for run in runs),

@@ -125,6 +125,7 @@ def test_names_of_classes_are_scored_as_the_task_scores_its_own():
     data = SimpleNamespace(class_names=("bad", "good"), reference=lambda split, index: {"target": targets[index]})
     scores = scoring.named(task, data, "test", ["good", "good", "bad", "good"])
     assert scores.values == {"accuracy": 0.75}
+    assert [line["predicted"] for line in scores.scorer.lines()] == ["good", "good", "bad", "good"]
 
 
 def test_sources_are_copied_where_targets_are_no_classes(monkeypatch):
@@ -152,8 +153,10 @@ def test_a_question_is_answered_as_it_was_in_training():
         asked("When?", "now"),
     ]
     test = [asked("When?", ""), asked("Why?", "")]
-    kind = of_texts(text.templates.Template("{q} {c}", "{b}"), train=train, test=test)
-    assert answers(kind, "most frequent target of the same question") == ["now", "Ann"]
+    for source in ("{q} {c}", "{c} {q}"):  # in either order, the longer one is the context
+        kind = of_texts(text.templates.Template(source, "{b}"), train=train, test=test)
+        assert answers(kind, "most frequent target of the same question") == ["now", "Ann"]
+        assert answers(kind, "the sentence with most words of the question")[0] == "Somewhere."
 
 
 # ---- Images, clips, sounds, boxes

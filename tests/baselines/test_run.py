@@ -10,6 +10,7 @@ from research import config as configs
 from research.baselines import run
 from research.baselines.base import Baseline, Scores
 from research.cli import baseline as command
+from research.report import baselines
 
 DIGITS = "configs/image_classification/digits_vit.py"
 
@@ -63,7 +64,7 @@ def words(colours, tmp_path_factory):
 
 def test_every_baseline_of_images_has_a_row(words, tmp_path, capsys):
     out = tmp_path / "rows.jsonl"
-    command.main([*words, f"--out={out}"])
+    command.main([*words, f"--out={out}", f"--predictions={tmp_path}"])
     rows = {row["baseline"]: row for row in map(json.loads, out.read_text().splitlines())}
     assert set(rows) == {
         "most frequent class",
@@ -78,6 +79,10 @@ def test_every_baseline_of_images_has_a_row(words, tmp_path, capsys):
     assert regression["data"]["counts"] == {"train": 24, "validation": 8, "test": 10}
     assert regression["command"].startswith(f"tessera baseline --config={DIGITS}:smoke --config.data.name=folder:")
     assert len({regression["data"]["fingerprint"], most["data"]["fingerprint"]}) == 1
+    for name, row in rows.items():
+        saved = (tmp_path / baselines.predictions_path(row, name)).read_text().splitlines()
+        right = [each["predicted"] == each["class"] for each in map(json.loads, saved)]
+        assert len(right) == 10 and np.mean(right) == row["value"], "the predictions are those that were scored"
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == ["baseline", "test/accuracy", "time"] and shown[-1].startswith("most frequent class")
 

@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from research.report import baselines, headline, tables
+from research.report import baselines, headline, records, tables
 from tests.report.test_tables import ROW, cells
 
 BASELINE = {
@@ -120,3 +121,52 @@ def test_the_headline_shows_the_measured_floor(tmp_path):
     readme.write_text(f"<!-- headline:begin toy/{name} -->\n<!-- headline:end -->\n")
     text = headline.updated(readme, lambda row: False)
     assert f"| 9.000{baselines.BELOW} | 10.00 (copy) |" in text
+
+
+def predictions(right):
+    rows = ({"index": n, "class": "a", "predicted": "a" if each else "b"} for n, each in enumerate(right))
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_a_run_is_compared_with_the_predictions_of_its_floor(repository):
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(360) < 0.9, rng.random(360) < 0.7
+    workdir = repository.finished_run(0, float(ours.mean()))
+    (workdir / "predictions.jsonl").write_text(predictions(ours))
+    row = records.read_run(workdir, repository.root)
+    assert row["difference"] is None and row["interval"]
+    floor = {key: row[key] for key in ("experiment", "file", "variant", "data", "metric", "date", "commit")}
+    value = float(theirs.mean())
+    floor |= {"baseline": "a, b", "value": value, "metrics": {row["metric"]: value}, "settings": {}, "note": ""}
+    floor |= {"overrides": [], "wall_s": 1.0, "command": "tessera baseline", "chosen_on": None, "tried": [], "also": []}
+    records.record(floor, repository.root)
+    assert "no predictions of its floor; run: tessera baseline" in records.summary(workdir, repository.root)
+
+    path = repository.root / baselines.PREDICTIONS / "toy/net_full/toy-f00d/a_b.jsonl"
+    assert path == repository.root / baselines.PREDICTIONS / baselines.predictions_path(row, "a, b")
+    path.parent.mkdir(parents=True)
+    path.write_text(predictions(theirs))
+    row = records.read_run(workdir, repository.root)
+    found = row["difference"]
+    drawn = [ours[chosen].mean() - theirs[chosen].mean() for chosen in rng.integers(0, 360, (4000, 360))]
+    assert found["baseline"] == "a, b" and found["value"] == pytest.approx(ours.mean() - theirs.mean())
+    np.testing.assert_allclose([found["low"], found["high"]], np.quantile(drawn, [0.025, 0.975]), atol=0.006)
+    shown = f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+    assert f"difference  {shown}" in records.summary(workdir, repository.root)
+    records.record(row, repository.root)
+    text = tables.updated(repository.readme, tables.Marks())
+    assert f"{value:.4f} (a, b) · run - floor {shown} |" in text and baselines.DIFFERENCES in text
+
+    path.write_text(predictions(theirs[:-1]))
+    assert "holds no predictions of these examples" in records.summary(workdir, repository.root)
+
+
+def test_of_several_runs_the_intervals_without_0_are_counted():
+    difference = {"baseline": "copy", "value": 2.0, "low": 1.0, "high": 3.0, "over": "examples"}
+    seeds = [run(12.0, seed=seed, difference=difference) for seed in (0, 1)]
+    best = baselines.Strongest("copy", 10.0)
+    assert baselines.differences(seeds, best) == " · run - floor +2.000, 0 outside the interval in 2 of 2"
+    seeds[1] = seeds[1] | {"difference": difference | {"value": 1.0, "low": -1.0}}
+    assert baselines.differences(seeds, best) == " · run - floor +1.500, 0 outside the interval in 1 of 2"
+    assert baselines.differences([*seeds, run(9.0)], best) == "", "one was not compared"
+    assert baselines.differences(seeds, baselines.Strongest("other", 11.0)) == ""

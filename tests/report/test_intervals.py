@@ -49,7 +49,7 @@ def test_people_are_drawn_with_all_of_their_pairs():
         records.append({**paths, "same": same, "similarity": round(float(rng.normal(same, 1)), 1)})
     same, similarity = ([each[key] for each in records] for key in ("same", "similarity"))
     value = roc_auc_score(same, similarity)
-    groups, over, statistic = intervals._auc(records)
+    groups, over, statistic = intervals._auc(records, "auc")
     assert (groups, over) == (8, "people") and intervals.of("test/auc", value, records) is not None
     counts = rng.multinomial(8, np.full(8, 1 / 8), 5)
     for row, found in zip(counts, statistic(counts), strict=True):
@@ -83,4 +83,106 @@ def test_confusions_of_images_are_added_before_the_mean_over_classes():
     assert low < value < high
     counts = rng.multinomial(30, np.full(30, 1 / 30), 3)
     expected = [segmentation.scores(np.tensordot(row, confusions, 1), ("a", "b", "c"))["miou"] for row in counts]
-    np.testing.assert_allclose(intervals._miou(records)[2](counts), expected, rtol=1e-12)
+    np.testing.assert_allclose(intervals._miou(records, "miou").statistic(counts), expected, rtol=1e-12)
+
+
+WORDS = (
+    "the cat sat on a mat",
+    "a dog ran",
+    "it rains in Rome today",
+    "nobody came to the party",
+    "yes",
+    "no milk left",
+)
+
+
+def answers(seed, count=40):
+    """Predictions that are partly right, of tasks of unequal sizes."""
+    rng, records = np.random.default_rng(seed), []
+    for index in range(count):
+        text = WORDS[index % len(WORDS)]
+        words = text.split()
+        for place in range(len(words)):
+            if rng.random() < 0.4:
+                words[place] = str(rng.choice(["dog", "mat", "Rome"]))
+        records.append(
+            {"index": index, "prediction": " ".join(words), "references": [text, "a cat"], "task": index % 7 // 3}
+        )
+    return records
+
+
+TEXT_METRICS = {
+    "accuracy": "accuracy", "accuracy_mean": "accuracy_by_task", "f1": "squad", "exact_match": "squad", "wer": "wer",
+    "bleu1": "tweetqa", "rouge_l": "tweetqa", "rouge1": "rouge", "rouge2": "rouge", "rougeL": "rouge",
+    "bleu": "bleu", "bleu_char": "bleu_char",
+}  # fmt: skip
+
+
+def scored(name, records):
+    return text_scores.METRICS[TEXT_METRICS[name]]([each["prediction"] for each in records], records)[0][name]
+
+
+@pytest.mark.parametrize("name", TEXT_METRICS)
+def test_scores_and_differences_of_resampled_texts_are_those_of_the_drawn_examples(name):
+    """By the metric itself, on each of a few resamples written out."""
+    ours, theirs = answers(0), answers(1)
+    statistics = [intervals._drawable(name, scored(name, records), records).statistic for records in (ours, theirs)]
+    counts = np.random.default_rng(2).multinomial(40, np.full(40, 1 / 40), 4)
+    for row, one, other in zip(counts, *(statistic(counts) for statistic in statistics), strict=True):
+        drawn = np.repeat(np.arange(40), row)
+        assert one == pytest.approx(scored(name, [ours[index] for index in drawn]), abs=1e-9)
+        assert other == pytest.approx(scored(name, [theirs[index] for index in drawn]), abs=1e-9)
+
+
+def test_a_difference_is_that_of_the_same_draws():
+    rng = np.random.default_rng(0)
+    hard = rng.random(300) < 0.3  # for both
+    records = lambda right: [
+        {"index": n, "class": "a", "predicted": "a" if each else "b"} for n, each in enumerate(right)
+    ]
+    one, other = ~hard & (rng.random(300) < 0.95), ~hard & (rng.random(300) < 0.9)
+    found = intervals.difference("test/accuracy", (one.mean(), records(one)), (other.mean(), records(other)))
+    assert found.value == one.mean() - other.mean() and found.over == "examples"
+    drawn = []
+    for _ in range(4000):
+        chosen = rng.integers(0, 300, 300)
+        drawn.append(one[chosen].mean() - other[chosen].mean())
+    np.testing.assert_allclose(found[1:3], np.quantile(drawn, [0.025, 0.975]), atol=0.004)
+    error = 1.96 * (one.astype(float) - other).std() / 300**0.5  # of the differences themselves
+    np.testing.assert_allclose(found[1:3], [found.value - error, found.value + error], atol=0.005)
+    apart = [intervals.of("test/accuracy", each.mean(), records(each)) for each in (one, other)]
+    unpaired = (sum((each.high - each.low) ** 2 for each in apart)) ** 0.5
+    assert found.high - found.low < 0.75 * unpaired, "hard examples are hard for both"
+
+
+def test_differences_of_people_and_of_images():
+    rng, pairs = np.random.default_rng(0), []
+    for number in range(200):
+        one, other = rng.integers(0, 6, 2) if number % 2 else [rng.integers(0, 6)] * 2
+        pairs.append({"path1": f"s{one}/{number}.png", "path2": f"s{other}/x{number}.png", "same": int(one == other)})
+    lines = [[{**pair, "similarity": rng.normal(pair["same"] * far)} for pair in pairs] for far in (2, 1)]
+    value = lambda records: roc_auc_score([each["same"] for each in records], [each["similarity"] for each in records])
+    found = intervals.difference("test/auc", *((value(records), records) for records in lines))
+    counts = np.random.default_rng(intervals.SEED).multinomial(6, np.full(6, 1 / 6), intervals.RESAMPLES)
+    drawn = []
+    for row in counts[:150]:
+        person = lambda path: int(path[1:].split("/")[0])
+        both = [(row[person(each["path1"])], row[person(each["path2"])], each["same"]) for each in pairs]
+        weight = np.array([one if same else one * other for one, other, same in both])
+        same = np.array([each["same"] for each in pairs])
+        if weight[same == 1].sum() and weight[same == 0].sum():
+            areas = [roc_auc_score(same, [each["similarity"] for each in of], sample_weight=weight) for of in lines]
+            drawn.append(areas[0] - areas[1])
+    assert found.over == "people" and found.value == value(lines[0]) - value(lines[1])
+    np.testing.assert_allclose(found[1:3], np.quantile(drawn, [0.025, 0.975]), atol=0.04)
+    assert found.low > 0
+
+
+def test_predictions_for_other_examples_have_no_difference():
+    ours, theirs = answers(0), answers(1)
+    pair = lambda records: (scored("f1", records), records)
+    assert intervals.difference("test/f1", pair(ours), pair(theirs)) is not None
+    assert intervals.difference("test/f1", pair(ours), pair(theirs[:-1])) is None
+    assert intervals.difference("test/f1", pair(ours), pair(theirs[::-1])) is None
+    assert intervals.difference("test/f1", pair(ours), (1.0, theirs)) is None, "made in another way"
+    assert intervals.difference("test/map50", pair(ours), pair(theirs)) is None

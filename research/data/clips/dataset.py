@@ -110,7 +110,7 @@ def load(spec: ClipSpec, order: str = ORDERS[0], known: recorded.Recorded | None
     train, evaluate = classification.make_transforms(spec, shape, "image", "label")
     channels = evaluate.channels
     return ClipDataset(
-        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on),
+        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group),
         train_transform=TrainClipTransform(train, frames),
         eval_transform=EvalClipTransform(evaluate, frames, order),
         workers=spec.workers,

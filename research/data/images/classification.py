@@ -89,7 +89,7 @@ def load(spec: StillImageSpec, known: recorded.Recorded | None = None) -> ImageD
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
     train, evaluate = make_transforms(spec, shape, image_key, label_key)
     return ImageDataset(
-        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on),
+        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group),
         train_transform=train,
         eval_transform=evaluate,
         workers=spec.workers,

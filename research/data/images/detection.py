@@ -241,7 +241,7 @@ def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> Det
         "clip": spec.bad_boxes == "clip",
     }
     data = DetectionDataset(
-        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on),
+        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group),
         train_transform=TrainBoxTransform(**shared, **{key: getattr(spec, key) for key in _AUGMENTATION}),
         eval_transform=EvalBoxTransform(**shared),
         workers=spec.workers,

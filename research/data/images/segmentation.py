@@ -180,7 +180,7 @@ def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> 
     shared = {"classes": len(builder.class_names), "fill": tuple(round(value) for value in mean)}
     augmentation = {"scale": spec.scale, "flip": spec.flip, "color_jitter": spec.color_jitter}
     data = SegmentationDataset(
-        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on),
+        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group),
         train_transform=TrainMaskTransform(_size(spec, "image_size", largest), **shared, **augmentation),
         eval_transform=EvalMaskTransform(_size(spec, "eval_size", largest), **shared),
         workers=spec.workers,

@@ -254,7 +254,7 @@ def load(spec: SpeechSpec, downsampling: int = 1, known: recorded.Recorded | Non
     template = templates.Template(spec.target, spec.target, templates.REFERENCES)
     template.check(spec.name, builder.info.features)
     settings = vocabulary_lib.Settings(spec.vocab_size, spec.vocab_type, spec.vocab_coverage, spec.byte_fallback)
-    raw = sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on)
+    raw = sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group)
     longest = round(spec.max_seconds * mel.rate)
     longest_train = round((spec.train_seconds or spec.max_seconds) * mel.rate)
     transform = UtterancesToArrays(mel, 0, spec.target_length, downsampling, silence=spec.padding == "silence")

@@ -249,7 +249,9 @@ def load(spec: TextSpec, known: recorded.Recorded | None = None, classes: tuple[
         special_tokens=spec.special_tokens,
         fold_case=spec.fold_case,
     )
-    raw = sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, without=template.unlabelled)
+    raw = sources.Prepared(
+        builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group, without=template.unlabelled
+    )
     prepared = tokens.Tokens(raw, template, settings, known.vocabulary if known else spec.vocabulary, classes)
     if prepared.vocabulary_file:
         prepared.vocabulary  # noqa: B018  Raises where the file does not fit.

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from research.data import prepare, sources
+from research.data import prepare, splits
 from research.data.images import classification, transforms
 from research.data.images.spec import ImageSpec
 
@@ -174,10 +174,10 @@ def test_mean_and_std_are_per_channel(data_dir):
     ],
 )
 def test_missing_splits_are_held_out_of_train(available, expected):
-    assert tuple(sources.split_expressions(available, 0.1).values()) == expected
+    assert tuple(splits.expressions(available, 0.1).values()) == expected
 
 
 @pytest.mark.parametrize("available", [{"test": 5}, {"train": 2}, {"train": 1, "test": 5}])
 def test_splits_that_cannot_be(available):
     with pytest.raises(ValueError, match="train"):
-        sources.split_expressions(available, 0.1)
+        splits.expressions(available, 0.1)

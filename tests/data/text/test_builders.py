@@ -17,6 +17,7 @@ from research.data.builders import text_files
 from research.data.text import dataset as text
 from research.data.text import templates
 from research.data.text.builders import cnn_dailymail
+from research.data.text.builders.qamr import article
 from tests import samples
 from tests.data.conftest import ROOT
 
@@ -142,8 +143,10 @@ def test_tweetqa_tests_on_dev_and_holds_out_whole_tweets(tmp_path):
 
 def write_qamr(folder, test_rows):
     sentences = [f"s{number}\tThe -LRB- big -RRB- cat {number} saw a dog" for number in range(60)]
+    sentences += [f"a:{number // 4}:{number % 2}:{number}\tA cat saw it again" for number in range(40)]  # ten articles
     write(folder, "wiki-sentences.tsv.gz", "\n".join(sentences))
-    dev = [f"s{number}\t0\t7\t0\t4\tWho saw?\t0 4\t8:4\t9:0 4" for number in range(40) for _ in range(2)]
+    ids = [f"a:{number // 4}:{number % 2}:{number}" for number in range(40) for _ in range(2)]
+    dev = [f"{sentence}\t0\t7\t0\t4\tWho saw?\t0 1\t8:1\t9:0 1" for sentence in ids]
     write(folder, "filtered.dev.tsv.gz", "\n".join(dev) + "\n")
     write(folder, "filtered.test.tsv.gz", "\n".join(test_rows) + "\n")
     return folder
@@ -163,11 +166,11 @@ def test_qamr_decodes_answers_and_groups_questions(tmp_path):
     assert grouped["context"] == "The ( big ) cat 50 saw a dog"
     assert grouped["references"] == ["The cat", "big", "cat 50", "dog"], "those of the writers come first"
     assert by_sentence["s51"]["references"] == ["cat"]
-    sentences = {split: {example["sentence_id"] for example in found[split]} for split in ("train", "validation")}
-    assert sentences["validation"]
-    assert not sentences["train"] & sentences["validation"]
+    articles = {split: {article(each["sentence_id"]) for each in found[split]} for split in ("train", "validation")}
+    assert len(articles["validation"]) == 1 and len(articles["train"]) == 9, "a tenth of them"
+    assert not articles["train"] & articles["validation"]
     assert Counter(example["sentence_id"] for example in found["train"]).most_common(1)[0][1] == 2, "a row each"
-    assert len(found["validation"]) == len(sentences["validation"])
+    assert len(found["validation"]) == 4, "one of each sentence"
 
 
 @pytest.mark.parametrize("row", ["s99\t0\t7\t0\t4\tWho?\t0\t8:4\t9:0", "s1\t0\t7\t0\t4\tWho?\t0 99\t8:4\t9:0"])
@@ -362,7 +365,7 @@ def test_two_files_of_one_split(tmp_path):
         ("aeslc_jsonl", "aeslc", (14_417, 1_749, 1_906)),
         ("sst2_sentences", "sst2", (6_920, 872, 1_821)),
         ("tweetqa", "tweetqa", (9_568, 1_120, 1_086)),
-        ("qamr", "qamr", (16_628, 2_047, 16_905)),
+        ("qamr", "qamr", (16_989, 1_763, 16_905)),
         ("babi", "babi", (18_011, 1_989, 20_000)),
     ],
 )

@@ -9,13 +9,14 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 
 from research.data.clips.builders import clip_folder
 from research.data.sound import files as sound_files
 from research.data.sound.builders import sound_lists, sounds
+from research.data.text.builders.texts import TEXT
 
 _NAMED = 3  # files of each kind that the summary names
 
@@ -30,7 +31,8 @@ class Listed(NamedTuple):
 class SoundFolder(sounds.SoundBuilder, skip_registration=True):
     """The sounds in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
 
-    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 averaged channels that cancel each other
+    VERSION = tfds.core.Version("1.2.0")  # 1.1.0 kept no paths, 1.0.0 averaged channels that cancel each other
+    fields: ClassVar = {**sounds.SoundBuilder.fields, "path": TEXT}
     skip_undecodable = False  # set by `prepare`
 
     def __init__(self, root: Path, lists: Mapping[str, list[Listed]], unlisted: list[str], hidden: int, **kwargs):
@@ -104,7 +106,7 @@ class SoundFolder(sounds.SoundBuilder, skip_registration=True):
             raise _UnusableError("unusable", str(error)) from None
         if problem := sound_files.short(sound):
             raise _UnusableError(f"shorter than {sound_files.MIN_SECONDS} s", f"sound {name!r} {problem}")
-        return sounds.example(sound, text, speaker)
+        return {**sounds.example(sound, text, speaker), "path": file}
 
     def summary(self) -> str:
         """The files that were left out or are not listed, with some of their names."""

@@ -2,21 +2,25 @@
 Question-Answer Meaning Representations", NAACL 2018. MIT licence.
 
 The official train part is not used: this is the small data set made of the official dev part (train and validation)
-and the official test part (test). Sentences and answers stay split into words; brackets and quotation marks are
-written as such.
+and the official test part (test). Its sentences come from a few articles, none of which is in both parts, so validation
+has articles of its own, too. Sentences and answers stay split into words; brackets and quotation marks are written as
+such.
 """
 
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import tensorflow_datasets as tfds
+
+from research.data import groups
 from research.data.builders import text_files
 from research.data.text import templates
 from research.data.text.builders.texts import TEXT, TEXTS, TextBuilder
 
 SENTENCES, DEV, TEST = "wiki-sentences.tsv.gz", "filtered.dev.tsv.gz", "filtered.test.tsv.gz"
 COLUMNS = 9  # sentence id, target words, worker, number, target word, question, answer, two validators' answers
-HELD_OUT_OF = 10  # a tenth of the dev sentences, chosen by their digest, is for validation
+HELD_OUT = 0.1  # of the dev questions, those of whole articles, for validation
 PENN_TREEBANK = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"} | {
     "``": '"',
     "''": '"',
@@ -24,12 +28,13 @@ PENN_TREEBANK = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-"
 
 
 class Qamr(TextBuilder, skip_registration=True):
-    """Splits of 16,628 / 2,047 / 16,905. In train each row of the official file is an example.
+    """Splits of 16,989 / 1,763 / 16,905. In train each row of the official file is an example.
 
     In validation and test the rows of one sentence with one question (but for case and white space) are one example,
     whose `references` are the answers of all who asked it, first, and of the two validators of each.
     """
 
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 held out sentences, not articles
     archives = (SENTENCES, DEV, TEST)
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{SENTENCES}, {DEV} and {TEST} of github.com/uwnlp/qamr"
     fields: ClassVar = {
@@ -44,19 +49,23 @@ class Qamr(TextBuilder, skip_registration=True):
         """See TextBuilder. Raises ValueError for an unknown sentence and a word that it has not."""
         sentences = {key: _words(text) for key, text in text_files.tsv(folder / SENTENCES, 2)}
         dev, test = (_questions(folder / file, sentences) for file in (DEV, TEST))
-        return {
-            "train": [example for example in dev if not _held_out(example["sentence_id"])],
-            "validation": _grouped(example for example in dev if _held_out(example["sentence_id"])),
-            "test": _grouped(test),
-        }
+        validation, train = _by_article(dev)
+        return {"train": train, "validation": _grouped(validation), "test": _grouped(test)}
 
 
 def _words(sentence: str) -> list[str]:
     return [PENN_TREEBANK.get(word, word) for word in sentence.split(" ")]
 
 
-def _held_out(sentence_id: str) -> bool:
-    return int.from_bytes(hashlib.sha256(sentence_id.encode()).digest()[:4]) % HELD_OUT_OF == 0
+def article(sentence_id: str) -> str:
+    """The article of a sentence: `Wiki1k:wikipedia:16016` of `Wiki1k:wikipedia:16016:90:8`, in its paragraph 90."""
+    return sentence_id.rsplit(":", 2)[0]
+
+
+def _by_article(examples: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    articles = [article(example["sentence_id"]) for example in examples]
+    parts = groups.hold_out(articles, [round(HELD_OUT * len(examples))])
+    return [[examples[index] for index in part] for part in parts]
 
 
 def _questions(path, sentences):
