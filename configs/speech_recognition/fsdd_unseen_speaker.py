@@ -5,9 +5,9 @@
       --config=configs/speech_recognition/fsdd_unseen_speaker.py:cpu --workdir=runs/fsdd_without_theo
 
 The result is the mean over the six speakers, who are held out in turns: george, jackson, lucas, nicolas, theo and
-yweweler, by --config.data.name=fsdd/without_george and so on, after preparing it. The others' takes 5 to 49 are learnt
-and their takes 0 to 4 validate, so that nothing is chosen by the unseen voice. Five voices are few: sounds are played
-up to a fifth faster or slower, which moves the formants as another vocal tract would.
+yweweler, by --config.data.name=fsdd/without_george and so on, after preparing it. The next of them validates, and four
+are learnt; a result that is reported is fitted on five, by --config.data.fit_on=train+validation. Five voices are few:
+sounds are played up to a fifth faster or slower, which moves the formants as another vocal tract would.
 `full`: width 256, meant for one GPU. `cpu`: width 96, under ten minutes a speaker on one or two CPU cores. `smoke`:
 digits as a telephone dials them, seconds on a CPU.
 Reference: none is published that we know of; `tessera baseline` measures support vector machines and others.
