@@ -61,6 +61,7 @@ class Measured:
 def measure(config: Any, metric: str) -> tuple[Any, Iterator[Measured]]:
     """The data set of a config, and an iterator that measures its baselines; `metric` (`accuracy`) selects settings.
 
+    With `config.data.fit_on=train+validation`, they are fitted once more on both with the setting that was chosen.
     Raises ValueError for data that are not prepared, or of a kind without baselines, and for an unknown metric.
     """
     kind = next((kind for spec, kind in KINDS.items() if isinstance(config.data, spec)), None)
@@ -69,14 +70,18 @@ def measure(config: Any, metric: str) -> tuple[Any, Iterator[Measured]]:
         raise ValueError(f"config.data is of the kind {config.data.tag!r}, which has no baselines; there are {known}")
     task, data = config.build()
     data.prepare()
-    return data, _measured(kind(task, data), metric)
+    choosing = whole = kind(task, data)
+    if config.data.fit_on != "train":
+        choosing = kind(*dataclasses.replace(config, data=dataclasses.replace(config.data, fit_on="train")).build())
+    return data, _measured(choosing, whole, metric)
 
 
-def _measured(kind: Kind, metric: str) -> Iterator[Measured]:
-    for baseline in kind.baselines():
+def _measured(choosing: Kind, whole: Kind, metric: str) -> Iterator[Measured]:
+    """Settings are chosen with `choosing`, which fits on train alone; `whole` fits on what `data.fit_on` says."""
+    for baseline, last in zip(choosing.baselines(), whole.baselines(), strict=True):
         started = time.monotonic()
-        value, predict, score = _choose(kind, baseline, metric)
-        test = kind.scores("test", predict)
+        value, predict, score = _choose(choosing, baseline, metric)
+        test = whole.scores("test", predict if whole is choosing else last.fit(value))
         yield Measured(baseline, value, score, test, time.monotonic() - started)
 
 

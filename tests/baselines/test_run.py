@@ -32,15 +32,22 @@ class Kind:
 @pytest.mark.parametrize(("metric", "best"), [("accuracy", 2), ("wer", 3)])
 def test_validation_chooses_and_test_is_scored_once(metric, best):
     kind = Kind(validation={1: 0.5, 2: 0.7, 3: 0.2, 4: 0.7}, test={1: 0.9, 2: 0.4, 3: 0.8, 4: 0.3})
-    (measured,) = run._measured(kind, metric)
+    (measured,) = run._measured(kind, kind, metric)
     assert measured.value == best and measured.settings == {"C": best}
     assert [asked for asked in kind.asked if asked[0] == "test"] == [("test", best)]
     assert kind.asked[-1][0] == "test", "after every choice"
 
 
+def test_what_train_alone_has_chosen_is_fitted_on_more():
+    choosing, whole = Kind({1: 0.5, 2: 0.7}, {1: 0.9, 2: 0.4}), Kind({1: 1.0, 2: 0.9}, {1: 0.8, 2: 0.3})
+    (measured,) = run._measured(choosing, whole, "accuracy")
+    assert (measured.value, measured.validation, measured.test.values["accuracy"]) == (2, 0.7, 0.3)
+    assert whole.asked == [("test", 2)] and all(split == "validation" for split, _ in choosing.asked)
+
+
 def test_a_metric_that_no_baseline_gives_is_named():
     with pytest.raises(ValueError, match="gives the metric 'bleu'; there are accuracy, wer"):
-        list(run._measured(Kind({1: 0}, {1: 0}), "bleu"))
+        list(run._measured(*[Kind({1: 0}, {1: 0})] * 2, "bleu"))
 
 
 @pytest.fixture(scope="module")
