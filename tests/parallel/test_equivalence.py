@@ -42,7 +42,9 @@ ALL = [
     (name, sizes, dtype)
     for name in (*equivalence.MODELS, *equivalence.TEXTS, *equivalence.CLIPS, "speech", "faces")
     for sizes in meshes(name)
-    for dtype in ("float32", "float64")
+    # In an EfficientNet the bias of a batch norm before a 1x1 convolution and another batch norm has no gradient but
+    # rounding, which in float32 is as large as the tolerance.
+    for dtype in (("float64",) if name == "efficientnet" else ("float32", "float64"))
 ]
 
 
