@@ -67,7 +67,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "multipliers": (("^backbone/", 0.3),),
             },
             "train": {
-                "steps": 1500,
+                "steps": 2000,
                 "batch_size": 8,
                 "eval_batch_size": 16,
                 "eval_every": 250,

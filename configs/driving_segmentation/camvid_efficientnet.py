@@ -69,7 +69,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "multipliers": (("^backbone/", 0.3),),
             },
             "train": {
-                "steps": 2000,
+                "steps": 3000,
                 "batch_size": 8,
                 "eval_batch_size": 16,
                 "eval_every": 200,

@@ -59,10 +59,10 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "weight_decay": 1e-4,
             },
             "train": {
-                "steps": 4200,
+                "steps": 8400,
                 "batch_size": 32,
                 "eval_batch_size": 100,
-                "eval_every": 1400,
+                "eval_every": 2100,
                 "checkpoint_every": 700,
                 "log_every": 50,
                 "ema": 0.99,
