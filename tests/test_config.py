@@ -153,7 +153,10 @@ COPY = "from configs.image_classification.digits_vit import *\n"
     ("raw", "message"),
     [
         ({"model": {"name": "vit", "widht": 3}}, "config.model.widht is unknown; did you mean width"),
-        ({"model": {"name": "vgg"}}, "config.model.name='vgg' is unknown; choose from alexnet, convnext, resnet, vit"),
+        (
+            {"model": {"name": "vgg"}},
+            "config.model.name='vgg' is unknown; choose from alexnet, convnext, efficientnet, resnet, vit",
+        ),
         ({"train": {"steps": "many"}}, "config.train.steps='many' is a str; it must be an int"),
         ({"train": 3}, "config.train=3 must be a group of fields: steps, batch_size"),
     ],

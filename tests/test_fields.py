@@ -15,7 +15,8 @@ from research.spec.serial import leaves
 FILES = [
     "configs/detection/bccd_fcos.py", "configs/driving_segmentation/camvid_vit.py",
     "configs/face_recognition/orl_verification.py", "configs/image_classification/digits_vit.py",
-    "configs/image_classification/cifar10_resnet.py", "configs/image_classification/imagenet_convnext_t.py",
+    "configs/image_classification/cifar10_efficientnet.py", "configs/image_classification/cifar10_resnet.py",
+    "configs/image_classification/imagenet_convnext_t.py",
     "configs/image_classification/imagenet_alexnet.py", "configs/question_answering/squad.py",
     "configs/sentiment/sst2_minilm.py", "configs/sentiment/sst2_sentences.py",
     "configs/speech_recognition/fsdd_strings.py",

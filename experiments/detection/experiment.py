@@ -1,8 +1,8 @@
-"""Object detection: images with boxes, FCOS around a ResNet or a ViT."""
+"""Object detection: images with boxes, FCOS around a ResNet, a ViT or an EfficientNet."""
 
 from research.data import recorded
 from research.data.images import detection as boxes
-from research.models import backbones, resnet, vit
+from research.models import backbones, efficientnet, resnet, vit
 from research.models.detector import Detector, DetectorSpec
 from research.spec import field
 from research.tasks import detection
@@ -18,11 +18,17 @@ class ViTDetector(vit.ViTSpec, DetectorSpec, tag="vit"):
     """A ViT as the backbone."""
 
 
+class EfficientNetDetector(efficientnet.EfficientNetSpec, DetectorSpec, tag="efficientnet"):
+    """An EfficientNet-Lite as the backbone."""
+
+
 class Detection(Experiment, tag="detection"):
-    """Images with boxes, FCOS around a ResNet or a ViT."""
+    """Images with boxes, FCOS around a ResNet, a ViT or an EfficientNet."""
 
     data: boxes.DetectionDataSpec = field(doc="the images and boxes")
-    model: ResNetDetector | ViTDetector = field(default=ResNetDetector(), doc="the backbone, with pyramid and head")
+    model: ResNetDetector | ViTDetector | EfficientNetDetector = field(
+        default=ResNetDetector(), doc="the backbone, with pyramid and head"
+    )
     task: DetectionSpec = field(default=DetectionSpec(), doc="the loss, and how boxes are chosen")
 
     def build(self, known: recorded.Recorded | None = None) -> tuple[detection.DetectionTask, boxes.DetectionDataset]:

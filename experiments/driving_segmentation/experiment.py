@@ -1,8 +1,8 @@
-"""Driving scenes: images with masks, a decoder around a ResNet or a ViT."""
+"""Driving scenes: images with masks, a decoder around a ResNet, a ViT or an EfficientNet."""
 
 from research.data import recorded
 from research.data.images import segmentation as scenes
-from research.models import backbones, resnet, vit
+from research.models import backbones, efficientnet, resnet, vit
 from research.models.segmenter import Segmenter, SegmenterSpec
 from research.spec import field
 from research.tasks import segmentation
@@ -18,11 +18,17 @@ class ViTSegmenter(vit.ViTSpec, SegmenterSpec, tag="vit"):
     """A ViT as the backbone."""
 
 
+class EfficientNetSegmenter(efficientnet.EfficientNetSpec, SegmenterSpec, tag="efficientnet"):
+    """An EfficientNet-Lite as the backbone."""
+
+
 class DrivingSegmentation(Experiment, tag="driving_segmentation"):
-    """Images with masks, a decoder around a ResNet or a ViT."""
+    """Images with masks, a decoder around a ResNet, a ViT or an EfficientNet."""
 
     data: scenes.SegmentationDataSpec = field(default=scenes.SegmentationDataSpec(), doc="the images and masks")
-    model: ResNetSegmenter | ViTSegmenter = field(default=ResNetSegmenter(), doc="the backbone, with a decoder")
+    model: ResNetSegmenter | ViTSegmenter | EfficientNetSegmenter = field(
+        default=ResNetSegmenter(), doc="the backbone, with a decoder"
+    )
     task: SegmentationSpec = field(default=SegmentationSpec(), doc="the loss")
 
     def build(
@@ -35,7 +41,7 @@ class DrivingSegmentation(Experiment, tag="driving_segmentation"):
         if isinstance(model.backbone, vit.ViT) and sizes[0] != sizes[1]:
             raise ValueError(
                 f"a ViT sees images of one size, but config.data.image_size={sizes[0]} and eval_size={sizes[1]}; "
-                "set both to the size of the largest image, or take a ResNet"
+                "set both to the size of the largest image, or take a ResNet or an EfficientNet"
             )
         return segmentation.SegmentationTask(
             model, data.class_names, data.image_shape, data.mean, data.std, self.task

@@ -3,7 +3,7 @@
 from research.data import recorded
 from research.data.images import faces as face_data
 from research.data.images.spec import FaceDataSpec
-from research.models import backbones, resnet, vit
+from research.models import backbones, efficientnet, resnet, vit
 from research.models.faces import FaceModel, FaceModelSpec
 from research.spec import field
 from research.tasks import faces
@@ -19,11 +19,17 @@ class ViTFaces(vit.ViTSpec, FaceModelSpec, tag="vit"):
     """A ViT as the backbone."""
 
 
+class EfficientNetFaces(efficientnet.EfficientNetSpec, FaceModelSpec, tag="efficientnet"):
+    """An EfficientNet-Lite as the backbone."""
+
+
 class FaceRecognition(Experiment, tag="face_recognition"):
     """Images of people, embeddings with an angular margin."""
 
     data: FaceDataSpec = field(default=FaceDataSpec(), doc="the images of people")
-    model: ResNetFaces | ViTFaces = field(default=ResNetFaces(), doc="the backbone, with the embedding")
+    model: ResNetFaces | ViTFaces | EfficientNetFaces = field(
+        default=ResNetFaces(), doc="the backbone, with the embedding"
+    )
     task: FaceSpec = field(default=FaceSpec(), doc="the loss, and what is scored")
 
     def build(self, known: recorded.Recorded | None = None) -> tuple[faces.FaceTask, face_data.FaceDataset]:

@@ -7,6 +7,7 @@ from research.data.images import classification as image_classification
 from research.data.images.spec import ImageSpec
 from research.models.alexnet import AlexNet, AlexNetSpec
 from research.models.convnext import ConvNeXt, ConvNeXtSpec
+from research.models.efficientnet import EfficientNet, EfficientNetSpec
 from research.models.resnet import ResNet, ResNetSpec
 from research.models.vit import ViT, ViTSpec
 from research.spec import field
@@ -14,14 +15,22 @@ from research.tasks import classification
 from research.tasks.classification import ClassificationSpec
 from research.train.settings import Experiment
 
-_MODELS = {ViTSpec: ViT, ResNetSpec: ResNet, ConvNeXtSpec: ConvNeXt, AlexNetSpec: AlexNet}
+_MODELS = {
+    ViTSpec: ViT,
+    ResNetSpec: ResNet,
+    ConvNeXtSpec: ConvNeXt,
+    EfficientNetSpec: EfficientNet,
+    AlexNetSpec: AlexNet,
+}
 
 
 class ImageClassification(Experiment, tag="image_classification"):
     """Labelled images, a ViT or a CNN, cross-entropy."""
 
     data: ImageSpec = field(default=ImageSpec(), doc="the images")
-    model: ViTSpec | ResNetSpec | ConvNeXtSpec | AlexNetSpec = field(default=ViTSpec(), doc="the model")
+    model: ViTSpec | ResNetSpec | ConvNeXtSpec | EfficientNetSpec | AlexNetSpec = field(
+        default=ViTSpec(), doc="the model"
+    )
     task: ClassificationSpec = field(default=ClassificationSpec(), doc="the loss")
 
     def build(

@@ -14,8 +14,8 @@ from research import config as config_lib
 from research import files
 from research.data.text import tokenizer
 from research.data.text.vocabulary import Vocabulary
-from research.interop import models, npz, peft, runs, safetensors, strict_json
-from research.interop.families import bert, big_vision, convnext, resnet, t5, vit, whisper
+from research.interop import models, npz, peft, pytorch, runs, safetensors, strict_json
+from research.interop.families import bert, big_vision, convnext, efficientnet, resnet, t5, vit, whisper
 from research.interop.family import Family
 from research.interop.layouts import Row, TensorSource
 from research.interop.safetensors import TensorSpec
@@ -26,14 +26,14 @@ FAMILIES: dict[str, Family[Any]] = {  # each of its own model
     family.name: family
     for family in (
         vit.FAMILY, resnet.FAMILY, convnext.FAMILY, t5.FAMILY, t5.MT5, whisper.FAMILY, bert.BERT, bert.ROBERTA,
-        bert.DISTILBERT, big_vision.FAMILY,
+        bert.DISTILBERT, efficientnet.FAMILY, big_vision.FAMILY,
     )
 }  # fmt: skip
 _INDEX = ".safetensors.index.json"
 VOCABULARY, TOKENIZER = tokenizer.SENTENCEPIECE, tokenizer.TOKENIZER  # what T5's is called, and those of the others
-_CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".msgpack", ".npy")
+_CODE = (".bin", ".pt", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".msgpack", ".npy")
 _FIX = (
-    "only .safetensors and .npz are read; where torch and transformers are installed, "
+    "only .safetensors, .npz and .pth with nothing but tensors are read; where torch and transformers are installed, "
     "from_pretrained(...).save_pretrained(FOLDER) writes safetensors"
 )
 
@@ -90,30 +90,52 @@ def open_checkpoint(path: str, experiments: config_lib.Experiments) -> Checkpoin
     if peft.is_adapter(where):
         base = peft.base_of(where)
         try:
-            family, config, tensors = _of_transformers(_existing(base))
+            family, config, tensors = _of_others(_existing(base))
         except ValueError as error:
             raise ValueError(f"the base model of {path}: {error}") from None
         renamed = Renamed(tensors, family.names(tensors.specs))
         return _of_family(base, family, config, peft.AdaptedTensors(renamed, where, family))
-    return _of_family(path, *_of_transformers(where))
+    return _of_family(path, *_of_others(where))
 
 
-def _of_transformers(where: Path) -> tuple[Family[Any], dict[str, Any], TensorSource]:
-    """The family, config and tensors of a folder or file of transformers."""
+def _of_others(where: Path) -> tuple[Family[Any], dict[str, Any], TensorSource]:
+    """The family, config and tensors of a folder or file of transformers, timm or EfficientNet-PyTorch."""
     file = _weights(where) if where.is_dir() else where
+    if file.suffix == pytorch.SUFFIX and file.is_file():
+        return _of_pth(file)
     if not file.name.endswith((".safetensors", _INDEX)):
         raise ValueError(f"{file} is refused: reading such a file could run code, or is not supported; {_FIX}")
     if not file.is_file():
         raise ValueError(f"{file} is no file; name a folder with config.json, a .safetensors or a .npz file")
     config = _read_config(file.parent / "config.json")
-    kind = config.get("model_type")
-    known = [name for name in FAMILIES if name != big_vision.FAMILY.name]
-    if kind not in known:
-        raise ValueError(
-            f"{file.parent / 'config.json'} is of model_type={reprlib.repr(kind)}; known families: {', '.join(known)}"
-        )
+    kind = _kind(file.parent / "config.json", config)
     tensors = safetensors.Sharded(file) if file.name.endswith(_INDEX) else safetensors.Safetensors(file)
     return FAMILIES[kind], config, tensors
+
+
+def _kind(path: Path, config: Mapping[str, Any]) -> str:
+    """The family of a config of transformers, which has a model_type, or of timm, which has an architecture."""
+    field = "architecture" if "architecture" in config and "model_type" not in config else "model_type"
+    if field == "architecture" and efficientnet.ARCHITECTURE.fullmatch(str(config[field])):
+        return efficientnet.FAMILY.name
+    known = [name for name in FAMILIES if name != big_vision.FAMILY.name]
+    if (kind := config.get(field)) not in known or field == "architecture":
+        raise ValueError(f"{path} is of {field}={reprlib.repr(kind)}; known families: {', '.join(known)}")
+    return kind
+
+
+def _of_pth(file: Path) -> tuple[Family[Any], dict[str, Any], TensorSource]:
+    """The same of the family that the config.json beside it names; without one, of EfficientNet-PyTorch."""
+    config = file.parent / "config.json"
+    found = strict_json.read(config) if config.is_file() else {}
+    family = FAMILIES[_kind(config, found)] if found else efficientnet.FAMILY
+    tensors = pytorch.Pth(file)
+    if not found and efficientnet.OF_PYTORCH not in tensors.specs:
+        raise ValueError(
+            f"{file} has no config.json beside it and no {efficientnet.OF_PYTORCH} in it; without the former only "
+            "weights of EfficientNet-PyTorch are known"
+        )
+    return family, found, tensors
 
 
 def folder_of(checkpoint: Checkpoint) -> Path:
@@ -204,7 +226,7 @@ def _vocabulary_file(named: str) -> Path:
 
 def _weights(folder: Path) -> Path:
     """The file in `folder` that holds the weights, or lists those that do."""
-    for pattern in (f"*{_INDEX}", "*.safetensors"):
+    for pattern in (f"*{_INDEX}", "*.safetensors", f"*{pytorch.SUFFIX}"):
         found = sorted(file for file in folder.glob(pattern) if file.is_file())
         best = [file for file in found if file.name.startswith("model.safetensors")] or found
         if len(best) == 1:

@@ -13,6 +13,7 @@ from research.interop import models, preprocessing
 from research.interop.checkpoints import TOKENIZER, VOCABULARY, Checkpoint, channels, folder_of
 from research.interop.family import size
 from research.models.bert import Bert
+from research.models.efficientnet import EfficientNet
 from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
 
@@ -62,7 +63,13 @@ def _image_config(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
     fields = {name: value for name, value in checkpoint.fields.items() if name != "num_classes"}
     needed = fields.get("image_size") if fields.get("positions") != "sincos" else None
     usual = size(checkpoint.config, "image_size", 224) if needed is None else needed
-    data, lines = preprocessing.of_images(folder_of(checkpoint), checkpoint.kind, channels(checkpoint), needed, usual)
+    if issubclass(checkpoint.model, EfficientNet):
+        is_tensorflow = checkpoint.fields["padding"] == "same"
+        data, lines = preprocessing.of_timm(checkpoint.config, channels(checkpoint), is_tensorflow)
+    else:
+        data, lines = preprocessing.of_images(
+            folder_of(checkpoint), checkpoint.kind, channels(checkpoint), needed, usual
+        )
     if "image_size" in fields:
         fields["image_size"] = data["image_size"]
     name = "imagenet2012" if checkpoint.fields["num_classes"] == 1000 else ""

@@ -32,7 +32,7 @@ class Family(Generic[Model]):
                  our model cannot do
     config       their config, of our model; raises ValueError for what theirs cannot do
     table        the rows of a model of ours; rows of parameters that it does not have do no harm
-    names        the names that the table uses -> the names in a file, which may be spelled in other ways
+    names        of the specs in a file: the names that the table uses -> those there, which may be spelled otherwise
     unused       a regex: tensors that are known to have no use here
     fold         for export: reads our parameters of these paths as the layout can hold them
     settle       of our fields and their tensors: those fields that only values tell
@@ -49,7 +49,7 @@ class Family(Generic[Model]):
     fields: Callable[[Mapping[str, Any], Mapping[str, TensorSpec]], dict[str, Any]]
     config: Callable[[Model], dict[str, Any]]
     table: Callable[[Model], list[Row]]
-    names: Callable[[Iterable[str]], dict[str, str]] = same_names
+    names: Callable[[Mapping[str, TensorSpec]], dict[str, str]] = same_names
     unused: str = "(?!)"
     fold: Callable[[Read, Collection[str]], Read] = lambda read, paths: read
     settle: Callable[[Mapping[str, Any], TensorSource], dict[str, Any]] = lambda fields, tensors: {}

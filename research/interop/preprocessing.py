@@ -128,6 +128,51 @@ def of_images(
     return data, [line]
 
 
+# What timm takes for a field that a config does not name; the second of weights that TensorFlow has trained.
+_TIMM = {
+    "input_size": [3, 224, 224], "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center",
+    "mean": _IMAGENET["image_mean"], "std": _IMAGENET["image_std"],
+}  # fmt: skip
+_TIMM_TENSORFLOW = _TIMM | {"mean": [127 / 255] * 3, "std": [128 / 255] * 3}
+_TIMM_RESAMPLING = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+
+def of_timm(config: Mapping[str, Any], channels: int, tensorflow: bool) -> tuple[dict[str, Any], list[str]]:
+    """Settings of `config.data` for images, and lines that say what is assumed, by a config.json of timm, or {}.
+
+    What is assumed: 224 px cut out of 256, bicubic, with the mean and deviation of ImageNet or, of weights that
+    TensorFlow has trained (`tensorflow`), 127 and 128.
+    """
+    found = config.get("pretrained_cfg", {})
+    if not isinstance(found, dict):
+        raise ValueError(f"config.json has pretrained_cfg={reprlib.repr(found)}, which must be an object")
+    defaults = _TIMM_TENSORFLOW if tensorflow else _TIMM
+    fields = _Fields("pretrained_cfg of config.json", found, defaults)
+    if fields.get("interpolation") not in _TIMM_RESAMPLING:
+        raise fields.refuse("interpolation", f"which is not supported; one of {', '.join(_TIMM_RESAMPLING)} is")
+    if fields.get("crop_mode") != "center":
+        raise fields.refuse("crop_mode", "which is not supported; only center is")
+    sizes, share = fields.get("input_size"), fields.positive("crop_pct")
+    is_whole = isinstance(sizes, list) and len(sizes) == 3 and all(type(side) is int for side in sizes)
+    if not is_whole or sizes[1] != sizes[2] or not 1 <= sizes[1] <= _MOST_PIXELS:
+        raise fields.refuse(
+            "input_size", f"which is not supported; channels and a square of 1 to {_MOST_PIXELS} px are"
+        )
+    if not sizes[1] <= int(sizes[1] / share) <= _MOST_PIXELS:
+        raise fields.refuse("crop_pct", "which is not supported: it must be at most 1, and not tiny")
+    scaled = lambda field: tuple(float(f"{255 * value:.9g}") for value in fields.per_channel(field, channels))
+    data = {
+        "image_size": sizes[1], "resize": int(sizes[1] / share), "stretch": False,
+        "interpolation": fields.get("interpolation"), "long_side": "floor", "mean": scaled("mean"),
+        "std": scaled("std"),
+    }  # fmt: skip
+    if min(data["std"]) < 1e-6:
+        raise fields.refuse("std", "which must be above 0")
+    absent = ", ".join(name for name in defaults if name not in found)
+    said = f"images of {data['image_size']} px, cut out of {data['resize']} px, mean {data['mean']}, std {data['std']}"
+    return data, [f"assumed, since no config.json says {absent}: {said}"] if absent else []
+
+
 def _of_processor(
     name: str, found: Mapping[str, Any], family: str, channels: int, image_size: int | None
 ) -> dict[str, Any]:

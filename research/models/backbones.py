@@ -5,12 +5,16 @@ from typing import Any, cast
 
 from flax import linen as nn
 
-from research.models import resnet, vit
+from research.models import efficientnet, resnet, vit
 from research.models.specs import spec_class
 from research.spec import Spec
 from research.spec.fields import infos
 
-BACKBONES: Mapping[type[Spec], type[resnet.ResNet | vit.ViT]] = {resnet.ResNetSpec: resnet.ResNet, vit.ViTSpec: vit.ViT}
+BACKBONES: Mapping[type[Spec], type[resnet.ResNet | vit.ViT | efficientnet.EfficientNet]] = {
+    resnet.ResNetSpec: resnet.ResNet,
+    vit.ViTSpec: vit.ViT,
+    efficientnet.EfficientNetSpec: efficientnet.EfficientNet,
+}
 
 
 def make(around: type[nn.Module], spec: Spec, num_classes: int, precision: Any) -> nn.Module:

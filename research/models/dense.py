@@ -33,7 +33,7 @@ def dot_general(lhs: AnyArray, rhs: jax.Array, dimension_numbers: Any, *args: An
     count = len(left)
     last, first = tuple(range(lhs.ndim - count, lhs.ndim)), tuple(range(count))
     plain = not batch_left and not batch_right and tuple(left) == last and tuple(right) == first
-    if not plain or (lhs.ndim - count < 2 and rhs.ndim - count < 2) or not _merges():
+    if not plain or (lhs.ndim - count < 2 and rhs.ndim - count < 2) or not is_one_cpu():
         return lax.dot_general(lhs, rhs, dimension_numbers, *args, **options)
     depth = math.prod(rhs.shape[:count])
     product = lax.dot_general(
@@ -49,7 +49,7 @@ def dot(lhs: jax.Array, rhs: jax.Array, dtype: Any = None) -> jax.Array:
 
 def rows_of(vector: Float[AnyArray, "*features"], shape: Sequence[Size]) -> Float[Array, "..."]:
     """`vector` broadcast to `shape`, whose last axes it has; its gradient is a product with ones on a CPU."""
-    if not _merges() or len(shape) == vector.ndim:
+    if not is_one_cpu() or len(shape) == vector.ndim:
         return jnp.broadcast_to(vector, shape)
     count = math.prod(shape[: len(shape) - vector.ndim])
     return lax.dot(jnp.ones((count, 1), vector.dtype), jnp.reshape(vector, (1, -1))).reshape(shape)
@@ -107,7 +107,7 @@ def platform() -> str:
     return mesh_lib.platform(mesh) if mesh else jax.default_backend()
 
 
-def _merges() -> bool:
+def is_one_cpu() -> bool:
     """Whether a program is being traced for one CPU; elsewhere, as where operations are counted, products are plain.
 
     Over several devices the sums would be collectives that do not depend on one another, which two processes may run in

@@ -94,9 +94,9 @@ class DetectorSpec(Spec):
 class Detector(nn.Module):
     """Images [batch, height, width, channels] to FcosOutputs.
 
-    `backbone` returns feature maps (a ResNet or ViT with 0 classes). The maps of a ResNet from number `finest` on go
-    into an FPN, that of a ViT into a simple pyramid, of which those from `finest` on are used; `extra` coarser ones are
-    added.
+    `backbone` returns feature maps (a ResNet, ViT or EfficientNet with 0 classes). The maps of a CNN from number
+    `finest` on go into an FPN, that of a ViT into a simple pyramid, of which those from `finest` on are used; `extra`
+    coarser ones are added.
     """
 
     backbone: nn.Module

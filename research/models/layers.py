@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from research.models.batch_norm import BatchNorm
 from research.models.dense import Dense
 from research.models.norms import LayerNorm, RMSNorm
 from research.parallel.sharding import constrain
@@ -37,7 +38,7 @@ def batch_norm(param_dtype: Any, **settings) -> Callable:
     """A constructor of batch norms whose statistics are in float32, or in float64 with the parameters."""
     # flax keeps statistics in float32 but averages them in the dtype of the batch: under float64 they would change it.
     return functools.partial(
-        nn.BatchNorm,
+        BatchNorm,
         use_fast_variance=False,
         force_float32_reductions=param_dtype != "float64",
         param_dtype=param_dtype,

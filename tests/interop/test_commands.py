@@ -174,7 +174,7 @@ def break_file(folder, name):
         return "is no safetensors file"
     if name == "pickle":
         file.rename(folder / "pytorch_model.bin")
-        return "pytorch_model.bin could run code when read; only .safetensors and .npz are read"
+        return "pytorch_model.bin could run code when read; only .safetensors, .npz and .pth with"
     if name == "no config":
         (folder / "config.json").unlink()
         return "config.json is missing; a .safetensors file needs the config.json"

@@ -6,7 +6,7 @@ import pytest
 from jax.extend import core
 
 from research.measure.flops import forward_flops, mfu, training_flops
-from research.models import alexnet, resnet, seq2seq, vit
+from research.models import alexnet, efficientnet, resnet, seq2seq, vit
 
 
 def array(*shape):
@@ -154,8 +154,9 @@ def test_a_vit_l16_costs_61_billion_multiplications():
     [
         (resnet.ResNet.of(1000, **resnet.SIZES["50"]), 4.089e9),
         (alexnet.AlexNet.of(1000), 0.714e9),
-    ],  # as torchvision counts
-    ids=["resnet50", "alexnet"],
+        (efficientnet.EfficientNet.of(1000), 0.385e9),
+    ],  # as torchvision counts, and for EfficientNet-Lite0 d-li14/efficientnet-lite.pytorch
+    ids=["resnet50", "alexnet", "efficientnet_lite0"],
 )
 def test_cnns_cost_what_torchvision_states(model, multiplications):
     assert model_flops(model, 224)[0] / 2 == pytest.approx(multiplications, rel=0.002)

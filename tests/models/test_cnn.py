@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.models import alexnet, convnext, resnet
+from research.models import alexnet, convnext, efficientnet, resnet
 
 TINY_CONVNEXT = {"stage_sizes": (1,), "widths": (8,)}
+TINY_EFFICIENTNET = {"stage_sizes": (1, 1), "widths": (4, 8), "kernel_sizes": (3, 5), "stage_strides": (1, 2)}
 TINY_CIFAR = {"stage_sizes": (1, 1, 1), "block": "basic", "width": 4, "stem": "cifar"}
 TINY_RESNET = {"stage_sizes": (1, 1), "block": "basic", "width": 4, "stem": "cifar"}
 
@@ -56,6 +57,11 @@ def test_blocks_start_as_the_identity():
             {"stage3_block1": (8, 8, 16)},
         ),
         (convnext.ConvNeXt.of(10, stage_sizes=(1, 1, 1, 1), widths=(4, 8, 12, 16)), 224, {"stage4_block1": (7, 7, 16)}),
+        (
+            efficientnet.EfficientNet.of(10),
+            224,
+            {"stage2_block2": (56, 56, 24), "stage5_block3": (14, 14, 112), "stage7_block1": (7, 7, 320)},
+        ),
         (alexnet.AlexNet.of(10, mlp_dim=8), 224, {"conv5": (13, 13, 256), "conv1": (55, 55, 64)}),
     ],
 )
@@ -83,6 +89,7 @@ def test_convnext_starts_near_the_identity_and_layer_scale_can_be_left_out():
     [
         resnet.ResNet.of(5, dtype="bfloat16", **TINY_RESNET),
         convnext.ConvNeXt.of(5, dtype="bfloat16", **TINY_CONVNEXT),
+        efficientnet.EfficientNet.of(5, dtype="bfloat16", **TINY_EFFICIENTNET),
     ],
 )
 def test_parameters_and_logits_stay_in_float32(model):
@@ -94,5 +101,7 @@ def test_parameters_and_logits_stay_in_float32(model):
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match=r"^block=.wide. is unknown; choose from basic, bottleneck"):
         resnet.ResNet.of(5, block="wide").init(jax.random.key(0), images())
+    with pytest.raises(ValueError, match=r"^widths=.* must be as many as stage_sizes=\(1, 1\)"):
+        efficientnet.EfficientNet.of(5, stage_sizes=(1, 1))
     with pytest.raises(ValueError, match=r"at least 63 px, not 8 x 8"):
         alexnet.AlexNet.of(5).init(jax.random.key(0), images())

@@ -3,13 +3,14 @@
 Sizes are even on purpose: there a strided "SAME" convolution would give the same shapes from a shifted image.
 """
 
+import functools
 import math
 
 import jax
 import numpy as np
 import pytest
 
-from research.models import alexnet, convnext, resnet
+from research.models import alexnet, convnext, efficientnet, resnet
 
 
 def images(count=2, size=16):
@@ -111,6 +112,51 @@ def test_convnext_equals_numpy():
         x = x + p["layer_scale"] * dense(gelu(dense(y, p["up"])), p["down"])
     expected = dense(layer_norm(x.mean((1, 2)), params["norm"]), params["head"])
     np.testing.assert_allclose(jax.jit(model.apply)(variables, images()), expected, rtol=1e-4, atol=1e-4)
+
+
+def relu6(x):
+    return np.clip(x, 0, 6)
+
+
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+@pytest.mark.parametrize("size", [16, 19])
+def test_efficientnet_equals_numpy(padding, size):
+    """Images whose side is even, too: there "same" pads after the image alone."""
+    spec = {"stage_sizes": (1, 2), "widths": (8, 6), "kernel_sizes": (3, 5), "stage_strides": (1, 2)}
+    model, x = efficientnet.EfficientNet.of(5, padding=padding, **spec), images(size=size)
+    variables = randomised(model, x)
+    params, stats = float64(variables["params"]), float64(variables["batch_stats"])
+
+    def padded(x, kernel, stride):
+        before = after = kernel // 2
+        if padding == "same" and stride == 2:
+            total = kernel - 2 + x.shape[1] % 2  # all but the part of the kernel that is over the last px
+            before, after = total // 2, total - total // 2
+        return np.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
+
+    def norm(x, p, s):
+        return (x - s["mean"]) / np.sqrt(s["var"] + 1e-3) * p["scale"] + p["bias"]
+
+    def block(x, name, stride, kernel, expands):
+        p, s, y = params[name], stats[name], x
+        if expands:
+            y = relu6(norm(conv(y, p["expand_conv"]), p["expand_norm"], s["expand_norm"]))
+        seen = windows(padded(y, kernel, stride), kernel, stride, 0)
+        y = np.einsum("bijchw,hwc->bijc", seen, p["depthwise"]["kernel"][:, :, 0])
+        y = conv(relu6(norm(y, p["depthwise_norm"], s["depthwise_norm"])), p["project_conv"])
+        y = norm(y, p["project_norm"], s["project_norm"])
+        return x + y if y.shape == x.shape else y
+
+    y = relu6(norm(conv(padded(x, 3, 2), params["conv1"], 2), params["norm1"], stats["norm1"]))
+    y = fine = block(y, "stage1_block1", 1, 3, False)
+    y = coarse = block(block(y, "stage2_block1", 2, 5, True), "stage2_block2", 1, 5, True)
+    y = relu6(norm(conv(y, params["head_conv"]), params["head_norm"], stats["head_norm"])).mean((1, 2))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+    close(jax.jit(model.apply)(variables, x), dense(y, params["head"]))
+    backbone = efficientnet.EfficientNet.of(0, padding=padding, **spec)
+    for found, wanted in zip(jax.jit(backbone.apply)(variables, x), (fine, coarse), strict=True):
+        close(found, wanted)
+    assert backbone.strides == (2, 4)
 
 
 def test_alexnet_equals_numpy():

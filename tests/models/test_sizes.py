@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from research.models import alexnet, convnext, resnet, vit
+from research.models import alexnet, convnext, efficientnet, resnet, vit
 from research.parallel.sharding import logical_axes, path_name
 
 # The 22B model's block; its counts are for mean pooling, where the paper pools by attention.
 LARGE = {"parallel": True, "qk_norm": True, "qkv_bias": False, "norm": "rms", "pool": "mean"}
 
-# At 224 px and 1000 classes. ViT: Dosovitskiy et al., Zhai et al., Dehghani et al.; the others as torchvision counts.
+# At 224 px and 1000 classes. ViT: Dosovitskiy et al., Zhai et al., Dehghani et al.; the others as torchvision
+# counts; EfficientNet-Lite as timm does.
 COUNTS = {
     "vit_ti16": (vit.ViT.of(1000, **vit.SIZES["Ti"]), 5_717_416),
     "vit_s16": (vit.ViT.of(1000, **vit.SIZES["S"]), 22_050_664),
@@ -23,6 +24,11 @@ COUNTS = {
     "convnext_t": (convnext.ConvNeXt.of(1000, **convnext.SIZES["T"]), 28_589_128),
     "convnext_s": (convnext.ConvNeXt.of(1000, **convnext.SIZES["S"]), 50_223_688),
     "convnext_b": (convnext.ConvNeXt.of(1000, **convnext.SIZES["B"]), 88_591_464),
+    "efficientnet_lite0": (efficientnet.EfficientNet.of(1000), 4_652_008),
+    "efficientnet_lite1": (efficientnet.EfficientNet.of(1000, **efficientnet.SIZES["lite1"]), 5_416_680),
+    "efficientnet_lite2": (efficientnet.EfficientNet.of(1000, **efficientnet.SIZES["lite2"]), 6_092_072),
+    "efficientnet_lite3": (efficientnet.EfficientNet.of(1000, **efficientnet.SIZES["lite3"]), 8_197_096),
+    "efficientnet_lite4": (efficientnet.EfficientNet.of(1000, **efficientnet.SIZES["lite4"]), 13_006_568),
 }
 ABOUT = {
     "vit_g14": (vit.ViT.of(1000, patch_size=14, **vit.SIZES["g"]), 1.01e9),
@@ -48,7 +54,9 @@ def test_large_and_modified_models_have_about_the_stated_size(name):
     assert abs(count / expected - 1) < 0.005
 
 
-@pytest.mark.parametrize("name", ["vit_b16", "vit_22b14", "vit_s16_conv_sincos", "resnet50", "alexnet", "convnext_t"])
+@pytest.mark.parametrize(
+    "name", ["vit_b16", "vit_22b14", "vit_s16_conv_sincos", "resnet50", "alexnet", "convnext_t", "efficientnet_lite0"]
+)
 def test_every_leaf_has_one_name_for_each_axis(name):
     model, _ = (COUNTS | ABOUT)[name]
     for collection, tree in variables(model).items():

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from research.models import alexnet, convnext, faces, resnet, seq2seq, speech, video, vit
+from research.models import alexnet, convnext, efficientnet, faces, resnet, seq2seq, speech, video, vit
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import path_name
 from research.tasks import classification
@@ -32,13 +32,22 @@ MODELS = {
     ),
     "resnet": functools.partial(resnet.ResNet.of, stage_sizes=(1, 1), block="bottleneck", width=8, stem="imagenet"),
     "convnext": functools.partial(convnext.ConvNeXt.of, stage_sizes=(1, 1), widths=(8, 16), stochastic_depth=0.3),
+    "efficientnet": functools.partial(
+        efficientnet.EfficientNet.of,
+        stage_sizes=(1, 1),
+        widths=(32, 8),
+        kernel_sizes=(3, 5),
+        stage_strides=(1, 2),
+        dropout=0.2,
+        stochastic_depth=0.3,
+    ),
     "alexnet": functools.partial(alexnet.AlexNet.of, mlp_dim=32),
 }
 CLIPS = {
     "vivit": functools.partial(video.VideoViT.of, **SMALL, frames=4),
     "vivit_factorised": functools.partial(video.VideoViT.of, **SMALL, frames=6, space_time="factorised", remat="full"),
 }
-SIZES = {"alexnet": 64, "resnet": 16, "convnext": 16}
+SIZES = {"alexnet": 64, "resnet": 16, "convnext": 16, "efficientnet": 16}
 
 TEXT = {
     "width": 16, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4, "kv_dim": 6, "mlp_dim": 32,
