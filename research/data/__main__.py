@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from research import command
@@ -37,32 +37,28 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
         help="FILE[:VARIANT]: make the vocabulary and the tokens of texts or transcripts that this config wants",
     )
     arguments = vars(parser.parse_args(argv))
-    spec, classes = _token_spec(arguments.pop("config"), arguments["name"], arguments["data_dir"])
+    open_data = _tokens(arguments.pop("config"), arguments["name"], arguments["data_dir"])
     print(prepare.prepare(**arguments))
-    if spec:
-        data = speech.load(spec) if isinstance(spec, speech.SpeechSpec) else text.load(spec, classes=classes)
-        print(token_data.make_tokens(data))
+    if open_data:
+        print(token_data.make_tokens(open_data()))
 
 
-def _token_spec(
-    config: str, name: str, data_dir: str
-) -> tuple[text.TextSpec | speech.SpeechSpec | None, tuple[str, ...]]:
-    """What `make_tokens` needs, and the classes that targets are; None for images, and where only a config can tell."""
+def _tokens(config: str, name: str, data_dir: str) -> Callable[[], token_data.TokenDataset] | None:
+    """What opens the data whose tokens are to be made; None for images, and where only a config can tell."""
     if config:
         source = config_lib.Source.parse(config)
-        loaded = config_lib.load(source.file, source.variant)
-        data = loaded.data  # pyright: ignore[reportAttributeAccessIssue]  which every experiment has
-        if data.name != name:
-            raise ValueError(f"--config={config} is for {data.name!r}, not {name!r}")
-        if not isinstance(data, text.TextSpec | speech.SpeechSpec):
-            return None, ()
-        task = loaded.task  # pyright: ignore[reportAttributeAccessIssue]
-        return dataclasses.replace(data, dir=data_dir), getattr(task, "classes", ())
+        loaded: Any = config_lib.load(source.file, source.variant)
+        if loaded.data.name != name:
+            raise ValueError(f"--config={config} is for {loaded.data.name!r}, not {name!r}")
+        if not isinstance(loaded.data, text.TextSpec | speech.SpeechSpec):
+            return None
+        here = dataclasses.replace(loaded, data=dataclasses.replace(loaded.data, dir=data_dir))
+        return lambda: here.build()[1]
     builder: Any = sources.open_builder(name, data_dir)
     features: Any = builder.info.features
     if isinstance(builder, TextBuilder) and templates.choose(name).fits(features):
-        return text.TextSpec(name=name, dir=data_dir), ()
-    return None, ()
+        return lambda: text.load(text.TextSpec(name=name, dir=data_dir))
+    return None
 
 
 if __name__ == "__main__":

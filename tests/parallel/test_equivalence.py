@@ -19,6 +19,7 @@ FAST = [
     ("convnext", (2, 2, 2, 1), "float64"),
     ("t5", (1, 2, 2, 2), "float64"),
     ("faces", (2, 2, 2, 1), "float64"),
+    ("spans", (2, 2, 1, 1), "float64"),
 ]
 # Each axis alone, the products of two and of three: what a mesh can do to a step.
 MESHES = [
@@ -34,12 +35,14 @@ def meshes(name):
     """The ways to lay 8 devices along the axes that mean something to a model."""
     if name in ("alexnet", "faces"):
         return [(8, 1, 1, 1), (1, 2, 4, 1), (2, 2, 2, 1)]
+    if name == "spans":
+        return FEW[-1:]
     return FEW if name in SHARING else [sizes for sizes in MESHES if set(sizes[AXES.get(name, 4) :]) <= {1}]
 
 
 ALL = [
     (name, sizes, dtype)
-    for name in (*equivalence.MODELS, *equivalence.TEXTS, *equivalence.CLIPS, "speech", "faces")
+    for name in (*equivalence.MODELS, *equivalence.TEXTS, *equivalence.CLIPS, "speech", "faces", "spans")
     for sizes in meshes(name)
     for dtype in ("float32", "float64")
 ]
