@@ -83,7 +83,7 @@ class BertSpec(Spec, tag="bert"):
 class Bert(nn.Module):
     """Token ids [batch, length] to logits [batch, classes] in float32; of 0 classes to features [batch, width].
 
-    With `of_tokens` they are logits [batch, length, classes] of every token, and nothing is pooled.
+    With `of_tokens` they are logits [batch, length, classes] of every token instead, and nothing is pooled.
     `segments` [batch, length] are 0 for padding. A row is one text or, where `texts` are given, up to as many, which
     `segments` number from 1: logits are then [batch, texts, classes]. `types` [batch, length] are those of the tokens,
     0 where they are not given; there are none where `spec.token_types` is 0.

@@ -68,7 +68,7 @@ class Settings:
 
 
 class Located(NamedTuple):
-    """Token ids, and int64 [tokens, 2] the first character of each and the one behind it, without white space."""
+    """Token ids, and int64 [tokens, 2] the first character of each and the one behind its last, see `trimmed`."""
 
     ids: list[int]
     offsets: np.ndarray
@@ -206,14 +206,19 @@ def normalise(text: str) -> str:
 
 
 def trimmed(text: str, offsets: np.ndarray) -> np.ndarray:
-    """The bounds [tokens, 2] of tokens without the white space at their ends."""
+    """The bounds [tokens, 2] of tokens without the white space at their ends.
+
+    A token of white space alone, or of the first bytes of a character, has those of the next that has others, or of the
+    last: so any tokens of a text have characters, unless the whole text has none.
+    """
     found = offsets.copy()
     for token, (begin, end) in enumerate(offsets.tolist()):
         part = text[begin:end]
         found[token] = begin + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
-        if not part.strip():
-            found[token] = end
-    return found
+    has = np.flatnonzero(found[:, 0] < found[:, 1])
+    if not len(has):
+        return np.zeros_like(offsets)
+    return found[has[np.minimum(np.searchsorted(has, np.arange(len(found))), len(has) - 1)]]
 
 
 def _of_characters(text: str, offsets: np.ndarray) -> np.ndarray:

@@ -185,20 +185,21 @@ def distilbert_fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]
 
 def _config(model: Bert, kind: str, name: str, named: Mapping[str, str], pool: str, unused: int = 0) -> dict[str, Any]:
     """What the configs of all of the family have."""
-    if model.of_tokens:
-        kind_of_head, classes = "ForQuestionAnswering", 0
-    else:
-        kind_of_head, classes = "ForSequenceClassification" if model.num_classes else "Model", model.num_classes
+    head, classes = "ForQuestionAnswering", {}
+    if not model.of_tokens:
+        head, classes = "ForSequenceClassification" if model.num_classes else "Model", labels(model.num_classes)
+        if model.num_classes:
+            require(model, f"a classifier of {name} in transformers", pool=(pool,))
         require(model, f"{name} in transformers", pool=("mean", "cls", pool))
-    if classes:
-        require(model, f"a classifier of {name} in transformers", pool=(pool,))
+    elif model.num_classes != 2:
+        raise ValueError(f"logits of {model.num_classes} classes a token cannot be exported: transformers has 2 here")
     return {
-        "architectures": [f"{name}{kind_of_head}"],
+        "architectures": [f"{name}{head}"],
         "model_type": kind,
         "vocab_size": model.vocab_size,
         **{theirs: getattr(model.spec, ours) for ours, theirs in named.items()},
         "max_position_embeddings": model.max_length + unused,
-        **labels(classes),
+        **classes,
     }
 
 
