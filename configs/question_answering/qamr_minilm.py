@@ -8,8 +8,10 @@
 all-MiniLM-L6-v2 of sentence-transformers (Wang et al., "MiniLM", 2020; Reimers and Gurevych, "Sentence-BERT", 2019): 6
 layers of width 384, and fresh logits of begin and end for each token, as Devlin et al., 2019, have them for SQuAD. The
 package holds the weights and the tokenizer; 90 MB. The data are those of qamr.py, where an encoder-decoder writes the
-answers. Rows of 128 tokens hold three questions, each with its sentence, so that 8 rows are about 24 of them. The 395
-training questions whose answer is no part of the sentence are left out; those of validation and test count.
+answers. Rows of 128 tokens hold three questions, each with its sentence, so that 8 rows are about 24 of them, and 1,380
+steps two epochs. The 395 training questions whose answer is no part of the sentence are left out; those of validation
+and test count. The learning rate was chosen on validation: F1 67.2, 71.2 and 72.0 after 240 steps at 1e-4, 2e-4 and
+4e-4, 77.0 after 480 at 3e-4. The checkpoint with the best F1 on validation is scored.
 `full` and `cpu` are the same. Meant for 2 CPU cores. `smoke`: a number in digits, found in a text by a tiny BERT from
 fresh weights; seconds on a CPU, and no package.
 Reference: none is published for so little training data.
@@ -66,18 +68,18 @@ def get_config(variant: str = "full") -> ConfigDict:
             },
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 1e-4,
+                "learning_rate": 3e-4,
                 "schedule": "linear",
-                "warmup_steps": 100,
+                "warmup_steps": 138,
                 "weight_decay": 0.01,
                 "clip_norm": 1.0,
             },
             "train": {
-                "steps": 1000,
-                "batch_size": 16,
+                "steps": 1380,
+                "batch_size": 8,
                 "eval_batch_size": 32,
-                "eval_every": 250,
-                "checkpoint_every": 250,
+                "eval_every": 345,
+                "checkpoint_every": 345,
                 "log_every": 20,
                 "init_from": WEIGHTS,
                 "score": "all",
@@ -86,7 +88,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         }
     )
     if variant == "smoke":
-        config.data.update(name="spelled_numbers", source="{parity}\t{words} is {digits}", target="{digits}")
+        config.data.update(name="spelled_numbers", source="{parity}\tit is {digits}", target="{digits}")
         config.data.update(vocabulary="", vocab_size=400, source_length=64, target_length=4)
         config.model.update(width=32, depth=2, num_heads=2, mlp_dim=64, unroll=1)
         config.task.update(doc_stride=32, max_answer_length=8)

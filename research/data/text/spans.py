@@ -224,6 +224,7 @@ def load(spec: dataset.TextSpec, stride: int, known: recorded.Recorded | None = 
     Raises ValueError for what dataset.load refuses, for a source that is no pair, for a vocabulary that knows no pairs,
     and for a stride that leaves no room for questions.
     """
+    spec = dataclasses.replace(spec, source=spec.source.replace("\\t", "\t"))  # as it may be written in a command
     prepared = dataset.open_tokens(spec, known, SpanTokens)
     prepared.template.check_pair()
     if prepared.vocabulary_file:

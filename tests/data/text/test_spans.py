@@ -53,7 +53,7 @@ def number_of(data, split, index):
 
 
 def contexts(data, batch, row):
-    """The tokens of the context in a row of one window, and the index of the first in the whole context."""
+    """The tokens of the context of a row that is one window, and the index of the first in the whole context."""
     inside = np.flatnonzero(batch["source_context"][row])
     return batch["source"][row, inside], inside[0] + batch["shift"][row]
 
@@ -149,6 +149,10 @@ def test_what_cannot_be_read_is_refused_in_one_line(load, settings, message):
     with pytest.raises(ValueError) as caught:
         load(**settings)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_tab_may_be_written_as_in_python(load):
+    assert load(source=r"{question}\t{context}").prepared._folder_path == load().prepared._folder_path
 
 
 def test_a_begin_is_taken_from_squad_where_there_is_one():
