@@ -16,7 +16,7 @@ from research.data.text import dataset as text
 from research.models.seq2seq import Seq2Seq, Seq2SeqSpec
 from research.parallel import processes
 from research.spec import field
-from research.tasks import seq2seq
+from research.tasks import seq2seq, span_extraction
 from research.train import trainer
 from research.train.settings import Experiment
 
@@ -90,7 +90,7 @@ def main(
     named = [each._replace(error=each.error or data.problem(each.content)) for each in predicting.texts(inputs)]
     with predicting.Asking(config, answering(task, data), data, workdir, out) as asking:
         for texts, _ in asking.batches(named, str, size=len(named)):
-            found = zip(texts, _answers(data, asking.outputs(data.encode(texts))), strict=True)
+            found = zip(texts, _answers(task, data, texts, asking.outputs(data.encode(texts))), strict=True)
             for each in named:
                 if not each.error:
                     given, answers = next(found)
@@ -107,10 +107,15 @@ def answer(
 
     Raises ValueError for a text that does not fit the data, see `text.Text.encode`.
     """
-    return _answers(data, trainer.predict(config, task, data, workdir, data.encode(texts)))
+    return _answers(task, data, texts, trainer.predict(config, task, data, workdir, data.encode(texts)))
 
 
-def _answers(data: text.Text, outputs: Mapping[str, Any]) -> list[list[Answer]]:
+def _answers(task: Any, data: Any, texts: Sequence[str], outputs: Mapping[str, Any]) -> list[list[Answer]]:
+    if isinstance(task, span_extraction.SpanExtractionTask):
+        found = [each.answers for _, each in sorted(span_extraction.combine(outputs, task.spec).items())]
+        cut = data.cut(data.given_contexts(texts), [[span[:2] for span in spans] for spans in found])
+        scores = [[span.log_probability for span in spans] for spans in found]
+        return [list(map(Answer, *each)) for each in zip(cut, scores, strict=True)]
     if "probabilities" in outputs:  # of classes, all of which are answers
         named = [zip(data.class_names, np.log(row), strict=True) for row in outputs["probabilities"]]
         return [sorted(itertools.starmap(Answer, each), key=lambda answer: -answer.score) for each in named]

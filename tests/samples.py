@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from research.data.clips.dataset import ClipDataset
-from research.data.text import tokens
+from research.data.text import tokens, windows
 
 
 def prepared(data):
@@ -108,6 +108,31 @@ def texts(data):
     long = " ".join(map(str, range(1000)))
     for copies, prefix in ((3, ""), (1, long)):
         rows = dataclasses.replace(data, prepared=Written(data.prepared, copies, prefix))
+        try:
+            yield from (array.tobytes() for array in rows.train_transform(rows.source("train")[0]).values())
+        except ValueError as error:
+            yield str(error)
+
+
+class WrittenSpans(Written):
+    """As Written, for spans.SpanTokens; the prefix is one of the question, and answers begin their contexts."""
+
+    pair_tokens = (1,), (2,), (3,)
+
+    def examples(self, split, limits, keep_end):
+        found = []
+        for source, target in self._texts:
+            question, context = (part.encode() for part in source.split("\t"))
+            ids = np.array([*question, *context], np.int32)
+            found.append((ids, np.array(windows.target(len(question), (0, len(target) - 1)))))
+        return found
+
+
+def spans(data):
+    """As `texts`, for questions."""
+    long = " ".join(map(str, range(1000)))
+    for copies, prefix in ((3, ""), (1, long)):
+        rows = dataclasses.replace(data, prepared=WrittenSpans(data.prepared, copies, prefix))
         try:
             yield from (array.tobytes() for array in rows.train_transform(rows.source("train")[0]).values())
         except ValueError as error:

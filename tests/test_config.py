@@ -337,6 +337,7 @@ RUN_FIELDS = (
 IN_USE = (
     r"task\.(decoder|max_decode_length|beam_size|length_penalty|early_stopping|num_return|temperature|top_k|top_p)"
     r"|task\.(threshold|flip_tta|groups|score_threshold|nms_iou|candidates|max_detections|display_threshold)"
+    r"|task\.(max_answer_length|unanswerable|null_threshold)"
     r"|train\.(eval_batch_size|select)|data\.(truncate(_source)?|long_sounds)"
 )
 

@@ -14,17 +14,16 @@ from research.data.images import detection, segmentation
 from research.data.images.faces import FaceDataset
 from research.data.sound.speech import Speech
 from research.data.text.dataset import Text
+from research.data.text.spans import Spans
 from research.metrics import box_scores, face_scores, text_scores
 from research.parallel import mesh as mesh_lib
 from research.report import records
-from research.spec import Spec
-from research.spec.fields import infos
 from research.tasks import seq2seq
+from research.tasks.span_extraction import SpanExtractionSpec
 from research.tasks.text_classification import TextClassificationSpec
-from research.train import feed, trainer
+from research.train import feed
 from research.train.program import build_program
 from tests import samples, weights
-from tests.train import toy
 
 FILES = sorted(str(path.relative_to(Path.cwd())) for path in Path.cwd().glob("configs/*/*.py"))
 
@@ -62,6 +61,11 @@ def is_text(file):
 def classifies(config):
     """Whether it is of texts, to which it gives classes."""
     return isinstance(config.task, TextClassificationSpec)
+
+
+def extracts(config):
+    """Whether it is of texts, of which it takes a part as the answer."""
+    return isinstance(config.task, SpanExtractionSpec)
 
 
 def is_speech(file):
@@ -104,6 +108,10 @@ def test_its_program_builds_on_several_devices_without_data(file, variant):
         assert task.model.vocab_size == data.vocabulary.size == config.data.vocab_size
         if classifies(config):
             assert task.model.num_classes == len(data.class_names) == outputs["probabilities"].shape[1]
+            return
+        if extracts(config):
+            assert task.model.num_classes == 2 == outputs["spans"].shape[2]
+            assert outputs["scores"].shape == (config.train.batch_size, config.task.num_return)
             return
         assert outputs["tokens"].shape == (config.train.batch_size, 1, config.task.max_decode_length)
         return
@@ -190,6 +198,8 @@ def data_fingerprint(config):
             data.workers,
             data.prefetch,
         )
+    if isinstance(data, Spans):
+        return *samples.spans(data), data.name, data.prepared.settings, data.workers, data.prefetch
     if isinstance(data, Text):
         return *samples.texts(data), data.name, data.prepared.settings, data.workers, data.prefetch
     if isinstance(data, segmentation.SegmentationDataset | detection.DetectionDataset):
@@ -245,6 +255,8 @@ def task_fingerprint(config):
         return training(task)[0], decoding(task), task.spec.metrics, task.spec.groups, task.selection
     if classifies(config):
         return training(task)[0], data.class_names
+    if extracts(config):
+        return training(task)[0], decoding(task), task.spec.metrics, task.selection, data.stride
     if not isinstance(data, Text | Speech):
         return training(task)[0]
     how = {"metrics": (), "select_by": "loss", "label_smoothing": 0.0, "z_loss": 0.0}
@@ -350,49 +362,3 @@ def test_a_key_of_a_text_config_that_nothing_uses_is_reported():
     idle = ["model.key_bias", "task.beam_size"]  # they wait for bias=True and decoder="beam"
     used = {"data.pack", "data.truncate_source", "model.dropout", "task.label_smoothing", "task.max_decode_length"}
     assert unused(config, used | set(idle)) == idle
-
-
-# ---- The groups that the trainer reads field by field: train, optimizer, mesh and the seed.
-
-
-def recorded(spec, reads, where=""):
-    """The same spec, which adds the dotted names of the fields that are read one by one to `reads`."""
-    inner = {each.name: getattr(spec, each.name) for each in infos(type(spec))}
-
-    def read(self, name):
-        if name not in inner or not reads.on:
-            return object.__getattribute__(self, name)
-        if isinstance(inner[name], Spec):
-            return recorded(inner[name], reads, f"{where}{name}.")
-        reads.names.add(where + name)
-        return inner[name]
-
-    recording = type(type(spec).__name__, (type(spec),), {"__getattribute__": read})
-    clone = object.__new__(recording)
-    clone.__dict__.update(inner)
-    return clone
-
-
-class Reads:
-    def __init__(self, monkeypatch):
-        self.on, self.names = True, set()
-        for name in ("plain", "flat", "differences"):  # for writing the config down, which is no use of it
-            monkeypatch.setattr(config_lib, name, self._off(getattr(config_lib, name)))
-
-    def _off(self, function):
-        def quiet(*arguments, **named):
-            before, self.on = self.on, False
-            try:
-                return function(*arguments, **named)
-            finally:
-                self.on = before
-
-        return quiet
-
-
-def test_a_run_reads_every_other_key(tmp_path, monkeypatch):
-    config = toy.make_config(**{"train.steps": 4})
-    known = {name for name in config_lib.flat(config) if name.startswith(("seed", "train.", "optimizer.", "mesh."))}
-    reads = Reads(monkeypatch)
-    trainer.run("train", recorded(config, reads), toy.make_task(), toy.Data(), tmp_path / "run")
-    assert known - reads.names == {"train.init_skip", "optimizer.name"}  # with init_from alone; no field

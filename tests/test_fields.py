@@ -1,4 +1,4 @@
-"""Every field of every experiment refuses values that make no sense, before anything is built."""
+"""Every field of every experiment refuses values that make no sense, before anything is built, and a run reads all."""
 
 import typing
 from pathlib import Path
@@ -8,8 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from research import config as config_lib
-from research.spec import convert
+from research.spec import Spec, convert
+from research.spec.fields import infos
 from research.spec.serial import leaves
+from research.train import trainer
+from tests.train import toy
 
 # One config of each experiment; those of one experiment have the same fields, but for those of other models.
 FILES = [
@@ -17,7 +20,8 @@ FILES = [
     "configs/face_recognition/orl_verification.py", "configs/image_classification/digits_vit.py",
     "configs/image_classification/cifar10_efficientnet.py", "configs/image_classification/cifar10_resnet.py",
     "configs/image_classification/imagenet_convnext_t.py",
-    "configs/image_classification/imagenet_alexnet.py", "configs/question_answering/squad.py",
+    "configs/image_classification/imagenet_alexnet.py", "configs/question_answering/qamr_minilm.py",
+    "configs/question_answering/squad.py",
     "configs/sentiment/sst2_minilm.py", "configs/sentiment/sst2_sentences.py",
     "configs/speech_recognition/fsdd_strings.py",
     "configs/summarization/aeslc.py", "configs/translation/multi30k_de_en.py", "configs/video/digits_vivit.py",
@@ -79,3 +83,49 @@ def test_numbers_beyond_their_range_are_refused(file, data):
     value = data.draw(st.integers(-(2**62), 2**62) if whole else st.floats(-1e300, 1e300, allow_nan=False))
     if not ranged[name].info.check.accepts(value):
         assert f"config.{name}=" in refusal(file, f"{name}={value!r}")
+
+
+# ---- The groups that the trainer reads field by field: train, optimizer, mesh and the seed.
+
+
+def recorded(spec, reads, where=""):
+    """The same spec, which adds the dotted names of the fields that are read one by one to `reads`."""
+    inner = {each.name: getattr(spec, each.name) for each in infos(type(spec))}
+
+    def read(self, name):
+        if name not in inner or not reads.on:
+            return object.__getattribute__(self, name)
+        if isinstance(inner[name], Spec):
+            return recorded(inner[name], reads, f"{where}{name}.")
+        reads.names.add(where + name)
+        return inner[name]
+
+    recording = type(type(spec).__name__, (type(spec),), {"__getattribute__": read})
+    clone = object.__new__(recording)
+    clone.__dict__.update(inner)
+    return clone
+
+
+class Reads:
+    def __init__(self, monkeypatch):
+        self.on, self.names = True, set()
+        for name in ("plain", "flat", "differences"):  # for writing the config down, which is no use of it
+            monkeypatch.setattr(config_lib, name, self._off(getattr(config_lib, name)))
+
+    def _off(self, function):
+        def quiet(*arguments, **named):
+            before, self.on = self.on, False
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.on = before
+
+        return quiet
+
+
+def test_a_run_reads_every_other_key(tmp_path, monkeypatch):
+    config = toy.make_config(**{"train.steps": 4})
+    known = {name for name in config_lib.flat(config) if name.startswith(("seed", "train.", "optimizer.", "mesh."))}
+    reads = Reads(monkeypatch)
+    trainer.run("train", recorded(config, reads), toy.make_task(), toy.Data(), tmp_path / "run")
+    assert known - reads.names == {"train.init_skip", "optimizer.name"}  # with init_from alone; no field

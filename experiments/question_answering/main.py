@@ -1,4 +1,4 @@
-"""Question answering: train, evaluate or use an encoder-decoder on questions about a text. See README.md."""
+"""Question answering: train, evaluate or use a model that answers questions about a text. See README.md."""
 
 from research import huge_pages, interrupt
 from research.train import preemption
@@ -8,6 +8,7 @@ if __name__ == "__main__":
     preemption.exit_on_sigterm()  # before the slow imports, so that SIGTERM always means 75
     interrupt.end_on_interrupt()
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,21 @@ def main(
 
     The parts stand in the order of the config's `data.source`; `-` is standard input.
     """
+    if config.is_extractive:
+        return text2text.main(config, workdir, mode, inputs, out, show, record=record)
     return text2text.main(config, workdir, mode, inputs, out)
+
+
+def show(answers: Sequence[text2text.Answer]) -> str:
+    """Every part of the text that may be the answer and its probability, a line each."""
+    return "\n".join(f"{each.text or '(no answer)'} {math.exp(each.score):.1%}" for each in answers)
+
+
+def record(answers: Sequence[text2text.Answer]) -> dict[str, Any]:
+    """The answer, "" where there is none, its probability and, where there are several, all; for a file of answers."""
+    found = [{"text": each.text, "probability": math.exp(each.score)} for each in answers]
+    best = {"answer": answers[0].text, "probability": math.exp(answers[0].score)}
+    return best | ({"answers": found} if found[1:] else {})
 
 
 if __name__ == "__main__":

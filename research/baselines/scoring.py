@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from research.baselines.base import Predict, Scores
+from research.metrics import answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +85,12 @@ def named(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
 def written(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
     """Scores a text for each example of a split, encoded with the vocabulary of the model.
 
-    Raises ValueError for a task without a scorer.
+    Raises ValueError for a task without metrics.
     """
-    scorer = task.scorer(data, split)
-    if scorer is None:
+    if not task.spec.metrics:
         raise ValueError("config.task.metrics=() names no score, so no baseline can be measured; name one")
+    scorer = answers.TextScorer(task.spec.metrics, data, split)
     tokens = [np.array([ids], np.int32) for ids in data.vocabulary.encode_many(list(texts))]
-    scorer.add({"index": np.arange(len(texts)), "weight": np.ones(len(texts)), "tokens": tokens})
+    outputs: Any = {"index": np.arange(len(texts)), "weight": np.ones(len(texts)), "tokens": tokens}  # of any lengths
+    scorer.add(outputs)
     return Scores(scorer.result(), scorer.signatures, scorer)

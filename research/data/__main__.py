@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from research import command
@@ -47,34 +47,35 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
     group = arguments.pop("group")
     if not groups.RULE.accepts(group):
         raise ValueError(f"--group={group!r} {groups.RULE.says}")
-    spec, classes = _spec(arguments.pop("config"), arguments["name"], arguments["data_dir"])
-    if group:
-        spec = dataclasses.replace(spec, group=group)
+    spec, open_tokens = _data(arguments.pop("config"), arguments["name"], arguments["data_dir"], group)
     print(prepare.prepare(**arguments))
-    if isinstance(spec, text.TextSpec | speech.SpeechSpec):
-        data = speech.load(spec) if isinstance(spec, speech.SpeechSpec) else text.load(spec, classes=classes)
-        print(token_data.make_tokens(data))
+    if open_tokens:
+        print(token_data.make_tokens(open_tokens()))
     elif spec.group:
         builder = sources.open_builder(spec.name, spec.dir)
         data = sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group)
         print(f"{spec.name}: {prepare.described_groups(data)}")
 
 
-def _spec(config: str, name: str, data_dir: str) -> tuple[DataSpec, tuple[str, ...]]:
-    """The spec of the data, one of texts or sounds where tokens are to be made, and the classes that targets are."""
+def _data(
+    config: str, name: str, data_dir: str, group: str
+) -> tuple[DataSpec, Callable[[], token_data.TokenDataset] | None]:
+    """The spec of the data, and what opens them where tokens are to be made; only a config tells those of sounds."""
     if config:
         source = config_lib.Source.parse(config)
-        loaded = config_lib.load(source.file, source.variant)
-        data = loaded.data  # pyright: ignore[reportAttributeAccessIssue]  which every experiment has
-        if data.name != name:
-            raise ValueError(f"--config={config} is for {data.name!r}, not {name!r}")
-        task = loaded.task  # pyright: ignore[reportAttributeAccessIssue]
-        return dataclasses.replace(data, dir=data_dir), getattr(task, "classes", ())
+        loaded: Any = config_lib.load(source.file, source.variant)
+        if loaded.data.name != name:
+            raise ValueError(f"--config={config} is for {loaded.data.name!r}, not {name!r}")
+        spec = dataclasses.replace(loaded.data, dir=data_dir, **({"group": group} if group else {}))
+        here = dataclasses.replace(loaded, data=spec)
+        has_tokens = isinstance(spec, text.TextSpec | speech.SpeechSpec)
+        return spec, (lambda: here.build()[1]) if has_tokens else None
     builder: Any = sources.open_builder(name, data_dir)
     features: Any = builder.info.features
     if isinstance(builder, TextBuilder) and templates.choose(name).fits(features):
-        return text.TextSpec(name=name, dir=data_dir), ()
-    return DataSpec(name=name, dir=data_dir), ()  # sounds, too: only a config can tell their tokens
+        spec = text.TextSpec(name=name, dir=data_dir, group=group)
+        return spec, lambda: text.load(spec)
+    return DataSpec(name=name, dir=data_dir, group=group), None
 
 
 if __name__ == "__main__":

@@ -69,6 +69,12 @@ class Checkpoint:
     vocabulary: str = ""  # the digest of the tokens that it has learnt, where that is known
     backbone: type[nn.Module] | None = None  # of a model around one; `fields` are those of both
 
+    @property
+    def experiment(self) -> str:
+        """The experiment that the model of a family's checkpoint belongs to."""
+        family = FAMILIES[self.kind]
+        return family.of_tokens if self.fields.get("of_tokens") else family.experiment
+
     def make_model(self, **settings: Any) -> nn.Module:
         """The model of a family's checkpoint, in float32 unless `settings` say otherwise."""
         try:

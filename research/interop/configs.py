@@ -19,7 +19,7 @@ from research.models.speech import Recogniser
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 # Which experiments take from their data.
-_OF_CLASSES = ("num_classes", "max_length")
+_OF_CLASSES = ("num_classes", "max_length", "of_tokens")
 _LENGTHS = ("vocab_size", "max_source_length", "max_target_length", "sentence_length")
 
 
@@ -105,8 +105,17 @@ def _text_config(
 
 
 def _class_config(checkpoint: Checkpoint, folder: Path, target: Path) -> tuple[dict[str, Any], list[str]]:
-    """With the classes of the head by their names, or without any, where the model gives the features of texts."""
+    """With the classes of the head by their names, or without any, where the model gives the features of texts.
+
+    With a head for begin and end of an answer, it is of questions and their contexts instead.
+    """
     fields = {name: value for name, value in checkpoint.fields.items() if name not in (*_LENGTHS, *_OF_CLASSES)}
+    data, train = {}, {"steps": 1000, "batch_size": 16, "eval_batch_size": 32}
+    task = {"name": "text_classification", "classes": _class_names(checkpoint)}
+    if checkpoint.fields["of_tokens"]:
+        data, train = {"source": "{question}\t{context}"}, train | {"score": "all"}
+        stride = max(checkpoint.fields["max_length"] // 4, 1)
+        task = {"name": "span_extraction", "doc_stride": stride, "metrics": ("squad",), "select_by": "f1"}
     there, vocab_size = folder_of(checkpoint) / TOKENIZER, checkpoint.fields["vocab_size"]
     lines = [f"no {TOKENIZER} lies beside the weights; put it at {target / TOKENIZER} before the run is used with text"]
     if there.is_file():
@@ -121,11 +130,12 @@ def _class_config(checkpoint: Checkpoint, folder: Path, target: Path) -> tuple[d
             "vocab_size": vocab_size,
             "source_length": checkpoint.fields["max_length"],
             "target_length": 16,
+            **data,
         },
         "model": {"name": "bert", **fields},
-        "task": {"name": "text_classification", "classes": _class_names(checkpoint)},
+        "task": task,
         "optimizer": {"name": "adamw", "learning_rate": 5e-5, "schedule": "linear", "warmup_steps": 50},
-        "train": {"steps": 1000, "batch_size": 16, "eval_batch_size": 32},
+        "train": train,
     }, lines
 
 

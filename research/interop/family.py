@@ -39,6 +39,7 @@ class Family(Generic[Model]):
     computed     of a model of ours: the tensors of theirs that it computes and has no parameter for
     sizes        of the specs of their tensors: those fields of their config that our model does not know
     left_out     a regex: parameters of ours that theirs does without
+    of_tokens    the experiment of a model with logits of tokens, where that is another
     beside       of the folder of a checkpoint and our fields: those that files beside its config tell
     files        of a model of ours: the JSON files that belong beside its config, by their names
     """
@@ -56,6 +57,7 @@ class Family(Generic[Model]):
     computed: Callable[[Model], dict[str, np.ndarray]] = lambda model: {}
     sizes: Callable[[Mapping[str, TensorSpec]], dict[str, Any]] = lambda specs: {}
     left_out: str = "(?!)"
+    of_tokens: str = ""
     beside: Callable[[Path, Mapping[str, Any]], dict[str, Any]] = lambda folder, fields: {}
     files: Callable[[Model], dict[str, Any]] = lambda model: {}
 

@@ -61,7 +61,7 @@ def run(
     checkpoint = checkpoints.open_checkpoint(path, experiments)
     if checkpoint.kind == "run":
         raise ValueError(f"{path} is a run directory already; name it in config.train.init_from")
-    cls = experiments(checkpoints.FAMILIES[checkpoint.kind].experiment)
+    cls = experiments(checkpoint.experiment)
     with atomic_directory(target) as folder:
         raw, notes = configs.make(checkpoint, folder, target, overrides)
         config = config_lib.complete(cls, raw, overrides)
@@ -85,11 +85,12 @@ def run(
 
 def _write_config(checkpoint: checkpoints.Checkpoint, config: Any, task: Any, folder: Path, target: Path) -> Any:
     """Writes a config file that gives `config`; returns what it gives."""
-    experiment = checkpoints.FAMILIES[checkpoint.kind].experiment
+    experiment = checkpoint.experiment
     file = Path(experiment) / "imported.py"
     complete = config_lib.plain(config)
     del complete["source"]
-    classes = checkpoint.fields.get("num_classes")
+    classes = None if checkpoint.fields.get("of_tokens") else checkpoint.fields.get("num_classes")
+    chosen_by = task.selection[0]
     floor = 1 / classes if classes and complete["data"]["name"] else None  # else other classes may follow
     text = _FILE.format(
         title=f"{checkpoint.model.__name__} of {Path(checkpoint.path).name}",
@@ -98,8 +99,8 @@ def _write_config(checkpoint: checkpoints.Checkpoint, config: Any, task: Any, fo
         cls=type(config),
         file=target / file,
         workdir=target,
-        # Scores of answers come before what chooses among checkpoints.
-        metric=f"test/{[*getattr(task.spec, 'metrics', ()), task.selection[0]][0]}",
+        # Scores of answers come before a loss that chooses among checkpoints.
+        metric=f"test/{[*getattr(task.spec, 'metrics', ()), chosen_by][0] if chosen_by == 'loss' else chosen_by}",
         floor=floor,
         source="chance" if floor else None,
         config=pprint.pformat(complete, width=100, sort_dicts=False).replace("\n", "\n        "),

@@ -27,12 +27,12 @@ _FLOATS = ("float32", "bfloat16", "float16")
 _MAY_DIFFER = (
     "num_classes", "image_size", "pool", "dropout", "stochastic_depth", "zero_init_residual", "momentum", "attention",
     "remat", "unroll", "dtype", "param_dtype", "max_source_length", "max_target_length", "layer_scale", "vocab_size",
-    "ctc", "image_width", "decoder_dropout", "embed_dropout", "max_length",
+    "ctc", "image_width", "decoder_dropout", "embed_dropout", "max_length", "of_tokens",
 )  # fmt: skip
 # Fields that shift results a little; they are reported.
 _EPSILONS = ("layer_norm_epsilon", "norm_epsilon", "epsilon", "last_epsilon")
 # The parameters with an axis of classes, and the layer before them that is trained with them.
-_HEAD = re.compile(r"head/(class_conv/)?(kernel|bias)|centres|pooler/(kernel|bias)")
+_HEAD = re.compile(r"(token_)?head/(class_conv/)?(kernel|bias)|centres|pooler/(kernel|bias)")
 _SEQUENCE = re.compile(r"((encoder|decoder)/)?learned")  # positions [length, width], which may be truncated
 
 
@@ -262,7 +262,7 @@ def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set
 
 def _has_head(loading: Loading) -> bool:
     """Whether a checkpoint was saved with a head, so that it may lack no part of it."""
-    names = ("classifier", "head/")
+    names = ("classifier", "head/", "qa_outputs", "token_head/")
     said = "ForImageClassification" in str(loading.checkpoint.config.get("architectures"))
     return said or any(name.startswith(names) for name in loading.checkpoint.tensors.specs)
 

@@ -75,12 +75,18 @@ def _theirs(checkpoint: checkpoints.Checkpoint, inputs: tuple[np.ndarray, ...]) 
 
     where = Path(checkpoint.path).expanduser()
     folder = where if where.is_dir() else where.parent
-    model = getattr(transformers, _CLASSES[checkpoint.kind]).from_pretrained(folder, dtype=torch.float32).eval()
+    name = _CLASSES[checkpoint.kind]
+    if checkpoint.fields.get("of_tokens"):
+        name = name.replace("SequenceClassification", "QuestionAnswering")
+    model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         if len(inputs) == 1:
             return model(torch.tensor(inputs[0].transpose(0, 3, 1, 2))).logits.numpy()
         if len(inputs) == 2:
-            return model(input_ids=torch.tensor(inputs[0]), attention_mask=torch.tensor(inputs[1])).logits.numpy()
+            found = model(input_ids=torch.tensor(inputs[0]), attention_mask=torch.tensor(inputs[1]))
+            if checkpoint.fields["of_tokens"]:
+                return torch.stack([found.start_logits, found.end_logits], dim=-1).numpy()
+            return found.logits.numpy()
         source, target = torch.tensor(inputs[0]), torch.tensor(inputs[3])
         if checkpoint.kind == "whisper":
             return model(input_features=source.mT, decoder_input_ids=target).logits.numpy()

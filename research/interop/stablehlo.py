@@ -24,7 +24,8 @@ def run(workdir: str, path: str, experiments: Experiments) -> list[str]:
     `experiments` gives the class of the config of an experiment. The program is what the task of the run serves, for
     batches of any size. A classifier takes uint8 [batch, height, width, channels] and gives logits; a model of text
     takes token ids and a mask, both int32 [batch, source_length], and gives the tokens of greedy decoding. So does one
-    of sounds, of log-mel spectrograms float32 [batch, frames, mels] and a mask int32 [batch, positions].
+    of sounds, of log-mel spectrograms float32 [batch, frames, mels] and a mask int32 [batch, positions]. One that finds
+    answers takes token ids, a mask and types, 1 from the context on, and gives logits [batch, source_length, 2].
     Returns what to tell the user. Raises ValueError for a task that serves nothing.
     """
     if importlib.util.find_spec("flatbuffers") is None:

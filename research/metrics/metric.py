@@ -34,7 +34,7 @@ METRICS: tuple[Metric, ...] = (
     *_declare("nats", "loss ctc_loss", "min"),
     *_declare("loss", "class_loss box_loss centre_loss dice lovasz perplexity", "min"),
     # Classes of images, clips, pixels and tokens.
-    *_declare("fraction", "accuracy accuracy_task accuracy_mean token_accuracy balanced_accuracy recall"),
+    *_declare("fraction", "accuracy accuracy_task accuracy_mean token_accuracy span_accuracy balanced_accuracy recall"),
     *_declare("fraction", "pixel_accuracy miou iou"),
     # Boxes, by pycocotools: average precision, average recall.
     *_declare("fraction", "map map50 map75 map_small map_medium map_large ap50 ar1 ar10 ar100"),

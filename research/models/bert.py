@@ -32,6 +32,8 @@ LOGICAL_AXES = (
     ("pooler/bias", (None,)),
     ("head/kernel", ("embed", "classes")),
     ("head/bias", ("classes",)),
+    ("token_head/kernel", ("embed", None)),
+    ("token_head/bias", (None,)),
 )
 
 # The features of a text: the mean over its tokens, those of its first token, or a dense layer of the latter.
@@ -81,6 +83,7 @@ class BertSpec(Spec, tag="bert"):
 class Bert(nn.Module):
     """Token ids [batch, length] to logits [batch, classes] in float32; of 0 classes to features [batch, width].
 
+    With `of_tokens` they are logits [batch, length, classes] of every token instead, and nothing is pooled.
     `segments` [batch, length] are 0 for padding. A row is one text or, where `texts` are given, up to as many, which
     `segments` number from 1: logits are then [batch, texts, classes]. `types` [batch, length] are those of the tokens,
     0 where they are not given; there are none where `spec.token_types` is 0.
@@ -89,6 +92,7 @@ class Bert(nn.Module):
     spec: BertSpec
     vocab_size: int
     num_classes: int = 0
+    of_tokens: bool = False
     max_length: int = 512  # positions
     dtype: str = "float32"
     param_dtype: str = "float32"
@@ -100,6 +104,8 @@ class Bert(nn.Module):
         for name, least in (("vocab_size", 1), ("num_classes", 0), ("max_length", 1)):
             if getattr(self, name) < least:
                 raise FieldError((name,), f"={getattr(self, name)} must be at least {least}")
+        if self.of_tokens and not self.num_classes:
+            raise FieldError(("num_classes",), "=0 must be at least 1 for logits of tokens")
         super().__post_init__()
 
     @property
@@ -120,11 +126,15 @@ class Bert(nn.Module):
         self.norm, self.drop = make_norm(), nn.Dropout(spec.dropout)
         # The positions are added here, since a norm is between them and the first layer.
         self.encoder = Transformer(_make_stack(spec, dtypes, make_norm), positions.Positions(), None, dtypes)
-        if self.spec.pool.startswith("cls_"):
+        if self.spec.pool.startswith("cls_") and not self.of_tokens:
             self.pooler = Dense(spec.width, kernel_init=_init, **dtypes)
         if self.num_classes:
             dtype = layers.at_least_float32(self.dtype)  # as in layers.classify
-            self.head = Dense(self.num_classes, kernel_init=_init, dtype=dtype, param_dtype=self.param_dtype)
+            head = Dense(self.num_classes, kernel_init=_init, dtype=dtype, param_dtype=self.param_dtype)
+            if self.of_tokens:  # of a name of its own, so that the weights of one kind are not taken for the other
+                self.token_head = head
+            else:
+                self.head = head
 
     def __call__(
         self,
@@ -137,6 +147,8 @@ class Bert(nn.Module):
     ) -> jax.Array:
         where = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape) if where is None else where
         encoded = self.encode(tokens, segments, where, types, train)
+        if self.of_tokens:
+            return constrain(self.token_head(encoded), ("batch", "length", None))
         features = self.drop(self.pooled(encoded, segments, where, max(texts, 1)), deterministic=not train)
         if self.num_classes:
             features = constrain(self.head(features), ("batch", None, "classes"))

@@ -195,6 +195,14 @@ def write_objects(path, keys):
     path.joinpath("train.jsonl").write_text("".join(lines))
 
 
+def write_questions(path):
+    """Forty questions, and answers that are parts of their contexts, as lines of JSON."""
+    path.mkdir()
+    numbers = map(spell, range(40))
+    lines = [{"question": f"Is it {n}?", "context": f"Today it is {n}.", "answer": f"is {n}"} for n in numbers]
+    path.joinpath("train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def write_sounds(path):
     """Forty sounds of a digit, and what they say."""
     path.mkdir()
@@ -216,7 +224,7 @@ OWN_DATA = {
     "/path/to/reviews": write_reviews,
     "/path/to/sounds": write_sounds,
     "/path/to/summaries": functools.partial(write_objects, keys=("text", "summary")),
-    "/path/to/questions": functools.partial(write_objects, keys=("question", "context", "answer")),
+    "/path/to/questions": write_questions,
 }
 
 

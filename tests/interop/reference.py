@@ -97,10 +97,10 @@ _DISTILBERT = {
 }  # fmt: skip
 
 
-def bert(family="Bert", head=True, pooler=False, **options):
+def bert(family="Bert", head=True, pooler=False, head_of="SequenceClassification", **options):
     """BERT or, with `family` "Roberta" or "DistilBert", one of those; without a head perhaps with a pooler."""
     options = (_DISTILBERT if family == "DistilBert" else _BERT) | options
-    kind = getattr(transformers, f"{family}ForSequenceClassification" if head else f"{family}Model")
+    kind = getattr(transformers, f"{family}For{head_of}" if head else f"{family}Model")
     config = getattr(transformers, f"{family}Config")(**options)
     model = randomise(kind(config) if head or family == "DistilBert" else kind(config, add_pooling_layer=pooler))
     if family == "Roberta":  # nothing stands at the positions before the first

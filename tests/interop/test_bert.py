@@ -265,6 +265,61 @@ def test_a_truncated_file_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+# ---- The head of answers.
+
+
+def spans_of(family):
+    return reference.bert(family, head_of="QuestionAnswering", num_labels=2)
+
+
+def types_of(model, mask):
+    """Those of the tokens from the third on, where the model has more than one type."""
+    types = (np.arange(mask.shape[1]) > 2) * np.ones_like(mask)
+    return types, {"token_type_ids": torch.tensor(types)} if model.spec.token_types > 1 else {}
+
+
+def assert_same_spans(ours, theirs, mask):
+    found = torch.stack([theirs.start_logits, theirs.end_logits], dim=-1).numpy()
+    assert ours.shape == (*mask.shape, 2)
+    reference.assert_close(np.asarray(ours)[mask > 0], found[mask > 0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_begin_and_end_of_answers_go_in_and_out(family, tmp_path):
+    theirs, (tokens, mask) = spans_of(family), batch()
+    reference.save(theirs, tmp_path / "theirs")
+    model, variables = reference.load(tmp_path / "theirs")
+    assert (model.of_tokens, model.num_classes) == (True, 2)
+    types, theirs_too = types_of(model, mask)
+    known = {"types": types} if theirs_too else {}
+    ours = jax.jit(model.apply)(variables, tokens, mask, **known)
+    assert_same_spans(ours, theirs_of(theirs, tokens, mask, **theirs_too), mask)
+    imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"), config_class)
+    run = runs.open_run(tmp_path / "run", config_class)
+    assert type(run.config).tag == "question_answering" and run.config.task.doc_stride == run.model.max_length // 4
+    exports.run(str(tmp_path / "run"), str(tmp_path / "out"), config_class)
+    kind = getattr(reference.transformers, f"{family}ForQuestionAnswering")
+    again, said = kind.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(said.values())
+    for name, tensor in theirs.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[name].numpy(), tensor.numpy())
+
+
+def test_check_compares_begin_and_end(tmp_path, capsys):
+    reference.save(spans_of("DistilBert"), tmp_path)
+    interop.main(["check", str(tmp_path)])
+    assert "logits [2, 20, 2] differ by" in capsys.readouterr().out
+
+
+def test_a_head_of_another_kind_is_not_taken(tmp_path):
+    reference.save(spans_of("Bert"), tmp_path / "spans")
+    reference.save(reference.bert(num_labels=2), tmp_path / "classes")
+    answers = {"num_classes": 2, "of_tokens": True}
+    fresh = lambda folder, **settings: set(begun(tmp_path / folder, **settings)[0].fresh)
+    assert fresh("classes", **answers) == {"token_head/kernel", "token_head/bias"} and not fresh("spans", **answers)
+    assert fresh("spans", num_classes=2, of_tokens=False) == {"head/kernel", "head/bias"}
+
+
 # ---- Folders of sentence-transformers.
 
 

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import optax
 
-from research.models import alexnet, convnext, efficientnet, faces, resnet, seq2seq, speech, video, vit
+from research.models import alexnet, bert, convnext, efficientnet, faces, resnet, seq2seq, speech, video, vit
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import path_name
-from research.tasks import classification
+from research.tasks import classification, span_extraction
 from research.tasks import faces as faces_task
 from research.tasks import seq2seq as seq2seq_task
 from research.tasks import speech as speech_task
@@ -82,6 +82,10 @@ SPEECH = functools.partial(
     max_target_length=13,
     ctc=True,
 )
+SPANS = functools.partial(
+    bert.Bert.of, vocab_size=32, num_classes=2, of_tokens=True, max_length=16, width=16, depth=2, num_heads=4,
+    mlp_dim=32, dropout=0.2,
+)  # fmt: skip
 BOS, EOS, UNK = 3, 1, 2
 
 
@@ -99,6 +103,9 @@ def make_task(name, dtype, **settings):
         return seq2seq_task.Seq2SeqTask(
             TEXTS[name](dtype=dtype, param_dtype=dtype), spec, length, length, BOS, EOS, UNK
         )
+    if name == "spans":
+        spec = span_extraction.SpanExtractionSpec(max_answer_length=3, num_return=2, **settings)
+        return span_extraction.SpanExtractionTask(SPANS(dtype=dtype, param_dtype=dtype), spec, 16, 3)
     if name == "faces":  # whose centres are a vocabulary of people
         backbone = resnet.ResNet.of(0, dtype, dtype, stage_sizes=(1, 1), block="basic", width=8, stem="half")
         model = faces.FaceModel.of(backbone, 10, param_dtype=dtype, embed_dim=16, flatten=True, embed_dropout=0.2)
@@ -137,6 +144,8 @@ def make_batch(task):
     if isinstance(task, classification.ImageTask):
         image = rng.integers(0, 256, (16, *task.image_shape)).astype(np.uint8)
         return {"image": image, "label": rng.integers(0, 10, 16).astype(np.int32), **batch}
+    if isinstance(task, span_extraction.SpanExtractionTask):
+        return batch | make_windows(rng)
     indices = np.arange(task.source_length)
     for side, starts, left in (("source", [0, 3, 5], 1), ("target", [0, 2, 6], 2)):
         segments = np.searchsorted(starts, indices, side="right") * (indices < len(indices) - left)
@@ -151,6 +160,19 @@ def make_batch(task):
         sentences = np.repeat(batch["source"][..., None], len(words), axis=-1) + words
         batch["source"] = (sentences % 32 * (words < rng.integers(1, 4, sentences[..., :1].shape))).astype(np.int32)
     return batch
+
+
+def make_windows(rng):
+    """Two windows a row, of 9 and 6 tokens: [CLS] question [SEP] context [SEP]; a third is absent."""
+    segments = np.repeat([1, 2, 0], [9, 6, 1])
+    positions = np.array([*range(9), *range(6), 0])
+    context = np.array([0, 0, 0, 2, 2, 2, 1, 1, 0, 0, 0, 1, 2, 2, 0, 0])
+    types = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0])
+    answers = np.stack([rng.integers(3, 8, (16, 2)), rng.integers(2, 5, (16, 2)), np.full((16, 2), -1)], axis=1)
+    rows = {"": rng.integers(4, 32, (16, 16)) * (segments > 0), "_segments": segments, "_positions": positions}
+    rows |= {"_types": types, "_context": context}
+    batch = {f"source{name}": np.broadcast_to(row, (16, 16)).astype(np.int32) for name, row in rows.items()}
+    return batch | {"answer": np.sort(answers).astype(np.int32), "shift": np.arange(16, dtype=np.int32)}
 
 
 def make_sounds(rng):

@@ -1,4 +1,4 @@
-"""What an encoder-decoder decodes on a mesh is what it decodes on one device; test_equivalence.py has its training."""
+"""What a model of text answers on a mesh is what it answers on one device; test_equivalence.py has its training."""
 
 import functools
 
@@ -8,6 +8,28 @@ import pytest
 
 from research.train import feed
 from tests.parallel import equivalence
+
+
+@functools.cache
+def found(sizes):
+    """The spans of answers, their scores, log(sum(exp)) of all, and the score of no answer."""
+    with jax.enable_x64():
+        program, task = equivalence.make_program("spans", sizes, "float64")
+        variables = {"params": equivalence.first_state(program).params}
+        batch = feed.to_mesh(equivalence.make_batch(task), program.batch_sharding)
+        compiled = program.predict_step.lower(variables, batch, jax.random.key(0))
+        return jax.device_get(
+            compiled.compile({"xla_backend_optimization_level": 0})(variables, batch, jax.random.key(0))
+        )
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 1, 1), pytest.param((1, 2, 2, 2), marks=pytest.mark.long)])
+def test_spans_on_a_mesh_are_those_of_one_device(sizes):
+    one, many = found((1, 1, 1, 1)), found(sizes)
+    np.testing.assert_array_equal(one["spans"], many["spans"])
+    for name in ("scores", "log_z", "null"):
+        np.testing.assert_allclose(one[name], many[name], rtol=1e-12)
+    assert len(np.unique(one["scores"].round(4))) > 20  # the questions tell them apart
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from research.data.text.builders import text_folder
 from research.measure import progress
 from research.spec import Role, checks, field
 from research.spec.contracts import Batches
+
+TokensT = TypeVar("TokensT", bound=tokens.Tokens)
 
 
 class TextSpec(tokens.TokensSpec, tag="text"):
@@ -160,10 +162,8 @@ class Text(token_data.TokenDataset):
                 yield {**batch, "index": index}
 
     def reference(self, split: str, index: int) -> dict[str, Any]:
-        """The fields of example `index` of a split, and its `source`, `target` and `references`: the accepted texts."""
-        fields = self.prepared.fields(split, index)
-        source, target = self.prepared.template.texts(fields)
-        return {**fields, "source": source, "target": target, "references": self.prepared.template.accepted(fields)}
+        """See Tokens.reference."""
+        return self.prepared.reference(split, index)
 
     def distinct_targets(self, most: int = 100) -> list[tuple[int, ...]]:
         """The token ids of the distinct targets of train, such as classes. Raises ValueError if more than `most`."""
@@ -210,18 +210,24 @@ class Text(token_data.TokenDataset):
 
     def _ids(self, text: str) -> Any:
         """The token ids, or their sentences, of a text as in `encode`."""
-        ids = np.array([*self.vocabulary.encode(self._filled(text)), self.vocabulary.eos])
+        template = self.prepared.template
+        source = template.source.format(**given_fields(template, text))
+        ids = np.array([*self.vocabulary.encode(source), self.vocabulary.eos])
         return self._splitter(ids) if self._splitter else ids
 
-    def _filled(self, text: str) -> str:
-        """The source template, filled with the fields in `text`."""
-        names = self.prepared.template.source_fields
-        parts = text.rstrip("\n").split("\t") if len(names) > 1 else [text]
-        if len(parts) != len(names):
-            raise ValueError(f"{text!r} has {len(parts)} of the fields {', '.join(names)}; put tabs between them")
-        if not all(part.strip() for part in parts):
-            raise ValueError(f"{text!r}: the {names[[bool(part.strip()) for part in parts].index(False)]} is empty")
-        return self.prepared.template.source.format(**dict(zip(names, parts, strict=True)))
+
+def given_fields(template: templates.Template, text: str) -> dict[str, str]:
+    """The fields of the source of `template`, which a text holds between tabs, or is.
+
+    Raises ValueError for a wrong number of fields, and for one that is empty.
+    """
+    names = template.source_fields
+    parts = text.rstrip("\n").split("\t") if len(names) > 1 else [text]
+    if len(parts) != len(names):
+        raise ValueError(f"{text!r} has {len(parts)} of the fields {', '.join(names)}; put tabs between them")
+    if not all(part.strip() for part in parts):
+        raise ValueError(f"{text!r}: the {names[[bool(part.strip()) for part in parts].index(False)]} is empty")
+    return dict(zip(names, parts, strict=True))
 
 
 def load(spec: TextSpec, known: recorded.Recorded | None = None, classes: tuple[str, ...] = ()) -> Text:
@@ -235,6 +241,18 @@ def load(spec: TextSpec, known: recorded.Recorded | None = None, classes: tuple[
     Raises:
         ValueError: An unknown name, template field or special token, or a bad setting.
     """
+    prepared = open_tokens(spec, known, tokens.Tokens, classes)
+    to_arrays = packing.PackedToArrays(spec.source_length, spec.target_length)
+    return Text(prepared, to_arrays, to_arrays, spec.workers, spec.prefetch, spec)
+
+
+def open_tokens(
+    spec: TextSpec,
+    known: recorded.Recorded | None,
+    kind: type[TokensT],
+    classes: tuple[str, ...] = (),
+) -> TokensT:
+    """The tokens of a data set as `load` opens them."""
     if not known and spec.name.startswith(sources.FOLDER):
         text_folder.check(spec.name.removeprefix(sources.FOLDER))
     builder = known or sources.open_builder(spec.name, spec.dir)
@@ -252,8 +270,7 @@ def load(spec: TextSpec, known: recorded.Recorded | None = None, classes: tuple[
     raw = sources.Prepared(
         builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group, without=template.unlabelled
     )
-    prepared = tokens.Tokens(raw, template, settings, known.vocabulary if known else spec.vocabulary, classes)
+    prepared = kind(raw, template, settings, known.vocabulary if known else spec.vocabulary, classes)
     if prepared.vocabulary_file:
         prepared.vocabulary  # noqa: B018  Raises where the file does not fit.
-    to_arrays = packing.PackedToArrays(spec.source_length, spec.target_length)
-    return Text(prepared, to_arrays, to_arrays, spec.workers, spec.prefetch, spec)
+    return prepared

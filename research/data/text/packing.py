@@ -6,10 +6,12 @@ An example is a pair of token arrays, source and target. The examples of a row a
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 Example = tuple[np.ndarray, np.ndarray]  # source and target, int32 [length]
+ItemT = TypeVar("ItemT")
 WINDOW = 256  # open rows; four times as many reduce padding by only half a percent
 
 
@@ -69,10 +71,10 @@ def buckets(lengths: np.ndarray, limits: tuple[int, int], count: int) -> list[tu
     return found
 
 
-class Packed(Sequence[list[Example]]):
+class Packed(Sequence[list[ItemT]]):
     """Rows of examples: item i is the list of the examples of row i."""
 
-    def __init__(self, examples: Sequence[Example], rows: Sequence[np.ndarray] | np.ndarray):
+    def __init__(self, examples: Sequence[ItemT], rows: Sequence[np.ndarray] | np.ndarray):
         self._examples = examples
         # Flat, because a list of a million arrays is slow to hand to a worker process.
         self._order = np.concatenate(rows)
@@ -81,7 +83,7 @@ class Packed(Sequence[list[Example]]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> list[Example]:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
+    def __getitem__(self, index: int) -> list[ItemT]:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
         start = self._ends[index - 1] if index else 0
         return [self._examples[example] for example in self._order[start : self._ends[index]].tolist()]
 

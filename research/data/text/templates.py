@@ -57,6 +57,21 @@ class Template:
         """
         return _fill(self.source, fields, "source"), _fill(self.target, fields, "target")
 
+    def check_pair(self) -> None:
+        """Raises ValueError unless `source` is a question and its context, with a tab between."""
+        if self.source.count("\t") != 1 or not all(_fields(part, "source") for part in self.source.split("\t")):
+            raise ValueError(
+                f"config.data.source={self.source!r} must be a question, a tab and the context that its answer is part "
+                "of, such as '{question}\\t{context}'"
+            )
+
+    def pair(self, fields: Mapping[str, Any]) -> tuple[str, str]:
+        """Question and context of an example, see `check_pair`. Raises ValueError where one of them is empty."""
+        question, context = (_fill(part, fields, "source") for part in self.source.split("\t"))
+        if not (question.strip() and context.strip()):
+            raise ValueError(f"the {'context' if question.strip() else 'question'} of {self.source!r} is empty")
+        return question, context
+
     def accepted(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
         """The accepted answers of an example, the target first."""
         value = fields

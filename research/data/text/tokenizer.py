@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from research import files
-from research.data.text.vocabulary import Vocabulary
+from research.data.text.vocabulary import Located, Vocabulary, trimmed
 
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "spiece.model"  # as they are called in the folders of published models
 _MOST_BYTES = 100_000_000
@@ -117,6 +117,31 @@ class TokenizerVocabulary(Vocabulary):
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """As in Vocabulary."""
         return [each.ids[:-1] for each in self._processor.encode_batch(list(texts))]
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Located]:
+        """As in Vocabulary."""
+        encoded = self._processor.encode_batch(list(texts), add_special_tokens=False)
+        bounds = (np.array(each.offsets, np.int64).reshape(-1, 2) for each in encoded)
+        return [
+            Located(each.ids, trimmed(text, offsets))
+            for text, each, offsets in zip(texts, encoded, bounds, strict=True)
+        ]
+
+    @property
+    def pair_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """As in Vocabulary, of what the file says of pairs; also refused where nothing is between or behind them."""
+        encoded = self._processor.encode("a", "a")
+        ids = np.array(encoded.ids)
+        part = np.array([-1 if number is None else number for number in encoded.sequence_ids])
+        first, second = (np.flatnonzero(part == number) for number in (0, 1))
+        around = ids[: first[0]], ids[first[-1] + 1 : second[0]], ids[second[-1] + 1 :]
+        if not all(map(len, around)):
+            raise ValueError(
+                f"vocabulary {str(self._path())!r} lacks special tokens before, between or behind the texts of a pair, "
+                "such as [CLS] question [SEP] context [SEP]; add them to its post_processor"
+            )
+        before, between, behind = (tuple(each.tolist()) for each in around)
+        return before, between, behind
 
     def decode(self, ids: Iterable[int]) -> str:
         """As in Vocabulary."""

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -78,6 +78,8 @@ class Tokens:
     vocabulary_file: str = ""
     classes: tuple[str, ...] = ()
 
+    layout: ClassVar[str] = LAYOUT
+
     @property
     def name(self) -> str:
         """The name, as in the config."""
@@ -132,7 +134,7 @@ class Tokens:
     def _content(self) -> dict[str, Any]:
         """Everything that the token ids depend on."""
         return {
-            "layout": LAYOUT,
+            "layout": self.layout,
             "texts": self.raw.fingerprint,
             "template": [self.template.source, self.template.target],
             "vocabulary": self.vocabulary.digest if self.vocabulary_file else self.settings.described(),
@@ -154,6 +156,12 @@ class Tokens:
         features = self.raw.builder.info.features
         example = self._records[split][index]
         return {key: templates.plain(value, features[key]) for key, value in example.items()}
+
+    def reference(self, split: str, index: int) -> dict[str, Any]:
+        """The fields of an example, and its `source`, `target` and `references`: the accepted texts."""
+        fields = self.fields(split, index)
+        source, target = self.template.texts(fields)
+        return {**fields, "source": source, "target": target, "references": self.template.accepted(fields)}
 
     def lengths(self, split: str, splitter: Splitter | None = None) -> np.ndarray:
         """The numbers of tokens, with EOS, int64 [examples, 2]: source (with `splitter`, sentences) and target."""
@@ -227,12 +235,16 @@ class Tokens:
                     chunk, files, lengths, (encode_texts, encode_targets), strict=True
                 ):
                     for ids in encode(side):
-                        file.write(np.array(ids, _dtype(vocabulary.size)).tobytes())
+                        file.write(np.array(ids, id_dtype(vocabulary.size)).tobytes())
                         length.append(len(ids))
-        for side, length in zip(SIDES, lengths, strict=True):
-            np.save(folder / f"{split}.{side}.ends.npy", np.cumsum(length))
+        self._write_ends(split, folder, lengths)
         if not self.classes:
             self._report_empty(split, lengths[1])
+
+    def _write_ends(self, split: str, folder: Path, lengths: Sequence[Sequence[int]]) -> None:
+        """Where each example ends, given the numbers of tokens of the sides."""
+        for side, length in zip(SIDES, lengths, strict=True):
+            np.save(folder / f"{split}.{side}.ends.npy", np.cumsum(length))
 
     def _numbers(self, targets: Sequence[str], split: str) -> list[list[int]]:
         """The place of each target among the classes. Raises ValueError for one that is none of them."""
@@ -305,5 +317,6 @@ def cut(ids: np.ndarray, limit: int, keep_end: bool = False) -> np.ndarray:
     return ids[-limit:] if keep_end else np.concatenate([ids[: limit - 1], ids[-1:]])
 
 
-def _dtype(size: int) -> str:
+def id_dtype(size: int) -> str:
+    """The dtype in which token ids below `size` are stored."""
     return "<u2" if size <= 2**16 else "<u4"

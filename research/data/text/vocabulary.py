@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ BOUNDARY = "\x1f"  # no token crosses it; `normalise` removes it from texts, sin
 LONGEST_WORD, LONGEST_TRAINED, LONGEST_LINE = 1000, 20_000, 20_000
 _SENTENCE = re.compile(rf"\S.{{0,{LONGEST_WORD - 1}}}(?!\S)")
 _LONG = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")  # BOUNDARY is a space to it
+_BLANK = re.compile(r"[^\S\n]")
 _SPACES, _LINE_END = re.compile(r"[^\S\n]+"), re.compile(r"\s*\n\s*")
 # Kana and the blocks of Chinese characters.
 _CJK = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f])")
@@ -64,6 +65,13 @@ class Settings:
         """The settings by name, for the name of the prepared folder; `fold_case`, the newest, only if it is set."""
         fields = dataclasses.asdict(self)
         return fields if self.fold_case else {name: value for name, value in fields.items() if name != "fold_case"}
+
+
+class Located(NamedTuple):
+    """Token ids, and int64 [tokens, 2] the first character of each and the one behind its last, see `trimmed`."""
+
+    ids: list[int]
+    offsets: np.ndarray
 
 
 class Vocabulary:
@@ -156,6 +164,31 @@ class Vocabulary:
         """The ids of all texts, on all cores."""
         return self._processor.encode([normalise(text) for text in texts], num_threads=-1)
 
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Located]:
+        """The tokens of all texts, without special ones, and the characters that each of them stands for."""
+        from sentencepiece import sentencepiece_pb2
+
+        plain = [_BLANK.sub(" ", text) for text in texts]  # of the same length
+        read = sentencepiece_pb2.SentencePieceText.FromString  # pyright: ignore[reportAttributeAccessIssue]
+        parsed = [read(each).pieces for each in self._processor.encode(plain, out_type="serialized_proto")]
+        bounds = [np.array([(piece.begin, piece.end) for piece in each], np.int64).reshape(-1, 2) for each in parsed]
+        return [
+            Located([piece.id for piece in each], trimmed(text, _of_characters(text, ends)))
+            for text, each, ends in zip(texts, parsed, bounds, strict=True)
+        ]
+
+    @property
+    def pair_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """The special tokens before, between and behind the texts of a pair: [CLS] question [SEP] context [SEP].
+
+        Raises ValueError for a vocabulary with none before them.
+        """
+        if self.bos == self.pad:
+            raise ValueError(
+                f"vocabulary {str(self._path())!r} has no token before a text, such as [CLS]; one is needed"
+            )
+        return (self.bos,), (self.eos,), (self.eos,)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text up to the first EOS, without special ids and ids beyond the vocabulary."""
         kept = []
@@ -170,6 +203,28 @@ class Vocabulary:
 def normalise(text: str) -> str:
     """`text` with each run of white space replaced by a space, or by a line end if it holds one, and stripped."""
     return _LINE_END.sub("\n", _SPACES.sub(" ", text)).strip()
+
+
+def trimmed(text: str, offsets: np.ndarray) -> np.ndarray:
+    """The bounds [tokens, 2] of tokens without the white space at their ends.
+
+    A token of white space alone, or of the first bytes of a character, has those of the next that has others, or of the
+    last: so any tokens of a text have characters, unless the whole text has none.
+    """
+    found = offsets.copy()
+    for token, (begin, end) in enumerate(offsets.tolist()):
+        part = text[begin:end]
+        found[token] = begin + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
+    has = np.flatnonzero(found[:, 0] < found[:, 1])
+    if not len(has):
+        return np.zeros_like(offsets)
+    return found[has[np.minimum(np.searchsorted(has, np.arange(len(found))), len(has) - 1)]]
+
+
+def _of_characters(text: str, offsets: np.ndarray) -> np.ndarray:
+    """Bounds in bytes of UTF-8 as bounds in characters."""
+    sizes = [len(letter.encode()) for letter in text]
+    return np.searchsorted(np.cumsum([0, *sizes]), offsets)
 
 
 def train(texts: Iterable[str], settings: Settings) -> bytes:

@@ -1,4 +1,4 @@
-"""BERT, RoBERTa and DistilBERT as transformers saves them, with the head of a sequence classifier or without one.
+"""BERT, RoBERTa and DistilBERT as transformers saves them: a classifier of texts, one that finds answers, or no head.
 
 MiniLM is a BERT to transformers. What sentence-transformers writes is a folder of one of these, with files that say how
 the features of a text are pooled.
@@ -25,6 +25,7 @@ from research.interop.layouts import FLAT, FROM_HEADS, LINEAR, SAME, Layout, Row
 from research.interop.safetensors import TensorSpec
 from research.models.bert import Bert
 
+_SPANS = "qa_outputs"  # the head of begin and end of an answer, in all of the family
 _PADDING = 1  # RoBERTa's id of it: the positions up to and with that row are nobody's
 
 
@@ -84,6 +85,7 @@ def bert_table(model: Bert) -> list[Row]:
         *_blocks("bert.encoder", _BERT),
         *_linear("pooler", "bert.pooler.dense"),
         *_linear("head", "classifier"),
+        *_linear("token_head", _SPANS),
     ]
 
 
@@ -94,6 +96,7 @@ def roberta_table(model: Bert) -> list[Row]:
         *_blocks("roberta.encoder", _BERT),
         *_linear("pooler", "classifier.dense" if model.num_classes else "roberta.pooler.dense"),
         *_linear("head", "classifier.out_proj"),
+        *_linear("token_head", _SPANS),
     ]
 
 
@@ -104,6 +107,7 @@ def distilbert_table(model: Bert) -> list[Row]:
         *_blocks("distilbert.transformer", _DISTILBERT),
         *_linear("pooler", "pre_classifier"),
         *_linear("head", "classifier"),
+        *_linear("token_head", _SPANS),
     ]
 
 
@@ -137,9 +141,14 @@ def _pooling(
     config: Mapping[str, Any], specs: Mapping[str, TensorSpec], head: str, pooler: str, kind: str
 ) -> dict[str, Any]:
     """With a head, the pooling that is before it; without one, that of the pooler, or the mean where there is none."""
+    if f"{_SPANS}.weight" in specs:
+        rows = specs[f"{_SPANS}.weight"].shape[:1]
+        if rows != (2,):
+            raise ValueError(f"{_SPANS}.weight has {rows} rows, which is not supported; 2, of begin and end, are")
+        return {"pool": "mean", "num_classes": 2, "of_tokens": True}
     if head in specs:
-        return {"pool": kind, "num_classes": num_classes(config, specs, head)}
-    return {"pool": kind if pooler in specs else "mean", "num_classes": 0}
+        return {"pool": kind, "num_classes": num_classes(config, specs, head), "of_tokens": False}
+    return {"pool": kind if pooler in specs else "mean", "num_classes": 0, "of_tokens": False}
 
 
 def bert_fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
@@ -176,16 +185,21 @@ def distilbert_fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]
 
 def _config(model: Bert, kind: str, name: str, named: Mapping[str, str], pool: str, unused: int = 0) -> dict[str, Any]:
     """What the configs of all of the family have."""
-    if model.num_classes:
-        require(model, f"a classifier of {name} in transformers", pool=(pool,))
-    require(model, f"{name} in transformers", pool=("mean", "cls", pool))
+    head, classes = "ForQuestionAnswering", {}
+    if not model.of_tokens:
+        head, classes = "ForSequenceClassification" if model.num_classes else "Model", labels(model.num_classes)
+        if model.num_classes:
+            require(model, f"a classifier of {name} in transformers", pool=(pool,))
+        require(model, f"{name} in transformers", pool=("mean", "cls", pool))
+    elif model.num_classes != 2:
+        raise ValueError(f"logits of {model.num_classes} classes a token cannot be exported: transformers has 2 here")
     return {
-        "architectures": [f"{name}ForSequenceClassification" if model.num_classes else f"{name}Model"],
+        "architectures": [f"{name}{head}"],
         "model_type": kind,
         "vocab_size": model.vocab_size,
         **{theirs: getattr(model.spec, ours) for ours, theirs in named.items()},
         "max_position_embeddings": model.max_length + unused,
-        **labels(model.num_classes),
+        **classes,
     }
 
 
@@ -232,19 +246,25 @@ def _names(prefix: str, head: str) -> Callable[[Iterable[str]], dict[str, str]]:
 
 
 _family = functools.partial(
-    Family, model=Bert, experiment="sentiment", beside=sentence_transformers.beside, files=sentence_transformers.files
+    Family,
+    model=Bert,
+    experiment="sentiment",
+    of_tokens="question_answering",
+    beside=sentence_transformers.beside,
+    files=sentence_transformers.files,
 )
 BERT = _family(
-    "bert", fields=bert_fields, config=bert_config, table=bert_table, names=_names("bert", r"classifier\.|cls\."),
+    "bert", fields=bert_fields, config=bert_config, table=bert_table,
+    names=_names("bert", r"classifier\.|qa_outputs\.|cls\."),
     unused=r"bert\.embeddings\.position_ids|bert\.pooler\..*|cls\..*",
 )  # fmt: skip
 ROBERTA = _family(
     "roberta", fields=roberta_fields, config=roberta_config, table=roberta_table,
-    names=_names("roberta", r"classifier\.|lm_head\."),
+    names=_names("roberta", r"classifier\.|qa_outputs\.|lm_head\."),
     unused=r"roberta\.embeddings\.position_ids|roberta\.pooler\..*|lm_head\..*",
 )  # fmt: skip
 DISTILBERT = _family(
     "distilbert", fields=distilbert_fields, config=distilbert_config, table=distilbert_table,
-    names=_names("distilbert", r"classifier\.|pre_classifier\.|vocab_"),
+    names=_names("distilbert", r"classifier\.|pre_classifier\.|qa_outputs\.|vocab_"),
     unused=r"distilbert\.embeddings\.position_ids|pre_classifier\..*|vocab_(transform|layer_norm|projector)\..*",
 )  # fmt: skip

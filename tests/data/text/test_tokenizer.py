@@ -35,7 +35,9 @@ def made(kind, texts=TEXTS):
     options = {"unk_token": "[UNK]"} if kind == "unigram" else {}
     made.train_from_iterator(texts, trainer(vocab_size=300, special_tokens=SPECIAL, show_progress=False, **options))
     ids = [(name, made.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
+    )
     return made
 
 
