@@ -1,5 +1,7 @@
 """Models of transformers with random weights, as the library saves them, and ours with the same weights."""
 
+import importlib.metadata
+
 import jax
 import numpy as np
 import pytest
@@ -146,3 +148,11 @@ def assert_same(first, second):
     assert jax.tree.structure(first) == jax.tree.structure(second)
     for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         assert one.dtype == other.dtype and one.tobytes() == other.tobytes()
+
+
+def installed(name):
+    """The version of a package, else None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

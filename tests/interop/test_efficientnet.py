@@ -13,8 +13,7 @@ from research.interop import __main__ as interop
 from research.interop import checkpoints, configs, exports, imports, loading, preprocessing, pytorch, runs
 from research.models import detector, efficientnet, segmenter
 from tests.interop import reference
-from tests.interop.reference import torch
-from tests.interop.test_bert import installed
+from tests.interop.reference import installed, torch
 from tests.interop.test_commands import refusal, variables
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
