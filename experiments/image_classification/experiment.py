@@ -42,6 +42,8 @@ class ImageClassification(Experiment, tag="image_classification"):
 
     def make_task(self, num_classes: int, image_shape: Sequence[int]) -> classification.ClassificationTask:
         """The task for so many classes of images [height, width, channels], which may be all that is known of them."""
+        if type(self.model) not in _MODELS:
+            raise ValueError(f"{type(self.model).__name__} has no module in _MODELS of {__file__}; add it there")
         model = _MODELS[type(self.model)](self.model, num_classes, self.precision.compute, self.precision.params)
         mean, std = (dataset.per_channel(getattr(self.data, of), image_shape[-1], of) for of in ("mean", "std"))
         return classification.ClassificationTask(model, tuple(image_shape), mean, std, self.task)

@@ -65,12 +65,11 @@ def find(name: str, declared: Iterable[Metric] = METRICS) -> Metric:
             return by_name[base]
         base = base.rpartition("_")[0]
     near = difflib.get_close_matches(name, by_name, 3)
-    advice = (
-        f"similar ones: {', '.join(near)}"
-        if near
-        else "declare it in research/metrics/metric.py, or give RESULT its direction"
+    similar = f"; similar ones: {', '.join(near)}" if near else ""
+    raise ValueError(
+        f"the metric {name!r} is not declared, so its direction is unknown; declare it in research/metrics/metric.py, "
+        f"or give RESULT its direction{similar}"
     )
-    raise ValueError(f"the metric {name!r} is not declared, so its direction is unknown; {advice}")
 
 
 def mode(name: str) -> Mode:

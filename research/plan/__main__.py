@@ -62,7 +62,8 @@ def main(argv: Sequence[str], prog: str = PROG) -> None:
     logging.getLogger("jax").setLevel(logging.ERROR)
     slice_ = topology.describe(arguments.topology)
     if not slice_.real:
-        _say(f"without libtpu (the extra [tpu]), compiling for {len(slice_.devices)} virtual CPU devices")
+        why = "GPUs are planned on a CPU" if slice_.is_gpu else "libtpu (the extra [tpu]) is not installed"
+        _say(f"{why}: compiling for {len(slice_.devices)} virtual CPU devices")
     if arguments.mesh == "auto":
         plans = search.search(config, slice_, arguments.tries)
     else:

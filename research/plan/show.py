@@ -45,7 +45,7 @@ def mesh_text(mesh: dict[str, int]) -> str:
 def table(plan: Plan) -> str:
     """The whole plan, one fact a line."""
     share = f" ({plan.peak_bytes / plan.hbm_bytes:.0%})"
-    indicative = "" if plan.memory_is_real else "  (indicative: compiled for virtual CPU devices, without libtpu)"
+    indicative = "" if plan.memory_is_real else "  (indicative: compiled for virtual CPU devices)"
     verdict = ("fits" if plan.fits else "does not fit") + indicative
     rows = [
         ("config", plan.config),

@@ -38,6 +38,11 @@ class Topology:
     real: bool
 
     @property
+    def is_gpu(self) -> bool:
+        """Whether the chips are GPUs, which are planned on virtual CPU devices with libtpu or without."""
+        return not self.chip.torus_dims
+
+    @property
     def num_chips(self) -> int:
         """Chips; there are `chip.cores` devices on each."""
         return math.prod(self.shape)

@@ -30,8 +30,8 @@ def add(workdirs: list[Path], root: Path, own_data: bool) -> int:
                 f"prints its row, and --own_data records it in experiments/{row['experiment']} all the same"
             )
     for workdir, row in zip(workdirs, rows, strict=True):
-        done = "replaced the row of" if records.record(row, root) else "added"
-        print(f"experiments/{row['experiment']}/results.jsonl: {done} {workdir}")
+        done = "replaces the row of this config and seed" if records.record(row, root) else "added"
+        print(f"experiments/{row['experiment']}/results.jsonl: {workdir} {done}")
         for plot in plots.keep(workdir, row, root):
             print(f"{plot.relative_to(root)}: written")
     print("now run: python -m research.report tables")

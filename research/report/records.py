@@ -46,7 +46,10 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT) -> dict[str, Any]:
     for name in names:
         if name not in result["metrics"]:
             known = ", ".join(sorted(result["metrics"]))
-            raise ValueError(f"RESULT in {source['file']} names {name!r}, but the run in {workdir} has only {known}")
+            raise ValueError(
+                f"{workdir} was to report {name!r}, by RESULT in {source['file']} when it began, but has only {known}; "
+                f"correct RESULT, delete {workdir / 'result.json'} and run the same command, which only evaluates"
+            )
     row: dict[str, Any] = {
         **{key: source[key] for key in _FROM_SOURCE},
         **{key: result[key] for key in _FROM_RESULT},

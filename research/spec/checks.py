@@ -16,9 +16,10 @@ class Check:
 
     def __and__(self, other: "Check") -> "Check":
         """Both; the words are joined by "and"."""
+        shared = "must be " if self.says.startswith("must be ") else "must "
         return Check(
             lambda value: self.accepts(value) and other.accepts(value),
-            f"{self.says} and {other.says.removeprefix('must ')}",
+            f"{self.says} and {other.says.removeprefix(shared).removeprefix('must ')}",
         )
 
 

@@ -53,11 +53,15 @@ def _data_name(file: str, variant: str) -> str:
 
 
 def of_source(source: config_lib.Source) -> dict[str, Any]:
-    """The report spec of a new run; empty if its config file has none."""
+    """The report spec of a new run; empty if its config file has none.
+
+    Raises ValueError for a main metric that is not declared, before anything is trained.
+    """
     try:
-        return of_file(config_lib.plain(source), source.file)
+        spec = config_lib.result_spec(source.file, source.variant)
     except ValueError:  # such as of a config without file
         return {}
+    return of_file(config_lib.plain(source), source.file) if "metric" in spec else {}
 
 
 def digest_today(source: Mapping[str, Any], overrides: list[str], file: str) -> str | None:

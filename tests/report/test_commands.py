@@ -19,7 +19,7 @@ def test_add_tables_check(repository):
     runs = [repository.finished_run(seed, accuracy) for seed, accuracy in enumerate(ACCURACIES)]
     assert repository.run("add", *runs).returncode == 0
     again = repository.run("add", runs[1])
-    assert "replaced" in again.stdout
+    assert "replaces the row" in again.stdout
     assert sorted(row["seed"] for row in rows_of(repository)) == [0, 1, 2]
 
     assert repository.run("check").returncode == 1, "the table does not show the rows yet"
@@ -56,7 +56,7 @@ def test_a_run_is_recorded_without_its_config_and_experiment(repository):
     for file in (repository.config, repository.results.with_name("experiment.py")):
         file.write_text("raise RuntimeError('nobody needs this')\n")
     added = repository.run("add", run)
-    assert "replaced" in added.stdout, added.stderr
+    assert "replaces the row" in added.stdout, added.stderr
     assert rows_of(repository) == [before] and before["floor"] == 0.1
     assert "0.9125 (He et al. 2016, table 6)" in repository.run("show", run).stdout
 

@@ -262,7 +262,7 @@ def test_answers_do_not_depend_on_padding(settings):
         ({"z_loss": -1.0}, r"z_loss=-1.0 must be at least 0"),
         ({"max_decode_length": 0}, r"max_decode_length=0 must lie between 1 and"),
         ({"decoder": "sample", "temperature": -1.0}, r"temperature=-1.0 must lie between 0 and"),
-        ({"decoder": "sample", "top_p": 0.0}, r"top_p=0.0 must be greater than 0 and be at most 1"),
+        ({"decoder": "sample", "top_p": 0.0}, r"top_p=0.0 must be greater than 0 and at most 1"),
     ],
 )
 def test_bad_settings_are_refused_at_once(settings, line):
