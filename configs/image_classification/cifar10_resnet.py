@@ -20,8 +20,6 @@ VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {
     "metric": "test/accuracy",
-    "floor": 0.10,
-    "floor_source": "chance",
     "reference": 0.9303,
     "reference_source": "ResNet-56, He et al. 2016, table 6 (64k steps)",
     "cpu": {"reference": 0.9125, "reference_source": "ResNet-20, He et al. 2016, table 6 (64k steps)"},

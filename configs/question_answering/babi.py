@@ -23,8 +23,6 @@ VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {
     "metric": "test/accuracy_mean",
-    "floor": 0.487,
-    "floor_source": "LSTM, Weston et al. 2015",
     "reference": 0.876,
     "reference_source": "MemN2N, joint, Sukhbaatar et al. 2015",
     "smoke": {"metric": "test/accuracy"},  # its data has one task
