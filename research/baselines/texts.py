@@ -18,7 +18,7 @@ ENDS = ".?!"
 
 
 class TextPair(NamedTuple):
-    """An example: the source, its parts (a question, and then its context), and the target."""
+    """An example. The `parts` of a source are a question and its context, else the source alone."""
 
     source: str
     parts: tuple[str, ...]

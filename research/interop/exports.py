@@ -68,6 +68,8 @@ def _family(source: runs.SavedRun, workdir: Path, target: Path, name: str) -> Fa
         as_said = [each for each in fitting if (each == "big_vision") == (target.suffix == ".npz")] or fitting
         imported = source.imported.get("kind")
         name = imported if imported in as_said else next(iter(as_said), "")
+    if not name:
+        raise ValueError(f"a {model.__name__} has no published layout; --format=stablehlo exports it as a program")
     if name not in FAMILIES:
         raise ValueError(f"no family {name!r} is known for a {model.__name__}; known: {', '.join(FAMILIES)}")
     if FAMILIES[name].model is not model:

@@ -90,7 +90,7 @@ class Safetensors:
             raise ValueError(f"{self._path} has {size - last} bytes of no tensor at its end; copy it again")
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor as it lies in the file: only what is used of it is read, and kept no longer than the array."""
+        """The tensor as a read-only memory map of the file, whose pages are read when they are used."""
         spec = self.specs[name]
         if 0 in spec.shape:  # which cannot be mapped
             return np.zeros(spec.shape, spec.dtype)

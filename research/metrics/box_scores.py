@@ -72,7 +72,10 @@ class CocoScorer:
             self._found[index] = {"reference": reference, "found": found}
 
     def result(self) -> dict[str, float]:
-        """The scores of pycocotools, as fractions, and `ap50_CLASS`; those without objects are left out."""
+        """The scores of pycocotools, as fractions, and `ap50_CLASS`.
+
+        Scores over classes or sizes of which the split has no object are left out.
+        """
         return average_precision(list(self._found.values()), self._data.class_names)
 
     def save(self, path: Path) -> None:

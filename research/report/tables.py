@@ -151,6 +151,7 @@ def _details(runs: Sequence[Row]) -> str:
         f"seed {_distinct(str(run['seed']) for run in runs)}",
         " to ".join(dict.fromkeys((dates[0], dates[-1]))),
         f"config digest {_distinct(run['config_digest'] for run in runs)}",
+        f"commit {_distinct(formats.commit(run) for run in runs)}",
         f"data {formats.dataset(first['data'])}",
     ]
     if chosen := chosen_on(first, "checkpoint"):

@@ -163,7 +163,8 @@ class DetectionDataset(dataset.ClassedDataset):
         metadata, most = self.prepared.builder.info.metadata, self.eval_transform.max_boxes
         if metadata["most"] > most:
             raise ValueError(
-                f"config.data.max_boxes={most} is less than the {metadata['most']} boxes of an image of {self.name!r}"
+                f"config.data.max_boxes={most} is less than the {metadata['most']} boxes of an image of {self.name!r}; "
+                f"set it to {metadata['most']} or more"
             )
         entries = [entry for kind in metadata["bad"].values() for entry in kind]
         if entries and self.refuse:

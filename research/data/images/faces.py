@@ -49,7 +49,7 @@ class FaceDataset(classification.ImageDataset):
         return hashlib.sha256(f"{content} {json.dumps(stored)}".encode()).hexdigest()[:16] if stored else content
 
     def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
-        """As in PreparedDataset, with the gallery."""
+        """As in PreparedDataset; images of the gallery follow with weight 0: they are embedded, and not scored."""
         if not self.gallery:
             yield from super().eval_batches(split, batch_size, rows)
             return

@@ -48,7 +48,9 @@ def decode(content: bytes, kind: str) -> tuple[np.ndarray, int]:
             parts += [part.to_ndarray() for part in resampler.resample(None)] if parts else []
             rate, promised = resampler.rate if parts else 0, _seconds(stream, container, content)
     except (FFmpegError, OverflowError) as error:
-        raise ValueError(f"cannot be decoded ({getattr(error, 'strerror', error)}); it is damaged") from None
+        raise ValueError(
+            f"cannot be decoded ({getattr(error, 'strerror', error)}); it is damaged, or FFmpeg lacks its codec"
+        ) from None
     if not parts or damaged > _LENIENT:
         raise ValueError(f"cannot be decoded ({damaged} of its packets are invalid); it is damaged")
     samples = np.concatenate(parts, axis=1).T

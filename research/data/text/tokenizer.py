@@ -83,7 +83,7 @@ class TokenizerVocabulary(Vocabulary):
 
     @property
     def bos(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What is before a text; `pad` where there is nothing."""
+        """The id of the token before every text, such as CLS; `pad` if there is none."""
         return self._around[0] or self.pad
 
     @cached_property
