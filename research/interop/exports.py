@@ -69,7 +69,10 @@ def _family(source: runs.SavedRun, workdir: Path, target: Path, name: str) -> Fa
         imported = source.imported.get("kind")
         name = imported if imported in as_said else next(iter(as_said), "")
     if not name:
-        raise ValueError(f"a {model.__name__} has no published layout; --format=stablehlo exports it as a program")
+        raise ValueError(
+            f"no family has a layout for a {model.__name__}; its run is used by `tessera predict`, and classifiers and "
+            "models of text and sound also export with --format=stablehlo"
+        )
     if name not in FAMILIES:
         raise ValueError(f"no family {name!r} is known for a {model.__name__}; known: {', '.join(FAMILIES)}")
     if FAMILIES[name].model is not model:
