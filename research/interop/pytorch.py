@@ -29,7 +29,7 @@ class Pth:
         """Raises ValueError where torch is not installed, and for a file that is damaged or holds more than tensors."""
         if importlib.util.find_spec("torch") is None:
             raise ValueError(f"{path} can be read where torch is installed; install Tessera with the extra [interop]")
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         try:
             with warnings.catch_warnings(action="ignore"):  # of files that are refused in the next moment
@@ -54,7 +54,7 @@ def _entries(path: Path, found: Any) -> list[tuple[str, Any]]:
 
 
 def _array(path: Path, name: str, value: Any) -> np.ndarray:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{path} holds {name}, which is {type(value).__name__} and no tensor; {_FIX}")
