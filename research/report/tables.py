@@ -169,7 +169,6 @@ def _baseline_table(rows: Sequence[Row]) -> str:
 
 def _suite_table(rows: Sequence[Row], marks: Marks) -> str:
     """What has a goal; below it everything, with whole configs."""
-    each_of = lambda row: [(each["name"], formats.measured(each), each["goal"]) for each in row["measurements"]]
     met = {True: "met", False: "**missed**", None: "-"}
     goals = [
         [row["suite"], _short(row["config"]), each["name"], formats.measured(each), each["goal"], met[each["met"]]]
@@ -179,10 +178,13 @@ def _suite_table(rows: Sequence[Row], marks: Marks) -> str:
     ]
     header = ["suite", "config", "measured", "value", "goal", "hardware", "date", "commit"]
     lines = [
-        [row["suite"], f"`{row['config']}`", name, value, goal or "-", row["hardware"], row["date"][:10], commit]
-        for row, commit in ((row, _commit(row, marks)) for row in rows)
-        for name, value, goal in each_of(row)
-    ]
+        [
+            row["suite"], f"`{row['config']}`", each["name"], formats.measured(each), each["goal"] or "-",
+            row["hardware"], row["date"][:10], _commit(row, marks),
+        ]
+        for row in rows
+        for each in row["measurements"]
+    ]  # fmt: skip
     every = _collapsed("All measurements", f"{table(header, lines)}\n\n{_SUITE_LEGEND}")
     parts = [table(["suite", "config", "measured", "value", "goal", ""], goals)] if goals else []
     return "\n\n".join([*parts, every, _collapsed("Commands of these rows", _commands(rows))])
