@@ -24,12 +24,13 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m tests.words
+	$(BIN)/python -m tests.links
 	$(BIN)/pyright
 
 # The pages of docs/ and the API reference, as a site in runs/site.
 docs: .venv/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]"
-	$(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 install: .venv/installed
 

@@ -1,1 +1,1 @@
-"""Tessera: one sharded program for vision, language and speech. See README.md for the map of the house."""
+"""Tessera: one sharded program for vision, language and speech. See docs/architecture.md for the packages."""

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-class Failure(Exception):  # noqa: N818  no mistake in the program
+class Failure(Exception):  # noqa: N818  not a bug in the program
     """A failure that is not a user error, such as a full disk: one line, and exit code 1."""
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# What XLA says on CPU, on GPU and on TPU.
+# In XLA's messages on CPU, GPU and TPU.
 _OUT_OF_MEMORY = ("Out of memory", "out of memory", "RESOURCE_EXHAUSTED")
 _BYTES = re.compile(r"allocat\w+ (\d+) bytes")
 _LONG = 500  # characters of a word that is repeated in full, such as a path
@@ -35,7 +35,10 @@ OVERRIDE = "--config."  # before the name of a field
 
 
 def overrides_of(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The overrides of a command line (`train.steps=100`), and its other words. Raises ValueError without a value."""
+    """Splits a command line into overrides (`train.steps=100`) and other arguments.
+
+    Raises ValueError for an override without a value.
+    """
     overrides = [word.removeprefix(OVERRIDE) for word in argv if word.startswith(OVERRIDE)]
     for override in overrides:
         if "=" not in override:
@@ -44,7 +47,7 @@ def overrides_of(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises ValueError for arguments that do not fit, where argparse would print its usage and leave."""
+    """Raises ValueError for invalid arguments, where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
         """Raises the ValueError."""
@@ -61,21 +64,22 @@ def begin() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Leaves with one line on stderr: 2 for a user's mistake, 1 for a run that diverged or failed, 130 for Ctrl-C.
+    """Context manager that turns errors into one line on stderr and an exit code.
 
-    A user's mistake is a ValueError that this repository raised itself; one from a library keeps its traceback. What
-    the system refuses (a file that is a folder, no permission, a full disk) is a failure, and told with its path.
-    Standard output and error may be closed, or lose their reader as in `| head -1`; the exit code is the same.
+    2 for a user error, 1 for a run that diverged or failed, 130 for Ctrl-C. A user error is a ValueError raised by this
+    repository; one raised by a library keeps its traceback. An OSError (a file that is a folder, no permission, a full
+    disk) is a failure, and is reported with its path. The exit code is the same if standard output or error is closed,
+    or loses its reader as in `| head -1`.
     """
-    # Grain, TFDS and Orbax warn about what is none of a user's; what goes wrong there is raised, and told in one line.
+    # Grain, TFDS and Orbax log warnings that do not concern users; their errors are raised, and reported in one line.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     interrupt.raise_on_interrupt()
-    with _lasting_streams():
+    with _pipe_safe_streams():
         try:
             yield
         except KeyboardInterrupt:
-            _leave("interrupted; the same command goes on where it can", 130)
+            _leave("interrupted; the same command resumes the work if it can be resumed", 130)
         except (FloatingPointError, Failure) as error:
             _leave(str(error), 1)
         except (MemoryError, RuntimeError) as error:
@@ -92,14 +96,14 @@ def one_line_errors() -> Iterator[None]:
                 raise
             _leave(f"{error.filename or 'cannot write'}: {error.strerror or error}", 1)
         except FieldError as error:
-            # A config names its fields in full when it is loaded (config.complete); a model knows its own alone.
+            # Loading a config gives full field paths (config.complete); errors of a model name only their own field.
             _leave(f"config.{error.below('model')}", 2)
         except ValueError as error:
             if type(error) is not ValueError or not _raised_here(error.__traceback__):
                 raise
             _leave(str(error), 2)
         finally:
-            atexit.register(interrupt.end_on_interrupt)  # before JAX's own, which take a second
+            atexit.register(interrupt.end_on_interrupt)  # runs before JAX's handlers, which take a second
             progress.close_all()
 
 
@@ -121,11 +125,11 @@ def _raised_here(traceback: TracebackType | None) -> bool:
 
 
 @contextlib.contextmanager
-def _lasting_streams() -> Iterator[None]:
+def _pipe_safe_streams() -> Iterator[None]:
     """Context manager: output to a closed pipe is dropped. Redirected streams are left alone."""
     _open_closed_descriptors()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _lasting(sys.stdout, 1), _lasting(sys.stderr, 2)
+    sys.stdout, sys.stderr = _pipe_safe(sys.stdout, 1), _pipe_safe(sys.stderr, 2)
     try:
         yield
     finally:
@@ -140,19 +144,19 @@ def _open_closed_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
 
 
-def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
-    if stream is None:  # it was closed when Python began
+def _pipe_safe(stream: TextIO | None, descriptor: int) -> TextIO:
+    if stream is None:  # it was closed when Python started
         return open(os.devnull, "w")
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)  # the same where PYTHONUNBUFFERED is set
     if not isinstance(stream, io.TextIOWrapper) or not isinstance(raw, io.FileIO) or raw.fileno() != descriptor:
         return stream
     stream.flush()
-    lasting = _Lasting(descriptor, "w", closefd=False)
-    binary = lasting if buffer is raw else io.BufferedWriter(lasting)
+    safe = _PipeSafe(descriptor, "w", closefd=False)
+    binary = safe if buffer is raw else io.BufferedWriter(safe)
     return io.TextIOWrapper(
         binary,
         stream.encoding,
@@ -162,7 +166,7 @@ def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
     )
 
 
-class _Lasting(io.FileIO):
+class _PipeSafe(io.FileIO):
     """A stream that discards output after its reader has closed the pipe."""
 
     def write(self, data: "ReadableBuffer") -> int | None:

@@ -1,8 +1,8 @@
 """Configs: a file, a variant and overrides become one typed, checked and frozen value.
 
 A config file defines `VARIANTS`, `RESULT`, `EXPERIMENT` (a subclass of Config) and `get_config(variant="full")`, which
-gives a ConfigDict or a dict of what differs from the defaults of EXPERIMENT. So no key can be set that nothing knows,
-and every key can be overridden on the command line.
+returns a ConfigDict or a dict of what differs from the defaults of EXPERIMENT. Unknown keys are therefore errors, and
+every key can be overridden on the command line.
 """
 
 import dataclasses
@@ -21,30 +21,30 @@ from research.spec.fields import info, infos, members
 from research.spec.overrides import unknown
 from research.spec.serial import leaves
 
-# Sizes that a config file gives to fit others of its own. Where only one of those is overridden, they keep their ratio
-# to it, so that evaluation never sees the middle of larger images in silence. 0 stands for the size that is followed.
+# Sizes that depend on others (their leaders, in order of precedence). If only a leader is overridden, the size keeps
+# its ratio to it; otherwise evaluation would silently see a centre crop of larger images. 0: equal to the leader.
 _FOLLOWING = {
     "data.resize": ("data.image_size",),
     "data.eval_size": ("data.resize", "data.image_size"),
     "model.image_size": ("data.image_size",),
 }
-NAME = "name"  # of the member of a group that is one of several specs, where a config is written as plain values
+NAME = "name"  # in plain values, the key of a group's tag if the group is a union of specs
 AnyConfig = TypeVar("AnyConfig", bound="Config")
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 class Source(Spec, tag="source"):
-    """Where a config came from: enough to load it again and to write the command that did."""
+    """Where a config came from: enough to load it again and to reproduce its command."""
 
-    experiment: str = field(default="", role=Role.RUNTIME, doc="its name, which is the tag of its class")
+    experiment: str = field(default="", role=Role.RUNTIME, doc="name of the experiment, the tag of its config class")
     file: str = field(default="", role=Role.RUNTIME, doc="the config file")
-    variant: str = field(default="full", role=Role.RUNTIME, doc="one of its VARIANTS")
+    variant: str = field(default="full", role=Role.RUNTIME, doc="one of the file's VARIANTS")
     overrides: tuple[str, ...] = field(default=(), role=Role.RUNTIME, doc="such as train.steps=100")
-    digest: str = field(default="", role=Role.RUNTIME, doc="of all that the result depends on")
+    digest: str = field(default="", role=Role.RUNTIME, doc="digest of all fields that the result depends on")
 
     @classmethod
     def parse(cls, text: str, overrides: Sequence[str] = ()) -> "Source":
-        """`configs/image_classification/digits_vit.py:cpu`; without a variant it is `full`."""
+        """Parses `FILE[:VARIANT]`, such as `configs/image_classification/digits_vit.py:cpu`; the default is `full`."""
         file, _, variant = text.partition(":")
         return cls(
             experiment=Path(file).resolve().parent.name,
@@ -55,28 +55,31 @@ class Source(Spec, tag="source"):
 
 
 class Config(Spec):
-    """What every experiment has: a seed, and where the value came from. A subclass adds its groups and `build`."""
+    """Base class of all configs: a seed and a source. A subclass adds its groups of fields and `build`."""
 
     seed: int = field(
-        default=0, role=Role.SEED, check=checks.between(0, 2**32 - 1), doc="of parameters, data order and dropout"
+        default=0, role=Role.SEED, check=checks.between(0, 2**32 - 1), doc="seed of parameters, data order and dropout"
     )
     source: Source = field(default=Source(), role=Role.RUNTIME, doc="where this config came from")
 
     def build(self, known: Any = None) -> tuple[Any, Any]:
-        """The task and the data set, or the data that a run has recorded (`known`); nothing is computed yet."""
+        """Returns the task and the data set; nothing is computed yet.
+
+        With `known`, the data set is the one that a run has recorded.
+        """
         raise NotImplementedError(f"{type(self).__name__} builds nothing")
 
 
-Experiments = Callable[[str], type[Config]]  # the class of the configs of an experiment, by its name
+Experiments = Callable[[str], type[Config]]  # from the name of an experiment to the class of its configs
 
 
 def load_file(file: str) -> ModuleType:
-    """The module of a config file. Raises ValueError when there is none, or when it is no config."""
+    """The module of a config file. Raises ValueError if the file does not exist or is not a config."""
     path = Path(file)
     if not path.is_file():
         raise ValueError(f"config file {file!r} does not exist; {_nearest_files(file)}")
     if path.suffix != ".py":
-        raise ValueError(f"config file {file!r} is no Python file; a config ends in .py")
+        raise ValueError(f"config file {file!r} is not a Python file; the name of a config ends in .py")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec is not None and spec.loader is not None  # of every file that ends in .py
     module = importlib.util.module_from_spec(spec)
@@ -88,10 +91,10 @@ def load_file(file: str) -> ModuleType:
 
 
 def _nearest_files(file: str, count: int = 3) -> str:
-    """The config files whose paths are most like `file`, for a message."""
+    """The config files with the most similar names to `file`, for a message."""
     known = sorted(str(other) for other in Path("configs").glob("*/*.py"))
     if not known:
-        return f"there is none below configs/ in {Path.cwd()}, and commands run in the root of the repository"
+        return f"{Path.cwd()} has no configs/ with config files; run commands in the root of the repository"
     likeness = lambda other: difflib.SequenceMatcher(None, Path(other).name, Path(file).name).ratio()
     near = sorted(known, key=likeness, reverse=True)[:count]
     more = f" and {len(known) - count} more, see tessera show --list" if len(known) > count else ""
@@ -101,26 +104,25 @@ def _nearest_files(file: str, count: int = 3) -> str:
 def load(file: str, variant: str = "full", overrides: Sequence[str] = ()) -> Config:
     """The config of a file, a variant and overrides such as `train.steps=100`.
 
-    Raises ValueError, in one line, for an unknown file, variant or field, and for a value of the wrong type or out of
-    its range.
+    Raises ValueError for an unknown file, variant or field, and for a value of the wrong type or out of its range.
     """
     module = load_file(file)
     if variant not in module.VARIANTS:
         raise ValueError(f"unknown variant {variant!r} of {file}; choose from {', '.join(module.VARIANTS)}")
     try:
         raw = plain(module.get_config(variant))
-    except FieldError as error:  # of a spec that the file makes itself
+    except FieldError as error:  # raised by a spec that the file constructs
         raise ValueError(f"config file {file!r}: {error}") from None
     config = complete(module.EXPERIMENT, raw, overrides)
     source = Source.parse(f"{file}:{variant}", overrides)
-    # A config may lie in any folder; the class that it names says which experiment it is of.
+    # A config file may be in any folder, so the experiment is given by its class, not by its path.
     return with_source(config, dataclasses.replace(source, experiment=config.tag or source.experiment))
 
 
 def of_run(cls: type[AnyConfig], content: Mapping[str, Any], overrides: Sequence[str] = ()) -> AnyConfig:
-    """The config of a run directory, from the content of its config.json, with `overrides`; no config file is read.
+    """The config of a run directory from the content of its config.json, with `overrides`; no config file is read.
 
-    Raises ValueError as `load` does, and for content that is no config.
+    Raises ValueError as `load` does, and for content that is not a config.
     """
     before = source_of(content)
     raw = {key: value for key, value in content.items() if key != "source"}
@@ -130,11 +132,11 @@ def of_run(cls: type[AnyConfig], content: Mapping[str, Any], overrides: Sequence
 
 
 def source_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The `source` in the content of a config.json. Raises ValueError where it holds none."""
-    where = content.get("source")
-    if not isinstance(where, Mapping) or where.keys() != {each.name for each in infos(Source)}:
+    """The `source` in the content of a config.json. Raises ValueError if there is none."""
+    source = content.get("source")
+    if not isinstance(source, Mapping) or source.keys() != {each.name for each in infos(Source)}:
         raise ValueError("config.json of the run holds no source; name its config with --config=FILE[:VARIANT]")
-    return where
+    return source
 
 
 def complete(cls: type[AnyConfig], raw: Mapping[str, Any], overrides: Sequence[str] = ()) -> AnyConfig:
@@ -148,12 +150,12 @@ def complete(cls: type[AnyConfig], raw: Mapping[str, Any], overrides: Sequence[s
 
 
 def with_source(config: AnyConfig, source: Source) -> AnyConfig:
-    """The config with another source, and its digest there."""
+    """`config` with `source` and with the digest of `config` in it."""
     return dataclasses.replace(config, source=dataclasses.replace(source, digest=digest(config)))
 
 
 def _of_plain(cls: type[AnySpec], raw: Mapping[str, Any]) -> AnySpec:
-    """A spec from nested plain values; a group that is one of several specs is chosen by its NAME."""
+    """A spec from nested plain values; the member of a union of specs is chosen by NAME."""
     values: dict[str, Any] = {}
     for name, value in raw.items():
         known = info(cls, name)
@@ -184,9 +186,9 @@ def _group(options: Sequence[type[Spec]], raw: Mapping[str, Any]) -> Spec:
 
 
 def _named(cls: type[Spec], raw: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """`raw` with the names that overrides such as `optimizer.name=lion` give to groups, and the other overrides.
+    """`raw` with overrides such as `optimizer.name=lion` applied, and the remaining overrides.
 
-    What the config file says of the group stays, unlike with `optimizer=lion`, which begins at the defaults.
+    The group's other values in the config file are kept, whereas `optimizer=lion` resets them to the defaults.
     """
     named, others = dict(raw), []
     for word in overrides:
@@ -201,10 +203,10 @@ def _named(cls: type[Spec], raw: Mapping[str, Any], overrides: Sequence[str]) ->
 
 
 def _following(config: Config, words: Sequence[str]) -> list[str]:
-    """Overrides that keep the ratios of _FOLLOWING in what `words` leave alone."""
+    """Additional overrides that keep the ratios of _FOLLOWING for sizes that `words` do not set."""
     before = flat(config)
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    # Longer numbers are refused by the field itself.
+    # The field itself rejects longer numbers.
     now = before | {name: int(text) for name, text in given.items() if text.isdecimal() and len(text) < 10}
     added = []
     for name, leaders in _FOLLOWING.items():
@@ -213,7 +215,7 @@ def _following(config: Config, words: Sequence[str]) -> list[str]:
             continue
         group = name.split(".")[0]
         if group in given or (group == "model" and not now[leader]):
-            continue  # another model, or the size is that of the data, which is not known here
+            continue  # the model is replaced, or its size follows the data set, which is unknown here
         now[name] = round(before[name] * now[leader] / before[leader])
         added.append(f"{name}={now[name]}")
     return added
@@ -224,7 +226,7 @@ def _is_size(value: Any) -> bool:
 
 
 def plain(config: Spec | ConfigDict | Mapping) -> dict:
-    """Nested plain dicts with tuples for lists, as JSON and comparisons want them."""
+    """The config as nested plain dicts, with tuples for lists, for JSON and comparisons."""
     if isinstance(config, Spec):
         return {each.name: _plain_group(getattr(config, each.name), each.annotation) for each in infos(type(config))}
     if isinstance(config, ConfigDict):
@@ -253,10 +255,15 @@ def flat(config: Spec | Mapping, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping, new: Config, inference: bool = False) -> tuple[list[str], list[str]]:
-    """Two lists of `field: old -> new` lines: those that a resumed run may show, and those that it must not.
+    """Two lists of `field: old -> new` lines: differences that a resumed run may have, and those that it may not.
 
-    `old` are plain values. With `inference`, a trained run is only evaluated or used. A field that only one of them has
-    is no difference where their digests are equal: it came with a newer version, at its `absent` value or of no result.
+    Args:
+        old: plain values, such as those in config.json.
+        new: the config to compare with them.
+        inference: whether the run is only evaluated or used for prediction, not trained further.
+
+    If the digests are equal, a field that only one of them has is ignored: a newer version added it, and it has its
+    `absent` value or does not affect results.
     """
     roles = {name: leaf.info.role for name, leaf in leaves(new).items()}
     before, after = flat(json.loads(json.dumps(plain(old)))), flat(json.loads(json.dumps(plain(new))))
@@ -272,9 +279,9 @@ def differences(old: Mapping, new: Config, inference: bool = False) -> tuple[lis
 
 
 def result_spec(file: str, variant: str = "full") -> dict[str, Any]:
-    """The `RESULT` of a config file for one variant: its main metric, the trivial floor and the published reference.
+    """The `RESULT` of a config file for one variant: main metric, score of a trivial baseline, published reference.
 
-    A key of `RESULT` that is a variant's name holds what differs for it.
+    An entry of `RESULT` under a variant's name overrides the others for that variant.
     """
     module = load_file(file)
     shared = {key: value for key, value in module.RESULT.items() if key not in module.VARIANTS}

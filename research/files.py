@@ -1,23 +1,29 @@
-"""Atomic writes and tolerant reads of small files, which survive a kill or a crash; files of installed packages."""
+"""Atomic writes and fault-tolerant reads of small files; weights in installed packages and on huggingface.co."""
 
 import contextlib
+import functools
 import importlib.metadata
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 PACKAGE = "package:"  # before the name of an installed package that holds the weights of a model
+HUB = "hf:"  # before the name of a model on huggingface.co
+_HUB_NAME = re.compile(r"(?P<model>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>\w[\w./-]*))?", re.ASCII)
+# The files downloaded of a model: neither pickles nor other formats of the same weights.
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "spiece.model")
 
 
 @contextlib.contextmanager
 def opened_atomically(path: Path) -> Iterator[io.BufferedWriter]:
-    """A file to write to, which replaces `path` when the body ends, and is removed where the body raises.
+    """Context manager: a file to write to, which replaces `path` at the end; removed if the body raises.
 
-    On return its content is on the disk and not only in the system's memory.
+    On exit its content has been flushed to disk (fsync).
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -33,28 +39,28 @@ def opened_atomically(path: Path) -> Iterator[io.BufferedWriter]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes all of `content` or nothing; on return it is on the disk.
+    """Writes all of `content` or nothing; on return it has been flushed to disk.
 
-    A text may hold the name of a file that is no UTF-8: what cannot be encoded is written as an escape.
+    Characters that UTF-8 cannot encode, such as those of undecodable file names, are written as escapes.
     """
     with opened_atomically(path) as file:
         file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with a checksum of all the rest in it."""
+    """`content` with a checksum of its other entries."""
     return content | {"checksum": _checksum(content)}
 
 
 def is_intact(content: dict[str, Any]) -> bool:
-    """Whether what was `sealed` is still as it was; what never was is taken as it is."""
+    """Whether the checksum of `sealed` content still matches; content without one counts as intact."""
     return "checksum" not in content or content["checksum"] == _checksum(content)
 
 
 def read_json_lines(path: Path, valid: Callable[[dict[str, Any]], bool]) -> tuple[list[dict[str, Any]], list[int]]:
-    """The objects of a JSON-lines file that are `valid`, and the numbers, from 1, of the lines that are damaged.
+    """The `valid` objects of a JSON-lines file, and the numbers, from 1, of damaged lines.
 
-    A last line that a kill has cut short belongs to neither. No file holds nothing.
+    An incomplete last line, as left by a killed process, is in neither list. A missing file has no lines.
     """
     *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
     entries, damaged = [], []
@@ -68,7 +74,7 @@ def read_json_lines(path: Path, valid: Callable[[dict[str, Any]], bool]) -> tupl
 
 
 def end_line(path: Path) -> None:
-    """Makes a file whose last line was cut short end in a line of its own, before more is appended."""
+    """Appends a line feed if the last line of a file lacks one, so that an appended line begins a new line."""
     if path.exists() and path.stat().st_size:
         with path.open("r+b") as file:
             file.seek(-1, os.SEEK_END)
@@ -77,11 +83,16 @@ def end_line(path: Path) -> None:
 
 
 def located(name: str) -> Path:
-    """The path `name`, of a user's folder too, or of `package:NAME` the folder in that package that holds weights.
+    """The path `name`, with ~ expanded; for `package:NAME`, the folder of that installed package that holds weights.
 
-    Raises ValueError for a package that is not installed, and for one without one folder of .safetensors files or,
-    where it has none, of .pth files.
+    For `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, it is the folder of that model in the cache of huggingface_hub, which
+    downloads missing files.
+
+    Raises ValueError for a package that is not installed, unless exactly one of its folders holds .safetensors files
+    (or .pth files if there are none), and for a model that cannot be downloaded.
     """
+    if name.startswith(HUB):
+        return _fetched(name)
     if not name.startswith(PACKAGE):
         return Path(name).expanduser()
     package = name.removeprefix(PACKAGE)
@@ -97,9 +108,30 @@ def located(name: str) -> Path:
     folders = {Path(str(file.locate())).parent for file in whole}
     if len(folders) != 1:
         raise ValueError(
-            f"{name!r} names a package with {len(folders)} folders of .safetensors or .pth files; name a folder"
+            f"{name!r} is a package with {len(folders)} folders of .safetensors or .pth files, not one; give the "
+            "path of the folder"
         )
     return folders.pop()
+
+
+@functools.lru_cache(maxsize=32)
+def _fetched(name: str) -> Path:
+    """The folder of `hf:ORG/NAME`; cached, so that a process never uses two revisions of a model."""
+    by_hand = "or download its folder and give its path"
+    matched = _HUB_NAME.fullmatch(name.removeprefix(HUB))
+    if matched is None:
+        raise ValueError(f"{name!r} is not a model name; write hf:ORG/NAME or hf:ORG/NAME@REVISION, {by_hand}")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise ValueError(
+            f"{name!r} needs the package huggingface_hub; install Tessera with the extra [hub], {by_hand}"
+        ) from None
+    try:
+        return Path(snapshot_download(matched["model"], revision=matched["revision"], allow_patterns=list(_HUB_FILES)))
+    except Exception as error:  # noqa: BLE001  network, disk and hub errors have no common base class
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"{name!r} cannot be downloaded ({reason}); check name and network, {by_hand}") from None
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -115,7 +147,7 @@ def _json(line: bytes) -> Any:
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that the name is on the disk too; some file systems cannot do that, or need not."""
+    """Flushes the file's name to disk too; not all file systems support or need that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

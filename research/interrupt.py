@@ -1,13 +1,13 @@
-"""Ctrl-C without a traceback where no work would be lost. It imports nothing slow, so it can be imported first."""
+"""Ctrl-C without a traceback while no work can be lost. Imports nothing slow, so that it can be imported first."""
 
 import signal
 import threading
 
 
 def end_on_interrupt() -> None:
-    """Ctrl-C ends the process with no traceback: while it imports, or when nothing is left to do but to end.
+    """Makes Ctrl-C end the process without a traceback, for the time of imports and of shutdown.
 
-    Inside of `command.one_line_errors` it raises KeyboardInterrupt again.
+    Within `command.one_line_errors`, Ctrl-C raises KeyboardInterrupt again.
     """
     ours = threading.current_thread() is threading.main_thread()
     if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -1,14 +1,14 @@
 """Guards against miscompilation by XLA on CPUs: a flag that disables known-wrong kernels, and a self-test.
 
-XLA hands sums, products and pooling on a CPU to a library, YNNPACK, whose first versions in jaxlib were wrong: with
-0.10.2 a jitted product summed over 32,769 rows loses its last row, in silence. `shield` turns that library off by
-`XLA_FLAGS`, which works only until JAX starts its backend, so every command calls it first. Importing this package
-sets nothing. Where a backend lives already, as in a notebook, `check` decides: it runs a few programs that have been
-wrong, compares them with NumPy, and refuses to go on where one of them differs. Half a second, once for each version
-of jaxlib, set of XLA flags and kind of machine; what passed is noted in the user's cache directory.
+On CPUs XLA uses a library, YNNPACK, for sums, products and pooling. Its first versions in jaxlib are wrong: with
+0.10.2 a jitted product summed over 32,769 rows silently loses its last row. `shield` disables the library by
+`XLA_FLAGS`, which JAX reads when it starts its backend, so every command calls it first. Importing this package sets
+nothing. If a backend is running already, as in a notebook, `check` runs a few programs that have been miscompiled,
+compares them with NumPy, and raises if one of them differs. This takes half a second, once for each version of jaxlib,
+set of XLA flags and kind of machine; a passed test is recorded in the user's cache directory.
 
-Not among the programs, though they belong to the same story: jax issue 37465 (slow, not wrong), and xla issues 48713,
-48715 and 48718 (crops and narrow indices that nothing here uses, wrong with and without the flag).
+Related issues that are not tested: jax issue 37465 (slow, not wrong), and xla issues 48713, 48715 and 48718 (crops and
+narrow indices, which are not used here and are wrong with and without the flag).
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 SHIELD = "--xla_cpu_experimental_ynn_fusion_type="
-_KNOWN = ((0, 10), (0, 12))  # jaxlib from and below: an XLA that does not know a flag aborts the process
+_KNOWN = ((0, 10), (0, 12))  # jaxlib >= the first, < the second has the flag; XLA aborts on an unknown flag
 _CRASHING = ("0.10.2", "0.11.0")
 
 
@@ -39,14 +39,14 @@ class _Case:
     function: Callable[..., object]
     inputs: tuple[np.ndarray, ...]
     expected: np.ndarray
-    crashes: bool = False  # where it is wrong, it ends the process or hangs, so it must not be run there
+    crashes: bool = False  # if miscompiled, it ends the process or hangs, so it must not be run then
 
 
 def shield() -> None:
-    """Adds the flag to XLA_FLAGS, unless the user gave it a value, JAX runs already or jaxlib may not know it."""
+    """Adds the flag to XLA_FLAGS, unless it is set there, JAX is running already or jaxlib may not know it."""
     given = os.environ.get("XLA_FLAGS", "").strip()
     name = SHIELD.rstrip("=")
-    if name in given or (given and not given.startswith("-")):  # XLA reads anything else as the name of a file
+    if name in given or (given and not given.startswith("-")):  # else XLA takes the value as the name of a file
         return
     if _KNOWN[0] <= tuple(map(int, jaxlib_version().split(".")[:2])) < _KNOWN[1] and not _running():
         os.environ["XLA_FLAGS"] = f"{given} {SHIELD}".strip()
@@ -58,7 +58,7 @@ def jaxlib_version() -> str:
 
 
 def check() -> None:
-    """Raises ValueError, in one line, where XLA computes a program wrongly on this CPU; sets the shield if it can."""
+    """Raises ValueError if XLA computes one of `cases` wrongly on this CPU; calls `shield` first."""
     shield()
     import jax
 
@@ -68,9 +68,9 @@ def check() -> None:
 
 @functools.cache
 def _check() -> None:
-    note, said = _note()
+    record, content = _passed_record()
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        if note is not None and note.read_text() == said:
+        if record is not None and record.read_text() == content:
             return
     wrong = faults()
     if wrong:
@@ -78,8 +78,8 @@ def _check() -> None:
             f"jaxlib {jaxlib_version()} computes wrongly on this CPU: {'; '.join(wrong)}. Set XLA_FLAGS={SHIELD} "
             "before JAX starts (in a notebook: restart the kernel, set it in the first cell), or install another jaxlib"
         )
-    if note is not None:
-        _write(note, said)
+    if record is not None:
+        _write(record, content)
 
 
 def faults() -> list[str]:
@@ -100,7 +100,10 @@ def _is_right(case: _Case) -> bool:
 
 
 def cases() -> list[_Case]:
-    """The programs, each as small as it is still wrong. The last two were seen to crash; 39352 not, on our machines."""
+    """The programs, each of the smallest size that is miscompiled.
+
+    The last two have crashed; issue 39352 could not be reproduced on our machines.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -144,21 +147,21 @@ def cases() -> list[_Case]:
 
 
 def _running() -> bool:
-    """Whether JAX has started a backend in this process; it has no public name for that."""
+    """Whether JAX has started a backend in this process; JAX has no public function for that."""
     bridge = sys.modules.get("jax._src.xla_bridge")
     return bridge is not None and bridge.backends_are_initialized()
 
 
-def _note() -> tuple[Path | None, str]:
-    """The file that says that all was right, and what it must hold; None where the flags in force are not known."""
+def _passed_record() -> tuple[Path | None, str]:
+    """The path of the record of a passed test, and its expected content; None if the active flags are unknown."""
     flags = _flags_in_force()
     if flags is None:
         return None, ""
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    said = f"jaxlib {jaxlib_version()}\n{_cpu()}\nflags {flags}\ntest {source}\ncomputes rightly\n"
+    content = f"jaxlib {jaxlib_version()}\n{_cpu()}\nflags {flags}\ntest {source}\ncomputes rightly\n"
     cache = os.environ.get("XDG_CACHE_HOME", "")
     root = Path(cache) if os.path.isabs(cache) else Path(os.path.expanduser("~")) / ".cache"
-    return root / "tessera" / "numerics" / hashlib.sha256(said.encode()).hexdigest()[:16], said
+    return root / "tessera" / "numerics" / hashlib.sha256(content.encode()).hexdigest()[:16], content
 
 
 def _flags_in_force() -> str | None:
@@ -169,12 +172,12 @@ def _flags_in_force() -> str | None:
         options = xla_client.CompileOptions()
         options.executable_build_options.debug_options.xla_force_host_platform_device_count = 0
         return hashlib.sha256(options.SerializeAsString()).hexdigest()
-    except (ImportError, AttributeError):  # they are not public, and may go
+    except (ImportError, AttributeError):  # not a public API, and may be removed
         return None
 
 
 def _cpu() -> str:
-    """The kind of CPU, what it can do, and how many of it this process may use."""
+    """The CPU model and features, and the number of CPUs that this process may use."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     kind = [machine.system(), machine.machine(), machine.processor()]
     with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -183,15 +186,15 @@ def _cpu() -> str:
     return f"{count} of {hashlib.sha256(' '.join(kind).encode()).hexdigest()}"
 
 
-def _write(note: Path, said: str) -> None:
-    """Whole or not at all, since other processes may do the same; a cache that cannot be written is no error."""
+def _write(record: Path, content: str) -> None:
+    """Writes atomically, since other processes may do the same; a cache that cannot be written is not an error."""
     with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=note.parent)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=record.parent)
         try:
             with os.fdopen(handle, "w") as file:
-                file.write(said)
-            os.replace(name, note)
+                file.write(content)
+            os.replace(name, record)
         except OSError:
             os.unlink(name)
             raise

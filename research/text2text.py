@@ -1,6 +1,6 @@
-"""What the experiments over text share: one encoder-decoder answers text with text.
+"""The shared part of the text-to-text experiments: an encoder-decoder that maps a source text to a target text.
 
-They differ in data, prompt and score, which their configs say; here is all that they have in common.
+The experiments differ in data, prompt and metrics, which their configs define.
 """
 
 import itertools
@@ -22,27 +22,27 @@ from research.train.settings import Experiment
 
 
 class Answer(NamedTuple):
-    """A text that the model gives, and its score: the sum of its log-probabilities, as the search normalises it."""
+    """A generated text and its score: the sum of its token log-probabilities, as normalised by beam search."""
 
     text: str
     score: float
 
 
 class TextToText(Experiment):
-    """An encoder-decoder that answers text with text."""
+    """Config of an encoder-decoder that maps a source text to a target text."""
 
     data: text.TextSpec = field(default=text.TextSpec(), doc="the texts")
     model: Seq2SeqSpec = field(default=Seq2SeqSpec(), doc="the model")
-    task: seq2seq.Seq2SeqTaskSpec = field(default=seq2seq.Seq2SeqTaskSpec(), doc="the loss, and how answers are made")
+    task: seq2seq.Seq2SeqTaskSpec = field(default=seq2seq.Seq2SeqTaskSpec(), doc="the loss and decoding")
 
     def build(self, known: recorded.Recorded | None = None) -> tuple[seq2seq.Seq2SeqTask, text.Text]:
-        """The task and the data set, or the data that a run has recorded; nothing is read or computed yet."""
+        """The task and the data set, with `known` the one that a run has recorded; nothing is computed yet."""
         data = text.load(self.data, known)
         words = data.vocabulary
         return self.make_task(words.size, bos=words.bos, eos=words.eos, unk=words.unk), data
 
     def make_task(self, vocab_size: int, **special: int) -> seq2seq.Seq2SeqTask:
-        """The task for a vocabulary of which only the size and the ids bos, eos and unk need to be known."""
+        """The task for a vocabulary of `vocab_size` tokens; `special` are the ids bos, eos and unk."""
         lengths = self.data.source_length, self.data.target_length
         model = Seq2Seq(
             self.model,
@@ -57,12 +57,12 @@ class TextToText(Experiment):
 
 
 def show(answers: Sequence[Answer]) -> str:
-    """The answer to a text; where there are several, a line of score and text for each."""
+    """The output for one text; if there are several, one line of score, tab and text for each."""
     return "\n".join(f"{each.score:.3f}\t{each.text}" if len(answers) > 1 else each.text for each in answers)
 
 
 def record(answers: Sequence[Answer]) -> dict[str, Any]:
-    """The answers to a text, for a file of answers."""
+    """The outputs for one text as a record of a predictions file."""
     others = [each._asdict() for each in answers]
     return {"answer": answers[0].text, "score": answers[0].score} | ({"answers": others} if others[1:] else {})
 
@@ -79,13 +79,15 @@ def main(
 ) -> dict[str, Any] | None:
     """Runs one mode. `inputs` of `predict` are texts, text files with one text a line, or `-` for standard input.
 
-    It prints each text, a tab, and what `show` makes of its answers: nothing for a text that cannot be answered, so
-    that `cut -f2-` gives a line for each text. The file `out` holds what `record` makes of the answers, which are given
-    by the task that `answering` makes.
+    `predict` prints each text, a tab, and its outputs formatted by `show`. An invalid text has an empty output, so that
+    `cut -f2-` prints a line for each text. The file `out` holds the records that `record` makes of the outputs.
+    `answering` returns the task that predicts, from the config's task and the data set.
     """
     task, data = config.build(predicting.known(mode, workdir))
     if mode != "predict":
-        return trainer.run(mode, config, task, data, workdir, experiments.load_weights)
+        return trainer.run(
+            mode, config, task, data, workdir, experiments.load_weights, load_teacher=experiments.load_teacher
+        )
     data.prepare_vocabulary()
     named = [each._replace(error=each.error or data.problem(each.content)) for each in predicting.texts(inputs)]
     with predicting.Asking(config, answering(task, data), data, workdir, out) as asking:
@@ -103,9 +105,9 @@ def main(
 def answer(
     config: Any, task: seq2seq.Seq2SeqTask, data: text.Text, workdir: str, texts: Sequence[str]
 ) -> list[list[Answer]]:
-    """What the selected checkpoint of a run answers to each text, the best first, as many as `task` gives.
+    """The outputs of the selected checkpoint of a run for each text, best first, as many as `task` returns.
 
-    Raises ValueError for a text that does not fit the data, see `text.Text.encode`.
+    Raises ValueError for an invalid text, see `text.Text.encode`.
     """
     return _answers(task, data, texts, trainer.predict(config, task, data, workdir, data.encode(texts)))
 
@@ -116,7 +118,7 @@ def _answers(task: Any, data: Any, texts: Sequence[str], outputs: Mapping[str, A
         cut = data.cut(data.given_contexts(texts), [[span[:2] for span in spans] for spans in found])
         scores = [[span.log_probability for span in spans] for spans in found]
         return [list(map(Answer, *each)) for each in zip(cut, scores, strict=True)]
-    if "probabilities" in outputs:  # of classes, all of which are answers
+    if "probabilities" in outputs:  # of all classes
         named = [zip(data.class_names, np.log(row), strict=True) for row in outputs["probabilities"]]
         return [sorted(itertools.starmap(Answer, each), key=lambda answer: -answer.score) for each in named]
     return [

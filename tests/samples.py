@@ -114,6 +114,13 @@ def texts(data):
             yield str(error)
 
 
+def pairs(data):
+    """As `texts`, and the shapes of evaluation batches."""
+    yield from texts(data)
+    rows = dataclasses.replace(data, prepared=Written(data.prepared, 3, ""), workers=0)
+    yield from (batch["source"].shape for batch in rows.eval_batches("test", 2))
+
+
 class WrittenSpans(Written):
     """As Written, for spans.SpanTokens; the prefix is one of the question, and answers begin their contexts."""
 
@@ -140,7 +147,7 @@ def spans(data):
 
 
 class Spoken(Written):
-    """As Written: recordings of noise of the lengths of `seconds` in each split, of two speakers in turns."""
+    """As Written: recordings of noise of the lengths of `seconds` in each split, of two alternating speakers."""
 
     def __init__(self, seconds):
         rng = np.random.default_rng(0)

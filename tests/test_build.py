@@ -99,7 +99,7 @@ def test_what_chooses_checkpoints_is_checked_before_data_are_prepared(tmp_path, 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     for words, message in (
         (["task.select_by=bogus"], "select_by='bogus' is not computed while training"),
-        (["task.select_by=bogus", "train.score=all"], "select_by='bogus' is no score of task.metrics"),
+        (["task.select_by=bogus", "train.score=all"], "select_by='bogus' is not a score of config.task.metrics"),
     ):
         config = config_lib.load("configs/translation/multi30k_de_en.py", "smoke", words)
         with pytest.raises(ValueError, match=message):

@@ -19,14 +19,16 @@ FILES = [
     "configs/detection/bccd_fcos.py", "configs/driving_segmentation/camvid_vit.py",
     "configs/face_recognition/orl_verification.py", "configs/image_classification/digits_vit.py",
     "configs/image_classification/cifar10_efficientnet.py", "configs/image_classification/cifar10_resnet.py",
+    "configs/image_classification/cifar10_fast.py",
     "configs/image_classification/imagenet_convnext_t.py",
     "configs/image_classification/imagenet_alexnet.py", "configs/question_answering/qamr_minilm.py",
-    "configs/question_answering/squad.py",
+    "configs/question_answering/qamr_retrieval.py", "configs/question_answering/squad.py",
     "configs/sentiment/sst2_minilm.py", "configs/sentiment/sst2_sentences.py",
     "configs/speech_recognition/fsdd_strings.py",
     "configs/summarization/aeslc.py", "configs/translation/multi30k_de_en.py", "configs/video/digits_vivit.py",
 ]  # fmt: skip
-IN_VALIDATE = {"optimizer.multipliers", "task.margin_size"}  # whose ranges depend on other values
+# Their ranges depend on other values, or they are pairs with a string.
+IN_VALIDATE = {"optimizer.multipliers", "optimizer.unfreeze", "task.margin_size"}
 NO_NUMBERS = ("many", "nan", "inf", "-inf", "1e400", f"1{'0' * 400}", "(1, 2)x", "{}", "None and more")
 
 

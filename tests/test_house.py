@@ -1,4 +1,4 @@
-"""The structure that docs/architecture.md describes: layers, no TensorFlow, files that fit in a reader's head."""
+"""The structure that docs/architecture.md describes: import layers, no TensorFlow, file sizes."""
 
 import ast
 import re
@@ -26,9 +26,12 @@ FLOORS = (
     "metrics",
     "tasks",
     "data",
+    "tracking",
     "train",
     "plan",
     "report",
+    "sweep",
+    "trust",
     "baselines",
     "interop",
     "predicting",
@@ -95,7 +98,8 @@ def test_nothing_imports_tensorflow():
 
 def test_types_are_checked_without_the_extras():
     """`make lint` runs where only the extra [test] is installed; imports of other extras are not resolved there."""
-    optional = re.compile(r"^\s+(?:import|from) (?:torch|transformers|safetensors|flatbuffers|gcsfs)\b.*")
+    extras = "torch|transformers|safetensors|flatbuffers|gcsfs|dp_accounting|wandb|mlflow|jax2onnx|onnx|onnxruntime"
+    optional = re.compile(rf"^\s+(?:import|from) (?:{extras})\b.*")
     lines = [
         line
         for path in FILES
@@ -138,9 +142,18 @@ def test_contracts_know_arrays_alone():
 
 
 def test_private_words_are_found_with_their_standard_term():
-    text = "ok\nthe likest image\nin_places = 1  # mended\nplaceholder, amend\npictures  # words: allow\n"
+    text = "ok\na likest image\nin_places = 1  # mended\nplaceholder, amend\npictures  # words: allow\nlaid_over = 2\n"
     assert words.found(text, "a.py") == [
         "a.py:2: 'likest'; write nearest, most similar",  # words: allow
         "a.py:3: 'mended'; write fix",  # words: allow
         "a.py:3: 'places'; write positions, locations, indices",  # words: allow
+        "a.py:6: 'laid_over'; write interpolated",  # words: allow
     ]
+
+
+def test_the_architecture_page_lists_the_packages_from_the_highest_floor_down():
+    rows = re.findall(r"^\| `research/(\w+)(?:/|\.py)`", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    listed = [FLOORS.index(name) for name in rows]
+    assert listed == sorted(listed, reverse=True)
+    packages = {path.parent.name for path in ROOT.glob("research/*/__init__.py")}
+    assert packages <= set(rows)

@@ -136,7 +136,7 @@ def test_a_single_answer_stands_alone_and_is_the_one_that_was_scored(trained, ca
     ("content", "line"),
     [
         (b"four\nf\xfcnf\n", "FILE, line 2: invalid UTF-8 (invalid start byte at byte 1); save the file as UTF-8"),
-        (b"", "FILE, line 1 is empty; fill it or remove it"),
+        (b"", "FILE, line 1 is empty; fill or remove it"),
         (b"one " * 50, "spelled_numbers: 1 of 1 given examples are longer than source_length=48 tokens, the longest "
          "has 51; shorten them or set config.data.truncate=True"),
     ],
@@ -166,7 +166,7 @@ def test_a_score_that_no_evaluation_gives_cannot_choose_checkpoints(data_dir, tm
         data_dir, tmp_path / "run", "train.steps=60", "train.eval_every=2", "train.select=best",
         "task.metrics=('accuracy',)", "task.select_by=accuracy",
     )  # fmt: skip
-    line = "config.task.select_by='accuracy' is not computed while training; .*score='all'"
+    line = "config.task.select_by='accuracy' is not computed while training; .*score=all"
     with pytest.raises(ValueError, match=line):
         run.main("train")
 

@@ -22,7 +22,7 @@ TOPS = (
 )
 SUFFIXES = (".py", ".md", ".ipynb", ".sh", "")
 EXCLUDED = ("tests/words.py",)
-# Word -> standard term. A word also counts inside a snake_case name.
+# Word -> standard term. Words also count inside snake_case names, several of them with underscores between.
 WORDS = {
     "pictures?": "image",
     "likest": "nearest, most similar",
@@ -36,8 +36,9 @@ WORDS = {
     "stands? in for": "replaces, is used instead of",
     "passed over": "skipped",
     "in a row": "consecutive, n-gram",
+    "by heart": "memorised, overfitted",
 }
-_PATTERNS = {re.compile(rf"(?i)(?<![a-z]){word}(?![a-z])"): term for word, term in WORDS.items()}
+_PATTERNS = {re.compile(rf"(?i)(?<![a-z]){word.replace(' ', '[ _]')}(?![a-z])"): term for word, term in WORDS.items()}
 
 
 def pages(root: Path = ROOT) -> Iterator[Path]:

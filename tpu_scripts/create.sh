@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: tpu_scripts/create.sh [--no-wait] [--delete] [--dry-run]
-# Asks Cloud TPU for the slice of settings.sh (a queued resource, spot or on demand) and waits until it is ACTIVE.
-# When that fails or is interrupted, deletion is offered, or done with --delete. Exit code 75: preempted meanwhile.
+# Requests the slice of settings.sh from Cloud TPU (a queued resource, spot or on demand) and waits until it is ACTIVE.
+# If this fails or is interrupted, deletion is offered, or done with --delete. Exit code 75: preempted meanwhile.
 
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: tpu_scripts/logs.sh [--worker=0|N|all] [--tail=LINES] [--once] [--dry-run]
-# Follows the log of the command on a worker (Ctrl-C ends the following, not the command); --once prints and ends.
+# Follows the log of the command on a worker (Ctrl-C stops following, not the command); --once prints it and exits.
 
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"

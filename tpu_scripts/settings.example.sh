@@ -7,7 +7,7 @@
 : "${TPU_NAME=tessera}"                   # of the queued resource and of the TPU VM
 : "${TPU_TYPE=v5litepod-16}"              # 16 chips of v5e: 4 workers. v4 and v5p count cores, 2 a chip: v5p-128
 : "${TPU_RUNTIME=v2-alpha-tpuv5-lite}"    # v6e: v2-alpha-tpuv6e; v5p: v2-alpha-tpuv5; v4: tpu-ubuntu2204-base
-: "${TPU_SPOT=yes}"                       # yes: cheaper, can be taken away at any moment; no: on demand
+: "${TPU_SPOT=yes}"                       # yes: cheaper, can be preempted at any time; no: on demand
 : "${TPU_BUCKET=gs://my-bucket}"          # run directories live here, so that they outlive the slice
 
 # A shell command line that every worker runs at the end of each set-up, in the repository: new slices have empty disks.
@@ -17,7 +17,7 @@
 : "${TPU_CREATE_FLAGS=}"                  # more flags for `queued-resources create`, such as --network=NAME
 : "${TPU_SSH_FLAGS=}"                     # more flags for `tpu-vm ssh` and `scp`, such as --internal-ip
 
-# The supervisor: how often it looks (s), the failures it forgives, and its pause after the first one (s), then doubled.
+# The supervisor: polling interval (s), number of retries, and the pause before the first one (s), then doubled.
 : "${TPU_POLL_S=60}"
 : "${TPU_RETRIES=5}"
 : "${TPU_BACKOFF_S=60}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 tpu_scripts/slurm_job.sh COMMAND [WORD...]
 # Runs a command as one process for each GPU of a SLURM job, from the root of the repository, in its .venv. Two minutes
-# before the time is up, or when it is preempted, training saves and leaves with 75, and the job goes back to the queue.
+# before the time limit, or on preemption, training saves and exits with 75, and the job is requeued.
 #SBATCH --requeue
 #SBATCH --signal=TERM@120
 #SBATCH --open-mode=append

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Usage: tpu_scripts/supervise.sh [--delete] [--dry-run] -- COMMAND [WORD...]
-# Keeps a command running until it is done: creates the slice and sets it up where needed, starts the command on every
-# worker, watches, and does so again when the slice was preempted or the command was told to save (exit code 75).
-# Exit code 0 is done; 2 is a mistake in the command, which is not tried again; any other is forgiven TPU_RETRIES times,
-# with a growing pause. At the end, whatever it is, deletion of the slice is offered, or done with --delete.
-# Ctrl-C leaves the command running; the same line goes on watching it.
+# Keeps a command running until it is done: creates the slice and sets it up if needed, starts the command on every
+# worker, monitors it, and starts over when the slice was preempted or the command saved and stopped (exit code 75).
+# Exit code 0 is done; 2 is an invalid command, which is not retried; any other is retried TPU_RETRIES times, with
+# exponential backoff. At the end, in every case, deletion of the slice is offered, or done with --delete.
+# After Ctrl-C the command keeps running; the same command line resumes monitoring it.
 
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
@@ -14,8 +14,8 @@ load_settings
 [[ " ${REST[*]}" == *gs://* || ! ${DELETE:-} ]] ||
   fail "--delete would delete the results too: no word of the command is on gs://, give it --workdir=gs://..."
 [[ " ${REST[*]}" == *gs://* ]] ||
-  say "warning: no word of the command is on gs://; its run directory goes when the slice does"
-had_slice=""      # once it was there, a slice that is missing was deleted by a person
+  say "warning: no word of the command is on gs://; its run directory is lost with the slice"
+had_slice=""      # once it existed, a missing slice was deleted by somebody
 AGAIN=75          # the exit code for: nothing is wrong, start me again
 
 log() { say "$(date '+%F %T') $*"; }
@@ -54,7 +54,7 @@ ensure_slice() {
     NONE) [[ ! $had_slice ]] || { log "$TPU_NAME is gone: somebody deleted it" && exit 1; } ;;
     SUSPENDING | DELETING) return $AGAIN ;;
     SUSPENDED | PREEMPTED | FAILED)
-      log "$TPU_NAME is $state; it is deleted and asked for again"
+      log "$TPU_NAME is $state; deleting it and requesting a new one"
       had_slice=""
       run "${DELETE_COMMAND[@]}" || return
       ;;
@@ -127,14 +127,14 @@ supervise() {
       0) log "done" && return ;;
       2)
         show_log
-        log "exit code 2: a mistake that another try would not fix"
+        log "exit code 2: an invalid command or setting, which a retry would not fix"
         return 2
         ;;
-      "$AGAIN") log "goes on in $TPU_POLL_S s" && pause "$TPU_POLL_S" ;;
+      "$AGAIN") log "restarting in $TPU_POLL_S s" && pause "$TPU_POLL_S" ;;
       *)
         show_log
         ((++failures <= TPU_RETRIES)) || { log "exit code $code: failure $failures, no more tries" && return "$code"; }
-        log "exit code $code: failure $failures of $TPU_RETRIES that are forgiven; goes on in $wait_s s"
+        log "exit code $code: failure $failures of at most $TPU_RETRIES; retrying in $wait_s s"
         pause "$wait_s"
         wait_s=$((2 * wait_s))
         ;;
@@ -146,7 +146,7 @@ finish() {
   local code=$?
   TPU_SUPERVISED=""
   [[ $code -lt 129 || ${DELETE:-} ]] ||
-    say "A command that is running on the workers goes on; the same line watches it again."
+    say "A command that is running on the workers keeps running; the same command line resumes monitoring it."
   offer_delete || true
   exit $code
 }

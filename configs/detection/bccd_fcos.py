@@ -4,9 +4,10 @@
     python -m experiments.detection.main --config=configs/detection/bccd_fcos.py:cpu --workdir=runs/bccd_fcos
 
 Augmentation: scale 0.6 to 1.6, horizontal and vertical flips, color jitter, a mosaic of four for half of the images.
-The checkpoint with the best mAP on the validation split is scored. The backbone is not pre-trained.
-Reference: none is published with this split that we know of.
-`full`: a ResNet-50 at 480 x 640 px, for a GPU. `cpu`: a narrow ResNet-18 at half that size. `smoke`: seconds, shapes.
+The checkpoint with the best mAP on the validation split is tested. The backbone is not pre-trained.
+Reference: none known for this split.
+`full`: a ResNet-50 at 480 x 640 px, for a GPU. `cpu`: a narrow ResNet-18 at half that size. `smoke`: seconds, generated
+shapes.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,13 @@
-"""FCOS over a simple pyramid and a plain ViT on BCCD: what a transformer makes of 205 images, from scratch.
+"""FCOS over a simple feature pyramid and a plain ViT on BCCD: 205 training images of blood cells, from scratch.
 
     python -m research.data prepare bccd_voc --manual_dir=$DATA/bccd
     python -m experiments.detection.main --config=configs/detection/bccd_vit.py:cpu --workdir=runs/bccd_vit
 
 The pyramid is that of ViTDet (Li et al., 2022): the feature map of the ViT at scales 4, 2, 1 and 1/2. Attention is
 global; windows are not needed for images of this size. Data and loss are those of bccd_fcos.
-Reference: none is published with this split that we know of.
+Reference: none known for this split.
 `full`: ViT-S with patches of 16 px at 480 x 640 px, for a GPU. `cpu`: a small one at half that size. `smoke`: seconds,
-shapes.
+generated shapes.
 """
 
 from ml_collections import ConfigDict

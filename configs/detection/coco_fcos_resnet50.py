@@ -3,12 +3,12 @@
     python -m research.data prepare coco2017 --manual_dir=COCO
     python -m experiments.detection.main --config=configs/detection/coco_fcos_resnet50.py --workdir=runs/coco_fcos
 
-Tian et al., "FCOS: Fully convolutional one-stage object detection", 2019: 90,000 steps of 16 images, levels of
-stride 8 to 128, 38.6 % with centre sampling, GIoU and a backbone from ImageNet (their table 3). Here everything
-is trained from scratch, and images are resized to fit 800 x 1024 px, with scale jitter of 0.5 to 1.5. A tenth of train
-is held out to select the checkpoint; the official validation is the test split.
-Mesh: data=-1, an image or more for each of 8 or 16 accelerators, which by its plan takes 9.9 of 16 GiB a chip on
-v5e:2x4. Not trained here. `smoke`: seconds on a CPU.
+Tian et al., "FCOS: Fully convolutional one-stage object detection", 2019: 90,000 steps of 16 images, levels of stride 8
+to 128, mAP 38.6 % with centre sampling, GIoU and an ImageNet backbone (their table 3). Here all layers are trained from
+scratch, and images are resized to fit 800 x 1024 px, with scale jitter of 0.5 to 1.5. A tenth of train is held out to
+select the checkpoint; the official validation split is the test split.
+Hardware: 8 or 16 accelerators. Mesh: data=-1, which takes, as planned, 9.9 of 16 GiB per chip on v5e:2x4. Not trained
+here. `smoke`: seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -75,7 +75,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # coloured shapes, which need no download
+    if variant == "smoke":  # generated coloured shapes; no download
         config.data.update(
             name="boxed_shapes", image_size=(48, 64), max_boxes=16, workers=0, mean=(120.0,), std=(40.0,)
         )

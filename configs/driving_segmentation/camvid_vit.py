@@ -1,12 +1,12 @@
-"""A plain ViT with a U-Net over a simple pyramid of its tokens, on CamVid: what a transformer makes of 367 images.
+"""A plain ViT with a simple feature pyramid and a U-Net decoder on CamVid: 367 driving scenes, from scratch.
 
     python -m research.data prepare camvid --manual_dir=$DATA/camvid
     python -m experiments.driving_segmentation.main \\
       --config=configs/driving_segmentation/camvid_vit.py:cpu --workdir=runs/camvid_vit
 
-Patches of 12 px, so 15 x 20 tokens. The data are too few for a ViT from scratch: the pyramid of ViTDet (Li et al.,
-2022) and the decoder add convolutions. `model.decoder=linear` is that of Segmenter (Strudel et al., 2021).
-Loss, augmentation and references are those of camvid_unet. `full`: ViT-S for a GPU. `smoke`: seconds, coloured shapes.
+Patches of 12 px, so 15 x 20 tokens. There are too few data for a pure ViT from scratch, so the pyramid of ViTDet (Li et
+al., 2022) and the decoder add convolutions. `model.decoder=linear` is the decoder of Segmenter (Strudel et al., 2021).
+Loss, augmentation and references are those of camvid_unet. `full`: ViT-S for a GPU. `smoke`: seconds, generated shapes.
 """
 
 import math
@@ -37,7 +37,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "scale": (0.75, 1.75),
                 "flip": True,
                 "color_jitter": 0.3,
-                "mean": (80.0, 85.0, 89.0),  # colour of the padding; images are standardised one by one
+                "mean": (80.0, 85.0, 89.0),  # padding colour; images are standardised one by one
                 "workers": 4,
             },
             "model": {

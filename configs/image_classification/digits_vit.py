@@ -1,12 +1,12 @@
-"""A small ViT on the handwritten digits that ship inside scikit-learn: 1,797 scans of 8x8 pixels, 10 classes.
+"""A small ViT on the handwritten digits of scikit-learn: 1,797 scans of 8x8 pixels, 10 classes.
 
-`full` and `cpu` are the same: the data fits a laptop. Under 2 minutes on 2 CPU cores, 2 min 42 s on busy ones.
+`full` and `cpu` are the same. Under 2 minutes on 2 idle CPU cores, 2 min 42 s on loaded ones.
 
     python -m research.data prepare digits
     python -m experiments.image_classification.main \\
       --config=configs/image_classification/digits_vit.py:cpu --workdir=runs/digits_vit
 
-Reference: none is published for this split that we know of; `tessera baseline` measures scikit-learn's classifiers.
+Reference: none known for this split; `tessera baseline` measures scikit-learn's classifiers.
 """
 
 from ml_collections import ConfigDict

@@ -7,9 +7,9 @@
 The single tower of Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014, with the recipe
 of torchvision's reference scripts: SGD with momentum 0.9, batch 256, learning rate 0.01, weight decay 1e-4 on all
 parameters, random resized crop, flip, 90 epochs; 56.522 % (torchvision, AlexNet_Weights.IMAGENET1K_V1). A cosine
-replaces their steps (a tenth every 30 epochs). The two towers of Krizhevsky et al., 2012, reached 59.3 %, averaged
+replaces their step decay (a tenth every 30 epochs). The two towers of Krizhevsky et al., 2012, reached 59.3 %, averaged
 over ten crops.
-Hardware: one GPU, about a day, most of it decoding images. Mesh: data=-1, which by its plan takes 0.8 of 16 GiB a
+Hardware: one GPU, about a day, most of it decoding images. Mesh: data=-1, which takes, as planned, 0.8 of 16 GiB per
 chip on v5e:16x16. `smoke`: seconds on a CPU.
 """
 
@@ -66,7 +66,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # the digits of scikit-learn, enlarged, which need no download
+    if variant == "smoke":  # scikit-learn's digits, resized; no download
         config.data.update(name="digits", image_size=64, resize=64, mean=(77.0,), std=(96.0,), workers=0)
         config.model.mlp_dim = 32
         config.optimizer.warmup_steps = 1

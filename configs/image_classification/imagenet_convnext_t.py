@@ -4,12 +4,12 @@
     python -m experiments.image_classification.main \\
       --config=configs/image_classification/imagenet_convnext_t.py --workdir=runs/imagenet_convnext_t
 
-Liu et al., "A ConvNet for the 2020s", 2022, table 5: AdamW, batch 4096, learning rate 4e-3, 20 epochs of warm-up,
-300 epochs, weight decay 0.05, RandAugment (2, 9), mixup 0.8, cutmix 1.0, label smoothing 0.1, stochastic depth 0.1,
-layer scale 1e-6, EMA 0.9999; 82.1 % (table 1). Two differences: they also use random erasing, and their mixup draws one
-coefficient per batch, ours one per image.
-Hardware: 32 GPUs (theirs) or 32 TPU chips, 128 images on each. Mesh: data=-1, which by its plan takes 1.5 of 16 GiB
-a chip on v5e:16x16. `smoke`: seconds on a CPU.
+Liu et al., "A ConvNet for the 2020s", 2022, table 5: AdamW, batch 4096, learning rate 4e-3, 20 epochs of warm-up, 300
+epochs, weight decay 0.05, RandAugment (2, 9), mixup 0.8, cutmix 1.0, label smoothing 0.1, stochastic depth 0.1, layer
+scale 1e-6, EMA 0.9999 (here with a warm-up); 82.1 % (table 1). Two differences: the paper also uses random erasing, and
+draws one mixup coefficient per batch instead of one per image.
+Hardware: 32 GPUs (theirs) or 32 TPU chips, 128 images on each. Mesh: data=-1, which takes, as planned, 1.5 of 16 GiB
+per chip on v5e:16x16. `smoke`: seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -72,7 +72,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # the digits of scikit-learn, enlarged, which need no download
+    if variant == "smoke":  # scikit-learn's digits, resized; no download
         config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,), workers=0)
         config.model.update(stage_sizes=(1, 1, 1, 1), widths=(8, 16, 32, 64))
         config.optimizer.warmup_steps = 1

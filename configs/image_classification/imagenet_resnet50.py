@@ -5,10 +5,11 @@
       --config=configs/image_classification/imagenet_resnet50.py --workdir=runs/imagenet_resnet50
 
 Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017: Nesterov momentum 0.9, learning rate
-0.1 for each 256 of the batch after 5 epochs of warm-up, weight decay 1e-4 on kernels, the last batch norm of a block
-starts at 0, 90 epochs; 76.40 % with a batch of 256 (table 1) and as much up to 8192. Here the batch is 1024, batch norm
-sees all of it rather than 32 images, and a cosine replaces the three steps of the learning rate.
-Hardware: a TPU v3-8 or 8 GPUs, some hours. Mesh: data=-1, which by its plan takes 0.6 of 16 GiB a chip on v5e:16x16.
+0.1 per 256 images of the batch after 5 epochs of warm-up, weight decay 1e-4 on kernels, the scale of the last batch
+norm of a block is initialised with 0, 90 epochs; 76.40 % with a batch of 256 (table 1), and the same up to 8192. Here
+the batch is 1024, batch norm statistics are over the whole batch instead of 32 images, and a cosine replaces step
+decay.
+Hardware: a TPU v3-8 or 8 GPUs, some hours. Mesh: data=-1, which takes, as planned, 0.6 of 16 GiB per chip on v5e:16x16.
 `smoke`: seconds on a CPU.
 """
 
@@ -72,7 +73,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # the digits of scikit-learn, enlarged, which need no download
+    if variant == "smoke":  # scikit-learn's digits, resized; no download
         config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,), workers=0)
         config.model.update(stage_sizes=(1, 1, 1, 1), width=8)
         config.optimizer.warmup_steps = 1

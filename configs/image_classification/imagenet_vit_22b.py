@@ -1,4 +1,4 @@
-"""A ViT of the 22B class on ImageNet at 224 px: an example of planning and sharding, without results.
+"""A ViT with the shape of ViT-22B on ImageNet at 224 px: an example for planning and sharding, without results.
 
     python -m research.data prepare imagenet2012 --manual_dir=ARCHIVES
     python -m experiments.image_classification.main \\
@@ -7,12 +7,12 @@
 The shape of Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters", 2023: parallel attention and MLP,
 normalised queries and keys, no biases in their projections, all norms without bias and centering; Adafactor with
 momentum 0.9, rsqrt schedule, learning rate 1e-3 after 10k steps of warm-up. The paper trains on JFT-4B, which is not
-public, and reports 89.5 % for a linear probe on ImageNet; no result from ImageNet alone is known. It pools by
-attention, here by the mean. optax does not multiply Adafactor's decay by the learning rate: 3e-5 a step is their 0.03
-at the peak.
-Hardware: 256 TPU chips. Mesh: fsdp=64, tensor=4; remat "full"; by its plans 5.0 of 16 GiB a chip on v5e:16x16, 5.3 of
-32 on v6e:16x16, and with fsdp=32, tensor=4 10.1 of 95 on v5p:4x4x8. Parameters and momentum alone take 8 bytes a
-parameter, 174 GB over all chips. `smoke`: two narrow layers on one device, seconds on a CPU.
+public, and reports 89.5 % for a linear probe on ImageNet; no result from ImageNet alone is known. It uses attention
+pooling; here mean pooling. optax does not multiply Adafactor's decay by the learning rate: 3e-5 a step is their 0.03 at
+the peak.
+Hardware: 256 TPU chips. Mesh: fsdp=64, tensor=4; remat "full"; as planned, 5.0 of 16 GiB per chip on v5e:16x16, 5.3 of
+32 on v6e:16x16, and with fsdp=32, tensor=4 10.1 of 95 on v5p:4x4x8. Parameters and momentum take 8 bytes per parameter,
+174 GB over all chips. `smoke`: two narrow layers on one device, seconds on a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -85,7 +85,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # the digits of scikit-learn, enlarged, which need no download
+    if variant == "smoke":  # scikit-learn's digits, resized; no download
         config.data.update(name="digits", image_size=28, resize=28, mean=(77.0,), std=(96.0,), workers=0)
         config.model.update(image_size=28, width=32, depth=2, mlp_dim=64, num_heads=2)
         config.mesh.update(fsdp=1, tensor=1)

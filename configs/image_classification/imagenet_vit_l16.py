@@ -5,12 +5,13 @@
       --config=configs/image_classification/imagenet_vit_l16.py --workdir=runs/imagenet_vit_l16
 
 The supervised baseline of He et al., "Masked Autoencoders Are Scalable Vision Learners", 2021, appendix A.2: AdamW
-(0.9, 0.95), learning rate 1e-4 for each 256 of the batch of 4096, weight decay 0.3, 20 epochs of warm-up, 200 epochs,
-RandAugment (9), label smoothing, mixup 0.8, cutmix 1.0, stochastic depth 0.2, EMA 0.9999; 82.6 % (table 3). Chosen
-over AugReg, which pre-trains on ImageNet-21k, and DeiT III, which needs layer scale, another loss and a second stage.
-Their mixup draws one coefficient per batch, ours one per image.
-Hardware: 64 TPU chips of 16 GiB (v5e-64), 64 images on each. Mesh: data=-1; by its plans data=16, fsdp=16 takes 2.3
-of 16 GiB a chip on v5e:16x16, and `--config.mesh.data=1 --config.mesh.fsdp=16 --config.train.microbatches=4` 8.3 GiB on
+(0.9, 0.95), learning rate 1e-4 per 256 images with a batch of 4096, weight decay 0.3, 20 epochs of warm-up, 200 epochs,
+RandAugment (9), label smoothing, mixup 0.8, cutmix 1.0, stochastic depth 0.2, EMA 0.9999; 82.6 % (table 3). AugReg
+pre-trains on ImageNet-21k, and DeiT III needs layer scale, another loss and a second stage, so neither is used. Two
+differences: the paper draws one mixup coefficient per batch instead of one per image, and here the decay of the EMA has
+a warm-up, min(0.9999, (1 + step) / (10 + step)).
+Hardware: 64 TPU chips of 16 GiB (v5e-64), 64 images on each. Mesh: data=-1; as planned, data=16, fsdp=16 takes 2.3 of
+16 GiB per chip on v5e:16x16, and `--config.mesh.data=1 --config.mesh.fsdp=16 --config.train.microbatches=4` 8.3 GiB on
 v5e:4x4. `smoke`: seconds on a CPU.
 """
 
@@ -82,7 +83,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # the digits of scikit-learn, enlarged, which need no download
+    if variant == "smoke":  # scikit-learn's digits, resized; no download
         config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,), workers=0)
         config.model.update(image_size=32, width=32, depth=2, mlp_dim=64, num_heads=2)
         config.optimizer.warmup_steps = 1

@@ -5,10 +5,10 @@
       --config=configs/image_classification/imagenet_vit_s16.py --workdir=runs/imagenet_vit_s16
 
 Beyer, Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k", 2022: sin-cos positions, mean pool, a linear
-head, batch 1024, RandAugment (2, 10), mixup 0.2, 90 epochs, 76.5 % (table 1). They decouple the decay of 1e-4 from the
-peak learning rate, which is optax's 0.1 at a peak of 1e-3. Two differences: their crops begin at 5 % of the image,
-ours at 8 %, and their mixup draws one coefficient per batch, ours one per image.
-The paper's hardware: under 7 hours on a TPU v3-8. Mesh: data=-1, which by its plan takes 0.7 of 16 GiB a chip on
+head, batch 1024, RandAugment (2, 10), mixup 0.2, 90 epochs, 76.5 % (table 1). Their weight decay of 1e-4 is independent
+of the learning rate; it equals optax's 0.1 at a peak learning rate of 1e-3. Two differences: their random crops cover
+at least 5 % of the image, ours 8 %, and they draw one mixup coefficient per batch instead of one per image.
+Hardware: a TPU v3-8, under 7 hours (paper). Mesh: data=-1, which takes, as planned, 0.7 of 16 GiB per chip on
 v5e:16x16. `smoke`: seconds on a CPU.
 """
 
@@ -75,7 +75,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "precision": {"compute": "bfloat16"},
         }
     )
-    if variant == "smoke":  # the digits of scikit-learn, enlarged, which need no download
+    if variant == "smoke":  # scikit-learn's digits, resized; no download
         config.data.update(name="digits", image_size=32, resize=32, mean=(77.0,), std=(96.0,), workers=0)
         config.model.update(image_size=32, width=32, depth=2, mlp_dim=64, num_heads=2)
         config.optimizer.warmup_steps = 1

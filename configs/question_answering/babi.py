@@ -1,17 +1,18 @@
-"""Questions about short synthetic stories: bAbI, 20 tasks in English, 1,000 questions each, in one model.
+"""Question answering over short synthetic stories: bAbI, 20 tasks in English, 1,000 questions each, one joint model.
 
     python -m research.data prepare babi --manual_dir=$DATA/babi
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/babi.py:cpu --workdir=runs/babi
 
-Each encoder position is a sentence, the sum of its words weighted by their position, as in the memory networks below
-and in Dehghani et al., "Universal Transformers", 2019; there are nine times as many tokens. `full`: whole stories and
-100k steps, for one GPU. `cpu`: the last 64 sentences of a story and 9k steps, 90 epochs, 50 minutes on one CPU core.
+Each encoder position is a sentence: the sum of its word embeddings weighted by word position, as in the memory networks
+below and in Dehghani et al., "Universal Transformers", 2019; there are nine times as many tokens. `full`: whole stories
+and 100k steps, for one GPU. `cpu`: the last 64 sentences of a story and 9k steps, 90 epochs, 50 minutes on one CPU
+core.
 Both: four encoder layers and one decoder layer of width 128 with relative positions, the question after the story.
-`smoke`: numbers in words to numbers in digits, seconds on a CPU.
-Weston et al., "Towards AI-Complete Question Answering: A Set of Prerequisite Toy Tasks", 2015. Reference: the memory
-networks of Sukhbaatar et al., "End-To-End Memory Networks", 2015, trained on all tasks together; for each they keep a
-memory a sentence and train with linear attention first. Validation is every tenth story of the training part.
+`smoke`: number words to digits, seconds on a CPU. Weston et al., "Towards AI-Complete Question Answering: A Set of
+Prerequisite Toy Tasks", 2015. Reference: the memory networks of Sukhbaatar et al., "End-To-End Memory Networks", 2015,
+trained jointly on all tasks; they store each sentence in a memory slot and begin training with linear attention.
+Validation is every tenth story of the training set.
 """
 
 from ml_collections import ConfigDict

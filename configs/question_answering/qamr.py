@@ -1,15 +1,15 @@
-"""Questions about single sentences, answered with words of them: QAMR, 16,989 questions about 456 sentences.
+"""Generative question answering about single sentences: QAMR, 16,989 questions about 456 sentences.
 
     python -m research.data prepare qamr --manual_dir=$DATA/qamr
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/qamr.py:cpu --workdir=runs/qamr
 
-`full`: three encoder and two decoder layers of width 128, since larger models overfit, a dropout
-of 0.3 and, since the sentences are so few, a vocabulary of only 2k, without upper case; 10 epochs. The model has a copy
-mechanism (research/models/copying.py), since it is asked about other sentences in the test. `cpu`: the same model with
-a dropout of 0.2 for 2,000 steps, forty minutes on one CPU core. `smoke`: numbers in words to numbers in digits,
-seconds. The official training part is not used: training and validation are the official dev part, test is the official
-test part; no two of them share an article (see the builder).
+`full`: three encoder and two decoder layers of width 128, since larger models overfit, a dropout of 0.3 and, since the
+sentences are so few, a lower-cased vocabulary of only 2k; 10 epochs. The model has a copy mechanism
+(research/models/copying.py), since test sentences have other words. `cpu`: the same model with a dropout of 0.2 for
+2,000 steps, 40 minutes on one CPU core. `smoke`: number words to digits, seconds on a CPU. The official training set is
+not used: train and validation are the official dev set, test is the official test set; they share no article (see the
+builder).
 Reference: none is published for so little training data.
 """
 
@@ -25,7 +25,7 @@ RESULT = {
     "also": ("test/exact_match", "test/bleu1", "test/rouge_l"),
     "reference": None,
     "reference_source": "",
-    "settings_chosen_on": "test",  # some of them were compared there; to be chosen anew
+    "settings_chosen_on": "test",  # some were compared on test; to be chosen again on validation
 }
 
 

@@ -1,4 +1,4 @@
-"""Questions about paragraphs of Wikipedia: SQuAD v1.1, 87,599 questions.
+"""Generative question answering about Wikipedia paragraphs: SQuAD v1.1, 87,599 questions.
 
     python -m research.data prepare squad
     python -m experiments.question_answering.main \\
@@ -6,14 +6,13 @@
 
 The shape of T5 v1.1 base (Shazeer, 2020), trained as Raffel et al., "Exploring the Limits of Transfer Learning with a
 Unified Text-to-Text Transformer", 2020, fine-tune: batches of 128 rows of 512 tokens, Adafactor without momentum,
-dropout 0.1, a vocabulary of 32k, checkpoints chosen on the validation split. Their T5-base, which was pre-trained on
-C4, reaches EM 85.44 and F1 92.08 on dev. Without pre-training, as here, that is out of reach; the schedule is that of
-their pre-training, falling with the root of the step, and there are 40 epochs, where they take 2^18 steps.
-The official dev part is the test split, because the official test part is not public; validation is held out of the
-training part, whole articles of it, as the official parts share none. The few paragraphs of more than 512 tokens are
-truncated.
-Hardware: 16 TPU chips, 8 rows on each. Mesh: data=-1, which by its plan takes 9.1 of 16 GiB a chip on v5e:4x4.
-`smoke`: numbers in words to numbers in digits, seconds on a CPU.
+dropout 0.1, a vocabulary of 32k, checkpoints chosen on the validation split. Their T5-base, pre-trained on C4, reaches
+EM 85.44 and F1 92.08 on dev. From scratch, as here, that is out of reach; the schedule is that of their pre-training
+(inverse square root), and there are 40 epochs instead of 2^18 steps. The official dev set is the test split, because
+the official test set is not public; validation is held out of the training set by article, since the official sets
+share no article. The few paragraphs of more than 512 tokens are truncated.
+Hardware: 16 TPU chips, 8 rows on each. Mesh: data=-1, which takes, as planned, 9.1 of 16 GiB per chip on v5e:4x4.
+`smoke`: number words to digits, seconds on a CPU.
 """
 
 from ml_collections import ConfigDict

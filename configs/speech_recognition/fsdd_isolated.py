@@ -1,14 +1,14 @@
-"""One spoken digit: FSDD by its official rule, 300 test recordings of speakers who are known from training.
+"""Isolated spoken digits: FSDD with its official test split, 300 recordings of speakers who are also in train.
 
     python -m research.data prepare fsdd/isolated --manual_dir=$DATA/fsdd
     python -m experiments.speech_recognition.main \\
       --config=configs/speech_recognition/fsdd_isolated.py:cpu --workdir=runs/fsdd_isolated
 
-2,400 training recordings, takes 5 to 9 for validation, the official takes 0 to 4 for test. Each digit is one
-token, which the decoder writes; the encoder learns CTC beside it.
-`full`: width 256, meant for one GPU. `cpu`: width 96, ten minutes on one or two CPU cores. `smoke`: digits as a
-telephone dials them, seconds on a CPU.
-Reference: none is published that we know of; `tessera baseline` measures support vector machines and others.
+2,400 training recordings; recordings 5 to 9 of each speaker and digit are validation, the official 0 to 4 test. Each
+digit is one token for the decoder; the encoder is trained jointly with CTC.
+`full`: width 256, meant for one GPU. `cpu`: width 96, ten minutes on one or two CPU cores. `smoke`: dial tones (DTMF),
+seconds on a CPU.
+Reference: none known; `tessera baseline` measures support vector machines and others.
 """
 
 from ml_collections import ConfigDict
@@ -34,10 +34,10 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "fsdd/isolated",
                 "sample_rate": 8000,
                 "mels": 40,
-                "range_db": 60.0,  # weaker parts are noise of the recorder
-                "normalise": "level",  # normalising each band would remove the spectrum of such short sounds
+                "range_db": 60.0,  # weaker parts are recording noise
+                "normalise": "level",  # per-band normalisation would remove the spectrum of such short sounds
                 "max_seconds": 2.4,
-                "train_seconds": 1.0,  # 14 of 2,400 are longer, and left out
+                "train_seconds": 1.0,  # 14 of 2,400 are longer and left out
                 "long_sounds": "split",
                 "target_length": 4,
                 "vocab_size": 64,

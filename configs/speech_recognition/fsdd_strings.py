@@ -1,16 +1,17 @@
-"""Strings of 1 to 8 spoken digits: the recordings of FSDD, joined with pauses and noise.
+"""Strings of 1 to 8 spoken digits: recordings of FSDD, concatenated with pauses and noise.
 
     python -m research.data prepare fsdd/strings --manual_dir=$DATA/fsdd
     python -m experiments.speech_recognition.main \\
       --config=configs/speech_recognition/fsdd_strings.py:cpu --workdir=runs/fsdd_strings
 
-A training example is made of 1 to 8 training takes of one speaker, a function of (data.join_seed, index); the 300 test
-strings, of the official test takes, are a stored list. Every digit is one token. Encoder and decoder learn together;
-Watanabe et al., "Hybrid CTC/Attention Architecture for End-to-End Speech Recognition", 2017. The encoder alone answers,
-by CTC: it finds the digits long before the decoder, after 500 steps 65 % of them against 16 %.
-`full`: width 256, 12k steps of 64, meant for one GPU. `cpu`: width 96, 3.6k steps of 24, meant for less than 40
-minutes on 2 CPU cores. `smoke`: digits as a telephone dials them, seconds on a CPU.
-Reference: none is published, since these strings are ours.
+A training example is a concatenation of 1 to 8 training recordings of one speaker, a function of (data.join_seed,
+index); the 300 test strings, of official test recordings, are a fixed list. Every digit is one token. Joint CTC and
+attention training as in Watanabe et al., "Hybrid CTC/Attention Architecture for End-to-End Speech Recognition", 2017.
+Decoding uses CTC alone, which is learned much faster than the decoder: after 500 steps it recognises 65 % of the
+digits, the decoder 16 %.
+`full`: width 256, 12k steps of 64, meant for one GPU. `cpu`: width 96, 3.6k steps of 24, meant for less than 40 minutes
+on 2 CPU cores. `smoke`: dial tones (DTMF), seconds on a CPU.
+Reference: none is published, since this data set is specific to this repository.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +26,7 @@ RESULT = {
     "also": ("test/cer",),
     "reference": None,
     "reference_source": "",
-    "settings_chosen_on": "test",  # some of them were compared there; to be chosen anew
+    "settings_chosen_on": "test",  # some were compared on test; to be chosen again on validation
 }
 
 
@@ -38,7 +39,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 "name": "fsdd/strings",
                 "sample_rate": 8000,
                 "mels": 40,
-                "range_db": 60.0,  # weaker parts are noise of the recorder
+                "range_db": 60.0,  # weaker parts are recording noise
                 "normalise": "level",
                 "max_seconds": 6.4,
                 "train_seconds": 4.8,

@@ -1,17 +1,17 @@
-"""Read English books: LibriSpeech, 960 hours, by a model of the shape of Whisper small, from fresh weights.
+"""English speech recognition: LibriSpeech, 960 hours, a model with the sizes of Whisper small, from scratch.
 
     python -m research.data prepare librispeech_flac/all960 --manual_dir=/path/to/librispeech
     python -m experiments.speech_recognition.main \\
       --config=configs/speech_recognition/librispeech_whisper_small.py --workdir=runs/librispeech_whisper_small
 
 Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022: 80 log-mel bands, windows of 25 ms
-every 10 ms, convolutions of strides 1 and 2, 12 layers of width 768. Here padding is
-masked; training rows are 17 s long, and the few sounds that are longer are left out; a vocabulary of
-1,000 is trained on the transcripts; the encoder learns CTC too; dropout, speed perturbation and SpecAugment (Park et
-al., 2019) take the place of 680,000 hours of sound.
-Hardware: meant for 32 chips, data=-1, 16 rows on each, in bfloat16 with full remat; by its plan 6.6 of 16 GiB a chip on
-v5e:4x8. Nothing here has been trained at this size. `smoke`: digits as a telephone dials them, seconds on a CPU.
-Reference: Whisper small, zero-shot, which was trained on far more data but none of this.
+every 10 ms, convolutions of strides 1 and 2, 12 layers of width 768. Here padding is masked; training rows are 17 s
+long, and the few longer recordings are left out; a vocabulary of 1,000 is trained on the transcripts; the encoder is
+trained jointly with CTC; dropout, speed perturbation and SpecAugment (Park et al., 2019) compensate for having less
+data than Whisper's 680,000 hours.
+Hardware: 32 TPU chips, 16 rows on each, in bfloat16 with full remat. Mesh: data=-1, which takes, as planned, 6.6 of 16
+GiB per chip on v5e:4x8. Not trained here. `smoke`: dial tones (DTMF), seconds on a CPU.
+Reference: Whisper small, zero-shot, trained on far more data but not on LibriSpeech.
 """
 
 from ml_collections import ConfigDict

@@ -1,19 +1,19 @@
-"""Subject lines for e-mails: AESLC, 14,436 mails of the Enron corpus.
+"""Subject lines for e-mails: AESLC, 14,436 e-mails of the Enron corpus.
 
     python -m research.data prepare aeslc_jsonl --manual_dir=$DATA/aeslc
     python -m experiments.summarization.main \\
       --config=configs/summarization/aeslc.py:cpu --workdir=runs/aeslc
 
 `full`: the encoder-decoder that Zhang et al., "PEGASUS: Pre-training with Extracted Gap-sentences for Abstractive
-Summarization", 2020, train from fresh weights as a baseline: 12 layers of width 768, sinusoidal positions, mails of 512
-tokens, Adafactor with a learning rate that falls with the root of the step, dropout 0.1, label smoothing 0.1, batch
-256, beam 8, length penalty 0.8. Theirs has a vocabulary of 96k and subjects of 32 tokens; the number of steps is ours.
-One GPU, with `--config.train.microbatches=8` where memory is short.
-`cpu`: three and two layers of width 128 that copy words of the mail (research/models/copying.py), without upper case;
-mails cut to 128 tokens, where what they are about mostly stands, subjects to 24; half an hour on one CPU core.
-`smoke`: numbers in words to numbers in digits, seconds.
-Scores compare with the original subject, as theirs do; `rouge_multi` takes the best of it and of three that people
-wrote.
+Summarization", 2020, train from scratch as a baseline: 12 layers of width 768, sinusoidal positions, e-mails of 512
+tokens, Adafactor with an inverse square root schedule, dropout 0.1, label smoothing 0.1, batch 256, beam 8, length
+penalty 0.8. Theirs has a vocabulary of 96k and subjects of 32 tokens; the number of steps is our choice.
+Hardware: one GPU, with `--config.train.microbatches=8` if memory is short.
+`cpu`: three encoder and two decoder layers of width 128 with a copy mechanism (research/models/copying.py),
+lower-cased; e-mails truncated to the first 128 tokens, which mostly contain the topic, subjects to 24; 30 minutes on
+one CPU core.
+`smoke`: number words to digits, seconds on a CPU. ROUGE is computed against the original subject, as in the paper;
+`rouge_multi` is the maximum over it and three written by annotators.
 """
 
 from ml_collections import ConfigDict
@@ -95,7 +95,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         config.model.update(width=128, encoder_depth=3, decoder_depth=2, num_heads=4, kv_dim=32, mlp_dim=384, unroll=1)
         config.model.update(copy_mechanism=True, dropout=0.2)
         config.task.update(beam_size=4, max_decode_length=24, word_dropout=0.1, label_smoothing=0.0)
-        config.task.length_penalty = 1.5  # chosen on the validation split: with 0.8 subjects are a word or two
+        config.task.length_penalty = 1.5  # chosen on validation: with 0.8 subjects have only one or two words
         config.optimizer = ConfigDict(
             {
                 "name": "adamw",

@@ -6,12 +6,12 @@
 
 The shape of T5 v1.1 base (Shazeer, 2020), trained as Raffel et al., "Exploring the Limits of Transfer Learning with a
 Unified Text-to-Text Transformer", 2020, fine-tune: 2^18 steps of 128 rows of 512 tokens, Adafactor without momentum,
-dropout 0.1, a vocabulary of 32k, beam 4, length penalty 0.6, longer stories cut at 512 tokens. Their T5-base, which was
-pre-trained on C4, reaches ROUGE-1/2/L 42.05/20.34/39.40, where L is over sentences, which is our Lsum. From fresh
-weights, as here, that is out of reach, and the schedule is that of their pre-training: 0.01 for 10k steps, then falling
-with the root of the step; here it rises over those 10k steps.
-Hardware: 16 TPU chips, 8 rows on each. Mesh: data=-1, which by its plan takes 13.8 of 16 GiB a chip on v5e:4x4.
-`smoke`: numbers in words to numbers in digits, seconds on a CPU.
+dropout 0.1, a vocabulary of 32k, beam 4, length penalty 0.6, stories truncated to 512 tokens. Their T5-base,
+pre-trained on C4, reaches ROUGE-1/2/L 42.05/20.34/39.40, where L is the summary-level ROUGE-Lsum. From scratch, as
+here, that is out of reach, and the schedule is that of their pre-training: 0.01 for 10k steps (here a warm-up), then
+inverse square root.
+Hardware: 16 TPU chips, 8 rows on each. Mesh: data=-1, which takes, as planned, 13.8 of 16 GiB per chip on v5e:4x4.
+`smoke`: number words to digits, seconds on a CPU.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""English to German: Multi30k, captions of images, 29,000 pairs of sentences.
+"""English to German: Multi30k, image captions, 29,000 sentence pairs.
 
     python -m research.data prepare multi30k --manual_dir=$DATA/multi30k
     python -m experiments.translation.main \\
@@ -7,11 +7,11 @@
 `full`: the transformer "tiny" of Wu et al., "Good for Misconceived Reasons: An Empirical Revisiting on the Need for
 Visual Context in Multimodal Machine Translation", 2021: 4 layers of width 128, dropout 0.3, label smoothing 0.1, joint
 vocabulary of 10k, batches of 4,096 tokens, learning rate 5e-3 after 2k steps of warm-up, beam 5; found better there
-than larger ones. Here norms come first, and an exponential average of the weights replaces that of ten checkpoints.
-Meant for one GPU.
-`cpu`: the same model for 10 epochs of batches of 1,024 tokens, with less dropout and a vocabulary of 6k; half an hour
-on 2 CPU cores. `smoke`: numbers in words to numbers in digits, seconds on a CPU.
-Reference: their 41.02 is BLEU of tokenised, lower-cased text; sacreBLEU of the raw text, as here, is another measure.
+than larger ones. Here layers are pre-norm, and an exponential moving average of the weights replaces the average of ten
+checkpoints. Meant for one GPU.
+`cpu`: the same model for 10 epochs of batches of 1,024 tokens, with less dropout and a vocabulary of 6k; 30 minutes on
+2 CPU cores. `smoke`: number words to digits, seconds on a CPU.
+Reference: their 41.02 is tokenised, lower-cased BLEU, which is not comparable with sacreBLEU of raw text, as here.
 """
 
 from ml_collections import ConfigDict
@@ -88,7 +88,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         }
     )
     if variant == "cpu":
-        # Rows of half the length, since attention looks at whole rows.
+        # Rows of half the length, since attention is computed over whole packed rows.
         config.data.update(vocab_size=6000, source_length=64, target_length=64, truncate=True)
         config.model.update(dropout=0.1, unroll=1)
         config.optimizer.update(schedule="cosine", learning_rate=2e-3, warmup_steps=400)

@@ -1,4 +1,4 @@
-"""English to German news: WMT 2014, 4.5 million pairs of sentences.
+"""English to German: WMT 2014, 4.5 million sentence pairs.
 
     python -m research.data prepare wmt14_translate/de-en
     python -m experiments.translation.main \\
@@ -6,14 +6,14 @@
 
 Vaswani et al., "Attention Is All You Need", 2017. `full` is their base model: 100k steps of 25k source and 25k target
 tokens, Adam (0.9, 0.98), learning rate width^-0.5 min(step^-0.5, step 4000^-1.5), dropout 0.1, label smoothing 0.1, a
-joint BPE vocabulary of 37k, beam 4, length penalty 0.6; 27.3 BLEU on newstest2014. `big`: 300k steps, dropout 0.3;
-28.4 BLEU. Theirs is BLEU of tokenised text with compounds split, ours sacreBLEU of the text as it stands, which is
-lower. Here rows of 256 tokens hold several sentences, dropout also acts inside the MLPs, and an exponential average
-of the weights replaces that of the last 5 (big: 20) checkpoints.
-The catalogue downloads about 1.6 GB; newstest2013 is the validation split.
-Hardware: theirs 8 P100, 12 hours (big: 3.5 days). Mesh: data=-1 over 8 chips, 12 rows on each, which
-by its plan takes 4.5 (big: 10.0) of 16 GiB a chip on v5e:2x4.
-`smoke`: numbers in words to numbers in digits, seconds on a CPU.
+joint BPE vocabulary of 37k, beam 4, length penalty 0.6; 27.3 BLEU on newstest2014. `big`: 300k steps, dropout 0.3; 28.4
+BLEU. Theirs is BLEU of tokenised text with compound splitting, ours sacreBLEU of raw text, which is lower. Here rows of
+256 tokens are packed with several sentences, dropout is also applied inside the MLPs, and an exponential moving average
+of the weights replaces the average of the last 5 (big: 20) checkpoints. TFDS downloads about 1.6 GB; newstest2013 is
+the validation split.
+Hardware: 8 P100, 12 hours (big: 3.5 days) in the paper. Mesh: data=-1 over 8 chips, 12 rows on each, which takes, as
+planned, 4.5 (big: 10.0) of 16 GiB per chip on v5e:2x4.
+`smoke`: number words to digits, seconds on a CPU.
 """
 
 from ml_collections import ConfigDict

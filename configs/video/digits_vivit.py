@@ -1,12 +1,13 @@
-"""ViViT tells where a digit moves and how fast: eight motions that no single frame shows.
+"""ViViT on moving digits: eight classes of motion (direction and speed) that a single frame does not show.
 
     python -m research.data prepare moving_digits/motion
     python -m experiments.video.main --config=configs/video/digits_vivit.py:cpu --workdir=runs/digits_vivit
 
-The digits are scans that ship inside scikit-learn, each on a torus of 16 px, so that all positions are equally likely
-in every frame. A token is 4 x 4 px of 2 frames, and each attends to all others (Arnab et al., "ViViT: A Video Vision
+The digits are those of scikit-learn, each on a torus of 16 px, so that all positions are equally likely in every frame.
+A token is 4 x 4 px of 2 frames; attention is joint over space and time (Arnab et al., "ViViT: A Video Vision
 Transformer", 2021, model 1). `full` and `cpu` are the same.
-Floor: chance, which is also where a model of single frames ends. Reference: none is published, since the set is ours.
+Floor: logistic regression on statistics of frame differences; a single-frame model stays at chance, 1/8. Reference:
+none is published, since this data set is specific to this repository.
 """
 
 from ml_collections import ConfigDict

@@ -1,17 +1,17 @@
-"""ViViT tells fights from other clips of surveillance cameras, from scratch, over five folds of source videos.
+"""ViViT on surveillance clips, fight or no fight, from scratch, in five folds by source video.
 
     python -m research.data prepare fight_surv_video/fold0 --manual_dir=$DATA/fight_surv_video
     python -m experiments.video.main --config=configs/video/fight_vivit.py:cpu --workdir=runs/fight_fold0
 
-The result is the mean over the folds, each with --config.data.name=fight_surv_video/fold0 to fold4: about 210 clips
-to train on, 30 for validation, 60 for test. 16 frames of 64 px, a token is 8 x 8 px of 2 frames; attention is over
-space, then over time (Arnab et al., "ViViT: A Video Vision Transformer", 2021, model 3). The baseline without time is
-this with --config.model.space_time=frames --config.model.tubelet=1; with --config.model.input_mode=both the model is
-also given how much each pixel has changed, which is by far the best here.
+The result is the mean over the folds, each with --config.data.name=fight_surv_video/fold0 to fold4: about 210 clips to
+train on, 30 for validation, 60 for test. 16 frames of 64 px, a token is 8 x 8 px of 2 frames; factorised attention,
+over space, then over time (Arnab et al., "ViViT: A Video Vision Transformer", 2021, model 3). The single-frame baseline
+is --config.model.space_time=frames --config.model.tubelet=1. With --config.model.input_mode=both the difference to the
+previous frame is a further input, which is by far the best here (chosen on test).
 `cpu`, for two cores: a narrower model, 8 frames of 48 px, 600 steps.
-Floor: a threshold on the mean difference of neighbouring frames, fitted on the training part of the fixed split.
+Floor: a threshold on the mean difference of consecutive frames, fitted on train.
 Reference: none is published for these folds.
-`smoke`: seconds, on digits that move.
+`smoke`: seconds, on moving digits.
 """
 
 from ml_collections import ConfigDict

@@ -44,9 +44,10 @@ def show_predictions(
     inputs: Sequence[str],
     out: str,
 ) -> None:
-    """Writes below `workdir`/predict, for each image file, NAME.png with its boxes and NAME.json, and prints where.
+    """Writes NAME.png with drawn boxes and NAME.json below `workdir`/predict for each image file, and prints the paths.
 
-    Both hold the boxes whose score is `display_threshold` of the task or more; in JSON in px: left, top, right, bottom.
+    Both contain the boxes with a score of at least the task's `display_threshold`; in JSON as left, top, right, bottom
+    in pixels.
     """
     folder = rundir.RunDirectory(workdir)
     named = predicting.files(inputs, image_files.suffixes(), "images")

@@ -1,4 +1,4 @@
-"""Driving scenes: images with masks, a decoder around a ResNet, a ViT or an EfficientNet."""
+"""Semantic segmentation: images with masks, a decoder around a ResNet, a ViT or an EfficientNet."""
 
 from research.data import recorded
 from research.data.images import segmentation as scenes
@@ -40,8 +40,8 @@ class DrivingSegmentation(Experiment, tag="driving_segmentation"):
         sizes = data.train_transform.size, data.eval_transform.size
         if isinstance(model.backbone, vit.ViT) and sizes[0] != sizes[1]:
             raise ValueError(
-                f"a ViT sees images of one size, but config.data.image_size={sizes[0]} and eval_size={sizes[1]}; "
-                "set both to the size of the largest image, or take a ResNet or an EfficientNet"
+                f"a ViT has a fixed input size, but config.data.image_size={sizes[0]} and eval_size={sizes[1]}; "
+                "set both to the size of the largest image, or use a ResNet or an EfficientNet"
             )
         return segmentation.SegmentationTask(
             model, data.class_names, data.image_shape, data.mean, data.std, self.task

@@ -1,4 +1,4 @@
-"""Driving scenes: train, evaluate or use a model that gives every pixel of an image a class. See README.md."""
+"""Semantic segmentation of driving scenes: train, evaluate or use a model. See README.md."""
 
 from research import huge_pages, interrupt
 from research.train import preemption
@@ -42,9 +42,9 @@ def show_predictions(
     inputs: Sequence[str],
     out: str,
 ) -> None:
-    """Writes two images below `workdir`/predict for each image file, and prints where.
+    """Writes two images below `workdir`/predict for each image file, and prints the paths.
 
-    NAME.png is the image in the colours of its classes, with a legend; NAME_mask.png holds their numbers.
+    NAME.png is the image with a colour overlay of its classes and a legend; NAME_mask.png holds class indices.
     """
     folder = rundir.RunDirectory(workdir)
     named = predicting.files(inputs, image_files.suffixes(), "images")

@@ -1,4 +1,4 @@
-"""Face recognition: images of people, embeddings with an angular margin."""
+"""Face recognition: images of people, embeddings with an angular-margin loss."""
 
 from research.data import recorded
 from research.data.images import faces as face_data

@@ -1,4 +1,4 @@
-"""Face recognition: train, evaluate or use embeddings of faces on images of people. See README.md."""
+"""Face recognition: train, evaluate or use a model that embeds images of faces. See README.md."""
 
 from research import huge_pages, interrupt
 from research.train import preemption
@@ -42,13 +42,13 @@ def show_comparisons(
     inputs: Sequence[str],
     out: str,
 ):
-    """Prints, for each image file after the first, how similar it is to the first and whether both show one person.
+    """Prints for each image file after the first its similarity to the first, and whether both show the same person.
 
-    Raises ValueError for less than two files, and for a first one that cannot be read.
+    Raises ValueError for fewer than two files, and if the first cannot be read.
     """
     named = predicting.files(inputs, image_files.suffixes(), "images")
     if len(named) < 2:
-        raise ValueError(f"--mode=predict compares images: two files at least are needed, not {len(named)}")
+        raise ValueError(f"--mode=predict compares images: at least two files are needed, not {len(named)}")
     reference = named[0].name
     pixels = data.read(reference)
     with predicting.Asking(config, task, data, workdir, out) as asking:
@@ -67,12 +67,12 @@ def show_comparisons(
 
 
 def _threshold(task: faces.FaceTask, predictor: trainer.Predictor, workdir: str) -> float:
-    """The similarity from which on two images show one person. Raises ValueError where none is known."""
-    # The one that was best on the validation pairs; only an evaluated checkpoint holds it.
+    """The similarity from which two images count as the same person. Raises ValueError if none is known."""
+    # By default the best one on the validation pairs; only an evaluated checkpoint holds it.
     threshold = task.spec.threshold or predictor.validation.get("validation/threshold")
     if threshold is None:
         raise ValueError(
-            f"checkpoint {predictor.step} of {workdir} holds no threshold of validation pairs; give one, such as "
+            f"checkpoint {predictor.step} of {workdir} holds no threshold of validation pairs; set one, such as "
             "--config.task.threshold=0.5"
         )
     return threshold

@@ -10,6 +10,7 @@ from research.models.convnext import ConvNeXt, ConvNeXtSpec
 from research.models.efficientnet import EfficientNet, EfficientNetSpec
 from research.models.resnet import ResNet, ResNetSpec
 from research.models.vit import ViT, ViTSpec
+from research.models.whitened_cnn import WhitenedCNN, WhitenedCNNSpec
 from research.spec import field
 from research.tasks import classification
 from research.tasks.classification import ClassificationSpec
@@ -21,6 +22,7 @@ _MODELS = {
     ConvNeXtSpec: ConvNeXt,
     EfficientNetSpec: EfficientNet,
     AlexNetSpec: AlexNet,
+    WhitenedCNNSpec: WhitenedCNN,
 }
 
 
@@ -28,7 +30,7 @@ class ImageClassification(Experiment, tag="image_classification"):
     """Labelled images, a ViT or a CNN, cross-entropy."""
 
     data: ImageSpec = field(default=ImageSpec(), doc="the images")
-    model: ViTSpec | ResNetSpec | ConvNeXtSpec | EfficientNetSpec | AlexNetSpec = field(
+    model: ViTSpec | ResNetSpec | ConvNeXtSpec | EfficientNetSpec | AlexNetSpec | WhitenedCNNSpec = field(
         default=ViTSpec(), doc="the model"
     )
     task: ClassificationSpec = field(default=ClassificationSpec(), doc="the loss")
@@ -41,7 +43,7 @@ class ImageClassification(Experiment, tag="image_classification"):
         return self.make_task(data.num_classes, data.image_shape), data
 
     def make_task(self, num_classes: int, image_shape: Sequence[int]) -> classification.ClassificationTask:
-        """The task for so many classes of images [height, width, channels], which may be all that is known of them."""
+        """The task for `num_classes` classes of images [height, width, channels]; the data set itself is not needed."""
         if type(self.model) not in _MODELS:
             raise ValueError(f"{type(self.model).__name__} has no module in _MODELS of {__file__}; add it there")
         model = _MODELS[type(self.model)](self.model, num_classes, self.precision.compute, self.precision.params)

@@ -30,7 +30,9 @@ def main(
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(mode, config, task, data, workdir, experiments.load_weights, confusion.draw)
+    return trainer.run(
+        mode, config, task, data, workdir, experiments.load_weights, confusion.draw, experiments.load_teacher
+    )
 
 
 def show_predictions(

@@ -9,12 +9,12 @@ import time
 from experiments.performance.measurement import DIGITS, Measured, Measurement, load, say
 from research.train import trainer
 
-UNROLL = "model.unroll=1"  # one layer is compiled, as in large models; the small config asks for more
+UNROLL = "model.unroll=1"  # a scan over layers, as in large models; the small config unrolls
 
 
 def measure(config: str = DIGITS, depths: tuple[int, int] = (12, 48), repeats: int = 5) -> Measured:
     """Medians over `repeats` alternations of the two depths."""
-    compile_seconds(config, depths[0])  # untimed: traces of jax's own functions are kept from here on
+    compile_seconds(config, depths[0])  # untimed: fills JAX's tracing caches
     seconds = {depth: [] for depth in depths}
     for repeat in range(repeats):
         for depth in depths:

@@ -1,4 +1,4 @@
-"""Suite `input`: how many examples the input pipeline makes, alone, against how many the compiled step eats, alone."""
+"""Suite `input`: throughput of the input pipeline alone, and of the compiled step alone."""
 
 import statistics
 import time
@@ -43,7 +43,7 @@ def measure(config: str = CIFAR10, repeats: int = 3, batches: int = 100, steps: 
 
 
 def _seconds_a_batch(pipeline: Iterator, batches: int, drain: int) -> float:
-    """After `drain` batches that were made in advance."""
+    """Timed after `drain` prefetched batches are consumed."""
     for _ in range(drain):
         next(pipeline)
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Suite `loop`: what the trainer adds to its bare compiled step.
+"""Suite `loop`: the overhead of the trainer over its bare compiled step.
 
 The trainer itself runs, from the entrypoint's config, with a train step that keeps the time. At the border between two
 segments it runs the same compiled step on the same state with nothing around it. So bare and full segments alternate
@@ -49,7 +49,7 @@ class SegmentedStep:
         self.bare_s: list[float] = []
 
     def lower(self, *arguments: Any) -> "SegmentedStep":
-        """As of a jitted function, for the trainer, which compiles its step ahead."""
+        """Like that of a jitted function, for the trainer, which compiles its step ahead of time."""
         self._train_step = self._train_step.lower(*arguments)
         return self
 
@@ -82,7 +82,7 @@ class SegmentedStep:
 
 
 def measure(config: str = CIFAR10, segment: int = 25, pairs: int = 8) -> Measured:
-    """The median over pairs of segments of full loop / bare step, and what a step takes in both."""
+    """The median over pairs of segments of the ratio full loop / bare step, and the step time in both."""
     never = ("train.eval_every=1000000000", "train.checkpoint_every=1000000000")
     loaded, task, data = load(config, (*never, f"train.log_every={segment}"))
     fill_cache(data)

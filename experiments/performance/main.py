@@ -6,6 +6,7 @@ if __name__ == "__main__":
     interrupt.end_on_interrupt()  # before the slow imports, so that Ctrl-C never ends in a traceback
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import os
@@ -18,7 +19,9 @@ from typing import Any
 import jax
 
 from experiments.performance import (
+    adapt_steps,
     compiling,
+    image_steps,
     input_pipeline,
     loop,
     memory,
@@ -27,6 +30,7 @@ from experiments.performance import (
     speech_steps,
     startup,
     text_steps,
+    turns,
     vision_steps,
     vit_steps,
 )
@@ -51,9 +55,11 @@ SUITES = {
     "plan": plans.measure,
     "text": text_steps.measure,
     "speech": speech_steps.measure,
+    "images": image_steps.measure,
+    "adapt": adapt_steps.measure,
 }
 
-# Settings that show in a minute whether all of it works; what they measure means nothing.
+# A check of all suites in a minute; the measured values are meaningless.
 QUICK = {
     "loop": {"config": SMOKE, "segment": 5, "pairs": 2},
     "input": {"config": SMOKE, "repeats": 1, "batches": 5, "steps": 5},
@@ -73,6 +79,7 @@ QUICK = {
         ),
         "pairs": 2,
         "packed": "configs/translation/multi30k_en_de.py:smoke",
+        "compiled": False,
     },
     "speech": {
         "shapes": speech_shapes.Shapes(
@@ -82,18 +89,28 @@ QUICK = {
             vocab_size=64, mels=8, target_length=5, seconds=(1.0,),
         ),
         "pairs": 2,
+        "compiled": False,
     },
+    "images": {
+        "steps": tuple(
+            dataclasses.replace(step, config=f"{step.config.removesuffix(':cpu')}:smoke", batch_size=4)
+            for step in image_steps.STEPS
+        ),
+        "pairs": 2,
+        "compiled": False,
+    },
+    "adapt": {"config": "configs/sentiment/sst2_minilm.py:smoke", "steps": 3},
 }  # fmt: skip
-# Made, not downloaded: what QUICK runs on.
+# Generated data sets, for --quick.
 QUICK_DATA = ("digits", "boxed_shapes", "moving_digits/motion", "spelled_numbers")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the suites, one after the other; a goal that is missed is said in the table and is no error."""
+    """Runs the suites one after the other; a missed goal is shown in the table and is not an error."""
     arguments = parse(argv)
     if not arguments.quick:
         disable_compilation_cache()
-    revision = result.revision()  # now, since recording changes the tree
+    revision = result.revision()  # before recording changes the working tree
     measured: list[Row] = []
     for name in QUICK_DATA if arguments.quick else ():
         say(prepare.prepare(name))
@@ -101,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"{name}:")
         for config, measurements in SUITES[name](**(QUICK[name] if arguments.quick else {})):
             measured.append((name, config, measurements))
-            if arguments.record:  # each at once: what comes after may fail, or the machine may be taken away
+            if arguments.record:  # at once: a later suite may fail, or the machine may be preempted
                 records.record(row(*measured[-1], revision))
     print(table(measured))
     if arguments.out:
@@ -112,27 +129,28 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def default_suites(quick: bool) -> list[str]:
-    """All suites but those that this machine lacks something for; at toy size that can only be an installed package."""
+    """All suites that this machine can run; at toy size only an installed package can be missing."""
     left_out = {}
     if not quick and jax.default_backend() == "cpu":
         left_out["vit"] = "JAX has found no GPU or TPU"
     if not quick and importlib.util.find_spec("libtpu") is None:
         left_out["plan"] = "libtpu, of the extra [tpu], is not installed"
-    for name, suite in (("text", text_steps), ("speech", speech_steps)):
-        if suite.missing():
-            left_out[name] = suite.missing()
+    if turns.missing():
+        left_out |= dict.fromkeys(("text", "speech", "images", "adapt"), turns.missing())
+    elif not quick and adapt_steps.missing():
+        left_out["adapt"] = adapt_steps.missing()
     for name, reason in left_out.items():
-        say(f"the suite {name} is left out: {reason}")
+        say(f"skipping the suite {name}: {reason}")
     return [name for name in SUITES if name not in left_out]
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments. Raises ValueError for those that are not known, do not fit together or name no folder."""
+    """The arguments. Raises ValueError for unknown or conflicting ones, and for a folder that does not exist."""
     parser = command.Parser(prog="python -m experiments.performance.main", description="Measures speed.")
     parser.add_argument("--suite", action="append", metavar="NAME", help=f"{', '.join(SUITES)}; may be repeated")
     parser.add_argument("--out", metavar="FILE", help="writes the measurements as JSON")
     parser.add_argument("--record", action="store_true", help="adds them to experiments/performance/results.jsonl")
-    parser.add_argument("--quick", action="store_true", help="tries the suites at toy size; the figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="runs the suites at toy size; the figures are meaningless")
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         raise ValueError(f"unknown argument {unknown[0]!r}; see --help")
@@ -142,12 +160,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if name not in SUITES:
             raise ValueError(f"--suite={name} is unknown; choose from {', '.join(SUITES)}")
     if arguments.out and not Path(arguments.out).absolute().parent.is_dir():
-        raise ValueError(f"--out={arguments.out}: the folder does not exist; make it first")
+        raise ValueError(f"--out={arguments.out}: the folder does not exist; create it first")
     return arguments
 
 
 def disable_compilation_cache() -> None:
-    """Here and in the processes that the suites start: what is compiled is compiled anew."""
+    """Disables the compilation cache, here and in the processes that the suites start."""
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     jax.config.update("jax_enable_compilation_cache", False)
 

@@ -1,4 +1,4 @@
-"""What the suites share: a measured value beside its goal, a config made ready to run, timed steps."""
+"""What the suites share: a measured value with its goal, loading a config, timed steps."""
 
 import dataclasses
 import time
@@ -16,13 +16,13 @@ DIGITS = "configs/image_classification/digits_vit.py:cpu"
 CIFAR10 = "configs/image_classification/cifar10_resnet.py:cpu"
 SMOKE = "configs/image_classification/digits_vit.py:smoke"
 
-# Untimed steps before timed ones: the caches are warm by then, and so are the buffers of the input pipeline full.
+# Untimed steps before timed ones: they warm up caches and fill the buffers of the input pipeline.
 SETTLE_STEPS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One value; at most one of the two bounds is its goal."""
+    """One value, with at most one bound as its goal."""
 
     name: str
     value: float
@@ -32,30 +32,30 @@ class Measurement:
 
     @property
     def goal(self) -> str | None:
-        """`<= 1.02`, `>= 3`, or None where nothing is promised."""
+        """`<= 1.02`, `>= 3`, or None without a goal."""
         if self.at_most is not None:
             return f"<= {self.at_most:g}"
         return None if self.at_least is None else f">= {self.at_least:g}"
 
     @property
     def met(self) -> bool | None:
-        """Whether the value keeps its goal; None where there is none."""
+        """Whether the value meets its goal; None without a goal."""
         if self.at_most is not None:
             return bool(self.value <= self.at_most)  # NumPy's own cannot be written as JSON
         return None if self.at_least is None else bool(self.value >= self.at_least)
 
 
-# A suite measures one config after the other: `measure()` gives (config, measurements) as soon as it has them.
+# `measure()` of a suite yields (config, measurements) for one config after the other.
 Measured = Iterator[tuple[str, list[Measurement]]]
 
 
 def say(line: str) -> None:
-    """A line of progress; on standard error, so that standard output holds the table alone."""
+    """Prints a line of progress to standard error; standard output is for the table."""
     progress.say(line)  # rather than print, since the trainer's progress bar may be there
 
 
 def load(config: str, overrides: Sequence[str] = ()) -> tuple[Any, Any, Any]:
-    """`(config, task, data)` of `FILE:VARIANT`, as the config's entrypoint makes them."""
+    """`(config, task, data)` of `FILE:VARIANT`, as in the entrypoint of the experiment."""
     source = config_lib.Source.parse(config, overrides)
     loaded = config_lib.load(source.file, source.variant, source.overrides)
     return loaded, *loaded.build()
@@ -70,7 +70,7 @@ def program_and_batches(config: Any, task: Any, data: Any) -> tuple[ShardedProgr
 
 
 def fill_cache(data: Any) -> None:
-    """Reads every training image once where decoded ones are kept: all epochs but the first find them there."""
+    """Reads every training image once if decoded images are cached, as they are after the first epoch."""
     data.prepare()
     if data.cache:
         source = data.source("train")
@@ -79,7 +79,7 @@ def fill_cache(data: Any) -> None:
 
 
 def time_steps(train_step: Callable, state: Any, batch: Any, steps: int) -> tuple[Any, float]:
-    """The state after `steps` steps on one batch, and the seconds that all but the first SETTLE_STEPS took."""
+    """The state after `steps` steps on one batch, and the seconds of all but the first SETTLE_STEPS."""
     for _ in range(SETTLE_STEPS):
         state, _ = train_step(state, batch)
     jax.block_until_ready(state)

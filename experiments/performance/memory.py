@@ -1,4 +1,4 @@
-"""Suite `memory`: the peak memory of a process that trains, and what XLA planned for the step.
+"""Suite `memory`: the peak memory of a training process, and XLA's memory analysis of the step.
 
 `python -m experiments.performance.memory FILE:VARIANT` is that process: a few steps, then one JSON object on a line.
 """
@@ -19,7 +19,7 @@ MIB = 2**20
 
 
 def measure(configs: Sequence[str] = (DIGITS, CIFAR10)) -> Measured:
-    """One fresh process for each config."""
+    """Measures each config in a new process."""
     for config in configs:
         say(f"  {config}")
         command = [sys.executable, "-m", "experiments.performance.memory", config]
@@ -47,7 +47,7 @@ def step_process_bytes(config: str, steps: int = 3) -> dict[str, int]:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process has held at once."""
+    """The peak resident memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
         # On Linux not ru_maxrss: it keeps the peak of the process that started this one.

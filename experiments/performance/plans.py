@@ -1,4 +1,4 @@
-"""Suite `plan`: what the planner finds for ViT-L/16 on 16 and on 256 chips that are not attached.
+"""Suite `plan`: ahead-of-time plans of ViT-L/16 for 16 and for 256 chips.
 
 Its figures come from compiling ahead of time with libtpu, so they are the same on every machine.
 """
@@ -39,7 +39,7 @@ def measure(
 
 
 def of_one(plan: dict) -> list[Measurement]:
-    """What stands in the table for one slice."""
+    """The measurements of one slice."""
     name, moved = plan["topology"], sum(plan["collective_bytes"].values())
     bound = moved / plan["collective_lower_bound_bytes"]
     return [

@@ -35,7 +35,7 @@ class Shapes:
         return INPUT_S if work == "train" else float(work.split()[1])
 
     def sounds(self, work: str) -> list[np.ndarray]:
-        """Samples of noise at RATE, float32, a sound for each row of the batch."""
+        """White noise at RATE, float32 [batch, samples]."""
         rng, count = np.random.default_rng(0), round(self.input_s(work) * RATE)
         return [0.1 * rng.standard_normal(count, np.float32) for _ in range(self.batch_size)]
 
@@ -45,7 +45,7 @@ class Shapes:
         return rng.integers(4, min(50_000, self.vocab_size), (self.batch_size, self.target_length), np.int32)
 
     def config(self) -> dict[str, Any]:
-        """What differs from the defaults of the trainer's config."""
+        """The fields that differ from the defaults of the trainer's config."""
         return {
             "optimizer": {
                 "name": "adamw", "schedule": "constant", "learning_rate": self.learning_rate,

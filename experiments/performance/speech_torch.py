@@ -3,21 +3,19 @@
 To be imported only where both are installed.
 """
 
-import os
-
 import numpy as np
 import torch
 import transformers
 
+from experiments.performance import torch_settings
 from experiments.performance.speech_shapes import RATE, Shapes
 
 
 class PyTorch:
-    """A Whisper with random weights, made for one kind of work; it takes as many threads as there are cores."""
+    """A Whisper with random weights, set up for one kind of work; `compiled` applies to training."""
 
-    def __init__(self, shapes: Shapes, work: str):
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-        torch.manual_seed(0)
+    def __init__(self, shapes: Shapes, work: str, compiled: bool = False):
+        torch_settings.begin()
         self._work, self._model = work, _random_whisper(shapes).train(work == "train")
         self._optimizer = torch.optim.AdamW(
             self._model.parameters(), shapes.learning_rate, weight_decay=shapes.weight_decay, fused=True
@@ -27,16 +25,17 @@ class PyTorch:
         self._features, self._target = self._inputs(), torch.tensor(shapes.targets(), dtype=torch.long)
         trained = [each for each in self._model.parameters() if each.requires_grad]
         self.num_params = sum(parameter.numel() for parameter in trained)  # without the sinusoids
+        self._forward = torch.compile(self._model) if compiled else self._model
 
     def run(self) -> np.ndarray:
-        """One training step, which returns its loss, or the tokens [batch, target length] of what is recognised."""
+        """Runs a training step and returns its loss, or transcribes and returns tokens [batch, target length]."""
         return self._train() if self._work == "train" else self._transcribe()
 
     def _inputs(self):
         return self._extract(self._sounds, sampling_rate=RATE, return_tensors="pt").input_features
 
     def _train(self):
-        loss = self._model(input_features=self._features, labels=self._target).loss
+        loss = self._forward(input_features=self._features, labels=self._target).loss
         loss.backward()
         self._optimizer.step()
         self._optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Suite `startup`: fresh processes, timed from their start to the end of the imports and to the first step."""
+"""Suite `startup`: the time from process start to the end of the imports, and to the first step."""
 
 import statistics
 import subprocess
@@ -15,7 +15,7 @@ ENTRYPOINT = "experiments.image_classification.main"
 
 def measure(config: str = DIGITS, imports: int = 5, runs: int = 3) -> Measured:
     """Medians over `imports` processes that only import the entrypoint and `runs` that train with it."""
-    import_seconds()  # untimed: the files are in memory and compiled to bytecode from here on
+    import_seconds()  # untimed: warms the file cache and compiles bytecode
     importing = _median("import", import_seconds, imports)
     starting = [first_step_seconds(config) for _ in range(runs)]
     for total, compiling in starting:
@@ -40,7 +40,7 @@ def _median(name, function, repeats) -> float:
 
 
 def import_seconds() -> float:
-    """From the start of a process to the moment when it has imported the entrypoint."""
+    """Seconds from process start until the entrypoint is imported."""
     started = time.time()
     code = f"import {ENTRYPOINT}, time; print(time.time())"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
@@ -48,14 +48,14 @@ def import_seconds() -> float:
 
 
 def first_step_seconds(config: str, limit_s: float = 300) -> tuple[float, float]:
-    """From the start of a training run to the end of its first step, and how much of it is compiling that step.
+    """Seconds from the start of a training run to the end of its first step, and those spent compiling that step.
 
     Read from the run's own ledger; the run is killed then. Raises RuntimeError if it ends, or `limit_s` pass, before.
     """
     with tempfile.TemporaryDirectory() as folder:
         workdir, log = Path(folder) / "run", Path(folder) / "log"
         command = [sys.executable, "-m", ENTRYPOINT, f"--config={config}", f"--workdir={workdir}"]
-        command += ["--config.train.log_every=1"]  # so that the ledger says when the first step was done
+        command += ["--config.train.log_every=1"]  # so that timeline.jsonl has the end of the first step
         with log.open("w") as output:
             started = time.time()
             process = subprocess.Popen(command, stdout=output, stderr=output)

@@ -1,4 +1,4 @@
-"""Suite `vision`: training steps and answers of detection, driving scenes, faces and video on one device."""
+"""Suite `vision`: training steps and inference of detection, segmentation, faces and video on one device."""
 
 import statistics
 import time
@@ -23,7 +23,7 @@ CONFIGS = (
 def measure(
     configs: Sequence[str] = CONFIGS, steps: int = 7, repeats: int = 3, asked: Sequence[int] = (1, 32), answers: int = 7
 ) -> Measured:
-    """For each config the median training step, and the median answer to each of `asked` many examples at once."""
+    """For each config the median training step, and median inference for each batch size in `asked`."""
     for config in configs:
         yield config, _measure_config(config, steps, repeats, asked, answers)
 
@@ -45,13 +45,13 @@ def _measure_config(config: str, steps: int, repeats: int, asked: Sequence[int],
     ]
     for count in asked:
         seconds = answer_seconds(program, state.evaluated, examples, count, answers)
-        say(f"  {config}: an answer to {count} takes {seconds * 1e3:.1f} ms")
+        say(f"  {config}: inference for {count} takes {seconds * 1e3:.1f} ms")
         measured.append(Measurement(f"inference, batch of {count}", seconds * 1e3, "ms"))
     return measured
 
 
 def answer_seconds(program: ShardedProgram, variables: Any, examples: dict[str, np.ndarray], count: int, answers: int):
-    """Median seconds from `count` examples in the host's memory to the outputs there, after a time that compiles."""
+    """Median seconds from `count` examples to outputs, both in host memory, after a call that compiles."""
     examples = {name: np.resize(array, (count, *array.shape[1:])) for name, array in examples.items()}
     rng, seconds = jax.random.key(0), []
     for _ in range(answers + 1):

@@ -20,7 +20,7 @@ from research.train import feed, trainer
 
 CONFIG = "configs/image_classification/imagenet_vit_l16.py"
 GIB = 2**30
-# Size, images a step and device, model.remat, GiB of memory without which it is left out; what matters most first.
+# Size, images per step and device, model.remat, GiB of memory that it needs; the most important first.
 RUNS = (("L", 256, "operands", 50), ("L", 256, "none", 70), ("B", 256, "operands", 20), ("S", 512, "operands", 20))
 
 
@@ -32,7 +32,7 @@ def measure(
     repeats: int = 3,
     matmul: int = 8192,
 ) -> Measured:
-    """For each of `runs`: medians over `repeats` stretches of `steps` steps, each beside a large matmul.
+    """For each of `runs`: medians over `repeats` segments of `steps` steps, alternating with a large matmul.
 
     Raises ValueError on a machine without an accelerator, where a step would take minutes.
     """
@@ -40,7 +40,7 @@ def measure(
         raise ValueError("the suite vit needs a GPU or TPU, and JAX has found none; leave it out, or see --quick")
     for size, batch_size, remat, needed in runs:
         if (memory := _memory("bytes_limit") / GIB) and memory < needed:
-            say(f"ViT-{size}/16 with remat={remat} is left out: it needs {needed} GiB, and there are {memory:.0f}")
+            say(f"ViT-{size}/16 with remat={remat} is skipped: it needs {needed} GiB, and there are {memory:.0f}")
             continue
         shape = [f"model.{field}={value}" for field, value in SIZES[size].items()] if config == CONFIG else []
         words = ["precision.compute=bfloat16", f"train.batch_size={batch_size * jax.device_count()}", "mesh.data=-1"]
@@ -74,13 +74,13 @@ def _measure_size(name: str, config: str, overrides: list[str], steps: int, repe
         peak = jax.device_count() * chip.peak_flops("bfloat16") / chip.cores
         goal = {"at_least": 0.6} if "ViT-L" in name else {}
         values.append(Measurement(f"{name} MFU against the datasheet", model_flops / seconds / peak, **goal))
-    if (used := _memory("peak_bytes_in_use")) > peak_before:  # which a smaller model may not have passed
+    if (used := _memory("peak_bytes_in_use")) > peak_before:  # which a smaller model may not have exceeded
         values.append(Measurement(f"{name} peak memory", used / GIB, "GiB"))
     return values
 
 
 def _memory(key: str) -> int:
-    """Bytes of the device's statistics, of which peaks are since the process began; 0 where the device does not say."""
+    """A memory statistic of the device in bytes (peaks are since process start); 0 if not available."""
     return (jax.devices()[0].memory_stats() or {}).get(key, 0)
 
 

@@ -22,24 +22,24 @@ from research.tasks.class_words import ClassWords
 def main(
     config: Sentiment, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
 ) -> dict[str, Any] | None:
-    """Runs one mode; `inputs` are what `predict` judges: sentences, files of them, or `-` for standard input."""
-    # An encoder gives the probabilities of classes by itself.
+    """Runs one mode; `inputs` of `predict` are sentences, files with one per line, or `-` for standard input."""
+    # An encoder predicts class probabilities directly.
     answering = (lambda task, data: task) if config.is_classifier else _words
     return text2text.main(config, workdir, mode, inputs, out, show, answering, record)
 
 
 def _words(task: Any, data: text.Text) -> ClassWords:
-    """A task that scores the words of all classes."""
+    """A task that predicts class probabilities from the likelihood of each class name."""
     return ClassWords.of(task, data.distinct_targets())
 
 
 def show(answers: Sequence[text2text.Answer]) -> str:
-    """Every sentiment and its probability, the most likely first; those of all sentiments add up to 1."""
+    """All classes with their probabilities, which sum to 1, the most likely first."""
     return ", ".join(f"{each.text} {math.exp(each.score):.1%}" for each in answers)
 
 
 def record(answers: Sequence[text2text.Answer]) -> dict[str, Any]:
-    """The most likely sentiment, and the probabilities of all, for a file of answers."""
+    """The record of `--out`: the most likely class and the probabilities of all."""
     return {"answer": answers[0].text, "probabilities": {each.text: math.exp(each.score) for each in answers}}
 
 

@@ -23,7 +23,7 @@ class SpeechRecognition(Experiment, tag="speech_recognition"):
         return self.make_task(words.size, bos=words.bos, eos=words.eos, unk=words.unk), data
 
     def make_task(self, vocab_size: int, **special: int) -> speech.SpeechTask:
-        """The task for a vocabulary of which only the size and the ids bos, eos and unk need to be known."""
+        """The task for a vocabulary size and the ids bos, eos and unk; no vocabulary file is needed."""
         train, longest = sounds.encoder_lengths(self.data, self.model.downsampling)
         model = Recogniser(
             self.model,

@@ -25,14 +25,14 @@ from research.train import trainer
 
 
 class Transcript(NamedTuple):
-    """What is said in a sound, the geometric mean of the probabilities of its tokens, and the time that it took.
+    """A transcript, the geometric mean of its token probabilities, and the real-time factor.
 
-    The time, in seconds a second of sound, is that of spectrogram and model, without loading and compiling.
+    The real-time factor is the seconds per second of sound for spectrogram and model, without loading and compiling.
     """
 
     text: str
     confidence: float
-    seconds: float
+    real_time_factor: float
 
 
 def main(
@@ -45,32 +45,33 @@ def main(
     data.prepare_vocabulary()
     named = predicting.files(inputs, (*sound_files.SUFFIXES, *sound_files.VIDEO_SUFFIXES), "sounds")
     with predicting.Asking(config, task, data, workdir, out) as asking:
-        hear = None
+        transcriber = None
         for (file,), (parts,) in asking.batches(named, lambda file: data.pieces(sound_files.read(file), file), size=1):
-            hear = hear or listener(task, data, asking.predictor)
-            said = hear(parts)
-            line = f"{file}: {said.text} ({said.confidence:.1%}, {said.seconds:.3f} s a second)"
-            asking.answer(line, {"input": file, "text": said.text, "confidence": said.confidence})
+            transcriber = transcriber or make_transcriber(task, data, asking.predictor)
+            transcript = transcriber(parts)
+            figures = f"confidence {transcript.confidence:.1%}, real-time factor {transcript.real_time_factor:.3f}"
+            record = {"input": file, "text": transcript.text, "confidence": transcript.confidence}
+            asking.answer(f"{file}: {transcript.text} ({figures})", record)
 
 
 def transcribe(
     config: SpeechRecognition, task: speech.SpeechTask, data: speech_data.Speech, workdir: str, files: Sequence[str]
 ) -> Iterator[Transcript]:
-    """What the selected checkpoint of a run hears in each sound file.
+    """Transcribes sound files with the selected checkpoint of a run.
 
-    Raises ValueError for a file that is no sound or too long, see sound_files.read and speech.Speech.pieces.
+    Raises ValueError for a file that is not audio or too long, see sound_files.read and speech.Speech.pieces.
     """
-    sounds = [data.pieces(sound_files.read(file), file) for file in files]  # what is wrong is said before anything else
-    yield from map(listener(task, data, trainer.Predictor(config, task, data, workdir)), sounds)
+    sounds = [data.pieces(sound_files.read(file), file) for file in files]  # errors first
+    yield from map(make_transcriber(task, data, trainer.Predictor(config, task, data, workdir)), sounds)
 
 
-def listener(
+def make_transcriber(
     task: speech.SpeechTask, data: speech_data.Speech, predict: trainer.Predictor
 ) -> Callable[[Sequence[np.ndarray]], Transcript]:
-    """What hears a sound, given as its parts; it knows the shapes whose program is compiled."""
+    """A function from the parts of a sound [samples] to its transcript; compilation is excluded from its timing."""
     compiled = set()
 
-    def hear(parts: Sequence[np.ndarray]) -> Transcript:
+    def transcriber(parts: Sequence[np.ndarray]) -> Transcript:
         examples = data.arrays(parts)
         shape = examples["source"].shape
         if shape not in compiled:
@@ -82,13 +83,13 @@ def listener(
         text = " ".join(filter(None, (data.vocabulary.decode(tokens[0]) for tokens in outputs["tokens"])))
         return Transcript(text, confidence(task, outputs["tokens"][:, 0], outputs["scores"][:, 0]), seconds)
 
-    return hear
+    return transcriber
 
 
 def confidence(task: speech.SpeechTask, tokens: np.ndarray, scores: np.ndarray) -> float:
     """The geometric mean of the probabilities of `tokens` [parts, length], given the `scores` [parts] of the search.
 
-    A part without tokens counts as one: its probability is that of saying nothing.
+    A part without tokens counts as one token, with the probability of the empty output.
     """
     counts = np.count_nonzero(tokens, axis=1)
     if task.spec.decoder == "beam":

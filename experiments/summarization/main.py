@@ -19,7 +19,7 @@ from research.cli import experiment
 def main(
     config: Summarization, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
 ) -> dict[str, Any] | None:
-    """Runs one mode; `inputs` are what `predict` sums up: texts, files with one a line, or `-`, standard input."""
+    """Runs one mode; `inputs` of `predict` are texts, files with one per line, or `-` for standard input."""
     return text2text.main(config, workdir, mode, inputs, out)
 
 

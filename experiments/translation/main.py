@@ -19,7 +19,7 @@ from research.cli import experiment
 def main(
     config: Translation, workdir: str, mode: str, inputs: Sequence[str] = (), out: str = ""
 ) -> dict[str, Any] | None:
-    """Runs one mode; `inputs` are what `predict` translates: sentences, files of them, or `-` for standard input."""
+    """Runs one mode; `inputs` of `predict` are sentences, files with one per line, or `-` for standard input."""
     return text2text.main(config, workdir, mode, inputs, out)
 
 

@@ -1,4 +1,4 @@
-"""Video classification: labelled clips, a transformer over space and time, cross-entropy."""
+"""Video classification: labelled clips, a ViViT, cross-entropy."""
 
 from research.data import recorded
 from research.data.clips import dataset as clips
@@ -11,7 +11,7 @@ from research.train.settings import Experiment
 
 
 class Video(Experiment, tag="video"):
-    """Labelled clips, a transformer over space and time, cross-entropy."""
+    """Labelled clips, a ViViT, cross-entropy."""
 
     data: ClipSpec = field(default=ClipSpec(), doc="the clips")
     model: VideoViTSpec = field(default=VideoViTSpec(), doc="the model")
@@ -22,7 +22,7 @@ class Video(Experiment, tag="video"):
     ) -> tuple[video.VideoTask, clips.ClipDataset]:
         """The task and the data set, or the data that a run has recorded; nothing is read or computed yet.
 
-        Evaluation sees frames in `order`.
+        Evaluation uses frames in `order`.
         """
         data, precision = clips.load(self.data, order, known), self.precision
         model = VideoViT(self.model, data.num_classes, precision.compute, precision.params)

@@ -1,4 +1,4 @@
-"""Video analysis: train, evaluate or use a transformer over space and time on labelled clips. See README.md."""
+"""Video classification: train, evaluate or use a ViViT on labelled clips. See README.md."""
 
 from research import huge_pages, interrupt
 from research.train import preemption
@@ -28,7 +28,9 @@ def main(config: Video, workdir: str, mode: str, inputs: Sequence[str] = (), out
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(mode, config, task, data, workdir, experiments.load_weights, confusion.draw)
+    return trainer.run(
+        mode, config, task, data, workdir, experiments.load_weights, confusion.draw, experiments.load_teacher
+    )
 
 
 def show_predictions(

@@ -8,12 +8,12 @@ from research.spec.contracts import Scorer
 
 MOST_VALUES = 4
 SEED = 0  # of every random choice
-Predict = Callable[[Any], Any]  # from the inputs of a split, as a kind's `scores` passes them, to its predictions
+Predict = Callable[[Any], Any]  # from the inputs of a split, as `Kind.scores` passes them, to predictions
 
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """A method by its `name`; `fit(value)` trains on the training split only, with its `setting` at `value`.
+    """A named method; `fit(value)` fits it on the training split with its hyperparameter `setting` at `value`.
 
     `note` is a remark for the table, such as that it was fitted on a part of the training split.
     """
@@ -25,13 +25,13 @@ class Baseline:
     note: str = ""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for too many values, whose choice could overfit validation."""
+        """Raises ValueError for too many values, since choosing among them could overfit the validation split."""
         if not 1 <= len(self.values) <= MOST_VALUES:
-            raise ValueError(f"baseline {self.name!r} has {len(self.values)} values; 1 to {MOST_VALUES} may be tried")
+            raise ValueError(f"baseline {self.name!r} has {len(self.values)} values; give 1 to {MOST_VALUES}")
 
 
 class Scores(NamedTuple):
-    """{name of a metric: its value}, the signatures of some of them, and the scorer that saves the predictions."""
+    """{metric: value}, the signatures of some metrics, and the scorer, which can save the predictions."""
 
     values: Mapping[str, float]
     signatures: Mapping[str, str]

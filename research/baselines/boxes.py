@@ -1,4 +1,4 @@
-"""Images with boxes: boxes at their most frequent positions, and regions in the colours of objects."""
+"""Detection baselines: boxes at their most frequent positions, and connected regions of object colours."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -14,7 +14,7 @@ LEVELS = 16  # of a colour channel
 
 
 class Boxes:
-    """On the canvas of evaluation, in px."""
+    """Baselines for detection; boxes are in px of the evaluation canvas."""
 
     def __init__(self, task: Any, data: Any):
         self._task, self._data = task, data
@@ -42,7 +42,7 @@ class Boxes:
 
     @cached_property
     def _objects(self) -> tuple[np.ndarray, np.ndarray]:
-        """All boxes [count, 4] and classes [count] of train, padding and other images left out."""
+        """All boxes [count, 4] and classes [count] of train, without padding."""
         boxes, labels = [], []
         for batch in self._batches():
             here = (batch["box_weight"] > 0) & (batch["index"] >= 0)[:, None]
@@ -51,7 +51,7 @@ class Boxes:
         return np.concatenate(boxes), np.concatenate(labels)
 
     def _clusters(self, count: int) -> Predict:
-        """The centres of clusters of the boxes of each class, the share of a class among `count` as in train."""
+        """The cluster centres of the boxes of each class: `count` in all, divided among classes as boxes in train."""
         from sklearn.cluster import KMeans
 
         boxes, labels = self._objects
@@ -68,20 +68,20 @@ class Boxes:
             found.append(model.cluster_centers_)
             classes.append(np.full(clusters, number))
             scores.append(np.bincount(nearest, minlength=clusters) / self._data.counts["train"])
-        answer = padded(np.concatenate(found), np.concatenate(classes), np.minimum(np.concatenate(scores), 1))
-        return lambda image: answer
+        constant = padded(np.concatenate(found), np.concatenate(classes), np.minimum(np.concatenate(scores), 1))
+        return lambda image: constant
 
     @cached_property
     def _colours(self) -> np.ndarray:
-        """P(class, or background, which is last, | colour), [cells, classes + 1]; the smallest box claims a pixel."""
+        """P(class | colour) [cells, classes + 1], background last; a pixel in several boxes belongs to the smallest."""
         classes = len(self._data.class_names)
         counts = np.ones((LEVELS**3, classes + 1))
         for batch in self._batches():
             for row in np.flatnonzero(batch["index"] >= 0):
                 owner = np.full(batch["image"].shape[1:3], classes)
-                for place in range(int(batch["box_weight"][row].sum())):  # by size, the largest first
-                    left, top, right, bottom = batch["boxes"][row, place].round().astype(int)
-                    owner[top:bottom, left:right] = batch["labels"][row, place]
+                for box in range(int(batch["box_weight"][row].sum())):  # by size, the largest first
+                    left, top, right, bottom = batch["boxes"][row, box].round().astype(int)
+                    owner[top:bottom, left:right] = batch["labels"][row, box]
                 cells = _cells(batch["image"][row]) * (classes + 1) + owner
                 counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(counts.shape)
         return counts / counts.sum(1, keepdims=True)
@@ -117,7 +117,7 @@ class Boxes:
 
 
 def padded(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """What is found in an image as arrays of MAX_BOXES rows, the best first; what is no box has the score 0."""
+    """The detections of an image as arrays of MAX_BOXES rows, best first; rows of padding have the score 0."""
     order = np.argsort(-scores, kind="stable")[:MAX_BOXES]
     arrays = {
         "boxes": np.zeros((MAX_BOXES, 4), np.float32),
@@ -130,5 +130,6 @@ def padded(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> dict[st
 
 
 def _cells(image: np.ndarray) -> np.ndarray:
+    """The index of each pixel's colour among LEVELS^3 cells."""
     red, green, blue = np.moveaxis(image.astype(np.int64) * LEVELS // 256, -1, 0)
     return (red * LEVELS + green) * LEVELS + blue

@@ -1,4 +1,4 @@
-"""Labelled clips: statistics of motion, and one frame that is the mean of all."""
+"""Video classification baselines: motion statistics, and the mean frame."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from research.baselines import scoring, vectors
 from research.baselines.base import Baseline
 
 SIDE = 16  # px of the mean frame
-CHANGED = 25.5  # of 255: a pixel that changes by more has changed
+CHANGED = 25.5  # of 255: the threshold above which a pixel counts as changed
 
 
 class ClipBaselines(scoring.LabelledBaselines):
@@ -37,10 +37,10 @@ class ClipBaselines(scoring.LabelledBaselines):
 
 
 def motion(clip: np.ndarray) -> np.ndarray:
-    """Six statistics of how much the pixels of a clip [frames, height, width, channels] change between its frames.
+    """Six statistics of the absolute frame differences of a clip [frames, height, width, channels].
 
     The mean; its standard deviation and maximum over time; the 95th percentile; the share of pixels that changed; and
-    how unevenly the change is spread over the image: the standard deviation over its parts, by the mean.
+    the standard deviation over 8 x 8 parts of the image, divided by the mean.
     """
     if len(clip) < 2:
         return np.zeros(6)
@@ -52,7 +52,7 @@ def motion(clip: np.ndarray) -> np.ndarray:
 
 
 def shrunk(image: np.ndarray, side: int) -> np.ndarray:
-    """The means of `side` x `side` parts of an image [height, width, channels]; of fewer where it is smaller."""
+    """Average-pools an image [height, width, channels] to at most `side` x `side` px."""
     rows, columns = (np.array_split(np.arange(length), min(side, length)) for length in image.shape[:2])
     bands = np.stack([image[part].mean(0) for part in rows])
     return np.stack([bands[:, part].mean(1) for part in columns], axis=1)

@@ -1,4 +1,4 @@
-"""Images of people: linear embeddings of pixels, compared by cosine as those of networks."""
+"""Face recognition baselines: linear embeddings of pixels, compared by cosine similarity like those of networks."""
 
 import dataclasses
 import functools
@@ -17,16 +17,16 @@ Pixels = Callable[[str], np.ndarray]  # from an illumination normalisation to im
 
 
 class FaceBaselines:
-    """Embeddings have length 1 and, if the task averages over flips, include that of the mirror image."""
+    """Baselines for faces; embeddings are normalised, and averaged over flips if the task does so (`flip_tta`)."""
 
     def __init__(self, task: Any, data: Any):
         self._task, self._data = task, data
         self._pixels = functools.cache(self._read)
 
     def baselines(self) -> list[Baseline]:
-        """Pixels about the mean image, PCA (Turk and Pentland, 1991), PCA and LDA (Belhumeur et al., 1997).
+        """Pixels minus the mean image, PCA (Turk and Pentland, 1991), PCA and LDA (Belhumeur et al., 1997).
 
-        The last one with each illumination normalisation, since the best one for a network may not be best for it.
+        PCA and LDA with each illumination normalisation, since the best one for a network may not be best for them.
         """
         own = self._data.eval_transform.illumination
         lda = lambda illumination: lambda count: self._lda(illumination, count)
@@ -43,7 +43,7 @@ class FaceBaselines:
         """Scores the embeddings of a split and, for identification, of its gallery."""
         scorer = self._task.scorer(self._data, split)
         if scorer is None:
-            raise ValueError("config.task.metrics=() names no score, so no baseline can be measured; name one")
+            raise ValueError("config.task.metrics=() is empty, so no baseline can be scored; name a metric")
         embeddings = unit(predict(lambda illumination: self._pixels(split, illumination)))
         if self._task.spec.flip_tta:
             embeddings = unit(embeddings + unit(predict(lambda illumination: self._mirrored(split, illumination))))
@@ -52,7 +52,8 @@ class FaceBaselines:
 
     def _read(self, split: str, illumination: str) -> np.ndarray:
         transform = dataclasses.replace(self._data.eval_transform, illumination=illumination)
-        return images.pixels_of(dataclasses.replace(self._data, eval_transform=transform), split)
+        data = dataclasses.replace(self._data, eval_transform=transform)
+        return np.concatenate(list(images.pixel_batches(data, split)))
 
     def _mirrored(self, split: str, illumination: str) -> np.ndarray:
         pixels = self._pixels(split, illumination)

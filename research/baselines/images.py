@@ -1,6 +1,6 @@
-"""Labelled images: classifiers over pixels."""
+"""Image classification baselines: classifiers on pixels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ from research.baselines import scoring, vectors
 from research.baselines.base import SEED, Baseline
 
 DIMENSIONS = 200  # images with more pixels are reduced to these by PCA
+MOST_VALUES = 500_000_000  # pixels of all images that PCA is fitted on, 2 GB
 
 
 class Images(scoring.LabelledBaselines):
@@ -24,8 +25,8 @@ class Images(scoring.LabelledBaselines):
 
     def make_features(self, split: str) -> Mapping[str, np.ndarray]:
         """`pixels`, or their principal components."""
-        pixels = pixels_of(self._data, split)
-        return {"pixels": self._pca.transform(pixels) if self._reduced else pixels}
+        reduce = self._pca.transform if self._reduced else lambda pixels: pixels
+        return {"pixels": np.concatenate([reduce(part) for part in pixel_batches(self._data, split)])}
 
     @property
     def _reduced(self) -> bool:
@@ -33,17 +34,20 @@ class Images(scoring.LabelledBaselines):
 
     @cached_property
     def _pca(self) -> Any:
+        """Fitted on a part of train that fits into memory."""
         from sklearn.decomposition import PCA
 
-        pixels = pixels_of(self._data, "train")
-        chosen = vectors.subset(len(pixels), vectors.MOST_EXAMPLES)
-        return PCA(min(DIMENSIONS, len(chosen)), random_state=SEED).fit(pixels[chosen])
+        fitting = max(MOST_VALUES // int(np.prod(self._data.image_shape)), DIMENSIONS)
+        chosen = vectors.subset(self._data.counts["train"], min(vectors.MOST_EXAMPLES, fitting))
+        kept, begin = [], 0
+        for part in pixel_batches(self._data, "train"):
+            kept.append(part[chosen[(chosen >= begin) & (chosen < begin + len(part))] - begin])
+            begin += len(part)
+        return PCA(min(DIMENSIONS, len(chosen)), random_state=SEED).fit(np.concatenate(kept))
 
 
-def pixels_of(data: Any, split: str, batch_size: int = 256) -> np.ndarray:
-    """The normalised evaluation images of a split: float32 [examples, pixels]."""
-    rows = []
+def pixel_batches(data: Any, split: str, batch_size: int = 256) -> Iterator[np.ndarray]:
+    """The normalised evaluation images of a split, in batches: float32 [examples, pixels]."""
     for batch in data.eval_batches(split, batch_size):
         images = batch["image"][batch["index"] >= 0]
-        rows.append(((images - np.float32(data.mean)) / np.float32(data.std)).reshape(len(images), -1))
-    return np.concatenate(rows)
+        yield ((images - np.float32(data.mean)) / np.float32(data.std)).reshape(len(images), -1)

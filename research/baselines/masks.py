@@ -1,4 +1,4 @@
-"""Images with masks: a class for each pixel by its position, its colour, or both."""
+"""Segmentation baselines: the class of each pixel from its position, its colour, or both."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -16,13 +16,13 @@ SMOOTHING = 1.0  # added to every count
 
 
 class Masks:
-    """Baselines on pixels of evaluation images, which share one canvas size."""
+    """Baselines on the pixels of evaluation images, which all have the canvas size."""
 
     def __init__(self, task: Any, data: Any):
         self._task, self._data = task, data
 
     def baselines(self) -> list[Baseline]:
-        """The most frequent class of all, and of each position; colour and position by naive Bayes and regression."""
+        """The most frequent class, overall and by position; naive Bayes and regression on colour and position."""
         most = int(self._counts.sum((0, 1)).argmax())
         return [
             Baseline("most frequent class", lambda value: lambda images: np.full(images.shape[:3], most)),
@@ -37,7 +37,7 @@ class Masks:
     def scores(self, split: str, predict: Predict) -> Scores:
         """Scores the predicted class of every pixel."""
         classes = len(self._data.class_names)
-        spec = dataclasses.replace(self._task.spec, flip_tta=False)  # a prediction is given, not computed
+        spec = dataclasses.replace(self._task.spec, flip_tta=False)  # predictions are inputs here, not computed
         task = dataclasses.replace(self._task, model=Given(classes), spec=spec)
         confusion, scorer = np.zeros((classes, classes)), self._task.scorer(self._data, split)
         for batch in self._batches(split):
@@ -117,6 +117,6 @@ def _features(images: np.ndarray) -> np.ndarray:
 
 
 def _cells(images: np.ndarray, levels: int) -> np.ndarray:
-    """The number of the cell of each pixel's colour."""
+    """The index of each pixel's colour among `levels`^3 cells."""
     red, green, blue = np.moveaxis(images.astype(np.int64) * levels // 256, -1, 0)
     return (red * levels + green) * levels + blue

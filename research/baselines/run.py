@@ -1,9 +1,10 @@
-"""Measures the baselines of a config: fitted on train, chosen on validation, scored once on test.
+"""Measures the baselines of a config: fitted on train, hyperparameters chosen on validation, scored once on test.
 
-The class of the config's data decides which baselines there are.
+The class of the config's data spec determines the baselines.
 """
 
 import dataclasses
+import functools
 import math
 import shlex
 import time
@@ -17,6 +18,7 @@ from research.baselines.clips import ClipBaselines
 from research.baselines.faces import FaceBaselines
 from research.baselines.images import Images
 from research.baselines.masks import Masks
+from research.baselines.retrieval import Retrieval
 from research.baselines.sounds import Sounds
 from research.baselines.texts import Texts
 from research.data.images.detection import DetectionDataSpec
@@ -28,7 +30,9 @@ from research.measure import progress
 from research.metrics import metric as metric_lib
 from research.report import formats
 from research.report.baselines import short
+from research.tasks.retrieval import RetrievalSpec
 from research.train import result
+from research.train.session import LoadWeights
 
 KINDS: dict[type, type[Kind]] = {
     ImageSpec: Images,
@@ -48,7 +52,7 @@ class Measured:
 
     baseline: Baseline
     value: Any
-    validation: float  # of the metric that selects
+    validation: float  # the score by which the value was chosen
     test: Scores
     wall_s: float
 
@@ -58,16 +62,21 @@ class Measured:
         return {self.baseline.setting: self.value} if self.baseline.setting else {}
 
 
-def measure(config: Any, metric: str) -> tuple[Any, Iterator[Measured]]:
-    """The data set of a config, and an iterator that measures its baselines; `metric` (`accuracy`) selects settings.
+def measure(config: Any, metric: str, load_weights: LoadWeights | None = None) -> tuple[Any, Iterator[Measured]]:
+    """The data set of a config, and an iterator that measures its baselines.
 
-    With `config.data.fit_on=train+validation`, they are fitted once more on both with the setting that was chosen.
-    Raises ValueError for data that are not prepared, or of a kind without baselines, and for an unknown metric.
+    Settings are chosen by `metric` (such as `accuracy`) on validation. With `config.data.fit_on=train+validation`,
+    each baseline is fitted again on both splits with the chosen setting. `load_weights` loads the weights of
+    `config.train.init_from`, with which retrieval is measured without training.
+
+    Raises ValueError for data that are not prepared, for data without baselines, and for an unknown metric.
     """
     kind = next((kind for spec, kind in KINDS.items() if isinstance(config.data, spec)), None)
+    if isinstance(config.task, RetrievalSpec):  # texts for which nothing is written
+        kind = functools.partial(Retrieval, config=config, load_weights=load_weights)
     if kind is None:
         known = ", ".join(sorted(spec.tag for spec in KINDS))
-        raise ValueError(f"config.data is of the kind {config.data.tag!r}, which has no baselines; there are {known}")
+        raise ValueError(f"config.data is of the kind {config.data.tag!r}, which has no baselines; known: {known}")
     task, data = config.build()
     data.prepare()
     choosing = whole = kind(task, data)
@@ -77,7 +86,7 @@ def measure(config: Any, metric: str) -> tuple[Any, Iterator[Measured]]:
 
 
 def _measured(choosing: Kind, whole: Kind, metric: str) -> Iterator[Measured]:
-    """Settings are chosen with `choosing`, which fits on train alone; `whole` fits on what `data.fit_on` says."""
+    """Settings are chosen with `choosing`, which fits on train alone; `whole` fits on the splits of `data.fit_on`."""
     for baseline, last in zip(choosing.baselines(), whole.baselines(), strict=True):
         started = time.monotonic()
         value, predict, score = _choose(choosing, baseline, metric)
@@ -86,14 +95,14 @@ def _measured(choosing: Kind, whole: Kind, metric: str) -> Iterator[Measured]:
 
 
 def _choose(kind: Kind, baseline: Baseline, metric: str) -> tuple[Any, Any, float]:
-    """The value that is best on validation (the first of equally good ones), its predictor, and its score."""
+    """The best value on validation (the first of equally good ones), its predictor, and its score."""
     sign = 1 if metric_lib.mode(metric) == "max" else -1
     best: tuple[Any, Any, float] | None = None
     for value in baseline.values:
         predict = baseline.fit(value)
         values = kind.scores("validation", predict).values
         if metric not in values:
-            raise ValueError(f"no baseline gives the metric {metric!r}; there are {', '.join(sorted(values))}")
+            raise ValueError(f"no baseline has the metric {metric!r}; choose from {', '.join(sorted(values))}")
         progress.say(f"{described(baseline.name, _setting(baseline, value))}: validation {metric} {values[metric]:.4f}")
         if best is None or sign * values[metric] > sign * best[2]:
             best = value, predict, values[metric]
@@ -105,12 +114,12 @@ def _setting(baseline: Baseline, value: Any) -> dict[str, Any]:
     return {baseline.setting: value} if baseline.setting else {}
 
 
-def row(config: Any, data: Any, said: Mapping[str, Any], measured: Measured, revision: tuple[str, bool]) -> dict:
-    """The results row of a baseline; `said` is the report spec of its config, see train/reporting.py.
+def row(config: Any, data: Any, report: Mapping[str, Any], measured: Measured, revision: tuple[str, bool]) -> dict:
+    """The results row of a baseline; `report` is the report spec of its config, see train/reporting.py.
 
     It has those keys of a run's row that apply to a baseline, and `baseline`, `settings` and `tried`.
     """
-    source, main = config_lib.plain(config.source), said["metric"]
+    source, main = config_lib.plain(config.source), report["metric"]
     metrics = {f"validation/{short(main)}": measured.validation}
     metrics |= {f"test/{name}": value for name, value in measured.test.values.items() if math.isfinite(value)}
     baseline = measured.baseline
@@ -125,11 +134,11 @@ def row(config: Any, data: Any, said: Mapping[str, Any], measured: Measured, rev
         **result.provenance(data, revision, _PACKAGES),
         "wall_s": round(measured.wall_s, 1),
         "command": command(source),
-        "over": said["over"],
+        "over": report["over"],
         "metric": main,
         "value": metrics[main],
         "signature": measured.test.signatures.get(short(main)),
-        "also": [name for name in said["also"] if name in metrics],
+        "also": [name for name in report["also"] if name in metrics],
         "metrics": metrics,
     }
 
@@ -141,12 +150,12 @@ def command(source: Mapping[str, Any]) -> str:
 
 
 def described(name: str, settings: Mapping[str, Any]) -> str:
-    """`logistic regression, C=0.1`."""
+    """A baseline and its settings as text, such as `logistic regression, C=0.1`."""
     return ", ".join([name, *(f"{key}={value:g}" for key, value in settings.items())])
 
 
 def table(rows: list[dict]) -> str:
-    """The rows as aligned lines, the best first."""
+    """The rows as a table in plain text, best first."""
     (main, *others) = (rows[0]["metric"], *rows[0]["also"])
     best_first = sorted(rows, key=lambda row: row["value"], reverse=metric_lib.mode(short(main)) == "max")
     lines = [["baseline", main, *others, "time"]]

@@ -8,11 +8,12 @@ import numpy as np
 
 from research.baselines.base import Predict, Scores
 from research.metrics import answers
+from research.tasks.span_extraction import SpanExtractionTask
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """Replaces the model of a task: its variables are the logits."""
+    """Replaces the model of a task by fixed logits, which are passed as its variables."""
 
     num_classes: int
 
@@ -22,15 +23,15 @@ class Given:
 
 
 def labelled(task: Any, data: Any, split: str, classes: np.ndarray) -> Scores:
-    """The accuracy and further scores of a predicted class [examples] for each example of a split.
+    """The accuracy and further scores of the predicted `classes` [examples] of a split.
 
-    There is no loss, since classes have no probabilities.
+    There is no loss, since the predictions have no probabilities.
     """
     index = np.arange(data.counts[split], dtype=np.int32)
     logits = np.eye(data.num_classes, dtype=np.float32)[classes]
-    nothing = np.zeros((len(index), *(1,) * (len(data.image_shape) - 1), data.image_shape[-1]), np.uint8)
+    unused = np.zeros((len(index), *(1,) * (len(data.image_shape) - 1), data.image_shape[-1]), np.uint8)
     weight = np.ones(len(index), np.float32)
-    batch = {"image": nothing, "label": labels(data, split), "index": index, "weight": weight}
+    batch = {"image": unused, "label": labels(data, split), "index": index, "weight": weight}
     means = dataclasses.replace(task, model=Given(data.num_classes)).evaluate(logits, batch)
     scorer = task.scorer(data, split)
     scorer.add({"index": index, "weight": weight, "probabilities": logits})
@@ -68,14 +69,14 @@ class LabelledBaselines:
 
 
 def named(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
-    """The accuracy of the name of a class for each example of a split of texts, as the task counts it."""
+    """The accuracy of predicted class names `texts`, one for each example of a split, computed by the task."""
     numbers = {name: number for number, name in enumerate(data.class_names)}
     targets = [numbers[data.reference(split, index)["target"]] for index in range(len(texts))]
     found = np.eye(len(numbers), dtype=np.float32)[[numbers[text] for text in texts]][:, None]
     weight = np.ones(len(texts), np.float32)
     batch = {"target": np.array(targets, np.int32)[:, None], "target_segments": np.ones((len(texts), 1), np.int32)}
-    nothing = dict.fromkeys(("source", "source_segments", "source_positions"))
-    means = dataclasses.replace(task, model=Given(len(numbers))).evaluate(found, {**batch, **nothing, "weight": weight})
+    unused = dict.fromkeys(("source", "source_segments", "source_positions"))
+    means = dataclasses.replace(task, model=Given(len(numbers))).evaluate(found, {**batch, **unused, "weight": weight})
     right, weights = means["accuracy"]
     scorer = task.scorer(data, split)
     scorer.add({"index": np.arange(len(texts)), "weight": weight, "probabilities": found[:, 0]})
@@ -83,14 +84,20 @@ def named(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
 
 
 def written(task: Any, data: Any, split: str, texts: Sequence[str]) -> Scores:
-    """Scores a text for each example of a split, encoded with the vocabulary of the model.
+    """Scores the predicted `texts`, one for each example of a split.
+
+    If the model generates tokens, texts are encoded with its vocabulary and decoded, so that they hold only what the
+    model could generate; if it extracts spans of the context, they are scored unchanged.
 
     Raises ValueError for a task without metrics.
     """
     if not task.spec.metrics:
-        raise ValueError("config.task.metrics=() names no score, so no baseline can be measured; name one")
+        raise ValueError("config.task.metrics=() is empty, so no baseline can be scored; name a metric")
     scorer = answers.TextScorer(task.spec.metrics, data, split)
-    tokens = [np.array([ids], np.int32) for ids in data.vocabulary.encode_many(list(texts))]
-    outputs: Any = {"index": np.arange(len(texts)), "weight": np.ones(len(texts)), "tokens": tokens}  # of any lengths
-    scorer.add(outputs)
+    if isinstance(task, SpanExtractionTask):
+        scorer.add_texts(dict(enumerate(texts)))
+    else:
+        tokens = [np.array([ids], np.int32) for ids in data.vocabulary.encode_many(list(texts))]
+        outputs: Any = {"index": np.arange(len(texts)), "weight": np.ones(len(texts)), "tokens": tokens}  # any lengths
+        scorer.add(outputs)
     return Scores(scorer.result(), scorer.signatures, scorer)

@@ -1,4 +1,4 @@
-"""Sounds and transcripts: classifiers of whole recordings, by their log-mel spectrograms."""
+"""Speech recognition baselines: classifiers of whole recordings on log-mel spectrograms."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from research.baselines import scoring, texts, vectors
 from research.baselines.base import Baseline, Predict, Scores
 
 SEGMENTS = 20  # time segments over which a spectrogram is averaged, whatever its length
-SHORTEST_MS, PAUSE_MS = 80, 50  # of a word, and of a pause between words
+SHORTEST_MS, PAUSE_MS = 80, 50  # shortest word, and shortest pause between words
 SVM_C = 10.0  # of the classifier of segments between pauses
 LOUDNESS = (0.2, 0.3, 0.4, 0.5)  # the threshold of speech, between the quietest and the loudest frame
 
 
 class Sounds:
-    """Baselines on spectrograms; recordings that training joins are used separately."""
+    """Baselines on spectrograms; with `data.join`, they are fitted on the single recordings."""
 
     def __init__(self, task: Any, data: Any):
         self._task = task
@@ -27,8 +27,8 @@ class Sounds:
 
     def baselines(self) -> list[Baseline]:
         """The most frequent transcript; classifiers, of segments between pauses if training joins recordings."""
-        said, recordings = self._said(), self._features(self._split("train"))
-        most = texts.most_common(said.tolist())
+        transcripts, recordings = self._transcripts(), self._features(self._split("train"))
+        most = texts.most_common(transcripts.tolist())
         found = [Baseline("most frequent transcript", lambda value: lambda sounds: [most] * len(sounds))]
         frames, moments = f"{SEGMENTS} segments of the spectrogram", "mean and standard deviation of each mel band"
         if self._joined:
@@ -36,10 +36,10 @@ class Sounds:
                 *found,
                 Baseline("support vector machine between pauses", self._between_pauses, "loudness", LOUDNESS),
             ]
-        kinds = [vectors.neighbours(recordings, "moments", said, moments, scaled=True)]
-        if len(set(said.tolist())) <= texts.MOST_CLASSES:
-            kinds += [vectors.support_vectors(recordings, "moments", said, moments, scaled=True)]
-            kinds += [make(recordings, "segments", said, frames) for make in _CLASSIFIERS]
+        kinds = [vectors.neighbours(recordings, "moments", transcripts, moments, scaled=True)]
+        if len(set(transcripts.tolist())) <= texts.MOST_CLASSES:
+            kinds += [vectors.support_vectors(recordings, "moments", transcripts, moments, scaled=True)]
+            kinds += [make(recordings, "segments", transcripts, frames) for make in _CLASSIFIERS]
         return found + [dataclasses.replace(kind, fit=self._of_sounds(kind)) for kind in kinds]
 
     def scores(self, split: str, predict: Predict) -> Scores:
@@ -53,12 +53,13 @@ class Sounds:
             self._sounds[split] = [source[index][0] for index in range(len(source))]
         return self._sounds[split]
 
-    def _said(self) -> np.ndarray:
+    def _transcripts(self) -> np.ndarray:
+        """The transcripts of train."""
         source, decode = self._data.source("train"), self._data.vocabulary.decode
         return np.array([decode(source[index][1]) for index in range(len(source))])
 
     def _features(self, sounds: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
-        """`segments` and `moments` of the spectrograms of samples, each with the logarithm of their length."""
+        """The features `segments` and `moments` of spectrograms, each with the logarithm of the length appended."""
         spectrograms = [self._data.eval_transform.mel(samples) for samples in sounds]
         length = np.log([[len(spectrogram)] for spectrogram in spectrograms])
         cut = np.stack([segment_means(spectrogram, SEGMENTS).ravel() for spectrogram in spectrograms])
@@ -66,6 +67,8 @@ class Sounds:
         return {"segments": np.hstack([cut, length]), "moments": np.hstack([moments, length])}
 
     def _of_sounds(self, kind: Baseline) -> Any:
+        """The `fit` of a baseline on features as one whose predictor takes sounds."""
+
         def fit(value: Any) -> Predict:
             predict = kind.fit(value)
             return lambda sounds: list(predict(self._features(sounds)))
@@ -73,9 +76,9 @@ class Sounds:
         return fit
 
     def _between_pauses(self, loudness: float) -> Predict:
-        """Classifies each segment between pauses as a recording."""
+        """Classifies each segment between pauses as if it were a recording."""
         recordings = self._features(self._split("train"))
-        classify = vectors.support_vectors(recordings, "segments", self._said()).fit(SVM_C)
+        classify = vectors.support_vectors(recordings, "segments", self._transcripts()).fit(SVM_C)
 
         def predict(sounds: Sequence[np.ndarray]) -> list[str]:
             mel = self._data.eval_transform.mel
@@ -85,8 +88,8 @@ class Sounds:
                 for samples, of_sound in zip(sounds, parts, strict=True)
                 for start, end in of_sound
             ]
-            said = iter(classify(self._features(pieces)) if pieces else ())
-            return [" ".join(next(said) for _ in of_sound) for of_sound in parts]
+            words = iter(classify(self._features(pieces)) if pieces else ())
+            return [" ".join(next(words) for _ in of_sound) for of_sound in parts]
 
         return predict
 

@@ -1,4 +1,4 @@
-"""Pairs of texts: answers that are retrieved, extracted from the source or, if targets are few, classified."""
+"""Text-to-text baselines: targets are retrieved, extracted from the source or, if there are few, classified."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -12,13 +12,13 @@ from research.baselines import scoring
 from research.baselines.base import Baseline, Predict, Scores
 from research.metrics import scripts
 
-MOST_CLASSES = 100  # distinct targets that can be classes
+MOST_CLASSES = 100  # with more distinct targets, there are no classifiers
 CHUNK = 1024  # sources that are compared with the training split at a time
 ENDS = ".?!"
 
 
 class TextPair(NamedTuple):
-    """An example. The `parts` of a source are a question and its context, else the source alone."""
+    """An example. `parts` are the fields of the source: question and context, or the source alone."""
 
     source: str
     parts: tuple[str, ...]
@@ -26,7 +26,7 @@ class TextPair(NamedTuple):
 
 
 class Texts:
-    """The methods depend on the data: on the number of distinct targets, and on whether sources are questions."""
+    """Baselines for pairs of texts; they depend on the number of targets and on whether sources are questions."""
 
     def __init__(self, task: Any, data: Any):
         self._task, self._data = task, data
@@ -62,7 +62,7 @@ class Texts:
 
     @cached_property
     def _fields(self) -> list[str]:
-        """The fields of the source, that with most text in train last: questions are shorter than their contexts."""
+        """The fields of the source by amount of text in train, most last: contexts are longer than questions."""
         prepared = self._data.prepared
         examples = [prepared.fields("train", index) for index in range(min(1000, self._data.counts["train"]))]
         return sorted(prepared.template.source_fields, key=lambda name: sum(len(str(each[name])) for each in examples))
@@ -144,7 +144,7 @@ def _of_a_source(train: Sequence[TextPair]) -> Baseline:
 
 
 def tf_idf(longest: int) -> Any:
-    """scikit-learn's TF-IDF of words and runs of up to `longest` of them; a letter of unspaced scripts is a word."""
+    """scikit-learn's TF-IDF of word n-grams, n up to `longest`; in unspaced scripts, a character is a word."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(
@@ -167,30 +167,30 @@ def most_common(texts: Any) -> str:
 
 
 def without(question: str, text: str) -> str:
-    """`text` without the words that the question has."""
-    asked = set(words(question))
-    return " ".join(word for word in text.split() if not asked & set(words(word)))
+    """`text` without the words of the question."""
+    excluded = set(words(question))
+    return " ".join(word for word in text.split() if not excluded & set(words(word)))
 
 
 def best_matching_sentence(question: str, context: str) -> str:
-    """The sentence of the context with the most distinct words of the question, the last of equally good ones."""
+    """The sentence of the context with most distinct words of the question; of equal ones, the last."""
     sentences, sentence = [], []
     for word in context.split():
         sentence.append(word)
         if word[-1] in ENDS:
             sentences, sentence = [*sentences, " ".join(sentence)], []
     sentences += [" ".join(sentence)] if sentence else []
-    asked = set(words(question))
-    return max(reversed(sentences), key=lambda text: len(asked & set(words(text))), default="")
+    wanted = set(words(question))
+    return max(reversed(sentences), key=lambda text: len(wanted & set(words(text))), default="")
 
 
 def words_near_question(question: str, context: str, count: int) -> str:
-    """The `count` words of the context nearest to the median position of the question's words, without these.
+    """The `count` words of the context nearest to the median position of the question's words, without the latter.
 
-    If none of the question's words occurs, they are the first words.
+    If no word of the question occurs in the context, the first `count` words.
     """
-    asked, pieces = set(words(question)), context.split()
-    shared = [bool(asked & set(words(piece))) for piece in pieces]
+    wanted, pieces = set(words(question)), context.split()
+    shared = [bool(wanted & set(words(piece))) for piece in pieces]
     middle = statistics.median([position for position, both in enumerate(shared) if both] or [0])
     others = sorted((abs(position - middle), position) for position, both in enumerate(shared) if not both)
     return " ".join(pieces[position] for position in sorted(position for _, position in others[:count]))

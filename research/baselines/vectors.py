@@ -1,6 +1,6 @@
-"""Classifiers of scikit-learn on feature vectors, as baselines for any kind of data.
+"""scikit-learn classifiers on feature vectors, as baselines for any kind of data.
 
-A split is a mapping from the name of its features to a matrix [examples, features], which may be sparse.
+The features of a split are a mapping from a name to a matrix [examples, features], which may be sparse.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ def most_frequent(labels: np.ndarray) -> Baseline:
 def logistic_regression(
     train: Mapping[str, Any], key: str, labels: np.ndarray, of: str = "", scaled: bool = False
 ) -> Baseline:
-    """On the features `key`, called `of`; with `scaled`, each of them is standardised."""
+    """Logistic regression on the features `key`, described as `of`; with `scaled`, features are standardised."""
     from sklearn.linear_model import LogisticRegression
 
     make = lambda value: LogisticRegression(C=value, max_iter=MAX_ITERATIONS)
@@ -36,7 +36,7 @@ def logistic_regression(
 def support_vectors(
     train: Mapping[str, Any], key: str, labels: np.ndarray, of: str = "", scaled: bool = False
 ) -> Baseline:
-    """With an RBF kernel, fitted on at most MOST_EXAMPLES; otherwise as `logistic_regression`."""
+    """A support vector machine with an RBF kernel on at most MOST_EXAMPLES; arguments as in `logistic_regression`."""
     from sklearn.svm import SVC
 
     name = _named("support vector machine, RBF kernel", of)
@@ -46,7 +46,7 @@ def support_vectors(
 
 
 def neighbours(train: Mapping[str, Any], key: str, labels: np.ndarray, of: str = "", scaled: bool = False) -> Baseline:
-    """The vote of the k nearest training examples; otherwise as `logistic_regression`."""
+    """k-nearest neighbours; arguments as in `logistic_regression`."""
     from sklearn.neighbors import KNeighborsClassifier
 
     make = lambda value: KNeighborsClassifier(value, algorithm="brute")

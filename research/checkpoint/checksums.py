@@ -22,7 +22,7 @@ def tree_checksums(tree: Any) -> jax.Array:
 
 
 def array_checksum(parts: Iterable[np.ndarray], dtype: np.dtype) -> int:
-    """The same on the host, of an array of `dtype` whose `parts` follow one another in row-major order."""
+    """The same on the host, for an array of `dtype` given as consecutive `parts` in row-major order."""
     total, position = 0, 0
     word = {1: np.uint8, 2: np.uint16}.get(dtype.itemsize, np.uint32)
     for part in parts:

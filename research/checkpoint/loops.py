@@ -1,4 +1,4 @@
-"""Event loops for Orbax, which closes its own as soon as one of several reads or writes fails."""
+"""Event loops for Orbax, which closes its loop as soon as one of several reads or writes fails."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The metadata of a checkpoint, with a checksum of its own; it decides which checkpoints are kept.
+"""The metadata of a checkpoint, protected by a checksum; it determines which checkpoints are kept.
 
 It is the JSON object `STEP/meta/metadata`: the step, the config and the fingerprint of the data, the score, and the
 shape, dtype and checksum of every leaf. No other file records which checkpoint is the best.
@@ -41,7 +41,7 @@ def seal(meta: Mapping[str, Any], step: int, entry: Entry, leaves: Mapping[str, 
 def read(checkpoint: epath.PathLike) -> dict[str, Any]:
     """The JSON object of the checkpoint in a folder that is named by its step.
 
-    Raises ValueError or OSError if it is damaged, or belongs to another step.
+    Raises ValueError or OSError if it is damaged or belongs to another step.
     """
     checkpoint = epath.Path(checkpoint)
     content = json.loads(path(checkpoint).read_text())
@@ -84,9 +84,9 @@ def newest(directory: epath.PathLike) -> dict[str, Any] | None:
 
 
 def select(directory: epath.PathLike, best: bool, mode: str) -> int | None:
-    """The newest step in `directory` or, with `best`, the one with the best score if any; None without steps.
+    """The newest step in `directory` or, with `best`, the one with the best score if any has one; None if empty.
 
-    Raises ValueError if a checkpoint is damaged, since it might be the one.
+    Raises ValueError if any checkpoint is damaged, since it might be the one to select.
     """
     directory, entries = epath.Path(directory), {}
     for step in steps(directory):

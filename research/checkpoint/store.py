@@ -4,6 +4,8 @@ Orbax writes them asynchronously and commits each with one rename. Beside the st
 and checksum of every leaf (see `seal.py`), which Orbax does not verify. A step that cannot be read, or whose checksums
 differ, is moved aside by a training run; a run that only reads skips it, since another run may be using the folder.
 
+Parameters that are frozen are written once, beside the steps (see `frozen.py`).
+
 With several processes, all of them save and restore together, in a shared folder.
 """
 
@@ -22,7 +24,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from research.checkpoint import interrupts, loops, seal
+from research.checkpoint import frozen, interrupts, loops, seal
 from research.command import Failure
 from research.parallel import processes
 from research.parallel.sharding import path_name
@@ -30,10 +32,10 @@ from research.spec.contracts import Program, State
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's manager, which leaves preemption to `preemption.Flag`.
+    """Orbax's manager without its handling of preemption, which `preemption.Flag` does.
 
-    Orbax would report the number of the saved step to JAX, whereas the flag counts ticks. Processes that agree to stop
-    after the largest number would then wait for one that has passed, and SIGTERM would be lost.
+    Orbax would report the saved step to JAX, whereas the flag counts its own calls. Processes that agree to stop after
+    the largest reported number would then wait for one that has passed, and SIGTERM would be lost.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -68,6 +70,7 @@ class Checkpoints:
         self._pending: int | None = None
         self._closed = False
         self._loops = contextlib.ExitStack()  # while something is being written
+        self._frozen = ""  # the folder of frozen leaves that this process has written or verified
         self._known: dict[int, seal.Entry] = {}
         self._known = self._inspect()
 
@@ -80,9 +83,10 @@ class Checkpoints:
         self.wait()
         with interrupts.held():
             sums = jax.device_get(program.checksums(state))
-            leaves = {name: [*entry, int(total)] for (name, entry), total in zip(_describe(state), sums, strict=True)}
+            leaves = _leaves(state, sums)
             entry = seal.Entry.of(score)
-            sealed = seal.seal(meta, step, entry, leaves)
+            metadata = frozen.describe(leaves, program.frozen)
+            sealed = seal.seal({**meta, "frozen": metadata} if metadata else meta, step, entry, leaves)
             if step in self._manager.all_steps():
                 if entry.evaluated:
                     self._rescore(step, sealed)
@@ -91,23 +95,44 @@ class Checkpoints:
                 return
             self._known[step] = entry
             self._pending = step
-            args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed))
+            written = frozen.trained(frozen.by_name(state), metadata) if metadata else state
+            args = ocp.args.Composite(state=ocp.args.StandardSave(written), meta=ocp.args.JsonSave(sealed))
+            with self._writing():
+                self._write_frozen(state, metadata)
             self._loops.enter_context(loops.drained())
             with self._writing():
                 self._manager.save(step, args=args, force=True)
 
+    def _write_frozen(self, state: State, metadata: Mapping[str, Any]) -> None:
+        """Writes the frozen leaves of `state` unless they are known to be on disk, see `frozen.describe`."""
+        if metadata and metadata["folder"] != self._frozen:
+            frozen.write(self._directory, frozen.by_name(state), metadata)
+            self._frozen = metadata["folder"]
+
+    def rebuild(self, program: Program, state: State, error: frozen.FrozenError) -> bool:
+        """Rewrites unreadable frozen leaves from `state`; returns False, writing nothing, if their checksums differ."""
+        sums = jax.device_get(program.checksums(state))
+        metadata = frozen.describe(_leaves(state, sums), program.frozen)
+        if metadata.get("folder") != error.folder:
+            return False
+        with self._writing():
+            self._write_frozen(state, metadata)
+        return True
+
     def restore(self, program: Program, best: bool = False) -> tuple[int, State, dict[str, Any]] | None:
         """`(step, state, meta)` of the latest intact checkpoint, or of the best one; None if there is none.
 
-        Raises ValueError if an intact checkpoint does not fit the program's state. With several processes it exits if
-        array data cannot be read: possibly only one process notices, so they cannot continue together, but a restart
-        can.
+        Raises ValueError if an intact checkpoint does not fit the program's state, and FrozenError if the frozen
+        leaves, which all checkpoints need, cannot be read. With several processes it exits if array data cannot be
+        read: possibly only one process notices, so they cannot continue together, but a restart can.
         """
         while (step := self.best_step() if best else self.latest_step()) is not None:
             try:
                 meta, state, misfit = self._read(step, program)
+            except frozen.FrozenError:
+                raise
             except _UnreadableError as error:
-                raise SystemExit(str(error)) from error  # exit code 1: no user error, worth a retry
+                raise SystemExit(str(error)) from error  # exit code 1: not a user error, may succeed if run again
             except Exception as error:  # noqa: BLE001  JSONDecodeError, KeyError, ValueError, plain Exception ...
                 self._set_aside({step: _brief(error)})
                 continue
@@ -115,6 +140,23 @@ class Checkpoints:
                 raise ValueError(f"checkpoint {self._directory / str(step)} does not fit this config: {misfit}")
             return step, state, meta
         return None
+
+    def restore_step(self, program: Program, step: int) -> tuple[State, dict[str, Any]] | None:
+        """`(state, meta)` of one checkpoint of a run that another process may be writing.
+
+        None, with a warning, if it is damaged or has been deleted meanwhile. Raises as `restore` does otherwise.
+        """
+        try:
+            meta, state, misfit = self._read(step, program)
+        except (frozen.FrozenError, _UnreadableError):
+            raise
+        except Exception as error:  # noqa: BLE001  see restore
+            gone = not (self._directory / str(step)).exists()
+            self._warn(f"checkpoint {step} " + ("was deleted meanwhile" if gone else f"is damaged ({_brief(error)})"))
+            return None
+        if state is None:
+            raise ValueError(f"checkpoint {self._directory / str(step)} does not fit this config: {misfit}")
+        return state, meta
 
     def _read(self, step: int, program: Program) -> tuple[dict[str, Any], State | None, str | None]:
         """The verified metadata and state of a checkpoint, and the reason why it does not fit the program's state.
@@ -125,10 +167,9 @@ class Checkpoints:
             meta = seal.read(self._directory / str(step))
             if misfit := _misfit(meta["leaves"], program.state):
                 return meta, None, misfit
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(program.state))
-            with loops.drained():
-                restored = self._manager.restore(step, args=args)
-                state: State = restored.state  # pyright: ignore[reportAttributeAccessIssue]  a Composite, see `args`
+            state = self._read_state(step, program, meta.get("frozen", {}))
+        except frozen.FrozenError:
+            raise
         except Exception as error:
             if jax.process_count() == 1:
                 raise
@@ -136,8 +177,27 @@ class Checkpoints:
                 self._move(step, _brief(error))
             how = "and was moved aside; start the run again" if self._write else "here; move it away"
             raise _UnreadableError(f"checkpoint {step} cannot be read ({_brief(error)}) {how}") from error
-        _verify(meta["leaves"], state, jax.device_get(program.checksums(state)))
+        metadata = meta.get("frozen", {})
+        wrong = _wrong(meta["leaves"], state, jax.device_get(program.checksums(state)))
+        at_fault = [name for name in wrong if name in metadata.get("leaves", ())]
+        if at_fault:
+            raise frozen.damaged(self._directory, metadata, _differ(at_fault))
+        if wrong:
+            raise ValueError(_differ(wrong))
+        self._frozen = metadata.get("folder", "")
         return meta, state, None
+
+    def _read_state(self, step: int, program: Program, metadata: Mapping[str, Any]) -> State:
+        """The state of a checkpoint; `metadata` is that of its frozen leaves, see `frozen.describe`."""
+        leaves = frozen.by_name(program.state) if metadata else {}
+        like = frozen.trained(leaves, metadata) if metadata else program.state
+        with loops.drained():
+            found = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
+        state = found.state  # pyright: ignore[reportAttributeAccessIssue]  a Composite, as asked for
+        if not metadata:
+            return state
+        whole = frozen.by_name(state) | frozen.read(self._directory, leaves, metadata)
+        return jax.tree.unflatten(jax.tree.structure(program.state), [whole[name] for name in leaves])
 
     def best_step(self) -> int | None:
         """The kept step with the best score; the newest if none has a score."""
@@ -165,7 +225,7 @@ class Checkpoints:
         return self._known[step].score is not None
 
     def retain(self) -> None:
-        """Deletes the steps that are not to be kept, such as after a kill."""
+        """Deletes the steps that are not to be kept, which a killed process may have left."""
         self.wait()
         entries = self._entries()
         for step in sorted(entries.keys() - self._kept(entries)):
@@ -299,6 +359,11 @@ def _describe(state: State) -> list[tuple[str, list[Any]]]:
     return [(path_name(path), [list(leaf.shape), str(leaf.dtype)]) for path, leaf in leaves]
 
 
+def _leaves(state: State, sums: np.ndarray) -> dict[str, list[Any]]:
+    """`[shape, dtype, checksum]` of every leaf, by path."""
+    return {name: [*entry, int(total)] for (name, entry), total in zip(_describe(state), sums, strict=True)}
+
+
 def _misfit(saved: Mapping[str, list[Any]], state: State) -> str | None:
     """The reason why a checkpoint does not fit the state; None if it does."""
     for name, (shape, dtype) in _describe(state):
@@ -309,10 +374,11 @@ def _misfit(saved: Mapping[str, list[Any]], state: State) -> str | None:
     return f"it also holds {extra[0]}" if (extra := sorted(saved.keys() - dict(_describe(state)).keys())) else None
 
 
-def _verify(saved: Mapping[str, list[Any]], state: State, sums: np.ndarray) -> None:
+def _wrong(saved: Mapping[str, list[Any]], state: State, sums: np.ndarray) -> list[str]:
+    """The leaves whose checksums differ from the saved ones."""
     names = [name for name, _ in _describe(state)]
-    wrong = [name for name, total in zip(names, sums, strict=True) if saved[name][2] != int(total)]
-    if wrong:
-        raise ValueError(
-            f"the checksum of {wrong[0]} differs" + (f" (and of {len(wrong) - 1} more)" if wrong[1:] else "")
-        )
+    return [name for name, total in zip(names, sums, strict=True) if saved[name][2] != int(total)]
+
+
+def _differ(names: Sequence[str]) -> str:
+    return f"the checksum of {names[0]} differs" + (f" (and of {len(names) - 1} more)" if names[1:] else "")

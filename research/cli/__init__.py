@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments.NAME.main` (experiment.py), and `tessera` over everything (tessera.py).
+"""The command line: `python -m experiments.NAME.main` (experiment.py), and `tessera` for all commands (tessera.py).
 
-It imports nothing, so that `tessera` can see to Ctrl-C and SIGTERM before the slow imports.
+It imports nothing, so that `tessera` can handle Ctrl-C and SIGTERM before the slow imports.
 """

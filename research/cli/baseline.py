@@ -1,4 +1,4 @@
-"""`tessera baseline --config=FILE[:VARIANT]`: what simple methods reach on the data of a config."""
+"""`tessera baseline --config=FILE[:VARIANT]`: scores of simple methods on the data of a config."""
 
 import json
 from collections.abc import Sequence
@@ -7,14 +7,15 @@ from pathlib import Path
 from research import command, files
 from research import config as config_lib
 from research.baselines import run
+from research.cli import experiments
 from research.report import baselines, records
 from research.train import reporting, result
 
 
 def main(words: Sequence[str]) -> None:
-    """Measures the baselines of a config, saves their predictions and prints them; --out and --record keep the rows.
+    """Measures the baselines of a config, saves their predictions and prints a table; --out and --record save the rows.
 
-    Raises ValueError for what the user can fix.
+    Raises ValueError for user errors.
     """
     parser = command.Parser(
         prog="tessera baseline",
@@ -35,19 +36,19 @@ def main(words: Sequence[str]) -> None:
     arguments = parser.parse_args(others)
     source = config_lib.Source.parse(arguments.config)
     config = config_lib.load(source.file, source.variant, overrides)
-    said = reporting.of_file(config_lib.plain(config.source), source.file)
+    report = reporting.of_file(config_lib.plain(config.source), source.file)
     if arguments.record:
         records.results_path(config.source.experiment)
-        if records.is_other_data(config_lib.plain(config.source), said):
+        if records.is_other_data(config_lib.plain(config.source), report):
             raise ValueError(
-                f"--record: {config_lib.flat(config)['data.name']} are not the data of {source.file}; leave it out, or "
-                "use --out=FILE"
+                f"--record: {config_lib.flat(config)['data.name']} is not the data set of {source.file}; leave it out, "
+                "or use --out=FILE"
             )
-    revision = result.revision()  # now, since the tree may change meanwhile
-    data, measured = run.measure(config, run.short(said["metric"]))
+    revision = result.revision()  # read first, since the working tree may change during the measurement
+    data, measured = run.measure(config, run.short(report["metric"]), experiments.load_weights)
     rows = []
     for each in measured:
-        rows.append(run.row(config, data, said, each, revision))
+        rows.append(run.row(config, data, report, each, revision))
         if each.test.scorer:
             path = arguments.predictions / baselines.predictions_path(rows[-1], each.baseline.name)
             path.parent.mkdir(parents=True, exist_ok=True)

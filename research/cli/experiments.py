@@ -9,7 +9,7 @@ from research.train.settings import TrainSpec
 
 
 def config_class(name: str) -> type[Config]:
-    """The class of the configs of an experiment. Raises ValueError where there is no such experiment."""
+    """The config class of an experiment. Raises ValueError if there is no such experiment."""
     module = _module(name, "experiment")
     (cls,) = (
         each
@@ -23,17 +23,24 @@ def config_class(name: str) -> type[Config]:
 
 
 def load_weights(settings: TrainSpec, task: Any, program: Any, data: Any) -> Any:
-    """The weights that `config.train.init_from` names, for `trainer.run`, see interop/initial_weights.py.
+    """Loads the weights of `config.train.init_from` for `trainer.run`, see interop/initial_weights.py.
 
-    Those of a run are read by the class of its own experiment, which may be another one.
+    The weights of a run are read with the config class of its experiment, which may differ from this one.
     """
     from research.interop import initial_weights
 
     return initial_weights.open_weights(settings, task, program, data, config_class)
 
 
+def load_teacher(path: str, task: Any) -> Any:
+    """The run that `config.distill.teacher` names, for `trainer.run`, see interop/teachers.py."""
+    from research.interop import teachers
+
+    return teachers.open_teacher(path, task, config_class)
+
+
 def entrypoint(name: str) -> ModuleType:
-    """`experiments.NAME.main`. Raises ValueError where there is no such experiment."""
+    """The module `experiments.NAME.main`. Raises ValueError if there is no such experiment."""
     return _module(name, "main")
 
 

@@ -1,4 +1,4 @@
-"""`tessera show`: a config as it will run, its parameters, and a list of what there is."""
+"""`tessera show`: the resolved fields of a config, its parameters, or a list of configs and data sets."""
 
 import ast
 import math
@@ -35,10 +35,10 @@ _LIBRARY = Path(__file__).parents[2]
 
 
 def fields(source: config_lib.Source, docs: bool = False) -> Iterator[str]:
-    """Every field of a config, one a line: `* train.steps  2500  (1000)`.
+    """Yields a line for every field of a config: `* train.steps  2500  (1000)`.
 
-    A `*` marks a value that is not the default, which follows in parentheses. With `docs`, the meaning, the range
-    and the role of each field follow where its group declares them.
+    A `*` marks a value that is not the default, which follows in parentheses. With `docs`, each line ends with the
+    meaning, the range and the role of the field.
     """
     config = config_lib.load(source.file, source.variant, source.overrides)
     yield f"{source.file}:{source.variant}  experiment {source.experiment}, digest {config.source.digest}"
@@ -48,7 +48,7 @@ def fields(source: config_lib.Source, docs: bool = False) -> Iterator[str]:
     rank = lambda name: _GROUPS.index(name) if name in _GROUPS else len(_GROUPS)
     for name in sorted(values, key=lambda name: rank(name.split(".")[0])):
         leaf, value = declared.get(name), values[name]
-        # What is no field is the tag of a group's spec.
+        # A value without a declared field is the tag of a union's member.
         default = leaf.info.default if leaf else _default_tag(type(config), name.split(".")[0])
         line = f"{_CHANGED if value != default else ' '} {name:{width}}  {value!r}"
         line += f"  ({default!r})" if value != default else ""
@@ -58,19 +58,19 @@ def fields(source: config_lib.Source, docs: bool = False) -> Iterator[str]:
 
 
 def _default_tag(cls: type[config_lib.Config], group: str) -> str:
-    """Of the spec that a group is unless a config says otherwise."""
+    """The tag of the default spec of a group."""
     declared = info(cls, group)
     assert declared is not None and isinstance(declared.default, Spec)
     return declared.default.tag
 
 
 def _meaning(field: FieldInfo) -> str:
-    """`optimizer steps; at least 1 [length]`."""
+    """Meaning, range and role of a field, such as `optimizer steps; at least 1 [length]`."""
     text = field.doc
     if field.check is not None:
-        for start in ("is unknown; ", "must be ", "must lie ", "must "):
-            if field.check.says.startswith(start):
-                text += f"; {field.check.says.removeprefix(start)}"
+        for start in ("is unknown; ", "must be ", "must "):
+            if field.check.requirement.startswith(start):
+                text += f"; {field.check.requirement.removeprefix(start)}"
                 break
     return f"{text} [{field.role.value}]"
 
@@ -78,7 +78,7 @@ def _meaning(field: FieldInfo) -> str:
 def parameters(source: config_lib.Source) -> Iterator[str]:
     """A table of the model's parameters: path, shape, logical axes, count and bytes; the totals last.
 
-    Nothing is computed. Raises ValueError where the model of the config cannot be built.
+    Nothing is computed. Raises ValueError if the model of the config cannot be built.
     """
     config = settings.load(source)
     task, _ = config.build()
@@ -123,7 +123,7 @@ def listing(root: Path) -> Iterator[str]:
 
 
 def _parsed(file: Path) -> Any:
-    """The syntax tree of a file, which is not imported."""
+    """The syntax tree of a file, without importing it."""
     return ast.parse(file.read_text(encoding="utf-8"))
 
 

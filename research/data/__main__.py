@@ -21,7 +21,7 @@ from research.data.text.builders.texts import TextBuilder
 
 
 def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
-    """Prepares a data set. Raises ValueError for what the user can fix."""
+    """Prepares a data set. Raises ValueError for user errors."""
     parser = command.Parser(prog=prog, description=__doc__)
     prepare_parser = parser.add_subparsers(required=True, metavar="COMMAND").add_parser("prepare", help=prepare.__doc__)
     prepare_parser.add_argument(
@@ -35,18 +35,18 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
     prepare_parser.add_argument(
         "--config",
         default="",
-        help="FILE[:VARIANT]: make the vocabulary and the tokens of texts or transcripts that this config wants",
+        help="FILE[:VARIANT]: also make the vocabulary and the tokens of texts or transcripts for this config",
     )
     prepare_parser.add_argument(
         "--group",
         default="",
         metavar="RULE",
-        help="say how many groups each split would have with config.data.group=RULE; default: that of --config",
+        help="print how many groups each split has with config.data.group=RULE; default: the rule of --config",
     )
     arguments = vars(parser.parse_args(argv))
     group = arguments.pop("group")
     if not groups.RULE.accepts(group):
-        raise ValueError(f"--group={group!r} {groups.RULE.says}")
+        raise ValueError(f"--group={group!r} {groups.RULE.requirement}")
     spec, open_tokens = _data(arguments.pop("config"), arguments["name"], arguments["data_dir"], group)
     print(prepare.prepare(**arguments))
     if open_tokens:
@@ -60,7 +60,10 @@ def main(argv: Sequence[str], prog: str = "python -m research.data") -> None:
 def _data(
     config: str, name: str, data_dir: str, group: str
 ) -> tuple[DataSpec, Callable[[], token_data.TokenDataset] | None]:
-    """The spec of the data, and what opens them where tokens are to be made; only a config tells those of sounds."""
+    """The spec of the data, and a function that opens the data set if tokens are to be made (else None).
+
+    Without a config, tokens are made for texts only, not for the transcripts of sounds.
+    """
     if config:
         source = config_lib.Source.parse(config)
         loaded: Any = config_lib.load(source.file, source.variant)

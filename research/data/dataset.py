@@ -1,4 +1,4 @@
-"""The base class of every data set: splits that are prepared once, and the transforms of their examples."""
+"""Base class of all data sets: splits that are prepared once, and the transforms of their examples."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from research.spec.contracts import Batches, DatasetInfo
 
 
 class TrainTransform(Protocol):
-    """Turns a training example into arrays, with random augmentation."""
+    """Converts a training example to arrays, with random augmentation."""
 
     def __call__(self, example: Any, rng: np.random.Generator, /) -> pipeline.Batch:
         """The arrays of one example, of fixed shape."""
@@ -21,7 +21,7 @@ class TrainTransform(Protocol):
 
 
 class EvalTransform(Protocol):
-    """Turns an example into arrays, without random choices."""
+    """Converts an example to arrays, deterministically."""
 
     def __call__(self, example: Any, /) -> pipeline.Batch:
         """The arrays of one example, of fixed shape."""
@@ -58,12 +58,12 @@ class PreparedDataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Examples in train, validation and test. Raises ValueError where the data set is not prepared."""
+        """Number of examples by split. Raises ValueError if the data set is not prepared."""
         return self.prepared.counts
 
     @property
     def fingerprint(self) -> str:
-        """A hex digest of the content, see sources.Prepared. Raises ValueError where the data set is not prepared."""
+        """A hex digest of the content, see sources.Prepared. Raises ValueError if the data set is not prepared."""
         return self.prepared.fingerprint
 
     def prepare(self) -> DatasetInfo:
@@ -91,17 +91,46 @@ class PreparedDataset:
     def train_batches(
         self, seed: int, batch_size: int, start: int = 0, rows: slice | Sequence[int] | None = None
     ) -> Batches:
-        """Rows `rows` (None: all) of the batches `start`, `start + 1`, ... of the run `seed`, without end."""
+        """Yields rows `rows` (None: all) of batches `start`, `start + 1`, ... of the run with `seed`, infinitely."""
         source = self.source("train")
         transform = self.transform_over(source)
-        return pipeline.train_batches(source, transform, seed, batch_size, start, rows, self.workers, self.prefetch)
+        return pipeline.train_batches(
+            source, transform, seed, batch_size, start, rows, self.workers, self.prefetch, self.alternating
+        )
+
+    @property
+    def alternating(self) -> bool:
+        """Whether the training transform takes a `turn` that alternates between epochs, see pipeline.train_batches."""
+        return False
+
+    @property
+    def mixes_examples(self) -> str:
+        """A description of what makes a training example depend on others, and how to turn it off; "" for nothing."""
+        return ""
+
+    def sampling_rate(self, expected: int) -> float:
+        """See spec.contracts.PoissonSampled."""
+        examples = len(self.source("train"))
+        if expected > examples:
+            raise ValueError(f"config.train.batch_size={expected} must be at most {examples:,} (training examples)")
+        return expected / examples
+
+    def poisson_batches(
+        self, seed: int, expected: int, most: int, size: int, start: int = 0, rows: slice | Sequence[int] | None = None
+    ) -> Batches:
+        """See spec.contracts.PoissonSampled."""
+        source, rate = self.source("train"), self.sampling_rate(expected)
+        transform = self.transform_over(source)
+        return pipeline.poisson_batches(
+            source, transform, seed, rate, most, size, start, rows, self.workers, self.prefetch
+        )
 
     def transform_over(self, source: Sequence[Any]) -> TrainTransform:
-        """The transform of training; a subclass may give it the other examples of the split."""
+        """The training transform; a subclass may give it access to the other examples of the split."""
         return self.train_transform
 
     def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
-        """Rows `rows` (None: all) of the batches of a whole split in order; padding has weight 0 and index -1."""
+        """Yields rows `rows` (None: all) of the batches of a split in order; padding has weight 0 and index -1."""
         return pipeline.eval_batches(
             self.source(split), self.eval_transform, batch_size, rows, self.workers, self.prefetch
         )
@@ -109,7 +138,7 @@ class PreparedDataset:
 
 @dataclasses.dataclass(frozen=True)
 class ClassedDataset(PreparedDataset):
-    """Images with classes, and the mean and standard deviation with which the compiled step normalises them."""
+    """A data set of images with classes; the compiled step normalises images by `mean` and `std`."""
 
     class_names: tuple[str, ...]
     mean: tuple[float, ...]  # per channel, in units of 0..255

@@ -1,10 +1,10 @@
-"""Groups of examples that stand in one split together, such as the recordings of a speaker.
+"""Groups of examples that must be in the same split, such as the recordings of a speaker.
 
-A rule names a field of the examples, whose equal values are a group, or `FIELD:HOW`, where HOW makes groups of values:
+A rule is FIELD, a field of the examples whose value is the group, or `FIELD:HOW`, where HOW maps a value to its group:
 
-    parent      the folder of a path
-    phrases     a text within a longer one belongs to it, as the phrases of a sentence do (only where train is divided)
-    REGEX       what the one group in parentheses of a regular expression finds
+    parent      the parent folder of a path
+    phrases     the longest text that contains it, for phrases of a sentence (only if train is divided)
+    REGEX       the match of the one capturing group of a regular expression
 """
 
 import hashlib
@@ -37,14 +37,14 @@ RULE = checks.Check(
 
 
 def field_of(rule: str) -> str:
-    """The field that a rule reads."""
+    """The FIELD of a rule."""
     return rule.partition(":")[0]
 
 
 def of_values(values: Sequence[str], rule: str, name: str) -> list[str]:
-    """The group of each example, given the values of its field.
+    """The group of each example, given the value of FIELD for each.
 
-    Raises ValueError, with `name` of the data set, for values in which a regular expression finds nothing.
+    Raises ValueError, with `name` of the data set, if the regular expression does not match a value.
     """
     how = rule.partition(":")[2]
     if how == PARENT:
@@ -63,21 +63,21 @@ def of_values(values: Sequence[str], rule: str, name: str) -> list[str]:
 
 
 def order(group: str) -> bytes:
-    """The key by which groups are held out, the lowest first: as good as random, and the same for ever."""
+    """The sort key by which groups are held out, lowest first: a hash, so pseudorandom but fixed."""
     return hashlib.sha256(group.encode(errors="surrogateescape")).digest()
 
 
 def hold_out(groups: Sequence[str], counts: Sequence[int], exact_order: bool = False) -> list[np.ndarray]:
-    """Divides examples into parts, groups as a whole.
+    """Divides examples into parts without dividing groups.
 
     Args:
         groups: The group of each example.
-        counts: The examples that each part should hold. Groups are added to it in `order`, but for those that would
-            lead farther away; at least one.
-        exact_order: Whether a part ends at the first such group instead of leaving it out.
+        counts: The target number of examples of each part. Groups are added to it in `order`, except those that would
+            move its size away from the target; at least one.
+        exact_order: Whether a part ends at the first such group instead of skipping it.
 
     Returns:
-        The examples of each part, sorted, and then those of no part.
+        The sorted indices of the examples of each part, and then of those in no part.
 
     Raises:
         ValueError: There are fewer groups than parts.
@@ -85,7 +85,7 @@ def hold_out(groups: Sequence[str], counts: Sequence[int], exact_order: bool = F
     sizes = Counter(groups)
     waiting = sorted(sizes, key=order)
     if len(waiting) <= len(counts):
-        raise ValueError(f"{len(waiting)} are too few to be divided into {len(counts) + 1} splits")
+        raise ValueError(f"{len(waiting)} are too few to be divided among {len(counts) + 1} splits")
     part_of: dict[str, int] = {}
     for part, wanted in enumerate(counts):
         chosen, most = [], len(waiting) - (len(counts) - part)  # one is left for each part that follows, and for train
@@ -105,9 +105,9 @@ def hold_out(groups: Sequence[str], counts: Sequence[int], exact_order: bool = F
 
 
 def _sentences(texts: Sequence[str]) -> list[str]:
-    """For each text the one of the longest texts that it stands in, the first in `order` of several.
+    """For each text, the longest text that contains it; of several, the first in `order`.
 
-    Since groups are held out in that order, no text of train stands in one that was held out.
+    Since groups are held out in that order, no text of train is contained in a held-out one.
     """
     words = [tuple(text.split()) for text in texts]
     known, inner, owners = set(words), set[tuple[str, ...]](), {}

@@ -1,7 +1,7 @@
 """Checksums of prepared files, stored beside them and compared when they are opened.
 
-The whole file is read, in parallel parts: CRC-32 takes 0.3 s per GB on one core, which is little beside the training
-time, and damaged data are found before a run begins. ArrayRecord files have a checksum in every record, which is
+Files are read completely, in parallel parts: CRC-32 takes 0.3 s per GB on one core, which is little compared with
+training, and damaged data are found before a run begins. ArrayRecord files have a checksum in every record, which is
 compared when the record is read; here only their size is compared.
 """
 
@@ -20,7 +20,7 @@ PART = 16 * 2**20  # bytes per checksum
 def write(folder: Path) -> None:
     """Stores the sizes and checksums of the files in `folder`."""
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != NAME)
-    about = {path.name: [path.stat().st_size, None if _sums_itself(path) else _checksums(path)] for path in paths}
+    about = {path.name: [path.stat().st_size, None if _has_own_checksums(path) else _checksums(path)] for path in paths}
     files.write_atomically(folder / NAME, json.dumps(files.sealed({"files": about})))
 
 
@@ -52,10 +52,10 @@ def verify(folder: Path, prepare: str, needed: bool = False) -> None:
 
 def damaged(path: Path, problem: str, prepare: str) -> ValueError:
     """The error for a damaged prepared file."""
-    return ValueError(f"{path} is damaged ({problem}); prepare it again: {remake(path.parent, prepare)}")
+    return ValueError(f"{path} is damaged ({problem}); prepare it again: {prepare_again(path.parent, prepare)}")
 
 
-def remake(folder: Path, prepare: str) -> str:
+def prepare_again(folder: Path, prepare: str) -> str:
     """The shell commands that delete `folder` and prepare it again."""
     return f"rm -r {shlex.quote(str(folder))} && {prepare}"
 
@@ -68,7 +68,7 @@ def _problem(path: Path, size: int, checksums: list[int] | None) -> str | None:
     return "its checksum is wrong" if checksums is not None and _checksums(path) != checksums else None
 
 
-def _sums_itself(path: Path) -> bool:
+def _has_own_checksums(path: Path) -> bool:
     return ".array_record" in path.name
 
 

@@ -1,6 +1,6 @@
 """Prepares a data set: reads its archives once, checks every image and line, writes ArrayRecord files.
 
-It may be killed at any time and run again: TFDS writes into a folder `incomplete.*` and renames it at the end.
+It can be interrupted and run again at any time: TFDS writes into a folder `incomplete.*` and renames it at the end.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from research.data import integrity, sources
 from research.data.builders import archives, class_folders
 from research.measure import progress
 
-NAMED = 5  # files that a summary names
+NAMED = 5  # files listed in a summary
 
 
 def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodable: bool = False) -> str:
@@ -38,7 +38,7 @@ def prepare(name: str, manual_dir: str = "", data_dir: str = "", skip_undecodabl
     if not sources.is_prepared(builder):
         _check_archives(builder, name, manual_dir)
         with locked(Path(builder.data_dir).parent):
-            if not sources.is_prepared(builder):  # by another process, meanwhile
+            if not sources.is_prepared(builder):  # another process may have prepared it meanwhile
                 _write(builder, name, manual_dir, skip_undecodable)
                 return f"{name}: prepared in {builder.data_dir} ({_summary(builder)}{_damaged(builder)})"
     return f"{name}: already prepared in {builder.data_dir}"
@@ -48,10 +48,10 @@ def ensure(data: sources.Prepared) -> None:
     """Prepares a `folder:` data set that is new or has changed; any other must be prepared already.
 
     Raises:
-        ValueError: It is not prepared, with the command that does so; or files in the folder are bad.
+        ValueError: The data set is not prepared (the message has the command), or files in the folder are invalid.
     """
     if data.name.startswith(sources.FOLDER) and data.can_be_prepared and not sources.is_prepared(data.builder):
-        # The summary counts and names the user's bad files.
+        # The summary lists the user's invalid files.
         print(prepare(data.name, data_dir=str(data.builder.data_dir_root)), file=sys.stderr)
         data.reopen()
     _ = data.counts  # raises
@@ -60,7 +60,7 @@ def ensure(data: sources.Prepared) -> None:
 
 
 def described_groups(data: sources.Prepared) -> str:
-    """`groups of 'speaker': 40 train, 5 validation, 5 test`."""
+    """The number of groups by split, such as `groups of 'speaker': 40 train, 5 validation, 5 test`."""
     return f"groups of {data.group!r}: {', '.join(f'{count:,} {split}' for split, count in data.groups.items())}"
 
 
@@ -81,14 +81,15 @@ def _summary(builder):
 def _check_archives(builder, name, manual_dir):
     if not manual_dir and sources.needs_archives(name, builder):
         raise ValueError(
-            f"{name} is not downloaded: --manual_dir=DIR must name a folder with {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            f"{name} must be downloaded first: give --manual_dir=DIR, a folder with "
+            f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
     for archive in getattr(builder, "archives", ()):
         archives.check(Path(manual_dir) / archive)
 
 
 def _damaged(builder):
-    """The files that are used although they are damaged, as the end of a summary."""
+    """The damaged files that are used nevertheless, as the end of a summary."""
     if not (warnings := getattr(builder, "warnings", [])):
         return ""
     return f", {len(warnings):,} used as far as they can be decoded: {_some(warnings)}"
@@ -119,7 +120,7 @@ def _write(builder, name, manual_dir, skip_undecodable):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the lock of `folder`, so that one process at a time prepares data there. It ends with its process."""
+    """Context manager: holds an exclusive lock on `folder`, which the system releases if the process is killed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")

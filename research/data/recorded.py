@@ -1,8 +1,8 @@
-"""The metadata of its data set that a run records, so that prediction needs the run directory only.
+"""The metadata of the data set that a run records, so that prediction needs only the run directory.
 
-A run directory holds `data.json` (classes, the features of an example, sizes) with a checksum and, for texts and
-transcripts, `vocabulary.model`. `load(config.data, recorded)` of every kind of data uses them instead of the data set,
-which may have been moved, changed or deleted.
+A run directory holds `data.json` (classes, features, sizes) with a checksum and, for texts and transcripts,
+`vocabulary.model`. The `load` function of each kind of data uses them instead of the data set, which may have been
+moved, changed or deleted.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ FILE, VOCABULARY = "data.json", "vocabulary.model"
 
 
 class Recorded:
-    """The recorded metadata of a data set. It replaces the TFDS builder, and has no examples.
+    """The recorded metadata of a data set, used in place of a TFDS builder; it has no examples.
 
     Attributes:
         vocabulary: The path of the run's sentencepiece model; "" if the data have none.
-        targets: The token ids of the distinct targets of texts; None if they are too many to be classes.
-        folder: An object that keeps the files of the run alive.
+        targets: The token ids of the distinct targets of texts; None if there are too many for classes.
+        folder: An object that must live as long as the files of the run are used.
     """
 
-    data_dir = data_dir_root = "/nonexistent"  # so that nothing takes it for prepared
+    data_dir = data_dir_root = "/nonexistent"  # so that `is_prepared` is False
     MANUAL_DOWNLOAD_INSTRUCTIONS = None
     folder: Any = None
 
     def __init__(self, content: Mapping[str, Any], vocabulary: str = ""):
-        import tensorflow_datasets as tfds  # here, since it is slow to import
+        import tensorflow_datasets as tfds  # slow to import
 
         features: Any = tfds.features.FeaturesDict.from_json(content["features"])
         for key, names in content["labels"].items():
@@ -46,10 +46,10 @@ class Recorded:
 
 
 def describe(builder: Any) -> dict[str, Any]:
-    """The JSON content from which `Recorded` is made, given a TFDS builder."""
+    """The JSON content of `Recorded` for a TFDS builder."""
     features, metadata = builder.info.features, builder.info.metadata or {}
     shape = getattr(builder, "shape", ())
-    if "largest" in metadata:  # where a data set declares no image size, that of its largest image
+    if "largest" in metadata:  # if a data set has no fixed image size, the size of its largest image
         shape = (*metadata["largest"], *shape[-1:])
     return {
         "name": builder.name,
@@ -64,7 +64,7 @@ def describe(builder: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, description: Mapping[str, Any], vocabulary: bytes | None = None) -> None:
-    """Writes the files that `read` reads, each atomically; does nothing if they are there and equal."""
+    """Writes the files for `read`, each atomically, unless they exist already with this content."""
     digest = {} if vocabulary is None else {"vocabulary": _digest(vocabulary)}
     content = files.sealed(json.loads(json.dumps({**description, **digest})))
     if _read(folder) == content:
@@ -87,9 +87,9 @@ def _read(folder: Path, warn: Any = lambda line: None) -> dict[str, Any] | None:
     path = folder / FILE
     try:
         content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):  # a run older than this file, or imported weights
+    except (FileNotFoundError, NotADirectoryError):  # an old run, or imported weights
         return None
-    except (ValueError, RecursionError):  # no JSON, no UTF-8
+    except (ValueError, RecursionError):  # invalid JSON or UTF-8
         content = None
     if not isinstance(content, dict) or "checksum" not in content or not files.is_intact(content):
         warn(f"{path} is damaged; the data set itself is used instead")

@@ -13,10 +13,10 @@ from research.data import integrity
 
 
 class Records(Sequence[Mapping[str, Any]]):
-    """`len(records)` and `records[i]`: example i as a dict. Images stay encoded bytes.
+    """A random-access source: `len(records)`, and `records[i]`, example i as a dict. Images stay encoded.
 
     Every thread and process opens the files for itself, so an instance can be shared and pickled. This replaces the
-    data source of TFDS, which asks ArrayRecord for a list of one record: 160 us of set-up where a range takes 7.
+    data source of TFDS, which reads each record by a list of indices: 160 us instead of 7 us for a range.
     """
 
     def __init__(self, builder: Any, split: str, prepare: str = "", rows: np.ndarray | None = None):
@@ -26,7 +26,7 @@ class Records(Sequence[Mapping[str, Any]]):
             builder: A prepared TFDS builder.
             split: A TFDS split expression, such as "train[:90]".
             prepare: The command that prepares its files again, for messages.
-            rows: The examples of the split to which it is limited, in this order; None: all.
+            rows: The indices of the examples to use, in this order; None: all.
         """
         import tensorflow_datasets as tfds
 
@@ -72,7 +72,7 @@ class Records(Sequence[Mapping[str, Any]]):
         ).SerializeToString(deterministic=True)
 
     def column(self, field: str) -> list[str]:
-        """A field of every example as a text, other fields left encoded. Raises ValueError if it is not one value."""
+        """The values of a scalar field of all examples, as strings. Raises ValueError if it is not a scalar."""
         from tensorflow_datasets.proto import tf_example_pb2
 
         proto: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]  made at run time
@@ -81,7 +81,7 @@ class Records(Sequence[Mapping[str, Any]]):
             feature = proto.FromString(self.raw(index)).features.feature[field]
             found = getattr(feature, feature.WhichOneof("kind") or "bytes_list").value
             if len(found) != 1:
-                raise ValueError(f"the field {field!r} of example {index} holds {len(found)} values instead of one")
+                raise ValueError(f"the field {field!r} of example {index} has {len(found)} values, but must have one")
             values.append(found[0].decode(errors="surrogateescape") if isinstance(found[0], bytes) else str(found[0]))
         return values
 
@@ -90,7 +90,7 @@ class Records(Sequence[Mapping[str, Any]]):
 
         readers = self._open.__dict__
         if name not in readers:
-            # Without readahead, since neighbours in the file are not neighbours in a batch.
+            # Without readahead, since access is random.
             readers[name] = array_record_module.ArrayRecordReader(name, options="readahead_buffer_size:0")
         return readers[name]
 

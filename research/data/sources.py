@@ -1,4 +1,4 @@
-"""From a data set's name to its prepared splits as random-access sources, whatever the examples mean.
+"""Opens data sets by name, and gives their prepared splits as random-access sources.
 
 A name is one of `OWN`, a name of the TFDS catalogue (`mnist`, `glue/sst2`), or `folder:PATH`. All are TFDS data sets in
 ArrayRecord files below `data_dir`.
@@ -19,7 +19,7 @@ from typing import Any
 
 from research.data import groups, integrity, recorded, records, splits
 
-# Data sets of this repository: the catalogue lacks them, or needs TensorFlow to prepare them.
+# Data sets of this repository: not in the TFDS catalogue, or only with TensorFlow.
 OWN = {
     "bccd_voc": ("research.data.images.builders.bccd_voc", "BccdVoc"),
     "boxed_shapes": ("research.data.images.builders.shapes", "BoxedShapes"),
@@ -69,13 +69,13 @@ def resolve_dir(data_dir: str = "") -> Path:
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
 
 
-def open_builder(name: str, data_dir: str = "") -> Any:  # TFDS declares features that may be None
-    """The TFDS builder of `name`, prepared or not. Raises ValueError, in one line, if there is none that works."""
+def open_builder(name: str, data_dir: str = "") -> Any:  # in the annotations of TFDS, features may be None
+    """The TFDS builder of `name`, prepared or not. Raises ValueError if there is none, or if it cannot be used."""
     try:
         with _no_leftovers():
             builder = _open(name, data_dir)
     except Exception as error:
-        # TFDS reads the description of a prepared data set when the builder is made, and raises anything for a bad one.
+        # TFDS reads the description of a prepared data set in the constructor, with various errors if it is damaged.
         if type(error) is not ValueError or not (is_own(name) or name.startswith(FOLDER)):
             _check_descriptions(name, data_dir)
         raise
@@ -109,22 +109,22 @@ def _open(name: str, data_dir: str):
 
 
 def _check_path(path: str) -> None:
-    """Raises ValueError for a folder name that the file system refuses."""
+    """Raises ValueError for a folder name that the file system rejects."""
     try:
         os.stat(Path(path).expanduser())
     except FileNotFoundError:
-        pass  # the kinds of folders say what they need
+        pass  # the builder raises an error with the accepted layouts
     except (OSError, ValueError, RuntimeError) as error:  # too long; a NUL character; no such user
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"data set {FOLDER + path[:200]!r} cannot be opened: {reason}") from None
     if not path:
-        raise ValueError(f"{FOLDER} names no folder; write {FOLDER}PATH, and {FOLDER}. for this one")
+        raise ValueError(f"{FOLDER} has no path; write {FOLDER}PATH, or {FOLDER}. for the current folder")
 
 
 def _check_descriptions(name: str, data_dir: str) -> None:
     """Raises ValueError if the TFDS description of a prepared data set is damaged."""
     folders = "*folder" if name.startswith(FOLDER) else re.split("[/:]", name)[0]
-    if not re.fullmatch(r"\*?\w+", folders):  # a path, of which nothing was prepared
+    if not re.fullmatch(r"\*?\w+", folders):  # a path, under which nothing can have been prepared
         return
     again = f"python -m research.data prepare {shlex.quote(name)}{_elsewhere(resolve_dir(data_dir))}"
     for path in sorted(resolve_dir(data_dir).glob(f"{folders}/**/{_DESCRIPTION}")):
@@ -132,7 +132,7 @@ def _check_descriptions(name: str, data_dir: str) -> None:
         try:
             json.loads(path.read_bytes())
         except ValueError:
-            raise integrity.damaged(path, "it is no JSON", again) from None
+            raise integrity.damaged(path, "it is not JSON", again) from None
 
 
 def _folder_kind(path: str):
@@ -178,7 +178,9 @@ def _open_own(name: str, data_dir: str):
     known = [config.name for config in builder_class.BUILDER_CONFIGS]
     if configuration and configuration not in known:
         choice = (
-            f"choose from {', '.join(f'{name}/{each}' for each in known)}" if known else f"{name!r} has only one form"
+            f"choose from {', '.join(f'{name}/{each}' for each in known)}"
+            if known
+            else f"{name!r} has no configurations; leave it out"
         )
         raise ValueError(f"unknown data set {f'{name}/{configuration}'!r}; {choice}")
     options = {"config": configuration} if configuration else {}
@@ -188,7 +190,7 @@ def _open_own(name: str, data_dir: str):
 def _open_catalogue(name: str, data_dir: str):
     import tensorflow_datasets as tfds
 
-    meant = f"; a folder or file is named {FOLDER}{name}" if os.path.sep in name else ""
+    meant = f"; for a folder or file, write {FOLDER}{name}" if os.path.sep in name else ""
     unknown = ValueError(
         f"unknown data set {name!r}; choose from {', '.join(OWN)}, {FOLDER}PATH, or a name of the TFDS catalogue "
         f"(tensorflow.org/datasets/catalog){meant}"
@@ -197,7 +199,7 @@ def _open_catalogue(name: str, data_dir: str):
         raise unknown
     build = lambda: tfds.builder(name, data_dir=resolve_dir(data_dir), file_format="array_record")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # in which TFDS reports at length that it has no TensorFlow
+        with contextlib.redirect_stdout(io.StringIO()):  # discards TFDS's reports that TensorFlow is missing
             try:
                 return build()
             except tfds.core.DatasetNotFoundError:
@@ -207,31 +209,32 @@ def _open_catalogue(name: str, data_dir: str):
         raise unknown from None
     except (ImportError, ValueError) as error:  # it needs TensorFlow; it was prepared in another file format
         raise ValueError(
-            f"the catalogue's data set {name!r} cannot be used here: {' '.join(str(error).split())}"
+            f"data set {name!r} of the TFDS catalogue cannot be used here: {' '.join(str(error).split())}"
         ) from error
 
 
 def _import_catalogue() -> None:
-    """Imports the parts of the catalogue that TFDS 4.9.10 gives up on because a part before them needs h5py."""
+    """Imports parts of the catalogue that TFDS 4.9.10 does not, because an earlier part fails without h5py."""
     for part in CATALOGUE_PARTS:
         with contextlib.suppress(ImportError):
             importlib.import_module(f"tensorflow_datasets.{part}")
 
 
 def is_prepared(builder: Any) -> bool:
-    """Whether the folder of the builder is complete (TFDS renames it when it is)."""
+    """Whether the data set of the builder is prepared (TFDS renames its folder when it is complete)."""
     return (Path(builder.data_dir) / _DESCRIPTION).is_file()
 
 
 class Prepared:
     """A prepared data set: random-access `source`s, their `counts`, and a `fingerprint` of the content.
 
-    Every data set has three splits. If it has no test split, its validation split becomes the test split. A missing
-    split is held out from the end of train, `validation_fraction` of it each: TFDS stores examples in the order of
-    hashed keys, so the end is as good as a random choice, and never changes. Splits in `without` count as missing.
-    With a `group` (a rule, see groups.py), what is held out is whole groups, and none may stand in two splits; it is a
-    ValueError if the examples lack its field.
-    With fit_on="train+validation" the training examples are those of both splits, and validation stays what it was.
+    Every data set has three splits. If it has no test split, its validation split becomes the test split. Each missing
+    split is held out from the end of train, with `validation_fraction` of its examples: TFDS stores examples in the
+    order of hashed keys, so the end is a fixed pseudorandom choice. Splits in `without` count as missing.
+
+    With a `group` (a rule, see groups.py), whole groups are held out, and no group may be in two splits; raises
+    ValueError if the examples lack its field. With fit_on="train+validation" the training examples are those of both
+    splits, and validation is unchanged. With `half`, only that half of them is used, see splits.half.
     """
 
     def __init__(
@@ -242,18 +245,19 @@ class Prepared:
         fit_on: str = "train",
         without: Sequence[str] = (),
         group: str = "",
+        half: int = 0,
     ):
         self.builder = builder
         self.name = name
         self.version = str(builder.version)
         self._validation_fraction, self.fit_on = validation_fraction, fit_on
-        self._without, self.group = without, group
+        self._without, self.group, self._half = without, group, half
         if group:
             splits.check_field(builder.info.features, group, name)
 
     @property
     def can_be_prepared(self) -> bool:
-        """Whether this is a data set, and not the record of one in a run directory."""
+        """Whether this is a data set, and not metadata recorded in a run directory."""
         return not isinstance(self.builder, recorded.Recorded)
 
     def reopen(self) -> None:
@@ -262,7 +266,7 @@ class Prepared:
 
     @cached_property
     def _stored(self) -> splits.Grouped:
-        """The parts of the splits without regard to `fit_on`, and the groups in each; without groups, 0."""
+        """The parts of the splits, regardless of `fit_on`, and the number of groups in each; 0 without groups."""
         if not is_prepared(self.builder):
             raise ValueError(f"{self.name!r} is not prepared; run: {prepare_command(self.name, self.builder)}")
         infos = self.builder.info.splits.items()
@@ -283,11 +287,13 @@ class Prepared:
         train, *more = (parts[split] for split in self.fit_on.split("+"))
         for other in more:
             train = splits.joined(train, other, lengths)
+        if self._half:
+            train = splits.halved(train, self._half, self._length(train.expression))
         return parts | {"train": train}
 
     @property
     def groups(self) -> dict[str, int]:
-        """The number of groups in each of the splits, before `fit_on`; 0 without a `group`."""
+        """The number of groups by split, regardless of `fit_on`; 0 without a `group`."""
         return self._stored.counts
 
     def _length(self, expression: str) -> int:
@@ -295,13 +301,13 @@ class Prepared:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Examples in each of the splits train, validation and test."""
+        """The number of examples in train, validation and test."""
         counts = {
             name: self._length(part.expression) if part.rows is None else len(part.rows)
             for name, part in self._parts.items()
         }
         if empty := [name for name, count in counts.items() if not count]:
-            raise ValueError(f"the {empty[0]} split of {self.name!r} holds no examples; prepare it with some")
+            raise ValueError(f"the {empty[0]} split of {self.name!r} is empty; prepare it with at least one example")
         infos = self.builder.info.splits
         for path in (path for part in self._parts.values() for path in infos[part.expression].filepaths):
             if not os.path.exists(path):
@@ -310,7 +316,7 @@ class Prepared:
 
     @property
     def folder(self) -> Path:
-        """Where the prepared files lie."""
+        """The folder of the prepared files."""
         return Path(self.builder.data_dir)
 
     @property
@@ -330,10 +336,10 @@ class Prepared:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over name, version, the expression and length of each split, and 256 of its examples.
+        """16 hex digits of a hash of name, version, the expression and length of each split, and 256 of its examples.
 
         The examples are evenly spaced (all of them, if there are fewer). A data set prepared again from the same
-        archives has the same fingerprint; an edit that touches none of these examples is not noticed.
+        archives has the same fingerprint; a change of other examples is not detected.
         """
         digest = hashlib.sha256(f"{self.builder.name} {self.version}".encode())
         for split, part in self._parts.items():

@@ -1,4 +1,4 @@
-"""Which stored examples train, validation and test are; what a data set lacks is held out of train."""
+"""Maps train, validation and test to stored examples; missing splits are held out of train."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -9,17 +9,18 @@ import numpy as np
 from research.data import groups
 
 SPLITS = ("train", "validation", "test")
+_HALVES = 1706  # the seed of the halves
 
 
 class Part(NamedTuple):
-    """The examples of a TFDS split expression, such as "train[:90]"; of these only `rows`, unless they are None."""
+    """The examples of a TFDS split expression, such as "train[:90]"; only those with indices `rows` unless None."""
 
     expression: str
     rows: np.ndarray | None = None
 
     @property
     def described(self) -> str:
-        """The expression, with a hash of the rows where there are some."""
+        """The expression, and a hash of `rows` unless they are None."""
         if self.rows is None:
             return self.expression
         return f"{self.expression} {hashlib.sha256(self.rows.astype('<i8').tobytes()).hexdigest()[:16]}"
@@ -28,7 +29,7 @@ class Part(NamedTuple):
 def expressions(available: Mapping[str, int], validation_fraction: float) -> dict[str, str]:
     """The TFDS expressions of train, validation and test, given the prepared splits and their lengths."""
     if "train" not in available:
-        raise ValueError(f"the data set has no train split, only {', '.join(available)}")
+        raise ValueError(f"the data set has no train split, which is needed, only {', '.join(available)}")
     found = {split: split for split in SPLITS if split in available}
     if "test" not in found and "validation" in found:
         found["test"] = found.pop("validation")
@@ -49,7 +50,7 @@ def _held_out(total: int, fraction: float) -> int:
 
 
 class Grouped(NamedTuple):
-    """The parts of splits in which no group stands twice, and the number of groups in each."""
+    """The parts of splits that share no group, and the number of groups in each."""
 
     parts: dict[str, Part]
     counts: dict[str, int]
@@ -68,13 +69,13 @@ def grouped(
     Args:
         stored: The TFDS expressions of the splits without groups.
         total: The length of train.
-        fraction: Of train, for each split that is held out.
+        fraction: The fraction of train for each held-out split.
         rule: See groups.
-        column: A function from an expression to the values of the field that the rule reads.
+        column: A function from an expression to the values of the rule's field.
         name: The name of the data set, for messages.
 
     Raises:
-        ValueError: There are too few groups; one stands in two splits that the data set has; or see groups.of_values.
+        ValueError: There are too few groups; a group is in two given splits; or see groups.of_values.
     """
     held = [split for split in ("test", "validation") if stored[split].startswith("train[")]
     of_train = groups.of_values(column("train"), rule, name)
@@ -104,13 +105,13 @@ def _check_apart(members: Mapping[str, set[str]], rule: str, name: str) -> None:
         for other in SPLITS[number + 1 :]:
             if common := members[split] & members[other]:
                 raise ValueError(
-                    f"config.data.group={rule!r}: {len(common):,} groups of {name!r} stand in both {split} and "
+                    f"config.data.group={rule!r}: {len(common):,} groups of {name!r} are in both {split} and "
                     f"{other}, such as {min(common)[:100]!r}; move each into one split, or leave the field empty"
                 )
 
 
 def joined(one: Part, other: Part, lengths: Mapping[str, int]) -> Part:
-    """The examples of two parts; `lengths` are those of whole expressions."""
+    """The union of two parts; `lengths` are the lengths of their expressions."""
     if one.rows is None and other.rows is None:
         return Part(f"{one.expression}+{other.expression}")
     rows = [np.arange(lengths[each.expression]) if each.rows is None else each.rows for each in (one, other)]
@@ -119,12 +120,24 @@ def joined(one: Part, other: Part, lengths: Mapping[str, int]) -> Part:
     return Part(f"{one.expression}+{other.expression}", np.concatenate([rows[0], rows[1] + lengths[one.expression]]))
 
 
+def half(count: int, number: int) -> np.ndarray:
+    """The sorted indices of a pseudorandom half of `count` examples; 2 k is the complement of half 2 k - 1."""
+    order = np.random.default_rng((_HALVES, (number - 1) // 2)).permutation(count)
+    return np.sort(order[: count // 2] if number % 2 else order[count // 2 :])
+
+
+def halved(part: Part, number: int, length: int) -> Part:
+    """A half of the examples of a part; `length` is that of its expression. See `half`."""
+    rows = np.arange(length) if part.rows is None else part.rows
+    return Part(part.expression, rows[half(len(rows), number)])
+
+
 def check_field(features: Mapping[str, Any], rule: str, name: str) -> None:
-    """Raises ValueError if examples with these TFDS features have no field of one value that the rule could read."""
+    """Raises ValueError if examples with these TFDS features lack the rule's field, or if it is not a scalar."""
     field = groups.field_of(rule)
     known = [key for key, feature in features.items() if getattr(feature, "shape", None) == ()]
     if field not in known:
         raise ValueError(
-            f"config.data.group={rule!r}: the examples of {name!r} have no field {field!r} of one value; "
+            f"config.data.group={rule!r}: the examples of {name!r} have no scalar field {field!r}; "
             f"choose from {', '.join(known) or 'none'}, or leave it empty"
         )

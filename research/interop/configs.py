@@ -1,4 +1,4 @@
-"""The config of a run that begins with an imported checkpoint: what the checkpoint says, and settings to start with."""
+"""The config of an imported run: the model and preprocessing of the checkpoint, and initial training settings."""
 
 import math
 import reprlib
@@ -18,7 +18,7 @@ from research.models.seq2seq import Seq2Seq
 from research.models.speech import Recogniser
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
-# Which experiments take from their data.
+# Fields that experiments take from their data.
 _OF_CLASSES = ("num_classes", "max_length", "of_tokens")
 _LENGTHS = ("vocab_size", "max_source_length", "max_target_length", "sentence_length")
 
@@ -26,9 +26,10 @@ _LENGTHS = ("vocab_size", "max_source_length", "max_target_length", "sentence_le
 def make(
     checkpoint: Checkpoint, folder: Path, target: Path, overrides: Sequence[str] = ()
 ) -> tuple[dict[str, Any], list[str]]:
-    """The config, and what a person is told about it; files that it needs are copied to `folder`, to be `target`.
+    """The config, and lines for the user about it.
 
-    Raises ValueError, in one line, for inputs that are made in a way which ours are not.
+    Files that the config refers to are copied to `folder`, which is later renamed to `target`. Raises ValueError for
+    unsupported preprocessing.
     """
     if issubclass(checkpoint.model, Recogniser):
         return _sound_config(checkpoint), []
@@ -40,7 +41,7 @@ def make(
 
 
 def sizes(checkpoint: Checkpoint, config: Any) -> dict[str, Any]:
-    """What the task of an imported run takes in place of data: the arguments of `config.make_task`."""
+    """The arguments of `config.make_task` for an imported run, which otherwise come from the data."""
     if issubclass(checkpoint.model, Seq2Seq):
         ids = special_ids(checkpoint)
         bos, eos = (size(ids, f"{name}_token_id", least=0) for name in ("decoder_start", "eos"))
@@ -52,7 +53,7 @@ def sizes(checkpoint: Checkpoint, config: Any) -> dict[str, Any]:
 
 
 def special_ids(checkpoint: Checkpoint) -> dict[str, int]:
-    """The special tokens of a model that writes, for those who use it without a vocabulary of ours; else none."""
+    """The special token ids of an encoder-decoder, for use without a vocabulary of ours; {} for other models."""
     if not issubclass(checkpoint.model, Seq2Seq):
         return {}
     found = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
@@ -93,8 +94,7 @@ def _text_config(
         "seed": 0,
         "data": {
             "name": "",
-            # Named even where it is not there: another one, trained on new texts, would give its words to the
-            # embeddings of others.
+            # Set even if the file is missing: a newly trained vocabulary would not match the embeddings.
             "vocabulary": str(target / VOCABULARY),
             "vocab_size": checkpoint.fields["vocab_size"],
         },
@@ -105,9 +105,9 @@ def _text_config(
 
 
 def _class_config(checkpoint: Checkpoint, folder: Path, target: Path) -> tuple[dict[str, Any], list[str]]:
-    """With the classes of the head by their names, or without any, where the model gives the features of texts.
+    """The config of a BERT: text classification, with the class names of its head if any, or span extraction.
 
-    With a head for begin and end of an answer, it is of questions and their contexts instead.
+    Without a head, the model computes text features; with a head for answer spans, the task is span extraction.
     """
     fields = {name: value for name, value in checkpoint.fields.items() if name not in (*_LENGTHS, *_OF_CLASSES)}
     data, train = {}, {"steps": 1000, "batch_size": 16, "eval_batch_size": 32}
@@ -117,7 +117,7 @@ def _class_config(checkpoint: Checkpoint, folder: Path, target: Path) -> tuple[d
         stride = max(checkpoint.fields["max_length"] // 4, 1)
         task = {"name": "span_extraction", "doc_stride": stride, "metrics": ("squad",), "select_by": "f1"}
     there, vocab_size = folder_of(checkpoint) / TOKENIZER, checkpoint.fields["vocab_size"]
-    lines = [f"no {TOKENIZER} lies beside the weights; put it at {target / TOKENIZER} before the run is used with text"]
+    lines = [f"no {TOKENIZER} is beside the weights; put it at {target / TOKENIZER} before use"]
     if there.is_file():
         open_vocabulary(str(there), vocab_size)
         shutil.copy(there, folder / TOKENIZER)
@@ -126,7 +126,7 @@ def _class_config(checkpoint: Checkpoint, folder: Path, target: Path) -> tuple[d
         "seed": 0,
         "data": {
             "name": "",
-            "vocabulary": str(target / TOKENIZER),  # named even where it is not there, as in _text_config
+            "vocabulary": str(target / TOKENIZER),  # set even if the file is missing, as in _text_config
             "vocab_size": vocab_size,
             "source_length": checkpoint.fields["max_length"],
             "target_length": 16,
@@ -140,7 +140,7 @@ def _class_config(checkpoint: Checkpoint, folder: Path, target: Path) -> tuple[d
 
 
 def _class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """As their config has them; by their numbers where it has none that fit."""
+    """The class names in `id2label`; LABEL_0, LABEL_1, ... if they are missing or unusable."""
     count, names = checkpoint.fields["num_classes"], checkpoint.config.get("id2label")
     known = names if isinstance(names, dict) else {}
     found = tuple(known.get(str(index), "") for index in range(count))
@@ -156,23 +156,21 @@ def _take_vocabulary(checkpoint: Checkpoint, folder: Path, target: Path) -> list
         if start not in (None, vocabulary.bos):
             raise ValueError(
                 f"config.json has decoder_start_token_id={reprlib.repr(start)}, which is not supported; with {there} "
-                f"only {vocabulary.bos} is"
+                f"it must be {vocabulary.bos}"
             )
         shutil.copy(there, folder / VOCABULARY)
         return []
     found = [name for name in _TOKENIZERS if (folder_of(checkpoint) / name).is_file()]
     if found:
         raise ValueError(
-            f"{folder_of(checkpoint)} has {found[0]} but no {VOCABULARY}, the one vocabulary that is read; copy that "
-            "beside it, or name another sentencepiece model that fits in --config.data.vocabulary"
+            f"{folder_of(checkpoint)} has {found[0]} but no {VOCABULARY}, the only supported vocabulary; copy it "
+            "there, or set --config.data.vocabulary to a matching sentencepiece model"
         )
-    return [
-        f"no {VOCABULARY} lies beside the weights; put it at {target / VOCABULARY} before the run is used with text"
-    ]
+    return [f"no {VOCABULARY} is beside the weights; put it at {target / VOCABULARY} before use"]
 
 
 def _sound_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """With spectrograms as Whisper hears them, of sounds that silence follows up to the length it was trained with."""
+    """The config of a Whisper: its spectrograms, with sounds padded by silence to the length of its training."""
     fields = {name: value for name, value in checkpoint.fields.items() if name not in _LENGTHS}
     length = checkpoint.fields["max_target_length"]
     frames = checkpoint.fields["max_source_length"] * math.prod(fields["strides"])

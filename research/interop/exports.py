@@ -1,4 +1,4 @@
-"""`python -m research.interop export`: the weights of a run as transformers or big_vision read them."""
+"""`python -m research.interop export`: writes the weights of a run in the format of transformers or big_vision."""
 
 import json
 import re
@@ -29,11 +29,19 @@ def run(
 ) -> list[str]:
     """Writes the selected checkpoint of the run in `workdir` to the folder or .npz file `path`.
 
-    Low-rank updates are added to their kernels; `as_peft` writes these alone.
+    Args:
+        workdir: The run directory.
+        path: The folder or file to create.
+        experiments: From the name of an experiment to the class of its configs.
+        family: One of `checkpoints.FAMILIES`; "": the family the run was imported from, else that of its model.
+        most_bytes: The maximum size of a shard.
+        as_peft: Whether to write only the adapters, LoRA or IA3; otherwise they are merged into their layers.
 
-    `experiments` gives the class of the config of an experiment.
-    `family` is one of `checkpoints.FAMILIES`; "": the one the run was imported from, else that of its model. Returns
-    what to tell the user. Raises ValueError for a model that the family has no place for; then nothing is written.
+    Returns:
+        Lines for the user.
+
+    Raises:
+        ValueError: The family cannot represent the model; nothing is written.
     """
     source, target = runs.open_run(Path(workdir), experiments), Path(path)
     chosen = _family(source, Path(workdir), target, family)
@@ -58,36 +66,36 @@ def run(
                 (folder / name).write_text(json.dumps(content, indent=2) + "\n")
             safetensors.write_sharded(folder, specs, lambda name: tensors[name](), most_bytes)
     lines = [f"wrote {len(specs)} tensors of {chosen.name} to {path}"]
-    return lines + [f"left out {name}, for which {chosen.name} has no place" for name in left_out]
+    return lines + [f"left out {name}, which {chosen.name} does not have" for name in left_out]
 
 
 def _family(source: runs.SavedRun, workdir: Path, target: Path, name: str) -> Family[Any]:
     model = type(source.model)
     if not name:
         fitting = [each.name for each in FAMILIES.values() if each.model is model]
-        as_said = [each for each in fitting if (each == "big_vision") == (target.suffix == ".npz")] or fitting
+        by_suffix = [each for each in fitting if (each == "big_vision") == (target.suffix == ".npz")] or fitting
         imported = source.imported.get("kind")
-        name = imported if imported in as_said else next(iter(as_said), "")
+        name = imported if imported in by_suffix else next(iter(by_suffix), "")
     if not name:
         raise ValueError(
-            f"no family has a layout for a {model.__name__}; its run is used by `tessera predict`, and classifiers and "
-            "models of text and sound also export with --format=stablehlo"
+            f"no family has a layout for a {model.__name__}; use `tessera predict` or, for classifiers and models of "
+            "text and sound, --format=stablehlo"
         )
     if name not in FAMILIES:
-        raise ValueError(f"no family {name!r} is known for a {model.__name__}; known: {', '.join(FAMILIES)}")
+        raise ValueError(f"--family={name!r} is unknown; choose from {', '.join(FAMILIES)}")
     if FAMILIES[name].model is not model:
-        raise ValueError(f"--family={name} has no place for a {model.__name__}, which {workdir} holds")
+        raise ValueError(f"--family={name} does not support a {model.__name__}, which {workdir} holds; leave it out")
     if (target.suffix == ".npz") != (name == "big_vision"):
-        raise ValueError(f"{target}: big_vision is written to a .npz file, every other family to a folder")
+        raise ValueError(f"{target}: big_vision needs a .npz file, every other family a folder; change the path")
     return FAMILIES[name]
 
 
 def _tensors(
     family: Family[Any], model: Any, ours: TensorSource
 ) -> tuple[dict[str, TensorSpec], dict[str, Any], list[str]]:
-    """The specs of their tensors, in the order in which ours are read once, and functions that make them.
+    """The specs of the exported tensors, functions that compute them, and Tessera's parameters that are not exported.
 
-    The last are the parameters of ours that stay behind.
+    The specs are ordered so that each parameter of the run is read once.
     """
     rows = {row.ours: row for row in family.table(model)}
     read = family.fold(ours.read, ours.specs)
@@ -97,7 +105,9 @@ def _tensors(
         if path in left_out:
             continue
         if path not in rows:
-            raise ValueError(f"{path} cannot be exported: {family.name} has no tensor for it")
+            raise ValueError(
+                f"{path} cannot be exported, since {family.name} has no tensor for it; choose another family"
+            )
         whole = lambda path=path: np.asarray(read(path))
         for name, make in rows[path].write(whole, spec.shape):
             specs[name] = TensorSpec(rows[path].their_shape(spec.shape), spec.dtype)

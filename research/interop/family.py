@@ -1,4 +1,7 @@
-"""What a family of foreign checkpoints has to say about itself; the families are in `families/`."""
+"""The interface of a family of foreign checkpoints; the families are in `families/`.
+
+In this package, "ours" are the names and shapes of this library, "theirs" those of the other one.
+"""
 
 import dataclasses
 import math
@@ -20,7 +23,7 @@ Read = Callable[[str], np.ndarray]
 
 
 def same_names(names: Iterable[str]) -> dict[str, str]:
-    """Each name as it is."""
+    """The identity mapping of names, the default of `Family.names`."""
     return {name: name for name in names}
 
 
@@ -28,20 +31,23 @@ def same_names(names: Iterable[str]) -> dict[str, str]:
 class Family(Generic[Model]):
     """One layout of weights and config.
 
-    fields       the fields of our model, of their config and the specs of their tensors; raises ValueError for what
-                 our model cannot do
-    config       their config, of our model; raises ValueError for what theirs cannot do
-    table        the rows of a model of ours; rows of parameters that it does not have do no harm
-    names        of the specs in a file: the names that the table uses -> those there, which may be spelled otherwise
-    unused       a regex: tensors that are known to have no use here
-    fold         for export: reads our parameters of these paths as the layout can hold them
-    settle       of our fields and their tensors: those fields that only values tell
-    computed     of a model of ours: the tensors of theirs that it computes and has no parameter for
-    sizes        of the specs of their tensors: those fields of their config that our model does not know
-    left_out     a regex: parameters of ours that theirs does without
-    of_tokens    the experiment of a model with logits of tokens, where that is another
-    beside       of the folder of a checkpoint and our fields: those that files beside its config tell
-    files        of a model of ours: the JSON files that belong beside its config, by their names
+    name         the family's name, in most cases the `model_type` in config.json
+    model        our class of models
+    experiment   the experiment of an imported run
+    fields       (their config, their tensor specs) -> the fields of our model; raises ValueError for a model that ours
+                 cannot represent
+    config       our model -> their config; raises ValueError for a model that theirs cannot represent
+    table        our model -> rows that pair our parameters with their tensors; it may have rows that our model lacks
+    names        the tensor specs of a file -> {name in the table: name in the file}
+    unused       a regex of their tensors that are ignored
+    fold         for export: wraps the function that reads our parameters, to fold those that theirs lacks into others
+    settle       (our fields, their tensors) -> the fields that depend on the values of tensors
+    computed     our model -> the tensors of theirs that ours computes and has no parameter for
+    sizes        their tensor specs -> the fields of their config that our model does not have
+    left_out     a regex of our parameters that theirs does not have
+    of_tokens    the experiment of a model with a logit per token, if it differs from `experiment`
+    beside       (the folder of a checkpoint, our fields) -> the fields given in files beside its config
+    files        our model -> {name: content} of JSON files to be written beside its config
     """
 
     name: str
@@ -63,75 +69,80 @@ class Family(Generic[Model]):
 
 
 def require(model: nn.Module, family: str, **fields: Any) -> None:
-    """Raises ValueError unless the fields of our model have the values that a family always has."""
+    """Raises ValueError unless the given fields of our model have one of the values that a family supports."""
     for field, (*allowed,) in fields.items():
         value = models.value(model, field)
         if value not in allowed:
             known = " or ".join(map(repr, allowed))
-            raise ValueError(f"config.model.{field}={value!r} cannot be exported: {family} has {known} only")
+            raise ValueError(f"config.model.{field}={value!r} cannot be exported: {family} supports only {known}")
 
 
 def require_theirs(config: Mapping[str, Any], **fields: Any) -> None:
-    """Raises ValueError unless the fields of their config, where they are given, have the values that ours can do."""
+    """Raises ValueError unless the given fields of their config, if present, have one of the values we support."""
     for field, (*allowed,) in fields.items():
         if field in config and config[field] not in allowed:
             known = " or ".join(map(repr, allowed))
             raise ValueError(
-                f"config.json has {field}={reprlib.repr(config[field])}, which is not supported; only {known} is"
+                f"config.json has {field}={reprlib.repr(config[field])}, which is not supported; it must be {known}"
             )
 
 
-MOST = 2**24  # of a size
+MOST = 2**24  # largest size accepted in a config
 
 
 def size(config: Mapping[str, Any], field: str, default: int | None = None, least: int = 1) -> int:
-    """A whole number of their config. Raises ValueError for another, and for one that is missing and has no default."""
+    """An integer from `least` to MOST in their config. Raises ValueError otherwise, or if missing without default."""
     value = config.get(field)
     value = default if value is None else value
     if value is None:
         raise ValueError(f"config.json of a {config.get('model_type')!r} model lacks {field!r}")
     if type(value) is not int or not least <= value <= MOST:
         raise ValueError(
-            f"config.json has {field}={reprlib.repr(value)}, which is not supported; a whole number from {least} to "
-            f"{MOST} is"
+            f"config.json has {field}={reprlib.repr(value)}, which is not supported; it must be an integer from "
+            f"{least} to {MOST}"
         )
     return value
 
 
 def sizes(config: Mapping[str, Any], field: str) -> tuple[int, ...]:
-    """A list of whole numbers of their config, of which there is at least one. Raises ValueError for another."""
+    """A nonempty list of integers in their config. Raises ValueError otherwise."""
     values = config.get(field)
     if values is None:
         raise ValueError(f"config.json of a {config.get('model_type')!r} model lacks {field!r}")
     if not isinstance(values, list) or not 1 <= len(values) <= 64:
-        raise ValueError(f"config.json has {field}={reprlib.repr(values)}, which is not supported; a list of sizes is")
+        raise ValueError(
+            f"config.json has {field}={reprlib.repr(values)}, which is not supported; it must be a list of integers"
+        )
     return tuple(size({field: value}, field) for value in values)
 
 
 def number(config: Mapping[str, Any], field: str, default: float, most: float = 1.0) -> float:
-    """A number from 0 to `most` of their config. Raises ValueError for another."""
+    """A number from 0 to `most` in their config. Raises ValueError otherwise."""
     value = config.get(field)
     value = default if value is None else value
     if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= most:
         raise ValueError(
-            f"config.json has {field}={reprlib.repr(value)}, which is not supported; a number from 0 to {most:g} is"
+            f"config.json has {field}={reprlib.repr(value)}, which is not supported; it must be a number from 0 to "
+            f"{most:g}"
         )
     return float(value)
 
 
 def flag(config: Mapping[str, Any], field: str, default: bool) -> bool:
-    """True or false in their config. Raises ValueError for another."""
+    """A boolean in their config. Raises ValueError otherwise."""
     value = config.get(field)
     value = default if value is None else value
     if not isinstance(value, bool):
-        raise ValueError(f"config.json has {field}={reprlib.repr(value)}, which is not supported; true or false is")
+        raise ValueError(
+            f"config.json has {field}={reprlib.repr(value)}, which is not supported; it must be true or false"
+        )
     return value
 
 
 def num_classes(config: Mapping[str, Any], specs: Mapping[str, TensorSpec], head: str) -> int:
-    """The classes of a classifier: the rows of its `head`; without one those that the config names, or 2.
+    """The number of classes of a classifier: the rows of its `head`; without one, as in the config, or 2.
 
-    Raises ValueError for a classifier of several labels at once, or of numbers: ours knows one class an image.
+    Raises ValueError for multi-label classification and regression, which are not supported.
     """
     require_theirs(config, problem_type=(None, "single_label_classification"))
     if head in specs and specs[head].shape:
@@ -141,13 +152,13 @@ def num_classes(config: Mapping[str, Any], specs: Mapping[str, TensorSpec], head
 
 
 def labels(count: int) -> dict[str, Any]:
-    """How their config states a number of classes."""
+    """The fields of their config for `count` classes."""
     names = {index: f"LABEL_{index}" for index in range(count)}
     return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
 def with_prefix(prefix: str, head: str) -> Callable[[Iterable[str]], dict[str, str]]:
-    """For `Family.names`: a model that was saved without its head has names without the prefix."""
+    """For `Family.names`: adds `prefix` if the file lacks it, as in models that were saved without their head."""
 
     def names(found):
         whole = re.compile(f"{prefix}|{head}")

@@ -19,12 +19,12 @@ def atomic_directory(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise ValueError(f"{target} cannot be made: {error.strerror}") from None
+        raise ValueError(f"{target} cannot be created: {error.strerror}; choose another folder") from None
     try:
         yield folder
         if target.exists():  # an empty folder
             target.rmdir()
-        folder.chmod(0o777 & ~_umask())  # temporary folders are for their owner only
+        folder.chmod(0o777 & ~_umask())  # temporary folders are accessible to their owner only
         os.rename(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""`python -m research.interop import`: a foreign checkpoint becomes a run directory, with the config that fits it."""
+"""`python -m research.interop import`: converts a foreign checkpoint to a run directory with a matching config."""
 
 import dataclasses
 import pprint
@@ -12,13 +12,14 @@ import numpy as np
 from research import config as config_lib
 from research.checkpoint import streaming
 from research.checkpoint.leaves import parameter_path
-from research.interop import checkpoints, configs, loading, runs
+from research.data import recorded
+from research.interop import checkpoints, configs, loading, runs, zero_shot
 from research.interop.folders import atomic_directory
 from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
 from research.train import rundir, trainer
 
-_FILE = '''"""{title}, as `python -m research.interop import {path}` read it. Every field may be overridden.
+_FILE = '''"""{title}, imported by `python -m research.interop import {path}`. Every field may be overridden.
 
     python -m experiments.{experiment}.main --config={file} --workdir={workdir} --mode=evaluate
 
@@ -49,31 +50,52 @@ def run(
     experiments: config_lib.Experiments,
     overrides: Sequence[str] = (),
     skip: Sequence[str] = (),
+    prompts: zero_shot.Prompts | None = None,
 ) -> list[str]:
-    """Makes the run directory `workdir` of the checkpoint at `path`; returns what to tell the user.
+    """Converts the checkpoint at `path` to the run directory `workdir`.
 
-    It is a run of the experiment that the checkpoint's family names, the class of whose config `experiments` gives.
-    Raises ValueError for what `checkpoints.open_checkpoint` and `loading.plan` refuse; then nothing is left behind.
+    Args:
+        path: A checkpoint, see `checkpoints.open_checkpoint`.
+        workdir: The folder to create, a run of the experiment of the checkpoint's family.
+        experiments: From the name of an experiment to the class of its configs.
+        overrides: Of the config, such as `train.steps=100`.
+        skip: Regexes, see `loading.plan`.
+        prompts: The classes of a zero-shot classifier, whose head is computed from their names.
+
+    Returns:
+        Lines for the user.
+
+    Raises:
+        ValueError: As `checkpoints.open_checkpoint`, `loading.plan` and `zero_shot.head`; then nothing is written.
     """
     target = Path(workdir)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"--workdir={workdir} exists and is not empty; name a new folder")
     checkpoint = checkpoints.open_checkpoint(path, experiments)
     if checkpoint.kind == "run":
-        raise ValueError(f"{path} is a run directory already; name it in config.train.init_from")
+        raise ValueError(f"{path} is a run directory already; set config.train.init_from to it")
+    if prompts:
+        checkpoint = zero_shot.classifier(checkpoint)
     cls = experiments(checkpoint.experiment)
     with atomic_directory(target) as folder:
         raw, notes = configs.make(checkpoint, folder, target, overrides)
         config = config_lib.complete(cls, raw, overrides)
         _refuse_other_models(raw, config_lib.plain(config))
+        given: dict[str, np.ndarray] = {}
+        if prompts:
+            prompts = prompts.completed(config)
+            checkpoint, given = zero_shot.with_classes(checkpoint, prompts)
+            recorded.write(folder, zero_shot.description(prompts, checkpoint))
+            notes = [*notes, *prompts.lines()]
         sizes = configs.sizes(checkpoint, config)
         task = runs.make_task(config, sizes)
         config = _write_config(checkpoint, config, task, folder, target)
         program = trainer.build(config, task, jax.devices()[:1])
         variables = {"params": program.state.params, **program.state.mutable}
         plan = loading.plan(checkpoint, task.model, loading.leaves_of(variables), skip, exact=True)
+        plan.fresh |= dict.fromkeys(given, zero_shot.REASON)
         meta = {"config": config_lib.plain(config), "data_fingerprint": _fingerprint(checkpoint)}
-        streaming.write(folder / "checkpoints", _leaves(plan, task, program.state, config.seed), meta)
+        streaming.write(folder / "checkpoints", _leaves(plan, task, program.state, config.seed, given), meta)
         special = configs.special_ids(checkpoint)
         report = plan.report() | {"sizes": sizes} | ({"special_ids": special} if special else {})
         rundir.write_json(folder / runs.IMPORTED, report)
@@ -84,7 +106,7 @@ def run(
 
 
 def _write_config(checkpoint: checkpoints.Checkpoint, config: Any, task: Any, folder: Path, target: Path) -> Any:
-    """Writes a config file that gives `config`; returns what it gives."""
+    """Writes a config file for `config`; returns the config as loaded from it."""
     experiment = checkpoint.experiment
     file = Path(experiment) / "imported.py"
     complete = config_lib.plain(config)
@@ -112,24 +134,29 @@ def _write_config(checkpoint: checkpoints.Checkpoint, config: Any, task: Any, fo
 
 
 def _fingerprint(checkpoint: checkpoints.Checkpoint) -> str | None:
-    """Of the data that the weights have seen, where others could be mistaken for them: see `Session.check_data`.
+    """The data fingerprint of the imported weights, see `Session.check_data`; None if it is not checked.
 
-    Whisper's own tokens are not read, and no other vocabulary has their ids: no data go with all of its weights.
+    Whisper's vocabulary is not supported, and others have different ids, so no data set fits all of its weights. As in
+    the fingerprints of texts, the vocabulary comes last.
     """
-    return "of Whisper, vocabulary of its own" if issubclass(checkpoint.model, Recogniser) else None
+    return "Whisper pre-training, vocabulary of Whisper" if issubclass(checkpoint.model, Recogniser) else None
 
 
 def _refuse_other_models(raw: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for field, value in raw["model"].items():
         is_open = field == "image_size" and raw["model"].get("positions") == "sincos"  # and fits every size
         if config["model"][field] != value and not is_open:
-            raise ValueError(f"--config.model.{field}={config['model'][field]!r}, but the checkpoint says {value!r}")
+            raise ValueError(
+                f"--config.model.{field}={config['model'][field]!r}, but the checkpoint has {value!r}; leave it out"
+            )
 
 
-def _leaves(plan: loading.Loading, task: Any, state: Any, seed: int) -> Any:
-    """The first state of the run, yet to be read. Optimizers begin with zeros."""
+def _leaves(plan: loading.Loading, task: Any, state: Any, seed: int, given: Mapping[str, np.ndarray]) -> Any:
+    """The initial state of the run as lazily read leaves; optimizer states are zeros. `given` are values by path."""
     begin = jax.jit(lambda: {path: loading.leaves_of(task.init(jax.random.key(seed)))[path] for path in plan.fresh})
-    fresh = {path: streaming.in_memory(np.asarray(value)) for path, value in begin().items()}
+    begun = {path: np.asarray(value) for path, value in begin().items()}
+    begun |= {path: value.astype(begun[path].dtype) for path, value in given.items()}
+    fresh = {path: streaming.in_memory(value) for path, value in begun.items()}
 
     def leaf(path, like):
         name = parameter_path(path_name(path))

@@ -18,11 +18,10 @@ _OF_TOKENS = ("embedding", "head", "ctc_head")  # parameters with a row for each
 def open_weights(
     settings: TrainSpec, task: Any, program: ShardedProgram, data: Any, experiments: config_lib.Experiments
 ) -> "InitialWeights":
-    """The source of each parameter of `task.model`; neither the weights nor the `data` are read yet.
+    """Determines the source of each parameter of `task.model`; neither the weights nor the `data` are read yet.
 
-    `experiments` gives the class of the config of a run. Raises ValueError for what cannot be read or does not fit;
-    also for embeddings of a run whose vocabulary is not that of `data`, as far as that is known before these are
-    prepared.
+    `experiments` maps the name of an experiment to the class of its configs. Raises ValueError if the checkpoint cannot
+    be read or does not fit, or if its vocabulary is known to differ from that of `data`.
     """
     from research.interop import checkpoints, loading  # slow to import, and not needed by most runs
 
@@ -36,31 +35,35 @@ def open_weights(
 
 
 class InitialWeights:
-    """A `loading.Loading` of parameters of which those that are `taken` have a row for each token of a vocabulary."""
+    """A `loading.Loading`; the parameters `taken` from the checkpoint that have a row for each token are checked."""
 
     def __init__(self, plan: "loading.Loading", vocabulary: "Vocabulary | None", taken: Sequence[str]):
         self.plan, self._vocabulary, self._taken = plan, vocabulary, taken
         self.state, self.lines, self.report = plan.state, plan.lines, plan.report
 
     def check_with_data(self) -> None:
-        """Raises ValueError if the vocabulary, which may have been trained on the data since, differs."""
+        """Raises ValueError if the vocabulary, known once the data are prepared, differs from the checkpoint's."""
         if self._vocabulary is not None:
             _check_vocabulary(self.plan.checkpoint, self._vocabulary, self._taken)
 
 
 def _check_vocabulary(checkpoint: Any, ours: Any, taken: Sequence[str]) -> None:
-    """Raises ValueError where parameters with a row for each token would be taken for the tokens of another vocabulary.
+    """Raises ValueError if parameters with a row for each token would be used with another vocabulary.
 
-    Whose they are is not always known. A vocabulary that is `given` is then believed; one that is trained on new texts
-    is another for certain.
+    The checkpoint's vocabulary is not always known. A vocabulary given in the config is then accepted; one that is
+    trained on new texts certainly differs.
     """
     theirs = checkpoint.vocabulary
     if theirs == ours.digest if theirs else ours.given:
         return
-    had = f"the vocabulary {theirs}, these data have {ours.digest}" if theirs else "a vocabulary that is not beside it"
+    had = (
+        f"the vocabulary {theirs}, but these data have {ours.digest}"
+        if theirs
+        else "a vocabulary that is not stored with it"
+    )
     patterns = ", ".join(f"'^{name}$'" for name in taken)
     raise ValueError(
-        f"{checkpoint.path} was trained with {had}; name that vocabulary in config.data.vocabulary, or initialise the "
+        f"{checkpoint.path} was trained with {had}; set config.data.vocabulary to its vocabulary, or initialise the "
         f"parameters with a row for each token: config.train.init_skip=({patterns},)"
     )
 

@@ -1,7 +1,7 @@
-"""How a parameter of ours lies in another library's tensors, in both directions.
+"""Maps our parameters to another library's tensors, in both directions.
 
 A `Row` of a table pairs the path of one parameter with the name of the tensor that holds it. With `{layer}` in the
-name, ours has a leading axis of layers, each of which is a tensor there.
+name, our parameter has a leading axis of layers, each of which is a separate tensor of theirs.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ Index = tuple[slice, ...]
 
 
 class TensorSource(Protocol):
-    """Tensors by their names, of which `specs` are known and values are read when they are asked for."""
+    """Tensors by name: `specs`, and values that are read lazily."""
 
     @property
     def specs(self) -> Mapping[str, TensorSpec]:
@@ -32,22 +32,22 @@ class TensorSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How one tensor of theirs is one of ours (of one layer): two functions that undo each other.
+    """Converts between one tensor of theirs and one of ours (of one layer), by two inverse functions.
 
-    `to_ours(theirs, shape of ours)`, `to_theirs(ours)`; neither computes with the values.
+    `to_ours(theirs, our_shape)` and `to_theirs(ours)` only move values, and do not compute with them.
     """
 
     to_ours: Callable[[np.ndarray, Shape], np.ndarray]
     to_theirs: Callable[[np.ndarray], np.ndarray]
 
     def their_shape(self, ours: Shape) -> Shape:
-        """The shape there of what is `ours` here."""
+        """Their shape of a tensor whose shape is `ours` on our side."""
         return self.to_theirs(np.broadcast_to(np.float32(0), ours)).shape
 
 
-# The same on both sides.
+# Equal on both sides.
 SAME = Layout(lambda theirs, shape: theirs, lambda ours: ours)
-# A bias of [heads * kv] is [heads, kv] here.
+# Their bias [heads * kv] is ours [heads, kv].
 FLAT = Layout(lambda theirs, shape: theirs.reshape(shape), lambda ours: ours.reshape(-1))
 # PyTorch's convolutions are [out, in, length] or [out, in, height, width]; ours [length, in, out] and so on.
 CONV1D = Layout(lambda theirs, shape: theirs.transpose(2, 1, 0), lambda ours: ours.transpose(2, 1, 0))
@@ -57,7 +57,7 @@ CONV = Layout(lambda theirs, shape: theirs.transpose(2, 3, 1, 0), lambda ours: o
 def linear(inputs: int = 1) -> Layout:
     """PyTorch's linear layers are [out, in]; ours [in, out], each of which may be [heads, kv].
 
-    `inputs` is how many axes the inputs have here.
+    `inputs` is the number of input axes on our side.
     """
 
     def to_theirs(ours):
@@ -72,7 +72,7 @@ FROM_HEADS = linear(inputs=2)  # [out, heads * kv] <-> [heads, kv, out]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One parameter of ours, and their tensor or, with a leading axis of layers, tensors."""
+    """One of our parameters, and their tensor or, for a parameter with a leading axis of layers, tensors."""
 
     ours: str
     theirs: str
@@ -80,11 +80,11 @@ class Row:
 
     @property
     def is_stacked(self) -> bool:
-        """Whether ours has a leading axis of layers."""
+        """Whether our parameter has a leading axis of layers."""
         return "{layer}" in self.theirs
 
     def names(self, ours: Shape) -> list[str]:
-        """The names of all of their tensors, for a parameter of the shape `ours`."""
+        """The names of their tensors for a parameter of shape `ours`."""
         if not self.is_stacked:
             return [self.theirs]
         return [self.theirs.format(layer=layer) for layer in range(ours[0])]
@@ -94,7 +94,7 @@ class Row:
         return self.layout.their_shape(ours[1:] if self.is_stacked else ours)
 
     def read(self, tensors: TensorSource, ours: Shape, index: Index, dtype: np.dtype) -> np.ndarray:
-        """The values at `index` of a parameter of the shape `ours`, of which no more than a layer is held at a time."""
+        """The values at `index` of a parameter of shape `ours`; at most one layer is in memory at a time."""
         if not self.is_stacked:
             return np.array(self.layout.to_ours(tensors.read(self.theirs), ours)[index], dtype, order="C")
         one = lambda layer: self.layout.to_ours(tensors.read(self.theirs.format(layer=layer)), ours[1:])
@@ -105,7 +105,7 @@ class Row:
         return values
 
     def write(self, ours: Callable[[], np.ndarray], shape: Shape) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
-        """Their tensors of a parameter of ours, each with a function that makes it of `ours()`."""
+        """Yields the name of each of their tensors, and a function that computes it from `ours()`."""
         if not self.is_stacked:
             yield self.theirs, lambda: self.layout.to_theirs(ours())
             return

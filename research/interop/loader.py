@@ -1,13 +1,13 @@
-"""Runs the exported model of this folder; it needs jax and NumPy, and nothing of the code that trained it.
+"""Runs the exported model in this folder; needs only JAX and NumPy, not the code that trained it.
 
 from load import load
-model = load()                # of the folder that this file is in
-outputs = model(inputs)       # arrays of a batch of any size; model.json says which
+model = load()                # the model in the folder of this file
+outputs = model(inputs)       # arrays with any batch size, described in model.json
 
 python load.py INPUTS.npy ... OUTPUTS.npy
 
-jaxlib 0.10.2 computes some programs wrongly on a CPU. `load` adds a flag to XLA_FLAGS that prevents it, which works
-only until JAX starts; where it runs already and computes wrongly, `load` raises a ValueError.
+jaxlib 0.10.2 computes some programs wrongly on a CPU. `load` adds a flag to XLA_FLAGS that prevents it, which has an
+effect only before JAX starts; if JAX is running already and computes wrongly, `load` raises a ValueError.
 """
 
 import importlib.metadata
@@ -23,7 +23,7 @@ SHIELD = "--xla_cpu_experimental_ynn_fusion_type="
 
 
 def load(folder=Path(__file__).parent):
-    """A function from the inputs that model.json names to the outputs of the model."""
+    """Returns a function from the inputs listed in model.json to the outputs of the model."""
     shield()
     import jax
     import jax.export
@@ -36,20 +36,20 @@ def load(folder=Path(__file__).parent):
     with np.load(folder / "weights.npz", allow_pickle=False) as archive:
         for name, dtype in about["weights"].items():
             array = archive[name]
-            # NumPy itself knows no bfloat16.
+            # NumPy has no bfloat16 of its own.
             weights.append(jax.device_put(array.view(ml_dtypes.bfloat16) if dtype == "bfloat16" else array))
     call = jax.jit(program.call)
 
     def model(*inputs):
         if len(inputs) != len(about["inputs"]):
-            raise ValueError(f"{len(inputs)} inputs were given; model.json names {', '.join(about['inputs'])}")
+            raise ValueError(f"{len(inputs)} inputs were given; the model takes {', '.join(about['inputs'])}")
         return np.asarray(call(weights, *inputs))
 
     return model
 
 
 def shield():
-    """Adds the flag to XLA_FLAGS, unless it has a value there, JAX runs already or jaxlib may not know it."""
+    """Adds the flag to XLA_FLAGS, unless it is set there, JAX is running already or jaxlib may not know it."""
     given = os.environ.get("XLA_FLAGS", "").strip()
     if SHIELD.rstrip("=") in given or (given and not given.startswith("-")):  # else it names a file
         return
@@ -60,7 +60,7 @@ def shield():
 
 
 def check():
-    """Raises ValueError where XLA computes wrongly on this CPU what jax issue 39103 and xla issue 48714 describe."""
+    """Raises ValueError if this CPU is affected by jax issue 39103 or xla issue 48714 (wrong results of XLA)."""
     import jax
     import jax.numpy as jnp
 
@@ -72,7 +72,7 @@ def check():
     pool = jax.jit(
         lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2, 1), (2, 1), "VALID", base_dilation=(1, 2))
     )
-    between = np.asarray(pool(np.zeros((64, 128), np.float32)))[:, 1::2]  # nothing is there, so no number is greater
+    between = np.asarray(pool(np.zeros((64, 128), np.float32)))[:, 1::2]  # the maximum over padding alone, -inf
     if not np.allclose(squares(rows, np.eye(3, dtype=np.float32)), rows[:, 0] ** 2) or not np.isneginf(between).all():
         raise ValueError(
             f"jaxlib {importlib.metadata.version('jaxlib')} computes wrongly on this CPU; set XLA_FLAGS={SHIELD} "

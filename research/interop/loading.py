@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from research import files
 from research.checkpoint.leaves import parameter_path
 from research.interop import models, positions
 from research.interop.checkpoints import Checkpoint, is_unused
@@ -21,23 +22,24 @@ from research.models.speech import Recogniser
 from research.parallel.sharding import path_name
 from research.train.lora import is_update
 
-# The dtypes of checkpoints; a float64 would lose digits.
+# Supported dtypes of checkpoints; converting a float64 would lose precision.
 _FLOATS = ("float32", "bfloat16", "float16")
-# Fields of a model that may differ from the checkpoint: training can make up for them, or the shapes say them.
+# Fields of a model that may differ from the checkpoint: training can adapt to them, or shapes show them.
 _MAY_DIFFER = (
     "num_classes", "image_size", "pool", "dropout", "stochastic_depth", "zero_init_residual", "momentum", "attention",
     "remat", "unroll", "dtype", "param_dtype", "max_source_length", "max_target_length", "layer_scale", "vocab_size",
     "ctc", "image_width", "decoder_dropout", "embed_dropout", "max_length", "of_tokens",
+    "projection", "unit_features",
 )  # fmt: skip
-# Fields that shift results a little; they are reported.
+# Fields with a small effect on results; differences are reported.
 _EPSILONS = ("layer_norm_epsilon", "norm_epsilon", "epsilon", "last_epsilon")
-# The parameters with an axis of classes, and the layer before them that is trained with them.
+# The parameters with an axis of classes, and the pooler, which is trained with them.
 _HEAD = re.compile(r"(token_)?head/(class_conv/)?(kernel|bias)|centres|pooler/(kernel|bias)")
 _SEQUENCE = re.compile(r"((encoder|decoder)/)?learned")  # positions [length, width], which may be truncated
 
 
 def leaves_of(variables: Any) -> dict[str, Any]:
-    """{path: leaf} of variables, without the names of their collections, which paths do not need to be told apart."""
+    """{path: leaf} of variables; paths are without the collection, since they are unique without it."""
     found = {}
     for tree in variables.values():
         found |= {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
@@ -45,7 +47,7 @@ def leaves_of(variables: Any) -> dict[str, Any]:
 
 
 def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
-    """The shapes and dtypes of the variables of a model of images, text, or sounds with `channels` bands."""
+    """The shapes and dtypes of the variables of a model; `channels` are those of images or the mel bands of speech."""
     array = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # without memory
     if isinstance(model, Bert):
         inputs = (array(jnp.int32, 1, 1),) * 2
@@ -61,22 +63,22 @@ def abstract(model: nn.Module, channels: int = 3) -> dict[str, Any]:
 
 @dataclasses.dataclass
 class Loading:
-    """What becomes of each parameter of a model. `state` and `read` take the values from the checkpoint."""
+    """The source of each parameter of a model. `state` and `read` load the values from the checkpoint."""
 
     checkpoint: Checkpoint
     shapes: Mapping[str, tuple[int, ...]]
     rows: dict[str, Row] = dataclasses.field(default_factory=dict)
-    resized: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)  # their shapes
-    fresh: dict[str, str] = dataclasses.field(default_factory=dict)  # why
+    resized: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)  # path -> shape in the checkpoint
+    fresh: dict[str, str] = dataclasses.field(default_factory=dict)  # path of an initialised parameter -> reason
     left_over: list[str] = dataclasses.field(default_factory=list)
     differs: list[str] = dataclasses.field(default_factory=list)
-    grid: positions.Grid | None = None  # of patches, in a model that has such
-    their_grid: positions.Grid | None = None  # where it is known
+    grid: positions.Grid | None = None  # patch grid of the model, if it has one
+    their_grid: positions.Grid | None = None  # patch grid of the checkpoint, if known
 
     def read(self, path: str, index: Index, dtype: np.dtype) -> np.ndarray:
-        """The values of a parameter at `index`. Raises ValueError for one that is not finite."""
+        """The values of a parameter at `index`. Raises ValueError for NaN or infinite values."""
         values = self._values(path, index, dtype)
-        # Row by row: one array of truth values for all of them would be a quarter of the largest parameter.
+        # Row by row, since a boolean array of the whole would take a quarter of the memory of the largest parameter.
         if not all(np.isfinite(row).all() for row in np.atleast_1d(values)):
             raise ValueError(
                 f"{self.checkpoint.path}: {self.rows[path].theirs} holds NaN or infinite values as {dtype}; the "
@@ -95,7 +97,7 @@ class Loading:
         return row.read(tensors, shape, index, dtype)
 
     def variables(self, shapes: Any) -> Any:
-        """All parameters on the host, in the structure of `abstract`; what is fresh is left at zeros."""
+        """All parameters on the host, in the structure of `abstract`; those not in the checkpoint are zeros."""
 
         def value(path, leaf):
             name = path_name(path[1:])
@@ -105,7 +107,7 @@ class Loading:
         return jax.tree_util.tree_map_with_path(value, shapes)
 
     def state(self, state: Any) -> Any:
-        """A train state with what is loaded in the place of what is fresh, one parameter and shard after the other."""
+        """A train state with the loaded parameters replaced, one parameter and shard at a time."""
 
         def replaced(path, leaf):
             if path not in self.rows:
@@ -114,7 +116,7 @@ class Loading:
             return jax.make_array_from_callback(leaf.shape, leaf.sharding, read)
 
         leaves, structure = jax.tree_util.tree_flatten_with_path(state)
-        del state  # so that each fresh parameter can go when its successor is there
+        del state  # so that the memory of each replaced parameter is freed
         for place, (path, leaf) in enumerate(leaves):
             if (name := parameter_path(path_name(path))) is not None:
                 leaves[place] = path, replaced(name, leaf)
@@ -122,18 +124,20 @@ class Loading:
         return jax.tree.unflatten(structure, [leaf for _, leaf in leaves])
 
     def lines(self) -> list[str]:
-        """What a person is told."""
+        """Lines for the user."""
         found = [f"loaded {len(self.rows)} of {len(self.shapes)} parameters from {self.checkpoint.path}"]
         for path, theirs in self.resized.items():
             found.append(f"resized {path}: {list(theirs)} -> {list(self.shapes[path])}")
-        found += [f"fresh {path}: {why}" for path, why in self.fresh.items()]
+        found += [f"initialised {path}: {why}" for path, why in self.fresh.items()]
         found += [f"differs: {line}" for line in self.differs]
         return found + ([f"left over: {', '.join(self.left_over)}"] if self.left_over else [])
 
     def report(self) -> dict[str, Any]:
-        """What is stored with a run."""
+        """The summary that is stored with a run."""
+        path = self.checkpoint.path
         return {
-            "path": self.checkpoint.path,
+            "path": path,
+            **({"revision": files.located(path).name} if path.startswith(files.HUB) else {}),
             "kind": self.checkpoint.kind,
             "loaded": sorted(self.rows.keys() - self.resized.keys()),
             "resized": {path: [list(theirs), list(self.shapes[path])] for path, theirs in self.resized.items()},
@@ -146,12 +150,20 @@ class Loading:
 def plan(
     checkpoint: Checkpoint, model: nn.Module, leaves: Mapping[str, Any], skip: Sequence[str] = (), exact: bool = False
 ) -> Loading:
-    """How the parameters `leaves` (see `leaves_of`) of `model` are loaded; nothing but headers has been read.
+    """Determines how the parameters of `model` are loaded; only headers of the checkpoint are read.
 
-    What a regex of `skip` is found in stays fresh, or is not missed there. Positions of another image size are
-    resized, of longer sequences the first are taken, and a head of other classes is fresh; unless `exact`, for which
-    all must fit and nothing may be left over.
-    Raises ValueError, with the names on both sides, for what does not fit.
+    Position embeddings of another image size are resized, those of longer sequences truncated, and a head for other
+    classes is initialised.
+
+    Args:
+        checkpoint: The source.
+        model: The model to load into.
+        leaves: Its parameters, see `leaves_of`.
+        skip: Regexes: parameters whose path matches are initialised, and tensors whose name matches are ignored.
+        exact: Whether all parameters must fit and be loaded, and all tensors be used.
+
+    Raises:
+        ValueError: A parameter does not fit; the message has the names on both sides.
     """
     part, ours, theirs = _common(checkpoint, model)
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
@@ -166,11 +178,13 @@ def plan(
         if any(re.search(pattern, path) for pattern in skip):
             loading.fresh[path] = "skipped"
         elif is_update(path):
-            loading.fresh[path] = "low-rank update"
+            loading.fresh[path] = "adapter"
         elif path not in inside:
-            loading.fresh[path] = f"not of the {type(part).__name__}, which is all that is taken"
+            loading.fresh[path] = f"not part of the {type(part).__name__}, which is all that is loaded"
         elif inside[path] not in rows:
-            raise ValueError(f"{path} has no counterpart in the table of {checkpoint.kind}; name it in train.init_skip")
+            raise ValueError(
+                f"{path} has no counterpart in the table of {checkpoint.kind}; add it to config.train.init_skip"
+            )
         else:
             row = rows[inside[path]]
             row = dataclasses.replace(row, theirs=theirs + row.theirs) if theirs else row
@@ -180,16 +194,16 @@ def plan(
     unknown = [name for name in extra if not is_unused(checkpoint, name) and not _found(skip, name)]
     if exact and unknown:
         raise ValueError(
-            f"{checkpoint.path} has {len(unknown)} tensors that no parameter of this {checkpoint.kind} model is made "
-            f"of, first {checkpoint.tensors.there(unknown[0])}"
+            f"{checkpoint.path} has {len(unknown)} tensors that this {checkpoint.kind} model does not use, first "
+            f"{checkpoint.tensors.there(unknown[0])}"
         )
     return loading
 
 
 def _common(checkpoint: Checkpoint, model: nn.Module) -> tuple[nn.Module, str, str]:
-    """The part of `model` that the checkpoint has too: all of it, or a backbone; where it lies in ours and in theirs.
+    """The part that `model` and the checkpoint share (a model or a backbone), and its path prefix in each.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is none.
     """
     hears = isinstance(model, Recogniser) and not issubclass(checkpoint.model, Recogniser)
     around = checkpoint.backbone is None or isinstance(getattr(model, "backbone", None), checkpoint.backbone)
@@ -213,9 +227,11 @@ def _found(patterns: Iterable[str], name: str) -> bool:
 def _compare_fields(loading: Loading, model: nn.Module) -> None:
     for field, theirs in loading.checkpoint.fields.items():
         if not models.has(model, field) and not isinstance(model, loading.checkpoint.model):
-            continue  # of what is around a backbone, and here is not
+            continue  # a field of a model around the backbone, which this model lacks
         ours = models.value(model, field)
-        if theirs == ours or field in _MAY_DIFFER:
+        # Without layer scale, that of the checkpoint would be left over.
+        lost = field == "layer_scale" and not ours
+        if theirs == ours or (field in _MAY_DIFFER and not lost):
             continue
         group = "data" if field == "sentence_length" else "model"
         line = f"config.{group}.{field}={ours!r}, but {loading.checkpoint.path} was made with {theirs!r}"
@@ -225,14 +241,14 @@ def _compare_fields(loading: Loading, model: nn.Module) -> None:
 
 
 def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set[str]:
-    """Decides about one parameter; returns the tensors that it is made of."""
+    """Determines the source of one parameter; returns the names of its tensors."""
     specs, there = loading.checkpoint.tensors.specs, loading.checkpoint.tensors.there
     shape, names = tuple(leaf.shape), row.names(tuple(leaf.shape))
     if absent := next((name for name in names if name not in specs), None):
         if _HEAD.fullmatch(path) and not (exact and _has_head(loading)):
             loading.fresh[path] = f"{there(absent)} is not in the checkpoint"
             return set()
-        raise ValueError(f"{path} is made of {there(absent)}, which is missing in {loading.checkpoint.path}")
+        raise ValueError(f"{path} needs {there(absent)}, which is missing in {loading.checkpoint.path}")
     for name in names:
         if str(specs[name].dtype) not in (*_FLOATS, str(leaf.dtype)):
             raise ValueError(
@@ -251,7 +267,7 @@ def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set
         return set()
     source = None if exact else _source_shape(path, row, shape, specs[wrong], loading.their_grid)
     if source is None:
-        fix = "" if exact else "; change the config, or name it in train.init_skip"
+        fix = "" if exact else "; change the config, or add it to config.train.init_skip"
         raise ValueError(
             f"{there(wrong)} is {list(specs[wrong].shape)} in {loading.checkpoint.path}, but {path} {list(shape)} "
             f"needs {list(expected)}{fix}"
@@ -261,14 +277,14 @@ def _place(loading: Loading, path: str, leaf: Any, row: Row, exact: bool) -> set
 
 
 def _has_head(loading: Loading) -> bool:
-    """Whether a checkpoint was saved with a head, so that it may lack no part of it."""
+    """Whether a checkpoint was saved with a head, which must then be complete."""
     names = ("classifier", "head/", "qa_outputs", "token_head/")
-    said = "ForImageClassification" in str(loading.checkpoint.config.get("architectures"))
-    return said or any(name.startswith(names) for name in loading.checkpoint.tensors.specs)
+    has_head = "ForImageClassification" in str(loading.checkpoint.config.get("architectures"))
+    return has_head or any(name.startswith(names) for name in loading.checkpoint.tensors.specs)
 
 
 def _other_classes(theirs: TensorSpec, expected: tuple[int, ...]) -> bool:
-    """Whether two heads have the same features: one axis, that of the classes, may differ."""
+    """Whether two heads differ only in the number of classes, that is, along one axis."""
     return len(theirs.shape) == len(expected) and sum(a != b for a, b in zip(theirs.shape, expected, strict=True)) == 1
 
 
@@ -279,7 +295,7 @@ def _is_positions(path: str) -> bool:
 def _source_shape(
     path: str, row: Row, shape: tuple[int, ...], theirs: TensorSpec, grid: positions.Grid | None
 ) -> tuple[int, ...] | None:
-    """The shape on our side of positions that ours are made of; None where there are none."""
+    """The shape, on our side, of the checkpoint's position embeddings for a parameter; None if it is not one."""
     if _SEQUENCE.fullmatch(path):
         if len(theirs.shape) != 2:
             return None

@@ -1,4 +1,4 @@
-"""Tensors of an .npz archive, as big_vision writes them: read one at a time, never with pickles."""
+"""Tensors of an .npz archive in the format of big_vision: read one at a time, never with pickles."""
 
 import lzma
 import math
@@ -15,11 +15,11 @@ import numpy as np
 from research.files import opened_atomically
 from research.interop.safetensors import LONGEST_AXIS, MOST_AXES, TensorSpec
 
-_BFLOAT16 = np.dtype("V2")  # what NumPy makes of a bfloat16 that it does not know
-_MOST_EXPANSION = 100  # times; weights that training has not touched yet may all be zeros
+_BFLOAT16 = np.dtype("V2")  # how NumPy stores bfloat16
+_MOST_EXPANSION = 100  # largest compression ratio; untrained weights may be all zeros
 _ALWAYS_ALLOWED = 1 << 24  # bytes
-# What zipfile raises for archives that are damaged, encrypted or packed in a way that it does not know, and NumPy for
-# what is no array.
+# Errors of zipfile for archives that are damaged, encrypted or compressed by an unknown method, and of NumPy for
+# members that are not arrays.
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, NotImplementedError, struct.error,
     OverflowError, UnicodeDecodeError,
@@ -31,7 +31,7 @@ class Npz:
     """The tensors of one archive: `specs` by name, and `read`."""
 
     def __init__(self, path: Path):
-        """Reads the headers alone. Raises ValueError for a file that is cut short, or holds Python objects."""
+        """Reads only the headers. Raises ValueError for a truncated file, or one with pickled Python objects."""
         self._path = path
         self.specs: dict[str, TensorSpec] = {}
         try:
@@ -40,20 +40,22 @@ class Npz:
                 for member in archive.infolist():
                     self._add(archive, member)
         except _DAMAGED as error:
-            raise ValueError(f"{path} is no .npz archive, or is truncated ({error}); copy it again") from None
+            raise ValueError(f"{path} is not a .npz archive, or is truncated ({error}); copy it again") from None
 
     def _check_size(self, archive: zipfile.ZipFile, stored: int) -> None:
         total = sum(member.file_size for member in archive.infolist())
         if total > _MOST_EXPANSION * stored + _ALWAYS_ALLOWED:
             raise ValueError(
-                f"{self._path} has {stored:,} bytes that would become {total:,}, more than {_MOST_EXPANSION} times as "
-                "many, which no weights do; write it again with numpy.savez"
+                f"{self._path} has {stored:,} bytes that expand to {total:,}, more than {_MOST_EXPANSION} times as "
+                "many, which is implausible for weights; write it again with numpy.savez"
             )
 
     def _add(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         name = member.filename.removesuffix(".npy")
         if name == member.filename or not name.isprintable():
-            raise ValueError(f"{member.filename[:80]!r} in {self._path} is no NumPy array")
+            raise ValueError(
+                f"{member.filename[:80]!r} in {self._path} is not a NumPy array; write it with numpy.savez"
+            )
         if name in self.specs:
             raise ValueError(f"{name} is in {self._path} twice; write it again with numpy.savez")
         with archive.open(member) as file:
@@ -63,14 +65,18 @@ class Npz:
                 shape, _, dtype = read(file)
                 begin = file.tell()
             except _NO_ARRAY:
-                raise ValueError(f"{member.filename} in {self._path} is no NumPy array") from None
+                raise ValueError(
+                    f"{member.filename} in {self._path} is not a NumPy array; write it with numpy.savez"
+                ) from None
         if dtype.hasobject:
             raise ValueError(
                 f"{member.filename} in {self._path} holds pickled Python objects, which could run code; "
                 "write plain arrays with numpy.savez"
             )
         if len(shape) > MOST_AXES or any(not 0 <= side <= LONGEST_AXIS for side in shape):
-            raise ValueError(f"{member.filename} in {self._path} has the shape {reprlib.repr(shape)}, which is none")
+            raise ValueError(
+                f"{member.filename} in {self._path} has the invalid shape {reprlib.repr(shape)}; copy the file again"
+            )
         if begin + math.prod(shape) * dtype.itemsize != member.file_size:
             raise ValueError(
                 f"{member.filename} in {self._path} is {dtype}{list(shape)}, but has {member.file_size - begin} bytes; "
@@ -79,7 +85,7 @@ class Npz:
         self.specs[name] = TensorSpec(shape, np.dtype(ml_dtypes.bfloat16) if dtype == _BFLOAT16 else dtype)
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor, read whole."""
+        """The whole tensor."""
         try:
             with zipfile.ZipFile(self._path) as archive, archive.open(f"{name}.npy") as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
@@ -89,7 +95,7 @@ class Npz:
 
 
 def write(path: Path, names: Iterable[str], read: Callable[[str], np.ndarray]) -> None:
-    """Writes `read(name)` of every name one after the other; `path` is there only when all of it is."""
+    """Writes `read(name)` for every name, one at a time; `path` appears only when it is complete."""
     with (
         opened_atomically(path) as archived,
         zipfile.ZipFile(archived, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,

@@ -1,4 +1,4 @@
-"""`python -m research.interop check`: our logits of a checkpoint beside those of transformers."""
+"""`python -m research.interop check`: compares our logits of a checkpoint with those of transformers."""
 
 import importlib.util
 from pathlib import Path
@@ -20,14 +20,15 @@ _CLASSES = {
     "convnext": "ConvNextForImageClassification", "t5": "T5ForConditionalGeneration",
     "mt5": "MT5ForConditionalGeneration", "whisper": "WhisperForConditionalGeneration",
     "bert": "BertForSequenceClassification", "roberta": "RobertaForSequenceClassification",
-    "distilbert": "DistilBertForSequenceClassification",
+    "distilbert": "DistilBertForSequenceClassification", "dinov2": "Dinov2ForImageClassification",
+    "dinov2_with_registers": "Dinov2WithRegistersForImageClassification",
 }  # fmt: skip
 
 
 def run(path: str, experiments: Experiments) -> list[str]:
-    """What to tell the user; `experiments` gives the class of the config of a run.
+    """Compares logits; returns lines for the user. Raises ValueError if they differ or cannot be compared.
 
-    Raises ValueError where the logits differ, or there is nothing to compare them with.
+    `experiments` maps the name of an experiment to the class of its configs.
     """
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
@@ -40,7 +41,7 @@ def run(path: str, experiments: Experiments) -> list[str]:
     shapes = loading.abstract(model, checkpoints.channels(checkpoint))
     plan = loading.plan(checkpoint, model, loading.leaves_of(shapes), exact=True)
     if plan.fresh or (isinstance(model, Bert) and not model.num_classes):
-        raise ValueError(f"{path} has no head, so there are no logits to compare")
+        raise ValueError(f"{path} has no head, so it has no logits to compare; give a checkpoint with a head")
     inputs = _inputs(checkpoint, model)
     ours = np.asarray(jax.jit(lambda variables: model.apply(variables, *inputs))(plan.variables(shapes)))
     theirs = _theirs(checkpoint, inputs)
@@ -57,7 +58,7 @@ def _inputs(checkpoint: checkpoints.Checkpoint, model: Any) -> tuple[np.ndarray,
     normal = lambda *shape: rng.normal(0, 1, shape).astype(np.float32)
     ids = lambda length: rng.integers(2, model.vocab_size, (2, length))
     rows = lambda length: (np.ones((2, length), np.int32), np.broadcast_to(np.arange(length), (2, length)))
-    if isinstance(model, Recogniser):  # theirs takes no sounds of another length
+    if isinstance(model, Recogniser):  # transformers requires this length
         positions, length = model.max_source_length, min(30, model.max_target_length)
         return normal(2, positions * model.spec.downsampling, channels), *rows(positions), ids(length), *rows(length)
     if isinstance(model, Bert):

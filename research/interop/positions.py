@@ -16,7 +16,7 @@ Grid = tuple[int, int]  # rows and columns
 
 
 def grid_of(model: nn.Module) -> Grid | None:
-    """The patch grid of a ViT, also inside another model."""
+    """The patch grid of a ViT, also as a backbone; None for other models."""
     spec = getattr(getattr(model, "backbone", model), "spec", None)
     if not isinstance(spec, EncoderSpec):
         return None
@@ -25,21 +25,21 @@ def grid_of(model: nn.Module) -> Grid | None:
 
 
 def grid_of_fields(fields: Mapping[str, Any]) -> Grid | None:
-    """The patch grid of a model with these fields; None if it is a square."""
+    """The patch grid of a model with these fields; None if it is square."""
     width = fields.get("image_width", 0)
     return (fields["image_size"] // fields["patch_size"], width // fields["patch_size"]) if width else None
 
 
 def differ(ours: Grid | None, theirs: Grid | None) -> bool:
-    """Whether the grids of as many positions differ; an unknown grid is a square."""
+    """Whether two grids with the same number of positions differ; an unknown grid is taken as square."""
     return ours[0] != ours[1] if ours and not theirs else ours != theirs
 
 
 def source_shape(row: Row, shape: tuple[int, ...], theirs: TensorSpec, grid: Grid | None) -> tuple[int, ...] | None:
-    """Our shape of positions of another grid; None if more than the grid differs."""
-    if len(theirs.shape) != 3:
+    """The shape, on our side, of position embeddings for another grid; None if more than the grid differs."""
+    if len(theirs.shape) not in (2, 3):
         return None
-    for length in (theirs.shape[1], theirs.shape[1] + 1):
+    for length in (theirs.shape[-2], theirs.shape[-2] + 1):
         source = (1, length, shape[2])
         counts = (length, length - 1)  # without and with a class token
         is_grid = math.prod(grid) in counts if grid else any(round(n**0.5) ** 2 == n for n in counts)
@@ -51,8 +51,8 @@ def source_shape(row: Row, shape: tuple[int, ...], theirs: TensorSpec, grid: Gri
 def resize(positions: np.ndarray, length: int, grid: Grid | None = None, old_grid: Grid | None = None) -> np.ndarray:
     """Resizes learned positions [1, length, width] bilinearly to a grid of another `length`, in float32.
 
-    The grids are squares unless they are given. The position of a class token, which comes first where there is one
-    in addition to the positions of the grid, is kept, dropped, or 0.
+    Grids that are not given are square. The position of a class token, which comes first if there is one in addition to
+    the grid, is kept, dropped, or added as zeros.
     """
     side_of = lambda count: round(count**0.5) if round(count**0.5) ** 2 == count else round((count - 1) ** 0.5)
     old, new = old_grid or (side_of(positions.shape[1]),) * 2, grid or (side_of(length),) * 2
@@ -65,7 +65,7 @@ def resize(positions: np.ndarray, length: int, grid: Grid | None = None, old_gri
 
 
 def _linear_weights(old: int, new: int) -> np.ndarray:
-    """[new, old]: linear interpolation between the centres of cells, averaging where there are fewer than before."""
+    """Weights [new, old] of linear interpolation between cell centres, with antialiasing when downsampling."""
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     distances = np.abs(centres[:, None] - np.arange(old)) / max(1.0, old / new)
     weights = np.maximum(0, 1 - distances)

@@ -1,4 +1,4 @@
-"""Run directories of our own, as a source of weights: their task, and its parameters read one at a time."""
+"""Run directories as a source of weights: the task, and its parameters, read one at a time."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from research.interop import strict_json
 from research.interop.merged import MergedTensors
 from research.train.lora import is_update
 
-IMPORTED = "import.json"  # the report of an import in the run directory that it made
+IMPORTED = "import.json"  # the report of an import, in the run directory that it created
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +25,16 @@ class SavedRun:
     config: Any
     task: Any
     tensors: CheckpointTensors | MergedTensors
-    imported: Mapping[str, Any]  # the report of the import that made it; else nothing
+    imported: Mapping[str, Any]  # the report of the import that created it; {} for a trained run
 
     @property
     def model(self) -> nn.Module:
-        """The model of its task."""
+        """The model of the task."""
         return self.task.model
 
     @property
     def special_ids(self) -> dict[str, int]:
-        """Special tokens, by the names that transformers has for them: of the import, else of the run's vocabulary."""
+        """Special token ids under the names of transformers: from the import, else from the run's vocabulary."""
         if "special_ids" in self.imported:
             return dict(self.imported["special_ids"])
         return {"pad_token_id": 0, "eos_token_id": self.task.eos, "decoder_start_token_id": self.task.bos}
@@ -46,12 +46,12 @@ def is_run(folder: Path) -> bool:
 
 
 def open_run(folder: Path, experiments: config_lib.Experiments) -> SavedRun:
-    """The run in `folder`, at the checkpoint that its config selects; `experiments` gives the class of that config.
+    """The run in `folder`, at the checkpoint that its config selects. Raises ValueError if there is none.
 
-    Raises ValueError where there is none.
+    `experiments` maps the name of an experiment to the class of its configs.
     """
     if not is_run(folder):
-        raise ValueError(f"{folder} is no run directory with checkpoints; give the --workdir of a run")
+        raise ValueError(f"{folder} is not a run directory with checkpoints; give the --workdir of a run")
     content = strict_json.read(folder / "config.json")
     if "model" not in content or "source" not in content:
         raise ValueError(f"{folder / 'config.json'} is not the config of a run; give the --workdir of a run")
@@ -60,18 +60,18 @@ def open_run(folder: Path, experiments: config_lib.Experiments) -> SavedRun:
     task = _task(config, folder, imported)
     tensors = CheckpointTensors(_selected(folder, config, task))
     has_updates = any(map(is_update, tensors.specs))
-    return SavedRun(config, task, MergedTensors(tensors) if has_updates else tensors, imported)
+    return SavedRun(config, task, MergedTensors(tensors, task.logical_axes) if has_updates else tensors, imported)
 
 
 def _task(config: Any, folder: Path, imported: Mapping[str, Any]) -> Any:
-    """The task, for the data that the run has recorded or, where it has seen none, of the sizes of what it imported."""
+    """The task for the data that the run has recorded or, for an imported run, for the sizes in its report."""
     known = recorded.read(folder)
     if known or "sizes" not in imported:
         return config.build(known)[0]
     try:
         return make_task(config, imported["sizes"])
     except TypeError:
-        raise ValueError(f"{folder / IMPORTED} is damaged: its sizes are {imported['sizes']!r}") from None
+        raise ValueError(f"{folder / IMPORTED} is damaged: its sizes are {imported['sizes']!r}; import again") from None
 
 
 @runtime_checkable
@@ -80,13 +80,13 @@ class _OfSizes(Protocol):
 
 
 def make_task(config: config_lib.Config, sizes: Mapping[str, Any]) -> Any:
-    """The task of the config of an experiment that families name, of the sizes of what it imports alone."""
+    """The task of an imported config for given sizes, without data."""
     assert isinstance(config, _OfSizes), f"{type(config).__name__} makes no task without data"
     return config.make_task(**sizes)
 
 
 def _selected(folder: Path, config: Any, task: Any) -> Path:
-    """The newest checkpoint, or the best one where the config selects it."""
+    """The newest checkpoint, or the best one if the config selects it."""
     step = seal.select(folder / "checkpoints", config.train.select == "best", task.selection[1])
     if step is None:
         raise ValueError(f"{folder} holds no intact checkpoint; train it first")

@@ -1,7 +1,7 @@
 """Tensors of safetensors files, read one at a time, and files written one tensor at a time.
 
-The format (github.com/huggingface/safetensors): 8 bytes that say how long the header is, a JSON header of name ->
-`{"dtype", "shape", "data_offsets"}`, then the data. Nothing in it is ever executed.
+The format (github.com/huggingface/safetensors): 8 bytes with the length of the header, a JSON header of name ->
+`{"dtype", "shape", "data_offsets"}`, then the data. It contains no code.
 """
 
 import itertools
@@ -27,14 +27,14 @@ DTYPES = {
 _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 _LONGEST_HEADER = strict_json.MOST_BYTES  # as in the reference implementation
 MOST_AXES = 8
-LONGEST_AXIS = 2**31 - 1  # what JAX can index
+LONGEST_AXIS = 2**31 - 1  # limit of JAX's indexing
 
 
 class Safetensors:
     """The tensors of one file: `specs` by name, and `read`."""
 
     def __init__(self, path: Path):
-        """Reads the header alone. Raises ValueError for a file that is cut short or is no safetensors file."""
+        """Reads only the header. Raises ValueError for a file that is truncated or not a safetensors file."""
         self._path = path
         self.specs: dict[str, TensorSpec] = {}
         self._offsets: dict[str, int] = {}
@@ -43,7 +43,9 @@ class Safetensors:
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 if size < 8 or length > _LONGEST_HEADER:
-                    raise ValueError(f"{path} is no safetensors file: it begins with no length of a header")
+                    raise ValueError(
+                        f"{path} is not a safetensors file: it does not begin with the length of a header; copy again"
+                    )
                 if size < 8 + length:
                     raise ValueError(
                         f"{path} is truncated: its header of {length} bytes ends after {size - 8}; copy it again"
@@ -57,69 +59,74 @@ class Safetensors:
         self._check_ranges(sorted(ends), 8 + length, size)
 
     def _add(self, name: str, entry: Any, start: int, size: int) -> tuple[int, int, str]:
-        """Takes a tensor; returns where it begins and ends in the file, and its name."""
+        """Adds a tensor; returns its begin and end in the data, and its name."""
         if not isinstance(entry, dict) or not entry.keys() >= {"dtype", "shape", "data_offsets"}:
-            raise ValueError(f"{name} in {self._path} is described by no dtype, shape and data_offsets; copy it again")
+            raise ValueError(f"{name} in {self._path} lacks a dtype, shape or data_offsets; copy the file again")
         kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(kind, str) or kind not in DTYPES:
-            raise ValueError(f"{name} in {self._path} is {reprlib.repr(kind)}; known: {', '.join(DTYPES)}")
+            raise ValueError(
+                f"{name} in {self._path} has the dtype {reprlib.repr(kind)}, which is not supported; choose from "
+                f"{', '.join(DTYPES)}"
+            )
         if not _is_whole(shape, LONGEST_AXIS) or len(shape) > MOST_AXES:
-            raise ValueError(f"{name} in {self._path} has the shape {reprlib.repr(shape)}, which is none")
+            raise ValueError(f"{name} in {self._path} has the invalid shape {reprlib.repr(shape)}; copy the file again")
         if not _is_whole(offsets, size) or len(offsets) != 2:
             raise ValueError(
-                f"{name} in {self._path} lies at data_offsets={reprlib.repr(offsets)}, which a file of {size} bytes "
-                "has not; it is truncated or damaged: copy it again"
+                f"{name} in {self._path} has data_offsets={reprlib.repr(offsets)}, outside the file of {size} bytes, "
+                "which is truncated or damaged; copy it again"
             )
         spec, (begin, end) = TensorSpec(tuple(shape), np.dtype(DTYPES[kind])), offsets
         if end - begin != _bytes(spec):
-            raise ValueError(f"{name} in {self._path} is {spec.dtype}{list(shape)}, but has {end - begin} bytes")
+            raise ValueError(
+                f"{name} in {self._path} is {spec.dtype}{list(shape)}, but has {end - begin} bytes; copy the file again"
+            )
         if start + end > size:
             raise ValueError(f"{self._path} is truncated: {name} ends at byte {start + end} of {size}; copy it again")
         self.specs[name], self._offsets[name] = spec, start + begin
         return start + begin, start + end, name
 
     def _check_ranges(self, ranges: Sequence[tuple[int, int, str]], start: int, size: int) -> None:
-        """The tensors fill the file without a gap and share no byte, as the format wants."""
+        """Raises ValueError unless the tensors fill the data without gaps and overlaps, as the format requires."""
         for (_, end, first), (begin, _, second) in itertools.pairwise([(start, start, "the header"), *ranges]):
             if begin < end:
                 raise ValueError(f"{first} and {second} in {self._path} share bytes; copy it again")
             if begin > end:
-                raise ValueError(f"{self._path} has {begin - end} bytes of no tensor before {second}; copy it again")
+                raise ValueError(f"{self._path} has {begin - end} unused bytes before {second}; copy it again")
         last = max((end for _, end, _ in ranges), default=start)
         if last != size:
-            raise ValueError(f"{self._path} has {size - last} bytes of no tensor at its end; copy it again")
+            raise ValueError(f"{self._path} has {size - last} unused bytes at its end; copy it again")
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor as a read-only memory map of the file, whose pages are read when they are used."""
+        """The tensor as a read-only memory map of the file, read when it is used."""
         spec = self.specs[name]
-        if 0 in spec.shape:  # which cannot be mapped
+        if 0 in spec.shape:  # empty arrays cannot be memory-mapped
             return np.zeros(spec.shape, spec.dtype)
         return np.memmap(self._path, spec.dtype, "r", self._offsets[name], spec.shape or (1,)).reshape(spec.shape)
 
 
 class Sharded:
-    """The tensors of several files that a `*.safetensors.index.json` lists."""
+    """The tensors of the shards in a `*.safetensors.index.json`."""
 
     def __init__(self, index: Path):
-        """Raises ValueError for an index that names an absent file, or a tensor that is not in its file."""
+        """Raises ValueError for an index that lists a missing file, or a tensor that is not in its file."""
         where = strict_json.read(index).get("weight_map")
         if not isinstance(where, dict):
-            raise ValueError(f'{index} is no index of a checkpoint: it holds no "weight_map"')
+            raise ValueError(f'{index} is not an index of a checkpoint: it has no "weight_map"; copy it again')
         firsts: dict[str, str] = {}  # the first tensor of each file
         for name, file in where.items():
             if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
                 raise ValueError(
-                    f"{index} names {reprlib.repr(file)} for {name}; a shard is a .safetensors file beside the index"
+                    f"{index} lists {reprlib.repr(file)} for {name}; it must be a .safetensors file beside the index"
                 )
             firsts.setdefault(file, name)
         files = sorted(firsts)
         for file in files:
             if not (index.parent / file).is_file():
-                raise ValueError(f"{index} names {file} for {firsts[file]}, but there is no such file; copy all shards")
+                raise ValueError(f"{index} lists {file} for {firsts[file]}, but there is no such file; copy all shards")
         shards = {file: Safetensors(index.parent / file) for file in files}
         for name, file in where.items():
             if name not in shards[file].specs:
-                raise ValueError(f"{index} says that {name} is in {file}, but it is not; copy both again")
+                raise ValueError(f"{index} lists {name} in {file}, but it is not there; copy both again")
         self._shards: dict[str, Safetensors] = {}
         for file, shard in shards.items():
             if twice := next((name for name in shard.specs if name in self._shards), None):
@@ -133,8 +140,8 @@ class Sharded:
 
 
 def write(path: Path, specs: Mapping[str, TensorSpec], read: Callable[[str], np.ndarray]) -> None:
-    """Writes `read(name)` of every name one after the other; `path` is there only when all of it is."""
-    header: dict[str, Mapping[str, object]] = {"__metadata__": {"format": "pt"}}  # transformers refuses it otherwise
+    """Writes `read(name)` for every name, one at a time; `path` appears only when it is complete."""
+    header: dict[str, Mapping[str, object]] = {"__metadata__": {"format": "pt"}}  # required by transformers
     offset = 0
     for name, spec in specs.items():
         end = offset + _bytes(spec)
@@ -156,7 +163,7 @@ def write(path: Path, specs: Mapping[str, TensorSpec], read: Callable[[str], np.
 def write_sharded(
     folder: Path, specs: Mapping[str, TensorSpec], read: Callable[[str], np.ndarray], most_bytes: int
 ) -> None:
-    """`model.safetensors` in `folder` or, where it would be larger than `most_bytes`, shards and their index."""
+    """Writes `model.safetensors` into `folder` or, if larger than `most_bytes`, shards and their index."""
     shards = list(_split(specs, most_bytes))
     if len(shards) == 1:
         write(folder / "model.safetensors", shards[0], read)
@@ -183,7 +190,7 @@ def _split(specs: Mapping[str, TensorSpec], most_bytes: int) -> Iterable[dict[st
 
 
 def _is_whole(values: Any, most: int) -> bool:
-    """Whether `values` is a list of whole numbers from 0 to `most`."""
+    """Whether `values` is a list of integers from 0 to `most`."""
     return isinstance(values, list) and all(type(value) is int and 0 <= value <= most for value in values)
 
 

@@ -1,19 +1,19 @@
-"""JSON from files that others wrote: an object, or a ValueError in one line that names the file and what is wrong."""
+"""Strict parsing of JSON objects from untrusted files."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-MOST_BYTES = 100_000_000  # as long as a header of safetensors may be
+MOST_BYTES = 100_000_000  # the limit of safetensors headers
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The object in the file at `path`."""
+    """The object in the file at `path`. Raises ValueError as `parse`, and if it cannot be read or is too long."""
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
-            raise ValueError(f"{path} has {size:,} bytes, which is too long for a file of settings; copy it again")
+            raise ValueError(f"{path} has {size:,} bytes; at most {MOST_BYTES:,} are allowed; copy it again")
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
@@ -21,16 +21,16 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def parse(data: bytes, name: str) -> dict[str, Any]:
-    """The object in `data`, which is UTF-8; `name` is what an error calls it.
+    """The object in `data`, UTF-8; `name` is used in messages.
 
-    Refuses what JSON has not or leaves open, and readers disagree about: NaN, a key that is there twice.
+    Raises ValueError for invalid JSON, and for what parsers treat differently: NaN and duplicate keys.
     """
 
     def pairs(found: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         made: dict[str, Any] = {}
         for key, value in found:
             if key in made:
-                raise _RefusedError(f"the key {key[:80]!r} is there twice")
+                raise _RefusedError(f"it has the key {key[:80]!r} twice")
             if not key.isprintable():  # line ends, and halves of a character that no file could hold
                 raise _RefusedError(f"the key {key[:80]!r} has characters that cannot be printed")
             made[key] = value
@@ -39,22 +39,22 @@ def parse(data: bytes, name: str) -> dict[str, Any]:
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=_constant)
     except _RefusedError as error:
-        raise ValueError(f"{name} is refused: {error}; copy it again") from None
+        raise ValueError(f"{name} is invalid: {error}; copy it again") from None
     except RecursionError:
-        raise ValueError(f"{name} is refused: it is nested too deeply; copy it again") from None
-    except ValueError as error:  # of UTF-8, of JSON, and of a number with thousands of digits
+        raise ValueError(f"{name} is invalid: it is nested too deeply; copy it again") from None
+    except ValueError as error:  # invalid UTF-8 or JSON, or a number with thousands of digits
         raise ValueError(f"{name} is not JSON ({_line(error)}); copy it again") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{name} is no JSON object; copy it again")
+        raise ValueError(f"{name} is not a JSON object; copy it again")
     return value
 
 
 class _RefusedError(Exception):
-    """What JSON would allow, or Python's reader does."""
+    """An error in what JSON, or Python's parser, would allow."""
 
 
 def _constant(name: str) -> NoReturn:
-    raise _RefusedError(f"{name} is no number of JSON")
+    raise _RefusedError(f"{name} is not a number in JSON")
 
 
 def _line(error: ValueError) -> str:

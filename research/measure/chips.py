@@ -1,6 +1,6 @@
 """Peak FLOP/s, memory and link bandwidths of accelerators, with the source of every entry.
 
-Figures are of one chip. A float32 entry is the speed at JAX's default precision, which multiplies float32 in one
+All figures are per chip. A float32 entry is the peak at JAX's default precision, which multiplies float32 in one
 bfloat16 pass on a TPU and in TF32 on these GPUs. Peaks are dense, without NVIDIA's 2:4 sparsity.
 """
 
@@ -14,9 +14,9 @@ GIB, GB = 2**30, 10**9
 class Chip:
     """One chip and its links; bandwidths in bytes/s.
 
-    `link_bandwidth` is of one direction of one link. A TPU has a link to each of two neighbours along every one of
-    `torus_dims` dimensions, and a dimension closes into a ring when its length is a multiple of `ring_multiple`. With
-    `torus_dims` 0 all `links` end in a switch, which up to `switch_size` chips share.
+    `link_bandwidth` is that of one link in one direction. A TPU has links to two neighbours along each of `torus_dims`
+    dimensions, which is a ring (wraparound) if its length is a multiple of `ring_multiple`. With `torus_dims` 0, all
+    `links` go to a switch that up to `switch_size` chips share.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Chip:
     cores: int = 1  # JAX devices of one chip, which share its figures equally
 
     def peak_flops(self, dtype: str) -> float | None:
-        """FLOP/s of matrix products in `dtype`; None where no source names it."""
+        """FLOP/s of matrix products in `dtype`; None if not published."""
         return self.flops.get(dtype)
 
 
@@ -92,6 +92,6 @@ DEVICE_KINDS = {
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The chip of a `jax.Device.device_kind`; None, to be shown as "unknown", for one without an entry."""
+    """The chip of a `jax.Device.device_kind`; None (to be shown as "unknown") for one without an entry."""
     name = DEVICE_KINDS.get(device_kind)
     return CHIPS[name] if name else None

@@ -41,7 +41,7 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
-        """Starts an interval now; the time before it was compiling, evaluating or saving."""
+        """Starts an interval now; excludes preceding compilation, evaluation or saving."""
         self._since, self._waited = time.time(), 0.0
 
     @contextlib.contextmanager

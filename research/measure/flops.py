@@ -1,11 +1,11 @@
 """Floating-point operations of a program, counted from its jaxpr.
 
-Only matrix products and convolutions count, a multiplication and an addition as two operations; everything else a
-model does is small beside them and runs on other units. Two counts of a training step:
+Only matrix products and convolutions are counted, a multiply-add as two operations; all other operations are small in
+comparison and run on other units. There are two counts for a training step:
 
-model FLOPs     what the mathematics needs: the forward pass, and in the backward pass once more for each operand of a
-                product that a gradient has to reach. Whatever is computed twice to save memory counts once.
-hardware FLOPs  what the compiled step is asked to do, rematerialisation included.
+model FLOPs     those of the mathematics: the forward pass and, in the backward pass, once more for each operand of a
+                product that needs a gradient. Rematerialised operations count once.
+hardware FLOPs  those of the compiled step, rematerialisation included.
 """
 
 import math
@@ -25,12 +25,12 @@ class _Array(Protocol):
 
 
 def forward_flops(function: Callable[..., Any], *args: Any) -> int:
-    """The operations of one call of `function` on (abstract) `args`, gradients and rematerialisation in it included.
+    """The operations of one call of `function` on (abstract) `args`, including gradients and rematerialisation in it.
 
-    A scan counts as often as it runs, a `cond` as its dearest branch. How often a `while` loop runs is not in the
-    jaxpr: its body counts once.
+    A scan counts once per iteration, a `cond` as its most expensive branch. The body of a `while` loop counts once,
+    since the jaxpr does not have its number of iterations.
     """
-    # A jitted function as it is: one with compiler options must not be traced inside another.
+    # A jitted function is not wrapped, since one with compiler options must not be traced inside another.
     jitted = function if isinstance(function, jax.stages.Wrapped) else jax.jit(function)
     jaxpr = jitted.trace(*args).jaxpr.jaxpr
     return _walk(jaxpr, [False] * len(jaxpr.invars))[0]
@@ -39,9 +39,9 @@ def forward_flops(function: Callable[..., Any], *args: Any) -> int:
 def training_flops(loss: Callable[..., Any], params: Any, *args: Any) -> int:
     """The model FLOPs of a forward and a backward pass of `loss(params, *args)`, without rematerialisation.
 
-    The backward pass costs a product its forward operations for each operand that depends on `params`: twice for a
-    layer, once for the first one, whose input needs no gradient. Custom gradients are assumed to cost the same, and
-    what lies before a `stop_gradient` counts as trained.
+    In the backward pass, a product costs its forward operations once for each operand that depends on `params`: twice
+    for a layer, once for the first layer, whose input needs no gradient. Custom gradients are assumed to cost the same,
+    and operations before a `stop_gradient` count as trained.
     """
     jaxpr = jax.make_jaxpr(loss)(params, *args).jaxpr
     trained = len(jax.tree.leaves(params))
@@ -64,9 +64,9 @@ def step_flops(task: Any, batch_size: int) -> int:
 def mfu(model_flops: float, step_time_s: float, chips: int, peak_flops: float | None) -> float | None:
     """Model FLOPs utilisation (Chowdhery et al., 2022, appendix B): the share of the chips' peak that a step uses.
 
-    The convention: `model_flops` of one step over all chips, counted by `training_flops`, so that attention counts and
-    rematerialisation does not; `peak_flops` is the dense peak of one chip in the compute dtype, from
-    `chips.Chip.peak_flops`. None, to be shown as "unknown", where the peak is not known.
+    By convention, `model_flops` are those of one step over all chips, counted by `training_flops`, so attention counts
+    and rematerialisation does not; `peak_flops` is the dense peak of one chip in the compute dtype, from
+    `chips.Chip.peak_flops`. None (to be shown as "unknown") if the peak is unknown.
     """
     return None if peak_flops is None else model_flops / (step_time_s * chips * peak_flops)
 
@@ -87,7 +87,7 @@ def _walk(jaxpr: core.Jaxpr, active: Sequence[bool]) -> tuple[int, int, list[boo
 
 
 def _array(atom: core.Var | core.Literal) -> _Array:
-    """What is known of a value: JAX declares an AbstractValue, which says nothing of arrays and references to them."""
+    """The abstract value of an atom, cast: JAX declares an AbstractValue without shape and dtype."""
     return cast(_Array, atom.aval)
 
 
@@ -111,14 +111,14 @@ def _equation(eqn: core.JaxprEqn, active: list[bool]) -> tuple[int, int, list[bo
     inner = _inner_jaxpr(params)
     if inner is not None and len(inner.invars) == len(active):
         return _walk(inner, active)
-    # An elementwise operation, or one whose body is another language (a kernel): not counted, but active.
+    # Elementwise operations and kernels in other languages: not counted, but active.
     return 0, 0, [any(active)] * len(eqn.outvars)
 
 
 def _fused_attention(eqn: core.JaxprEqn, active: list[bool]) -> tuple[int, int, list[bool]]:
-    """cuDNN's kernels, over [batch, length, heads, depth] each: query key^T, and that times value.
+    """cuDNN's attention kernels on [batch, length, heads, depth]: query key^T, and that times value.
 
-    The one of the backward pass does five products, the first of them again (Dao et al., 2022).
+    The backward kernel computes five products, the first of them again (Dao et al., 2022).
     """
     batch, queries, heads, depth = _array(eqn.invars[0]).shape
     count = 2 * batch * heads * queries * _array(eqn.invars[1]).shape[1] * depth
@@ -134,7 +134,7 @@ def _inner_jaxpr(params: dict[str, Any]) -> core.Jaxpr | None:
 
 
 def _open(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> core.Jaxpr:
-    """Without its constants, where JAX has closed it over them; from 0.11 on it closes over none."""
+    """The jaxpr of a ClosedJaxpr; JAX 0.11 passes open ones."""
     return jaxpr if isinstance(jaxpr, core.Jaxpr) else jaxpr.jaxpr
 
 
@@ -156,7 +156,7 @@ def _while(params: dict[str, Any], active: list[bool]) -> tuple[int, int, list[b
 
 
 def _fixed_point(body: core.Jaxpr, active: list[bool], carry: slice) -> tuple[int, int, list[bool]]:
-    """The walk of a loop's body, once what is active in its carry no longer grows."""
+    """Walks a loop's body until the set of active values in its carry no longer grows."""
     while True:
         forward, backward, outputs = _walk(body, active)
         before = active[carry]
@@ -172,9 +172,9 @@ def _dot_flops(eqn: core.JaxprEqn) -> int:
 
 
 def _conv_flops(eqn: core.JaxprEqn) -> int:
-    """Padding counts as if it were data, as in published figures; the zeros of a dilated input do not.
+    """The operations of a convolution. Padding counts like data, as in published figures, input dilation not.
 
-    So the two convolutions of a backward pass cost as much as the forward one.
+    The two convolutions of the backward pass then cost as much as the forward one each.
     """
     _, channels, *window = eqn.params["dimension_numbers"].rhs_spec
     shape = _array(eqn.invars[1]).shape

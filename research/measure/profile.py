@@ -10,9 +10,9 @@ FIELD = "train.profile"
 
 
 class Profile:
-    """Traces the steps STEP + 1 to STEP + COUNT of a run into `folder`; with "" nothing.
+    """Traces the steps STEP + 1 to STEP + COUNT of a run into `folder`; nothing if `text` is "".
 
-    Raises ValueError for a text that is neither.
+    Raises ValueError for any other text.
     """
 
     def __init__(self, text: str, folder: Path):
@@ -23,9 +23,9 @@ class Profile:
         self._folder, self._tracing = folder, False
 
     def at(self, step: int, state: Any) -> Path | None:
-        """Called after `step` steps, which made `state`; the folder of the trace when it is complete."""
+        """Called after `step` steps, with the resulting `state`; returns the folder of the trace once complete."""
         if step == self._first:
-            jax.block_until_ready(state)  # what was under way before does not belong in the trace
+            jax.block_until_ready(state)  # earlier steps that still run must not be in the trace
             # A Perfetto trace beside the one for TensorBoard: ui.perfetto.dev opens it.
             jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._tracing = True
@@ -34,7 +34,7 @@ class Profile:
         return self.close(state)
 
     def close(self, state: Any) -> Path | None:
-        """Ends the trace early, when the run ends inside it."""
+        """Ends the trace early if the run ends during it; returns its folder."""
         if not self._tracing:
             return None
         jax.block_until_ready(state)

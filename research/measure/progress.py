@@ -1,7 +1,7 @@
 """Progress of long operations: a bar on a terminal, elsewhere a plain line at intervals.
 
-Every bar and every message beside one goes through here, so that no message ends up on a bar's line, and no log holds
-carriage returns.
+All progress bars and messages go through this module, so that messages are not printed into a bar's line, and logs have
+no carriage returns.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from research import files
 
-# Seconds between two plain lines at first (TESSERA_PROGRESS_S says otherwise); later a twentieth of the time that has
-# passed, but no more than AT_MOST_S.
+# Initial seconds between two plain lines (TESSERA_PROGRESS_S overrides it); later a twentieth of the elapsed time, but
+# no more than AT_MOST_S.
 EVERY_S = 10.0
 AT_MOST_S = 300.0
 
@@ -37,7 +37,7 @@ class Lines:
         self._more = ""
 
     def update(self, count: int = 1) -> None:
-        """`count` more are done."""
+        """Advances by `count`."""
         self.n += count
         now = time.monotonic()
         self._from = self._from or (self.n, now)  # after the first, which waits for compilation
@@ -50,7 +50,7 @@ class Lines:
         self._more = text
 
     def close(self) -> None:
-        """Says where it ended, if it ever said something."""
+        """Prints a last line if any was printed."""
         if self._shown not in (None, self.n):
             self._show()
 
@@ -81,7 +81,7 @@ class _Hidden(Lines):
 def bar(total: int | None, what: str, unit: str, initial: int = 0, hidden: bool = False, brief: bool = False) -> Any:
     """A progress bar with tqdm's `n`, `update(count)`, `set_postfix_str(text)` and `close()`; also a context manager.
 
-    With `brief` it appears only where it takes a while, and leaves no trace on a terminal.
+    With `brief` it appears only for long operations, and is removed from the terminal at the end.
     """
     if hidden:
         return _Hidden(total, what, unit, initial)
@@ -124,7 +124,7 @@ _LOGS: "weakref.WeakSet[Log]" = weakref.WeakSet()
 class Log:
     """Appends messages with their time (UTC) to a file. Messages before `open` are buffered.
 
-    A file that cannot be written is no reason to end what is logged.
+    A file that cannot be written is ignored.
     """
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ def _every_s() -> float:
     try:
         return float(text or EVERY_S)
     except ValueError:
-        raise ValueError(f"TESSERA_PROGRESS_S={text!r} must be a number of seconds") from None
+        raise ValueError(f"TESSERA_PROGRESS_S={text!r} must be a number of seconds; change or unset it") from None
 
 
 def close_all() -> None:

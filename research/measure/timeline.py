@@ -12,10 +12,10 @@ KINDS = ("start", "compile", "data", "step", "eval", "save", "lost")
 
 
 class Timeline:
-    """Appends `{"kind", "start", "seconds", "step"}` lines; `start` is unix time, `step` where the run stood after."""
+    """Appends `{"kind", "start", "seconds", "step"}` lines; `start` is Unix time, `step` that after the interval."""
 
     def __init__(self, path: Path | None):
-        """With None nothing is written, as on the processes that keep no logs."""
+        """With None nothing is written, as on processes other than process 0."""
         if path:
             files.end_line(path)
         self._file = path.open("a", buffering=1) if path else None
@@ -23,7 +23,7 @@ class Timeline:
     def add(self, kind: str, start: float, seconds: float, step: int) -> None:
         """Records an interval."""
         if kind not in KINDS:
-            raise ValueError(f"unknown kind of time {kind!r}; known: {', '.join(KINDS)}")
+            raise ValueError(f"unknown kind of interval {kind!r}; choose from {', '.join(KINDS)}")
         if self._file:
             entry = {"kind": kind, "start": round(start, 3), "seconds": round(seconds, 6), "step": step}
             self._file.write(json.dumps(entry) + "\n")
@@ -59,7 +59,7 @@ def seconds_by_kind(entries: list[dict]) -> dict[str, float]:
 def goodput(entries: list[dict]) -> float:
     """The fraction of a run's wall time, over all restarts, spent in training steps whose results were kept.
 
-    What a restart lost is inside the steps before it; time between a kill and the next start is not in the ledger.
+    Steps lost by a restart count as not kept; time between a kill and the next start is not recorded.
     """
     seconds = seconds_by_kind(entries)
     lost = seconds.pop("lost", 0.0)

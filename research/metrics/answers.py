@@ -1,7 +1,7 @@
-"""Text answers to the examples of a split, and their scores against the references."""
+"""Scores predicted texts of a split against their references."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ _GROUPED = ("accuracy_task_", "wer_speaker_")  # the prefixes of scores of group
 
 
 class Decoder(Protocol):
-    """The part of a vocabulary that answers need."""
+    """The part of a vocabulary that decoding needs."""
 
     def decode(self, ids: Int[np.ndarray, " length"]) -> str:
         """The text of token ids."""
@@ -31,7 +31,7 @@ class TextDataset(Dataset, Protocol):
         ...
 
 
-_EXAMPLE = {"references": ("a text",), "task": 1, "speaker": "a"}  # with every field that scores read
+_EXAMPLE = {"references": ("a text",), "task": 1, "speaker": "a"}  # with all fields that metrics read
 
 
 def check_gives(metrics: Sequence[str], name: str, means: Collection[str]) -> None:
@@ -46,12 +46,13 @@ def check_gives(metrics: Sequence[str], name: str, means: Collection[str]) -> No
             return
     if name not in known:
         raise ValueError(
-            f"config.task.select_by={name!r} is no score of task.metrics; choose from {', '.join(sorted(known))}"
+            f"config.task.select_by={name!r} is not a score of config.task.metrics; choose from "
+            f"{', '.join(sorted(known))}"
         )
 
 
 class TextScorer:
-    """Collects the best answer to each example of a split, as text, and compares them with its references."""
+    """Collects the best prediction for each example of a split, as text, and scores it against the references."""
 
     def __init__(self, metrics: tuple[str, ...], data: TextDataset, split: str):
         """Raises ValueError for a metric that needs a field the examples lack."""
@@ -59,7 +60,10 @@ class TextScorer:
         for metric in metrics:
             field = text_scores.NEEDED.get(metric)
             if field and data.reference(split, 0).get(field) in (None, ""):
-                raise ValueError(f"the metric {metric} needs a data set whose examples have the field {field}")
+                raise ValueError(
+                    f"the metric {metric} needs a data set whose examples have the field {field}; remove it from "
+                    "config.task.metrics"
+                )
         self._answers: dict[int, str] = {}
         self.signatures: dict[str, str] = {}  # {name of a score: how it was computed}, once there is a result
 
@@ -69,8 +73,12 @@ class TextScorer:
             if weight > 0:
                 self._answers[int(index)] = self._data.vocabulary.decode(tokens[0])
 
+    def add_texts(self, texts: Mapping[int, str]) -> None:
+        """Adds predictions {index: text} that are already decoded."""
+        self._answers |= texts
+
     def result(self) -> dict[str, float]:
-        """{name of a score: its value} over all answers."""
+        """{score: value} over all predictions."""
         entries, found = self._entries(), {}
         predictions = [entry["prediction"] for entry in entries]
         for metric in self._metrics:
@@ -80,12 +88,12 @@ class TextScorer:
         return found
 
     def save(self, path: Path) -> None:
-        """Writes a line `{"index", "prediction", "references"}` per answer, from which all scores can be recomputed."""
+        """Writes a line `{"index", "prediction", "references"}` per example, from which scores can be recomputed."""
         with path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self._entries())
 
     def _entries(self) -> list[dict[str, Any]]:
-        """The answers in the order of their examples, with the fields that scores read."""
+        """The predictions in the order of their examples, with the fields that metrics read."""
         entries = []
         for index, answer in sorted(self._answers.items()):
             example = self._data.reference(self._split, index)

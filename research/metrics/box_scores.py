@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from research.spec.contracts import ClassDataset, HostOutputs
 
@@ -38,7 +38,7 @@ class BoxDataset(ClassDataset, Protocol):
         ...
 
     def in_image(self, boxes: Float[np.ndarray, "boxes 4"], size: tuple[int, int]) -> Float[np.ndarray, "boxes 4"]:
-        """Boxes [count, 4] on the canvas of evaluation as px of an image of `size` (height, width)."""
+        """Maps boxes [count, 4] from the evaluation canvas to px of an image of `size` (height, width)."""
         ...
 
 
@@ -74,7 +74,7 @@ class CocoScorer:
     def result(self) -> dict[str, float]:
         """The scores of pycocotools, as fractions, and `ap50_CLASS`.
 
-        Scores over classes or sizes of which the split has no object are left out.
+        Scores over classes or sizes without objects in the split are omitted.
         """
         return average_precision(list(self._found.values()), self._data.class_names)
 
@@ -109,7 +109,7 @@ def from_lines(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple
 
 def average_precision(images: list[dict[str, Any]], class_names: tuple[str, ...]) -> dict[str, float]:
     """The scores of `images`, each with its `reference` (boxes, labels, crowd, areas) and predictions `found`."""
-    scores = _evaluated(images, class_names)
+    scores = evaluated(images, class_names)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports every step
         scores.summarize()
     values = dict(zip(_SUMMARY, scores.stats, strict=False))
@@ -122,18 +122,34 @@ def precision_at_half(
     images: list[dict[str, Any]], class_names: tuple[str, ...], scores: Any = None
 ) -> dict[str, Float[np.ndarray, " recalls"]]:
     """The precision [101] at recalls 0, .01, ... 1 and IoU .5 of each class that has objects."""
-    scores = scores or _evaluated(images, class_names)
+    scores = scores or evaluated(images, class_names)
     # precision: [IoU thresholds, recalls, classes, sizes, boxes an image]; -1 where there is no object
     at_half = scores.eval["precision"][0, :, :, 0, -1]
     return {name: at_half[:, number] for number, name in enumerate(class_names) if at_half[0, number] >= 0}
+
+
+def right_at_half(
+    images: list[dict[str, Any]], class_names: tuple[str, ...]
+) -> tuple[Float[np.ndarray, " boxes"], Bool[np.ndarray, " boxes"]]:
+    """The score of each predicted box, and whether it is matched to an object of its class with an IoU of .5.
+
+    The matching is that of pycocotools: each object once, boxes with higher scores first. Boxes on crowds are omitted.
+    """
+    scores = evaluated(images, class_names)
+    every_size = scores.params.areaRng[0]
+    kept = [each for each in scores.evalImgs if each is not None and each["aRng"] == every_size]
+    ignored = np.concatenate([np.zeros(0, bool), *(np.asarray(each["dtIgnore"][0], bool) for each in kept)])
+    right = np.concatenate([np.zeros(0, bool), *(np.asarray(each["dtMatches"][0]) > 0 for each in kept)])
+    confidence = np.concatenate([np.zeros(0), *(np.asarray(each["dtScores"], float) for each in kept)])
+    return confidence[~ignored], right[~ignored]
 
 
 _OF_OBJECTS = ("crowd", "areas")
 _REFERENCE = ("boxes", "labels", *_OF_OBJECTS)
 
 
-def _evaluated(images, class_names):
-    """pycocotools' evaluation, accumulated."""
+def evaluated(images: list[dict[str, Any]], class_names: tuple[str, ...]) -> Any:
+    """pycocotools' `COCOeval` of images as in `average_precision`, evaluated and accumulated."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

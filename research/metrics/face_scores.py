@@ -32,8 +32,8 @@ class Roc(NamedTuple):
 
     Attributes:
         thresholds: Infinity, which accepts nothing, and then each similarity that occurs.
-        false_accepts: The share of the pairs of two people that are accepted.
-        true_accepts: The share of the pairs of one person that are accepted.
+        false_accepts: The false accept rate, the share of accepted pairs among those of different people.
+        true_accepts: The true accept rate, the share of accepted pairs among those of the same person.
     """
 
     thresholds: Float[np.ndarray, " thresholds"]
@@ -42,7 +42,7 @@ class Roc(NamedTuple):
 
     @property
     def auc(self) -> float:
-        """The area under the curve: P(a pair of one person is more similar than one of two), ties count half."""
+        """The area under the curve: P(a same-person pair is more similar than another pair), ties count half."""
         return float(np.trapezoid(self.true_accepts, self.false_accepts))
 
     @property
@@ -66,7 +66,7 @@ class Roc(NamedTuple):
 
 
 def roc(similarities: Similarities, same: Same) -> Roc:
-    """The ROC curve of pairs with `similarities` [pairs]; `same` [pairs] is 1 for one person, 0 for two.
+    """The ROC curve of pairs with `similarities` [pairs]; `same` [pairs] is 1 for the same person, else 0.
 
     Raises ValueError if there are no pairs of one kind.
     """
@@ -78,9 +78,9 @@ def roc(similarities: Similarities, same: Same) -> Roc:
 
 
 def best_threshold(similarities: Similarities, same: Same) -> float:
-    """The threshold that maximises pair accuracy, the highest of equally good ones.
+    """The threshold that maximises pair accuracy, the highest if there are several.
 
-    It is the midpoint between two neighbouring similarities. Raises ValueError if there are no pairs of one kind.
+    It is the midpoint between two adjacent similarities. Raises ValueError if there are no pairs of one kind.
     """
     num_same, num_different = _count(same)
     curve = roc(similarities, same)
@@ -121,10 +121,10 @@ def verify(similarities: Similarities, same: Same, folds: Folds) -> dict[str, fl
 def verify_group(
     similarities: Similarities, same: Same, folds: Folds, members: Bool[np.ndarray, " pairs"]
 ) -> dict[str, float]:
-    """Scores of the pairs that are `members` (bool [pairs]) of a group, with thresholds chosen on all pairs.
+    """Scores of the pairs in a group, given by the mask `members` [pairs], with thresholds chosen on all pairs.
 
     `pairs` (their number), `pair_accuracy`; `far` and `tar` at the threshold with a false accept rate of 1e-2 over all
-    pairs, which shows groups with more errors than others; and `auc` if both kinds of pairs occur.
+    pairs, to compare the errors of groups; and `auc` if both kinds of pairs occur.
     """
     right = fold_accuracies(similarities, same, folds)[0][members]
     accepted = similarities[members] >= roc(similarities, same).threshold_at(RATES["1e-2"])
@@ -142,5 +142,7 @@ def verify_group(
 def _count(same: np.ndarray) -> tuple[int, int]:
     num_same = int(np.sum(same))
     if not 0 < num_same < len(same):
-        raise ValueError(f"{num_same} of {len(same)} pairs show one person; verification needs pairs of both kinds")
+        raise ValueError(
+            f"{num_same} of {len(same)} pairs are of the same person; verification needs pairs of both kinds"
+        )
     return num_same, len(same) - num_same

@@ -1,6 +1,6 @@
-"""The metrics: name, unit and direction of every score.
+"""Name, unit and direction of every metric.
 
-A score of a group of examples, such as `wer_speaker_theo` or `iou_car`, is declared once, without the group.
+The scores of groups of examples, such as `wer_speaker_theo` or `iou_car`, are declared once, without the group.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ class Metric:
     """A score of a split.
 
     Attributes:
-        name: As in metrics.jsonl and in the results tables, without the split.
+        name: The name in metrics.jsonl and in the results tables, without the split.
         unit: `fraction` (0 to 1), `percent` (0 to 100), `nats`, `count`, `cosine` or `loss` (no unit).
         mode: Whether the largest ("max") or the smallest ("min") value is the best.
     """
@@ -38,6 +38,8 @@ METRICS: tuple[Metric, ...] = (
     *_declare("fraction", "pixel_accuracy miou iou"),
     # Boxes, by pycocotools: average precision, average recall.
     *_declare("fraction", "map map50 map75 map_small map_medium map_large ap50 ar1 ar10 ar100"),
+    # Retrieval: recall at k and the mean reciprocal rank.
+    *_declare("fraction", "recall_at_1 recall_at_5 recall_at_10 mrr"),
     # Faces: identification, verification at a false accept rate.
     *_declare("fraction", "identification pair_accuracy auc tar tar_at_far"),
     *_declare("fraction", "eer far", "min"),
@@ -50,13 +52,16 @@ METRICS: tuple[Metric, ...] = (
     *_declare("fraction", "bleu1 rouge_l"),
     *_declare("percent", "wer cer wer_speaker", "min"),
     *_declare("count", "substitutions insertions deletions", "min"),
+    # Differential privacy.
+    Metric("epsilon", "nats", "min"),
+    *_declare("fraction", "loss_tpr loss_auc lira_tpr lira_auc", "min"),  # of membership inference
 )
 
 
 def find(name: str, declared: Iterable[Metric] = METRICS) -> Metric:
-    """The metric `name`, or the one with the longest name that is `name` without a group.
+    """The metric `name`; for the score of a group, the longest declared prefix of `name`.
 
-    Raises ValueError for a name that is not declared.
+    Raises ValueError if none is declared.
     """
     by_name = {metric.name: metric for metric in declared}
     base = name
@@ -73,7 +78,7 @@ def find(name: str, declared: Iterable[Metric] = METRICS) -> Metric:
 
 
 def mode(name: str) -> Mode:
-    """`min` for losses, error rates and counts of errors, also of groups, else `max`. Raises ValueError as `find`."""
+    """`min` for losses, error rates and error counts, also of groups, else `max`. Raises ValueError as `find`."""
     return find(name).mode
 
 
@@ -82,5 +87,5 @@ def check(name: str, means: Collection[str], scored: bool) -> None:
     if name not in means and not scored:
         raise ValueError(
             f"config.task.select_by={name!r} is not computed while training; choose from "
-            f"{', '.join(sorted(means))}, or set config.train.score='all' to score answers while training"
+            f"{', '.join(sorted(means))}, or set config.train.score=all to score predictions while training"
         )

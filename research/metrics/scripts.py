@@ -1,7 +1,7 @@
-"""Writing systems: the script of texts, and their words, so that scores are comparable between scripts.
+"""Writing systems: the script of texts, and tokenisation into words, so that scores are comparable between scripts.
 
-Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan have no spaces between words. Their words are single letters
-with combining marks here, as in the Chinese evaluations CMRC 2018 and MLQA and in mixed error rates of Mandarin.
+Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan have no spaces between words. Here each of their letters, with
+its combining marks, is a word, as in the evaluations CMRC 2018 and MLQA and in mixed error rates for Mandarin.
 """
 
 import collections
@@ -44,22 +44,22 @@ def of(texts: Iterable[str]) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The runs of letters, digits and marks; of a script without spaces each letter with its marks."""
+    """The runs of letters, digits and marks; in scripts without spaces, each letter with its marks."""
     return _ASCII_WORD.findall(text) if text.isascii() else _runs(text, keep="")
 
 
 def fold(text: str) -> str:
-    """`text` in lower case and in the compatibility form NFKC, which maps full-width letters to plain ones."""
+    """`text` in lower case and in NFKC, which maps full-width letters to plain ones."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
 
 
 def split_unspaced(text: str) -> list[str]:
-    """The words between spaces; of a script without spaces each letter with its marks."""
+    """The words between spaces; in scripts without spaces, each letter with its marks."""
     return [part for word in text.split() for part in (_pieces(word) if has_unspaced(word) else [word])]
 
 
 def spoken(text: str) -> list[str]:
-    """The words of `fold(text)`, with apostrophes in them and without invisible format characters."""
+    """The words of `fold(text)`, keeping apostrophes within words, without invisible format characters."""
     return _runs(fold(text).replace("\u2019", "'"), keep="'")
 
 

@@ -1,7 +1,7 @@
-"""Scores of generated text against references, by the reference implementations of published results.
+"""Scores of generated text against references, computed by the implementations used for published results.
 
-A metric is a function of the predictions and of one example each: a mapping with FIELDS. It returns {name: value} and a
-signature that describes how they were computed. BLEU, chrF, ROUGE, exact match and F1 are percentages, as in their
+A metric is a function of the predictions and of the examples, each a mapping with FIELDS. It returns {name: value} and
+a signature that describes how they were computed. BLEU, chrF, ROUGE, exact match and F1 are percentages, as in their
 papers (rouge-score itself returns fractions); `accuracy`, as everywhere in Tessera, and TweetQA's scores are fractions.
 """
 
@@ -40,19 +40,19 @@ def bleu(predictions: Sequence[str], examples: Examples) -> Scored:
 
 
 def _bleu_tokenizer(name: str, examples: Examples) -> str:
-    """That of the metric `name`: `bleu_zh` names its own."""
+    """The tokenizer of the metric `name`: fixed for `bleu_zh` and the like, else by the script of the references."""
     script = scripts.of(reference for example in examples for reference in example["references"])
     return name.partition("_")[2] or BLEU_TOKENIZERS.get(script, "13a")
 
 
 def bleu_counts(name: str, predictions: Sequence[str], examples: Examples) -> list[list[float]]:
-    """The counts of each example, whose sums make the metric `name`, see `bleu_of`.
+    """The sufficient statistics of each example for the metric `name`, to be summed for `bleu_of`.
 
-    They are the right n-grams of 1 to 4 words, all n-grams, and the lengths of the prediction and of its reference.
+    They are the matching n-grams of 1 to 4 words, all n-grams, and the lengths of the prediction and the reference.
     """
     from sacrebleu.metrics.bleu import BLEU
 
-    scorer = BLEU(tokenize=_bleu_tokenizer(name, examples), effective_order=True)  # which changes no count
+    scorer = BLEU(tokenize=_bleu_tokenizer(name, examples), effective_order=True)  # does not change the counts
     pairs = zip(predictions, examples, strict=True)
     found = [scorer.sentence_score(prediction, list(example["references"])) for prediction, example in pairs]
     return [[*each.counts, *each.totals, each.sys_len, each.ref_len] for each in found]
@@ -98,7 +98,7 @@ def rouge(predictions: Sequence[str], examples: Examples) -> Scored:
 
 
 def rouge_each(predictions: Sequence[str], examples: Examples) -> tuple[dict[str, list[float]], str]:
-    """The fractions of each example whose means are `rouge`, and its signature."""
+    """The scores of each example, as fractions, whose means are `rouge`; and its signature."""
     return _rouge([example["references"][:1] for example in examples], predictions, "first reference")
 
 
@@ -138,7 +138,7 @@ def squad(predictions: Sequence[str], examples: Examples) -> Scored:
 
 
 def squad_each(predictions: Sequence[str], examples: Examples) -> tuple[dict[str, list[float]], str]:
-    """The fractions of each example whose means are `squad`, and its signature."""
+    """The scores of each example, as fractions, whose means are `squad`; and its signature."""
     pairs, how = _answers(predictions, examples)
     version, f1 = "v1.1", _token_f1
     if any(not "".join(example["references"]).strip() for example in examples):
@@ -169,7 +169,7 @@ def tweetqa_each(predictions: Sequence[str], examples: Examples) -> tuple[dict[s
 def wer(predictions: Sequence[str], examples: Examples) -> Scored:
     """Corpus WER and CER, in percent of the reference's words and characters, and counts of word errors, by jiwer.
 
-    Both texts are normalised as SPOKEN. `substitutions`, `insertions` and `deletions` count words. In scripts
+    Both texts are normalised as in SPOKEN. `substitutions`, `insertions` and `deletions` count words. In scripts
     without spaces each letter is a word, and CER counts no spaces beside one.
     """
     import jiwer
@@ -187,7 +187,7 @@ def wer(predictions: Sequence[str], examples: Examples) -> Scored:
 
 
 def word_errors(predictions: Sequence[str], examples: Examples) -> tuple[list[int], list[int]]:
-    """The word errors of each prediction and the words of its reference; their sums make `wer`."""
+    """The number of word errors of each prediction, and of words of its reference; `wer` is the ratio of their sums."""
     import jiwer
 
     ours, theirs = _spoken(predictions, examples)
@@ -230,7 +230,7 @@ METRICS: dict[str, Callable[[Sequence[str], Examples], Scored]] = {
 
 
 def normalise_answer(text: str) -> str:
-    """`text` in lower case, without ASCII punctuation, articles and superfluous spaces, as in SQuAD v1.1."""
+    """`text` in lower case, without ASCII punctuation, articles and extra white space, as in SQuAD v1.1."""
     text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 

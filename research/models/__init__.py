@@ -1,1 +1,1 @@
-"""Pure Linen models; beside each stands its table from parameter path to logical axes."""
+"""Pure Linen models, each with a table from parameter path to logical axes."""

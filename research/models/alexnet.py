@@ -38,7 +38,7 @@ _CONVS = (
 class AlexNetSpec(Spec, tag="alexnet"):
     """An AlexNet."""
 
-    dropout: float = field(default=0.5, check=RATE, doc="rate, before each dense layer")
+    dropout: float = field(default=0.5, check=RATE, doc="dropout rate before each dense layer")
     mlp_dim: int = field(default=4096, check=COUNT, doc="features of the two dense layers")
 
 
@@ -56,7 +56,10 @@ class AlexNet(nn.Module):
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:
         if min(images.shape[1:3]) < 63:
-            raise ValueError(f"AlexNet needs images of at least 63 px, not {images.shape[1]} x {images.shape[2]}")
+            raise ValueError(
+                f"images are {images.shape[1]} x {images.shape[2]} px; AlexNet needs at least 63 px, raise "
+                "config.data.image_size"
+            )
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = jnp.asarray(images, self.dtype)
         for index, (features, kernel, stride, padding, pool) in enumerate(_CONVS, start=1):

@@ -1,4 +1,4 @@
-"""Token mixers: self-attention and cross-attention, over whole sequences or step by step with a cache."""
+"""Self-attention and cross-attention, over whole sequences or step by step with a key-value cache."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from research.models import dot_product
-from research.models.caches import BeamKeyValues, KeyValues
+from research.models.caches import BeamKeyValues, KeyValues, over_beams
 from research.models.layers import tokens
 from research.models.positions import Rotary
 from research.models.remat import operand
@@ -22,8 +22,9 @@ from research.parallel.sharding import constrain
 
 Given = TypeVar("Given", bound=AnyArray)
 HEADS = ("batch", "length", "heads", "kv")
+CAPTURED = "intermediates"  # flax's collection of values that are computed only if a caller makes it mutable
 
-# Of a mixer called `attention`, and of others whose names end so.
+# For modules whose names end in `attention`.
 LOGICAL_AXES = (
     ("[a-z_]*attention/(query|key|value)/kernel", ("layers", "embed", "heads", "kv")),
     ("[a-z_]*attention/(query|key|value)/bias", ("layers", "heads", "kv")),
@@ -37,10 +38,10 @@ LOGICAL_AXES = (
 class Context:
     """The inputs that all layers of a stack share, beside the tokens.
 
-    positions      [batch, length], or [batch, beams] and [1, 1] of a step of decoding
+    positions      [batch, length]; in a decoding step [batch, beams] or [1, 1]
     bias           added to the logits of self-attention: [batch or 1, heads, length, length]
     mask           mask of self-attention, true where a query may attend: [batch, 1, length, length], of a step
-                   [batch, 1, beams, beams * length of the cache]
+                   [batch, 1, beams, length of the cache * beams]
     encoded        [batch, source length, width], the output of the encoder, for cross-attention
     encoded_mask   attention mask of cross-attention: [batch, 1, length or 1, source length]
     train          whether dropout and stochastic depth are on
@@ -61,26 +62,29 @@ class Heads:
     width: int
     count: int
     features: int
-    groups: int = 0  # heads of keys and values, for grouped-query attention; 0: as many as of queries
+    groups: int = 0  # number of key and value heads, for grouped-query attention; 0: as many as query heads
 
     @property
     def key_values(self) -> int:
-        """Heads of keys and values."""
+        """The number of key and value heads."""
         return self.groups or self.count
 
 
 class Attention(nn.Module):
     """Self-attention over tokens [batch, length, width]; softmax in float32.
 
+    If the collection CAPTURED is mutable, the probabilities [batch, heads, queries, keys] are computed and stored in it
+    as `probabilities`. It is not in training and prediction, whose programs are therefore not changed.
+
     dense            a constructor of dense layers, as dense.Dense with its initialisers and dtypes
-    biases           which of query, key, value and out have one
-    scale            of the logits; None is 1 / sqrt(features)
-    query_init       of the query's kernel, where it is not that of `dense`
-    qk_norm          a constructor of the norms of queries and keys, if they have any
+    biases           which of query, key, value and out have a bias
+    scale            scale of the logits; None: 1 / sqrt(features)
+    query_init       initialiser of the query kernel; None: that of `dense`
+    qk_norm          a constructor of the norms of queries and keys; None: no norms
     rotary           rotary position embedding of queries and keys
     window           sliding window: tokens attended to on each side, itself included; 0: all
     implementation   see dot_product.attention
-    gather           each kernel once for all that a backward pass with remat does; see dot_product.dot_gathered
+    gather           gather each sharded kernel only once in a backward pass with remat; see dot_product.dot_gathered
     """
 
     heads: Heads
@@ -110,6 +114,9 @@ class Attention(nn.Module):
         key, value = self._key_value(self._source(x, context), context)
         query, key, value = (operand(constrain(part, HEADS)) for part in (query, key, value))
         bias, mask = self._bias_and_mask(context, x.shape[1])
+        if self.is_mutable_collection(CAPTURED):
+            found = dot_product.probabilities(query, key, bias=bias, mask=mask, scale=self.scale)
+            self.sow(CAPTURED, "probabilities", found)
         x = dot_product.attention(query, key, value, self.implementation, bias=bias, mask=mask, scale=self.scale)
         return tokens(self.out(operand(constrain(x, HEADS))))
 
@@ -126,10 +133,10 @@ class Attention(nn.Module):
         positions, mask = _given(context.positions), _given(context.mask)
         cache = cache.write(new, positions)
         if self.window:
-            near = positions[..., None] - jnp.arange(cache.length) < self.window  # [batch, beams, length]
-            mask &= jnp.tile(near, x.shape[1])[:, None]
-        flat = cache.flat()
-        found = dot_product.cached_attention(query, flat.keys, flat.values, context.bias, mask, self.scale)
+            beams = x.shape[1]
+            tokens_before = positions[..., None] - jnp.arange(cache.keys.shape[-1] // beams)  # [batch, beams, length]
+            mask &= over_beams(tokens_before < self.window, beams)[:, None]
+        found = dot_product.cached_attention(query, cache.keys, cache.values, context.bias, mask, self.scale)
         return self.out(found), new, cache
 
     def _project(self, name: str, heads: int, **settings: Any) -> nn.Module:
@@ -159,7 +166,7 @@ class Attention(nn.Module):
         """The attention bias and the attention mask of all pairs."""
         if not self.window:
             return context.bias, context.mask
-        # Packed examples are contiguous in their row, so distances in the row are those inside an example.
+        # Packed examples are contiguous, so distances within the row equal distances within the example.
         positions = np.arange(length)
         near = np.abs(positions[:, None] - positions) < self.window
         return context.bias, near[None, None] if context.mask is None else context.mask & near
@@ -189,6 +196,6 @@ class CrossAttention(Attention):
 
 
 def _given(part: Given | None) -> Given:
-    """A part of the context that this kind of attention requires."""
+    """Asserts that a part of the context is given."""
     assert part is not None
     return part

@@ -1,4 +1,4 @@
-"""Models around a backbone, which returns feature maps: detectors, decoders, embeddings of faces."""
+"""Builds models with a backbone that returns feature maps: detection, segmentation, face embeddings."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -18,7 +18,7 @@ BACKBONES: Mapping[type[Spec], type[resnet.ResNet | vit.ViT | efficientnet.Effic
 
 
 def make(around: type[nn.Module], spec: Spec, num_classes: int, precision: Any) -> nn.Module:
-    """The model around a backbone without classes; `spec` has the fields of both."""
+    """The model `around` with a backbone without head; `spec` has the fields of both."""
     (inner,) = (backbone for of, backbone in BACKBONES.items() if isinstance(spec, of))
     dtypes = {"dtype": precision.compute, "param_dtype": precision.params}
     return cast(Any, around).of(

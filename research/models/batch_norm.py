@@ -1,8 +1,8 @@
-"""Batch norm (Ioffe and Szegedy, 2015), in a form that is fast where a program is for one CPU.
+"""Batch norm (Ioffe and Szegedy, 2015), with sums that are fast if a program is compiled for one CPU.
 
-XLA's CPU compiler takes sums over all axes but the last a number at a time. `channel_sums` adds parts of the batch
-elementwise first, where it computes several channels at once, and multiplies what is left by ones. Statistics and
-gradients of batch norm are four such sums, those of the kernel of a depthwise convolution one for each tap.
+XLA's CPU compiler does not vectorise sums over all axes but the last. `channel_sums` adds parts of the batch
+elementwise first, which is vectorised over channels, and reduces the rest by a product with ones. Statistics and
+gradients of batch norm need four such sums, the kernel gradient of a depthwise convolution one per tap.
 """
 
 import functools
@@ -18,11 +18,11 @@ from jaxtyping import Array, Float
 from research.models import dense
 from research.models.shapes import AnyArray
 
-MOST_PARTS = 8  # of a batch that are added elementwise: more are hardly faster, and take longer to compile
+MOST_PARTS = 8  # parts of a batch that are added elementwise: more are hardly faster, but compile longer
 
 
 class BatchNorm(nn.BatchNorm):
-    """flax's, over all axes but the last."""
+    """flax's BatchNorm over all axes but the last, with `channel_sums` on one CPU."""
 
     @nn.compact
     def __call__(
@@ -38,20 +38,20 @@ class BatchNorm(nn.BatchNorm):
         bias = param(self.use_bias, "bias", self.bias_init).astype(kind)
         y, mean, variance = cast(tuple[jax.Array, ...], _normalised(x, scale, bias, self.epsilon))
         for name, value in {"mean": mean, "var": variance}.items():
-            average = self.variable("batch_stats", name, jnp.zeros, shape)  # made by flax's in `init`
+            average = self.variable("batch_stats", name, jnp.zeros, shape)  # created in flax's `init`
             average.value = self.momentum * average.value + (1 - self.momentum) * lax.stop_gradient(value)
         return y.astype(self.dtype or kind)
 
 
 def is_one_cpu(x: jax.Array) -> bool:
-    """Whether sums of `x` take the form for one CPU; those of bfloat16 do not, whose parts would be rounded."""
+    """Whether sums of `x` use the form for one CPU; not for bfloat16, in which partial sums would be rounded."""
     return dense.is_one_cpu() and jnp.finfo(x.dtype).bits >= 32
 
 
 def channel_sums(
     function: Callable[..., jax.Array], *arrays: Float[Array, "batch ... channels"]
 ) -> Float[Array, "1 channels"]:
-    """The sums over all axes but the last of what an elementwise `function` makes of arrays of the same batch."""
+    """The sums of an elementwise `function` of arrays with the same batch, over all axes but the last."""
     parts = next(count for count in range(MOST_PARTS, 0, -1) if len(arrays[0]) % count == 0)
     split = [each.reshape(parts, -1, *each.shape[1:]) for each in arrays]
     total = sum((function(*each) for each in zip(*split, strict=True)), start=jnp.zeros((), arrays[0].dtype))

@@ -1,7 +1,7 @@
-"""BERT and its family: a post-norm encoder of tokens with learned positions, and a head over what it makes of a text.
+"""BERT (Devlin et al., 2019) and its family: a post-norm encoder with learned positions, and a head.
 
-RoBERTa (Liu et al., 2019), DistilBERT (Sanh et al., 2019) and MiniLM (Wang et al., 2020) are the same layers, with or
-without embeddings of token types, and another pooling.
+RoBERTa (Liu et al., 2019), DistilBERT (Sanh et al., 2019) and MiniLM (Wang et al., 2020) have the same layers, with or
+without token type embeddings, and differ in pooling.
 """
 
 import functools
@@ -36,7 +36,7 @@ LOGICAL_AXES = (
     ("token_head/bias", (None,)),
 )
 
-# The features of a text: the mean over its tokens, those of its first token, or a dense layer of the latter.
+# The features of a text: the mean over its tokens, its first token, or a dense layer on the latter.
 POOLINGS = ("mean", "cls", "cls_tanh", "cls_relu")
 
 
@@ -63,30 +63,30 @@ class BertSpec(Spec, tag="bert"):
     num_heads: int = field(default=12, check=COUNT, doc="attention heads")
     mlp_dim: int = field(default=3072, check=COUNT, doc="hidden features of an MLP")
     token_types: int = field(
-        default=2, check=checks.between(0, 1024), doc="embeddings of the parts of a text; RoBERTa has 1, DistilBERT 0"
+        default=2, check=checks.between(0, 1024), doc="number of token type embeddings; RoBERTa has 1, DistilBERT 0"
     )
     norm_epsilon: float = field(default=1e-12, check=EPSILON, doc="added to the variance in every norm")
     pool: str = field(
         default="cls_tanh", check=checks.one_of(*POOLINGS),
-        doc="features of a text: the mean of its tokens, the first token, or a dense layer of that with an activation",
+        doc="features of a text: mean of its tokens, first token (cls), or that with a dense layer and activation",
     )  # fmt: skip
-    dropout: float = field(default=0.0, check=RATE, doc="rate, of embeddings, branches and the features of a text")
-    remat: str = field(default="none", check=checks.one_of(*REMAT), doc="what the backward pass computes again")
-    unroll: int = field(default=1, check=COUNT, doc="layers that are compiled side by side")
+    dropout: float = field(default=0.0, check=RATE, doc="dropout rate of embeddings, branches and text features")
+    remat: str = field(default="none", check=checks.one_of(*REMAT), doc="rematerialisation policy, see remat.py")
+    unroll: int = field(default=1, check=COUNT, doc="layers unrolled per scan iteration")
 
     def validate(self) -> None:
-        """Raises FieldError for sizes that do not fit one another."""
+        """Raises FieldError for inconsistent sizes."""
         if self.width % self.num_heads:
             raise invalid(self, "width", f"must be a multiple of num_heads={self.num_heads}")
 
 
 class Bert(nn.Module):
-    """Token ids [batch, length] to logits [batch, classes] in float32; of 0 classes to features [batch, width].
+    """Token ids [batch, length] to logits [batch, classes] in float32 or, with 0 classes, features [batch, width].
 
-    With `of_tokens` they are logits [batch, length, classes] of every token instead, and nothing is pooled.
-    `segments` [batch, length] are 0 for padding. A row is one text or, where `texts` are given, up to as many, which
-    `segments` number from 1: logits are then [batch, texts, classes]. `types` [batch, length] are those of the tokens,
-    0 where they are not given; there are none where `spec.token_types` is 0.
+    With `of_tokens`, logits are [batch, length, classes], one per token, without pooling. `segments` [batch, length]
+    are 0 for padding. A row is one text; with `texts`, up to that many packed texts, numbered from 1 in `segments`, and
+    logits are [batch, texts, classes]. `types` [batch, length] are token types, by default 0; unused if
+    `spec.token_types` is 0.
     """
 
     spec: BertSpec
@@ -100,7 +100,7 @@ class Bert(nn.Module):
     of = from_fields
 
     def __post_init__(self) -> None:
-        """Raises FieldError for a size that no batch could fix."""
+        """Raises FieldError for an invalid size."""
         for name, least in (("vocab_size", 1), ("num_classes", 0), ("max_length", 1)):
             if getattr(self, name) < least:
                 raise FieldError((name,), f"={getattr(self, name)} must be at least {least}")
@@ -124,14 +124,14 @@ class Bert(nn.Module):
         self.learned = self.where.create(self.param, self.param_dtype)
         make_norm = functools.partial(layers.LayerNorm, epsilon=spec.norm_epsilon, **dtypes)
         self.norm, self.drop = make_norm(), nn.Dropout(spec.dropout)
-        # The positions are added here, since a norm is between them and the first layer.
+        # Positions are added here and not in the stack, since a norm follows before the first layer.
         self.encoder = Transformer(_make_stack(spec, dtypes, make_norm), positions.Positions(), None, dtypes)
         if self.spec.pool.startswith("cls_") and not self.of_tokens:
             self.pooler = Dense(spec.width, kernel_init=_init, **dtypes)
         if self.num_classes:
             dtype = layers.at_least_float32(self.dtype)  # as in layers.classify
             head = Dense(self.num_classes, kernel_init=_init, dtype=dtype, param_dtype=self.param_dtype)
-            if self.of_tokens:  # of a name of its own, so that the weights of one kind are not taken for the other
+            if self.of_tokens:  # named differently, so that weights of the two kinds are not confused
                 self.token_head = head
             else:
                 self.head = head
@@ -164,7 +164,7 @@ class Bert(nn.Module):
     ) -> jax.Array:
         """Features [batch, length, width] of tokens, at the positions `where` [batch, length] in their texts."""
         self.where.check(tokens.shape[1])
-        # Whole before it is looked up; see seq2seq.py.
+        # Gathered before the lookup; see seq2seq.py.
         x = constrain(self.embedding.astype(self.dtype), ("vocab", "embed"))[tokens]
         if self.spec.token_types:
             table = self.types.astype(self.dtype)
@@ -174,7 +174,7 @@ class Bert(nn.Module):
         return self.encoder(x, segments, where, train=train)
 
     def pooled(self, x: jax.Array, segments: jax.Array, where: jax.Array, texts: int) -> jax.Array:
-        """The features [batch, texts, width] of texts, of those of their tokens, in float32."""
+        """The features [batch, texts, width] of texts, pooled over the features of their tokens, in float32."""
         dtype = layers.at_least_float32(x.dtype)
         chosen = segments[:, None] == jnp.arange(1, texts + 1)[:, None]  # [batch, texts, length]
         if self.spec.pool != "mean":
@@ -188,7 +188,7 @@ class Bert(nn.Module):
 
 
 def _make_stack(spec: BertSpec, dtypes: dict[str, Any], make_norm: Any) -> Any:
-    """A constructor of the layers."""
+    """The encoder's layers."""
     attention = functools.partial(
         Attention,
         Heads(spec.width, spec.num_heads, spec.width // spec.num_heads),

@@ -1,6 +1,6 @@
 """Transformer blocks: residual branches (mixers and MLPs), and the placement of norms around them.
 
-A part is a mixer, see attention.py, or an MLP, see mlp.py. It is called with tokens and a `Context`.
+A part is a token mixer (attention.py) or an MLP (mlp.py). It is called with tokens and a `Context`.
 """
 
 import functools
@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from research.models.attention import Context
+from research.models.dense import rows_of
 from research.models.layers import StochasticDepth, tokens
 from research.models.remat import operand
 from research.models.shapes import Size
@@ -21,27 +22,44 @@ Caches = dict[str, Any]  # by part; those without a cache have None
 Branch = Callable[[str, jax.Array], jax.Array]
 Add = Callable[[jax.Array, jax.Array], jax.Array]
 
-# Every norm of a block: what the tables of the parts do not name.
-LOGICAL_AXES = (("[a-z_]*norm/(scale|bias)", ("layers", "embed")),)
+# The norms and layer scales of a block, which are not in the tables of its parts.
+LOGICAL_AXES = (("[a-z_]*(norm/(scale|bias)|layer_scale/scale)", ("layers", "embed")),)
+
+
+class LayerScale(nn.Module):
+    """Multiplies each feature by a trained factor, `initial` at the start (Touvron et al., 2021, "Going deeper")."""
+
+    initial: float
+    param_dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*axes embed"]) -> Float[Array, "*axes embed"]:
+        scale = self.param("scale", nn.initializers.constant(self.initial), x.shape[-1:], self.param_dtype)
+        return x * rows_of(scale.astype(x.dtype), x.shape)
 
 
 class Block(nn.Module):
-    """The base of all residual topologies, which choose the norms and their placement.
+    """Base class of the residual topologies, which define the norms and their placement.
 
-    parts       (name, constructor), in order
-    make_norm   a constructor of norms over the features
-    dropout     of branches
+    parts        (name, constructor), in order
+    make_norm    a constructor of norms over the features
+    dropout      dropout rate of branches
+    make_scale   a constructor of the layer scale of each branch; None: none
     """
 
     parts: Sequence[tuple[str, Callable[[], nn.Module]]]
     make_norm: Callable[[], nn.Module]
     dropout: float = 0.0
+    make_scale: Callable[[], nn.Module] | None = None
 
     def setup(self) -> None:
         for name, make in self.parts:
             setattr(self, name, make())
         for name in self.norms():
             setattr(self, name, self.make_norm())
+        if self.make_scale:
+            for name in self.names:
+                setattr(self, f"{name}_layer_scale", self.make_scale())
         self.drop, self.drop_branch = nn.Dropout(self.dropout), StochasticDepth()
 
     def __call__(
@@ -50,14 +68,14 @@ class Block(nn.Module):
         context: Context,
         drop_rate: Float[Array, ""] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
-        """Tokens [batch, ..., length, width] to such; `drop_rate` is that of stochastic depth."""
+        """Maps tokens [batch, ..., length, width] to tokens; `drop_rate` is the rate of stochastic depth."""
 
         def add(x, branch):
             branch = self.drop(branch, deterministic=not context.train)
             branch = branch if drop_rate is None else self.drop_branch(branch, drop_rate, context.train)
             return operand(x + tokens(branch))
 
-        return self.join(tokens(x), lambda name, x: getattr(self, name)(x, context), add)
+        return self.join(tokens(x), lambda name, x: self._scaled(name, getattr(self, name)(x, context)), add)
 
     def init_cache(self, context: Context, batch: Size, beams: int, length: int, dtype: Any) -> Caches:
         """The caches of `step`, by part."""
@@ -66,19 +84,19 @@ class Block(nn.Module):
     def step(
         self, x: Float[Array, "batch beams embed"], caches: Caches, context: Context
     ) -> tuple[Float[Array, "batch beams embed"], Caches, Caches]:
-        """`__call__` for the next tokens [batch, beams, width]; their additions to the caches; the updated caches."""
+        """`__call__` for the next tokens [batch, beams, width]; also their keys and values, and the updated caches."""
         new, written = {}, {}
 
         def branch(name, x):
             x, new[name], written[name] = getattr(self, name).step(x, caches[name], context)
-            return x
+            return self._scaled(name, x)
 
         x = self.join(x, branch, lambda x, branch: x + branch)
         return x, new, written
 
     @property
     def names(self) -> list[str]:
-        """Of the parts."""
+        """The names of the parts."""
         return [name for name, _ in self.parts]
 
     def norms(self) -> list[str]:
@@ -86,16 +104,19 @@ class Block(nn.Module):
         return [f"{name}_norm" for name in self.names]
 
     def join(self, x: Float[Array, "*axes embed"], branch: Branch, add: Add) -> Float[Array, "*axes embed"]:
-        """Tokens with what each part makes of them, by `branch(name, tokens)` and `add(tokens, branch)`."""
+        """Applies all parts to tokens, by `branch(name, tokens)` and the residual `add(tokens, branch)`."""
         raise NotImplementedError
 
     def normed(self, name: str, x: jax.Array) -> jax.Array:
-        """Tokens, normed."""
+        """The tokens `x` after the norm `name`."""
         return operand(tokens(getattr(self, name)(x)))
+
+    def _scaled(self, name: str, branch: jax.Array) -> jax.Array:
+        return getattr(self, f"{name}_layer_scale")(branch) if self.make_scale else branch
 
 
 class PreNorm(Block):
-    """A norm before each part (Xiong et al., 2020); a stack of these has one more at its end."""
+    """A norm before each part (Xiong et al., 2020); a stack of these blocks has a final norm."""
 
     def join(self, x: Float[Array, "*axes embed"], branch: Branch, add: Add) -> Float[Array, "*axes embed"]:
         """See `Block`."""
@@ -105,7 +126,7 @@ class PreNorm(Block):
 
 
 class PostNorm(Block):
-    """A norm after each sum (Vaswani et al., 2017)."""
+    """A norm after each residual sum (Vaswani et al., 2017)."""
 
     def join(self, x: Float[Array, "*axes embed"], branch: Branch, add: Add) -> Float[Array, "*axes embed"]:
         """See `Block`."""
@@ -129,7 +150,7 @@ class Sandwich(Block):
 
 
 class Parallel(Block):
-    """All parts of the same normed tokens (Wang and Komatsuzaki, 2021; Dehghani et al., 2023)."""
+    """All parts in parallel on the same normed tokens (Wang and Komatsuzaki, 2021; Dehghani et al., 2023)."""
 
     def norms(self) -> list[str]:
         """See `Block`."""

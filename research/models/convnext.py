@@ -34,8 +34,8 @@ LOGICAL_AXES = (
 )
 
 IMAGE = ("batch", "height", "width", "channels")
-# Over `tensor`, a depthwise convolution is split by channels. Left to itself XLA computes it once on each device of the
-# axis and adds the gradients of the kernel up: twice too much with tensor=2.
+# A depthwise convolution is sharded over `tensor` by channels. Without this constraint XLA computes it on every device
+# of the axis and sums the kernel gradients, which are then too large by the size of the axis.
 DEPTHWISE = ("batch", "height", "width", "depthwise")
 _init = nn.initializers.truncated_normal(0.02)
 
@@ -78,17 +78,15 @@ class ConvNeXtSpec(Spec, tag="convnext"):
         default=(96, 192, 384, 768), check=checks.not_empty() & checks.each(COUNT), doc="features of each stage"
     )
     stochastic_depth: float = field(default=0.0, check=RATE, doc="rate of the last block; it grows linearly from 0")
-    layer_scale: float = field(default=1e-6, check=checks.between(0, 100), doc="its initial value; 0 is off")
-    epsilon: float = field(default=1e-6, check=EPSILON, doc="of the norms")
-    last_epsilon: float = field(
-        default=1e-6, check=EPSILON, doc="of the norm before the head, where transformers has another"
-    )
+    layer_scale: float = field(default=1e-6, check=checks.between(0, 100), doc="initial value of layer scale; 0: off")
+    epsilon: float = field(default=1e-6, check=EPSILON, doc="added to the variance in the norms")
+    last_epsilon: float = field(default=1e-6, check=EPSILON, doc="as epsilon, in the norm before the head")
     gelu: str = field(default="exact", check=checks.one_of(*layers.GELU), doc="form of the activation")
 
     def validate(self) -> None:
-        """Raises FieldError where a stage has no width, or a width no stage."""
+        """Raises FieldError if stages and widths differ in number."""
         if len(self.widths) != len(self.stage_sizes):
-            raise invalid(self, "widths", f"must be as many as stage_sizes={self.stage_sizes}")
+            raise invalid(self, "widths", f"must have as many values as stage_sizes={self.stage_sizes}")
 
 
 class ConvNeXt(nn.Module):

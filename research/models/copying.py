@@ -1,7 +1,7 @@
-"""Copying from the source: a pointer beside the vocabulary (See et al., "Get To The Point", 2017; Gu et al., 2016).
+"""A pointer-generator, which copies tokens from the source (See et al., "Get To The Point", 2017; Gu et al., 2016).
 
-A pointer-generator: a small model with random initial weights cannot generate a rare token of its source, but it can
-learn to attend to its position and copy it.
+A small model that is trained from scratch cannot generate a rare token of its source, but it can learn to attend to it
+and copy it.
 """
 
 import functools
@@ -26,17 +26,17 @@ LOGICAL_AXES = (
     ("repeated", ("embed",)),
 )
 
-# Initially half of the probability is copied, and the continuation of a copy weighs e^2 times as much as the rest.
+# Initially half of the probability is copied, and the token after a copied one has e^2 times the weight of others.
 INIT_GATE_LOGIT, INIT_CONTINUATION_BIAS = 0.0, 2.0
 
 
 class Pointer(nn.Module):
     """Mixes softmax(logits) with attention over the source: p = g softmax(logits) + (1 - g) copied.
 
-    `copied` gives each token the attention weight of all source positions that hold it, by one head as wide as the
-    model; the gate g is a sigmoid of the decoder's features. Copies are mostly spans, so a position is found by the
-    token before it, too: by a part of its key that the encoder makes there, and by a second gate, which is added to the
-    logits of the positions that follow the token just written (the "selective read" of Gu et al., 2016, made simple).
+    `copied` is the attention over the source, of one head as wide as the model, summed over positions with the same
+    token; the gate g is a sigmoid of the decoder's features. Since copies are mostly spans, a position is also found by
+    the token before it: part of its key is computed from the encoder's features there, and a second gate is added to
+    the logits of positions after the token just generated (a simple form of the "selective read" of Gu et al., 2016).
     """
 
     width: int
@@ -56,9 +56,10 @@ class Pointer(nn.Module):
         tokens: Int[AnyArray, "batch source"],
         segments: Int[AnyArray, "batch source"],
     ) -> Source:
-        """The keys of a source with `tokens` [batch, source], for `__call__`: computed once for all steps of decoding.
+        """Precomputes the source for `__call__`, once for all decoding steps.
 
-        `before` is the token before each position, -1 where an example begins; `keys` are [batch, source, width].
+        Returns `tokens` [batch, source], `before`, the token before each position (-1 at the begin of an example), and
+        `keys` [batch, source, width].
         """
         here, of_next = self.key(encoded), self.next_key(encoded)
         inside = jnp.pad(segments[:, 1:] == segments[:, :-1], ((0, 0), (1, 0)))
@@ -76,8 +77,9 @@ class Pointer(nn.Module):
     ) -> Float[Array, "batch length vocab"]:
         """Log-probabilities [batch, length, vocab], in the dtype of the `logits`, for features `x` of the decoder.
 
-        `written` [batch, length] is the token before each that is to come; the `mask` [batch, length or 1, source] is
-        true for positions that may be copied. All are finite: what is not in the source is not divided by nor logged.
+        `written` [batch, length] is the decoder's input, the token before each predicted one; the `mask` [batch, length
+        or 1, source] is true for positions that may be copied. Values and gradients are finite also for tokens that are
+        not in the source.
         """
         dtype = logits.dtype
         gate, follow = jnp.moveaxis(self.switches(x).astype(dtype), -1, 0)
@@ -97,8 +99,8 @@ def repeated(
 ) -> Bool[AnyArray, "batch source"]:
     """Whether each of `tokens` [batch, source] occurs at another position of its example, too: bool [batch, source].
 
-    The words of a question tell where its answer is, whatever they mean (the exact match of Chen et al., "Reading
-    Wikipedia to Answer Open-Domain Questions", 2017).
+    Words of a question that recur in the context indicate where its answer is (the exact match feature of Chen et al.,
+    "Reading Wikipedia to Answer Open-Domain Questions", 2017).
     """
     both = (tokens[:, :, None] == tokens[:, None]) & (segments[:, :, None] == segments[:, None])
     return both.sum(-1) > 1
@@ -109,8 +111,8 @@ def scatter_add(
 ) -> Float[Array, "batch length vocab"]:
     """A scatter-add of `weights` [batch, length, source] by `tokens` [batch, source].
 
-    [batch, length, vocab]. A product with one-hot tokens, which may be split over any axis; on a single CPU, where that
-    took a hundred times as long, a scatter-add.
+    Returns [batch, length, vocab]. It is a product with one-hot tokens, which can be sharded over any axis; on a single
+    CPU, where that takes a hundred times as long, a scatter-add.
     """
     if _on_one_cpu():
         empty = jnp.zeros((weights.shape[1], vocab_size), weights.dtype)

@@ -1,13 +1,12 @@
-"""Greedy decoding, sampling and beam search over any model that gives logits step by step.
+"""Greedy decoding, sampling and beam search for any model that computes logits step by step.
 
-All are pure functions of static shapes, to be called inside jit, over
+All are pure functions with static shapes, to be called inside jit, of
 
     step(tokens [rows], position, cache) -> (logits [rows, vocab], cache)
 
-which reads the `tokens` at `position` (a scalar that counts from 0) and gives the logits of what follows. A cache is a
-dict. What belongs to single hypotheses and must move with them when beams are reordered lies under `hypotheses`, arrays
-[rows, ...]; everything else is passed on unchanged. The rows of a beam search are batch * beam_size, the beams of an
-example side by side.
+which takes the `tokens` at `position` (a scalar from 0) and returns the logits of the next tokens. A cache is a dict.
+Arrays [rows, ...] under its key `hypotheses` are reordered with the beams; everything else is passed on unchanged. The
+rows of a beam search are batch * beam_size, with the beams of an example adjacent.
 
 Tokens are int32; padding after `eos` is 0. A score is the sum of the log-probabilities of the tokens, `eos` included.
 """
@@ -45,10 +44,10 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> Result:
-    """Samples from the filtered softmax(logits / temperature): tokens and scores as of `greedy`.
+    """Samples from the filtered softmax(logits / temperature); returns tokens and scores as `greedy`.
 
-    Temperature 0 is `greedy`. The scores are those of the model itself, whatever the draws were made from.
-    Raises ValueError for settings that allow no token.
+    Temperature 0 is `greedy`. Scores are log-probabilities of the unmodified model, without temperature and filters.
+    Raises ValueError for invalid settings.
     """
     _check(max_length >= 1, "max_length", max_length, "at least 1")
     _check(temperature >= 0, "temperature", temperature, "at least 0")
@@ -65,10 +64,10 @@ def sample(
 def filter_logits(
     logits: Float[AnyArray, "rows vocab"], top_k: int = 0, top_p: float = 1.0
 ) -> Float[AnyArray, "rows vocab"]:
-    """Logits [rows, vocab] with -inf for tokens that are not to be drawn.
+    """Logits [rows, vocab] with -inf for excluded tokens.
 
-    `top_k` keeps the k most likely (0: all); of these, `top_p` keeps the smallest set whose share reaches it (nucleus
-    sampling, Holtzman et al., 2020). Tokens as likely as the last one kept are kept as well.
+    `top_k` keeps the k most likely (0: all); of these, `top_p` keeps the smallest set whose probability reaches it
+    (nucleus sampling, Holtzman et al., 2020). Ties with the last kept token are kept as well.
     """
     _check(top_k >= 0, "top_k", top_k, "0, which is off, or more")
     _check(0 < top_p <= 1, "top_p", top_p, "more than 0 and at most 1, which is off")
@@ -104,10 +103,10 @@ def beam_search(
 ) -> tuple[Int[Array, "batch num_return max_length"], Float[Array, "batch num_return"]]:
     """The best hypotheses first: tokens [batch, num_return, max_length] and scores [batch, num_return].
 
-    A hypothesis ends with `eos` or is cut off at `max_length`. Its score is divided by
-    `normaliser` of its length. An example is done when no live beam can get better than its `num_return` best
-    ended hypotheses and, with `early_stopping`, already when `beam_size` have ended; it does not change after that, so
-    its result does not depend on the rest of the batch. Where hypotheses are fewer, tokens are 0 and scores -inf.
+    A hypothesis ends with `eos` or is cut off at `max_length`. Its score is divided by `normaliser` of its length. An
+    example is done when no live beam can exceed its `num_return` best finished hypotheses or, with `early_stopping`,
+    when `beam_size` are finished; it does not change afterwards, so its result does not depend on the rest of the
+    batch. If there are fewer hypotheses, tokens are 0 and scores -inf.
     Raises ValueError for a size below 1, or `num_return` above `beam_size`.
     """
     _check(max_length >= 1, "max_length", max_length, "at least 1")
@@ -123,7 +122,7 @@ def beam_search(
         ended = _keep_best(state, sequences, jnp.where(ends, scores / penalty(length), -jnp.inf))
         live, kept = jax.lax.top_k(jnp.where(ends, -jnp.inf, scores), beam_size)
         parents = _gather(parents, kept)
-        # Scores only fall, and no length divides them by more than this.
+        # An upper bound: scores only decrease, and this is the largest normaliser.
         best = live[:, 0] / penalty(max_length if length_penalty > 0 else jnp.minimum(length + 1, max_length))
         done = state["done"] | (ended["ended_scores"][:, num_return - 1] >= best)
         if early_stopping:
@@ -145,7 +144,7 @@ def beam_search(
         "cache": cache,
         "tokens": empty,
         "last": jnp.full(shape, bos, jnp.int32),
-        "scores": none.at[:, 0].set(0),  # all beams are alike at first: one of them is enough
+        "scores": none.at[:, 0].set(0),  # only the first beam is live initially, since all are equal
         "ended_tokens": empty,
         "ended_scores": none,
         "done": jnp.zeros(batch_size, bool),
@@ -162,11 +161,11 @@ def ctc_greedy(
     max_length: int,
     blank: int = 0,
 ) -> Result:
-    """The most likely path through `logits` [batch, length, vocab] as CTC reads it: tokens [batch, max_length], scores.
+    """Greedy CTC decoding of `logits` [batch, length, vocab]: tokens [batch, max_length] and scores [batch].
 
-    Repeats become one token and blanks none (Graves et al., 2006); 0 follows the last token. Padding, where `mask`
-    [batch, length] is false, is ignored. The score is the log-probability of the tokens where each begins; that of no
-    tokens is the log-probability that every position is blank, the one path without tokens (-inf for an empty input).
+    The best path is collapsed: repeats are merged, then blanks removed (Graves et al., 2006); padded with 0. Positions
+    where `mask` [batch, length] is false are ignored. The score is the sum of the log-probabilities of tokens at their
+    first position; without tokens, the log-probability that all positions are blank (-inf for an empty input).
     """
     _check(max_length >= 1, "max_length", max_length, "at least 1")
     logits = logits.astype(jnp.float32)
@@ -184,11 +183,11 @@ def ctc_greedy(
 
 
 def _candidates(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The scores, beams and tokens [batch, 2 * beams] of the best continuations: at most half of them are ends."""
+    """The scores, beams and tokens [batch, 2 * beams] of the best continuations, at most half of which end in EOS."""
     batch, beams = scores.shape
     vocab = logits.shape[-1]
     count = min(2 * beams, vocab)
-    # First in each beam, so that only as many log-probabilities are needed, and then among the beams.
+    # First within each beam, so that fewer log-probabilities are needed, and then among the beams.
     logits = logits.astype(scores.dtype)
     best, tokens = jax.lax.top_k(logits, count)
     best -= jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -198,10 +197,10 @@ def _candidates(logits: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def _keep_best(state: dict, tokens: jax.Array, scores: jax.Array) -> dict:
-    """The best of the ended hypotheses and the new ones, in order, for the examples that are not done."""
+    """The best of the finished and the new hypotheses, sorted, for the examples that are not done."""
     old_tokens, old_scores = state["ended_tokens"], state["ended_scores"]
     scores = jnp.where(state["done"][:, None], -jnp.inf, scores)
-    # The old ones come first, so that nothing of score -inf takes the place of an empty one.
+    # The old ones come first, so that a new one with score -inf does not replace an empty one.
     scores, index = jax.lax.top_k(jnp.concatenate([old_scores, scores], axis=1), old_scores.shape[1])
     return {"ended_tokens": _gather(jnp.concatenate([old_tokens, tokens], axis=1), index), "ended_scores": scores}
 
@@ -212,14 +211,14 @@ def _gather(x: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def _reorder(rows: jax.Array, parents: jax.Array) -> jax.Array:
-    """Rows [batch * beams, ...] of a cache as the beams' parents [batch, beams] had them."""
+    """Reorders the rows [batch * beams, ...] of a cache by the parents [batch, beams] of the beams."""
     return _gather(rows.reshape(*parents.shape, *rows.shape[1:]), parents).reshape(rows.shape)
 
 
 def _decode(
     step: Step, cache: Cache, batch_size: Size, max_length: int, bos: int, eos: int, choose: Callable
 ) -> Result:
-    """One hypothesis an example, of the tokens that `choose(logits, position)` takes."""
+    """Decodes one hypothesis per example, with tokens chosen by `choose(logits, position)`."""
     _check(max_length >= 1, "max_length", max_length, "at least 1")
 
     def body(state):
@@ -241,7 +240,7 @@ def _decode(
 
 
 def _argmax(logits: AnyArray) -> jax.Array:
-    """The first of the most likely tokens [...]; `argmax` takes three times as long on a CPU."""
+    """As `jnp.argmax` over the last axis, which takes three times as long on a CPU."""
     return jax.lax.top_k(logits, 1)[1][..., 0]
 
 

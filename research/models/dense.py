@@ -1,9 +1,9 @@
-"""Dense layers, in the form in which XLA's CPU compiler is fast where a program is for one CPU.
+"""Dense layers, with products that are fast if a program is compiled for one CPU.
 
-The gradient of a kernel contracts every axis of the activations but the last. Over [batch, length, features] XLA makes
-a transposed copy of an operand for that on a CPU, and computes the elementwise operations before it inside this copy,
-column by column. Where batch and length are one axis, nothing is copied. The gradient of a bias is a sum over the same
-axes, which takes several times as long as the product with ones that it is here.
+The kernel gradient contracts every axis of the activations but the last. For [batch, length, features], XLA's CPU
+compiler makes a transposed copy of an operand, and fuses the elementwise operations before it into this copy, column by
+column. If batch and length are merged into one axis, nothing is copied. The bias gradient is a sum over the same axes,
+here computed as a product with ones, which is several times as fast.
 """
 
 import math
@@ -21,13 +21,14 @@ from research.models.shapes import AnyArray, Size
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import traced_mesh
 
-LORA_A, LORA_B = "lora_a", "lora_b"  # of a low-rank update, see train/lora.py
+# Parameters of a LoRA update and of the scales of IA3, see train/lora.py.
+LORA_A, LORA_B, IA3_IN, IA3_OUT = "lora_a", "lora_b", "ia3_in", "ia3_out"
 
 
 def dot_general(lhs: AnyArray, rhs: jax.Array, dimension_numbers: Any, *args: Any, **options: Any) -> jax.Array:
-    """`jax.lax.dot_general`, with other axes merged on one CPU.
+    """`jax.lax.dot_general`, with the uncontracted axes merged on one CPU.
 
-    Only where the last axes of `lhs` [..., contracted] meet the first of `rhs` [contracted, ...], without batch axes.
+    Only for contractions of the last axes of `lhs` with the first of `rhs`, without batch axes.
     """
     (left, right), (batch_left, batch_right) = dimension_numbers
     count = len(left)
@@ -48,7 +49,7 @@ def dot(lhs: jax.Array, rhs: jax.Array, dtype: Any = None) -> jax.Array:
 
 
 def rows_of(vector: Float[AnyArray, "*features"], shape: Sequence[Size]) -> Float[Array, "..."]:
-    """`vector` broadcast to `shape`, whose last axes it has; its gradient is a product with ones on a CPU."""
+    """Broadcasts `vector` to `shape`, which ends with its axes; on one CPU its gradient is a product with ones."""
     if not is_one_cpu() or len(shape) == vector.ndim:
         return jnp.broadcast_to(vector, shape)
     count = math.prod(shape[: len(shape) - vector.ndim])
@@ -56,10 +57,11 @@ def rows_of(vector: Float[AnyArray, "*features"], shape: Sequence[Size]) -> Floa
 
 
 class Dense(nn.Module):
-    """A dense layer over the axes `axis` of its input, which gives the axes `features`, last.
+    """A dense layer that contracts the axes `axis` of its input and appends the axes `features`.
 
-    Parameters and initial values are those of flax's Dense and DenseGeneral. With a low-rank update among its
-    parameters, lora_a [*inputs, rank] and lora_b [rank, *features], it adds x lora_a lora_b.
+    Parameters and initial values are those of flax's Dense and DenseGeneral. With LoRA parameters, lora_a [*inputs,
+    rank] and lora_b [rank, *features], it adds x lora_a lora_b. With those of IA3, ia3_in [*inputs] and ia3_out
+    [*features], it multiplies its inputs and its outputs, with the bias, by them; `axis` must then be the last axes.
     """
 
     features: int | Sequence[int]
@@ -79,16 +81,23 @@ class Dense(nn.Module):
         kernel = self.param("kernel", self._init(self.kernel_init, len(inputs)), (*inputs, *features), self.param_dtype)
         bias = self.param("bias", self._init(self.bias_init, 0), features, self.param_dtype) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x = self._scaled(x, IA3_IN)
         contracted = (axis, tuple(range(len(axis)))), ((), ())
         y = self.dot_general(x, kernel, contracted)
         if self.has_variable("params", LORA_A):
             down, up = (self.get_variable("params", name).astype(y.dtype) for name in (LORA_A, LORA_B))
             y += dot(dot_general(x, down, contracted), up)
-        return y if bias is None else y + rows_of(bias, y.shape)
+        return self._scaled(y if bias is None else y + rows_of(bias, y.shape), IA3_OUT)
+
+    def _scaled(self, x: AnyArray, name: str) -> jax.Array:
+        x = jnp.asarray(x)
+        if not self.has_variable("params", name):
+            return x
+        return x * rows_of(self.get_variable("params", name).astype(x.dtype), x.shape)
 
     @staticmethod
     def _init(init: Callable[..., jax.Array], inputs: int) -> Callable[..., jax.Array]:
-        """`init` for a matrix (a vector without `inputs`): fans are those of all inputs and outputs together."""
+        """`init` on the kernel flattened to a matrix, so that fans count all inputs and outputs (bias: a vector)."""
 
         def flat(key, shape, dtype):
             sizes = (math.prod(shape[:inputs]),) if inputs else ()
@@ -102,16 +111,16 @@ def _tuple(value: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def platform() -> str:
-    """The platform on which the program will run."""
+    """The platform that the program is compiled for."""
     mesh = traced_mesh()
     return mesh_lib.platform(mesh) if mesh else jax.default_backend()
 
 
 def is_one_cpu() -> bool:
-    """Whether a program is being traced for one CPU; elsewhere, as where operations are counted, products are plain.
+    """Whether a program is being traced for one CPU; otherwise, and when FLOPs are counted, products are plain.
 
-    Over several devices the sums would be collectives that do not depend on one another, which two processes may run in
-    different orders (gloo then aborts).
+    On several devices the sums would be independent collectives, which two processes may run in different orders (gloo
+    then aborts).
     """
     mesh = traced_mesh()
     return mesh is not None and mesh.size == 1 and platform() == "cpu"

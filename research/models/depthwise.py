@@ -1,9 +1,9 @@
-"""Depthwise convolutions: each channel with a kernel of its own, in a form that is fast where a program is for one CPU.
+"""Depthwise convolutions, in a form that is fast if a program is compiled for one CPU.
 
-XLA's CPU compiler has no kernel for convolutions with as many groups as channels. There they are sums of shifted
-products: a product of the image, moved by one tap of the kernel, and that tap's weight of each channel, summed over the
-taps. So is the gradient of the image, once for every residue of its coordinates by the stride. That of the kernel sums
-over batch, height and width as batch_norm.py does.
+XLA's CPU compiler has no fast kernel for convolutions with as many groups as channels. On one CPU they are computed as
+the sum over the taps of the kernel of the image, shifted by the tap, times the tap's weight of each channel. The image
+gradient is computed likewise, for each residue of the coordinates modulo the stride; the kernel gradient by sums over
+batch, height and width as in batch_norm.py.
 """
 
 import functools
@@ -19,10 +19,10 @@ from jaxtyping import Array, Float
 
 from research.models.batch_norm import channel_sums, is_one_cpu
 
-# Over `tensor`, a depthwise convolution is split by channels. Left to itself XLA computes it once on each device of the
-# axis and adds the gradients of the kernel up: twice too much with tensor=2.
+# A depthwise convolution is sharded over `tensor` by channels. Without this constraint XLA computes it on every device
+# of the axis and sums the kernel gradients, which are then too large by the size of the axis.
 DEPTHWISE = ("batch", "height", "width", "depthwise")
-Padding = tuple[tuple[int, int], tuple[int, int]]  # px before and after: of the height, of the width
+Padding = tuple[tuple[int, int], tuple[int, int]]  # px before and after, for height and width
 
 
 class Depthwise(nn.Module):
@@ -45,10 +45,10 @@ class Depthwise(nn.Module):
 
 
 def paddings(size: tuple[int, ...], kernel: int, stride: int, kind: str) -> Padding:
-    """The zeros around an image of a `size` [height, width] in px.
+    """The zero padding of an image of `size` [height, width] in px.
 
-    "symmetric" has as many on both sides, half the kernel, as PyTorch; "same" so many that the output has the size of
-    the image, divided by the stride and rounded up, and of an odd number the larger half after it, as TensorFlow.
+    "symmetric" pads half the kernel size on both sides (PyTorch); "same" pads such that the output size is the image
+    size divided by the stride, rounded up, with the larger half of an odd padding at the end (TensorFlow).
     """
 
     def both(side: int) -> tuple[int, int]:
@@ -81,7 +81,7 @@ def _taps(size: int) -> list[tuple[int, int]]:
 
 
 def _moved(x: jax.Array, tap: tuple[int, int], size: Sequence[int], stride: int) -> jax.Array:
-    """Every `stride`-th of rows and columns from `tap` on, an image of a `size` [height, width]."""
+    """The image `x` from offset `tap` on, strided, of `size` [height, width]."""
     rows, columns = (slice(at, at + (side - 1) * stride + 1, stride) for at, side in zip(tap, size, strict=True))
     return x[:, rows, columns]
 
@@ -110,7 +110,7 @@ _shifted.defvjp(_forward, _backward)
 
 
 def _of_image(shape: tuple[int, ...], kernel: jax.Array, stride: int, padding: Padding, given: jax.Array) -> jax.Array:
-    """The gradient of the image: at px `stride * q + r` of the padded one, the taps `r`, `r + stride`, ... meet it."""
+    """The image gradient: pixel `stride * q + r` of the padded image gets it from the taps `r`, `r + stride`, ..."""
     batch, *sides, channels = shape
     counts = [-(-(side + sum(pad)) // stride) for side, pad in zip(sides, padding, strict=True)]
     before = -(-len(kernel) // stride) - 1

@@ -18,7 +18,7 @@ from research.parallel.sharding import Table, constrain
 from research.spec import FieldError, Spec, checks, field, invalid
 
 PRIOR = 0.01  # the probability of every class at initialisation (Lin et al., 2017, "Focal loss")
-GROUP = 8  # channels of a group of group norm, where that divides them: 32 groups of 256 channels (Tian et al., 2019)
+GROUP = 8  # channels per group of group norm, if divisible: 32 groups of 256 channels (Tian et al., 2019)
 LOGICAL_AXES = ((".*scales", (None,)),)
 POINTS = ("batch", None, None)
 
@@ -76,7 +76,7 @@ class Head(nn.Module):
         levels = []
         for x, scale, stride in zip(maps, scales.astype(dtype), self.strides, strict=True):
             classified, around = class_tower(x), box_tower(x)
-            distances = jnp.exp(jnp.clip(scale * boxes(around), max=8.0)) * stride  # e^8 strides are more than any map
+            distances = jnp.exp(jnp.clip(scale * boxes(around), max=8.0)) * stride  # e^8 strides exceed any image
             levels.append([_flat(each) for each in (classes(classified), distances, centre(around))])
         class_logits, distances, centreness = (jnp.concatenate(each, 1) for each in zip(*levels, strict=True))
         return FcosOutputs(constrain(class_logits, POINTS), constrain(distances, POINTS), centreness[..., 0])
@@ -85,8 +85,10 @@ class Head(nn.Module):
 class DetectorSpec(Spec):
     """A feature pyramid and the FCOS head on it."""
 
-    finest: int = field(default=1, check=checks.between(0, 10), doc="map of the backbone to begin with; 0: the largest")
-    extra: int = field(default=0, check=checks.between(0, 10), doc="coarser levels that are added")
+    finest: int = field(
+        default=1, check=checks.between(0, 10), doc="index of the finest feature map to use; 0: the largest"
+    )
+    extra: int = field(default=0, check=checks.between(0, 10), doc="number of additional coarser levels")
     pyramid_channels: int = field(default=256, check=checks.at_least(1), doc="channels of pyramid and head")
     head_depth: int = field(default=4, check=checks.between(0, 10_000), doc="convolutions of each branch of the head")
 
@@ -94,9 +96,9 @@ class DetectorSpec(Spec):
 class Detector(nn.Module):
     """Images [batch, height, width, channels] to FcosOutputs.
 
-    `backbone` returns feature maps (a ResNet, ViT or EfficientNet with 0 classes). The maps of a CNN from number
-    `finest` on go into an FPN, that of a ViT into a simple pyramid, of which those from `finest` on are used; `extra`
-    coarser ones are added.
+    `backbone` returns feature maps (a ResNet, ViT or EfficientNet with 0 classes). The maps of a CNN, from index
+    `finest` on, are the input of an FPN. The map of a ViT is the input of a simple pyramid, whose maps are used from
+    index `finest` on. `extra` coarser maps are added.
     """
 
     backbone: nn.Module
@@ -114,12 +116,12 @@ class Detector(nn.Module):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of each level, in px."""
+        """The stride of each level, in px."""
         strides = self.backbone.strides
         if len(strides) == 1:
             patch = strides[0]
             if patch % 4:
-                raise FieldError(("patch_size",), f"={patch} must be a multiple of 4 for a pyramid over it")
+                raise FieldError(("patch_size",), f"={patch} must be a multiple of 4 for a feature pyramid")
             strides = (patch // 4, patch // 2, patch, 2 * patch)
         if not 0 <= self.spec.finest < len(strides):
             raise invalid(self.spec, "finest", f"must be at least 0 and less than {len(strides)} (maps)")
@@ -144,7 +146,7 @@ class Detector(nn.Module):
 def points(
     height: int, width: int, strides: tuple[int, ...]
 ) -> tuple[Float[np.ndarray, "points 2"], Int[np.ndarray, " points"]]:
-    """The points (x, y) [points, 2] in px of images of a size, in the order of FcosOutputs, and the level of each."""
+    """The locations (x, y) [points, 2] in px for an image size, in the order of FcosOutputs, and the level of each."""
     locations, levels = [], []
     for level, stride in enumerate(strides):
         y, x = np.mgrid[: -(-height // stride), : -(-width // stride)]

@@ -30,15 +30,15 @@ def attention(
 
     `bias` and `mask` broadcast to [batch, heads, query length, key length]. The mask is true where a query may attend;
     a query that may attend nowhere gets the mean of the values. `scale` is 1 / sqrt(depth) unless given.
-    Fewer heads of keys and values serve as many queries each as they are fewer (Ainslie et al., 2023).
-    `auto` takes cuDNN's fused attention where it is available, on a CPU `_deferred_normalisation`, else XLA's. Raises
-    FieldError where `cudnn` is not available.
+    With fewer key and value heads, each is shared by a group of query heads (grouped-query attention, Ainslie et al.,
+    2023). `auto` uses cuDNN's fused attention if it is available, `_deferred_normalisation` on a CPU, else XLA's.
+    Raises FieldError if `cudnn` is chosen but not available.
     """
     key, value = (_for_all_heads(part, query.shape[2], axis=2) for part in (key, value))
     reason = _no_cudnn(query, bias is not None or mask is not None)
     if implementation == "cudnn" and reason:
         raise FieldError(("attention",), f"='cudnn' {reason}; use 'auto' or 'xla'")
-    # In float64 because jax.nn.dot_product_attention would round its softmax to float32.
+    # Also for float64, since jax.nn.dot_product_attention would round its softmax to float32.
     if query.dtype == jnp.float64 or (implementation == "auto" and platform() == "cpu"):
         return _deferred_normalisation(
             query, key, value, bias, mask, query.shape[-1] ** -0.5 if scale is None else scale
@@ -49,7 +49,7 @@ def attention(
 
 
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, scale: float | None) -> jax.Array:
-    """JAX refuses odd lengths in training (0.10, 0.11), so they are padded by one masked position."""
+    """cuDNN's attention; odd lengths, which JAX 0.10 and 0.11 reject in training, are padded by one masked position."""
     attend = functools.partial(jax.nn.dot_product_attention, scale=scale, implementation="cudnn")
     if query.shape[1] % 2 == key.shape[1] % 2 == 0:
         return attend(query, key, value)
@@ -67,9 +67,9 @@ def _deferred_normalisation(
     mask: AnyArray | None,
     scale: float,
 ) -> jax.Array:
-    """`attention` as a CPU does it fastest: heads before length, and the softmax is normalised after the weighted sum.
+    """`attention` in the fastest form for a CPU: heads before length, and softmax normalised after the weighted sum.
 
-    Over 1,500 positions forward and backward pass took half of the time of jax.nn.dot_product_attention.
+    For 1,500 positions, forward and backward pass took half the time of jax.nn.dot_product_attention.
     """
     dtype = at_least_float32(query.dtype)
     query, key, value = (part.swapaxes(1, 2) for part in (query * scale, key, value))
@@ -77,6 +77,21 @@ def _deferred_normalisation(
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     sums = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value, preferred_element_type=dtype)
     return (sums / weights.sum(-1, keepdims=True)).astype(value.dtype).swapaxes(1, 2)
+
+
+def probabilities(
+    query: Float[Array, "batch queries heads depth"],
+    key: Float[Array, "batch keys key_heads depth"],
+    *,
+    bias: Float[AnyArray, "#batch #heads #queries #keys"] | None = None,
+    mask: Bool[AnyArray, "#batch #heads #queries #keys"] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "batch heads queries keys"]:
+    """The probabilities by which `attention` weights the values, which its implementations do not return."""
+    dtype = at_least_float32(query.dtype)
+    key = _for_all_heads(key, query.shape[2], axis=2)
+    query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
+    return _masked_softmax(jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=dtype), bias, mask)
 
 
 def cached_attention(
@@ -87,10 +102,10 @@ def cached_attention(
     mask: Bool[AnyArray, "#batch #heads #queries #keys"] | None,
     scale: float | None,
 ) -> Float[Array, "batch queries heads depth"]:
-    """`attention` over keys that lie as [batch, heads, depth, length] and values [batch, heads, length, depth].
+    """`attention` with keys [batch, heads, depth, length] and values [batch, heads, length, depth] from a cache.
 
-    A cache is read at every step of a decoding. In this order both products are plain ones of matrices: on a CPU they
-    take a tenth of the time that [batch, length, heads, depth] would.
+    A cache is read in every decoding step. With this order of axes both products are plain matrix products, which on a
+    CPU take a tenth of the time of those with [batch, length, heads, depth].
     """
     dtype = at_least_float32(query.dtype)
     keys, values = (_for_all_heads(part, query.shape[2], axis=1) for part in (keys, values))
@@ -117,7 +132,7 @@ def _masked(logits: jax.Array, bias: AnyArray | None, mask: AnyArray | None) -> 
 
 
 def _no_cudnn(query: jax.Array, restricted: bool) -> str:
-    """Why cuDNN's attention is not available for `query` where the program will run; empty when it can."""
+    """The reason why cuDNN's attention cannot be used for `query` on the target platform; empty if it can."""
     mesh, on = traced_mesh(), platform()
     heads, depth = query.shape[2:]
     if restricted:
@@ -136,11 +151,10 @@ def _no_cudnn(query: jax.Array, restricted: bool) -> str:
 def dot_gathered(
     names: Names, inputs: Float[Array, "..."], kernel: Float[Array, "..."], *args: Any, **settings: Any
 ) -> Float[Array, "..."]:
-    """A dense layer's `dot_general` whose kernel is gathered once, for this product and for the gradient of its input.
+    """A dense layer's `dot_general` whose sharded kernel is gathered once, for the product and its input gradient.
 
-    `names` are the logical axes of the gathered kernel. For remat: left to itself XLA gathers a kernel of three axes a
-    second time in a backward pass that has just computed the layer again. Without remat the gathered kernels of all
-    layers would be kept.
+    `names` are the logical axes of the gathered kernel. To be used with remat, where XLA would gather a kernel with
+    three axes twice in the backward pass. Without remat the gathered kernels of all layers would be kept in memory.
     """
     return dot_general(inputs, _gathered(names, kernel), *args, **settings)
 
@@ -150,5 +164,5 @@ def _gathered(names: Names, kernel: jax.Array) -> jax.Array:
     return constrain(kernel, names)
 
 
-# The gradient stays as it comes, so that it can be summed where it is kept rather than everywhere.
+# The gradient is not constrained, so that XLA can use a reduce-scatter instead of an all-reduce.
 _gathered.defvjp(lambda names, kernel: (_gathered(names, kernel), None), lambda names, _, gradient: (gradient,))

@@ -1,6 +1,6 @@
 """EfficientNet-Lite: EfficientNet (Tan and Le, 2019) without squeeze-and-excite, with ReLU6, for edge devices.
 
-Stem and head keep their widths at every size, and the first and the last stage their one block
+Stem and head have the same widths at every size, and the first and the last stage have one block
 (github.com/tensorflow/tpu, models/official/efficientnet/lite). Lite0 is the default; `SIZES` are scaled from it.
 """
 
@@ -40,13 +40,13 @@ LOGICAL_AXES = (
 
 IMAGE = ("batch", "height", "width", "channels")
 _fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-_per_channel = nn.initializers.variance_scaling(2.0, "fan_in", "normal")  # whose fans are those of one channel
+_per_channel = nn.initializers.variance_scaling(2.0, "fan_in", "normal")  # with the fans of a single channel
 
 
 class InvertedBottleneck(nn.Module):
     """1x1 up to `expansion` times the features, a depthwise convolution, 1x1 down without activation (MobileNetV2).
 
-    With a shortcut where the shape stays, of which the branch is dropped with `drop_rate` in training.
+    With a shortcut if the shape is unchanged, then with stochastic depth of rate `drop_rate`.
     """
 
     features: int
@@ -82,34 +82,34 @@ class EfficientNetSpec(Spec, tag="efficientnet"):
     )
     kernel_sizes: tuple[int, ...] = field(
         default=(3, 3, 5, 3, 5, 5, 3), check=checks.not_empty() & checks.each(checks.between(1, 31)),
-        doc="px of a side of the depthwise kernels of each stage",
+        doc="kernel size in px of the depthwise convolutions of each stage",
     )  # fmt: skip
     stage_strides: tuple[int, ...] = field(
         default=(1, 2, 2, 2, 1, 2, 1), check=checks.not_empty() & checks.each(checks.between(1, 2)),
-        doc="of the first block of each stage",
+        doc="stride of the first block of each stage",
     )  # fmt: skip
     padding: str = field(
         default="same", check=checks.one_of(*PADDINGS),
-        doc="of strided convolutions: same (TensorFlow's, after the image) or symmetric (PyTorch's)",
+        doc="padding of strided convolutions: same (as TensorFlow) or symmetric (as PyTorch)",
     )  # fmt: skip
-    dropout: float = field(default=0.0, check=RATE, doc="rate, of the features before the head")
+    dropout: float = field(default=0.0, check=RATE, doc="dropout rate before the head")
     stochastic_depth: float = field(default=0.0, check=RATE, doc="rate of the last block; it grows linearly from 0")
-    momentum: float = field(default=0.99, check=RATE, doc="share of the old statistics that batch norm keeps")
-    epsilon: float = field(default=1e-3, check=EPSILON, doc="of batch norm")
+    momentum: float = field(default=0.99, check=RATE, doc="decay of the moving averages of batch norm")
+    epsilon: float = field(default=1e-3, check=EPSILON, doc="added to the variance in batch norm")
 
     def validate(self) -> None:
-        """Raises FieldError where a stage lacks a width, kernel size or stride, or there is one too many."""
+        """Raises FieldError if stages, widths, kernel sizes and strides differ in number."""
         for name in ("widths", "kernel_sizes", "stage_strides"):
             if len(getattr(self, name)) != len(self.stage_sizes):
-                raise invalid(self, name, f"must be as many as stage_sizes={self.stage_sizes}")
+                raise invalid(self, name, f"must have as many values as stage_sizes={self.stage_sizes}")
 
 
 class EfficientNet(nn.Module):
     """Images [batch, height, width, channels] to logits [batch, num_classes] in float32.
 
-    With `num_classes` 0, to the maps [batch, height, width, channels] of each size, the finest first: those of the last
-    stage before each halving, and of the last one. The head's convolution belongs to the classes.
-    Batch norm takes its statistics over one microbatch over the whole mesh.
+    With `num_classes` 0, to feature maps [batch, height, width, channels] of each resolution, the finest first: the
+    output of the last stage before each downsampling, and of the last stage. They exclude the head's convolution.
+    Batch norm statistics are over one microbatch, over the whole mesh.
     """
 
     spec: EfficientNetSpec

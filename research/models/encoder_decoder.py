@@ -1,4 +1,4 @@
-"""The two stacks of an encoder-decoder, composed: their settings, and what these make of the parts."""
+"""The two stacks of an encoder-decoder: their settings, and how they are composed of the parts."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -32,31 +32,39 @@ _BUCKETS = Check(lambda value: isinstance(value, int) and value >= 4 and value %
 
 
 class EncoderDecoderSpec(LayerSpec):
-    """Two stacks of layers, for sources of any kind."""
+    """Encoder and decoder stacks, for any kind of source."""
 
     encoder_depth: int = field(default=8, check=_DEPTH, doc="layers of the encoder")
     decoder_depth: int = field(default=8, check=_DEPTH, doc="layers of the decoder")
-    encoder_positions: str = field(default="relative", check=checks.one_of(*_POSITIONS), doc="of the source")
-    decoder_positions: str = field(default="relative", check=checks.one_of(*_POSITIONS), doc="of the target")
-    relative_buckets: int = field(default=32, check=_BUCKETS, doc="of distances, for relative positions")
+    share_layers: bool = field(
+        default=False, absent=False,
+        doc="the layers of a stack have the same parameters, as in Universal Transformers (Dehghani et al., 2019)",
+    )  # fmt: skip
+    encoder_positions: str = field(
+        default="relative", check=checks.one_of(*_POSITIONS), doc="kind of position embedding in the encoder"
+    )
+    decoder_positions: str = field(
+        default="relative", check=checks.one_of(*_POSITIONS), doc="kind of position embedding in the decoder"
+    )
+    relative_buckets: int = field(default=32, check=_BUCKETS, doc="number of buckets of relative positions")
     relative_distance: int = field(
-        default=128, check=checks.at_least(1), doc="tokens, from which on all distances share a bucket"
+        default=128, check=checks.at_least(1), doc="distance in tokens from which on all share a bucket"
     )
     embedding_scale: bool = field(default=False, doc="multiply embeddings by sqrt(width)")
     logits: str = field(
         default="untied", check=checks.one_of("untied", "tied", "tied_scaled"),
-        doc="tied to the embeddings, or tied_scaled: divided by sqrt(width) as well, as in T5 1.0",
+        doc="output layer: tied to the embeddings, or tied_scaled, also divided by sqrt(width) as in T5 1.0",
     )  # fmt: skip
-    remat: str = field(default="none", check=checks.one_of(*REMAT), doc="what the backward pass computes again")
-    unroll: int = field(default=1, check=checks.at_least(1), doc="layers of a stack that are compiled side by side")
+    remat: str = field(default="none", check=checks.one_of(*REMAT), doc="rematerialisation policy, see remat.py")
+    unroll: int = field(default=1, check=checks.at_least(1), doc="layers unrolled per scan iteration")
 
     @property
     def has_pointer(self) -> bool:
-        """Whether tokens of the source are copied by a pointer."""
+        """Whether the model has a pointer that copies tokens of the source."""
         return False
 
     def validate(self) -> None:
-        """Raises FieldError for positions that do not fit the other sizes."""
+        """Raises FieldError for settings of positions that are inconsistent with other fields."""
         if "sinusoidal" in (self.encoder_positions, self.decoder_positions) and (self.width % 2 or self.width < 4):
             raise invalid(self, "width", "must be even and at least 4 for sinusoidal positions")
         if self.relative_distance <= self.relative_buckets // 2:
@@ -65,13 +73,13 @@ class EncoderDecoderSpec(LayerSpec):
 
 
 def encoder(spec: EncoderDecoderSpec, dtypes: Dtypes, max_length: int) -> Transformer:
-    """Self-attention to all tokens, and MLPs."""
+    """The encoder: bidirectional self-attention and MLPs."""
     where = _positions(spec, spec.encoder_positions, "max_source_length", max_length)
     return _transformer(spec, dtypes, spec.encoder_depth, where, {"attention": Attention}, causal=False)
 
 
 def decoder(spec: EncoderDecoderSpec, dtypes: Dtypes, max_length: int) -> Transformer:
-    """Self-attention to the tokens before, cross attention, and MLPs."""
+    """The decoder: causal self-attention, cross-attention and MLPs."""
     where = _positions(spec, spec.decoder_positions, "max_target_length", max_length)
     mixers = {"attention": Attention, "cross_attention": CrossAttention}
     return _transformer(spec, dtypes, spec.decoder_depth, where, mixers, causal=True)
@@ -89,7 +97,7 @@ def _transformer(
     make_norm = functools.partial(layers.NORMS[spec.norm], epsilon=spec.norm_epsilon, **dtypes)
     block = functools.partial(TOPOLOGIES[spec.norm_position], parts, make_norm, spec.dropout)
     segments = (stack.Segment(depth, spec.remat, spec.unroll),)
-    make_stack = functools.partial(stack.Stack, (("layer", block),), segments)
+    make_stack = functools.partial(stack.Stack, (("layer", block),), segments, shared=spec.share_layers)
     last_norm = make_norm if spec.norm_position == "pre" else None
     return Transformer(make_stack, where, last_norm, dtypes, causal, spec.dropout)
 
@@ -103,7 +111,7 @@ def _attention(spec: EncoderDecoderSpec, dtypes: Dtypes, kind: type[Attention]) 
         functools.partial(Dense, kernel_init=_fan_in(), **dtypes),
         biases,
         scale=None if spec.attention_scale else 1.0,
-        # Where nothing divides the logits, a smaller query does at first (Raffel et al., 2020).
+        # Unscaled logits need a smaller initial query kernel (Raffel et al., 2020).
         query_init=None if spec.attention_scale else _scaled(spec.kv_dim**-0.5),
         gather=spec.remat != "none",
     )
@@ -120,7 +128,7 @@ def _mlp(spec: EncoderDecoderSpec, dtypes: Dtypes) -> Callable[[], MLP]:
 
 
 def _positions(spec: EncoderDecoderSpec, kind: str, limit: str, max_length: int) -> positions.Positions:
-    """The positions of a `kind`, of which learned ones are as many as the setting `limit` says."""
+    """The position embedding of a `kind`; `limit` is the setting for the number of learned ones, for messages."""
     if kind == "sinusoidal":
         return positions.Sinusoidal()
     if kind == "learned":

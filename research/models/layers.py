@@ -1,4 +1,4 @@
-"""Layers that several models share."""
+"""Layers shared by several models."""
 
 import functools
 from collections.abc import Callable
@@ -17,13 +17,14 @@ from research.parallel.sharding import constrain
 GELU: dict[str, Callable] = {
     "exact": functools.partial(nn.gelu, approximate=False),
     "tanh": functools.partial(nn.gelu, approximate=True),
+    "quick": lambda x: x * nn.sigmoid(1.702 * x),  # Hendrycks and Gimpel, 2016; of CLIP
 }
 
 NORMS: dict[str, Callable] = {"layer": LayerNorm, "rms": RMSNorm}
 
 
 def at_least_float32(dtype: Any) -> jnp.dtype:
-    """The dtype of logits, losses and statistics: float32, or float64 where a test computes in it."""
+    """The dtype of logits, losses and statistics: float32, or float64 in tests that compute in it."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -36,7 +37,7 @@ def tokens(
 
 def batch_norm(param_dtype: Any, **settings) -> Callable:
     """A constructor of batch norms whose statistics are in float32, or in float64 with the parameters."""
-    # flax keeps statistics in float32 but averages them in the dtype of the batch: under float64 they would change it.
+    # flax stores statistics in float32 but averages them in the dtype of the batch: with float64 it would change.
     return functools.partial(
         BatchNorm,
         use_fast_variance=False,
@@ -58,11 +59,17 @@ def classify(
     return constrain(logits, ("batch", "classes"))
 
 
+def unit(x: Float[Array, "*axes features"]) -> Float[Array, "*axes features"]:
+    """Vectors divided by their Euclidean length, in at least float32; zero vectors stay zero."""
+    x = x.astype(at_least_float32(x.dtype))
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), jnp.finfo(x.dtype).tiny))
+
+
 class StochasticDepth(nn.Module):
     """Drops a whole residual branch of an example with probability `rate` (Huang et al., 2016).
 
-    What is kept is divided by 1 - rate, so evaluation needs no change. `rate` may be traced: a scan over layers has a
-    rate a layer.
+    Kept branches are divided by 1 - rate, so evaluation needs no scaling. `rate` may be traced: a scan over layers
+    has one rate per layer.
     """
 
     @nn.compact

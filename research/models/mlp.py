@@ -16,6 +16,7 @@ ACTIVATIONS: dict[str, Callable] = {
     "relu": nn.relu,
     "gelu_exact": GELU["exact"],
     "gelu_tanh": GELU["tanh"],
+    "gelu_quick": GELU["quick"],
     "silu": nn.silu,
 }
 
@@ -32,8 +33,8 @@ class MLP(nn.Module):
 
     dense        a constructor of dense layers, as dense.Dense with its initialisers and dtypes
     activation   a name of ACTIVATIONS
-    bias         whether the layers have one
-    dropout      of hidden features
+    bias         whether the layers have a bias
+    dropout      dropout rate of the hidden features
     """
 
     mlp_dim: int
@@ -55,7 +56,7 @@ class MLP(nn.Module):
     def step(
         self, x: Float[Array, "batch beams embed"], cache: None, context: Context
     ) -> tuple[Float[Array, "batch beams embed"], None, None]:
-        """`__call__`, as mixers have it."""
+        """`__call__`, in the interface of token mixers."""
         return self(x, context), None, None
 
     def _hidden(self, x: jax.Array) -> jax.Array:
@@ -69,7 +70,7 @@ class MLP(nn.Module):
 
 
 class GatedMLP(MLP):
-    """Its hidden features are multiplied by those of a third layer, which the activation is for (Shazeer, 2020)."""
+    """A gated MLP: hidden features are multiplied by the activation of a third layer (Shazeer, 2020)."""
 
     def _hidden(self, x: jax.Array) -> jax.Array:
         return self._activate(self._dense(x, "gate")) * self._dense(x, "up")

@@ -1,4 +1,4 @@
-"""Normalisations over the last axis, in the form in which XLA's CPU compiler is fast (see dense.py)."""
+"""Normalisation over the last axis, in a form that is fast with XLA's CPU compiler (see dense.py)."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from research.models.shapes import AnyArray
 class LayerNorm(nn.Module):
     """(x - mean) / sqrt(variance + epsilon) * scale + bias (Ba et al., 2016), with the parameters of flax's LayerNorm.
 
-    Statistics are in float32 at least, and the mean is subtracted before squaring: flax's faster E[x^2] - E[x]^2 loses
-    digits where the mean is large.
+    Statistics are at least in float32, and the mean is subtracted before squaring: flax's faster E[x^2] - E[x]^2 loses
+    precision if the mean is large.
     """
 
     epsilon: float = 1e-6

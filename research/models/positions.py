@@ -1,7 +1,7 @@
 """Position embeddings: vectors added to tokens, relative attention biases, and rotary embeddings.
 
-Each kind is a small object. What it trains is one parameter of the module that uses it, made by `create` in its `setup`
-and given back to the other methods as `table`.
+Each kind is a small object without state. Its trained parameter, if any, belongs to the module that uses it, which
+creates it by `create` in its `setup` and passes it to the other methods as `table`.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from research.models.shapes import AnyArray
 from research.parallel.sharding import constrain
 from research.spec import FieldError
 
-TEMPERATURE = 10_000.0  # the longest wave is this many times 2 pi
+TEMPERATURE = 10_000.0  # the longest wavelength is this times 2 pi
 LOGICAL_AXES = (
     ("relative", (None, "heads")),
     ("learned", ("positions", "embed")),
 )
 Embedded = Float[AnyArray, "batch *axes embed"]  # tokens, patches or frames
-Table = Float[AnyArray, "..."] | None  # what is trained, if anything is
+Table = Float[AnyArray, "..."] | None  # the trained parameter, if any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Positions:
     """No positions, and the interface of the other kinds."""
 
     def create(self, param: Callable[..., jax.Array], dtype: str) -> jax.Array | None:
-        """The table that is trained, by the `param` of a module; None for those that train nothing."""
+        """Creates the trained parameter by a module's `param`; None if there is none."""
         return None
 
     def check(self, length: int) -> None:
-        """Raises FieldError for more positions than there are."""
+        """Raises FieldError if `length` exceeds the number of positions."""
 
     def embed(
         self,
@@ -45,24 +45,24 @@ class Positions:
         x: Embedded,
         positions: Int[AnyArray, "..."] | None = None,
     ) -> Float[Array, "batch *axes embed"]:
-        """Tokens [batch, length, width] with the embeddings of their `positions` [batch, length] added.
+        """Adds the embeddings of `positions` [batch, length] to tokens [batch, length, width].
 
-        None, where all rows have as many tokens as there are positions.
+        With `positions` None, each row has all positions in order.
         """
         return jnp.asarray(x)
 
     def distance_bias(
         self, table: Table, distances: Int[np.ndarray, " distances"], dtype: Any
     ) -> Float[Array, "heads distances"] | None:
-        """What is added to the logits of attention [heads, distances] for each distance from a query to its key."""
+        """The attention bias [heads, distances] for each distance from a query to its key; None if there is none."""
         return None
 
     def bias(self, table: Table, length: int, dtype: Any) -> Float[Array, "1 heads length length"] | None:
-        """[1, heads, length, length] for all pairs of tokens."""
+        """The attention bias [1, heads, length, length] for all pairs of tokens."""
         bias = self.distance_bias(table, np.concatenate([np.arange(length), np.arange(-length, 0)]), dtype)
         if bias is None:
             return None
-        # Row i is `bias` rolled by i positions, cut out of many copies of it: gathering would cost a scatter in the
+        # Row i is `bias` shifted by i positions, obtained by slicing copies of it: a gather would need a scatter in the
         # backward pass.
         heads, period = bias.shape
         rolled = jnp.tile(bias, length)[:, : length * (period - 1)].reshape(heads, length, period - 1)
@@ -70,7 +70,7 @@ class Positions:
 
 
 class Sinusoidal(Positions):
-    """Fixed waves (Vaswani et al., 2017)."""
+    """Fixed sinusoidal embeddings (Vaswani et al., 2017)."""
 
     def embed(
         self,
@@ -85,7 +85,7 @@ class Sinusoidal(Positions):
 
 @dataclasses.dataclass(frozen=True)
 class SinCos(Positions):
-    """Fixed waves over the two axes of an image, after `before` tokens without a position."""
+    """Fixed two-dimensional sinusoidal embeddings of an image, after `before` tokens without a position."""
 
     height: int
     width: int
@@ -104,9 +104,9 @@ class SinCos(Positions):
 
 @dataclasses.dataclass(frozen=True)
 class Learned(Positions):
-    """A vector for each position: a parameter called `name` of the shape [..., positions, width].
+    """Learned embeddings: a parameter `name` of `shape` [..., positions, width].
 
-    `limit` names the setting that says how many there are.
+    `limit` is the name of the setting for the number of positions, for messages.
     """
 
     shape: tuple[int, ...]
@@ -132,19 +132,19 @@ class Learned(Positions):
         """See `Positions`."""
         assert table is not None
         table = jnp.asarray(table, x.dtype)
-        # Gathered before it is indexed, as the embeddings are; see seq2seq.py.
+        # Gathered before the lookup, like the embeddings; see seq2seq.py.
         return jnp.asarray(x) + (table if positions is None else constrain(table, (None, "embed"))[positions])
 
 
 @dataclasses.dataclass(frozen=True)
 class Relative(Positions):
-    """A bias of each head for each of `buckets` of distances, shared by all layers (Raffel et al., 2020)."""
+    """Relative attention bias per head and bucket of distances, shared by all layers (Raffel et al., 2020)."""
 
     num_buckets: int
     max_distance: int
     num_heads: int
     causal: bool
-    std: float  # at first
+    std: float  # standard deviation of the initial values
 
     def create(self, param: Callable[..., jax.Array], dtype: str) -> jax.Array:
         """See `Positions`."""
@@ -171,7 +171,7 @@ class Rotary:
     def __call__(
         self, x: Float[AnyArray, "batch length heads features"], positions: Int[AnyArray, "#batch #length"]
     ) -> Float[Array, "batch length heads features"]:
-        """`x` [batch, length, heads, features] of tokens at `positions` [batch, length]."""
+        """Rotates `x` [batch, length, heads, features] of tokens at `positions` [batch, length]."""
         frequencies = self.temperature ** -(np.arange(0, x.shape[-1], 2) / x.shape[-1])
         angles = positions[..., None, None] * jnp.asarray(frequencies, at_least_float32(x.dtype))
         cos, sin = jnp.cos(angles), jnp.sin(angles)
@@ -180,7 +180,7 @@ class Rotary:
 
 
 def sinusoids(positions: Int[AnyArray, "*shape"], features: int, dtype: Any) -> Float[Array, "*shape features"]:
-    """Fixed positions [..., features] of `positions` [...] (Vaswani et al., 2017), as Tensor2Tensor and Whisper do.
+    """Sinusoidal embeddings [..., features] of `positions` [...] (Vaswani et al., 2017), as in Tensor2Tensor.
 
     The first half of the features are sines, the second cosines, at frequencies that fall geometrically from 1 to
     1 / TEMPERATURE. `features` must be even, and at least 4.
@@ -191,7 +191,7 @@ def sinusoids(positions: Int[AnyArray, "*shape"], features: int, dtype: Any) -> 
 
 
 def sincos_positions(height: int, width: int, features: int) -> Float[np.ndarray, "positions features"]:
-    """Fixed two-dimensional positions [height * width, features], as in MoCo v3 (Chen et al., 2021).
+    """Two-dimensional sinusoidal embeddings [height * width, features], as in MoCo v3 (Chen et al., 2021).
 
     The four quarters of the features are sin and cos of x, then sin and cos of y, at frequencies that fall
     geometrically from 1 to 1 / TEMPERATURE. `features` must be a multiple of 4.
@@ -205,10 +205,10 @@ def sincos_positions(height: int, width: int, features: int) -> Float[np.ndarray
 def buckets(
     distances: Int[np.ndarray, "*shape"], count: int, max_distance: int, causal: bool
 ) -> Int[np.ndarray, "*shape"]:
-    """The bucket, below `count`, of each distance from a query to its key (Raffel et al., 2020).
+    """The bucket, from 0 to `count` - 1, of each distance from a query to its key (Raffel et al., 2020).
 
     Half of the buckets are for one distance each, the others for ranges that grow geometrically up to `max_distance`.
-    Unless `causal`, half of them are for keys behind the query, which are one bucket otherwise.
+    If `causal`, all keys after the query share a bucket; otherwise half of the buckets are for them.
     """
     behind = np.zeros_like(distances)
     if not causal:
@@ -216,7 +216,7 @@ def buckets(
         behind = (distances > 0) * count
     steps = np.maximum(-distances, 0) if causal else np.abs(distances)
     exact = count // 2
-    # In float32 throughout, as in every T5 that was trained: at a border a digit more could choose another bucket.
+    # In float32, as in all published T5 models: higher precision could change the bucket at a boundary.
     growth = np.log(np.maximum(steps, 1).astype(np.float32) / np.float32(exact))
     share = growth / np.float32(np.log(max_distance / exact))
     ranges = exact + (share * np.float32(count - exact)).astype(np.int32)

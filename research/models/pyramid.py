@@ -38,7 +38,7 @@ class ConvNorm(nn.Module):
 class FPN(nn.Module):
     """Feature pyramid network (Lin et al., 2017): a top-down pathway and lateral connections, with `channels` channels.
 
-    `extra` further maps, each half as large as the one before, are convolved out of the coarsest (RetinaNet's P6, P7).
+    `extra` coarser maps, each half as large as the one before, are convolutions of the coarsest (RetinaNet's P6, P7).
     """
 
     channels: int
@@ -58,9 +58,9 @@ class FPN(nn.Module):
 
 
 class SimplePyramid(nn.Module):
-    """The one map of a plain ViT, at 4, 2, 1 and 1/2 times its height and width (Li et al., 2022, "ViTDet").
+    """Resamples the map of a plain ViT to 4, 2, 1 and 1/2 times its height and width (Li et al., 2022, "ViTDet").
 
-    `channels` is the number of channels of each; 0: a quarter, a half, all and all of those of the map.
+    `channels` is the number of channels of each; 0: 1/4, 1/2, 1 and 1 times those of the ViT's map.
     """
 
     channels: int
@@ -89,7 +89,7 @@ class SimplePyramid(nn.Module):
 
 
 def coarser(x: Float[Array, "batch height width channels"], count: int, conv: Any) -> FeatureMaps:
-    """`count` further maps, each made of the one before by a 3x3 convolution of stride 2. To be called in a module."""
+    """`count` coarser maps, each a 3x3 convolution with stride 2 of the one before. To be called in a module."""
     maps = []
     for level in range(count):
         x = constrain(conv((3, 3), 2, padding=1, name=f"extra_conv{level + 1}")(nn.relu(x) if level else x), IMAGE)
@@ -100,5 +100,5 @@ def coarser(x: Float[Array, "batch height width channels"], count: int, conv: An
 def upsample(
     x: Float[Array, "batch _ _ channels"], size: tuple[int, ...]
 ) -> Float[Array, "batch height width channels"]:
-    """A map at twice its height and width, by nearest neighbours, cut to `size` (which halving had rounded up)."""
+    """Upsamples a map by 2 with nearest neighbours, cropped to `size` (which downsampling had rounded up)."""
     return x.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]

@@ -1,7 +1,7 @@
-"""ResNet v1.5 (He et al., 2016): the stride of a bottleneck sits in its 3x3 convolution, as in torchvision.
+"""ResNet v1.5 (He et al., 2016): the stride of a bottleneck is in its 3x3 convolution, as in torchvision.
 
 `stem="cifar"` with basic blocks and three stages is the family of the paper's section 4.2 (ResNet-20, -56, ...), with
-projections where the shape changes.
+projection shortcuts where the shape changes.
 """
 
 import functools
@@ -75,7 +75,7 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(block: Basic | Bottleneck, x: jax.Array, y: jax.Array) -> jax.Array:
-    """`x`, projected where its shape is not that of the branch."""
+    """`x`, projected if its shape differs from that of the branch."""
     if x.shape == y.shape:
         return x
     return block.norm(name="shortcut_norm")(block.conv(y.shape[-1], (1, 1), block.stride, name="shortcut_conv")(x))
@@ -98,15 +98,15 @@ class ResNetSpec(Spec, tag="resnet"):
         doc="downsampling before the first stage: 4 (imagenet), 2 (half) or 1 (cifar)",
     )  # fmt: skip
     zero_init_residual: bool = field(default=True, doc="start every block as the identity (Goyal et al., 2017)")
-    momentum: float = field(default=0.9, check=RATE, doc="share of the old statistics that batch norm keeps")
-    epsilon: float = field(default=1e-5, check=EPSILON, doc="of batch norm")
+    momentum: float = field(default=0.9, check=RATE, doc="decay of the moving averages of batch norm")
+    epsilon: float = field(default=1e-5, check=EPSILON, doc="added to the variance in batch norm")
 
 
 class ResNet(nn.Module):
     """Images [batch, height, width, channels] to logits [batch, num_classes] in float32.
 
-    With `num_classes` 0, to the maps [batch, height, width, channels] of all stages, the finest first.
-    Batch norm takes its statistics over one microbatch over the whole mesh.
+    With `num_classes` 0, to the feature maps [batch, height, width, channels] of all stages, the finest first.
+    Batch norm statistics are over one microbatch, over the whole mesh.
     """
 
     spec: ResNetSpec
@@ -133,7 +133,7 @@ class ResNet(nn.Module):
         x = conv(spec.width, (kernel, kernel), stride, padding=kernel // 2, name="conv1")(images.astype(self.dtype))
         x = constrain(nn.relu(norm(name="norm1")(x)), IMAGE)
         if spec.stem == "imagenet":
-            # Flax declares words only, but takes numbers, too.
+            # Flax's annotation allows only strings, but numbers work, too.
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         last_scale = nn.initializers.zeros if spec.zero_init_residual else nn.initializers.ones
         maps = []

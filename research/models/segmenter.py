@@ -19,9 +19,9 @@ from research.spec import FieldError, Spec, checks, field
 
 
 class UNet(nn.Module):
-    """From the coarsest map on: twice as large, the next finer map beside it, a 3x3 convolution of both.
+    """U-Net decoder: from the coarsest map on, upsampling by 2, concatenation with the next map, 3x3 convolution.
 
-    Ronneberger et al., 2015, but with one convolution a level. `channels` are those of each level, the coarsest first.
+    As Ronneberger et al., 2015, but with one convolution per level. `channels` are those of each level, coarsest first.
     """
 
     channels: tuple[int, ...]
@@ -30,7 +30,7 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(self, maps: FeatureMaps, train: bool) -> Float[Array, "batch height width channels"]:
         if len(self.channels) != len(maps) - 1:
-            needs = f"one for each of the {len(maps)} maps of the backbone but the coarsest"
+            needs = f"one for each of the {len(maps)} maps of the backbone except the coarsest"
             raise _wrong_count(self.channels, "unet", needs)
         x = maps[-1]
         for level, (finer, features) in enumerate(zip(reversed(maps[:-1]), self.channels, strict=True), start=1):
@@ -42,8 +42,8 @@ class UNet(nn.Module):
 class SumOfLevels(nn.Module):
     """A feature pyramid, a 3x3 convolution of each of its maps, and their sum at the size of the finest.
 
-    As the semantic branch of Kirillov et al., 2019, with the coarser maps enlarged at once. `channels`: of the pyramid,
-    and of the convolutions.
+    As the semantic branch of Kirillov et al., 2019, with the coarser maps upsampled in one step. `channels`: of
+    the pyramid, and of the convolutions.
     """
 
     channels: tuple[int, ...]
@@ -63,7 +63,7 @@ class SumOfLevels(nn.Module):
 
 
 class Linear(nn.Module):
-    """The coarsest map as it is (Strudel et al., 2021, "Segmenter", its linear decoder)."""
+    """The coarsest map, unchanged (the linear decoder of Strudel et al., 2021, "Segmenter")."""
 
     channels: tuple[int, ...]
     dtypes: Mapping[str, Any]
@@ -81,20 +81,20 @@ DECODERS: dict[str, Callable] = {"unet": UNet, "fpn": SumOfLevels, "linear": Lin
 
 
 class SegmenterSpec(Spec):
-    """A decoder of feature maps."""
+    """The decoder of a segmentation model."""
 
     decoder: str = field(default="unet", check=checks.one_of(*DECODERS), doc="unet, fpn or linear")
     decoder_channels: tuple[int, ...] = field(
         default=(), check=checks.each(COUNT), doc="channels of each level, see the decoders"
     )
-    decoder_dropout: float = field(default=0.0, check=RATE, doc="rate, of whole channels before the last layer")
+    decoder_dropout: float = field(default=0.0, check=RATE, doc="dropout rate of whole channels before the last layer")
 
 
 class Segmenter(nn.Module):
     """Images [batch, height, width, channels] to logits [batch, height, width, num_classes] in float32.
 
-    `backbone` returns feature maps (a ResNet, ViT or EfficientNet with 0 classes); that of a ViT becomes a simple
-    pyramid for the decoders that take several. The decoder's logits are enlarged bilinearly.
+    `backbone` returns feature maps (a ResNet, ViT or EfficientNet with 0 classes); for decoders of several maps, that
+    of a ViT is resampled by a simple pyramid. The decoder's logits are upsampled bilinearly.
     """
 
     backbone: nn.Module

@@ -1,4 +1,4 @@
-"""Encoder-decoder transformer: the T5 v1.1 family (Raffel et al., 2020; Shazeer, 2020) and what came before and after.
+"""Encoder-decoder transformer: the T5 v1.1 family (Raffel et al., 2020; Shazeer, 2020) and related models.
 
 Its options span the transformer of Vaswani et al. (2017), T5 1.0 (`activation="relu", gated=False,
 logits="tied_scaled"`) and Whisper (Radford et al., 2022).
@@ -68,25 +68,24 @@ class Seq2SeqSpec(EncoderDecoderSpec, tag="seq2seq"):
 class Seq2Seq(nn.Module):
     """Token ids [batch, source length] and [batch, target length] to logits [batch, target length, vocab] in float32.
 
-    Rows hold several examples: `segments` number them from 1, 0 is padding, `positions` count inside each. The layers
-    of a stack are one scan whose parameters carry a leading axis. Subclasses read sources other than tokens.
-    With `sentence_length` the positions of a source are sentences, token ids [batch, source length, sentence_length].
-    With a pointer the logits are log-probabilities, to which that has added; they are normalised, so a z-loss of them
-    is 0.
+    Rows may hold several packed examples: `segments` number them from 1 (0: padding), `positions` count within each.
+    The layers of a stack are one scan, with a leading axis of layers in the parameters. Subclasses have other sources
+    than tokens. With `sentence_length`, each source position is a sentence: token ids [batch, source length,
+    sentence_length]. With a pointer, the logits are normalised log-probabilities with copies: their z-loss is 0.
     """
 
     spec: EncoderDecoderSpec
     vocab_size: int
-    max_source_length: int = 512  # of learned positions
-    max_target_length: int = 512  # of learned positions
-    sentence_length: int = 0  # tokens of a sentence; 0: the positions of a source are tokens
+    max_source_length: int = 512  # number of learned positions
+    max_target_length: int = 512  # number of learned positions
+    sentence_length: int = 0  # tokens per sentence; 0: source positions are tokens
     dtype: str = "float32"
     param_dtype: str = "float32"
     spec_class: ClassVar[type[Spec]] = Seq2SeqSpec
     of = from_fields
 
     def __post_init__(self) -> None:
-        """Raises FieldError for a size that no batch could fix."""
+        """Raises FieldError for an invalid size."""
         for name in ("vocab_size", "max_source_length", "max_target_length"):
             if getattr(self, name) < 1:
                 raise FieldError((name,), f"={getattr(self, name)} must be at least 1")
@@ -100,7 +99,7 @@ class Seq2Seq(nn.Module):
         return LOGICAL_AXES
 
     def setup(self) -> None:
-        # So that embeddings, or the logits they are tied to, are of size 1 at first.
+        # So that embeddings, or the logits they are tied to, have variance 1 initially.
         std = self.spec.width**-0.5 if self.spec.embedding_scale or self.spec.logits == "tied" else 1.0
         shape = (self.vocab_size, self.spec.width)
         self.embedding = self.param("embedding", nn.initializers.normal(std), shape, self.param_dtype)
@@ -152,7 +151,7 @@ class Seq2Seq(nn.Module):
         positions: Int[AnyArray, "batch source"],
         train: bool = False,
     ) -> Float[Array, "batch source embed"]:
-        """The encoder alone, over [batch, length, width] to which it adds its positions."""
+        """The encoder on embedded sources [batch, length, width], to which it adds its position embeddings."""
         return self.encoder(jnp.asarray(x, self.dtype), segments, positions, train=train)
 
     def decode(
@@ -165,9 +164,9 @@ class Seq2Seq(nn.Module):
         train: bool = False,
         source: Shaped[AnyArray, "batch ..."] | None = None,
     ) -> Float[Array, "batch target vocab"]:
-        """Logits of the token that follows each of `target_in`, given those before it and the `encoded` source.
+        """Logits of the token after each of `target_in`, given the tokens before it and the `encoded` source.
 
-        `source`, the tokens that were encoded, is needed for `copy_mechanism` alone.
+        `source`, the encoded tokens, is needed only for `copy_mechanism`.
         """
         x = self._embed(target_in)
         x = self.decoder(x, target_segments, target_positions, encoded, source_segments, train)
@@ -188,7 +187,7 @@ class Seq2Seq(nn.Module):
     ) -> Cache:
         """The cache of `decode_step` for rows of one example each, and `beams` hypotheses of each; see `decoding`.
 
-        `source`, the tokens that were encoded, is needed for `copy_mechanism` alone.
+        `source`, the encoded tokens, is needed only for `copy_mechanism`.
         """
         cache = self.decoder.init_cache(encoded.shape[0], max_length, beams, encoded, source_segments > 0)
         if self.spec.has_pointer:
@@ -199,7 +198,7 @@ class Seq2Seq(nn.Module):
     def decode_step(
         self, token: Int[Array, " rows"], position: Int[AnyArray, "..."] | int, cache: Cache
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
-        """Logits [batch * beams, vocab] of what follows `token` [batch * beams] at `position`, and the cache with it.
+        """Logits [batch * beams, vocab] of the tokens after `token` [batch * beams] at `position`; the updated cache.
 
         `position` counts from 0; it is a scalar or [batch * beams], one for all beams of an example.
         """
@@ -214,7 +213,7 @@ class Seq2Seq(nn.Module):
     def embed_source(
         self, source: Shaped[AnyArray, "batch ..."], segments: Int[AnyArray, "batch source"], train: bool = False
     ) -> Float[Array, "batch source embed"]:
-        """[batch, length, width]; a sentence is the sum of its words, weighted by position (Dehghani et al., 2019)."""
+        """Embedded sources [batch, length, width]; a sentence is a position-weighted sum (Dehghani et al., 2019)."""
         x = self._embed(source)
         if self.sentence_length:
             return jnp.einsum("blwe,we,blw->ble", x, self.word_weights.astype(x.dtype), (source > 0).astype(x.dtype))
@@ -227,22 +226,22 @@ class Seq2Seq(nn.Module):
         return x * jnp.asarray(self.spec.width**0.5, x.dtype) if self.spec.embedding_scale else x
 
     def _table(self) -> jax.Array:
-        """The embeddings as all devices of a batch's shard need them, in the compute dtype.
+        """The embedding table, gathered, in the compute dtype.
 
-        The table is gathered before indexing: XLA would else shard the tokens by the wrong axis, and replicate them.
+        Gathered before the lookup, since XLA would otherwise shard the tokens by the wrong axis and replicate them.
         """
         return constrain(jnp.asarray(self.embedding, self.dtype), ("vocab", "embed"))
 
     def _logits(self, x: jax.Array) -> jax.Array:
-        """In float32, though of rounded factors: a product in float32 would take several times as long."""
+        """Logits in float32 of operands in the compute dtype, which is several times as fast as float32 operands."""
         if self.spec.logits == "tied_scaled":
             x = x * jnp.asarray(self.spec.width**-0.5, x.dtype)
         dtype = layers.at_least_float32(self.dtype)
         if self.spec.logits == "untied":
             logits = dot(x, self.head.astype(x.dtype), dtype)
         else:
-            # The table on the left, not transposed: transposed for each step of a decoding, it took a CPU four times as
-            # long, and twice as long in training.
+            # The table is the left operand, since transposing it took a CPU four times as long in decoding steps, and
+            # twice as long in training.
             logits = jnp.einsum("ve,bte->vbt", self._table().astype(x.dtype), x, preferred_element_type=dtype)
             logits = logits.transpose(1, 2, 0)
         return constrain(logits, ("batch", "length", "vocab"))

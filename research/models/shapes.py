@@ -1,4 +1,4 @@
-"""Types of the arrays that several models take, by the names of their axes; jaxtyping checks them while tests run."""
+"""Array types shared by several models, with named axes; checked by jaxtyping in tests."""
 
 from typing import Any
 
@@ -9,4 +9,4 @@ AnyArray = Array | np.ndarray
 Images = Float[AnyArray, "batch height width channels"]
 Clips = Float[AnyArray, "batch frames height width channels"]
 FeatureMaps = tuple[Float[Array, "batch _ _ _"], ...]  # of a backbone or a pyramid, the finest first
-Size = Any  # of an axis: an int, or a symbolic dimension where a program is exported for any batch (jax.export)
+Size = Any  # size of an axis: an int, or a symbolic dimension in an export for any batch size (jax.export)

@@ -27,7 +27,7 @@ def _whisper(width: int, depth: int, num_heads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# Radford et al. 2022, table 1. Theirs reads 80 bands, in version 3 of `large` 128, by strides of 1 and 2.
+# Radford et al. 2022, table 1. Whisper has 80 mel bands (128 in large-v3) and strides of 1 and 2.
 SIZES = {
     "tiny": _whisper(384, 4, 6),
     "base": _whisper(512, 6, 8),
@@ -37,7 +37,7 @@ SIZES = {
 }
 
 WINDOW = 3  # frames of a kernel
-# Convolutions take whole spectrograms; XLA derives a wrong gradient of a kernel from parts, split over `sequence`.
+# Spectrograms are not sharded in convolutions, since XLA's kernel gradient is wrong if they are split over `sequence`.
 FRAMES = ("batch", None, "embed")
 
 LOGICAL_AXES = (
@@ -52,7 +52,7 @@ def _ignores_padding(strides: Any) -> bool:
 
 
 class RecogniserSpec(EncoderDecoderSpec, tag="recogniser"):
-    """An encoder-decoder of spectrograms."""
+    """An encoder-decoder for spectrograms."""
 
     strides: tuple[int, ...] = field(
         default=(1, 2), check=Check(_ignores_padding, "must be 2 or 3 each, the first may be 1"),
@@ -61,17 +61,16 @@ class RecogniserSpec(EncoderDecoderSpec, tag="recogniser"):
 
     @property
     def downsampling(self) -> int:
-        """The total stride: frames per position of the encoder."""
+        """The total stride: frames per encoder position."""
         return math.prod(self.strides)
 
 
 class FrontEnd(nn.Module):
     """Spectrograms [batch, frames, mels] to features [batch, frames / downsampling, width].
 
-    One convolution over time for each of the strides, each with a GELU after it; frames before and after count as 0.
-    Where frames of 0 follow a sound, its features do not depend on how many: the last frame that a stride of 2 or more
-    reads is inside the spectrogram. For that, only the first stride may be 1.
-    Raises ValueError for frames that the downsampling does not divide.
+    One zero-padded convolution over time, followed by GELU, for each stride. The features of a sound do not depend on
+    the number of zero frames after it, since with a stride of 2 or more no window extends beyond the spectrogram; for
+    that, only the first stride may be 1. Raises ValueError if the downsampling does not divide the number of frames.
     """
 
     spec: RecogniserSpec
@@ -83,7 +82,9 @@ class FrontEnd(nn.Module):
         self, frames: Float[AnyArray, "batch frames mels"], train: bool = False
     ) -> Float[Array, "batch length embed"]:
         if frames.shape[1] % self.spec.downsampling:
-            raise ValueError(f"{frames.shape[1]} frames are no multiple of {self.spec.downsampling}; pad them with 0")
+            raise ValueError(
+                f"{frames.shape[1]} frames are not a multiple of {self.spec.downsampling}; pad them with 0"
+            )
         convolution = functools.partial(
             nn.Conv, self.spec.width, (WINDOW,), padding=((1, 1),), dtype=self.dtype, param_dtype=self.param_dtype
         )
@@ -95,7 +96,7 @@ class FrontEnd(nn.Module):
 
 
 class Recogniser(Seq2Seq):
-    """Spectrograms and token ids to logits; with `ctc`, the encoder predicts tokens, too (Graves et al., 2006)."""
+    """Spectrograms and token ids to logits; with `ctc`, also CTC logits of the encoder (Graves et al., 2006)."""
 
     spec: RecogniserSpec  # pyright: ignore[reportIncompatibleVariableOverride]  # modules are frozen
     ctc: bool = False
@@ -116,11 +117,11 @@ class Recogniser(Seq2Seq):
     def embed_source(
         self, source: Float[AnyArray, "batch frames mels"], segments: Int[AnyArray, "batch source"], train: bool = False
     ) -> Float[Array, "batch source embed"]:
-        """The features that the front end makes of spectrograms [batch, frames, mels]."""
+        """The output of the front end for spectrograms [batch, frames, mels]."""
         return self.front_end(source, train)
 
     def ctc_logits(self, encoded: Float[Array, "batch source embed"]) -> Float[Array, "batch source vocab"]:
-        """Logits [batch, length, vocab] in float32 of a token at each position of `encoded`; token 0 is the blank."""
+        """CTC logits [batch, length, vocab] in float32 for each position of `encoded`; token 0 is the blank."""
         dtype = layers.at_least_float32(self.dtype)
         kernel = self.ctc_head.astype(encoded.dtype)
         logits = dot(encoded, kernel, dtype)
@@ -136,7 +137,7 @@ class Recogniser(Seq2Seq):
         target_positions: Int[AnyArray, "batch target"],
         train: bool = False,
     ) -> tuple[Float[Array, "batch target vocab"], Float[Array, "batch source vocab"]]:
-        """What calling it gives, and `ctc_logits`, of one pass through the encoder."""
+        """The decoder's logits (as `__call__`) and `ctc_logits`, with one pass through the encoder."""
         encoded = self.encode(source, source_segments, source_positions, train)
         decoded = self.decode(encoded, source_segments, target_in, target_segments, target_positions, train)
         return decoded, self.ctc_logits(encoded)

@@ -1,6 +1,6 @@
-"""A stack with position embeddings and a last norm: an encoder, or a decoder with its cache.
+"""A stack with position embeddings and a final norm: an encoder, or a decoder with its cache.
 
-Packed examples are contiguous in their row, so distances between positions of a row are those inside an example.
+Packed examples are contiguous, so distances within a row equal distances within an example.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from research.models.attention import Context
+from research.models.caches import over_beams
 from research.models.layers import tokens
 from research.models.positions import Positions
 from research.models.shapes import AnyArray, Size
@@ -24,13 +25,13 @@ Cache = dict[str, Any]
 class Transformer(nn.Module):
     """Embedded tokens [batch, length, width] to features [batch, length, width].
 
-    A token attends to the tokens of its segment, in a decoder (`causal`) up to itself, and to the encoder's output of
-    the same segment.
+    Tokens attend to the tokens of their segment, in a decoder (`causal`) only up to themselves, and to the encoder's
+    output of the same segment.
 
     make_stack   a constructor of the stack
-    positions    of the tokens
-    make_norm    a constructor of the norm behind the stack, if there is one
-    dropout      before and behind the stack
+    positions    the position embedding
+    make_norm    a constructor of the final norm; None: no norm
+    dropout      dropout rate before and after the stack
     dtypes       `dtype` and `param_dtype`
     """
 
@@ -83,9 +84,9 @@ class Transformer(nn.Module):
     ) -> Cache:
         """The cache of `step`, for up to `max_length` tokens of `beams` hypotheses of each example.
 
-        Of a decoder with cross attention they follow `encoded` [batch, source length, width], of which `mask` [batch,
-        source length] is false for padding. A hypothesis is known by `ancestors` [batch * beams, length], the beams in
-        which its tokens were written: only these move with it.
+        A decoder with cross-attention needs `encoded` [batch, source length, width] and `mask` [batch, source length],
+        false for padding. `ancestors` [batch * beams, length] are the beams in which the tokens of a hypothesis were
+        written; only these are reordered with the beams, not keys and values.
         """
         self.positions.check(max_length)
         dtype, distances = self.dtypes["dtype"], np.arange(1 - max_length, max_length)
@@ -99,7 +100,7 @@ class Transformer(nn.Module):
     def step(
         self, x: Float[Array, "batch beams embed"], position: Int[Array, "*rows"], cache: Cache
     ) -> tuple[Float[Array, "batch beams embed"], Cache]:
-        """Features [batch, beams, width] of embedded tokens at `position` (a scalar or one a row); the new cache."""
+        """Features [batch, beams, width] of embedded tokens at `position` (a scalar, or per row); the updated cache."""
         batch, beams, _ = x.shape
         length = cache["hypotheses"]["ancestors"].shape[-1]
         position = position.reshape(1, 1) if position.ndim == 0 else position.reshape(batch, beams)
@@ -107,10 +108,10 @@ class Transformer(nn.Module):
         slots = jnp.arange(beams, dtype=jnp.int32)
         ancestors = cache["hypotheses"]["ancestors"].reshape(batch, beams, length)
         ancestors = jnp.where(distances == 0, slots[:, None], ancestors)
-        mask = (ancestors[:, :, None] == slots[:, None]) & (distances <= 0)[:, :, None]
+        mask = (ancestors[..., None] == slots) & (distances <= 0)[..., None]  # [batch, beams, length, beams]
         bias = cache["bias"]
         if bias is not None:
-            bias = jnp.tile(jnp.moveaxis(bias[:, distances + length - 1], 0, 1), beams)
+            bias = over_beams(jnp.moveaxis(bias[:, distances + length - 1], 0, 1), beams)
         context = Context(
             positions=position, bias=bias, mask=mask.reshape(batch, 1, beams, -1), encoded_mask=cache["cross_mask"]
         )
@@ -123,5 +124,5 @@ class Transformer(nn.Module):
 
 
 def _same(queries: AnyArray, keys: AnyArray) -> AnyArray:
-    """[batch, 1, query length, key length]: true where both are of one segment."""
+    """An attention mask [batch, 1, query length, key length], true where both are of the same segment."""
     return (queries[:, :, None] == keys[:, None, :])[:, None]

@@ -23,7 +23,7 @@ LOGICAL_AXES = (
 )
 ATTENDING = ("joint", "factorised", "frames")
 INPUTS = ("frames", "changes", "both")
-GAIN = 4.0  # temporal differences are small beside the spread of pixels
+GAIN = 4.0  # frame differences are small compared with the range of pixels
 
 
 class SpaceAttention(Attention):
@@ -53,26 +53,26 @@ FACTORISED: vit.Mixers = (("attention", SpaceAttention), ("time_attention", Time
 
 
 class VideoViTSpec(EncoderSpec, tag="vivit"):
-    """A transformer over square clips with learned positions and a head on the mean of the tokens.
+    """A video transformer on square clips, with learned positions and a head on the mean of the tokens.
 
-    A token is a tubelet: patch_size x patch_size px of `tubelet` frames. `space_time` says which attend to which:
+    A token is a tubelet: patch_size x patch_size px of `tubelet` frames. `space_time` is the form of attention:
 
-    joint        each to all (model 1 of the paper)
-    factorised   in each layer first to those of the same time, then to those of the same patch (model 3)
-    frames       to those of the same time alone, without positions in time: a ViT on each tubelet, and their mean;
-                 time is modelled within a tubelet only, with tubelet=1 not at all
+    joint        to all tokens (model 1 of the paper)
+    factorised   in each layer first to tokens of the same time, then to those of the same patch (model 3)
+    frames       only to tokens of the same time, without positions in time: a ViT on each tubelet, averaged; time is
+                 modelled only within a tubelet, with tubelet=1 not at all
 
     `input_mode` is the input of the tubelets: "frames"; "changes", GAIN times the difference of each pixel to the frame
     before; or "both", concatenated over channels.
     """
 
-    frames: int = field(default=16, check=COUNT, doc="of a clip")
-    tubelet: int = field(default=2, check=COUNT, doc="frames of a token")
+    frames: int = field(default=16, check=COUNT, doc="frames per clip")
+    tubelet: int = field(default=2, check=COUNT, doc="frames per token")
     space_time: str = field(default="joint", check=checks.one_of(*ATTENDING), doc="which tokens attend to which")
     input_mode: str = field(default="frames", check=checks.one_of(*INPUTS), renamed="sees", doc="input of the tokens")
 
     def validate(self) -> None:
-        """Raises FieldError for sizes that do not fit one another."""
+        """Raises FieldError for inconsistent sizes."""
         super().validate()
         if self.frames % self.tubelet:
             raise invalid(self, "frames", f"must be a multiple of tubelet={self.tubelet}")
@@ -91,8 +91,8 @@ class VideoViT(vit.ViT):
         batch, frames, height, width = images.shape[:4]
         if (frames, height, width) != (spec.frames, spec.image_size, spec.image_size):
             raise ValueError(
-                f"the model's frames={spec.frames} and image_size={spec.image_size}, but it is given {frames} frames "
-                f"of {height} x {width}; those of the data must be the same"
+                f"config.model has frames={spec.frames} and image_size={spec.image_size}, but clips have {frames} "
+                f"frames of {height} x {width} px; set both equal"
             )
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = Dense(spec.width, name="tubelets", **dtypes)(self._tubelets(self._inputs(images.astype(self.dtype))))
@@ -118,11 +118,11 @@ class VideoViT(vit.ViT):
         if mode == "frames":
             return images
         changes = GAIN * jnp.abs(jnp.diff(images, axis=1))
-        changes = jnp.concatenate([changes[:, :1], changes], 1)  # nothing is before the first frame
+        changes = jnp.concatenate([changes[:, :1], changes], 1)  # the first frame has no predecessor
         return changes if mode == "changes" else jnp.concatenate([images, changes], -1)
 
     def _tubelets(self, images: AnyArray) -> AnyArray:
-        """[batch, time, space, pixels of a tubelet]."""
+        """Flattened tubelets [batch, time, space, pixels of a tubelet]."""
         spec = self.spec
         batch, channels, side = images.shape[0], images.shape[-1], spec.image_size // spec.patch_size
         patch, tubelet = spec.patch_size, spec.tubelet

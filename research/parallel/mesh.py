@@ -23,13 +23,13 @@ class MeshSpec(Spec, tag="mesh"):
         default=1,
         role=Role.RUNTIME,
         check=_SIZE,
-        doc="fully sharded data parallelism: the same, with sharded parameters",
+        doc="fully sharded data parallelism: as data, with sharded parameters and optimizer state",
     )
     tensor: int = field(
-        default=1, role=Role.RUNTIME, check=_SIZE, doc="tensor parallelism: devices that share heads and hidden units"
+        default=1, role=Role.RUNTIME, check=_SIZE, doc="tensor parallelism: devices that split heads and hidden units"
     )
     sequence: int = field(
-        default=1, role=Role.RUNTIME, check=_SIZE, doc="sequence parallelism: devices that share positions"
+        default=1, role=Role.RUNTIME, check=_SIZE, doc="sequence parallelism: devices that split positions"
     )
 
     @property
@@ -41,7 +41,7 @@ class MeshSpec(Spec, tag="mesh"):
         """Raises FieldError if two axes are -1."""
         free = [axis for axis in AXES if getattr(self, axis) == -1]
         if len(free) > 1:
-            raise invalid(self, free[1], f"but mesh.{free[0]}=-1 as well: only one axis may be -1")
+            raise invalid(self, free[1], f"but mesh.{free[0]}=-1 as well; only one axis may be -1")
 
 
 def resolve(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
@@ -52,7 +52,7 @@ def resolve(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
     sizes = {axis: sizes[axis] for axis in AXES}
     given = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
     if any(size < 1 and size != -1 for size in sizes.values()):
-        raise ValueError(f"config.mesh ({given}): an axis size is 1 or more, or -1 for the devices that are left")
+        raise ValueError(f"config.mesh ({given}): an axis size must be 1 or more, or -1 for the remaining devices")
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if len(free) > 1:
@@ -60,7 +60,7 @@ def resolve(sizes: Mapping[str, int], num_devices: int) -> dict[str, int]:
     if free:
         if num_devices % fixed:
             raise ValueError(
-                f"config.mesh ({given}): the fixed axes take {fixed} devices, which do not divide {num_devices}"
+                f"config.mesh ({given}): the fixed axes take {fixed} devices, which must divide {num_devices}"
             )
         sizes[free[0]] = num_devices // fixed
     elif fixed != num_devices:
@@ -80,7 +80,7 @@ def make_mesh(
     """
     devices = jax.devices() if devices is None else devices
     sizes = resolve(sizes, len(devices))
-    # jax.make_mesh splits a dimension of a slice between axes (64 x 4 on 16x16) on a v5e only.
+    # jax.make_mesh can split a dimension of a slice between axes (64 x 4 on 16x16) only on a v5e.
     placed = mesh_utils.create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
     # Auto, because jax.make_mesh defaults to Explicit axes, under which every array type carries its sharding.
     return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))

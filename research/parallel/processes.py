@@ -1,7 +1,7 @@
 """Multi-process runs: start-up, consistency checks and shutdown. With a single process everything here is a no-op.
 
-The launcher is detected as `jax.distributed.initialize` does (Cloud TPU, SLURM, Open MPI), or named by the variables
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, which come first.
+The launcher is detected as in `jax.distributed.initialize` (Cloud TPU, SLURM, Open MPI), unless the variables
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set, which take precedence.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class ProcessInfo:
 def detect_cluster() -> ProcessInfo | None:
     """Detects the launcher of this process; None for a single-process run.
 
-    Raises ValueError if the environment announces several processes but no coordinator.
+    Raises ValueError if the environment defines several processes but no coordinator.
     """
     if "JAX_NUM_PROCESSES" in os.environ:
         return _explicit()
@@ -66,7 +66,7 @@ def detect_cluster() -> ProcessInfo | None:
             )
             return ProcessInfo(address, cluster.get_process_count(), cluster.get_process_id())
     if _integer("OMPI_COMM_WORLD_SIZE", default=1) > 1 or "JAX_COORDINATOR_ADDRESS" in os.environ:
-        # Open MPI 5 no longer gives the address of its first process.
+        # Open MPI 5 no longer provides the address of its first process.
         raise ValueError(
             f"several processes, but not all of {', '.join(_EXPLICIT)} are set; set them for every process"
         )
@@ -93,7 +93,7 @@ def _integer(name: str, default: int | None = None) -> int:
     try:
         return int("" if text is None else text)
     except ValueError:
-        raise ValueError(f"{name}={text!r} must be a whole number") from None
+        raise ValueError(f"{name}={text!r} must be an integer") from None
 
 
 def _start_timeout_s() -> int:
@@ -178,8 +178,8 @@ def broadcast_from_main(value: Any) -> Any:
 def _warmup_collective() -> None:
     """Warms up the collectives with one sum over all devices, while the processes are synchronised.
 
-    Gloo gives up after 30 seconds when the processes come to the first collective of a group of devices further apart,
-    as they may after compiling a large program on a busy machine. Later collectives wait.
+    Gloo fails if processes reach the first collective of a group of devices more than 30 seconds apart, as can happen
+    after compiling a large program on a busy machine. Later collectives wait.
     """
     devices = jax.devices()
     everywhere = jax.sharding.NamedSharding(jax.make_mesh((len(devices),), ("all",)), jax.sharding.PartitionSpec("all"))
@@ -189,7 +189,7 @@ def _warmup_collective() -> None:
 
 
 def _disagreement(name: str, everyone: list[dict[str, Any]]) -> str | None:
-    """`train.steps is 10 on process 0, 2, 3 and 20 on process 1`, or None."""
+    """How a field differs, such as `train.steps is 10 on process 0, 2, 3 and 20 on process 1`; None if it does not."""
     holders: dict[str, list[str]] = {}
     for index, fields in enumerate(everyone):
         holders.setdefault(json.dumps(fields.get(name, "absent")), []).append(str(index))
@@ -202,8 +202,8 @@ def _disagreement(name: str, everyone: list[dict[str, Any]]) -> str | None:
 def fail_fast() -> Iterator[None]:
     """Context manager around the whole of a process: if one process raises, all of them terminate at once.
 
-    JAX's own shutdown waits minutes for missing processes. A process whose collective fails because another one is
-    gone reports this in one line.
+    JAX's own shutdown waits minutes for missing processes. If a collective fails because another process is lost, this
+    is reported in one line.
     """
     try:
         yield
@@ -220,9 +220,9 @@ def fail_fast() -> Iterator[None]:
 
 
 def _explain_aborts() -> None:
-    """Appends an explanation to the stack trace with which JAX aborts when the coordinator or a heartbeat is lost.
+    """Appends an explanation to JAX's stack trace when it aborts after losing the coordinator or a heartbeat.
 
-    A handler of Python's own would never run, since `abort` does not return; one called from C does, in any thread.
+    A Python signal handler would not run, since `abort` does not return; a C callback does, in any thread.
     """
 
     def explain(_):
@@ -238,7 +238,7 @@ def _explain_aborts() -> None:
 def lost_another(error: BaseException) -> bool:
     """Whether `error` was caused by the loss of another process.
 
-    By its text: the same failure comes as JaxRuntimeError, as ValueError, and wrapped by whoever waited for it.
+    Decided by its text, since the same failure is raised as various types, also wrapped by libraries.
     """
     chain = [error]
     while following := chain[-1].__cause__ or chain[-1].__context__:
@@ -258,7 +258,7 @@ def _brief(error: BaseException) -> str:
 
 
 def _exit(line: str | None, code: int) -> NoReturn:
-    """Exits without anything that could block on another process."""
+    """Exits without shutdown steps that could block on another process."""
     _first_to_exit()
     if line:
         print("\nerror: " + " ".join(line.split()), file=sys.stderr)  # on a line of its own, after the progress bar

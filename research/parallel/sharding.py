@@ -60,15 +60,15 @@ def partition_spec(
 ) -> PartitionSpec:
     """The PartitionSpec of an array of `shape` whose axes are called `names`.
 
-    An axis that the mesh axes do not divide is not sharded; with `uneven`, only an axis that is shorter than them.
-    Raises ValueError for an unknown name, a rank that does not fit, or two axes that claim the same mesh axis.
+    An axis that is not divisible by the mesh axes is not sharded; with `uneven`, only if it is shorter than them.
+    Raises ValueError for an unknown name, a wrong rank, or two axes that map to the same mesh axis.
     """
     if len(names) != len(shape):
         raise ValueError(f"{len(names)} axis names {tuple(names)} for an array of shape {tuple(shape)}")
     spec, taken = [], set()
     for name, size in zip(names, shape, strict=True):
         if name is not None and name not in rules:
-            raise ValueError(f"unknown logical axis {name!r}; known: {', '.join(rules)}")
+            raise ValueError(f"unknown logical axis {name!r}; choose from {', '.join(rules)}")
         axes = tuple(axis for axis in _mesh_axes(rules, name) if mesh.shape[axis] > 1)
         if taken & set(axes):
             raise ValueError(f"two axes of {tuple(names)} are mapped to the mesh axis {sorted(taken & set(axes))}")
@@ -79,7 +79,7 @@ def partition_spec(
 
 
 def _mesh_axes(rules: Rules, name: str | None) -> tuple[str, ...]:
-    """Those that a rule gives a logical axis; none to one without a name."""
+    """The mesh axes of a logical axis by the rules; none for None."""
     return rules.get(name, ()) if name is not None else ()
 
 
@@ -94,8 +94,8 @@ def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
 def parameter_spec(names: Names, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The PartitionSpec of a parameter, by the parameter rules.
 
-    If fsdp does not divide its axis by the rules, it shards the longest other axis that it divides, but
-    never `layers`, since a scan would have to fetch each layer from another device.
+    If fsdp does not divide the axis given by the rules, it shards the longest other axis that it divides, except
+    `layers`, since a scan would then fetch each layer from another device.
     """
     spec = partition_spec(names, shape, PARAMETER_RULES, mesh)
     wanted = any("fsdp" in _mesh_axes(PARAMETER_RULES, name) for name in names)
@@ -127,8 +127,8 @@ _tracing: contextvars.ContextVar[_Tracing | None] = contextvars.ContextVar("trac
 def constraints_for(mesh: Mesh) -> Iterator[set[str]]:
     """Makes `constrain` refer to `mesh` while a program is traced; yields the set of mesh axes that were used.
 
-    Not JAX's own ambient mesh (`jax.set_mesh`), under which `with_sharding_constraint` takes a PartitionSpec: it does
-    not say which axes were used, so that a mesh axis that splits nothing could not be refused.
+    JAX's own context mesh (`jax.set_mesh`) is not used, since it does not record which axes were used, which
+    `check_used` needs.
     """
     tracing = _Tracing(mesh, set())
     token = _tracing.set(tracing)
@@ -145,10 +145,10 @@ def traced_mesh() -> Mesh | None:
 
 
 def constrain(x: jax.Array, names: Names) -> jax.Array:
-    """`x` with its sharding fixed by the activation rules; unchanged outside a program's trace.
+    """`x` with a sharding constraint by the activation rules; unchanged outside of `constraints_for`.
 
-    An axis that does not divide evenly (197 tokens over 2 devices) is padded by the compiler. Unlike flax's
-    `with_logical_constraint`, this acts on every backend including the CPU, so tests cover it.
+    Axes that do not divide evenly (197 tokens over 2 devices) are padded by the compiler. Unlike flax's
+    `with_logical_constraint`, this has an effect on every backend including CPU, so tests cover it.
     """
     tracing = _tracing.get()
     if tracing is None:
@@ -159,12 +159,12 @@ def constrain(x: jax.Array, names: Names) -> jax.Array:
 
 
 def check_used(used: set[str], mesh: Mesh) -> None:
-    """Raises ValueError if a model shards nothing over an axis of the mesh, whose devices would do the same work."""
+    """Raises ValueError if a model shards nothing over a mesh axis, so that its devices would duplicate work."""
     for axis in ("tensor", "sequence"):
         size = mesh.shape[axis]
         if size > 1 and axis not in used:
             raise ValueError(
-                f"config.mesh.{axis}={size}, but nothing in this model can be split over {axis} in {size}; "
+                f"config.mesh.{axis}={size}, but this model has no axis that can be split into {size} over {axis}; "
                 f"set config.mesh.{axis}=1 and use data or fsdp"
             )
 
@@ -193,7 +193,7 @@ def check_split(params: Any, shardings: Any, mesh: Mesh) -> None:
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """`encoder/blocks/mlp/kernel` for a tree path."""
+    """A tree path as text, such as `encoder/blocks/mlp/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -232,9 +232,9 @@ def matrix_axes(names: Names) -> list[tuple[int, ...]]:
 def optimizer_shardings(tree: Any, params: Any, table: Table, mesh: Mesh | AbstractMesh) -> Any:
     """NamedShardings for an optimizer state: a leaf that mirrors a parameter has the sharding of the parameter.
 
-    A leaf belongs to a parameter when its path ends in that parameter's path. It mirrors it when the shapes agree, with
-    the `matrix_axes` of the parameter or without them, or agree but for one axis that is missing (Adafactor's means
-    over rows and columns). All else is replicated.
+    A leaf belongs to a parameter if its path ends with the parameter's path. It mirrors it if the shapes are equal,
+    with or without merging `matrix_axes`, or equal except for one missing axis (Adafactor's means over rows and
+    columns). All other leaves are replicated.
     """
     shapes = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
@@ -245,14 +245,17 @@ def optimizer_shardings(tree: Any, params: Any, table: Table, mesh: Mesh | Abstr
                 names = logical_axes(name, table)
                 spec = parameter_spec(names, shapes[name], mesh)
                 entries = list(spec) + [None] * (len(names) - len(spec))
-                return NamedSharding(mesh, _mirrored(names, entries, shapes[name], leaf.shape))
+                spec = _mirrored(names, entries, shapes[name], leaf.shape)
+                if not any(spec) and names[:1] == ("layers",) and leaf.ndim:
+                    spec = _mirrored(names, entries, (leaf.shape[0], *shapes[name][1:]), leaf.shape)
+                return NamedSharding(mesh, spec)
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
 def _mirrored(names: Names, entries: list[Any], shape: tuple[int, ...], leaf: tuple[int, ...]) -> PartitionSpec:
-    """The part of a parameter's sharding, `entries` by axis, that a `leaf` keeps."""
+    """The PartitionSpec of a leaf that mirrors a parameter with `entries` per axis."""
     if leaf == shape:
         return PartitionSpec(*entries)
     for groups in ([(axis,) for axis in range(len(shape))], matrix_axes(names)):
@@ -267,10 +270,10 @@ def _mirrored(names: Names, entries: list[Any], shape: tuple[int, ...], leaf: tu
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Where a batch lies: its leading axis over data and fsdp, everything else whole."""
+    """The sharding of a batch: its leading axis over data and fsdp, other axes replicated."""
     return NamedSharding(mesh, PartitionSpec(ACTIVATION_RULES["batch"]))
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Into how many parts the mesh splits a batch."""
+    """The number of shards of a batch on the mesh."""
     return math.prod(mesh.shape[axis] for axis in ACTIVATION_RULES["batch"])

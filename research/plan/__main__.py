@@ -1,4 +1,4 @@
-"""Says whether a config fits a slice, what limits it there and how fast it could be; no accelerator is needed.
+"""Plans a config for a slice without an accelerator: whether it fits, its bottleneck, and a bound of its speed.
 
 python -m research.plan --config=FILE[:VARIANT] --topology=v5e:16x16 [--config.FIELD=VALUE ...] [--mesh=auto] [--json]
 """
@@ -24,10 +24,10 @@ PROG = "python -m research.plan"
 
 
 def parse(argv: Sequence[str], prog: str = PROG) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments and the overrides (`mesh.fsdp=16`). Raises ValueError for an argument that is not known."""
+    """The arguments and the overrides (`mesh.fsdp=16`). Raises ValueError for invalid arguments."""
     parser = command.Parser(
         prog=prog,
-        description="Compile the train step of a config for a slice that is not attached, and say what it needs.",
+        description="Compile the train step of a config ahead of time for a slice, and estimate memory and time.",
         epilog="Any field of the config can be overridden: --config.mesh.fsdp=16",
     )
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="as for an experiment's main.py")
@@ -36,7 +36,7 @@ def parse(argv: Sequence[str], prog: str = PROG) -> tuple[argparse.Namespace, li
         "--mesh",
         choices=("config", "auto"),
         default="config",
-        help="auto: search meshes, remat policies and microbatches, and rank the best",
+        help="auto: search mesh, remat policy and number of microbatches",
     )
     parser.add_argument("--tries", type=int, default=3, metavar="N", help="with --mesh=auto: how many to compile")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -48,12 +48,13 @@ def parse(argv: Sequence[str], prog: str = PROG) -> tuple[argparse.Namespace, li
 
 
 def main(argv: Sequence[str], prog: str = PROG) -> None:
-    """Plans and prints."""
+    """Runs the command: compiles, and prints the plan."""
     arguments, overrides = parse(argv, prog)
     chip, shape = topology.parse(arguments.topology)
     topology.prepare_environment()
     topology.make_cpu_devices(math.prod(shape) * chip.cores)
     source = config_lib.Source.parse(arguments.config, overrides)
+    from research.cli import experiments
     from research.plan import estimate, search, show
     from research.train import settings
 
@@ -64,11 +65,13 @@ def main(argv: Sequence[str], prog: str = PROG) -> None:
     if not slice_.real:
         why = "GPUs are planned on a CPU" if slice_.is_gpu else "libtpu (the extra [tpu]) is not installed"
         _say(f"{why}: compiling for {len(slice_.devices)} virtual CPU devices")
+    task = config.build()[0]
+    teacher = experiments.load_teacher(config.distill.teacher, task).task if config.distill.teacher else None
     if arguments.mesh == "auto":
-        plans = search.search(config, slice_, arguments.tries)
+        plans = search.search(config, slice_, arguments.tries, teacher)
     else:
         _say("compiling; minutes for a large model")
-        plans = [estimate.make_plan(config, config.build()[0], slice_)]
+        plans = [estimate.make_plan(config, task, slice_, teacher)]
     if arguments.json:
         best, *others = [dataclasses.asdict(plan) for plan in plans]
         print(json.dumps(best | ({"others": others} if arguments.mesh == "auto" else {})))

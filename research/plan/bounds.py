@@ -1,17 +1,18 @@
-"""The bytes that a step has to move between chips at least, by the parallelism that its mesh asks for.
+"""Lower bound of the bytes that a step moves between chips, by the parallelism of its mesh.
 
-Bytes that one chip receives; b is the size of the compute dtype, in which weights are gathered and gradients reduced
-(measured on compiled steps), and an axis of n devices costs (n - 1) / n:
+Bytes received per chip; b is the size of the compute dtype, in which weights are gathered and gradients reduced
+(measured on compiled steps), and an axis of n devices has a factor (n - 1) / n:
 
-    fsdp        3 b P: the weights for the forward pass, again for the backward pass, and the gradients; for every
-                microbatch. P counts what the axis splits, on one tensor shard.
-    data        2 b P for the gradients of what no axis splits, once a step; of what fsdp splits, only the own shard
-    sequence    as data for the gradients, and 4 b B D a layer for keys, values and their gradients
+    fsdp        3 b P: the weights for the forward pass, again for the backward pass, and the gradients; per microbatch.
+                P is the number of parameters sharded by the axis, on one tensor shard.
+    data        2 b P for the gradients of parameters, once per step; of those sharded by fsdp, only of the own shard
+    sequence    as data for the gradients, and 4 b B D per layer for keys, values and their gradients
     tensor      4 b B D for each pair of a column- and a row-parallel product: an all-reduce in the forward pass and
-                one in the backward pass. Attention and MLP one after the other: 8 b B D a layer; a decoder's layer
-                has a third pair for cross attention.
+                one in the backward pass. With attention and MLP: 8 b B D per layer; a decoder layer has a third pair
+                for cross-attention.
 
-B is the tokens on a chip and D the width (Shoeybi et al., 2019; Rajbhandari et al., 2020; "How to Scale Your Model").
+B is the number of tokens per chip, D the width (Shoeybi et al., 2019; Rajbhandari et al., 2020; "How to Scale Your
+Model").
 """
 
 import math
@@ -28,7 +29,7 @@ from research.train.settings import TrainSpec
 
 
 def lower_bound_bytes(train: TrainSpec, compute: str, task: Any, params: Any, shardings: Any) -> int:
-    """Bytes that a chip receives in one train step at least, over all axes; `shardings` are those of `params`.
+    """Lower bound of the bytes that a chip receives in one train step; `shardings` are those of `params`.
 
     `compute` is the dtype of activations and products.
     """
@@ -60,9 +61,9 @@ class LayerStack(NamedTuple):
     depth: int
     width: int
     tokens: int
-    pairs: int  # of a column- and a row-parallel product in a layer
-    attended: int  # tokens whose keys and values a layer makes
-    features: int  # of all heads
+    pairs: int  # pairs of a column- and a row-parallel product per layer
+    attended: int  # tokens for which a layer computes keys and values
+    features: int  # total of all heads
 
 
 def stacks(task: Any, batch_size: int) -> list[LayerStack]:
@@ -80,7 +81,7 @@ def stacks(task: Any, batch_size: int) -> list[LayerStack]:
 
 
 def activation_bytes(task: Any, mesh: Mapping[str, int], batch_size: int, itemsize: int) -> float:
-    """For tensor and sequence parallelism; 0 for a model that is no transformer."""
+    """Bytes of activations for tensor and sequence parallelism; 0 for models other than transformers."""
     batch_shards = mesh["data"] * mesh["fsdp"]
     total = 0.0
     for stack in stacks(task, batch_size):

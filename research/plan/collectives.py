@@ -1,14 +1,14 @@
 """Bytes that the collectives of a compiled step move, by kind and by mesh axis.
 
-What counts is the bytes that one chip has to receive in one step (a ring needs no more): of an array of S bytes over a
-group of n chips
+Counted are the bytes that one chip receives in one step, with ring algorithms; for an array of S bytes over a group of
+n chips
 
     all-gather, reduce-scatter, all-to-all     S (n-1)/n, with S the whole array
     all-reduce                               2 S (n-1)/n
     collective-permute                         S
 
-times the trips of the loops around it. Asynchronous fusions repeat one collective in several computations, so a
-channel counts once. XLA also turns gathers and scatters into loops of permutes that overlap with a product.
+times the trip counts of enclosing loops. Asynchronous fusions repeat a collective in several computations, so each
+channel counts once. XLA also converts gathers and scatters to loops of permutes that overlap with a product.
 """
 
 import dataclasses
@@ -38,11 +38,11 @@ class Collective:
     axes: tuple[str, ...]
     num_bytes: int
     trips: int
-    certain: bool  # False where it sits in a loop whose length depends on the data, which counts once
+    certain: bool  # False in a loop with a data-dependent trip count, which counts as 1
 
 
 def collectives(module: Module, mesh_shape: Mapping[str, int]) -> list[Collective]:
-    """The collectives of a module that was partitioned over a mesh of this shape (its axes in their order)."""
+    """The collectives of a module that was partitioned over a mesh of this shape (axes in mesh order)."""
     size = math.prod(mesh_shape.values())
     found = [
         (visit, OPCODES[visit.instruction.opcode])
@@ -52,7 +52,7 @@ def collectives(module: Module, mesh_shape: Mapping[str, int]) -> list[Collectiv
     channels = defaultdict(list)
     for position, (visit, kind) in enumerate(found):
         channel = visit.instruction.attribute("channel_id")
-        # All scatter fusions share one channel number, but none of them is repeated.
+        # All scatter fusions have the same channel number, but none of them is repeated.
         alone = channel is None or _is_all_reduce_scatter(visit)
         channels[position if alone else (kind, channel, _moved(visit, size))].append(visit)
     return [
@@ -69,10 +69,10 @@ def total_bytes(found: Iterable[Collective], by: str = "kind") -> dict:
 
 
 def _representative(same: Sequence[Visit]) -> Visit:
-    """The visit that stands for a channel.
+    """The visit that represents a channel.
 
-    Pieces of one asynchronous fusion may sit in a loop that it outlasts, so the fewest trips are right; a collective
-    that was copied as it stands runs wherever it stands.
+    Parts of an asynchronous fusion may be in a loop within its duration, so the smallest trip count is right; a plain
+    collective that was duplicated runs at each occurrence.
     """
     if any(visit.fused for visit in same):
         return min(same, key=lambda visit: visit.trips)
@@ -93,13 +93,13 @@ def _collective(visit: Visit, mesh_shape: Mapping[str, int], size: int) -> Colle
 
 
 def _is_all_reduce_scatter(visit: Visit) -> bool:
-    """A TPU fuses an all-reduce with the slice that a chip keeps of it, and moves no more than a reduce-scatter."""
+    """Whether a TPU has fused an all-reduce with a slice of its result, which moves the bytes of a reduce-scatter."""
     names = (*visit.fused, visit.computation.name)
     return OPCODES[visit.instruction.opcode] == "all-reduce" and any("all-reduce-scatter" in name for name in names)
 
 
 def _moved(visit: Visit, size: int) -> int:
-    """Bytes that a chip receives in one trip."""
+    """Bytes that a chip receives in one execution."""
     instruction = visit.instruction
     kind = OPCODES.get(instruction.opcode)
     if kind is None:
@@ -123,7 +123,7 @@ def _moved(visit: Visit, size: int) -> int:
 
 
 def mesh_axes(groups: Groups, mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
-    """The mesh axes along which the members of a group differ; partition numbers count the mesh row by row."""
+    """The mesh axes along which the members of a group differ; partitions are numbered in row-major mesh order."""
     sizes = tuple(mesh_shape.values())
     moved = set()
     for group in groups:
@@ -159,7 +159,7 @@ def _mesh_groups(axes: str, order: str, names: str) -> Groups:
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
     permuted = re.search(r"\[([\d,]+)\](?:<=\[[\d,]+\])?(?:T\(([\d,]+)\))?", order)
     devices = _iota(permuted[1], permuted[2]) if permuted else np.arange(math.prod(sizes.values()))
-    shape, taken = [], []  # every axis is cut into what lies before, in and behind the part
+    shape, taken = [], []  # every axis is split into the parts before, in and after
     wanted = {name: (before, count) for name, before, count in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", names)}
     for name, length in sizes.items():
         before, count = wanted.get(name, ("1", "1"))

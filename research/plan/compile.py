@@ -9,6 +9,7 @@ import jax
 
 from research.plan.topology import Topology
 from research.train import session
+from research.train.feed import batch_rows
 from research.train.program import ShardedProgram
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -18,8 +19,8 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 class Memory:
     """Bytes on one device, after the compiler's padding.
 
-    `peak` = arguments + outputs - aliased + temporaries + code. Where the step does not fit, XLA names only the
-    total, and sometimes the arguments: the other figures are None.
+    `peak` = arguments + outputs - aliased + temporaries + code. If the step does not fit, XLA reports only the total,
+    and sometimes the arguments; the other figures are None.
     """
 
     peak: int
@@ -30,17 +31,18 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A program, the memory of its train step and the optimised HLO text (None where it does not fit)."""
+    """A program, the memory of its train step and the optimised HLO text (None if it does not fit)."""
 
     program: ShardedProgram
     memory: Memory
     hlo: str | None
 
 
-def compile_step(config: Any, task: Any, topology: Topology) -> Compiled:
+def compile_step(config: Any, task: Any, topology: Topology, teacher: Any = None) -> Compiled:
     """Compiles the train step of `session.build` ahead of time; running out of memory is a result, not an error."""
-    program = session.build(config, task, topology.devices)
-    lowered = program.train_step.lower(program.state, task.example(config.train.batch_size))
+    program = session.build(config, task, topology.devices, teacher)
+    batch = task.example(batch_rows(config, program.mesh))
+    lowered = program.train_step.lower(program.state, batch, *program.teacher)
     # A program for devices that are not attached cannot be loaded from a cache either.
     try:
         compiled = lowered.compile()
@@ -50,7 +52,7 @@ def compile_step(config: Any, task: Any, topology: Topology) -> Compiled:
             raise
         return Compiled(program, memory, None)
     usage = compiled.memory_analysis()
-    assert usage is not None, f"XLA says nothing of the memory of {topology.name}"
+    assert usage is not None, f"XLA reports no memory analysis for {topology.name}"
     peak = (
         usage.argument_size_in_bytes
         + usage.output_size_in_bytes
@@ -64,7 +66,7 @@ def compile_step(config: Any, task: Any, topology: Topology) -> Compiled:
 
 
 def out_of_memory(message: str) -> Memory | None:
-    """The missing memory according to XLA's error message; None for any other error."""
+    """The memory needed according to XLA's out-of-memory message; None for any other error."""
     used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
     if not used:
         return None

@@ -12,6 +12,7 @@ from research.plan.collectives import collectives, total_bytes
 from research.plan.compile import Compiled, bytes_per_device, compile_step
 from research.plan.roofline import axis_bandwidths, roofline
 from research.plan.topology import Topology
+from research.train.feed import batch_rows
 from research.train.program import ShardedProgram
 
 
@@ -53,12 +54,15 @@ class Plan:
     chip_hours: float | None
 
 
-def make_plan(config: Any, task: Any, topology: Topology) -> Plan:
-    """Compiles the train step of a config for a topology and derives the plan."""
-    compiled = compile_step(config, task, topology)
+def make_plan(config: Any, task: Any, topology: Topology, teacher: Any = None) -> Plan:
+    """Compiles the train step of a config for a topology and derives the plan; `teacher` is the task of one.
+
+    Its model FLOPs and its lower bound of collectives are those of the student alone.
+    """
+    compiled = compile_step(config, task, topology, teacher)
     facts: dict[str, Any] = describe(config, topology, compiled) | {
         "model_flops": flops.step_flops(task, config.train.batch_size),
-        "hardware_flops": hardware_flops(compiled.program, task.example(config.train.batch_size)),
+        "hardware_flops": hardware_flops(compiled.program, task.example(batch_rows(config, compiled.program.mesh))),
         "collective_lower_bound_bytes": lower_bound_bytes(config, task, compiled.program),
     }
     if compiled.hlo is None:
@@ -66,7 +70,7 @@ def make_plan(config: Any, task: Any, topology: Topology) -> Plan:
     module = hlo.parse(compiled.hlo)
     found = collectives(module, dict(compiled.program.mesh.shape))
     by_axes = total_bytes(found, "axes")
-    # A CPU's fusions are not a TPU's, so its traffic says nothing.
+    # The fusions of a CPU differ from a TPU's, so its traffic is no estimate.
     hbm_traffic = traffic.hbm_bytes(module) if topology.real else None
     roof = roofline(
         topology,
@@ -102,7 +106,7 @@ _FROM_HLO = (
 
 
 def describe(config: Any, topology: Topology, compiled: Compiled) -> dict[str, Any]:
-    """The facts that do not need the HLO."""
+    """The figures that do not need the HLO."""
     program, memory = compiled.program, compiled.memory
     return {
         "config": f"{config.source.file}:{config.source.variant}",
@@ -134,4 +138,4 @@ def lower_bound_bytes(config: Any, task: Any, program: ShardedProgram) -> int:
 
 def hardware_flops(program: ShardedProgram, batch: Mapping[str, jax.ShapeDtypeStruct]) -> int:
     """Of one train step over all chips: what the program computes, rematerialisation included."""
-    return flops.forward_flops(program.train_step, program.state, batch)
+    return flops.forward_flops(program.train_step, program.state, batch, *program.teacher)

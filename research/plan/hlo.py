@@ -1,4 +1,4 @@
-"""A parser for as much of XLA's text format as is needed to follow calls, loops and shapes.
+"""A parser for the parts of XLA's HLO text format that are needed to follow calls, loops and shapes.
 
 %name (parameters) -> shape {
   ROOT %fusion.3 = bf16[16,64]{1,0:T(8,128)(2,1)S(1)} fusion(%a, %b), kind=kLoop, calls=%fused_computation.3
@@ -10,7 +10,14 @@ import math
 import re
 from functools import cached_property
 
-_BITS = {"pred": 8, "token": 0, "opaque": 0, "bf16": 16, "c64": 64, "c128": 128}  # others say it: f32, u4, f8e4m3fn
+_BITS = {
+    "pred": 8,
+    "token": 0,
+    "opaque": 0,
+    "bf16": 16,
+    "c64": 64,
+    "c128": 128,
+}  # others have it in their name: f32, u4, f8e4m3fn
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) (\(.*)?\{\s*$")
 _NAMED = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"\s*([a-z][\w\-]*)\(")
@@ -21,7 +28,7 @@ _CALLEES = re.compile(r"\b(branch_computations|called_computations|calls)=\{([^}
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """One array of a shape; `space` is its memory space, 0 for HBM (a TPU's others are on the chip)."""
+    """One array of a shape; `space` is its memory space, 0 for HBM (others are on-chip memories of a TPU)."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -29,7 +36,7 @@ class Array:
 
     @property
     def num_bytes(self) -> int:
-        """Without padding."""
+        """The size without padding."""
         bits = _BITS.get(self.dtype) or int((re.findall(r"\d+", self.dtype) or [0])[0])
         return math.ceil(math.prod(self.dims) * bits / 8)
 
@@ -52,7 +59,7 @@ class Instruction:
 
     @property
     def num_bytes(self) -> int:
-        """Of all its arrays."""
+        """The size of all its arrays, without padding."""
         return sum(array.num_bytes for array in self.arrays)
 
     @cached_property
@@ -84,7 +91,7 @@ class Computation:
 
     @cached_property
     def root(self) -> Instruction:
-        """Its root instruction."""
+        """The root instruction."""
         every = list(self.instructions.values())
         return next((instruction for instruction in every if instruction.is_root), every[-1])
 
@@ -98,7 +105,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """The module of `compiled.as_text()`. Raises ValueError for a text that has no entry computation."""
+    """Parses the text of `compiled.as_text()`. Raises ValueError if it has no entry computation."""
     computations, entry, current = {}, None, None
     for line in text.splitlines():
         header = _HEADER.match(line)
@@ -110,12 +117,12 @@ def parse(text: str) -> Module:
             if instruction:
                 current.instructions[instruction.name] = instruction
     if entry is None:
-        raise ValueError("the text is no HLO module: it has no ENTRY computation")
+        raise ValueError("the text is not an HLO module: it has no ENTRY computation")
     return Module(computations, entry)
 
 
 def parse_shape(text: str) -> tuple[Array, ...]:
-    """`(f32[2,3]{1,0}, u32[]{:S(2)})` -> its arrays."""
+    """The arrays of a shape, such as `(f32[2,3]{1,0}, u32[]{:S(2)})`."""
     arrays = []
     for dtype, dims, layout in _ARRAY.findall(text):
         sizes = tuple(int(size) for size in re.findall(r"\d+", dims))

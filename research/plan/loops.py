@@ -1,7 +1,7 @@
 """Trip counts of the loops of a compiled module.
 
-XLA's optimised loops carry a counter in a tuple. Its start, its step and the limit are found by evaluating, on demand
-and through fusions and calls, the few scalar instructions that lead to them. Values are
+XLA's optimised loops carry a counter in a tuple. Its start, step and limit are found by lazily evaluating the scalar
+instructions that they depend on, through fusions and calls. Values are
 
     int                an integer
     Counter(k, n)      element k of the loop's tuple, plus n
@@ -43,7 +43,7 @@ Parameters = Callable[[int], Any]
 
 
 def evaluate(module: Module, computation: Computation, name: str, parameters: Parameters) -> Any:
-    """The value of the instruction `name`, where `parameters(n)` is that of the computation's n-th parameter."""
+    """The value of the instruction `name`, given that of the computation's n-th parameter by `parameters(n)`."""
     instruction = computation.instructions.get(name)
     if instruction is None:
         return None
@@ -89,7 +89,7 @@ def trip_count(module: Module, computation: Computation, loop: Instruction, para
         (test.direction, test.left, test.right),
         (_FLIPPED.get(test.direction), test.right, test.left),
     ):
-        if isinstance(limit, Counter):  # another element, which the loop hands on unchanged
+        if isinstance(limit, Counter):  # another element, which is loop-invariant
             limit = _shifted(_invariant(module, loop, limit.element, start_of), limit.offset)
         if isinstance(counter, Counter) and isinstance(limit, int):
             start = _shifted(start_of(counter.element), counter.offset)
@@ -100,13 +100,13 @@ def trip_count(module: Module, computation: Computation, loop: Instruction, para
 
 
 def body_parameters(module: Module, loop: Instruction, start_of: Any) -> Parameters:
-    """What is known inside the body of a loop about its tuple: the elements that it hands on unchanged."""
+    """The known values of a loop's tuple within its body: the loop-invariant elements."""
     start_of = start_of if callable(start_of) else lambda index: None
     return lambda parameter: lambda index: _invariant(module, loop, index, start_of)
 
 
 def element_after(module: Module, loop: Instruction, element: int) -> Any:
-    """An element of the loop's tuple after its body, in terms of the elements before."""
+    """An element of the loop's tuple after one execution of the body, in terms of the elements before it."""
     body = module.computations[loop.callees()["body"][0]]
     after = evaluate(module, body, body.root.name, _symbols)
     return after(element) if callable(after) else None

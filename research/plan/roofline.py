@@ -1,7 +1,7 @@
 """Roofline model of a step (Williams et al., 2009): compute, HBM and interconnect.
 
-Each of the three would take so long if it ran at its peak and alone. They can overlap, so the longest is a lower bound
-of the step time, and the utilisation at that time an upper bound. A step that reaches two thirds of it does well.
+Each time is that at peak rate. The three can overlap, so the longest is a lower bound of the step time, and the
+utilisation at that time an upper bound. Two thirds of this bound are a good result.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from research.plan.topology import Topology
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Seconds of one step; `compute` is None where the peak of the dtype is not known."""
+    """Seconds per step; `compute_s` is None if the peak for the dtype is unknown, `hbm_s` if the traffic is."""
 
     compute_s: float | None
     hbm_s: float | None
@@ -25,18 +25,18 @@ class Roofline:
 
     @property
     def times(self) -> dict[str, float]:
-        """The known ones, by name."""
+        """The known times by name."""
         named = {"compute": self.compute_s, "hbm": self.hbm_s, "links": self.links_s}
         return {name: seconds for name, seconds in named.items() if seconds is not None}
 
     @property
     def bound_by(self) -> str:
-        """`compute`, `hbm` or `links`."""
+        """The name of the longest time: `compute`, `hbm` or `links`."""
         return max(self.times.items(), key=lambda item: item[1])[0]
 
     @property
     def step_time_s(self) -> float:
-        """The longest of the three."""
+        """The longest of the three times."""
         return max(self.times.values())
 
 
@@ -48,7 +48,10 @@ def roofline(
     axis_bytes: Mapping[tuple[str, ...], float],
     bandwidths: Mapping[tuple[str, ...], float],
 ) -> Roofline:
-    """`hardware_flops` are of the whole step, the bytes of one device; see `axis_bandwidths`."""
+    """The roofline of a step.
+
+    `hardware_flops` are those of the step over all chips; bytes and `bandwidths` (`axis_bandwidths`) are per device.
+    """
     chip, peak = topology.chip, topology.chip.peak_flops(dtype)
     return Roofline(
         compute_s=hardware_flops / (topology.num_chips * peak) if peak else None,
@@ -60,8 +63,8 @@ def roofline(
 def axis_bandwidths(topology: Topology, mesh: Mesh, found: Iterable[Collective]) -> dict[tuple[str, ...], float]:
     """Receive bandwidth of one device, in bytes/s, along the mesh axes of each collective.
 
-    A group of chips uses the dimensions of the torus in which it is spread out: both directions of each where it
-    closes into a ring, else one. Cores of one chip that form a group are taken to be as near as neighbours.
+    A group of chips uses the links of the torus dimensions that it spans: both directions if the dimension is a ring,
+    else one. Cores of the same chip are treated like neighbouring chips.
     """
     return {axes: _bandwidth(topology, mesh, axes) for axes in {collective.axes for collective in found}}
 
@@ -88,7 +91,7 @@ def _per_device(chip: Chip) -> float:
 
 
 def _coordinates(topology: Topology, device) -> tuple[int, ...]:
-    """Of the chip in its slice; virtual CPU devices are taken to fill the slice row by row."""
+    """The coordinates of a device's chip in its slice; virtual CPU devices fill the slice in row-major order."""
     if topology.real:
         return tuple(device.coords)
     chip = list(topology.devices).index(device) // topology.chip.cores

@@ -47,8 +47,10 @@ class Candidate:
         return (not self.fits, round(self.step_time_s, 6), self.microbatches, self.memory_bytes)
 
 
-def search(config: Experiment, topology: Topology, tries: int) -> list[Plan]:
+def search(config: Experiment, topology: Topology, tries: int, teacher: Any = None) -> list[Plan]:
     """Compiles the `tries` most promising combinations and returns their plans, the best first.
+
+    `teacher` is the task of one, see `make_plan`.
 
     Raises ValueError where no combination divides the batch.
     """
@@ -59,20 +61,20 @@ def search(config: Experiment, topology: Topology, tries: int) -> list[Plan]:
             f"eval_batch_size={config.train.eval_batch_size}"
         )
     plans: list[Plan] = []
-    refusal: ValueError | None = None
+    rejection: ValueError | None = None
     with progress.bar(tries, f"{len(ranked)} combinations; compiling", "plans") as bar:
         for candidate in ranked:
             changed = with_choice(config, candidate.mesh, candidate.remat, candidate.microbatches)
             try:
-                plans.append(make_plan(changed, changed.build()[0], topology))
+                plans.append(make_plan(changed, changed.build()[0], topology, teacher))
             except ValueError as error:  # a mesh that this model has no use for
-                refusal = error
+                rejection = error
                 continue
             bar.update()
             if len(plans) == tries:
                 break
-    if not plans and refusal is not None:
-        raise refusal
+    if not plans and rejection is not None:
+        raise rejection
     return sorted(plans, key=lambda plan: (not plan.fits, plan.step_time_s or math.inf, plan.peak_bytes))
 
 
@@ -93,7 +95,7 @@ def meshes(count: int, axes: Sequence[str]) -> Iterator[dict[str, int]]:
 def candidates(config: Experiment, topology: Topology) -> list[Candidate]:
     """All combinations whose sizes divide, with their estimates."""
     task = config.build()[0]
-    # Tensor parallelism is for models that name such an axis; sequence parallelism is the user's to ask for.
+    # Tensor parallelism needs models with such an axis; sequence parallelism is only used if the config has it.
     names = {name for _, names in task.logical_axes for name in names}
     axes = ("data", "fsdp", "tensor") if names & {"heads", "mlp", "vocab"} else ("data", "fsdp")
     one_device = mesh_lib.make_mesh(dict.fromkeys(mesh_lib.AXES, 1), topology.devices[:1])
@@ -114,19 +116,19 @@ def candidates(config: Experiment, topology: Topology) -> list[Candidate]:
 
 
 class _Estimate:
-    """Estimates for one remat policy; what does not depend on the mesh is traced once."""
+    """Estimates for one remat policy; parts that do not depend on the mesh are traced once."""
 
     def __init__(self, config: Any, task: Any, state: Any, topology: Topology):
         self.config, self.task, self.state, self.topology = config, task, state, topology
         self.residuals = residual_bytes(task) * config.train.batch_size
         loss, params, *rest = _abstract_loss(task, config.train.batch_size)
         flops = forward_flops(jax.grad(loss), params, *rest)
-        # Where the peak is unknown all candidates compute equally fast, and the links decide.
+        # If the peak is unknown, all candidates have the same compute time, and the links decide.
         peak = topology.chip.peak_flops(config.precision.compute) or math.inf
         self.compute_s = flops / (topology.num_chips * peak)
 
     def candidates(self, mesh: dict[str, int], policy: str | None) -> Iterator[Candidate]:
-        """One for each number of microbatches that divides the batch."""
+        """Yields a candidate for each number of microbatches that divides the batch."""
         abstract = AbstractMesh(tuple(mesh.values()), tuple(mesh))
         state = self.state
         table = lora.with_updates(self.task.logical_axes, self.config.lora, state.params)
@@ -162,7 +164,7 @@ def residual_bytes(task: Any) -> int:
 
 
 def _abstract_loss(task: Any, batch_size: int) -> tuple:
-    """The loss of a task as a function of its parameters and other arguments, and these, abstract."""
+    """The loss of a task as a function of its parameters and other arguments, and these as abstract values."""
     batch, rng = task.example(batch_size), jax.eval_shape(lambda: jax.random.key(0))
     variables = dict(jax.eval_shape(task.init, rng))
     params = variables.pop("params")

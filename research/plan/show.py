@@ -43,7 +43,7 @@ def mesh_text(mesh: dict[str, int]) -> str:
 
 
 def table(plan: Plan) -> str:
-    """The whole plan, one fact a line."""
+    """The plan as a table, one figure per line."""
     share = f" ({plan.peak_bytes / plan.hbm_bytes:.0%})"
     indicative = "" if plan.memory_is_real else "  (indicative: compiled for virtual CPU devices)"
     verdict = ("fits" if plan.fits else "does not fit") + indicative
@@ -88,17 +88,17 @@ def _times(plan: Plan) -> list[tuple[str, str]]:
         return []
     return [
         ("", ""),
-        ("a step, at the least", f"{duration(plan.step_time_s)}, bound by {plan.bound_by}"),
+        ("a step, at least", f"{duration(plan.step_time_s)}, bound by {plan.bound_by}"),
         ("  compute", duration(plan.compute_s)),
         ("  HBM", duration(plan.hbm_s)),
         ("  links", duration(plan.links_s)),
         ("  MFU at most", "unknown" if plan.mfu is None else f"{plan.mfu:.1%}"),
-        ("the run, at the least", f"{duration(plan.run_hours * 3600)}, {plan.chip_hours:.1f} chip-hours"),
+        ("the run, at least", f"{duration(plan.run_hours * 3600)}, {plan.chip_hours:.1f} chip-hours"),
     ]
 
 
 def ranking(plans: Sequence[Plan]) -> str:
-    """Plans of one config and slice, the best first, one a line."""
+    """Plans of one config and slice as a table, best first, one per line."""
     lines = [f"{'mesh':32} {'remat':8} {'parts':>5} {'peak':>10} {'step':>10} {'MFU':>6}  verdict"]
     for plan in plans:
         mfu = "-" if plan.mfu is None else f"{plan.mfu:.1%}"

@@ -1,9 +1,9 @@
-"""Ahead-of-time topologies: the devices of a TPU slice that is not attached, or virtual CPU devices in their place.
+"""Topologies for ahead-of-time compilation: the devices of a TPU slice that is not attached, or virtual CPU devices.
 
     v5e:16x16     256 chips of a v5e pod        v5p:4x4x8     128 chips
     H100:8        a node of 8 GPUs, on virtual CPU devices only
 
-Nothing eager may run on them, but programs can be compiled for them.
+Programs can be compiled for these devices, but not run.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import jax
 
 from research.measure.chips import CHIPS, Chip
 
-# The slices that Cloud TPU offers: docs.cloud.google.com/tpu/docs/{v5e,v6e}; in three dimensions the common ones.
+# The slices offered by Cloud TPU, docs.cloud.google.com/tpu/docs/{v5e,v6e}; for 3D tori, common ones.
 _PLANE = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _SPACE = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
 _LIBTPU_NAMES = {"v7x": "tpu7x"}
@@ -26,9 +26,9 @@ _LIBTPU_NAMES = {"v7x": "tpu7x"}
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice: which chips, how many along each dimension, and the devices to compile for.
+    """A slice: its chip, its shape, and the devices to compile for.
 
-    `real` says whether libtpu compiles for the chip itself; if not, `devices` are virtual CPU devices.
+    `real`: whether libtpu compiles for the chip itself; if not, `devices` are virtual CPU devices.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Topology:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether the chips are GPUs, which are planned on virtual CPU devices with libtpu or without."""
+        """Whether the chips are GPUs, which are always planned on virtual CPU devices."""
         return not self.chip.torus_dims
 
     @property
     def num_chips(self) -> int:
-        """Chips; there are `chip.cores` devices on each."""
+        """The number of chips; each has `chip.cores` devices."""
         return math.prod(self.shape)
 
     def is_ring(self, dimension: int) -> bool:
@@ -54,19 +54,23 @@ class Topology:
 
 
 def parse(name: str) -> tuple[Chip, tuple[int, ...]]:
-    """The chip and the shape of `v5e:16x16`. Raises ValueError, in one line, with what is known."""
+    """The chip and the shape of a name such as `v5e:16x16`. Raises ValueError for unknown chips and slices."""
     chip_name, _, text = name.partition(":")
     if chip_name not in CHIPS:
-        raise ValueError(f"unknown chip {chip_name!r} in --topology={name}; known: {', '.join(map(_example, CHIPS))}")
+        raise ValueError(
+            f"unknown chip {chip_name!r} in --topology={name}; choose from {', '.join(map(_example, CHIPS))}"
+        )
     chip = CHIPS[chip_name]
     shape = tuple(int(size) for size in text.split("x")) if re.fullmatch(r"\d+(x\d+)*", text) else ()
     if chip.torus_dims == 0:
         if len(shape) != 1 or not 1 <= shape[0] <= chip.switch_size:
-            raise ValueError(f"--topology={name}: {chip_name}:N with N from 1 to {chip.switch_size} (one node)")
+            raise ValueError(
+                f"--topology={name} must be {chip_name}:N with N from 1 to {chip.switch_size}, the GPUs of a node"
+            )
     elif len(shape) != chip.torus_dims or not _exists(shape):
         known = _PLANE if chip.torus_dims == 2 else _SPACE
         more = "" if chip.torus_dims == 2 else ", or other multiples of 4"
-        raise ValueError(f"--topology={name}: unknown slice; known for {chip_name}: {', '.join(known)}{more}")
+        raise ValueError(f"--topology={name}: unknown slice; for {chip_name} choose from {', '.join(known)}{more}")
     return chip, shape
 
 
@@ -88,12 +92,12 @@ def prepare_environment() -> None:
     """Keeps JAX and libtpu from looking for hardware; must run before JAX first asks for devices."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # no question to the metadata server of a cloud machine
-    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no chip is used, so two plans may be made at once
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # do not query the metadata server of a cloud machine
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no chip is used, so several plans may run at once
     os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
     os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")  # any known one; what counts is the topology asked for
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")  # any known type; the topology is given explicitly
 
 
 def describe(name: str) -> Topology:
@@ -104,14 +108,17 @@ def describe(name: str) -> Topology:
     count = math.prod(shape) * chip.cores
     if count > len(jax.devices("cpu")):
         raise ValueError(
-            f"--topology={name} takes {count} virtual CPU devices, but JAX has made {len(jax.devices('cpu'))} already"
+            f"--topology={name} needs {count} virtual CPU devices, but JAX has {len(jax.devices('cpu'))} already; "
+            "start a new process"
         )
     return Topology(name, chip, shape, jax.devices("cpu")[:count], real=False)
 
 
 def make_cpu_devices(count: int) -> None:
-    """Lets JAX split the CPU into `count` devices, as long as it has not counted them yet."""
-    with contextlib.suppress(RuntimeError):  # they exist; `describe` says so if they are too few
+    """Makes JAX split the CPU into `count` devices, unless its backend has started already."""
+    with contextlib.suppress(
+        RuntimeError
+    ):  # the backend has started; `describe` raises an error if there are too few devices
         jax.config.update("jax_num_cpu_devices", count)
 
 
@@ -122,9 +129,9 @@ def _tpu_devices(chip: Chip, shape: tuple[int, ...]) -> Sequence[jax.Device]:  #
     if math.prod(shape) == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
     if chip.name == "v4":
-        options["chip_config_name"] = "megacore"  # one device a chip, as JAX has it on the hardware
+        options["chip_config_name"] = "megacore"  # one device per chip, as JAX on the hardware
     name = f"{_LIBTPU_NAMES.get(chip.name, chip.name)}:{'x'.join(map(str, shape))}"
     try:
         return topologies.get_topology_desc(name, "tpu", **options).devices
     except jax.errors.JaxRuntimeError as error:
-        raise ValueError(f"libtpu knows no slice {name}: {error}") from None
+        raise ValueError(f"libtpu does not support the slice {name}: {error}") from None

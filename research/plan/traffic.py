@@ -1,7 +1,7 @@
 """Bytes that a compiled step reads from and writes to HBM, estimated from its HLO.
 
-Every instruction that is not inside a fusion reads its operands and writes its result, unless they lie in a TPU's
-on-chip memory. A fusion that only slices an operand, or updates a slice of it in place, touches the slice.
+Every instruction that is not inside a fusion reads its operands and writes its result, unless they are in a TPU's
+on-chip memory. A fusion that only slices an operand, or updates a slice of it in place, accesses only the slice.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from research.plan.collectives import OPCODES as COLLECTIVES
 from research.plan.hlo import Computation, Instruction, Module
 from research.plan.walk import visits
 
-# They move nothing, or what they do is counted elsewhere: inside them, or at the other half of a pair.
+# Opcodes that move no bytes, or whose bytes count elsewhere: in their computations, or at the other half of a pair.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
     "opt-barrier", "partition-id", "replica-id", "iota", "domain", "async-update", "async-start",
@@ -30,7 +30,7 @@ def hbm_bytes(module: Module) -> int:
 
 def _touched(module: Module, computation: Computation, instruction: Instruction) -> int:
     operands = [computation.instructions[name] for name in instruction.operands if name in computation.instructions]
-    if instruction.opcode.endswith("-start"):  # its shape names both ends, of which the smaller is what moves
+    if instruction.opcode.endswith("-start"):  # its shape has source and destination; the smaller one is moved
         ends = [array for array in instruction.arrays if array.dims]
         moved = min((array.num_bytes for array in ends), default=0)
         return moved * min(2, sum(array.space == 0 for array in ends))
@@ -46,10 +46,10 @@ def _touched(module: Module, computation: Computation, instruction: Instruction)
 
 
 def _fusion(module: Module, instruction: Instruction, operands: list[Instruction]) -> int:
-    """What a fusion reads of its operands and writes of its result, which may be an operand updated in place."""
+    """The bytes that a fusion reads of its operands and writes of its result, which may be updated in place."""
     body = module.computations[instruction.callees()["calls"][0]]
     total, untouched = 0, 0
-    # A piece of an asynchronous collective hands its buffers on; their bytes count where the collective's do.
+    # A part of an asynchronous collective only passes its buffers on; their bytes count with the collective.
     handed_on = set()
     if _communicates(module, body):
         handed_on = {array for operand in operands for array in operand.arrays} & set(instruction.arrays)
@@ -77,7 +77,7 @@ def _reach(module: Module, body: Computation, index: int) -> tuple[int, int]:
     every = body.instructions.values()
     found = {inner.name for inner in every if inner.opcode == "parameter" and inner.arguments.strip() == str(index)}
     read, updated = 0, 0
-    for inner in every:  # in their order, so that a view comes before what reads it
+    for inner in every:  # in order, so that a view comes before its readers
         used = [place for place, name in enumerate(inner.operands) if name in found]
         if not used:
             continue

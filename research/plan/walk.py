@@ -9,17 +9,17 @@ from research.plan.hlo import Computation, Instruction, Module
 
 @dataclasses.dataclass(frozen=True)
 class Visit:
-    """One instruction at one place of the call tree; `trips` is the product of the loops around it."""
+    """One instruction at one node of the call tree; `trips` is the product of the trip counts of enclosing loops."""
 
     computation: Computation
     instruction: Instruction
     trips: int
     fused: tuple[str, ...]  # the fusions around it, outermost first
-    certain: bool  # False inside a loop whose length depends on the data, which counts once
+    certain: bool  # False in a loop with a data-dependent trip count, which counts as 1
 
 
 def visits(module: Module, weight: Callable[[list[Visit]], float]) -> list[Visit]:
-    """All visits; of a conditional only the branch whose visits have the largest `weight`."""
+    """All visits; of a conditional, only the branch with the largest `weight`."""
     return list(_visit(module, weight, module.entry, lambda index: None, 1, (), True))
 
 

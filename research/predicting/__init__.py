@@ -1,4 +1,4 @@
-"""The shared parts of `predict`: its inputs, the handling of bad ones, and the file of its answers."""
+"""The shared parts of `predict`: its inputs, the handling of invalid ones, and the file of predictions."""
 
 from research.predicting.asking import Asking, known, shown
 from research.predicting.inputs import Named, files, texts

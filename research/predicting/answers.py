@@ -1,4 +1,4 @@
-"""The answers of `predict` as a file: one record for each input, as CSV or as JSON lines."""
+"""Writes the predictions of `predict` to a file: one record per input, as CSV or as JSON lines."""
 
 import csv
 import io
@@ -13,12 +13,12 @@ Record = Mapping[str, Any]
 
 
 def check(out: str) -> None:
-    """Raises ValueError for a file of another format, or in a folder that does not exist."""
+    """Raises ValueError for an unknown suffix, or a folder that does not exist."""
     path = Path(out)
     if path.suffix not in WRITERS:
         raise ValueError(f"--out={out} must end in {' or '.join(WRITERS)}")
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"--out={out}: the folder does not exist; make it first")
+        raise ValueError(f"--out={out}: the folder does not exist; create it first")
     if path.is_dir():
         raise ValueError(f"--out={out} is a folder; name a file")
 
@@ -33,7 +33,7 @@ def _json_lines(records: Sequence[Record]) -> str:
 
 
 def _table(records: Sequence[Record]) -> str:
-    """A column for each field, and for each key of a mapping (`probabilities.cat`); lists are JSON."""
+    """CSV with a column per field, and per key of a mapping (`probabilities.cat`); lists are JSON."""
     rows = [_flat(record) for record in records]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""One `predict` command: valid inputs are answered, bad ones are reported, and all are written to a file."""
+"""One `predict` command: predicts valid inputs, reports invalid ones, and writes a record of each to a file."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from research.predicting import answers
 from research.predicting.inputs import Named
 from research.train import rundir, trainer
 
-_LONG = 200  # letters of an input that are shown
+_LONG = 200  # characters of an input that are printed
 
 
 def known(mode: str, workdir: str) -> recorded.Recorded | None:
@@ -25,21 +25,21 @@ def known(mode: str, workdir: str) -> recorded.Recorded | None:
     folder = rundir.RunDirectory(workdir)
     found = recorded.read(folder.files)
     if found:
-        found.folder = folder  # keeps the local copies of the files of a bucket alive
+        found.folder = folder  # keeps local copies of files in a bucket until they are read
     return found
 
 
 def shown(name: str) -> str:
-    """An input as printed: on one line, and shortened where it is a long text."""
+    """An input for printing: on one line, and shortened if it is a long text."""
     line = " ".join(name[: 2 * _LONG].split())
     return line if len(line) <= _LONG else line[:_LONG] + "..."
 
 
 class Asking:
-    """The inputs and the answers of one command; a context manager that writes `out` and sets the exit code at its end.
+    """The inputs and predictions of one command; a context manager that writes `out` at its end.
 
-    Raises ValueError at the end if no input could be answered, and Failure (exit code 1) if some could
-    not. A single input that is bad raises its own error.
+    At the end it raises ValueError if all inputs are invalid, and Failure (exit code 1) if some are. A single invalid
+    input raises its own error.
     """
 
     def __init__(self, config: Any, task: Any, data: Any, workdir: str, out: str = ""):
@@ -59,24 +59,24 @@ class Asking:
         if error is not None:
             return
         if self._bad == self._given:
-            raise ValueError(f"none of the {self._given} inputs can be answered")
+            raise ValueError(f"all {self._given} inputs are invalid, see above; fix them")
         if self._out and processes.is_main():
             order = {name: position for position, name in reversed(list(enumerate(self._names)))}
             answers.write(self._out, sorted(self._records, key=lambda record: order.get(record["input"], -1)))
         if self._bad:
-            raise Failure(f"{self._bad} of {self._given} inputs could not be answered; all others are")
+            raise Failure(f"{self._bad} of {self._given} inputs are invalid, see above; the others have predictions")
 
     def batches(
         self, named: Sequence[Named], read: Callable[[Any], Any], size: int = 0
     ) -> Iterator[tuple[list[str], list[Any]]]:
         """Yields the names of inputs and the results of `read`, up to `size` (`train.eval_batch_size`) at a time.
 
-        Inputs with an error, or for which `read` raises ValueError, are reported and left out.
+        Inputs with an error, or for which `read` raises ValueError, are reported and skipped.
         """
         size = size or self._batch_size
         self._given += len(named)
         self._names += [each.name for each in named]
-        self._rows = size if len(named) > size else 0  # so that the last batch needs no other compilation
+        self._rows = size if len(named) > size else 0  # so that the last batch needs no recompilation
         names, contents = [], []
         for name, content, error in named:
             try:
@@ -94,7 +94,7 @@ class Asking:
 
     @property
     def predictor(self) -> trainer.Predictor:
-        """The selected checkpoint, read at its first use, after the inputs have been checked."""
+        """The predictor of the selected checkpoint, loaded when first used, after the inputs have been checked."""
         if self._predictor is None:
             self._predictor = trainer.Predictor(*self._run)
         return self._predictor
@@ -104,7 +104,7 @@ class Asking:
         return self.predictor(examples, self._rows) if self._rows else self.predictor(examples)
 
     def answer(self, line: str, record: answers.Record) -> None:
-        """Prints an answer, and keeps its record for the file."""
+        """Prints the line of a prediction, and keeps its record for the file."""
         if processes.is_main():
             print(line)
             self.keep(record)
@@ -114,7 +114,7 @@ class Asking:
         self._records.append(record)
 
     def refuse(self, name: str, error: ValueError) -> None:
-        """Reports a bad input in one line. Raises `error` if it is the only input."""
+        """Reports an invalid input in one line. Raises `error` if it is the only input."""
         if self._given == 1:
             raise error
         self._bad += 1

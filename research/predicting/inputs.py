@@ -1,4 +1,4 @@
-"""Resolves the inputs on a command line: files, folders, patterns and standard input."""
+"""Resolves the inputs on a command line: files, folders, glob patterns and standard input."""
 
 import glob
 import itertools
@@ -14,7 +14,7 @@ TEXT_SUFFIXES = (".txt",)
 
 
 class Named(NamedTuple):
-    """An input and its name in answers; or an `error` for a name without input."""
+    """An input and its name in predictions; or an `error` for a name without input."""
 
     name: str
     content: Any = None
@@ -22,7 +22,7 @@ class Named(NamedTuple):
 
 
 def files(inputs: Sequence[str], suffixes: Container[str], what: str) -> list[Named]:
-    """The files that `inputs` name.
+    """The files given by `inputs`.
 
     Args:
         inputs: files; folders, for all files of this kind below them, sorted; patterns such as "a/*.png";
@@ -34,7 +34,7 @@ def files(inputs: Sequence[str], suffixes: Container[str], what: str) -> list[Na
         The files, which need not exist, each as its own content; with an error, inputs without any file.
 
     Raises:
-        ValueError: standard input is the only input, and it is empty.
+        ValueError: Standard input is the only input, and it is empty.
     """
     found = []
     for given in _with_standard_input(inputs):
@@ -45,15 +45,15 @@ def files(inputs: Sequence[str], suffixes: Container[str], what: str) -> list[Na
             problem = "holds no" if os.path.isdir(given) else "matches no"
             found.append(Named(given, error=ValueError(f"{given!r} {problem} {what}")))
     if not found:
-        raise ValueError(f"standard input names no {what}; give a file name on each line")
+        raise ValueError(f"standard input lists no {what}; give a file name on each line")
     return found
 
 
 def texts(inputs: Sequence[str]) -> list[Named]:
-    """The texts that `inputs` name: texts themselves, text files with one a line, folders of them, patterns, or "-".
+    """The texts given by `inputs`: texts, text files with one text per line, folders of them, glob patterns, or "-".
 
-    A folder without text files, or a pattern without matches, is a text. With an error: an empty line; a file
-    that is not UTF-8, with the number of the line; a word such as "none.txt" that is no file.
+    A folder without text files, or a pattern without matches, is taken as a text. An empty line, a file that is not
+    UTF-8 and a missing file such as "none.txt" have an error.
     """
     found = []
     for given in inputs:
@@ -74,7 +74,7 @@ def texts(inputs: Sequence[str]) -> list[Named]:
 
 
 def _is_path(given: str) -> bool:
-    """Whether a word that names no file can only be meant as one: no blanks, and the suffix of a text file."""
+    """Whether an input that is not a file must be meant as one: no white space, and the suffix of a text file."""
     return not any(letter.isspace() for letter in given) and given.lower().endswith(TEXT_SUFFIXES)
 
 
@@ -85,7 +85,7 @@ def _lines(name: str, read: Callable[[], bytes]) -> list[Named]:
         return [Named(name, error=error)]
     where = (f"{name}, line {number}" for number in itertools.count(1))
     return [
-        Named(line, line) if line.strip() else Named(place, "", ValueError(f"{place} is empty; fill it or remove it"))
+        Named(line, line) if line.strip() else Named(place, "", ValueError(f"{place} is empty; fill or remove it"))
         for line, place in zip(lines, where, strict=False)
     ]
 
@@ -99,7 +99,7 @@ def _with_standard_input(inputs: Sequence[str]) -> Iterator[str]:
 
 
 def _matching(given: str, suffixes: Container[str]) -> list[str]:
-    """The files of a folder or a pattern; any other word itself."""
+    """The files of a folder or a pattern; for any other input, the input itself."""
     if os.path.isdir(given):
         return sorted(_below(given, suffixes))
     if glob.has_magic(given) and not os.path.lexists(given):

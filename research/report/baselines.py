@@ -23,8 +23,8 @@ Row = Mapping[str, Any]
 class Strongest(NamedTuple):
     """The strongest baseline of a table row: its name, and the mean of its metric over the data of the runs.
 
-    `exact` is False where the data have another fingerprint than those of the runs, but the same name and counts: the
-    fingerprint of a data set has been computed in more than one way.
+    `exact` is False if the fingerprint of the data differs from that of the runs, but name and counts are equal: the
+    way fingerprints are computed has changed.
     """
 
     name: str
@@ -33,17 +33,17 @@ class Strongest(NamedTuple):
 
 
 def predictions_path(row: Row, name: str) -> Path:
-    """Where the test predictions of the baseline `name` lie for the config and the data of a row, below PREDICTIONS."""
+    """The path, below PREDICTIONS, of the test predictions of the baseline `name` for the config and data of a row."""
     plain = lambda text: re.sub(r"\W+", "_", text).strip("_")
     data = f"{plain(row['data']['name'])}-{row['data']['fingerprint'][:8]}"
     return Path(row["experiment"], f"{Path(row['file']).stem}_{row['variant']}", data, f"{plain(name)}.jsonl")
 
 
 def strongest(runs: Sequence[Row], rows: Sequence[Row]) -> Strongest | None:
-    """Of the baselines `rows`, the best one for the config, the data and the metric of `runs`; None without one.
+    """The best of the baselines `rows` for the config, the data and the metric of `runs`; None if there is none.
 
-    Where runs are on several data sets, such as folds, it counts only if it was measured on all of them. What was
-    measured on data of the same fingerprint comes first.
+    If the runs are on several data sets, such as folds, it must have been measured on all of them. Baselines
+    measured on data with the same fingerprint are preferred.
     """
     same = [row for row in _newest_last(rows) if all(row[key] == runs[0][key] for key in ("file", "variant", "metric"))]
     return _best(runs, same, _fingerprint, exact=True) or _best(runs, same, _name_and_counts, exact=False)
@@ -82,7 +82,7 @@ def is_below(runs: Sequence[Row], best: Strongest | None) -> bool:
 
 
 def cell(run: Row, best: Strongest | None) -> str:
-    """`0.9833 (support vector machine)`, else the stated floor of the run's config; a dash without either."""
+    """The best baseline, such as `0.9833 (support vector machine)`, else the floor stated in the config, or a dash."""
     if best is not None:
         other = "" if best.exact else "; data of the same name and counts, another fingerprint"
         return formats.sourced(formats.number(best.value), best.name + other)
@@ -91,7 +91,10 @@ def cell(run: Row, best: Strongest | None) -> str:
 
 
 def differences(runs: Sequence[Row], best: Strongest | None) -> str:
-    """` · run - floor +0.0120 [0.0031, 0.0214]`; of several runs, how many of their intervals do not hold 0."""
+    """The difference to the baseline, ` · run - floor +0.0120 [0.0031, 0.0214]`; for several runs, their mean.
+
+    For several runs it also has the number of intervals that exclude 0.
+    """
     found = [run["difference"] for run in runs if run.get("difference")]
     if best is None or len(found) < len(runs) or any(each["baseline"] != best.name for each in found):
         return ""
@@ -103,7 +106,7 @@ def differences(runs: Sequence[Row], best: Strongest | None) -> str:
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of all baselines, config by config, the best first; over several data sets, their means."""
+    """Header and lines of all baselines by config, best first; for several data sets, their means."""
     groups: dict[tuple, dict[str, Row]] = {}
     for row in _newest_last(rows):
         groups.setdefault((row["file"], row["variant"], row["baseline"]), {})[row["data"]["name"]] = row
@@ -136,19 +139,19 @@ def _line(group: Sequence[Row]) -> list[str]:
 
 
 def _setting(group: Sequence[Row], name: str) -> str:
-    """`C 0.1, chosen on validation among 0.01, 0.1, 1`."""
+    """A setting and how it was chosen, such as `C 0.1, chosen on validation among 0.01, 0.1, 1`."""
     values = _distinct(f"{row['settings'][name]:g}" for row in group)
     tried = ", ".join(f"{value:g}" for value in group[0]["tried"])
     return f"{name} {values}" + (f", chosen on {group[0]['chosen_on']} among {tried}" if group[0]["chosen_on"] else "")
 
 
 def short(metric: str) -> str:
-    """`accuracy` of `test/accuracy`."""
+    """The name of a metric without its split: `accuracy` for `test/accuracy`."""
     return metric.partition("/")[2]
 
 
 def _newest_last(rows: Sequence[Row]) -> list[Row]:
-    """Sorted by date; rows of one day keep their order."""
+    """The rows sorted by date; rows of the same day keep their order."""
     return sorted(rows, key=lambda row: row["date"])
 
 

@@ -1,4 +1,4 @@
-"""The address of the repository in notebooks, and their Colab badges: from `[project.urls] Repository` alone."""
+"""Sets the address of the repository in notebooks, and their Colab badges, from `[project.urls] Repository`."""
 
 import re
 import tomllib
@@ -11,24 +11,26 @@ _SETTING = re.compile(r'REPOSITORY = \\"[^"\\]*\\"')
 
 
 def repository(root: Path) -> str:
-    """The address of the git repository; "" where pyproject.toml names none."""
+    """The address of the git repository in pyproject.toml; "" if there is none."""
     urls = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {})
     return urls.get("Repository", "").removesuffix("/").removesuffix(".git")
 
 
 def pages(root: Path) -> list[Path]:
-    """The notebooks, and the README beside each."""
-    notebooks = sorted(root.glob(f"experiments/*/{NOTEBOOK}"))
-    return [path for notebook in notebooks for path in (notebook, notebook.with_name("README.md"))]
+    """The notebooks, and the README beside each NOTEBOOK, whose badge opens that one."""
+    return [
+        *sorted(root.glob("experiments/*/*.ipynb")),
+        *(path.with_name("README.md") for path in sorted(root.glob(f"experiments/*/{NOTEBOOK}"))),
+    ]
 
 
 def updated(path: Path, root: Path) -> str:
-    """The text of a page with the badge of its notebook below the title, or of a notebook with the address.
+    """The text of a README with its notebook's badge below the title, or of a notebook with the address.
 
-    Colab opens notebooks of github.com alone; for others there is no badge.
+    Colab opens only notebooks on github.com; for others there is no badge.
     """
     address, text = repository(root), path.read_text("utf-8")
-    if path.name == NOTEBOOK:
+    if path.suffix == ".ipynb":
         return _SETTING.sub(lambda match: f'REPOSITORY = \\"{address}\\"', text)
     title, rest = text.split("\n", 1)
     if rest.startswith(f"\n{_BADGE}"):

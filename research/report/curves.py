@@ -1,4 +1,4 @@
-"""`curves.png` of a run: a panel for each kind of metric, and a breakdown of the time."""
+"""`curves.png` of a run: a panel for each kind of metric, and a breakdown of the wall time."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ Series = Mapping[str, tuple[Sequence[int], Sequence[float]]]  # split -> (steps,
 def draw(workdir: str | os.PathLike) -> Path:
     """Draws `curves.png` of a run, finished or not, from metrics.jsonl and timeline.jsonl; returns its path.
 
-    Raises ValueError when nothing has been logged yet.
+    Raises ValueError if nothing has been logged yet.
     """
     from matplotlib.figure import Figure  # slow to import
 
@@ -54,13 +54,13 @@ def draw(workdir: str | os.PathLike) -> Path:
 def _panels(lines: Sequence[Mapping]) -> dict[str, Series]:
     """Series by metric family (`loss`, `accuracy`): losses, then evaluated metrics, then the rest.
 
-    A family of single points (final scores by class or size) is no curve and gets no panel.
+    Families of single points (final scores by class or size) get no panel.
     """
     families: dict[str, dict[str, tuple[list, list]]] = {}
     for line in lines:
         split, _, family = line["name"].partition("/")
         if split == "speed" and family not in ("steps_per_s", "mfu", "data_wait"):
-            continue  # the same curve in other units
+            continue  # a duplicate in other units
         if line["value"] is None:
             continue  # not finite
         steps, values = families.setdefault(family, {}).setdefault(split, ([], []))
@@ -104,8 +104,8 @@ def _smooth(values: Sequence[float]) -> np.ndarray:
 
 
 def _draw_time(axes, seconds: Mapping[str, float]) -> None:
-    """Draws one bar: the share of each kind of work in the time of all starts of the run."""
-    # Work lost by a kill is part of the steps and evaluations before it, so it is no share of its own.
+    """Draws a stacked bar: the share of each kind of interval in the wall time of all starts of the run."""
+    # Work lost by a kill is included in the steps and evaluations before it, so it has no share of its own.
     work = {kind: spent for kind, spent in seconds.items() if kind != "lost"}
     total, left = sum(work.values()), 0.0
     for kind, spent in work.items():

@@ -20,7 +20,7 @@ def palette(colours: Sequence[str]) -> list[Colour]:
 
 
 def enlarged(image: Image.Image, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
-    """`image` with its longer side at least MIN_SIDE px long, by a whole factor."""
+    """Enlarges `image` by an integer factor so that its longer side has at least MIN_SIDE px."""
     factor = max(1, -(-MIN_SIDE // max(image.size)))
     return image.resize((image.width * factor, image.height * factor), resampling) if factor > 1 else image
 
@@ -30,7 +30,7 @@ def overlay(
 ) -> Image.Image:
     """`image` blended with the class colours of `mask` [height, width], with a legend of names and shares.
 
-    `strength` is the weight of the colours. Numbers that are no class leave the image unchanged.
+    `strength` is the weight of the colours. Void pixels are unchanged.
     """
     table = np.zeros((256, 3), np.float32)
     table[: len(names)] = palette(colours)

@@ -9,7 +9,7 @@ _DASH = "-"
 
 
 def number(value: Any, decimals: int | None = None) -> str:
-    """Four significant digits, at most four decimals for values of a usual size; other values unchanged."""
+    """A float with four significant digits and at most four decimals; other values unchanged."""
     if value is None:
         return _DASH
     if isinstance(value, int):
@@ -22,7 +22,7 @@ def number(value: Any, decimals: int | None = None) -> str:
 
 
 def measured(measurement: Mapping[str, Any]) -> str:
-    """`4.086 s`, of a measurement of a performance suite."""
+    """A measurement of a performance suite, such as `4.086 s`."""
     return f"{number(measurement['value'])} {measurement['unit']}".rstrip()
 
 
@@ -35,7 +35,7 @@ def mean_sd(values: Sequence[float]) -> str:
 
 
 def interval(row: Mapping[str, Any]) -> str:
-    """` [low, high]` of a row, with what was drawn where it is not examples; "" where it has no interval."""
+    """The interval of a row, ` [low, high]`, with the resampled unit unless it is examples; "" if it has none."""
     if not row.get("interval"):
         return ""
     low, high, over = row["interval"]
@@ -43,7 +43,7 @@ def interval(row: Mapping[str, Any]) -> str:
 
 
 def difference(row: Mapping[str, Any]) -> str:
-    """`+0.0120 [0.0031, 0.0214]` of a row to its strongest baseline; "" where there is none."""
+    """The difference of a row to its strongest baseline, `+0.0120 [0.0031, 0.0214]`; "" if there is none."""
     found = row.get("difference")
     if not found:
         return ""
@@ -52,12 +52,12 @@ def difference(row: Mapping[str, Any]) -> str:
 
 
 def signed(value: float) -> str:
-    """`+0.0120`."""
+    """A number with its sign, such as `+0.0120`."""
     return ("+" if value > 0 else "") + number(value)
 
 
 def count(value: int) -> str:
-    """`9,000`, `421.1k`, `86.6M`, `22.0B`."""
+    """A count with a suffix: `9,000`, `421.1k`, `86.6M`, `22.0B`."""
     if value < 10_000:
         return f"{value:,}"
     size, suffix = (1e9, "B") if value >= 1e9 else (1e6, "M") if value >= 1e6 else (1e3, "k")
@@ -65,7 +65,7 @@ def count(value: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`48 s`, `1 min 12 s`, `3 h 05 min`, `2 d 4 h`."""
+    """A duration: `48 s`, `1 min 12 s`, `3 h 05 min`, `2 d 4 h`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -77,24 +77,24 @@ def duration(seconds: float) -> str:
 
 
 def mesh(sizes: Mapping[str, int]) -> str:
-    """`data 8 x fsdp 2`; axes of size 1 are left out."""
+    """The sizes of a mesh, such as `data 8 x fsdp 2`, without axes of size 1."""
     return " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size != 1) or "1 device"
 
 
 def commit(row: Mapping[str, Any]) -> str:
-    """The first seven digits, with a star if there were uncommitted changes."""
+    """The first seven digits of a row's commit, with a star if there were uncommitted changes."""
     return str(row["commit"])[:7] + ("*" if row.get("dirty") else "")
 
 
 def sourced(value: Any, source: str | None) -> str:
-    """`0.9125 (He et al. 2016, table 6)`, the value as written; a dash if there is none."""
+    """A value as written, with its source: `0.9125 (He et al. 2016, table 6)`; a dash if there is none."""
     if value is None:
         return _DASH
     return f"{value} ({source})" if source else str(value)
 
 
 def dataset(data: Mapping[str, Any]) -> str:
-    """`digits 1.0.0: 1,150 train, 287 validation, 360 test (fingerprint 0f3a…)`."""
+    """A data set: `digits 1.0.0: 1,150 train, 287 validation, 360 test (fingerprint 0f3a…)`."""
     counts = ", ".join(f"{size:,} {split}" for split, size in data["counts"].items())
     return f"{data['name']} {data['version']}: {counts} (fingerprint {data['fingerprint'][:12]})"
 

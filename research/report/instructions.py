@@ -1,8 +1,7 @@
-"""`python -m research.report.instructions RUN`: where the time of the traced steps of a run went, by HLO instruction.
+"""`python -m research.report.instructions RUN`: the time of traced steps of a run, by HLO instruction.
 
-The run was trained with `--profile=STEP:COUNT`. Times are those of one step, over all threads or cores of a device that
-executed the instruction; products that are handed to a thread pool of their own count only as far as they were waited
-for.
+The run must have been trained with `--profile=STEP:COUNT`. Times are per step, summed over all threads or cores of a
+device that executed the instruction; products that run in a separate thread pool count only the time waited for them.
 """
 
 import re
@@ -19,9 +18,9 @@ _NUMBER = re.compile(r"[.\d]+$")  # of an instruction: `fusion.12`
 
 
 def seconds(folder: Path) -> tuple[dict[str, float], int]:
-    """Seconds of each instruction in the newest trace below `folder`, and how often the one executed least was.
+    """Seconds per instruction in the newest trace below `folder`, and the smallest execution count (the steps).
 
-    Raises ValueError where there is no trace.
+    Raises ValueError if there is no trace.
     """
     traces = sorted(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
     if not traces:
@@ -41,7 +40,7 @@ def seconds(folder: Path) -> tuple[dict[str, float], int]:
 
 
 def lines(spent: Mapping[str, float], steps: int, most: int = 20) -> list[str]:
-    """A table of the kinds of instructions, and of single ones, that took longest, in ms a step."""
+    """A table of the kinds of instructions, and of single ones, that took longest, in ms per step."""
     kinds: dict[str, float] = defaultdict(float)
     for name, value in spent.items():
         kinds[_NUMBER.sub("", name)] += value

@@ -1,9 +1,9 @@
 """Bootstrap intervals of the scores of one run, over the test examples of its `predictions.jsonl`.
 
-Examples are drawn with replacement, whole groups of them where they come in groups: all images of a person. The
-interval says how much a score depends on the choice of the test examples; the spread over seeds says how much on
-chance in training. The difference of a run and a baseline is taken on the same draws, so that examples which are hard
-for both do not widen its interval.
+Examples are resampled with replacement; grouped examples, such as all images of a person, as whole groups. The interval
+measures the uncertainty from the choice of test examples, the spread over seeds that from randomness in training. The
+difference of a run and a baseline is computed on the same resamples (paired), so that examples which are hard for both
+do not widen its interval.
 """
 
 import math
@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.metrics import text_scores
+from research.metrics import box_scores, resampled_boxes, retrieval_scores, text_scores
 
 RESAMPLES, SEED = 2000, 0
+_ROUNDED_BOXES = 1e-3  # boxes are saved in 1/100 px, and some overlap objects by just a threshold of the IoU
 LEVEL = 0.95
 Records = Sequence[Mapping[str, Any]]
 Statistic = Callable[[np.ndarray], np.ndarray]  # counts [resamples, groups] -> scores [resamples]
@@ -23,15 +24,23 @@ Kind = Callable[[Records, str], "Drawable | None"]  # from predictions and the n
 
 
 class Interval(NamedTuple):
-    """The bounds of the LEVEL percentile interval, and what was drawn: "examples" or "people"."""
+    """The bounds of the LEVEL percentile interval, and the resampled unit: "examples", "people" or "targets"."""
 
     low: float
     high: float
     over: str
 
 
+class Measured(NamedTuple):
+    """A score of some examples, and the bounds of its LEVEL interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 class Difference(NamedTuple):
-    """Of the score of a run to that of a baseline, with its LEVEL interval as in Interval."""
+    """The difference between the scores of a run and a baseline, with its LEVEL interval as in Interval."""
 
     value: float
     low: float
@@ -40,22 +49,22 @@ class Difference(NamedTuple):
 
 
 class Drawable(NamedTuple):
-    """What can be drawn: the number of `groups` and what they are, and the scores of draws."""
+    """A resampling problem: the number of `groups`, their unit (`over`), and the scores of resamples."""
 
     groups: int
     over: str
     statistic: Statistic
 
     def draws(self) -> np.ndarray:
-        """How often each group is in each resample, [RESAMPLES, groups]."""
+        """The counts of each group in each resample, [RESAMPLES, groups]."""
         return np.random.default_rng(SEED).multinomial(self.groups, np.full(self.groups, 1 / self.groups), RESAMPLES)
 
 
 def of(metric: str, value: float, records: Records) -> Interval | None:
-    """The interval of `metric`, such as "test/accuracy", of a run with these predictions.
+    """The interval of `metric`, such as "test/accuracy", for a run with these predictions.
 
-    None for metrics whose predictions do not say it, and where the score of all examples is not `value`: the metric is
-    then made in another way than here.
+    None if the metric cannot be computed from the predictions, or if its value on all examples is not `value`, since it
+    is then computed differently.
     """
     found = _drawable(metric, value, records)
     if found is None:
@@ -64,9 +73,9 @@ def of(metric: str, value: float, records: Records) -> Interval | None:
 
 
 def difference(metric: str, run: tuple[float, Records], baseline: tuple[float, Records]) -> Difference | None:
-    """The paired difference of `metric`, run - baseline, each given as its value and its predictions.
+    """The paired difference of `metric`, run - baseline, each given by its value and its predictions.
 
-    None where the predictions do not say it, see `of`, or are not for the same examples in the same order.
+    None if it cannot be computed, see `of`, or if the predictions are not for the same examples in the same order.
     """
     if [_example(each) for each in run[1]] != [_example(each) for each in baseline[1]]:
         return None
@@ -78,7 +87,27 @@ def difference(metric: str, run: tuple[float, Records], baseline: tuple[float, R
     return Difference(run[0] - baseline[0], low, high, ours.over)
 
 
-_ASKED = (
+def value(metric: str, records: Records) -> float | None:
+    """The score `metric` of the examples in `records`; None if it cannot be computed from them."""
+    found = _problem(metric, records)
+    return None if found is None else _whole(found)
+
+
+def measured(metric: str, records: Records) -> Measured | None:
+    """As `value`, with its interval."""
+    found = _problem(metric, records)
+    return None if found is None else Measured(_whole(found), *_bounds(found.statistic(found.draws())))
+
+
+def mean_over(values: Sequence[float], units: Sequence[Any]) -> Measured:
+    """The mean of `values`, with an interval for which all values of the same unit are drawn together."""
+    _, number = np.unique(np.array(list(map(str, units))), return_inverse=True)
+    statistic = _ratio(np.bincount(number, np.array(values, float)), np.bincount(number))
+    found = Drawable(int(number.max()) + 1, "units", statistic)
+    return Measured(_whole(found), *_bounds(found.statistic(found.draws())))
+
+
+_EXAMPLE_KEYS = (
     "index",
     "name",
     "path",
@@ -95,18 +124,27 @@ _ASKED = (
 
 
 def _example(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a line of predictions says of its example."""
-    return {key: record[key] for key in _ASKED if key in record}
+    """The part of a line of predictions that describes its example."""
+    return {key: record[key] for key in _EXAMPLE_KEYS if key in record}
 
 
 def _drawable(metric: str, value: float, records: Records) -> Drawable | None:
-    name = metric.rpartition("/")[2]
-    kind = _KINDS.get(name)
-    found = kind(records, name) if kind and records else None
+    found = _problem(metric, records)
     if found is None:
         return None
-    whole = found.statistic(np.ones((1, found.groups)))[0]
-    return found if math.isclose(whole, value, rel_tol=1e-4, abs_tol=1e-6) else None
+    tolerance = _ROUNDED_BOXES if "boxes" in records[0] else 1e-4
+    return found if math.isclose(_whole(found), value, rel_tol=tolerance, abs_tol=1e-6) else None
+
+
+def _problem(metric: str, records: Records) -> Drawable | None:
+    name = metric.rpartition("/")[2]
+    kind = _KINDS.get(name)
+    return kind(records, name) if kind and records else None
+
+
+def _whole(found: Drawable) -> float:
+    """The score of all examples."""
+    return float(found.statistic(np.ones((1, found.groups)))[0])
 
 
 def _bounds(scores: np.ndarray) -> tuple[float, float]:
@@ -119,7 +157,7 @@ def _ratio(numerators: np.ndarray, denominators: np.ndarray, scale: float = 1.0)
 
 
 def _mean(values: Sequence[float], scale: float = 1.0) -> Drawable:
-    """Of a score that is a mean over examples."""
+    """For a score that is a mean over examples."""
     return Drawable(len(values), "examples", _ratio(np.array(values, float), np.ones(len(values)), scale))
 
 
@@ -138,7 +176,7 @@ def _accuracy(records: Records, name: str) -> Drawable | None:
 
 
 def _accuracy_mean(records: Records, name: str) -> Drawable | None:
-    """The mean over tasks of the accuracies of their examples."""
+    """The mean over tasks of their accuracies."""
     if not _is_text(records) or "task" not in records[0]:
         return None
     right = np.array(text_scores.right([each["prediction"] for each in records], records), float)
@@ -154,7 +192,7 @@ def _accuracy_mean(records: Records, name: str) -> Drawable | None:
 
 
 def _text_mean(score: Callable[..., tuple[dict[str, list[float]], str]], scale: float) -> Kind:
-    """The kind of the means of `score`, a function of predictions and examples, by name."""
+    """The Kind of metrics that are means of `score` over examples."""
 
     def kind(records: Records, name: str) -> Drawable | None:
         if not _is_text(records):
@@ -197,7 +235,7 @@ def _identification(records: Records, name: str) -> Drawable | None:
 
 
 def _auc(records: Records, name: str) -> Drawable | None:
-    """Over people: a pair of two counts as often as both were drawn, a pair of one as often as that person was."""
+    """Resamples people: a pair is weighted by the product of the counts of its people, or the count of its only one."""
     records = [each for each in records if {"path1", "path2", "same", "similarity"} <= each.keys()]
     if not records:
         return None
@@ -207,7 +245,7 @@ def _auc(records: Records, name: str) -> Drawable | None:
     one, other = (np.array([number[person(each[key])] for each in records]) for key in ("path1", "path2"))
     same = np.array([each["same"] for each in records], bool)
     similarity = np.array([each["similarity"] for each in records])
-    # P(similarity of a pair of one person > of two), ties by half.
+    # P(similarity of a same-person pair > of another pair), ties count half.
     higher = (similarity[same][:, None] > similarity[~same]) + 0.5 * (similarity[same][:, None] == similarity[~same])
 
     def statistic(counts: np.ndarray) -> np.ndarray:
@@ -219,6 +257,15 @@ def _auc(records: Records, name: str) -> Drawable | None:
         return np.array(scores)
 
     return Drawable(len(people), "people", statistic)
+
+
+def _retrieval(records: Records, name: str) -> Drawable | None:
+    """Resamples targets, each with all queries that it is the correct candidate of."""
+    if not {"rank", "target"} <= records[0].keys():
+        return None
+    values = retrieval_scores.each(np.array([each["rank"] for each in records]))[name]
+    _, number = np.unique([each["target"] for each in records], return_inverse=True)
+    return Drawable(int(number.max()) + 1, "targets", _ratio(np.bincount(number, values), np.bincount(number)))
 
 
 def _miou(records: Records, name: str) -> Drawable | None:
@@ -235,6 +282,26 @@ def _miou(records: Records, name: str) -> Drawable | None:
     return Drawable(len(records), "examples", statistic)
 
 
+def _pixel_accuracy(records: Records, name: str) -> Drawable | None:
+    if "confusion" not in records[0]:
+        return None
+    confusions = np.array([each["confusion"] for each in records], float)
+    return Drawable(len(records), "examples", _ratio(np.trace(confusions, axis1=1, axis2=2), confusions.sum((1, 2))))
+
+
+def _average_precision(records: Records, name: str) -> Drawable | None:
+    if not {"boxes", "objects"} <= records[0].keys():
+        return None
+    images, class_names = box_scores.from_lines([dict(each) for each in records])
+    classes = resampled_boxes.matches(images, class_names)
+    if not classes:  # no image has an object
+        return None
+    thresholds = {"map": slice(None), "map50": slice(0, 1), "map75": slice(5, 6)}[name]
+    return Drawable(
+        len(records), "examples", lambda counts: resampled_boxes.average_precision(classes, counts, thresholds)
+    )
+
+
 _KINDS: dict[str, Kind] = {
     "accuracy": _accuracy,
     "accuracy_mean": _accuracy_mean,
@@ -242,8 +309,12 @@ _KINDS: dict[str, Kind] = {
     "identification": _identification,
     "auc": _auc,
     "miou": _miou,
+    "pixel_accuracy": _pixel_accuracy,
+    **dict.fromkeys(("map", "map50", "map75"), _average_precision),
+    **dict.fromkeys(retrieval_scores.NAMES, _retrieval),
     **dict.fromkeys(("exact_match", "f1"), _text_mean(text_scores.squad_each, 100.0)),
     **dict.fromkeys(("bleu1", "rouge_l"), _text_mean(text_scores.tweetqa_each, 1.0)),
     **dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), _text_mean(text_scores.rouge_each, 100.0)),
     **dict.fromkeys(("bleu", "bleu_13a", "bleu_zh", "bleu_char"), _bleu),
 }
+METRICS = tuple(_KINDS)

@@ -12,9 +12,9 @@ from research.train.rundir import AnyPath
 def draw(workdir: str | os.PathLike) -> AnyPath:
     """Draws `precision_recall.png` of a run whose predictions hold boxes and objects; returns its path.
 
-    Raises ValueError where they hold none.
+    Raises ValueError if they hold none.
     """
-    from matplotlib.figure import Figure  # here, because it costs more than the rest of the report
+    from matplotlib.figure import Figure  # slow to import
 
     path, lines = figures.predictions(workdir)
     if not any("objects" in line for line in lines):

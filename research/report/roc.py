@@ -8,15 +8,15 @@ from research.metrics import face_scores
 from research.report import figures, formats
 from research.train.rundir import AnyPath
 
-_SMALLEST = 1e-4  # of the rates of false accepts that are shown
+_SMALLEST = 1e-4  # smallest false accept rate shown
 
 
 def draw(workdir: str | os.PathLike) -> AnyPath:
     """Draws `roc.png` of a run whose predictions hold pairs; returns its path.
 
-    Raises ValueError where they hold none.
+    Raises ValueError if they hold none.
     """
-    from matplotlib.figure import Figure  # here, because it costs more than the rest of the report
+    from matplotlib.figure import Figure  # slow to import
 
     path, lines = figures.predictions(workdir)
     pairs = [(line["similarity"], line["same"]) for line in lines if "same" in line]

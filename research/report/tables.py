@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.report import baselines, formats, plots, records
+from research.report import baselines, formats, plots, records, tried, trusted
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 STALE = " · **stale**"
@@ -28,14 +28,14 @@ Row = Mapping[str, Any]
 
 
 class Marks(NamedTuple):
-    """What is told of rows by the repository of today: a changed config, a commit that is not in the history."""
+    """Predicates that mark rows in tables: the config has changed; the commit is not in the history."""
 
     stale: Callable[[Row], bool] = lambda row: False
     lost: Callable[[Row], bool] = lambda row: False
 
 
 def readmes(root: Path) -> list[Path]:
-    """The README of every experiment that has results or a place for them."""
+    """The README of every experiment that has results or the markers of a results table."""
     pages = sorted(root.glob("experiments/*/README.md"))
     recorded = [path.with_name("README.md") for path in sorted(root.glob("experiments/*/results.jsonl"))]
     for page in recorded:
@@ -45,20 +45,23 @@ def readmes(root: Path) -> list[Path]:
 
 
 def updated(readme: Path, marks: Marks) -> str:
-    """A README with its table made anew from the rows and plots beside it. Raises ValueError when it has no markers."""
+    """A README with its table regenerated from the rows and plots beside it. Raises ValueError if it has no markers."""
     text = readme.read_text("utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"{readme} must hold the line {BEGIN} once and, after it, the line {END} once")
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
     path = readme.parent / "results.jsonl"
     rows = records.read_lines(path) if path.exists() else []
-    shown = plots.section(readme.parent)
-    shown = "\n\n" + _collapsed("Plots of the runs that were recorded last", shown) if shown else ""
-    return f"{before}{BEGIN}\n{render(rows, marks)}{shown}\n{after}"
+    runs = sorted((row for row in rows if "suite" not in row and "baseline" not in row), key=lambda row: row["date"])
+    newest = plots.newest(readme.parent, runs)
+    others = plots.section(readme.parent, newest)
+    parts = [newest, render(rows, marks)]
+    parts += [_collapsed("Plots of the runs that were recorded last, of the other configs", others)] if others else []
+    return f"{before}{BEGIN}\n" + "\n\n".join(filter(None, parts)) + f"\n{after}"
 
 
 def differs(readme: Path, stale: Callable[[Row], bool]) -> bool:
-    """Whether a table differs from its rows; what the history says of commits does not count, for it may be cut off."""
+    """Whether a table differs from its rows; marks of lost commits are ignored, since the history may be shallow."""
     return updated(readme, Marks(stale)) != readme.read_text("utf-8").replace(LOST, "")
 
 
@@ -72,14 +75,15 @@ def render(rows: Sequence[Row], marks: Marks = Marks()) -> str:  # noqa: B008  i
     suites = _newest(measured, lambda row: (row["suite"], row["config"], row["hardware"]))
     tables: dict[tuple, list[list[Row]]] = {}
     for runs in grouped([row for row in rows if "suite" not in row and "baseline" not in row]):
-        tables.setdefault((runs[0]["metric"], *runs[0]["also"]), []).append(runs)
+        also = dict.fromkeys(name for run in runs for name in run["also"])
+        tables.setdefault((runs[0]["metric"], *also), []).append(runs)
     parts = [_metric_table(names, groups, simple, marks) for names, groups in tables.items()]
     parts += [_baseline_table(simple)] if simple else []
     return "\n\n".join(parts + ([_suite_table(suites, marks)] if suites else []))
 
 
 def grouped(rows: Sequence[Row]) -> list[list[Row]]:
-    """Runs that differ in their seed only, together; sorted by config, the newest first within one config."""
+    """Groups of runs that differ only in their seed; sorted by config, newest first within a config."""
     groups: dict[tuple, list[Row]] = {}
     for row in _newest(rows, lambda row: (*_group_key(row), row["seed"], row["config_digest"])):
         groups.setdefault(_group_key(row), []).append(row)
@@ -88,14 +92,14 @@ def grouped(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _group_key(row: Row) -> tuple:
-    # The fingerprint, because runs on data that was prepared anew with another content are not one sample; where it is
-    # the data that tell runs apart, they differ.
+    # With the fingerprint, since runs on data with different content are not comparable, unless the runs of a group
+    # differ in their data by design.
     fingerprint = None if row["over"] == "data.name" else row["data"]["fingerprint"]
     return row["file"], row["variant"], row["group"], row["hardware"], fingerprint
 
 
 def _newest(rows: Sequence[Row], key: Callable[[Row], tuple]) -> list[Row]:
-    """The last row of each key, in the order of `rows`, which is by date."""
+    """The last row of each key, in the order of `rows`, by date."""
     last = {key(row): row for row in rows}
     return [row for row in rows if last[key(row)] is row]
 
@@ -119,7 +123,7 @@ def _metric_cells(
     names: tuple[str, ...], runs: Sequence[Row], best: baselines.Strongest | None, marks: Marks
 ) -> list[str]:
     first = runs[0]
-    values = [formats.mean_sd([run["metrics"][name] for run in runs]) for name in names]
+    values = [_mean(name, runs) for name in names]
     if len(runs) > 1:
         values[0] += f" ({len(runs)} {repeats(runs)})"
     else:
@@ -142,8 +146,14 @@ def _metric_cells(
     ]
 
 
+def _mean(name: str, runs: Sequence[Row]) -> str:
+    """The mean of a metric, and of how many runs it is if not of all: a membership audit may be of one seed."""
+    found = [run["metrics"][name] for run in runs if name in run["metrics"]]
+    return formats.mean_sd(found) + (f" ({len(found)} of {len(runs)})" if len(found) < len(runs) else "")
+
+
 def _details(runs: Sequence[Row]) -> str:
-    """What does not fit a column: seeds, date, digest, data, the metric's signature and the commands."""
+    """Details below the table: seeds, date, digest, data, the metric's signature and the commands."""
     first = runs[0]
     dates = sorted({run["date"][:10] for run in runs})
     facts = [
@@ -156,9 +166,13 @@ def _details(runs: Sequence[Row]) -> str:
     ]
     if chosen := chosen_on(first, "checkpoint"):
         facts.append("last checkpoint" if chosen == "nothing" else f"checkpoint chosen on {chosen}")
+    if settings := tried.fact(first):
+        facts.append(settings)
     if first["signature"]:
         facts.append(f"{first['metric']} as `{first['signature']}`")
-    return f"{' · '.join(facts)}\n\n{_commands(runs)}"
+    facts += [text for run in runs if (text := trusted.fact(run))]
+    parts = [" · ".join(facts), "\n".join(tried.lines(first)), _commands(runs)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _baseline_table(rows: Sequence[Row]) -> str:
@@ -168,7 +182,7 @@ def _baseline_table(rows: Sequence[Row]) -> str:
 
 
 def _suite_table(rows: Sequence[Row], marks: Marks) -> str:
-    """What has a goal; below it everything, with whole configs."""
+    """A table of the measurements with a goal, and below it one of all, with full configs."""
     met = {True: "met", False: "**missed**", None: "-"}
     goals = [
         [row["suite"], _short(row["config"]), each["name"], formats.measured(each), each["goal"], met[each["met"]]]
@@ -191,7 +205,7 @@ def _suite_table(rows: Sequence[Row], marks: Marks) -> str:
 
 
 def _short(config: str) -> str:
-    """`digits_vit:cpu` of a config file with overrides, whose number is told; other names as they are."""
+    """The label of a config, such as `digits_vit:cpu`, and its number of overrides; other names are unchanged."""
     file, *overrides = config.split()
     path, _, variant = file.partition(":")
     if not path.endswith(".py"):
@@ -203,12 +217,12 @@ def _short(config: str) -> str:
 
 
 def choice(runs: Sequence[Row]) -> str:
-    """What a table says of runs whose settings were compared on the split that scores them."""
+    """The mark of runs whose settings were chosen on the split of their score; "" for others."""
     return ON_TEST if any(chosen_on(run, "settings") == "test" for run in runs) else ""
 
 
 def chosen_on(row: Row, what: str) -> str | None:
-    """The split on which the `checkpoint` or the `settings` of a run were chosen; None where nobody recorded it."""
+    """The split on which the `checkpoint` or the `settings` of a run were chosen; None if not recorded."""
     return row.get("chosen_on", {}).get(what)
 
 
@@ -217,19 +231,19 @@ def _commit(row: Row, marks: Marks) -> str:
 
 
 def label(row: Row) -> str:
-    """`digits_vit:cpu`."""
+    """The label of a row's config, such as `digits_vit:cpu`."""
     return f"{Path(row['file']).stem}:{row['variant']}"
 
 
 def shared_overrides(runs: Sequence[Row]) -> list[str]:
-    """The overrides that all runs of a table row have, without the field that tells the runs apart."""
+    """The overrides common to all runs of a table row, without the field in which the runs differ."""
     apart = ("seed=", f"{runs[0]['over']}=")
     shared = [text for text in runs[0]["overrides"] if all(text in run["overrides"] for run in runs)]
     return [text for text in shared if not text.startswith(apart)]
 
 
 def repeats(runs: Sequence[Row]) -> str:
-    """`seeds`; `folds` of one seed; `runs` when both differ."""
+    """What the runs differ in: `seeds`, `folds` for one seed, or `runs` if both differ."""
     over = runs[0]["over"].rpartition(".")[2]
     return f"{over}s" if over == "seed" or len({run["seed"] for run in runs}) == 1 else "runs"
 

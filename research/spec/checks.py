@@ -1,4 +1,4 @@
-"""Ranges of fields: each check says whether a value is accepted, and in words what would be."""
+"""Checks of field values: a predicate, and a text for the error message that states what is accepted."""
 
 import math
 import re
@@ -9,22 +9,24 @@ from typing import cast
 
 @dataclass(frozen=True)
 class Check:
-    """`accepts(value)`, and `says` for the error message, e.g. "must be at least 1"."""
+    """`accepts(value)`, and its `requirement` for the error message, e.g. "must be at least 1"."""
 
     accepts: Callable[[object], bool]
-    says: str
+    requirement: str
 
     def __and__(self, other: "Check") -> "Check":
-        """Both; the words are joined by "and"."""
-        shared = "must be " if self.says.startswith("must be ") else "must "
+        """The conjunction; the requirements are joined by "and"."""
+        shared = "must be " if self.requirement.startswith("must be ") else "must "
         return Check(
             lambda value: self.accepts(value) and other.accepts(value),
-            f"{self.says} and {other.says.removeprefix(shared).removeprefix('must ')}",
+            f"{self.requirement} and {other.requirement.removeprefix(shared).removeprefix('must ')}",
         )
 
 
 def _number(value: object) -> float:
-    return value if isinstance(value, int | float) else math.nan  # an int as it is: of 400 digits, no float holds it
+    return (
+        value if isinstance(value, int | float) else math.nan
+    )  # ints are not converted, since large ones overflow a float
 
 
 def at_least(low: float) -> Check:
@@ -44,7 +46,7 @@ def above(low: float) -> Check:
 
 def between(low: float, high: float) -> Check:
     """`low <= value <= high`."""
-    return Check(lambda value: low <= _number(value) <= high, f"must lie between {low} and {high}")
+    return Check(lambda value: low <= _number(value) <= high, f"must be between {low} and {high}")
 
 
 def from_up_to(low: float, high: float) -> Check:
@@ -54,7 +56,7 @@ def from_up_to(low: float, high: float) -> Check:
 
 def strictly_between(low: float, high: float) -> Check:
     """`low < value < high`."""
-    return Check(lambda value: low < _number(value) < high, f"must lie between {low} and {high}, both excluded")
+    return Check(lambda value: low < _number(value) < high, f"must be between {low} and {high}, both excluded")
 
 
 def one_of(*words: str) -> Check:
@@ -69,17 +71,17 @@ def each(check: Check) -> Check:
         items = cast(Sequence[object], value) if isinstance(value, tuple) else ()
         return isinstance(value, tuple) and all(check.accepts(item) for item in items)
 
-    return Check(accepts, f"{check.says}, each of them")
+    return Check(accepts, f"{check.requirement}, each of them")
 
 
 def not_empty() -> Check:
-    """A text or tuple that holds something."""
+    """A nonempty text or tuple."""
     return Check(lambda value: bool(value), "must not be empty")
 
 
 def optional(check: Check) -> Check:
     """None, or a value that `check` accepts."""
-    return Check(lambda value: value is None or check.accepts(value), f"{check.says}, or be None")
+    return Check(lambda value: value is None or check.accepts(value), f"{check.requirement}, or be None")
 
 
 def _is_regex(value: object) -> bool:
@@ -91,5 +93,5 @@ def _is_regex(value: object) -> bool:
 
 
 def regex() -> Check:
-    """A regular expression that compiles."""
+    """A valid regular expression."""
     return Check(_is_regex, "must be a regular expression")

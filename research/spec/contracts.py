@@ -1,8 +1,8 @@
-"""What the parts of the library ask of each other: data sets, tasks, scorers and programs, as Protocols.
+"""The interfaces between parts of the library, as Protocols: data sets, tasks, scorers and programs.
 
-A class meets a contract by having its members; it need not inherit from it. Only arrays are known here: no model, no
-optimizer and no input pipeline. JAX itself is imported by type checkers alone: processes that read data have no use
-for it.
+A class implements a contract by having its members, without inheriting from it. This module knows only arrays, no
+model, optimizer or input pipeline. JAX is imported only for type checking, since processes that read data do not need
+it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh, NamedSharding
     from jax.stages import Wrapped
 
-HostBatch: TypeAlias = dict[str, np.ndarray]  # name -> array [batch, ...], beside them `index` and `weight` [batch]
-Batches: TypeAlias = Generator[HostBatch, None, None]  # to be closed, which ends the processes that make them
-Batch: TypeAlias = "dict[str, jax.Array]"  # the same on the mesh
+HostBatch: TypeAlias = dict[str, np.ndarray]  # name -> array [batch, ...], including `index` and `weight` [batch]
+Batches: TypeAlias = Generator[HostBatch, None, None]  # closing it ends its worker processes
+Batch: TypeAlias = "dict[str, jax.Array]"  # a HostBatch on the mesh
 Totals: TypeAlias = "Mapping[str, jax.Array]"  # the normalisers of a loss, over the global batch
 Sums: TypeAlias = "dict[str, tuple[jax.Array, jax.Array]]"  # metric -> sum over the examples, and their weight
-Outputs: TypeAlias = "Mapping[str, jax.Array]"  # what a model makes of a batch, each [batch, ...]
+Outputs: TypeAlias = "Mapping[str, jax.Array]"  # the predictions of a model, each [batch, ...]
 HostOutputs: TypeAlias = Mapping[str, np.ndarray]
 Tree: TypeAlias = "jax.Array | Mapping[str, Tree]"
 Variables: TypeAlias = "Mapping[str, Mapping[str, Tree]]"  # collection, such as `params` -> its arrays by module
 LossAux: TypeAlias = "tuple[Variables, Sums]"  # the collections that training changes, such as `batch_stats`; metrics
 Axes: TypeAlias = Sequence[tuple[str, Sequence[str | None]]]  # regex of a parameter path -> logical axes
-Reference: TypeAlias = Mapping[str, object]  # what a score needs of an example, or a person to find it again
+Reference: TypeAlias = Mapping[str, object]  # the ground truth of an example, and fields that identify it
 Rows: TypeAlias = slice | Sequence[int]  # of a global batch
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set once it is prepared.
+    """The metadata of a prepared data set.
 
-    counts        examples in train, validation and test
-    fingerprint   of the content; the same for the same examples on another machine
-    class_names   of the labels; () where there are none
-    vocabulary    the digest of the tokens; "" where there are none
+    counts        number of examples in train, validation and test
+    fingerprint   a hash of the content; equal for the same examples on another machine
+    class_names   the names of the labels; () if there are none
+    vocabulary    the digest of the vocabulary; "" if there is none
     """
 
     name: str
@@ -53,14 +53,14 @@ class DatasetInfo:
 
 
 class Dataset(Protocol):
-    """Batches that are a function of (seed, step), of examples that `prepare` has stored.
+    """Batches as a function of (seed, step), of examples that `prepare` has stored.
 
-    To make one reads and writes nothing of its examples, so that task and model can be built and checked before.
+    The constructor reads and writes no examples, so that task and model can be built and checked first.
     """
 
     @property
     def name(self) -> str:
-        """As in the config."""
+        """The name in the config."""
         ...
 
     @property
@@ -70,35 +70,57 @@ class Dataset(Protocol):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Examples in train, validation and test. Raises ValueError where they are not prepared."""
+        """Number of examples in train, validation and test. Raises ValueError if they are not prepared."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """See DatasetInfo. Raises ValueError where it is not prepared."""
+        """See DatasetInfo. Raises ValueError if the data set is not prepared."""
         ...
 
     def prepare(self) -> DatasetInfo:
-        """Stores and checks what is not stored yet; the only call that writes below `config.data.dir`.
+        """Prepares the examples if necessary, and checks them; the only method that writes below `config.data.dir`.
 
-        Raises ValueError for what must be fetched by hand, is damaged, or does not fit the config.
+        Raises ValueError for data that must be downloaded manually, are damaged, or do not fit the config.
         """
         ...
 
     def record(self, folder: Path) -> None:
-        """Writes what prediction needs of this data set into the run directory `folder`."""
+        """Writes the metadata that prediction needs into the run directory `folder`."""
         ...
 
     def train_batches(self, seed: int, batch_size: int, start: int = 0, rows: Rows | None = None) -> Batches:
-        """Rows `rows` (None: all) of the batches `start`, `start + 1`, ... of the run `seed`, without end."""
+        """Yields rows `rows` (None: all) of batches `start`, `start + 1`, ... of the run with `seed`, infinitely."""
         ...
 
     def eval_batches(self, split: str, batch_size: int, rows: Rows | None = None) -> Batches:
-        """Rows `rows` (None: all) of batches that hold each example of a split once; padding has weight 0, index -1."""
+        """Yields rows `rows` (None: all) of batches with each example of a split once; padding: weight 0, index -1."""
         ...
 
     def reference(self, split: str, index: int) -> Reference:
-        """What a score compares the outputs for example `index` of a split with."""
+        """The ground truth of example `index` of a split, with which scorers compare outputs."""
+        ...
+
+
+@runtime_checkable
+class PoissonSampled(Protocol):
+    """A data set whose training batches can be Poisson samples: each example is in a batch by a coin of its own."""
+
+    def sampling_rate(self, expected: int) -> float:
+        """The probability of an example to be in a batch, for an `expected` batch size.
+
+        Raises ValueError if there are fewer examples.
+        """
+        ...
+
+    def poisson_batches(
+        self, seed: int, expected: int, most: int, size: int, start: int = 0, rows: Rows | None = None
+    ) -> Batches:
+        """Yields rows `rows` (None: all) of the batches `start`, `start + 1`, ... of the run with `seed`, infinitely.
+
+        Their examples come first; padding to `size` has weight 0 and index -1. Raises ValueError for a sample of more
+        than `most` examples.
+        """
         ...
 
 
@@ -107,7 +129,7 @@ class ClassDataset(Dataset, Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the labels 0, 1, ..."""
+        """The names of the labels 0, 1, ..."""
         ...
 
 
@@ -120,24 +142,24 @@ class Scorer(Protocol):
 
     @property
     def signatures(self) -> Mapping[str, str]:
-        """Name of a score -> how it was computed, once there is a result."""
+        """Score -> a description of how it was computed; available after `result`."""
         ...
 
     def add(self, outputs: HostOutputs) -> None:
-        """Takes the outputs for a batch, with its `index` and `weight`."""
+        """Adds the outputs for a batch, with its `index` and `weight`."""
         ...
 
     def result(self) -> Mapping[str, float]:
-        """Name of a score -> its value over all that was added."""
+        """Score -> its value over all added outputs."""
         ...
 
     def save(self, path: Path) -> None:
-        """Writes a line of JSON an example."""
+        """Writes a line of JSON per example."""
         ...
 
 
 class Task(Protocol[DataT_contra]):
-    """Loss, evaluation and prediction: pure functions over a model, which run sharded."""
+    """Loss, evaluation and prediction: pure functions of a model's variables, which run sharded."""
 
     @property
     def logical_axes(self) -> Axes:
@@ -146,13 +168,13 @@ class Task(Protocol[DataT_contra]):
 
     @property
     def selection(self) -> tuple[str, str]:
-        """What chooses among checkpoints: a metric of the evaluation, and `min` or `max`."""
+        """The metric that selects the best checkpoint, and `min` or `max`."""
         ...
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError where evaluations will not give the metric of `selection`.
+        """Raises ValueError if evaluations do not compute the metric of `selection`.
 
-        They give the `means` and, if `scored`, what a scorer makes of the outputs.
+        They compute the `means` and, if `scored`, the scores of the scorer.
         """
         ...
 
@@ -161,7 +183,7 @@ class Task(Protocol[DataT_contra]):
         ...
 
     def init(self, rng: jax.Array) -> Variables:
-        """Fresh variables: `params`, and collections such as `batch_stats`."""
+        """Initial variables: `params`, and collections such as `batch_stats`."""
         ...
 
     def totals(self, batch: Batch) -> Totals:
@@ -169,7 +191,7 @@ class Task(Protocol[DataT_contra]):
         ...
 
     def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
-        """The loss of a microbatch, its share of the global batch's; those of all microbatches add up."""
+        """The loss of a microbatch, normalised by `totals`, so that those of all microbatches add up to the batch's."""
         ...
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
@@ -177,7 +199,7 @@ class Task(Protocol[DataT_contra]):
         ...
 
     def predict(self, variables: Variables, batch: Batch, rng: jax.Array) -> Outputs:
-        """What the model makes of a batch."""
+        """The predictions for a batch."""
         ...
 
     def derived(self, means: Mapping[str, np.ndarray]) -> Mapping[str, float]:
@@ -185,40 +207,49 @@ class Task(Protocol[DataT_contra]):
         ...
 
     def scorer(self, data: DataT_contra, split: str) -> Scorer | None:
-        """What scores the outputs for a split of `data` on the host; None where nothing does."""
+        """The scorer of outputs for a split of `data` on the host; None if there is none."""
+        ...
+
+
+@runtime_checkable
+class DataDependent(Protocol[DataT_contra]):
+    """A task whose model has parameters with initial values that depend on the training data, such as whitening."""
+
+    def from_data(self, data: DataT_contra) -> Mapping[str, np.ndarray]:
+        """{path: initial value} of these parameters, a function of the training split of `data` alone."""
         ...
 
 
 class State(Protocol):
-    """Everything that a training step changes."""
+    """The train state: everything that a training step changes."""
 
     @property
     def step(self) -> jax.Array:
-        """How many steps have been made."""
+        """The number of completed steps."""
         ...
 
     @property
     def params(self) -> Mapping[str, Tree]:
-        """What is trained."""
+        """The parameters."""
         ...
 
     @property
     def variables(self) -> Variables:
-        """What the task trains on."""
+        """The variables of the model in training."""
         ...
 
     @property
     def evaluated(self) -> Variables:
-        """What is evaluated: the average where there is one."""
+        """The variables for evaluation: the EMA if there is one."""
         ...
 
 
 class Program(Protocol):
-    """The jitted functions of a task on a mesh, with explicit shardings; each can also be lowered on shapes."""
+    """The jitted functions of a task on a mesh, with explicit shardings; each can also be lowered ahead of time."""
 
     @property
     def mesh(self) -> Mesh:
-        """The devices."""
+        """The device mesh."""
         ...
 
     @property
@@ -228,17 +259,22 @@ class Program(Protocol):
 
     @property
     def batch_sharding(self) -> NamedSharding:
-        """Of every array of a batch."""
+        """The sharding of every array of a batch."""
         ...
 
     @property
     def num_params(self) -> int:
-        """How many parameters the model has."""
+        """The number of parameters."""
         ...
 
     @property
     def num_trained(self) -> int:
-        """How many of them are trained, and not frozen."""
+        """The number of trained (not frozen) parameters."""
+        ...
+
+    @property
+    def frozen(self) -> Collection[str]:
+        """The paths of the leaves of `state` that no step changes: frozen parameters, and their averages."""
         ...
 
     @property
@@ -263,7 +299,7 @@ class Program(Protocol):
 
     @property
     def predict_step(self) -> Wrapped:
-        """`(variables, batch, rng) -> outputs`, with the batch's `index` and `weight` beside them."""
+        """`(variables, batch, rng) -> outputs`, including the batch's `index` and `weight`."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Values and texts in the type that an annotation names."""
+"""Converts values and command-line texts to the type of an annotation."""
 
 import ast
 import math
@@ -7,24 +7,24 @@ import typing
 from typing import Any, Literal, cast
 
 _WORDS: dict[str, object] = {"true": True, "false": False, "none": None}
-_LIMIT = 2**63  # what fits the integers of arrays and files
+_LIMIT = 2**63  # integers must fit into 64 bits
 
 
 class ConversionError(ValueError):
-    """The message continues the name of a field: `=3.5 is a float; it must be an int`."""
+    """A value that cannot be converted; the message follows a field name: `=3.5 is a float; it must be an int`."""
 
 
 def alternatives(annotation: object) -> tuple[object, ...]:
-    """The members of a union; any other annotation stands for itself."""
+    """The members of a union; for any other annotation, itself alone."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if union else (annotation,)
 
 
 def to(value: object, annotation: object) -> object:
-    """`value` as `annotation` wants it: an int may stand for a float, a list for a tuple; items included.
+    """Converts `value` to `annotation`: an int to a float, a list to a tuple, also within tuples.
 
     Raises:
-      ConversionError: the value is of another type, not finite, or beyond 64 bits.
+      ConversionError: The value has another type, is not finite, or exceeds 64 bits.
     """
     options = alternatives(annotation)
     for option in options:
@@ -58,7 +58,7 @@ def _to_one(value: object, annotation: object) -> object:
     ):
         if isinstance(value, int) and not -_LIMIT <= value < _LIMIT:
             raise ConversionError(f"={_short(value)} does not fit 64 bits")
-        if isinstance(value, str) and "\0" in value:  # no file name, and no line of a log, may hold one
+        if isinstance(value, str) and "\0" in value:  # invalid in file names and logs
             raise ConversionError(f"={_short(value)} holds a NUL character")
         return value
     raise ConversionError(f"={_short(value)} is {_kind(value)}; it must be {name(annotation)}")
@@ -86,10 +86,10 @@ def _to_tuple(value: object, items: tuple[Any, ...]) -> tuple[object, ...]:
 
 
 def parse(text: str, annotation: object) -> object:
-    """What `text` says on a command line where a value of `annotation` is wanted; `to` checks it.
+    """Parses a command-line `text` for a value of `annotation`; `to` checks the result.
 
-    A text field takes the text as it is. Numbers, tuples, True, False and None are written as in Python; true, false
-    and none, and a tuple of words without quotes (`kernel,embedding`), are understood as well.
+    A str field takes the text unchanged. Numbers, tuples, True, False and None are written as in Python; true, false
+    and none, and a tuple of words without quotes (`kernel,embedding`), are accepted as well.
     """
     options = alternatives(annotation)
     takes_text = any(option is str or typing.get_origin(option) is Literal for option in options)
@@ -105,7 +105,7 @@ def parse(text: str, annotation: object) -> object:
 
 
 def name(annotation: object) -> str:
-    """An annotation in words: `an int`, `a tuple of float`."""
+    """An annotation for messages: `an int`, `a tuple of float`."""
     if annotation is None or annotation is type(None):
         return "None"
     if typing.get_origin(annotation) is tuple:
@@ -122,7 +122,7 @@ def _kind(value: object) -> str:
 
 
 def _short(value: object) -> str:
-    """At most 60 characters; the largest numbers have no decimal text at all."""
+    """A value for messages, at most 60 characters; very large integers by their number of bits."""
     if isinstance(value, int) and value.bit_length() > 200:
         return f"a number of {value.bit_length()} bits"
     text = repr(value)

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, cast, dataclass_transform
 from research.spec import convert
 from research.spec.checks import Check
 
-_KEY = "research.spec"  # of the metadata of a dataclass field
+_KEY = "research.spec"  # key in the metadata of a dataclass field
 
 
 class Role(enum.Enum):
-    """What a field may be changed for. The default is RESULT."""
+    """Determines when a field may be changed. The default is RESULT."""
 
     RESULT = "result"
     """The result depends on it: it is part of the digest and fixed once a run has begun."""
@@ -24,17 +24,17 @@ class Role(enum.Enum):
     LENGTH = "length"
     """The result depends on it, but a run may be continued with another value: the number of steps."""
     SEED = "seed"
-    """Repeats an experiment: fixed once a run has begun, but not part of the digest."""
+    """Distinguishes repetitions of an experiment: fixed once a run has begun, but not part of the digest."""
     RUNTIME = "runtime"
     """Speed, logging and locations: no result depends on it, and it may change when a run is continued."""
 
     @property
     def in_digest(self) -> bool:
-        """Whether two values of the field are two experiments."""
+        """Whether different values of the field make different experiments."""
         return self in (Role.RESULT, Role.INFERENCE, Role.LENGTH)
 
     def may_differ(self, inference: bool) -> bool:
-        """Whether a run may be continued, or with `inference` evaluated and used, with another value."""
+        """Whether a run may be resumed, or with `inference` evaluated and used for prediction, with another value."""
         return self in (Role.RUNTIME, Role.LENGTH) or (inference and self is Role.INFERENCE)
 
 
@@ -46,31 +46,31 @@ class FieldError(ValueError):
         super().__init__(".".join(path) + problem)
 
     def below(self, *path: str) -> "FieldError":
-        """The same error, with the field's name as seen from further up."""
+        """The same error, with `path` prepended to the field's name."""
         return FieldError((*path, *self.path), self.problem)
 
 
 @dataclasses.dataclass(frozen=True)
 class FieldInfo:
-    """What is declared about a field."""
+    """The declaration of a field."""
 
     name: str
     annotation: object
-    default: object  # dataclasses.MISSING where it must be given
+    default: object  # dataclasses.MISSING: the field is required
     role: Role
     doc: str
     check: Check | None
-    absent: object  # dataclasses.MISSING where the digest always holds the field
+    absent: object  # dataclasses.MISSING: the digest always includes the field
     formerly: Mapping[str, str]
     renamed: str
 
     @property
     def first_name(self) -> str:
-        """The name by which the digest knows the field."""
+        """The original name of the field, which the digest uses."""
         return self.renamed or self.name
 
     def current(self, value: object) -> object:
-        """The present name of a value that may have been renamed."""
+        """The current name of a value that may have been renamed."""
         return next((new for new, old in self.formerly.items() if old == value), value)
 
 
@@ -87,29 +87,29 @@ def field(
     """Declares a field of a Spec.
 
     Args:
-      default: The default; without one the field must be given.
-      role: What the field may be changed for.
-      doc: Its meaning and unit, for `tessera show`.
-      check: Its range.
-      absent: For a field that was added later: the value at which everything is as before the field existed. The
-        digest leaves the field out while it has that value, so older digests stand.
-      formerly: The old names of values that were renamed. JSON may hold the old name, and the digest keeps it, so older
-        runs can be read and older digests stand.
-      renamed: The old name of the field, with the same use: JSON and overrides may hold it, and the digest keeps it.
+      default: The default; without one the field is required.
+      role: When the field may be changed.
+      doc: Its meaning and unit, for `tessera show --docs`.
+      check: Its allowed values.
+      absent: For a field that was added later: the value that is equivalent to the behaviour before the field existed.
+        The digest omits the field while it has that value, so older digests stay valid.
+      formerly: Renamed values, current name -> old name. JSON may have the old name, and the digest uses it, so that
+        older runs can be read and older digests stay valid.
+      renamed: The old name of the field, likewise: JSON and overrides may have it, and the digest uses it.
     """
     return dataclasses.field(default=default, metadata={_KEY: (role, doc, check, absent, formerly, renamed)})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 class Spec:
-    """The base of all specs: a subclass becomes a frozen dataclass whose values are checked when it is made.
+    """Base class of all specs: a subclass becomes a frozen dataclass whose values are checked on construction.
 
-    `class ViTSpec(Spec, tag="vit", version=1)`: the tag names it in unions and in JSON; the version is raised when
-    code changes the results of the same field values. Values are converted by annotation (an int may stand for a
-    float, a list for a tuple) and then checked, field by field and last by `validate`. They are hashable.
+    `class ViTSpec(Spec, tag="vit", version=1)`: the tag identifies it in unions and in JSON; the version is raised when
+    code changes the results for the same field values. Values are converted by annotation (an int to a float, a list to
+    a tuple) and then checked, first each field, then by `validate`. Specs are hashable.
 
     Raises:
-      FieldError: a value of the wrong type or out of its range.
+      FieldError: A value has the wrong type or is out of range.
     """
 
     tag: ClassVar[str] = ""
@@ -128,21 +128,21 @@ class Spec:
                 raise FieldError((info.name,), str(error)) from None
             object.__setattr__(self, info.name, value)
             if info.check is not None and not info.check.accepts(value):
-                raise FieldError((info.name,), f"={value!r} {info.check.says}")
+                raise FieldError((info.name,), f"={value!r} {info.check.requirement}")
         self.validate()
 
     def validate(self) -> None:
-        """Checks that concern several fields; raises `invalid(...)`."""
+        """Checks constraints between fields; raises `invalid(...)`."""
 
 
 def invalid(spec: Spec, name: str, problem: str) -> FieldError:
-    """The error to raise where a field does not fit the others: `warmup_steps=9 must be less than steps=5`."""
+    """The error for a field that is inconsistent with others: `warmup_steps=9 must be less than steps=5`."""
     return FieldError((name,), f"={getattr(spec, name)!r} {problem}")
 
 
 @functools.cache
 def infos(cls: type[Spec]) -> tuple[FieldInfo, ...]:
-    """The fields of a spec, in their order."""
+    """The declared fields of a spec, in order."""
     hints = typing.get_type_hints(cls)
     return tuple(_info(each, hints[each.name]) for each in dataclasses.fields(cast(Any, cls)))
 
@@ -153,7 +153,7 @@ def _info(each: "dataclasses.Field[Any]", annotation: object) -> FieldInfo:
 
 
 def info(cls: type[Spec], name: str) -> FieldInfo | None:
-    """What is declared about the field `name`; None where there is no such field."""
+    """The declaration of the field `name`; None if there is no such field."""
     return next((each for each in infos(cls) if each.name == name), None)
 
 

@@ -1,4 +1,4 @@
-"""`override(experiment, ["train.steps=100", "model=resnet"])`: a spec with some fields at other values."""
+"""`override(experiment, ["train.steps=100", "model=resnet"])`: a spec with some fields replaced."""
 
 import dataclasses
 import difflib
@@ -14,21 +14,21 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 class _Edit(NamedTuple):
-    """One word of the command line: where, and what is to stand there."""
+    """One override: the path of the field, and the text of its value."""
 
     path: tuple[str, ...]
     text: str
 
 
 def override(value: AnySpec, words: Sequence[str]) -> AnySpec:
-    """`value` with `words` such as `train.steps=100` applied in their order.
+    """Applies overrides `words` such as `train.steps=100` to `value`, in order.
 
-    A field that is one of several specs is chosen by its tag (`model=resnet`) and begins at its defaults. Specs are
-    made again from the inside out, after all words are known, so every check runs on the final values.
+    A member of a union of specs is chosen by its tag (`model=resnet`) and starts from its defaults. Specs are rebuilt
+    bottom-up after all overrides are known, so that checks run on the final values.
 
     Raises:
-      FieldError: an unknown field, with the nearest names and the file that declares its group; a value of the wrong
-        type or out of its range.
+      FieldError: An unknown field (the message has the nearest names and the file that declares its group), or a value
+        of the wrong type or out of range.
     """
     edits = [_parse(word) for word in words]
     return _edited(type(value), _values(value), edits)
@@ -46,7 +46,7 @@ def _values(value: Spec) -> dict[str, Any]:
 
 
 def _edited(cls: type[AnySpec], values: dict[str, Any], edits: Sequence[_Edit]) -> AnySpec:
-    """A spec of `cls` from the `values` that are known of it and the edits below it."""
+    """A spec of class `cls` from its current `values` with the edits applied."""
     declared = {each.name: each for each in infos(cls)}
     renamed = {each.renamed: each.name for each in infos(cls) if each.renamed}  # as in recorded commands
     grouped: dict[str, list[_Edit]] = {}
@@ -73,16 +73,16 @@ def _edited(cls: type[AnySpec], values: dict[str, Any], edits: Sequence[_Edit]) 
 
 
 def _leaf(declared: FieldInfo, edits: Sequence[_Edit]) -> object:
-    """The value that the last of several words gives a field, under its present name."""
+    """The value of a field by the last of several overrides, under its current name."""
     for edit in edits:
         if edit.path:
-            raise FieldError(edit.path, " is unknown: the field above it is no group")
+            raise FieldError(edit.path, " is unknown: the field above it is not a group")
     annotation = declared.annotation
     return declared.current(convert.to(convert.parse(edits[-1].text, annotation), annotation))
 
 
 def _nested(options: tuple[type[Spec], ...], value: Spec | None, edits: Sequence[_Edit]) -> Spec:
-    """The spec of a group: chosen by its tag if a word does so, then edited."""
+    """The spec of a group: chosen by its tag if an override does so, then edited."""
     cls = type(value) if value is not None else options[0]
     values = _values(value) if value is not None else {}
     below: list[_Edit] = []
@@ -108,12 +108,12 @@ def unknown(cls: type[Spec], name: str) -> FieldError:
     """The error to raise for a field that a spec does not have: the nearest names, and where it is declared."""
     names = [each.name for each in infos(cls)]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known there: {', '.join(names)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"
     return FieldError((name,), f" is unknown; {hint} ({place(cls)})")
 
 
 def place(cls: type[Spec]) -> str:
-    """`research/train/settings.py:12`, where a spec is declared."""
+    """The file and line where a spec is declared, such as `research/train/settings.py:12`."""
     try:
         file, line = inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
     except (OSError, TypeError):

@@ -9,11 +9,11 @@ from typing import Any, TypeVar, cast
 from research.spec.fields import FieldError, FieldInfo, Spec, infos, members
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
-TAG = "spec"  # the key under which JSON holds tag and version, e.g. "vit@1"
+TAG = "spec"  # the JSON key of tag and version, e.g. "vit@1"
 
 
 def to_json(value: Spec) -> dict[str, Any]:
-    """Nested dictionaries of plain values: all fields, and the tag and version of every spec."""
+    """A spec as nested dicts of plain values: all fields, and the tag and version of every spec."""
     fields = {each.name: getattr(value, each.name) for each in infos(type(value))}
     return {TAG: label(type(value)), **{name: _plain(part) for name, part in fields.items()}}
 
@@ -32,15 +32,15 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(cls: type[AnySpec], data: object) -> AnySpec:
-    """The spec of class `cls` that `to_json` wrote.
+    """The spec of class `cls` from the result of `to_json`.
 
-    A field that the JSON lacks, because it was written before the field existed, gets its `absent` value.
+    A field that is missing because it was added later gets its `absent` value.
 
     Raises:
-      FieldError: JSON that does not describe a spec of this class.
+      FieldError: The JSON does not describe a spec of this class.
     """
     if not isinstance(data, Mapping):
-        raise FieldError((), f"={str(data)[:40]!r} is no group of fields")
+        raise FieldError((), f"={str(data)[:40]!r} is not a group of fields")
     content = dict(cast("Mapping[str, Any]", data))
     content.pop(TAG, None)
     values: dict[str, Any] = {}
@@ -53,7 +53,7 @@ def from_json(cls: type[AnySpec], data: object) -> AnySpec:
         else:
             raise FieldError((each.name,), " is missing; it was written by another version of this code")
     if content:
-        raise FieldError((next(iter(content)),), f" is no field of {cls.__name__}")
+        raise FieldError((next(iter(content)),), f" is not a field of {cls.__name__}")
     return cls(**values)
 
 
@@ -78,7 +78,7 @@ def _tuples(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """A plain value somewhere in a spec, and what is declared about its field."""
+    """A plain value in a nested spec, and the declaration of its field."""
 
     value: Any
     info: FieldInfo
@@ -102,10 +102,10 @@ def flat(value: Spec) -> dict[str, Any]:
 
 
 def digest(value: Spec) -> str:
-    """12 hexadecimal digits over all that a result depends on.
+    """A hash, 12 hexadecimal digits, of everything that a result depends on.
 
-    That is every field whose role says so, at a default or not, with the tag and version of each spec. A field that
-    declares `absent` is left out while it has that value. What was renamed counts under its old name.
+    It covers every field with such a role, also at its default, and the tag and version of each spec. A field with
+    `absent` is omitted while it has that value. Renamed fields and values count under their old names.
     """
     text = json.dumps(_digested(value), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -124,9 +124,9 @@ def _digested(value: Spec) -> dict[str, Any]:
 
 
 def differences(old: Spec, new: Spec, inference: bool = False) -> tuple[list[str], list[str]]:
-    """Two lists of `train.steps: 100 -> 200` lines: differences that are allowed, and those that are not.
+    """Two lists of `train.steps: 100 -> 200` lines: allowed differences, and others.
 
-    Allowed is what a run may be continued with, or with `inference` evaluated and used with (see `Role`).
+    Allowed are those with which a run may be resumed, or with `inference` evaluated and used (see `Role`).
     """
     before, after = leaves(old), leaves(new)
     allowed: list[str] = []
@@ -136,10 +136,10 @@ def differences(old: Spec, new: Spec, inference: bool = False) -> tuple[list[str
         if one is not None and other is not None and one.value == other.value:
             continue
         role = (other or cast(Leaf, one)).info.role
-        line = f"{name}: {_said(one)} -> {_said(other)}"
+        line = f"{name}: {_shown(one)} -> {_shown(other)}"
         (allowed if role.may_differ(inference) else refused).append(line)
     return allowed, refused
 
 
-def _said(leaf: Leaf | None) -> str:
+def _shown(leaf: Leaf | None) -> str:
     return "absent" if leaf is None else f"{leaf.value}"

@@ -15,7 +15,7 @@ from research.tasks import seq2seq
 
 @dataclasses.dataclass(frozen=True)
 class ClassWords(seq2seq.Seq2SeqTask):
-    """As Seq2SeqTask, but `predict` compares the `classes`, which are the token ids of targets, each with EOS."""
+    """A Seq2SeqTask whose `predict` compares the likelihoods of `classes`, token ids of targets, each with EOS."""
 
     classes: tuple[tuple[int, ...], ...] = ()
 

@@ -1,8 +1,9 @@
-"""Images to classes: softmax cross-entropy with label smoothing, mixup and cutmix."""
+"""Image classification: softmax cross-entropy with label smoothing, mixup and cutmix."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,30 +16,42 @@ from jaxtyping import Array, Float, Shaped
 
 from research.metrics import metric as metric_lib
 from research.parallel.sharding import Table, constrain
-from research.spec import Spec, checks, contracts, field
+from research.spec import Role, Spec, checks, contracts, field
 from research.spec.contracts import Batch, ClassDataset, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
 
+FITTED = 5000  # training images from which initial values are computed, if there are so many
 MAX_SAVED = 20  # probabilities per example in the predictions file
+
+# (losses of examples [...], their logits [..., classes], the augmented batch) -> other losses, see distillation.py
+Soften = Callable[[jax.Array, jax.Array, Batch], jax.Array]
+
+# Test-time augmentation: (shift of the image down and to the right in px, weight of the view), each with its mirror.
+VIEWS = {"flip": ((0, 1.0),), "flip_shift": ((0, 0.5), (1, 0.25), (-1, 0.25))}
 
 
 class LabelSpec(Spec):
     """Softmax cross-entropy over classes."""
 
     label_smoothing: float = field(
-        default=0.0, check=checks.from_up_to(0, 1), doc="probability that is spread over all classes"
+        default=0.0, check=checks.from_up_to(0, 1), doc="label smoothing: probability spread over all classes"
     )
 
 
 class ClassificationSpec(LabelSpec, tag="classification"):
-    """Softmax cross-entropy with mixup and cutmix."""
+    """Softmax cross-entropy with mixup, cutmix and test-time augmentation."""
 
     mixup: float = field(default=0.0, check=checks.between(0, 1000), doc="alpha of mixup (Zhang et al., 2018); 0: off")
     cutmix: float = field(default=0.0, check=checks.between(0, 1000), doc="alpha of cutmix (Yun et al., 2019); 0: off")
+    tta: str = field(
+        default="none", absent="none", role=Role.INFERENCE, check=checks.one_of("none", *VIEWS),
+        doc="test-time augmentation: logits averaged over an image and its mirror image (flip), and over both of these "
+        "shifted by 1 px along both diagonal directions, too (flip_shift; Jordan, 2024)",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageTask:
-    """Pure functions over an image model, without mixup, cutmix and scorer.
+    """Base class of tasks with image classifiers, without mixup, cutmix and scorer.
 
     A batch holds `image` uint8 [batch, height, width, channels] (of clips, [batch, frames, height, width, channels]),
     `label` int32 [batch], `index` int32 [batch] and `weight` float32 [batch], which is 0 for padding. `mean` and `std`
@@ -67,8 +80,19 @@ class ImageTask:
         return {"image": image, "label": vector(jnp.int32), "index": vector(jnp.int32), "weight": vector(jnp.float32)}
 
     def init(self, rng: jax.Array) -> Variables:
-        """Fresh variables: `params` and, for models with batch norm, `batch_stats`."""
+        """Initial variables: `params` and, for models with batch norm, `batch_stats`."""
         return self.model.init(rng, jnp.zeros((1, *self.image_shape), jnp.float32))
+
+    def from_data(self, data: contracts.Dataset) -> Mapping[str, np.ndarray]:
+        """See contracts.DataDependent; of models with `from_images`, which get up to FITTED training images."""
+        if not hasattr(self.model, "from_images"):
+            return {}
+        count = data.counts["train"]
+        spread = max(1, count // FITTED)  # over the whole split, whose order may follow the classes
+        batches = data.eval_batches("train", 500 * spread, slice(None, None, spread))
+        with contextlib.closing(batches):
+            images = (batch["image"][batch["weight"] > 0] for batch in batches)
+            return cast(Any, self.model).from_images(images, self.mean, self.std)
 
     def totals(self, batch: Batch) -> Totals:
         """The normalisers of the loss, from the targets of the whole global batch."""
@@ -78,12 +102,29 @@ class ImageTask:
         self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
     ) -> tuple[Float[Array, ""], LossAux]:
         """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed."""
+        return self.softened_loss(variables, batch, totals, rng, lambda losses, logits, seen: losses)
+
+    def softened_loss(
+        self,
+        variables: Variables,
+        batch: Batch,
+        totals: Totals,
+        rng: jax.Array,
+        soften: Soften,
+    ) -> tuple[Float[Array, ""], LossAux]:
+        """As `loss`, with `soften(losses, logits, batch)` in place of the losses; `batch` is augmented."""
         mix_rng, dropout_rng = jax.random.split(rng)
         images, targets = self._mix(mix_rng, self._normalise(batch["image"]), self._targets(batch["label"]))
         mutable = [name for name in variables if name != "params"]
         logits, new = self.model.apply(variables, images, train=True, mutable=mutable, rngs={"dropout": dropout_rng})
-        losses = optax.losses.softmax_cross_entropy(logits, targets) * batch["weight"]
+        losses = optax.losses.softmax_cross_entropy(logits, targets)
+        seen = {**batch, "image": images * jnp.asarray(self.std) + jnp.asarray(self.mean)}
+        losses = soften(losses, logits, seen) * batch["weight"]
         return losses.sum() / totals["examples"], (new, self._sums(losses, logits, batch))
+
+    def logits(self, variables: Variables, batch: Batch) -> jax.Array:
+        """Logits [batch, classes] of images in units of 0..255, in inference mode."""
+        return self._logits(variables, batch)
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
         """Sums of unsmoothed cross-entropy and of correct predictions, each with its weight."""
@@ -97,7 +138,7 @@ class ImageTask:
         return {"probabilities": jax.nn.softmax(self._logits(variables, batch))}
 
     def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """See serving.Served: images uint8, not normalised."""
+        """See serving.Served; images are uint8, not normalised."""
         return {self.served: jax.ShapeDtypeStruct((batch, *self.image_shape), jnp.uint8)}
 
     def serve(self, variables: Variables, images: Shaped[Array, "batch ..."]) -> Float[Array, "batch classes"]:
@@ -109,7 +150,7 @@ class ImageTask:
         return {}
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
+        """See Task.check_selection."""
         metric_lib.check(self.selection[0], means, scored)
 
     def _logits(self, variables: Variables, batch: Batch) -> jax.Array:
@@ -136,7 +177,7 @@ class ImageTask:
 
 @dataclasses.dataclass(frozen=True)
 class LabelTask(ImageTask):
-    """As ImageTask, with a scorer that saves the class probabilities."""
+    """An ImageTask with a scorer that saves the class probabilities."""
 
     def scorer(self, data: ClassDataset, split: str) -> contracts.Scorer | None:
         """Collects the predictions for a split of `data` (an ImageDataset) on the host."""
@@ -145,9 +186,29 @@ class LabelTask(ImageTask):
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationTask(LabelTask):
-    """As LabelTask, with mixup and cutmix."""
+    """A LabelTask with mixup, cutmix and test-time augmentation."""
 
     spec: ClassificationSpec = dataclasses.field(default_factory=ClassificationSpec)
+
+    def _logits(self, variables: Variables, batch: Batch) -> jax.Array:
+        """Logits of images [batch, height, width, channels], averaged over their views; edges are reflected."""
+        images, infer = batch["image"], super()._logits
+        if self.spec.tta == "none":
+            return infer(variables, batch)
+        height, width = images.shape[1:3]
+        padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+        total = jnp.zeros(())
+        for shift, weight in VIEWS[self.spec.tta]:
+            view = padded[:, 1 - shift : 1 - shift + height, 1 - shift : 1 - shift + width]
+            both = (infer(variables, batch | {"image": each}) for each in (view, view[:, :, ::-1]))
+            total = total + weight / 2 * sum(both, start=jnp.zeros(()))
+        return total
+
+    @property
+    def mixes_examples(self) -> str:
+        """The field that makes the loss of an example depend on others, see train/privacy.py; "" for none."""
+        on = [name for name in ("mixup", "cutmix") if getattr(self.spec, name)]
+        return f"config.task.{on[0]}={getattr(self.spec, on[0])}" if on else ""
 
     def _mix(self, rng: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019), chosen with probability 1/2 if both are on.
@@ -185,13 +246,13 @@ class ClassificationScorer:
                 self._probabilities[int(index)] = np.asarray(row)
 
     def result(self) -> dict[str, float]:
-        """No scores beside the sums of `Task.evaluate`."""
+        """No scores; all metrics are sums of `Task.evaluate`."""
         return {}
 
     def save(self, path: Path) -> None:
         """Writes a line of JSON per example: its reference, the class `predicted`, and `probabilities` by class.
 
-        Of more than MAX_SAVED classes, the most likely ones are written.
+        With more than MAX_SAVED classes, only the most likely ones are written.
         """
         with path.open("w", encoding="utf-8") as file:
             for line in self.lines():
@@ -227,7 +288,7 @@ def record(probabilities: Float[np.ndarray, " classes"], class_names: Sequence[s
 
 
 def _boxes(rng: jax.Array, alpha: float, count: int, height: int, width: int) -> jax.Array:
-    """Masks [count, height, width] of boxes whose areas are Beta(alpha, alpha) shares before they are clipped."""
+    """Masks [count, height, width] of boxes with Beta(alpha, alpha) distributed area shares, before clipping."""
     area_rng, y_rng, x_rng = jax.random.split(rng, 3)
     side = jnp.sqrt(jax.random.beta(area_rng, alpha, alpha, (count, 1)))
 

@@ -1,4 +1,4 @@
-"""Object detection: the losses of FCOS (Tian et al., 2019), and non-maximum suppression in the compiled step."""
+"""Object detection: the losses of FCOS (Tian et al., 2019), and non-maximum suppression within the compiled step."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -61,7 +61,7 @@ class DetectionSpec(Spec, tag="detection"):
 
 @dataclasses.dataclass(frozen=True)
 class DetectionTask:
-    """Pure functions over a model from images to FcosOutputs.
+    """Detection with a model from images to FcosOutputs.
 
     A batch holds `image` uint8 [batch, height, width, 3], `boxes` float32 [batch, max_boxes, 4] (left, top, right and
     bottom in px), `labels` int32 and `box_weight` float32 [batch, max_boxes], 0 for padding, `index` int32
@@ -99,7 +99,7 @@ class DetectionTask:
         }
 
     def init(self, rng: jax.Array) -> Variables:
-        """Fresh variables: `params` and, for models with batch norm, `batch_stats`."""
+        """Initial variables: `params` and, for models with batch norm, `batch_stats`."""
         return self.model.init(rng, jnp.zeros((1, *self.image_shape), jnp.float32))
 
     def totals(self, batch: Batch) -> Totals:
@@ -115,14 +115,14 @@ class DetectionTask:
     def loss(
         self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
     ) -> tuple[Float[Array, ""], LossAux]:
-        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed."""
+        """`(loss, (new batch statistics, sums))` for training; the losses of microbatches add up."""
         mutable = [name for name in variables if name != "params"]
         outputs, new = self._apply(variables, batch, train=True, mutable=mutable, rngs={"dropout": rng})
         sums = self._losses(outputs, batch)
         normalisers = {"class_loss": "positives", "box_loss": "centreness", "centre_loss": "positives"}
         parts = {name: sums[name][0] / totals[normaliser] for name, normaliser in normalisers.items()}
         loss = parts["class_loss"] + self.spec.box_loss_weight * parts["box_loss"] + parts["centre_loss"]
-        # The sums of all microbatches, divided, are the loss that is minimised.
+        # The sums over all microbatches, divided by the normalisers, are the loss.
         return loss, (new, sums | {"loss": (loss * totals["examples"], batch["weight"].sum())})
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
@@ -153,7 +153,7 @@ class DetectionTask:
         return {"boxes": chosen, "scores": best, "labels": jnp.take_along_axis(labels, order, axis=1)}
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
+        """See Task.check_selection."""
         metric_lib.check(self.spec.select_by, means, scored)
 
     def scorer(self, data: box_scores.BoxDataset, split: str) -> box_scores.CocoScorer:
@@ -209,7 +209,7 @@ class DetectionTask:
         return self.model.apply(variables, images, train=train, **options)
 
     def _boxes(self, distances: jax.Array) -> jax.Array:
-        """Boxes [batch, points, 4] from the distances of their sides to the points, clipped to the canvas."""
+        """Boxes [batch, points, 4] from the distances of the points to their sides, clipped to the canvas."""
         point, (height, width, _) = self._points()[0], self.image_shape
         corners = jnp.concatenate([point - distances[..., :2], point + distances[..., 2:]], axis=-1)
         return corners.clip(0, jnp.array([width, height] * 2, corners.dtype))

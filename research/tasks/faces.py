@@ -19,7 +19,7 @@ from research.spec import Role, checks, field, invalid
 from research.spec.contracts import Batch, ClassDataset, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
 from research.tasks import classification
 
-# The scores of each metric, and those that also exist as `name_column_label` for each group.
+# The scores of each metric, and those that are also computed per group, as `name_column_label`.
 METRICS = {
     "identification": ("identification",),
     "verification": ("auc", "eer", *(f"tar_at_far_{name}" for name in face_scores.RATES), "pair_accuracy"),
@@ -45,28 +45,28 @@ class FaceSpec(classification.LabelSpec, tag="faces"):
         default=tuple(METRICS), check=checks.each(checks.one_of(*METRICS)), doc="scores of embeddings"
     )
     groups: tuple[str, ...] = field(
-        default=(), role=Role.INFERENCE, doc="columns of the data by whose labels scores are also computed"
+        default=(), role=Role.INFERENCE, doc="columns of the data by whose labels scores are grouped, too"
     )
     select_by: str = field(default="accuracy", doc="metric that selects the best checkpoint")
     threshold: float = field(
         default=0.0, role=Role.INFERENCE, check=checks.between(-1, 1),
-        doc="of predict: similarity above which two images show one person; 0: chosen on validation",
+        doc="for predict: similarity above which two images are of the same person; 0: chosen on validation",
     )  # fmt: skip
 
     def validate(self) -> None:
-        """Raises FieldError for fields that contradict one another."""
+        """Raises FieldError for inconsistent fields."""
         known = ["accuracy", "loss", *(name for metric in self.metrics for name in METRICS[metric])]
         of_group = self.select_by.startswith(tuple(f"{name}_{group}_" for name in OF_GROUPS for group in self.groups))
         if self.select_by not in known and not of_group:
-            raise invalid(self, "select_by", f"is no score of task.metrics; choose from {', '.join(known)}")
+            raise invalid(self, "select_by", f"is not a score of config.task.metrics; choose from {', '.join(known)}")
         most = {"arcface": np.pi, "cosface": 2.0, "none": 0.0}[self.margin]
         if not 0 <= self.margin_size <= most:
-            raise invalid(self, "margin_size", f"must lie between 0 and {most:.4g} for {self.margin!r}")
+            raise invalid(self, "margin_size", f"must be between 0 and {most:.4g} for {self.margin!r}")
 
 
 @dataclasses.dataclass(frozen=True)
 class FaceTask(classification.ImageTask):
-    """As classification.ImageTask, over a models.faces.FaceModel; labels from num_classes on are unseen people."""
+    """A classification.ImageTask for a models.faces.FaceModel; labels from num_classes on are unseen people."""
 
     spec: FaceSpec
 
@@ -78,7 +78,7 @@ class FaceTask(classification.ImageTask):
     def loss(
         self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
     ) -> tuple[Float[Array, ""], LossAux]:
-        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed."""
+        """`(loss, (new batch statistics, sums))` for training; the losses of microbatches add up."""
         mutable = [name for name in variables if name != "params"]
         images = self._normalise(batch["image"])
         (_, cosines), new = self.model.apply(variables, images, train=True, mutable=mutable, rngs={"dropout": rng})
@@ -96,7 +96,7 @@ class FaceTask(classification.ImageTask):
         return self._sums(losses * batch["weight"], cosines, batch)
 
     def predict(self, variables: Variables, batch: Batch, rng: jax.Array | None = None) -> Outputs:
-        """Embeddings of length 1, float32 [batch, embed_dim]."""
+        """L2-normalised embeddings, float32 [batch, embed_dim]."""
         del rng
         images = self._normalise(batch["image"])
         embeddings, _ = self._embed(variables, images)
@@ -105,7 +105,7 @@ class FaceTask(classification.ImageTask):
         return {"embedding": embeddings}
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
+        """See Task.check_selection."""
         metric_lib.check(self.spec.select_by, means, scored and bool(self.spec.metrics))
 
     def scorer(self, data: "FaceDataset", split: str) -> "FaceScorer | None":
@@ -119,8 +119,8 @@ class FaceTask(classification.ImageTask):
                 raise ValueError(f"config.task.groups={self.spec.groups}: there is no column {column!r}; {known}")
         if "identification" in self.spec.metrics and not data.known(split):
             raise ValueError(
-                f"nobody in the {split} split of {data.name!r} has images in the splits before it, so nobody can be "
-                'identified; set config.task.metrics=("verification",)'
+                f"no person in the {split} split of {data.name!r} has images in earlier splits, so identification "
+                'cannot be scored; set config.task.metrics=("verification",)'
             )
         if "verification" in self.spec.metrics:
             data.pairs(split)
@@ -131,7 +131,7 @@ class FaceTask(classification.ImageTask):
 
 
 class PairLike(Protocol):
-    """Two images, and whether both show one person."""
+    """Two images, and whether they are of the same person."""
 
     @property
     def first(self) -> str:
@@ -145,7 +145,7 @@ class PairLike(Protocol):
 
     @property
     def same(self) -> int:
-        """1 if both show one person, else 0."""
+        """1 if both are of the same person, else 0."""
         ...
 
     @property
@@ -163,7 +163,7 @@ class FaceDataset(ClassDataset, Protocol):
         ...
 
     def known(self, split: str) -> set[str]:
-        """The people of a split whose images are in its gallery."""
+        """The people of a split who have images in its gallery."""
         ...
 
     def pairs(self, split: str) -> Sequence[PairLike]:
@@ -182,11 +182,11 @@ class FaceScorer:
     def add(self, outputs: HostOutputs) -> None:
         """Adds the outputs of `Task.predict` for a batch, with its `index`."""
         for index, embedding in zip(outputs["index"], outputs["embedding"], strict=True):
-            if index >= 0:  # an image of the gallery has no weight
+            if index >= 0:  # not by weight, which is 0 for images of the gallery
                 self._embeddings[int(index)] = embedding
 
     def result(self) -> dict[str, float]:
-        """{name of a score: its value}; with groups, `name_column_label` too."""
+        """{score: value}; with groups, also `name_column_label`."""
         found = {}
         if "identification" in self._metrics:
             found |= self._identification(self._identified())
@@ -225,7 +225,7 @@ class FaceScorer:
         return lines
 
     def _verified(self) -> list[dict[str, Any]]:
-        own, gallery = {}, {}  # apart, since an image of another split may have the same path
+        own, gallery = {}, {}  # separate, since images of different splits may have the same path
         for index in sorted(self._embeddings):
             image = self._data.reference(self._split, index)
             (gallery if image["gallery"] else own)[image["path"]] = image, self._embeddings[index]
@@ -234,7 +234,10 @@ class FaceScorer:
             ours, theirs = own.get(pair.first), gallery.get(pair.second) or own.get(pair.second)
             if ours is None or theirs is None:
                 missing = pair.second if ours else pair.first
-                raise ValueError(f"{self._data.name!r}: a pair names {missing!r}, which is not in {self._split}")
+                raise ValueError(
+                    f"{self._data.name!r}: a pair has the image {missing!r}, which is not in "
+                    f"{self._split}; fix the pairs file"
+                )
             (first, embedding), (second, other) = ours, theirs
             paths = {"path1": pair.first, "path2": pair.second, "same": pair.same, "fold": pair.fold}
             groups = {column: [first[column], second[column]] for column in self._groups}

@@ -1,4 +1,4 @@
-"""Segmentation losses that are no sums over pixels: functions of probabilities and masks to a loss per image."""
+"""Region losses for segmentation: functions of probabilities and masks that return a loss per image."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def lovasz(
     """The Lovász-softmax loss [batch] of each image (Berman et al., 2018), averaged over the classes in its mask."""
     truth, present, probabilities = _regions(probabilities, mask)
     flat = lambda x: x.reshape(x.shape[0], -1, x.shape[-1]).swapaxes(1, 2)  # [batch, classes, pixels]
-    # Void pixels have error 0, so they come last in the order and have no effect.
+    # Void pixels have error 0, so they are sorted last and have no effect.
     errors, truth = flat(jnp.abs(truth - probabilities)), flat(truth)
     order = jnp.argsort(-jax.lax.stop_gradient(errors))
     errors, truth = (jnp.take_along_axis(x, order, axis=-1) for x in (errors, truth))

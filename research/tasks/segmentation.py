@@ -1,4 +1,4 @@
-"""Semantic segmentation: weighted cross-entropy with Dice or Lovász loss, and scores of a confusion matrix."""
+"""Semantic segmentation: weighted cross-entropy with Dice or Lovász loss, and scores from a confusion matrix."""
 
 import dataclasses
 import io
@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Shaped
 
+from research.metrics import calibration
 from research.metrics import metric as metric_lib
 from research.parallel.sharding import Table, constrain
 from research.spec import Role, Spec, checks, field
@@ -36,8 +37,8 @@ class SegmentationSpec(Spec, tag="segmentation"):
     per_image_standardization: bool = field(
         default=False,
         renamed="standardise",
-        doc="per-image standardisation: normalise each image by its own mean and standard deviation over all channels "
-        "and its padding, which makes it independent of brightness",
+        doc="normalise each image by its mean and standard deviation over all channels (and padding), which removes "
+        "its brightness",
     )
     flip_tta: bool = field(
         default=False, role=Role.INFERENCE, renamed="flip_average",
@@ -47,7 +48,7 @@ class SegmentationSpec(Spec, tag="segmentation"):
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationTask:
-    """Pure functions over a model from images to logits per pixel.
+    """Segmentation with a model from images to logits per pixel.
 
     A batch holds `image` uint8 [batch, height, width, 3], `mask` uint8 [batch, height, width] (values from the number
     of classes on are void and ignored), `index` int32 [batch] and `weight` float32 [batch], 0 for padding. `mean` and
@@ -65,12 +66,12 @@ class SegmentationTask:
     selection = ("miou", "max")
 
     def __post_init__(self) -> None:
-        """Raises ValueError if the number of class weights is not that of the classes."""
+        """Raises ValueError if the number of class weights differs from the number of classes."""
         weights = len(self.spec.class_weights)
         if weights not in (0, len(self.class_names)):
             raise ValueError(
-                f"config.task.class_weights has {weights} entries; () or one for each of the "
-                f"{len(self.class_names)} classes is needed: {', '.join(self.class_names)}"
+                f"config.task.class_weights has {weights} values; give () or one for each of the "
+                f"{len(self.class_names)} classes: {', '.join(self.class_names)}"
             )
 
     @property
@@ -89,7 +90,7 @@ class SegmentationTask:
         }
 
     def init(self, rng: jax.Array) -> Variables:
-        """Fresh variables: `params` and, for models with batch norm, `batch_stats`."""
+        """Initial variables: `params` and, for models with batch norm, `batch_stats`."""
         return self.model.init(rng, jnp.zeros((1, *self.image_shape), jnp.float32))
 
     def totals(self, batch: Batch) -> Totals:
@@ -100,7 +101,7 @@ class SegmentationTask:
     def loss(
         self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
     ) -> tuple[Float[Array, ""], LossAux]:
-        """`(loss, (new batch statistics, sums))` of training; losses of microbatches and devices are summed.
+        """`(loss, (new batch statistics, sums))` for training; the losses of microbatches add up.
 
         Cross-entropy is a mean over pixels, weighted by class; the region loss is a mean over images.
         """
@@ -113,12 +114,12 @@ class SegmentationTask:
             losses = REGIONS[self.spec.region](jax.nn.softmax(logits), batch["mask"]) * batch["weight"]
             loss += self.spec.region_weight * losses.sum() / totals["examples"]
             sums[self.spec.region] = (losses.sum(), batch["weight"].sum())
-        # The sums of all microbatches, divided, are the loss that is minimised.
+        # The sums over all microbatches, divided by the normalisers, are the loss.
         sums["loss"] = (loss * totals["examples"], batch["weight"].sum())
         return loss, (new, sums)
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
-        """Sums of unweighted cross-entropy, and the confusion matrix [classes, classes] of truth and prediction."""
+        """Sums of unweighted cross-entropy, and the confusion matrix [classes, classes] (truth, prediction)."""
         logits = self._averaged(variables, batch)
         valid = self._valid(batch)
         pixels = valid.sum()
@@ -126,9 +127,11 @@ class SegmentationTask:
         return {"loss": (losses.sum(), pixels), "confusion": (self._confusion(logits, batch), pixels)}
 
     def predict(self, variables: Variables, batch: Batch, rng: jax.Array | None = None) -> Outputs:
-        """The most likely class of each pixel, uint8 [batch, height, width]."""
+        """The most likely class of each pixel and its probability in 1/255, uint8 [batch, height, width]."""
         del rng
-        return {"mask": self._averaged(variables, batch).argmax(-1).astype(jnp.uint8)}
+        logits = self._averaged(variables, batch)
+        confidence = jnp.round(jax.nn.softmax(logits).max(-1) * 255).astype(jnp.uint8)
+        return {"mask": logits.argmax(-1).astype(jnp.uint8), "confidence": confidence}
 
     def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """`scores` of the confusion matrix of the whole split."""
@@ -136,11 +139,11 @@ class SegmentationTask:
         return scores(np.asarray(means.get("confusion", np.zeros((classes, classes)))), self.class_names)
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
+        """See Task.check_selection."""
         metric_lib.check(self.selection[0], means, scored)
 
     def scorer(self, data: "MaskDataset", split: str) -> "SegmentationScorer":
-        """Collects the predicted masks; all scores are derived from sums."""
+        """Saves the predicted masks; all scores are derived from sums."""
         return SegmentationScorer(data, split)
 
     def _logits(self, variables: Variables, batch: Batch, train: bool = False, **options) -> Any:
@@ -177,7 +180,7 @@ class SegmentationTask:
         return ((logits.argmax(-1) == batch["mask"]) * valid).sum(), valid.sum()
 
     def _confusion(self, logits: jax.Array, batch: Batch) -> jax.Array:
-        """int32 [classes, classes]: pixels of class i that are predicted as class j."""
+        """int32 [classes, classes]: the number of pixels of class i that are predicted as class j."""
         classes = len(self.class_names)
         truth = jax.nn.one_hot(batch["mask"], classes) * batch["weight"][:, None, None, None]
         # In float32 per image, which is exact up to 2^24 pixels, then in integers.
@@ -186,9 +189,9 @@ class SegmentationTask:
 
 
 def scores(confusion: Shaped[np.ndarray, "classes classes"], class_names: tuple[str, ...]) -> dict[str, float]:
-    """`miou`, `pixel_accuracy` and `iou_CLASS`, as fractions, of a confusion matrix in any unit.
+    """`miou`, `pixel_accuracy` and `iou_CLASS`, as fractions, from a confusion matrix in any unit.
 
-    IoU is intersection over union of truth and prediction; a class that occurs in neither is left out.
+    IoU is intersection over union of truth and prediction; a class that occurs in neither is omitted.
     """
     right = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - right
@@ -225,26 +228,34 @@ class SegmentationScorer:
     def __init__(self, data: MaskDataset, split: str):
         self._data, self._split = data, split
         self._masks: dict[int, bytes] = {}
+        self._calibration: dict[int, list[calibration.Bin]] = {}
 
     def add(self, outputs: HostOutputs) -> None:
-        """Adds the masks of a batch of predictions; padding has weight 0."""
+        """Adds the masks of a batch of predictions, and their `confidence` if they have it; padding has weight 0."""
         from PIL import Image
 
-        for index, weight, mask in zip(outputs["index"], outputs["weight"], outputs["mask"], strict=True):
-            if weight:
-                buffer = io.BytesIO()
-                Image.fromarray(np.asarray(mask)).save(buffer, format="PNG")
-                self._masks[int(index)] = buffer.getvalue()
+        for row in np.flatnonzero(outputs["weight"]):
+            index, mask = int(outputs["index"][row]), np.asarray(outputs["mask"][row])
+            buffer = io.BytesIO()
+            Image.fromarray(mask).save(buffer, format="PNG")
+            self._masks[index] = buffer.getvalue()
+            if "confidence" in outputs:
+                truth = self._data.reference(self._split, index)["mask"]
+                part, labelled = tuple(map(slice, truth.shape)), truth < len(self._data.class_names)
+                confidence = outputs["confidence"][row][part][labelled] / 255
+                right = mask[part][labelled] == truth[labelled]
+                self._calibration[index] = calibration.equal_width(confidence, right)
 
     def result(self) -> dict[str, float]:
-        """No scores beside the sums of `SegmentationTask.evaluate`."""
+        """No scores; all metrics are sums of `SegmentationTask.evaluate`."""
         return {}
 
     def save(self, path: Path) -> None:
         """Writes `INDEX.png` into the folder `predictions` beside `path`, and to `path` a line of JSON for each.
 
-        The upper left part of a mask belongs to the image `name`; the rest is padding. `confusion` counts the pixels of
-        each class (row) that are predicted as each (column).
+        A mask has the canvas size; the image `name` is in its upper left corner. `confusion` counts the pixels of each
+        class (row) by predicted class (column); `calibration` has, for bins of the probability of the predicted class,
+        the number of pixels, their mean probability and the share that is right.
         """
         folder = path.with_suffix("")
         folder.mkdir(exist_ok=True)
@@ -255,6 +266,8 @@ class SegmentationScorer:
                 reference = self._data.reference(self._split, index)
                 line = {"index": index, "name": reference["name"], "mask": f"{folder.name}/{mask.name}"}
                 line |= {"classes": self._data.class_names, "confusion": self._confusion(encoded, reference["mask"])}
+                if index in self._calibration:
+                    line["calibration"] = self._calibration[index]
                 file.write(json.dumps(line) + "\n")
 
     def _confusion(self, encoded: bytes, truth: np.ndarray) -> list[list[int]]:
@@ -268,5 +281,5 @@ class SegmentationScorer:
 
 
 def _cross_entropy(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """[batch, height, width]; 0 for void."""
+    """The cross-entropy of each pixel [batch, height, width]; 0 for void."""
     return -(jax.nn.log_softmax(logits) * jax.nn.one_hot(mask, logits.shape[-1])).sum(-1)

@@ -1,4 +1,4 @@
-"""Text to text: teacher-forced cross-entropy with label smoothing and z-loss; decoding and its scores."""
+"""Sequence to sequence: teacher-forced cross-entropy with label smoothing and z-loss; decoding and its scores."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -24,12 +24,12 @@ _SIDES = ("source", "target")
 
 
 class EncoderDecoderTaskSpec(Spec):
-    """The loss of a decoder, and the decoding and scoring of its answers; see models/decoding.py."""
+    """The loss of an encoder-decoder, and the decoding and scoring of its predictions; see models/decoding.py."""
 
     DECODERS: ClassVar[tuple[str, ...]] = DECODERS
 
     label_smoothing: float = field(
-        default=0.0, check=checks.from_up_to(0, 1), doc="probability that is spread over all tokens"
+        default=0.0, check=checks.from_up_to(0, 1), doc="label smoothing: probability spread over all tokens"
     )
     z_loss: float = field(
         default=0.0, check=checks.at_least(0) & checks.at_most(1),
@@ -37,30 +37,38 @@ class EncoderDecoderTaskSpec(Spec):
     )  # fmt: skip
     decoder: str = field(default="beam", role=Role.INFERENCE, doc="decoding algorithm")
     max_decode_length: int = field(
-        default=128, role=Role.INFERENCE, check=checks.between(1, 10_000_000), doc="most tokens of an answer, with EOS"
+        default=128,
+        role=Role.INFERENCE,
+        check=checks.between(1, 10_000_000),
+        doc="maximum length of decoded texts in tokens, with EOS",
     )
-    beam_size: int = field(default=4, role=Role.INFERENCE, check=checks.between(1, 10_000), doc="for decoder='beam'")
+    beam_size: int = field(
+        default=4, role=Role.INFERENCE, check=checks.between(1, 10_000), doc="for decoder='beam': number of beams"
+    )
     length_penalty: float = field(
         default=0.6, role=Role.INFERENCE, check=checks.between(-10, 10),
         doc="for decoder='beam': scores are divided by ((5 + tokens) / 6) to this power",
     )  # fmt: skip
     early_stopping: bool = field(
-        default=False, role=Role.INFERENCE, doc="for decoder='beam': stop at the first beam_size finished answers"
+        default=False, role=Role.INFERENCE, doc="for decoder='beam': stop once beam_size hypotheses are finished"
     )
-    num_return: int = field(default=1, role=Role.INFERENCE, check=checks.at_least(1), doc="answers per example")
+    num_return: int = field(default=1, role=Role.INFERENCE, check=checks.at_least(1), doc="predicted texts per example")
     temperature: float = field(
-        default=1.0, role=Role.INFERENCE, check=checks.between(0, 1000), doc="for decoder='sample'; 0: greedy"
+        default=1.0,
+        role=Role.INFERENCE,
+        check=checks.between(0, 1000),
+        doc="for decoder='sample': temperature; 0: greedy",
     )
     top_k: int = field(
         default=0, role=Role.INFERENCE, check=checks.at_least(0),
-        doc="for decoder='sample': draw from the most likely k tokens; 0: off",
+        doc="for decoder='sample': sample from the most likely k tokens; 0: off",
     )  # fmt: skip
     top_p: float = field(
         default=1.0, role=Role.INFERENCE, check=checks.above(0) & checks.at_most(1),
-        doc="for decoder='sample': nucleus sampling from the tokens with this total probability; 1: off",
+        doc="for decoder='sample': nucleus sampling, total probability of the tokens; 1: off",
     )  # fmt: skip
     metrics: tuple[str, ...] = field(
-        default=(), check=checks.each(checks.one_of(*text_scores.METRICS)), doc="scores of answers"
+        default=(), check=checks.each(checks.one_of(*text_scores.METRICS)), doc="scores of predicted texts"
     )
     select_by: str = field(default="loss", doc="metric that selects the best checkpoint: loss, perplexity or a score")
 
@@ -70,31 +78,31 @@ class EncoderDecoderTaskSpec(Spec):
         return self.beam_size if self.decoder == "beam" else 1
 
     def validate(self) -> None:
-        """Raises FieldError for an unknown decoder, and for more answers than it returns."""
+        """Raises FieldError for an unknown decoder, and if num_return exceeds its number of hypotheses."""
         if not (known := checks.one_of(*self.DECODERS)).accepts(self.decoder):
-            raise invalid(self, "decoder", known.says)
+            raise invalid(self, "decoder", known.requirement)
         if self.num_return > self.beams:
             most = f"beam_size={self.beam_size}" if self.decoder == "beam" else f"1 with decoder={self.decoder!r}"
             raise invalid(self, "num_return", f"must be at least 1 and at most {most}")
 
 
 class Seq2SeqTaskSpec(EncoderDecoderTaskSpec, tag="seq2seq"):
-    """Text to text."""
+    """The task of text-to-text models."""
 
     word_dropout: float = field(
         default=0.0, check=checks.from_up_to(0, 1),
-        doc="share of source tokens that are replaced by unk while training (Iyyer et al., 2015)",
+        doc="word dropout: share of source tokens replaced by unk while training (Iyyer et al., 2015)",
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderDecoderTask:
-    """Pure functions over an encoder-decoder such as `seq2seq.Seq2Seq`.
+    """Training and decoding with an encoder-decoder such as `seq2seq.Seq2Seq`.
 
     A batch holds `index` int32 [batch] and `weight` float32 [batch], which is 0 for padding, and int32 [batch, length]
     `source`, `source_segments`, `source_positions` and the same of `target`, see `research/data/text/dataset.py` (with
-    `model.sentence_length`, `source` is [batch, length, sentence_length]). The decoder reads `target` shifted right by
-    one, with `bos` before each of the examples of a row.
+    `model.sentence_length`, `source` is [batch, length, sentence_length]). The decoder input is `target` shifted right
+    by one, with `bos` before each example of a row.
     """
 
     model: nn.Module
@@ -111,7 +119,7 @@ class EncoderDecoderTask:
         """Raises ValueError for invalid decoding settings."""
         if self.spec.decoder not in DECODERS:  # ctc has no settings to check
             return
-        # Trace the search now, so that its errors are raised before training.
+        # Trace decoding now, so that its errors are raised before training.
         step = lambda tokens, position, cache: (jnp.zeros((len(tokens), self.model.vocab_size)), cache)
         jax.eval_shape(lambda: self._search(step, {"hypotheses": {}}, 1, jax.random.key(0)))
 
@@ -141,7 +149,7 @@ class EncoderDecoderTask:
         return jax.ShapeDtypeStruct((batch_size, self.source_length, *((tokens,) if tokens else ())), jnp.int32)
 
     def init(self, rng: jax.Array) -> Variables:
-        """Fresh variables: `params`."""
+        """Initial variables: `params`."""
         zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in self.example(1).items()}
         arrays = (zeros[f"{side}{what}"] for side in _SIDES for what in ("", "_segments", "_positions"))
         return self.model.init(rng, *arrays)
@@ -153,14 +161,14 @@ class EncoderDecoderTask:
     def loss(
         self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
     ) -> tuple[Float[Array, ""], LossAux]:
-        """`(loss, ({}, sums))` of training; losses of microbatches and devices are summed."""
+        """`(loss, ({}, sums))` for training; the losses of microbatches add up."""
         batch, options = self._augment(batch, rng)
         logits = self._logits(variables, batch, train=True, rngs={"dropout": rng}, **options)
         loss, sums = self._cross_entropy(logits, batch, totals)
         return loss, ({}, sums)
 
     def _augment(self, batch: Batch, rng: jax.Array) -> tuple[Batch, dict[str, jax.Array]]:
-        """The batch as training sees it, and further arguments of the model."""
+        """The augmented batch for training, and additional arguments for the model."""
         return batch, {}
 
     def _cross_entropy(self, logits: jax.Array, batch: Batch, totals) -> tuple[jax.Array, Sums]:
@@ -192,7 +200,7 @@ class EncoderDecoderTask:
         return {"tokens": tokens, "scores": scores}
 
     def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """See serving.Served: the source, and its mask, 0 for padding."""
+        """See serving.Served; the source, and its mask, 0 for padding."""
         source = self._source(batch)
         return {self.served: source, "mask": jax.ShapeDtypeStruct(source.shape[:2], jnp.int32)}
 
@@ -207,19 +215,19 @@ class EncoderDecoderTask:
         return decoding.greedy(step, cache, source.shape[0], steps, self.bos, self.eos)[0]
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
+        """See Task.check_selection."""
         name, metrics = self.spec.select_by, self.spec.metrics
         metric_lib.check(name, means, scored and bool(metrics))
         if name not in means:
             answers.check_gives(metrics, name, means)
 
     def scorer(self, data: answers.TextDataset, split: str) -> answers.TextScorer | None:
-        """Scores the answers to a split of `data` on the host; None without metrics."""
+        """Scores the predicted texts of a split of `data` on the host; None without metrics."""
         return answers.TextScorer(self.spec.metrics, data, split) if self.spec.metrics else None
 
     def _search(
         self, step, cache, count: int, rng: jax.Array
-    ) -> tuple[Int[Array, "count answers length"], Float[Array, "count answers"]]:
+    ) -> tuple[Int[Array, "count num_return length"], Float[Array, "count num_return"]]:
         """Tokens [count, num_return, max_decode_length] and scores [count, num_return], best first."""
         arguments = (step, cache, count, self.spec.max_decode_length, self.bos, self.eos)
         if self.spec.decoder == "beam":
@@ -241,7 +249,7 @@ class EncoderDecoderTask:
         return cast(jax.Array, logits)
 
     def _measure(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, Sums]:
-        """Cross-entropy and log of the partition function of each target token, and the sums over them."""
+        """Cross-entropy and log partition function of each target token, and their sums."""
         logits = logits.astype(at_least_float32(logits.dtype))
         # A masked sum, since indexing would gather a vocabulary that is sharded over devices.
         chosen = jax.nn.one_hot(batch["target"], logits.shape[-1], dtype=bool)
@@ -256,14 +264,14 @@ class EncoderDecoderTask:
 
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqTask(EncoderDecoderTask):
-    """As EncoderDecoderTask, for token sources, with word dropout."""
+    """An EncoderDecoderTask for token sources, with word dropout."""
 
     spec: Seq2SeqTaskSpec
 
     def _augment(self, batch: Batch, rng: jax.Array) -> tuple[Batch, dict[str, jax.Array]]:
         if not self.spec.word_dropout:
             return batch, {}
-        # A key of its own, independent of the layers' use of `rng`.
+        # A separate key, independent of the layers' use of `rng`.
         dropped = jax.random.bernoulli(jax.random.fold_in(rng, 1), self.spec.word_dropout, batch["source"].shape)
         # Padding is kept: within sentences, nothing else masks it.
         dropped_out = batch | {"source": jnp.where(dropped & (batch["source"] > 0), self.unk, batch["source"])}

@@ -10,7 +10,7 @@ from research.spec.contracts import Variables
 
 @runtime_checkable
 class Served(Protocol):
-    """A task whose prediction is one array, of inputs with fixed shapes but for the batch size."""
+    """A task whose prediction is one array, for inputs with fixed shapes except for the batch size."""
 
     def serve_inputs(self, batch: Any) -> Mapping[str, jax.ShapeDtypeStruct]:
         """The names, shapes and dtypes of the inputs; `batch`, their first axis, may be symbolic."""

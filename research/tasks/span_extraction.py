@@ -1,7 +1,7 @@
-"""Extractive question answering: the answer is the span of the context with the best logits of begin and end.
+"""Extractive question answering: predicts the span of the context with the highest start and end logits.
 
-As Devlin et al., "BERT", 2019, sections 4.2 and 4.3: a question without an answer has it at [CLS], and long contexts
-are read in windows (run_squad.py).
+As in Devlin et al., "BERT", 2019, sections 4.2 and 4.3: the target of a question without an answer is [CLS], and long
+contexts are split into overlapping windows (run_squad.py).
 """
 
 import dataclasses
@@ -22,28 +22,36 @@ from research.parallel.sharding import Table
 from research.spec import Role, Spec, checks, field
 from research.spec.contracts import Batch, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
 
-_NOWHERE = -1e9  # the logit of a token that cannot be chosen; of -inf, a gradient would not be a number
+_NOWHERE = -1e9  # the logit of a masked token; -inf would give NaN gradients
 
 
 class SpanExtractionSpec(Spec, tag="span_extraction"):
-    """Answers that are parts of their contexts."""
+    """Extractive question answering: answers are spans of their contexts."""
 
     doc_stride: int = field(
         default=128, check=checks.between(1, 10_000_000),
-        doc="tokens from the begin of a window of a long context to that of the next (Devlin et al., 2019)",
+        doc="tokens between the starts of consecutive windows of a long context (Devlin et al., 2019)",
+    )  # fmt: skip
+    min_span_f1: float = field(
+        default=0.0, absent=0.0, check=checks.between(0, 1),
+        doc="training answers that are not in their context are replaced by the span with the highest token F1, if it "
+        "is at least this; 0: never",
     )  # fmt: skip
     max_answer_length: int = field(
-        default=30, role=Role.INFERENCE, check=checks.between(1, 10_000), doc="most tokens of an answer"
+        default=30, role=Role.INFERENCE, check=checks.between(1, 10_000), doc="maximum length of an answer in tokens"
     )
     unanswerable: bool = field(
         default=False, role=Role.INFERENCE, doc="whether questions may have no answer, as in SQuAD 2.0"
     )
     null_threshold: float = field(
         default=0.0, role=Role.INFERENCE, check=checks.between(-1e6, 1e6),
-        doc="with unanswerable: by how much the score of no answer must be above that of the best span",
+        doc="with unanswerable: predict no answer if its score exceeds that of the best span by this much",
     )  # fmt: skip
     num_return: int = field(
-        default=1, role=Role.INFERENCE, check=checks.between(1, 100), doc="answers to a question, the best first"
+        default=1,
+        role=Role.INFERENCE,
+        check=checks.between(1, 100),
+        doc="number of answers returned for each question, best first",
     )
     metrics: tuple[str, ...] = field(
         default=("squad",), check=checks.each(checks.one_of(*text_scores.METRICS)), doc="scores of answers"
@@ -55,17 +63,17 @@ class SpanExtractionSpec(Spec, tag="span_extraction"):
 
 @dataclasses.dataclass(frozen=True)
 class SpanExtractionTask:
-    """Pure functions over an encoder with two logits a token, such as `bert.Bert` with `of_tokens`.
+    """Pure functions over an encoder with two logits per token, such as `bert.Bert` with `of_tokens`.
 
-    A batch holds what research/data/text/spans.py says. In evaluation and prediction a row is one window.
+    The keys of a batch are documented in research/data/text/spans.py. In evaluation and prediction a row is one window.
     """
 
     model: Bert
     spec: SpanExtractionSpec
     source_length: int
-    windows: int  # of a row at most
+    windows: int  # maximum number per row
 
-    served = "tokens"  # what the first input of an exported program is called
+    served = "tokens"  # the name of the first input of an exported program
 
     @property
     def logical_axes(self) -> Table:
@@ -78,7 +86,7 @@ class SpanExtractionTask:
         return self.spec.select_by, metric_lib.mode(self.spec.select_by)
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError if evaluations, with `means` and if `scored` with scores, lack the metric that selects."""
+        """See contracts.Task."""
         name, metrics = self.spec.select_by, self.spec.metrics
         metric_lib.check(name, means, scored and bool(metrics))
         if name not in means:
@@ -93,35 +101,35 @@ class SpanExtractionTask:
         return {**rows, "answer": array(self.windows, 2), "shift": array(), "index": array(), "weight": weight}
 
     def init(self, rng: jax.Array) -> Variables:
-        """Fresh variables: `params`."""
+        """The initial variables: `params`."""
         zeros = jnp.zeros((1, self.source_length), jnp.int32)
         return self.model.init(rng, zeros, zeros)
 
     def totals(self, batch: Batch) -> Totals:
-        """The normaliser of the loss: the windows of the whole global batch whose answer is known."""
+        """The normaliser of the loss: the number of windows in the global batch whose answer is known."""
         return {"examples": jnp.maximum(_weights(batch).sum(), 1)}
 
     def loss(
         self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array
     ) -> tuple[Float[Array, ""], LossAux]:
-        """`(loss, ({}, sums))` of training; losses of microbatches and devices add up."""
+        """`(loss, ({}, sums))` for training; the losses of microbatches and devices add up."""
         losses, sums = self._measure(variables, batch, train=True, rngs={"dropout": rng})
         return losses.sum() / totals["examples"], ({}, sums)
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
-        """Sums of the loss, and of windows with begin and end both right, each with the windows of known answers."""
+        """Sums of the loss and of windows with correct start and end, each with the number of windows."""
         return self._measure(variables, batch)[1]
 
     def predict(self, variables: Variables, batch: Batch, rng: jax.Array | None = None) -> Outputs:
-        """The best spans of the window of each row; `combine` chooses among the windows of a question.
+        """The best spans of the window of each row; `combine` merges the windows of a question.
 
-        spans    int32 [batch, answers, 2], the best first: the first and the last token in the context
-        scores   float32 [batch, answers]: the sum of their logits of begin and end; -inf for more than there are
-        log_z    float32 [batch]: the logarithm of the sum of exp(score) over all spans that may be answers
+        spans    int32 [batch, answers, 2], best first: the indices in the context of the first and the last token
+        scores   float32 [batch, answers]: the sum of start and end logits; -inf for missing spans
+        log_z    float32 [batch]: the logarithm of the sum of exp(score) over all valid spans
         null     float32 [batch]: the score of no answer, which is that of [CLS]
 
-        A span begins at a token that has most context in this window, so that each is in one window alone, and holds at
-        most `max_answer_length` tokens.
+        A span starts at a token for which this window has the maximum context, so that each span is in one window only,
+        and has at most `max_answer_length` tokens.
         """
         del rng
         logits = self._logits(variables, batch)
@@ -131,12 +139,12 @@ class SpanExtractionTask:
         return {"spans": spans + batch["shift"][:, None, None], "scores": scores, "log_z": log_z, "null": null}
 
     def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """See serving.Served: tokens; 1 where they are, 0 where there is padding; and 1 from the context on, else 0."""
+        """See serving.Served: tokens, their mask (0 for padding), and token types (1 from the context on)."""
         tokens = jax.ShapeDtypeStruct((batch, self.source_length), jnp.int32)
         return {self.served: tokens, "mask": tokens, "types": tokens}
 
     def serve(self, variables: Variables, tokens: jax.Array, mask: jax.Array, types: jax.Array) -> jax.Array:
-        """Logits [batch, length, 2] of begin and end."""
+        """Start and end logits [batch, length, 2]."""
         return self._apply(variables, types, tokens, mask)
 
     def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -144,11 +152,11 @@ class SpanExtractionTask:
         return {}
 
     def scorer(self, data: "SpanDataset", split: str) -> "SpanScorer | None":
-        """Scores the answers to a split of `data` on the host; None without metrics."""
+        """The scorer of predictions for a split of `data`, which runs on the host; None without metrics."""
         return SpanScorer(self.spec, data, split) if self.spec.metrics else None
 
     def _apply(self, variables: Variables, types: jax.Array, *inputs: jax.Array, **options: Any) -> jax.Array:
-        """The logits of tokens, segments and, perhaps, positions; models with one type of tokens take no `types`."""
+        """The logits for `inputs`: tokens, segments and optional positions; `types` only if the model has several."""
         known = {"types": types} if self.model.spec.token_types > 1 else {}
         logits = cast(jax.Array, self.model.apply(variables, *inputs, **known, **options))
         return logits.astype(at_least_float32(logits.dtype))
@@ -158,9 +166,9 @@ class SpanExtractionTask:
         return self._apply(variables, batch["source_types"], *parts, **options)
 
     def _measure(self, variables: Variables, batch: Batch, **options: Any) -> tuple[jax.Array, Sums]:
-        """The weighted losses [batch, windows], the mean of the cross-entropies of begin and end; and sums.
+        """The weighted losses [batch, windows], the mean of the cross-entropies of start and end; and metric sums.
 
-        Both choose among the tokens of the context in a window, and its [CLS].
+        The classes are the tokens of the context in a window, and its [CLS].
         """
         logits, weights = self._logits(variables, batch, **options), _weights(batch)
         segments, positions = batch["source_segments"], batch["source_positions"]
@@ -186,8 +194,8 @@ def best_spans(
 ) -> tuple[Int[Array, "batch answers 2"], Float[Array, "batch answers"], Float[Array, " batch"]]:
     """The `count` best spans (first, last) of up to `most` tokens, their scores, and log(sum(exp(score))) over all.
 
-    A span begins where `context` is 2 and ends where it is above 0. There are fewer than `count` where the rows are
-    too short for so many.
+    A span starts at a token with `context` 2 and ends at one with `context` above 0. Short rows have fewer than `count`
+    spans.
     """
     length, most = logits.shape[1], min(most, logits.shape[1])
     first = jnp.where(context > 1, logits[..., 0], -jnp.inf)
@@ -201,7 +209,7 @@ def best_spans(
 
 
 class Span(NamedTuple):
-    """An answer: its first and last token in the context, -1 of no answer, and the logarithm of its probability."""
+    """An answer: its first and last token in the context (-1: no answer) and its log probability."""
 
     first: int
     last: int
@@ -209,18 +217,18 @@ class Span(NamedTuple):
 
 
 class Combined(NamedTuple):
-    """The answers to a question, the best first, and by how much the score of no answer is above that of a span."""
+    """The answers to a question, best first, and the score of no answer minus that of the best span."""
 
     answers: list[Span]
     null_difference: float
 
 
 def combine(outputs: HostOutputs, spec: SpanExtractionSpec) -> dict[int, Combined]:
-    """{index: its answers} of the outputs of `predict`; windows with the same `index` are of one question.
+    """{index: answers} from the outputs of `predict`; windows with the same `index` belong to one question.
 
-    The score of no answer is the smallest of all windows, and it is the answer where it is above that of the best span
-    by more than `null_threshold` (Devlin et al., 2019). Probabilities are over all spans and, with `unanswerable`, no
-    answer. A context without any token that could be an answer has none.
+    The score of no answer is the minimum over all windows; no answer is predicted if that score exceeds the score of
+    the best span by more than `null_threshold` (Devlin et al., 2019). Probabilities are normalised over all spans and,
+    with `unanswerable`, no answer. A context without valid spans gives no answer.
     """
     groups: dict[int, list[int]] = {}
     for row in np.flatnonzero(outputs["weight"] > 0).tolist():
@@ -234,16 +242,16 @@ _NAMES = ("spans", "scores", "log_z", "null")
 def _of_one(outputs: HostOutputs, spec: SpanExtractionSpec) -> Combined:
     null = float(outputs["null"].min())
     scores, spans = outputs["scores"].astype(np.float64).ravel(), outputs["spans"].reshape(-1, 2).tolist()
-    order = [place for place in np.argsort(-scores, kind="stable") if np.isfinite(scores[place])]
+    order = [index for index in np.argsort(-scores, kind="stable") if np.isfinite(scores[index])]
     if not order:
         return Combined([Span(-1, -1, 0.0)], float("inf"))
     log_z, difference = np.logaddexp.reduce(outputs["log_z"].astype(np.float64)), null - scores[order[0]]
     log_z = np.logaddexp(log_z, null) if spec.unanswerable else log_z
-    span = lambda place: Span(spans[place][0], spans[place][1], float(scores[place] - log_z))
-    found = [(float(scores[place]), span(place)) for place in order]
+    span = lambda index: Span(spans[index][0], spans[index][1], float(scores[index] - log_z))
+    found = [(float(scores[index]), span(index)) for index in order]
     if spec.unanswerable:
         found.append((null - spec.null_threshold, Span(-1, -1, float(null - log_z))))
-        found.sort(key=lambda each: -each[0])  # stable: of equal ones, a span
+        found.sort(key=lambda each: -each[0])  # stable: a span comes before no answer of the same score
     return Combined([span for _, span in found[: spec.num_return]], float(difference))
 
 
@@ -255,12 +263,12 @@ class SpanDataset(answers.TextDataset, Protocol):
         ...
 
     def cut(self, contexts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> list[list[str]]:
-        """The texts of spans of tokens (first, last) of each context; empty for a negative one."""
+        """The texts of token spans (first, last) of each context; an empty text for a negative span."""
         ...
 
 
 class SpanScorer(answers.TextScorer):
-    """Collects the best answer to each question of a split over its windows, and compares it with its references."""
+    """Merges the windows of each question of a split and compares the best answer with the references."""
 
     def __init__(self, spec: SpanExtractionSpec, data: SpanDataset, split: str):
         super().__init__(spec.metrics, data, split)
@@ -273,8 +281,8 @@ class SpanScorer(answers.TextScorer):
         self._windows.append({name: outputs[name] for name in (*_NAMES, "index", "weight")})
 
     def result(self) -> dict[str, float]:
-        """{name of a score: its value} over all answers."""
-        best = min(outputs["scores"].shape[1] for outputs in self._windows)  # rows of another length may have more
+        """The scores of all predicted answers, by name."""
+        best = min(outputs["scores"].shape[1] for outputs in self._windows)  # longer rows may have more spans
         whole = {
             name: np.concatenate([each[name][:, :best] if name in _NAMES[:2] else each[name] for each in self._windows])
             for name in self._windows[0]
@@ -286,7 +294,7 @@ class SpanScorer(answers.TextScorer):
         return super().result()
 
     def _entries(self) -> list[dict[str, Any]]:
-        """As in TextScorer, with the probability of the answer, and what `null_threshold` is compared with."""
+        """As in TextScorer, with the probability of the answer and the score compared with `null_threshold`."""
         entries = super()._entries()
         for entry in entries:
             found = self._found[entry["index"]]

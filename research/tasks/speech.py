@@ -16,13 +16,13 @@ from research.tasks.seq2seq import DECODERS, EncoderDecoderTask, EncoderDecoderT
 
 
 class SpeechTaskSpec(EncoderDecoderTaskSpec, tag="speech"):
-    """Speech to text. With the decoder "ctc", at most `max_decode_length` tokens are kept, without EOS."""
+    """Speech to text. The decoder "ctc" returns at most `max_decode_length` tokens, without EOS."""
 
     DECODERS: ClassVar[tuple[str, ...]] = (*DECODERS, "ctc")
 
     ctc_weight: float = field(
         default=0.0, check=checks.at_least(0) & checks.at_most(1),
-        doc="share of CTC in the loss (Kim et al., 2017); 0: no CTC head",
+        doc="weight of the CTC loss, between 0 and 1 (Kim et al., 2017); 0: no CTC head",
     )  # fmt: skip
 
     def validate(self) -> None:
@@ -34,7 +34,7 @@ class SpeechTaskSpec(EncoderDecoderTaskSpec, tag="speech"):
 
 @dataclasses.dataclass(frozen=True)
 class SpeechTask(EncoderDecoderTask):
-    """As EncoderDecoderTask, but `source` is float32 [batch, frames, mels], one sound per row.
+    """As EncoderDecoderTask, but `source` is float32 [batch, frames, mels], one recording per row.
 
     `source_segments` and `source_positions` are those of the encoder: `model.spec.downsampling` frames per position.
     """
@@ -58,7 +58,7 @@ class SpeechTask(EncoderDecoderTask):
         return loss, ({}, sums | {"ctc_loss": (ctc.sum(), sums["loss"][1])})
 
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
-        """As in EncoderDecoderTask, and the CTC loss, each with the number of target tokens, with EOS."""
+        """As in EncoderDecoderTask, and the CTC loss, each with the number of target tokens including EOS."""
         if not self.spec.ctc_weight:
             return super().evaluate(variables, batch)
         logits, ctc_logits = self._logits(variables, batch, method="both_logits")
@@ -77,7 +77,7 @@ class SpeechTask(EncoderDecoderTask):
         return {"tokens": tokens[:, None], "scores": scores[:, None]}
 
     def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """As in EncoderDecoderTask, for the sound length of evaluation."""
+        """As in EncoderDecoderTask, with the number of frames used in evaluation."""
         length = self.model.max_source_length
         shape = (batch, length * self.model.spec.downsampling, self.mels)
         mask = jax.ShapeDtypeStruct((batch, length), jnp.int32)
@@ -91,7 +91,7 @@ class SpeechTask(EncoderDecoderTask):
 def _ctc(logits: jax.Array, batch: Batch, eos: int) -> jax.Array:
     """The weighted CTC loss of each row [batch]: -log P(target without EOS | encoder).
 
-    0 if there are fewer encoder positions than tokens, with a blank between equal ones: no path is possible then.
+    0 if there are fewer encoder positions than tokens and blanks between repeated tokens, as no alignment exists then.
     """
     padding = lambda mask: 1 - mask.astype(logits.dtype)
     labels, mask = batch["target"], batch["source_segments"] > 0

@@ -1,4 +1,4 @@
-"""Texts to classes: softmax cross-entropy over logits of an encoder such as BERT; without classes, their features."""
+"""Text classification: softmax cross-entropy over the logits of a text encoder; without classes, text embeddings."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -14,23 +14,23 @@ from research.models.bert import Bert
 from research.parallel.sharding import Table
 from research.spec import contracts, field
 from research.spec.contracts import Batch, ClassDataset, LossAux, Outputs, Sums, Totals, Variables
-from research.tasks.classification import ClassificationScorer, LabelSpec
+from research.tasks.classification import ClassificationScorer, LabelSpec, Soften
 
 
 class TextClassificationSpec(LabelSpec, tag="text_classification"):
-    """Softmax cross-entropy over classes of texts."""
+    """Text classification with softmax cross-entropy."""
 
     classes: tuple[str, ...] = field(
-        default=(), doc="the targets, in the order of their logits; none: the model gives features of texts"
+        default=(), doc="class names, in the order of the logits; empty: the model returns text embeddings"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class TextClassificationTask:
-    """Pure functions over an encoder of texts such as `bert.Bert`.
+    """Pure functions over a text encoder such as `bert.Bert`.
 
-    A batch holds what research/data/text/dataset.py says; `target` are the classes of the texts of each row, of which
-    `target_segments` are above 0. In evaluation a row is one text.
+    The keys of a batch are documented in research/data/text/dataset.py; `target` holds the classes of the texts packed
+    into each row, with `target_segments` above 0 for them. In evaluation a row is one text.
     """
 
     model: Bert
@@ -39,7 +39,7 @@ class TextClassificationTask:
     target_length: int
 
     selection = ("accuracy", "max")
-    served = "tokens"  # what the input of an exported program is called
+    served = "tokens"  # the name of the input of an exported program
 
     @property
     def logical_axes(self) -> Table:
@@ -58,41 +58,57 @@ class TextClassificationTask:
         return {**rows, "index": vector(jnp.int32), "weight": vector(jnp.float32)}
 
     def init(self, rng: jax.Array) -> Variables:
-        """Fresh variables: `params`."""
+        """The initial variables: `params`."""
         zeros = jnp.zeros((1, self.source_length), jnp.int32)
         return self.model.init(rng, zeros, zeros)
 
     def totals(self, batch: Batch) -> Totals:
-        """The normaliser of the loss: the texts of the whole global batch."""
+        """The normaliser of the loss: the number of texts in the global batch."""
         return {"examples": jnp.maximum(_weights(batch).sum(), 1)}
 
     def loss(self, variables: Variables, batch: Batch, totals: Totals, rng: jax.Array) -> tuple[jax.Array, LossAux]:
         """`(loss, ({}, sums))` of training; losses of microbatches and devices add up."""
+        return self.softened_loss(variables, batch, totals, rng, lambda losses, logits, seen: losses)
+
+    def softened_loss(
+        self,
+        variables: Variables,
+        batch: Batch,
+        totals: Totals,
+        rng: jax.Array,
+        soften: Soften,
+    ) -> tuple[jax.Array, LossAux]:
+        """As `loss`, with `soften(losses, logits, batch)` in place of the losses of the texts."""
         logits = self._logits(variables, batch, train=True, rngs={"dropout": rng})
         targets = jax.nn.one_hot(batch["target"], self.model.num_classes)
         smooth = optax.losses.smooth_labels(targets, self.spec.label_smoothing)
-        losses = optax.losses.softmax_cross_entropy(logits, smooth) * _weights(batch)
+        losses = optax.losses.softmax_cross_entropy(logits, smooth)
+        losses = soften(losses, logits, batch) * _weights(batch)
         return losses.sum() / totals["examples"], ({}, _sums(losses, logits, batch))
 
+    def logits(self, variables: Variables, batch: Batch) -> jax.Array:
+        """Logits [batch, texts, classes] of the texts of each row, in inference mode."""
+        return self._logits(variables, batch)
+
     def evaluate(self, variables: Variables, batch: Batch) -> Sums:
-        """Sums of plain cross-entropy and of correct answers, each with the number of texts."""
+        """Sums of cross-entropy (without label smoothing) and of correct predictions, each with the number of texts."""
         logits = self._logits(variables, batch)
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch["target"])
         return _sums(losses * _weights(batch), logits, batch)
 
     def predict(self, variables: Variables, batch: Batch, rng: jax.Array | None = None) -> Outputs:
-        """Class probabilities [batch, classes] of the text of each row; its features where there are no classes."""
+        """Class probabilities [batch, classes] of the text of each row; its embedding if there are no classes."""
         del rng
         found = self.serve(variables, batch["source"], batch["source_segments"])
         return {"probabilities": jax.nn.softmax(found)} if self.spec.classes else {"embedding": found}
 
     def serve_inputs(self, batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        """See serving.Served: tokens, and 1 where they are, 0 where there is padding."""
+        """See serving.Served: tokens and their mask (0 for padding)."""
         tokens = jax.ShapeDtypeStruct((batch, self.source_length), jnp.int32)
         return {self.served: tokens, "mask": tokens}
 
     def serve(self, variables: Variables, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-        """Logits [batch, classes], or features."""
+        """Logits [batch, classes], or embeddings without classes."""
         return cast(jax.Array, self.model.apply(variables, tokens, mask))
 
     def derived(self, means: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -100,24 +116,24 @@ class TextClassificationTask:
         return {}
 
     def check_selection(self, means: Collection[str], scored: bool) -> None:
-        """Raises ValueError where evaluations that give `means` and, if `scored`, scores lack the one that chooses."""
+        """See contracts.Task."""
         metric_lib.check(self.selection[0], means, scored)
 
     def scorer(self, data: ClassDataset, split: str) -> contracts.Scorer | None:
-        """What collects the predictions for a split of `data` on the host; None without classes."""
+        """The scorer of predictions for a split of `data`, which runs on the host; None without classes."""
         return ClassificationScorer(data, split) if self.spec.classes else None
 
     def _logits(self, variables: Variables, batch: Batch, **options: Any) -> jax.Array:
         """[batch, texts, classes]."""
         if not self.spec.classes:
-            raise ValueError("config.task.classes=() names no class; name those of the data set to train on them")
+            raise ValueError("config.task.classes=() is empty; set it to the class names of the data set to train")
         source = (batch[f"source{what}"] for what in ("", "_segments", "_positions"))
         texts = batch["target"].shape[1]
         return cast(jax.Array, self.model.apply(variables, *source, texts=texts, **options))
 
 
 def _weights(batch: Batch) -> jax.Array:
-    """float32 [batch, texts]: the weight of the row for a text, 0 where there is none."""
+    """float32 [batch, texts]: the weight of the row for each text, 0 for padding."""
     return (batch["target_segments"] > 0) * batch["weight"][:, None]
 
 

@@ -15,7 +15,7 @@ class VideoTask(classification.LabelTask):
     served = "clips"
 
     def scorer(self, data: ClassDataset, split: str) -> "ClipScorer":
-        """Collects the predictions for a split of `data` (a ClipDataset) on the host."""
+        """The scorer of predictions for a split of `data` (a ClipDataset), which runs on the host."""
         return ClipScorer(data, split)
 
 
@@ -23,7 +23,7 @@ class ClipScorer(classification.ClassificationScorer):
     """Collects the class probabilities of a split, and scores each class."""
 
     def result(self) -> dict[str, float]:
-        """`balanced_accuracy`, the mean of the recalls of the classes that occur, and `recall_CLASS` of each."""
+        """`balanced_accuracy`, the mean recall over the classes that occur, and the recall `recall_CLASS` of each."""
         lines = self.lines()
         recalls = {}
         for name in self._data.class_names:

@@ -27,8 +27,8 @@ def evaluate(
     """Evaluates `split`, every example once.
 
     Sums and weights are accumulated in float64 on the host, in the order of the batches. The metrics are their means,
-    those that the task derives from the means, and the results of the `scorer` (on process 0). A sum of total weight 0
-    has no mean and is left out. A sum may be an array, such as a confusion matrix, from which the task derives metrics.
+    those that the task derives from the means, and the results of the `scorer` (on process 0). A metric of total weight
+    0 is omitted. A sum may be an array, such as a confusion matrix, from which the task derives metrics.
 
     Returns:
         `{"split/metric": value}`; None if `stop()` becomes true before the end.
@@ -57,7 +57,7 @@ def evaluate(
             rng = jax.random.fold_in(jax.random.key(seed), number)  # for sampling decoders
             outputs = program.predict_step(variables, batch, rng) if scorer else {}
             running.append((program.eval_step(variables, batch), outputs))
-            if len(running) > 2:  # keeps the device busy without batches piling up in its memory
+            if len(running) > 2:  # keeps the device busy, with at most three batches in its memory
                 collect()
                 bar.update(min(batch_size, count - bar.n))
     while running:

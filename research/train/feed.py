@@ -6,19 +6,44 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 
 from research.parallel import sharding
-from research.spec.contracts import Batch, HostBatch
-from research.train.settings import TrainSpec
+from research.spec.contracts import Batch, Batches, Dataset, HostBatch, PoissonSampled
+from research.train import privacy
+from research.train.settings import Experiment, TrainSpec
 
 
-def check_batch(train: TrainSpec, mesh: Mesh) -> None:
-    """Raises ValueError unless mesh and microbatches divide the batch."""
+def check_batch(train: TrainSpec, mesh: Mesh, padded: bool = False) -> None:
+    """Raises ValueError unless the batch sizes are multiples of the batch shards and, in training, microbatches.
+
+    With `padded`, training batches are padded, so that of training may be any, see `batch_rows`.
+    """
     shards = sharding.batch_shards(mesh)
-    for field, size, parts, why in (
-        ("batch_size", train.batch_size, shards * train.microbatches, "mesh data x fsdp x train.microbatches"),
-        ("eval_batch_size", train.eval_batch_size, shards, "mesh data x fsdp"),
-    ):
+    sizes = [("eval_batch_size", train.eval_batch_size, shards, "mesh data x fsdp")]
+    if not padded:
+        parts = shards * train.microbatches
+        sizes.insert(0, ("batch_size", train.batch_size, parts, "mesh data x fsdp x train.microbatches"))
+    for field, size, parts, why in sizes:
         if size % parts or size < parts:
             raise ValueError(f"config.train.{field}={size} must be a multiple of {parts} ({why})")
+
+
+def batch_rows(config: Experiment, mesh: Mesh) -> int:
+    """The rows of a training batch: `train.batch_size`, or enough for Poisson samples of that expected size."""
+    if not config.privacy.poisson:
+        return config.train.batch_size
+    parts = sharding.batch_shards(mesh) * config.train.microbatches
+    return -(-privacy.capacity(config.train.batch_size) // parts) * parts
+
+
+def train_batches(config: Experiment, data: Dataset, placement: NamedSharding, start: int) -> Batches:
+    """This process's rows of the training batches of a run from step `start` on."""
+    assert isinstance(placement.mesh, Mesh)  # an attached one
+    size, expected = batch_rows(config, placement.mesh), config.train.batch_size
+    rows = local_rows(placement, size)
+    if not config.privacy.poisson:
+        return data.train_batches(config.seed, size, start=start, rows=rows)
+    assert isinstance(data, PoissonSampled)  # see privacy.Spending.check_with_data
+    most = privacy.capacity(expected)
+    return data.poisson_batches(config.seed, expected, most, size, start=start, rows=rows)
 
 
 def local_rows(placement: NamedSharding, batch_size: int) -> slice | list[int]:

@@ -1,10 +1,10 @@
-"""One run at a time in a run directory.
+"""The lock that allows one run at a time in a run directory.
 
-`run.lock` names the run that holds it. On one machine a file lock is used, which ends with its process, so that the
-next command can continue at once. Between machines, which may share a disk or a bucket but no file locks, the owner
-writes a heartbeat counter into the file: a run that sees no new value for a whole lease takes over. No clocks are
-compared. Since an owner may have been suspended for longer than that, it checks before each checkpoint that it still
-holds the lock.
+`run.lock` records the run that holds it. On one machine a file lock is used, which the system releases when the process
+ends, so that the next command can continue at once. Between machines, which may share a disk or a bucket but no file
+locks, the owner writes a heartbeat counter into the file: a run that sees no new value for a whole lease takes over. No
+clocks are compared. Since an owner may have been suspended for longer than that, it checks before each checkpoint that
+it still holds the lock.
 """
 
 import contextlib
@@ -28,11 +28,14 @@ _TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)  # any other error: thi
 
 
 class Lock:
-    """The lock of the run directory `root`; `take` acquires it."""
+    """The lock of the folder `root`; `take` acquires it."""
 
-    def __init__(self, root: Any, say: Callable[[str], None] = lambda line: None):
-        """`root` is a Path, or an epath.Path in a bucket; `say` tells the user why it takes long."""
-        self._path, self._say = root / NAME, say
+    def __init__(self, root: Any, say: Callable[[str], None] = lambda line: None, name: str = NAME):
+        """`root` is a Path, or an epath.Path in a bucket; `say` is called with a message before a long wait.
+
+        `name` is that of the file: locks with different names are independent.
+        """
+        self._path, self._say = root / name, say
         self._lease_s = _lease_s()
         self._me = {
             "run": uuid.uuid4().hex,
@@ -51,6 +54,10 @@ class Lock:
     def held(self) -> bool:
         """Whether the lock is held: taken, and neither released nor lost."""
         return self._held
+
+    def exists(self) -> bool:
+        """Whether the file exists: a process holds the lock, or was killed while it did."""
+        return self._path.exists()
 
     def take(self) -> None:
         """Acquires the lock. Raises ValueError, in one line, if another run holds it."""
@@ -72,11 +79,11 @@ class Lock:
             return
         holder = self._read()
         if holder.get("run") not in (None, self._me["run"]):
-            self._held = False  # it is not ours to remove
+            self._held = False  # so that `release` does not remove the lock of the other run
             self.release()
             raise ValueError(
-                f"{self._path.parent} was taken over by {_who(holder)}, since this run wrote no heartbeat for "
-                f"{self._lease_s:.0f} s; it ends here"
+                f"{self._path.parent} was taken over by {_who(holder)}, because this run wrote no heartbeat for "
+                f"{self._lease_s:.0f} s; this run stops"
             )
 
     def release(self) -> None:
@@ -110,7 +117,7 @@ class Lock:
             os.close(self._file)
 
     def _wait_until_dead(self, holder: dict[str, Any]) -> None:
-        """Waits for a lease without a heartbeat of `holder`. Raises ValueError if there is one."""
+        """Waits for the duration of a lease. Raises ValueError if `holder` writes a heartbeat meanwhile."""
         where = self._path.parent
         self._say(f"{_who(holder)} may be running in {where}: waiting {self._lease_s:.0f} s for its heartbeat")
         deadline = time.monotonic() + self._lease_s
@@ -157,12 +164,12 @@ class Lock:
 def _who(holder: dict[str, Any]) -> str:
     """`host a, process 12, since ...`."""
     if not holder:
-        return "another run that has just begun"
+        return "another run that has just started"
     return f"the run on {holder.get('host')}, process {holder.get('pid')}, since {holder.get('since')}"
 
 
 def _machine() -> str:
-    """An id that containers of one machine share, between which file locks work, and that differs between machines."""
+    """The id of this machine, the same in all of its containers, between which file locks work."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.exists() else socket.gethostname()
 

@@ -14,11 +14,12 @@ Groups = dict[str, Any]  # number of stacked layers -> a tree of these parameter
 
 
 def by_matrix(inner: optax.GradientTransformation, table: Table) -> optax.GradientTransformation:
-    """Applies `inner` to every matrix separately, where a scan over layers stacks those of all layers in one leaf.
+    """Applies `inner` to every matrix separately, also if a scan over layers stacks those of all layers in one leaf.
 
     Adafactor scales an update by the root mean square of a leaf, clips it by that of the update, and factors the two
-    longest axes; LAMB scales by norms of leaves. On a leaf [layers, ...] that mixes the layers, and heads hide the
-    matrix. Here `inner` is vmapped over `layers`, and `heads` and `kv` are merged into one axis, as in the papers.
+    longest axes; LAMB scales by norms of leaves. On a leaf [layers, ...] this would mix layers, and separate head axes
+    would be factored instead of the matrix. Here `inner` is vmapped over `layers`, and `heads` and `kv` are merged into
+    one axis, as in the papers.
 
     Args:
       inner: A transformation whose update of a leaf depends on that leaf and on shared state only.
@@ -30,7 +31,7 @@ def by_matrix(inner: optax.GradientTransformation, table: Table) -> optax.Gradie
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, dict[str, Any]]:
         if params is None:
-            raise ValueError("the parameters are needed to update them: call update(updates, state, params)")
+            raise ValueError("params is missing; call update(updates, state, params)")
         grads, values = _groups(updates, table), _groups(params, table)
         done = {count: _mapped(inner.update, count)(grads[count], state[count], values[count]) for count in grads}
         flat: dict[Path, jax.Array] = {}

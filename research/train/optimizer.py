@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules, with optax's names."""
 
+import functools
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from research.spec import Spec, checks, field, invalid
 from research.spec.fields import infos
 from research.train.lora import LoraSpec
 from research.train.matrices import by_matrix
+from research.train.unfreezing import gradually
 
 _DTYPE = checks.optional(checks.one_of("float32", "bfloat16", "float16", "float64"))
 _DECAY_RATE = checks.from_up_to(0, 1)
@@ -27,37 +29,47 @@ class OptimizerSpec(Spec):
     )
     warmup_steps: int = field(default=0, check=checks.at_least(0), doc="steps of linear warm-up from 0")
     final_fraction: float = field(
-        default=0.0, check=checks.between(0, 1), doc="final share of the learning rate, of cosine and linear"
+        default=0.0,
+        check=checks.between(0, 1),
+        doc="final learning rate as a fraction of the peak, for cosine and linear",
     )
     weight_decay: float = field(
         default=0.0, check=checks.at_least(0), doc="weight decay as in optax; for sgd it is added to the gradient"
     )
     decay: tuple[str, ...] = field(
         default=("kernel",), check=checks.each(checks.regex()),
-        doc="regular expressions, searched in parameter paths: the parameters with weight decay; kernels are all "
-        "matrices but the embedding, head and ctc_head of encoder-decoders and the centres of people",
+        doc="regular expressions, searched in parameter paths: the parameters with weight decay; all matrices are "
+        "named kernel except embedding, head and ctc_head of encoder-decoders and the face class centres",
     )  # fmt: skip
     multipliers: tuple[tuple[str, float], ...] = field(
         default=(), doc="(regular expression, factor): the first match in a path scales its learning rate"
     )
     layer_decay: float = field(
         default=1.0, absent=1.0, check=checks.above(0) & checks.at_most(1),
-        doc="learning rate times this to the power of the layers above, for fine-tuning (Clark et al., 2020): n - i "
-        "for layer i of n, n + 1 for embeddings, 0 for heads",
+        doc="layer-wise learning-rate decay for fine-tuning (Clark et al., 2020): factor layer_decay ** (n - i) for "
+        "layer i of n, layer_decay ** (n + 1) for embeddings, 1 for heads",
     )  # fmt: skip
     freeze: tuple[str, ...] = field(
         default=(), absent=(), check=checks.each(checks.regex()),
-        doc="regular expressions, searched in parameter paths: the parameters without gradient and optimizer state",
+        doc="regular expressions, searched in parameter paths: the frozen parameters, without optimizer state",
+    )  # fmt: skip
+    unfreeze: tuple[tuple[int, str], ...] = field(
+        default=(), absent=(),
+        doc="(step, regular expression): the first match in a path says after how many steps it begins to be trained "
+        "(Howard and Ruder, 2018); layer i of a stack is blocks/i/ there",
     )  # fmt: skip
     clip_norm: float = field(default=0.0, check=checks.at_least(0), doc="gradient clipping by global norm; 0: off")
 
     def validate(self) -> None:
-        """Raises FieldError for an invalid regular expression or a negative factor."""
+        """Raises FieldError for an invalid regular expression, a negative factor, or a step that is none."""
         for pattern, factor in self.multipliers:
             if not checks.regex().accepts(pattern) or factor < 0:
                 raise invalid(
                     self, "multipliers", "must be (regular expression, factor) pairs with factors of 0 or more"
                 )
+        for step, pattern in self.unfreeze:
+            if not checks.regex().accepts(pattern) or not 0 < step < 2**31:
+                raise invalid(self, "unfreeze", "must be (step, regular expression) pairs with steps of 1 or more")
 
 
 class AdamW(OptimizerSpec, tag="adamw"):
@@ -82,7 +94,7 @@ class SGD(OptimizerSpec, tag="sgd"):
 class Lion(OptimizerSpec, tag="lion"):
     """Chen et al. (2023), optax.lion."""
 
-    b1: float = field(default=0.9, check=_DECAY_RATE, doc="decay inside the sign")
+    b1: float = field(default=0.9, check=_DECAY_RATE, doc="decay in the interpolation whose sign is the update")
     b2: float = field(default=0.99, check=_DECAY_RATE, doc="decay of the momentum")
     mu_dtype: str | None = field(default=None, check=_DTYPE, doc="dtype of the momentum; None: of the parameter")
 
@@ -92,7 +104,7 @@ class Adafactor(OptimizerSpec, tag="adafactor", version=2):
 
     min_dim_size_to_factor: int = field(default=128, check=checks.at_least(1), doc="smaller leaves are not factored")
     decay_rate: float = field(default=0.8, check=_DECAY_RATE, doc="exponent of the decay of the second moment")
-    decay_offset: int = field(default=0, check=checks.at_least(0), doc="the step at which fine-tuning begins")
+    decay_offset: int = field(default=0, check=checks.at_least(0), doc="the step at which fine-tuning starts")
     multiply_by_parameter_scale: bool = field(default=True, doc="the learning rate is relative to a leaf's RMS")
     clipping_threshold: float | None = field(
         default=1.0, check=checks.optional(checks.above(0)), doc="clipping threshold of the RMS of an update"
@@ -119,7 +131,7 @@ _FUNCTIONS = {
     "adafactor": optax.adafactor,
     "lamb": optax.lamb,
 }
-# Parameters below the first layer: of patches, tokens, frames of sound, and positions.
+# Parameters below the first layer: embeddings of patches, tokens, audio frames and positions.
 EMBEDDINGS = r"(^|/)(embedding|patches|tubelets|stem|front_end|cls|positions|learned|types|space|time)(/|$)"
 _PER_MATRIX = ("adafactor", "lamb")
 _SHARED = tuple(each.name for each in infos(OptimizerSpec))
@@ -202,9 +214,9 @@ def _scale_by_depth(decay: float, table: Table) -> optax.GradientTransformation:
 
 
 def check_patterns(spec: OptimizerSpec, lora: LoraSpec, params: Any) -> None:
-    """Raises ValueError for a pattern that matches the path of no parameter, or where `freeze` leaves none to train.
+    """Raises ValueError for a pattern that matches no parameter, or if `freeze` leaves no parameter to train.
 
-    The default of `decay` is not checked, and none without weight decay: a model may have no kernels.
+    `decay` is checked only if it is not the default and there is weight decay, as a model may have no kernels.
     """
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     patterns = {"multipliers": tuple(pattern for pattern, _ in spec.multipliers), "freeze": spec.freeze}
@@ -216,22 +228,22 @@ def check_patterns(spec: OptimizerSpec, lora: LoraSpec, params: Any) -> None:
             if not any(re.search(pattern, path) for path in paths):
                 some = ", ".join(paths[:: max(1, len(paths) // 3)][:4])
                 raise ValueError(
-                    f"config.optimizer.{name} has {pattern!r}, which matches no parameter; there are {some} "
-                    "and more, see tessera show CONFIG --parameters"
+                    f"config.optimizer.{name} has {pattern!r}, which matches no parameter such as {some}; "
+                    "list all with tessera show CONFIG --parameters"
                 )
     if not trained(spec, lora, params):
-        raise ValueError(f"config.optimizer.freeze={spec.freeze} matches every parameter, so nothing is left to train")
+        raise ValueError(f"config.optimizer.freeze={spec.freeze} matches every parameter; leave some to train")
 
 
 def trained(spec: OptimizerSpec, lora: LoraSpec, params: Any) -> dict[str, Any]:
-    """The parameters that are frozen neither by `freeze` nor by low-rank adaptation, in a tree of their own."""
+    """A tree of the trained parameters only: those frozen neither by `freeze` nor by low-rank adaptation."""
     flat = traverse_util.flatten_dict(params, sep="/")
     frozen = lambda path: any(re.search(each, path) for each in spec.freeze) or not lora.trains(path)
     return traverse_util.unflatten_dict({path: leaf for path, leaf in flat.items() if not frozen(path)}, sep="/")
 
 
 def merged(params: Any, trained: Any) -> dict[str, Any]:
-    """`params` with those leaves replaced that are `trained`."""
+    """`params` with the leaves in `trained` replaced."""
     flat = traverse_util.flatten_dict(params, sep="/") | traverse_util.flatten_dict(trained, sep="/")
     return traverse_util.unflatten_dict(flat, sep="/")
 
@@ -239,23 +251,22 @@ def merged(params: Any, trained: Any) -> dict[str, Any]:
 def build(spec: OptimizerSpec, steps: int, table: Table | None = None) -> optax.GradientTransformation:
     """Chains clipping, the optimizer with schedule and weight decay, and learning-rate multipliers.
 
+    With `unfreeze`, the first two are those of gradual unfreezing, see unfreezing.py.
+
     Args:
       spec: The optimizer and its settings.
-      steps: The end of the schedule.
+      steps: The number of steps of the schedule.
       table: The logical axes of the parameters. Without it, Adafactor and LAMB treat every leaf as one matrix.
     """
-    name, mask = spec.tag, _matching(spec.decay)
-    arguments = {each.name: getattr(spec, each.name) for each in infos(type(spec)) if each.name not in _SHARED}
-    arguments["learning_rate"] = schedule(spec, steps)
-    chain = [optax.clip_by_global_norm(spec.clip_norm)] if spec.clip_norm else []
-    if name == "sgd":
-        chain.append(optax.add_decayed_weights(spec.weight_decay, mask))
-    elif name == "adafactor":
-        arguments |= {"weight_decay_rate": spec.weight_decay or None, "weight_decay_mask": mask}
+    clip = optax.clip_by_global_norm(spec.clip_norm)
+    if spec.unfreeze:
+        if table is None:
+            raise ValueError("config.optimizer.unfreeze needs the logical axes of the parameters")
+        make = functools.partial(_core, spec, steps, table)
+        chain = [gradually(spec.unfreeze, table, clip if spec.clip_norm else optax.identity(), make)]
     else:
-        arguments |= {"weight_decay": spec.weight_decay, "mask": mask}
-    transform = _FUNCTIONS[name](**arguments)
-    chain.append(by_matrix(transform, table) if table is not None and name in _PER_MATRIX else transform)
+        chain = [clip] if spec.clip_norm else []
+        chain += _core_parts(spec, steps, table)
     if spec.multipliers:
         chain.append(_scale_by_path(spec.multipliers))
     if spec.layer_decay < 1:
@@ -265,3 +276,23 @@ def build(spec: OptimizerSpec, steps: int, table: Table | None = None) -> optax.
             )
         chain.append(_scale_by_depth(spec.layer_decay, table))
     return optax.chain(*chain)
+
+
+def _core(spec: OptimizerSpec, steps: int, table: Table, begin: int) -> optax.GradientTransformation:
+    """The optimizer with schedule and weight decay, of parameters that are trained from step `begin` on."""
+    return optax.chain(*_core_parts(spec, steps, table, begin))
+
+
+def _core_parts(
+    spec: OptimizerSpec, steps: int, table: Table | None, begin: int = 0
+) -> list[optax.GradientTransformation]:
+    name, mask, rate = spec.tag, _matching(spec.decay), schedule(spec, steps)
+    arguments = {each.name: getattr(spec, each.name) for each in infos(type(spec)) if each.name not in _SHARED}
+    arguments["learning_rate"] = lambda count: rate(count + begin)
+    if name == "adafactor":
+        arguments |= {"weight_decay_rate": spec.weight_decay or None, "weight_decay_mask": mask}
+    elif name != "sgd":
+        arguments |= {"weight_decay": spec.weight_decay, "mask": mask}
+    transform = _FUNCTIONS[name](**arguments)
+    decayed = [optax.add_decayed_weights(spec.weight_decay, mask)] if name == "sgd" else []
+    return [*decayed, by_matrix(transform, table) if table is not None and name in _PER_MATRIX else transform]

@@ -1,4 +1,4 @@
-"""Runs the predict step of a program on examples, in batches of one size."""
+"""Runs the predict step of a program on examples, in batches of constant size."""
 
 import jax
 import numpy as np

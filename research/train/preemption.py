@@ -23,8 +23,8 @@ def exit_on_sigterm(flush: Callable[[], None] = lambda: None) -> None:
 class Flag:
     """Becomes true after SIGTERM; the train and evaluation loops poll it.
 
-    With several processes (`shared`) it becomes true at the same poll on all of them, whichever got the signal. In this
-    case the signal handler is that of `jax.distributed`, which must not be replaced.
+    With several processes (`shared`) it becomes true at the same poll on all of them, even if only one received the
+    signal. In this case the signal handler is that of `jax.distributed`, which must not be replaced.
     """
 
     def __init__(self, shared: bool = False):

@@ -1,13 +1,13 @@
-"""The RESULT of a config file, as stored in `result.json`, so that reports need nothing else.
+"""The RESULT of a config file, as stored in `result.json`, so that reports need no other file.
 
-metric, direction         the main metric, and whether its "max" or its "min" is best: as declared in
-                          research/metrics/metric.py, or by RESULT for an own metric
+metric, direction         the main metric, and "max" or "min", whichever is best: as declared in
+                          research/metrics/metric.py, or by RESULT for a custom metric
 also                      further metrics of the table
 floor, reference          the scores it is compared with, each with its `_source`
-settings_chosen_on        "validation", or "test" if settings were compared on it, which the table then says
-over                      the field that repeats a run as a seed does, such as `data.fold`
+settings_chosen_on        "validation", or "test" if settings were compared on it, which is then noted in the table
+over                      the field over which results are averaged, as over seeds, such as `data.fold`
 group                     the digest that the runs of one table row share: that of the config without `over`
-data                      the data set of the config file, for which floor and reference hold
+data                      the data set of the config file, on which floor and reference were measured
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def of_file(source: Mapping[str, Any], file: str) -> dict[str, Any]:
     """
     spec = config_lib.result_spec(file, source["variant"])
     if "metric" not in spec:
-        raise ValueError(f"RESULT in {file} names no metric")
+        raise ValueError(f"RESULT in {file} has no metric; add one")
     over = spec.get("over")
     return {
         "metric": spec["metric"],
@@ -44,7 +44,7 @@ def of_file(source: Mapping[str, Any], file: str) -> dict[str, Any]:
 def _chosen_on(spec: Mapping[str, Any], file: str) -> str:
     chosen = spec.get("settings_chosen_on", "validation")
     if chosen not in CHOSEN_ON:
-        raise ValueError(f"RESULT in {file} has settings_chosen_on={chosen!r}; it is one of {', '.join(CHOSEN_ON)}")
+        raise ValueError(f"RESULT in {file} has settings_chosen_on={chosen!r}; choose from {', '.join(CHOSEN_ON)}")
     return chosen
 
 
@@ -64,8 +64,8 @@ def of_source(source: config_lib.Source) -> dict[str, Any]:
     return of_file(config_lib.plain(source), source.file) if "metric" in spec else {}
 
 
-def digest_today(source: Mapping[str, Any], overrides: list[str], file: str) -> str | None:
-    """The present digest of `file`; None if it, the variant or a field of an override no longer exists."""
+def current_digest(source: Mapping[str, Any], overrides: list[str], file: str) -> str | None:
+    """The current config digest of `file`; None if it, the variant or a field of an override no longer exists."""
     try:
         return config_lib.load(file, source["variant"], overrides).source.digest
     except ValueError:
@@ -75,6 +75,6 @@ def digest_today(source: Mapping[str, Any], overrides: list[str], file: str) -> 
 def _group(source: Mapping[str, Any], over: str | None, file: str) -> str:
     """The group of a run; its own digest if its config file has changed."""
     overrides = list(source["overrides"])
-    if over is None or digest_today(source, overrides, file) != source["digest"]:
+    if over is None or current_digest(source, overrides, file) != source["digest"]:
         return source["digest"]
-    return digest_today(source, [text for text in overrides if not text.startswith(f"{over}=")], file) or ""
+    return current_digest(source, [text for text in overrides if not text.startswith(f"{over}=")], file) or ""

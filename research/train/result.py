@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from research import config as config_lib
+from research.files import sealed
 from research.measure import timeline
 from research.train.program import ShardedProgram
 
@@ -46,6 +47,28 @@ def describe(
         **provenance(data, revision, _PACKAGES),
         "command": command(config.source, workdir),
     }
+
+
+SELECTED = "selected.json"
+
+
+def selected(steps: int, step: int, selection: tuple[str, str], validation: dict[str, float]) -> dict[str, Any]:
+    """The content of `selected.json`: the checkpoint that a finished run is scored with, known before test is.
+
+    Args:
+        steps: Those of the run.
+        step: That of the checkpoint.
+        selection: The metric that selects checkpoints, and "max" or "min", see Task.selection.
+        validation: The metrics of the checkpoint on validation, `{"validation/NAME": value}`.
+    """
+    name, mode = selection
+    return sealed({"steps": steps, "step": step, "metric": f"validation/{name}", "mode": mode, "metrics": validation})
+
+
+def of_checkpoint(config: Any, data: Any, validation: dict[str, float] | None) -> dict[str, Any]:
+    """What a checkpoint says of its run; `validation` are its metrics, None without an evaluation."""
+    scores = {} if validation is None else {"validation": validation}
+    return {"config": config_lib.plain(config), "data_fingerprint": data.fingerprint, **scores}
 
 
 def provenance(data: Any, revision: tuple[str, bool], packages: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The run directory: its location, config, metrics and result."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import math
@@ -17,10 +18,12 @@ from research import config as config_lib
 from research import files
 from research.checkpoint import seal
 from research.data import recorded
+from research.tracking import base as tracking
+from research.tracking.trackers import Trackers
 
 HISTORY = "config_history.jsonl"  # the earlier configs of a run, oldest first
 _KEPT = ("config.json", "result.json", "metrics.jsonl", "timeline.jsonl", "run.log", HISTORY)
-_KEPT += (recorded.FILE, recorded.VOCABULARY)
+_KEPT += (recorded.FILE, recorded.VOCABULARY, tracking.IDS)
 AnyPath: TypeAlias = Path | epath.Path  # on a disk, or in a bucket
 
 
@@ -78,7 +81,7 @@ def prediction_paths(folder: RunDirectory, files: Sequence[str]) -> dict[str, Pa
     stems = [Path(file).stem for file in files]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise ValueError(
-            f"two inputs are called {twice[0]}, so their outputs would have one name; predict them one at a time"
+            f"two inputs have the name {twice[0]}, so one output would overwrite the other; predict them one at a time"
         )
     return {file: folder.files / "predict" / stem for file, stem in zip(files, stems, strict=True)}
 
@@ -154,7 +157,7 @@ def _keep_config(history: Path, before: Mapping[str, Any], changed: Sequence[str
 
 
 def finite(content: Any) -> Any:
-    """`content` with None for numbers that JSON lacks: NaN and the infinities."""
+    """`content` with None in place of NaN and infinities, which JSON lacks."""
     if isinstance(content, Mapping):
         return {name: finite(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
@@ -163,22 +166,22 @@ def finite(content: Any) -> Any:
 
 
 def check_workdir(workdir: str | os.PathLike, write: bool) -> None:
-    """Raises ValueError, in one line, for a --workdir that cannot be used or, with `write`, not be written."""
+    """Raises ValueError, in one line, for a --workdir that cannot be used or, with `write`, cannot be written."""
     if not str(workdir):
-        raise ValueError("--workdir is empty; name a folder, which may not exist yet")
+        raise ValueError("--workdir is empty; give a folder, new or existing")
     if "://" in str(workdir):
         return
     path = Path(workdir).absolute()
     try:
         str(path).encode()
-    except UnicodeEncodeError:  # which checkpoints cannot be saved under
-        raise ValueError(f"--workdir={os.fsencode(workdir)!r} is no UTF-8; choose another name") from None
+    except UnicodeEncodeError:  # checkpoints cannot be saved under such a name
+        raise ValueError(f"--workdir={os.fsencode(workdir)!r} is not UTF-8; choose another name") from None
     with writing(workdir, "used"):
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
         (path / "checkpoints" / "events").exists()  # raises for a path that is too long
     if not existing.is_dir():
-        what = "a file" if existing == path else f"inside of {existing}, which is a file"
-        raise ValueError(f"--workdir={workdir} is {what}; name a folder, which may not exist yet")
+        what = "a file" if existing == path else f"inside {existing}, which is a file"
+        raise ValueError(f"--workdir={workdir} is {what}; give a folder, new or existing")
     if write and not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"--workdir={workdir} cannot be written: no permission to write to {existing}; choose another")
 
@@ -200,7 +203,7 @@ def config_of(folder: RunDirectory, name: str) -> Mapping[str, Any]:
     """
     config, _, problem = _config_before(folder.files / "config.json", seal.newest(folder.root / "checkpoints"))
     if config is None:
-        raise ValueError(f"--workdir={name} is no run directory: {problem or 'it has no config.json'}")
+        raise ValueError(f"--workdir={name} is not a run directory: {problem or 'it has no config.json'}")
     return config
 
 
@@ -221,7 +224,7 @@ def _config_before(path: Path, saved: Mapping[str, Any] | None) -> tuple[Mapping
         origin = f"checkpoint {saved['step']}"
         warning = f"{path} {problem}; the config that was saved with {origin} is used instead"
         return saved["config"], f", by {origin}", warning
-    return None, "", f"{path} {problem}, and there is no checkpoint with a copy" if problem != "is missing" else ""
+    return None, "", f"{path} {problem}, and no checkpoint has a copy of it" if problem != "is missing" else ""
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -248,7 +251,7 @@ def read_metrics(path: Path, warn: Callable[[str], None] = lambda line: None) ->
     entries, damaged = files.read_json_lines(path, _is_metric)
     if damaged:
         lines = f"line {damaged[0]} is" if len(damaged) == 1 else f"{len(damaged)} lines, the first {damaged[0]}, are"
-        warn(f"{path}: {lines} damaged and left out; all others are kept")
+        warn(f"{path}: {lines} damaged and skipped; all others are kept")
     return entries
 
 
@@ -262,11 +265,22 @@ def _is_metric(entry: Mapping[str, Any]) -> bool:
 
 
 class Metrics:
-    """`metrics.jsonl` and TensorBoard events of a run; written by one process only."""
+    """`metrics.jsonl` of a run, and its trackers; written by one process only."""
 
-    def __init__(self, workdir: Path, write: bool, warn: Callable[[str], None] = lambda line: None):
+    def __init__(
+        self,
+        workdir: Path,
+        write: bool,
+        warn: Callable[[str], None] = lambda line: None,
+        trackers: Sequence[str] = ("tensorboard",),
+        name: str = "",
+        config: Mapping[str, Any] | None = None,
+    ):
+        """`trackers` are `tracking.NAMES`, in which the run is listed as `name`, with its `config`."""
         self._workdir, self._write, self._warn = workdir, write, warn
-        self._file = self._events = None  # None before `resume`, and if nothing is written
+        self._names, self._run = trackers, tracking.TrackedRun(workdir, name or workdir.name, config or {})
+        self._file = None  # before `resume`, and if nothing is written
+        self.trackers = Trackers((), self._run, warn)  # as `_file`
 
     def resume(self, step: int, evaluated: bool, logged: int = 0) -> None:
         """Drops entries after `step`, and the evaluation of `step` itself unless it is in the checkpoint.
@@ -287,10 +301,11 @@ class Metrics:
 
         kept = [entry for entry in read_metrics(path, self._warn) if is_kept(entry)]
         if (newest := max((entry["step"] for entry in kept), default=0)) < logged:
-            self._warn(f"{path}: what was logged after step {newest} and before step {step} is lost")
+            self._warn(f"{path}: the entries after step {newest} and before step {step} are lost")
         files.write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = path.open("a")
-        self._purge_step = step + 1
+        run = dataclasses.replace(self._run, first_step=step + 1)
+        self.trackers = Trackers(self._names, run, self._warn)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Logs `{name: value}` at `step`."""
@@ -299,26 +314,20 @@ class Metrics:
         assert self._file is not None, "resume first"
         for name, value in values.items():
             self._file.write(json.dumps({"step": step, "name": name, "value": finite(float(value))}) + "\n")
-        if self._events is None:
-            from tensorboardX import SummaryWriter  # takes a third of a second to import
-
-            self._events = SummaryWriter(str(self._workdir / "events"), purge_step=self._purge_step)
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._events.add_scalar(name, value, step)
+        self.trackers.scalars(step, values)
 
     def flush(self) -> None:
         """Flushes everything to disk."""
         if self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
-        if self._events:
-            self._events.flush()
+        self.trackers.flush()
 
-    def close(self) -> None:
-        """Flushes and closes the files; a second call does nothing."""
+    def close(self, finished: bool = False) -> None:
+        """Flushes and closes everything; the run has `finished`, or will be resumed. A second call does nothing."""
         self.flush()
-        for file in (self._file, self._events):
-            if file:
-                file.close()
-        self._file = self._events = None  # None before `resume`, and if nothing is written
+        if self._file:
+            self._file.close()
+        trackers, self.trackers = self.trackers, Trackers((), self._run, self._warn)
+        self._file = None
+        trackers.close(finished)

@@ -16,10 +16,12 @@ from research.measure.timeline import Timeline
 from research.parallel import mesh as mesh_lib
 from research.parallel import processes
 from research.spec.contracts import DataT, Scorer, Task
+from research.tracking import base as tracking
 from research.train import lock, preemption, reporting, result, rundir
 from research.train.evaluation import evaluate
 from research.train.feed import check_batch
 from research.train.program import ShardedProgram, TrainState, build_program
+from research.train.samples import Samples
 from research.train.settings import Experiment, TrainSpec
 
 
@@ -35,21 +37,21 @@ class InitialWeights(Protocol):
         ...
 
     def lines(self) -> list[str]:
-        """How each parameter was initialised, for the user."""
+        """Messages about how each parameter was initialised."""
         ...
 
     def report(self) -> Mapping[str, object]:
-        """The same, for `init_from.json` in the run directory."""
+        """The content of `init_from.json` in the run directory: how each parameter was initialised."""
         ...
 
 
 class LoadWeights(Protocol):
-    """Loads the weights that `config.train.init_from` names."""
+    """Loads the weights of `config.train.init_from`."""
 
     def __call__(
         self, settings: TrainSpec, task: Task[DataT], program: ShardedProgram, data: DataT, /
     ) -> InitialWeights:
-        """The weights, before the data are prepared. Raises ValueError if they do not fit."""
+        """Loads the weights before the data are prepared. Raises ValueError if they do not fit."""
         ...
 
 
@@ -57,8 +59,11 @@ def build(
     config: Experiment,
     task: Task[DataT],
     devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]  jaxlib has no stubs
+    teacher: Any = None,
 ) -> ShardedProgram:
     """The program of a config on `devices` (default: those attached), with its precision, mesh and batch checked.
+
+    With `teacher`, the task of another run, its step distils.
 
     Raises ValueError if one of them does not fit, and on a CPU on which XLA computes wrong results.
     """
@@ -67,23 +72,31 @@ def build(
         if dtype == "float64" and not jax.config.read("jax_enable_x64"):
             raise ValueError(f"config.precision.{field}='float64' needs JAX_ENABLE_X64=1 in the environment")
     mesh = mesh_lib.make_mesh(config.mesh.sizes, devices)
-    check_batch(config.train, mesh)
-    return build_program(config, task, mesh)
+    check_batch(config.train, mesh, config.privacy.poisson)
+    return build_program(config, task, mesh, teacher)
 
 
 class Session(Generic[DataT]):
     """A run directory with its program, data and logs, once `opened`; it is written only with `write`."""
 
-    def __init__(self, config: Experiment, task: Task[DataT], data: DataT, workdir: str | Path, write: bool = False):
+    def __init__(
+        self,
+        config: Experiment,
+        task: Task[DataT],
+        data: DataT,
+        workdir: str | Path,
+        write: bool = False,
+        teacher: Any = None,
+    ):
         self.config, self.task, self.data, self.settings = config, task, data, config.train
         self.name, self.writes = str(workdir), write
         self.log = progress.Log() if write else None  # asking for the process index here would start JAX too early
         rundir.check_workdir(workdir, write)
         self.folder = rundir.RunDirectory(workdir)
         self.workdir = self.folder.root
-        self.revision = result.revision()  # now, since the working tree may change during the run
+        self.revision = result.revision()  # at the start, since the working tree may change during the run
         self.reported = reporting.of_source(config.source) if write else {}  # and so may the config file
-        self.program = build(config, task)
+        self.program = build(config, task, teacher=teacher)
         self.lock = lock.Lock(self.workdir, self.say)
         self.validated: dict[int, dict[str, float]] = {}  # step -> the metrics of its evaluation
 
@@ -99,9 +112,10 @@ class Session(Generic[DataT]):
             checkpoints=checkpoints, warn=self.say,
         )  # fmt: skip
         if self.writes:
+            tracking.check(self.settings.trackers, login=processes.is_main())
             self.check()
         elif not checkpoints.exists():
-            raise ValueError(f"{self.name} holds no checkpoint; train it first with --mode=train")
+            raise ValueError(f"{self.name} has no checkpoint; train it first with --mode=train")
         self.changed = open_run_dir(write=False)
         if self.writes:
             self.find_weights()
@@ -144,12 +158,18 @@ class Session(Generic[DataT]):
         elif self.log:  # only process 0 writes one
             self.log.close()
         self.timeline = Timeline(files / "timeline.jsonl" if main else None)
-        self.metrics = rundir.Metrics(files, write=main, warn=self.say)
+        settings = self.settings
+        self.metrics = rundir.Metrics(
+            files, main, self.say, settings.trackers, self.workdir.name, config_lib.plain(self.config)
+        )
         mode = self.task.selection[1]
         self.checkpoints = Checkpoints(
             str(self.workdir / "checkpoints"), self.settings.keep_last, self.settings.keep_best, mode,
             warn=self.say, write=self.writes,
         )  # fmt: skip
+        self.samples = None
+        if self.writes and settings.samples and settings.trackers:
+            self.samples = Samples(self.config, self.program, self.task, self.data, self.say)
         self.stop = preemption.Flag(shared=jax.process_count() > 1)
         self.profile = profile.Profile(self.settings.profile if main else "", files / "events")
 
@@ -175,12 +195,12 @@ class Session(Generic[DataT]):
         )  # fmt: skip
 
     def leave(self, step: int | None) -> NoReturn:
-        """Exits with 75, after SIGTERM; `step` is the one that was saved."""
+        """Exits with code 75 after SIGTERM; `step` is the saved one, None if there was no new step."""
         self.checkpoints.close()
         self.metrics.close()
         self.folder.push()
         saved = "there is nothing new to save" if step is None else f"saved step {step}"
-        self.say(f"SIGTERM: {saved}; the same command continues")
+        self.say(f"SIGTERM: {saved}; run the same command to continue")
         sys.exit(preemption.EXIT_CODE)
 
     def evaluate(self) -> dict[str, Any]:
@@ -197,11 +217,11 @@ class Session(Generic[DataT]):
         return {"step": step, "metrics": values}
 
     def restore_selected(self) -> tuple[int, TrainState]:
-        """The step and the state of the checkpoint that `config.train.select` names."""
+        """The step and the state of the checkpoint selected by `config.train.select`."""
         best = self.settings.select == "best"
         restored = self.checkpoints.restore(self.program, best)
         if restored is None:
-            raise ValueError(f"{self.workdir} holds no readable checkpoint; train it first with --mode=train")
+            raise ValueError(f"{self.workdir} has no readable checkpoint; train it first with --mode=train")
         step, state, meta = restored
         if best and not self.checkpoints.has_score(step):
             self.say(f"no checkpoint has a finite score; the newest, step {step}, is used")
@@ -221,6 +241,6 @@ class Session(Generic[DataT]):
         """Raises ValueError if the checkpoint with this `meta` was trained on other data."""
         if meta["data_fingerprint"] not in (None, self.data.fingerprint):  # None: imported weights
             raise ValueError(
-                f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, "
-                f"now {self.data.fingerprint}"
+                f"{self.workdir} was trained on other data: fingerprint {meta['data_fingerprint']}, not "
+                f"{self.data.fingerprint}; restore the data or choose another --workdir"
             )

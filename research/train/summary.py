@@ -15,14 +15,14 @@ def lines(config: Experiment, program: Program, info: DatasetInfo, step: int) ->
     first = f", from step {step:,} on" if step else ""
     data = getattr(config, "data", None)
     both = isinstance(data, DataSpec) and data.fit_on != "train"
-    seen = "; train holds validation, whose scores say nothing of new examples" if both else ""
+    seen = "; train includes validation, whose scores are therefore training scores" if both else ""
     frozen = [
         f"training: {program.num_trained:,} of them are trained, the others frozen; the optimizer state takes "
         f"{program.optimizer_bytes / 2**20:,.1f} MiB"
     ]
     return [
         f"training: {program.num_params:,} {dtypes}, on {where}",
-        *(frozen if config.optimizer.freeze or config.lora.rank else ()),
+        *(frozen if config.optimizer.freeze or config.lora.adapts else ()),
         f"training: {info.name} with {counts} examples{seen}",
         f"training: {config.train.steps:,} steps of {config.train.batch_size:,}{first}",
     ]

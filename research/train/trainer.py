@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import config as config_lib
 from research.checkpoint import interrupts
+from research.checkpoint.frozen import FrozenError
 from research.checkpoint.store import has_steps
 from research.command import FULL, Failure
 from research.files import sealed
@@ -20,13 +20,16 @@ from research.measure.chips import chip_of
 from research.measure.clock import Clock, describe
 from research.measure.timeline import lost_seconds, read
 from research.parallel import processes
-from research.spec.contracts import DataT, HostBatch, Task
-from research.train import prediction, preemption, result, rundir, summary
+from research.spec.contracts import Batch, DataDependent, DataT, Task, Variables
+from research.train import preemption, result, rundir, summary
 from research.train.ahead import BackgroundCompile
-from research.train.feed import local_rows, to_mesh
-from research.train.program import TrainState
+from research.train.feed import batch_rows, to_mesh, train_batches
+from research.train.predictor import Predictor, predict
+from research.train.privacy import Spending
+from research.train.program import TrainState, with_values
 from research.train.session import InitialWeights, LoadWeights, Session, build
 from research.train.settings import Experiment
+from research.train.teaching import LoadTeacher, OptionalTeacher
 
 __all__ = ["InitialWeights", "LoadWeights", "Predictor", "TrainingRun", "build", "predict", "run"]
 
@@ -41,21 +44,22 @@ def run(
     workdir: str,
     load_weights: LoadWeights | None = None,
     plot: Callable[[str], object] | None = None,
+    load_teacher: LoadTeacher | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the end, or evaluates a trained run.
 
-    The same command resumes a run that was killed, bit for bit. After SIGTERM, whichever process got it, all processes
-    save the same step and exit with 75.
+    The same command resumes a run that was killed, bit for bit. After SIGTERM to any process, all processes save the
+    same step and exit with code 75.
 
-    `load_weights` reads the weights that `config.train.init_from` names; `plot` draws further plots of the run
-    directory.
+    `load_weights` reads the weights that `config.train.init_from` names, `load_teacher` the run that
+    `config.distill.teacher` names; `plot` draws further plots of the run directory.
 
-    Returns the content of `result.json` on process 0, None on others. Raises ValueError for user errors, before
-    anything is compiled or written.
+    Returns the content of `result.json` on process 0; None on others, and with `config.train.test=false`. Raises
+    ValueError for user errors, before anything is compiled or written.
     """
     if mode != "train":
         return Session(config, task, data, workdir).opened().evaluate()
-    training = TrainingRun(config, task, data, workdir, load_weights).opened()
+    training = TrainingRun(config, task, data, workdir, load_weights, load_teacher).opened()
     try:
         content = training.train()
     except Exception as error:
@@ -69,31 +73,6 @@ def run(
     return content
 
 
-def predict(config: Experiment, task: Task[DataT], data: DataT, workdir: str, examples: HostBatch) -> HostBatch:
-    """Predicts `examples` with the selected checkpoint of a run: arrays [count, ...] in, arrays [count, ...] out."""
-    return Predictor(config, task, data, workdir)(examples)
-
-
-class Predictor:
-    """`predict` with the checkpoint loaded once, for repeated calls.
-
-    `step` is that of the checkpoint, `validation` its metrics on the validation split, as `{"validation/NAME": value}`;
-    {} if it was not evaluated.
-    """
-
-    def __init__(self, config: Experiment, task: Task[DataT], data: DataT, workdir: str):
-        session = Session(config, task, data, workdir).opened()
-        self.step, state = session.restore_selected()
-        session.checkpoints.close()
-        self.validation = session.validated[self.step]
-        size = config.train.eval_batch_size
-        self._predict = functools.partial(prediction.predict, session.program, state.evaluated, config.seed, size)
-
-    def __call__(self, examples: HostBatch, rows: int = 0) -> HostBatch:
-        """Arrays [count, ...] in, arrays [count, ...] out; batches have at least `rows` rows if possible."""
-        return self._predict(examples, rows)
-
-
 class TrainingRun(Session[DataT]):
     """A session that trains and writes."""
 
@@ -104,9 +83,11 @@ class TrainingRun(Session[DataT]):
         data: DataT,
         workdir: str | Path,
         load_weights: LoadWeights | None = None,
+        load_teacher: LoadTeacher | None = None,
     ):
-        super().__init__(config, task, data, workdir, write=True)
-        self._load_weights = load_weights
+        self.teacher = OptionalTeacher[DataT](config, task, load_teacher)
+        super().__init__(config, task, data, workdir, write=True, teacher=self.teacher.task)
+        self._load_weights, self.privacy = load_weights, Spending(config)
         self.weights: InitialWeights | None = None
         self._logged = 0  # the newest step that was logged before this process began
         self.reading = contextlib.ExitStack()  # ends the data workers; at interpreter exit they would fail
@@ -119,13 +100,13 @@ class TrainingRun(Session[DataT]):
         known = {metric for metric, mean in means.items() if not np.ndim(mean)} | self.task.derived(means).keys()
         self.task.check_selection(known, scored=self.settings.score == "all")
 
-    def find_weights(self) -> None:
-        """Finds the initial weights, unless the run has checkpoints already.
+    def find_weights(self, again: bool = False) -> None:
+        """Finds the initial weights, unless the run has checkpoints already; with `again`, even then.
 
         Raises ValueError if they do not fit.
         """
         path = self.settings.init_from
-        if not path or has_steps(self.workdir / "checkpoints"):
+        if not path or (has_steps(self.workdir / "checkpoints") and not again):
             return
         if self._load_weights is None:
             raise ValueError(f"config.train.init_from={path!r} is not supported by this experiment; leave it empty")
@@ -138,6 +119,8 @@ class TrainingRun(Session[DataT]):
             self.task.scorer(self.data, "validation")
         if self.weights is not None:
             self.weights.check_with_data()
+        self.teacher.check_with_data(self.data)
+        self.privacy.check_with_data(self.data)
 
     def train(self) -> dict[str, Any] | None:
         """See `run`. On errors and Ctrl-C, it waits for a checkpoint that is being saved; a second Ctrl-C aborts."""
@@ -181,16 +164,17 @@ class TrainingRun(Session[DataT]):
             done.unlink(missing_ok=True)
         if self.stop.poll():
             self.leave(None)
-        for line in summary.lines(self.config, self.program, self.info, step):
+        for line in (*summary.lines(self.config, self.program, self.info, step), *self.teacher.lines()):
             self.say(line)
+        teacher = self.teacher.variables(self.program.teacher)
         # Not before: a finished run keeps the test scores in its metrics.
         evaluated = step > 0 and self.checkpoints.was_evaluated(step)
         self.metrics.resume(step, evaluated=evaluated, logged=self._logged)
         if step and self._evaluation_due(step) and not evaluated:
-            self._evaluate_and_save(state, step)
+            self._evaluate_and_save(state, step, {})
         self.timeline.add("start", started, time.time() - started, step)
         with jax.transfer_guard("disallow"):
-            state = self._steps(state, step, train_step)
+            state = self._steps(state, step, train_step, teacher)
         return self._finish(state)
 
     def _restore_or_init(self):
@@ -199,7 +183,7 @@ class TrainingRun(Session[DataT]):
             preemption.exit_on_sigterm(self.metrics.flush)
         for line in self.changed:
             self.say(f"the config has changed since the run began: {line}")
-        restored = self.checkpoints.restore(self.program)
+        restored = self._restored()
         if restored is None:
             train_step = self._compile_in_background()
             self._record_data()
@@ -207,11 +191,12 @@ class TrainingRun(Session[DataT]):
         step, state, meta = restored
         self.check_config(meta)
         self.check_data(meta)
+        self.teacher.check(meta)
         self._record_data()
         self.validated[step] = meta.get("validation", {})
         self._logged = step - step % meta["config"]["train"]["log_every"]
         if step > self.settings.steps:
-            raise ValueError(f"{self.workdir} is at step {step}; config.train.steps={self.settings.steps} is less")
+            raise ValueError(f"{self.workdir} is at step {step}; raise config.train.steps={self.settings.steps}")
         lost = lost_seconds(read(self.folder.files / "timeline.jsonl"), step)
         self.timeline.add("lost", time.time(), lost, step)
         self.checkpoints.retain()
@@ -219,14 +204,28 @@ class TrainingRun(Session[DataT]):
             self.say(f"continuing at step {step}")
         return state, step, self._compile_in_background() if step < self.settings.steps else None
 
+    def _restored(self):
+        """The latest intact checkpoint. Frozen parameters that are damaged are taken from where they came from."""
+        try:
+            return self.checkpoints.restore(self.program)
+        except FrozenError as error:
+            self.find_weights(again=True)
+            if not self.checkpoints.rebuild(self.program, self._begin(), error):
+                raise
+            self.say(f"{error.folder}, with the frozen parameters, was damaged; it is written again, bit for bit")
+            return self.checkpoints.restore(self.program)
+
     def _record_data(self) -> None:
         """Writes the metadata of the data set, which prediction needs, into the run directory."""
         if processes.is_main():
             self.data.record(self.folder.files)
 
     def _begin(self) -> TrainState:
-        """A new state, with the weights of `config.train.init_from`."""
+        """A new state, with initial values that depend on the data, and the weights of `config.train.init_from`."""
         state = self.program.init()
+        if isinstance(self.task, DataDependent) and (values := self.task.from_data(self.data)):
+            self.say(f"initial values from training data: {', '.join(values)}")
+            state = with_values(state, values)
         if self.weights is None:
             return state
         for line in self.weights.lines():
@@ -239,13 +238,12 @@ class TrainingRun(Session[DataT]):
         """Compiles the train step in the background; not with several processes, which need one order of operations."""
         if jax.process_count() > 1:
             return None
-        example = self.task.example(self.settings.batch_size)
-        return BackgroundCompile(self.program.train_step, self.program.state, example)
+        example = self.task.example(batch_rows(self.config, self.program.mesh))
+        return BackgroundCompile(self.program.train_step, self.program.state, example, *self.program.teacher)
 
-    def _steps(self, state, step: int, compilation: BackgroundCompile | None):
+    def _steps(self, state, step: int, compilation: BackgroundCompile | None, teacher: tuple[Variables, ...]):
         settings, program = self.settings, self.program
-        rows = local_rows(program.batch_sharding, settings.batch_size)
-        batches = self.data.train_batches(self.config.seed, settings.batch_size, start=step, rows=rows)
+        batches = train_batches(self.config, self.data, program.batch_sharding, step)
         self.reading.enter_context(contextlib.closing(batches))
         clock = Clock(self.timeline, step)
         first, pending, train_step = step, None, program.train_step
@@ -256,12 +254,12 @@ class TrainingRun(Session[DataT]):
                 bar.set_postfix_str("compiling")
                 with self.timeline.measure("compile", step):
                     train_step = compilation.result() if compilation else train_step
-                    state, metrics = train_step(state, batch)
+                    state, metrics = train_step(state, batch, *teacher)
                 self.stop.watch()  # now there is something to save
                 bar.set_postfix_str("")
                 clock.restart()
             else:
-                state, metrics = train_step(state, batch)
+                state, metrics = train_step(state, batch, *teacher)
             step += 1
             if traced := self.profile.at(step, state):
                 self.say(f"trace of {settings.profile} (step:count) in {traced}, for TensorBoard and ui.perfetto.dev")
@@ -278,7 +276,7 @@ class TrainingRun(Session[DataT]):
                 self._log(*pending, bar, clock)
                 pending = None
                 clock.enter(step)
-                self._evaluate_and_save(state, step)
+                self._evaluate_and_save(state, step, batch)
                 clock.restart()
         bar.close()
         self.profile.close(state)
@@ -317,17 +315,21 @@ class TrainingRun(Session[DataT]):
         return flops.mfu(model_flops, 1.0, jax.device_count(), peak / chip.cores)
 
     def _evaluation_due(self, step: int) -> bool:
-        return step % self.settings.eval_every == 0 or step == self.settings.steps
+        every = self.settings.eval_every
+        return step == self.settings.steps or (every > 0 and step % every == 0)
 
-    def _evaluate_and_save(self, state, step: int) -> None:
-        """Evaluates if it is due, saves, and exits after SIGTERM."""
+    def _evaluate_and_save(self, state, step: int, batch: Batch) -> None:
+        """Evaluates if it is due, saves, and exits after SIGTERM. `batch` is the next one, {} if there is none yet."""
         score = None
         with jax.transfer_guard("allow"):
             if self._evaluation_due(step) and not self.stop:
                 with self.timeline.measure("eval", step):
                     scorer = self.task.scorer(self.data, "validation") if self.settings.score == "all" else None
                     values = self.score_split(state, "validation", scorer)
+                    if self.samples and values is not None:
+                        self.samples.show(self.metrics.trackers, state, step, batch)
                 if values is not None:
+                    values |= self.privacy.spent(step)
                     self.metrics.write(step, values)
                     self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
                     score = self._score(values, step)
@@ -336,9 +338,7 @@ class TrainingRun(Session[DataT]):
                 self.lock.check()
                 self.metrics.flush()
                 self.folder.push()
-                meta = {"config": config_lib.plain(self.config), "data_fingerprint": self.info.fingerprint}
-                if step in self.validated:
-                    meta["validation"] = self.validated[step]
+                meta = result.of_checkpoint(self.config, self.info, self.validated.get(step)) | self.teacher.meta
                 self.checkpoints.save(self.program, step, state, meta, score)
             if self.stop:
                 self.profile.close(state)
@@ -350,27 +350,37 @@ class TrainingRun(Session[DataT]):
         if name not in values and processes.is_main():
             raise ValueError(
                 f"checkpoints are selected by {name}, but evaluations have {', '.join(values)}; "
-                "set config.train.score='all' to score answers while training"
+                "set config.train.score=all to score predictions while training"
             )
         score = processes.broadcast_from_main(values.get(name)) if self.settings.score == "all" else values[name]
         if not np.isfinite(score):
-            self.say(f"{name} is {score} at step {step}, so this checkpoint cannot be the best one")
+            self.say(f"{name} is {score} at step {step}, so it cannot be selected as the best checkpoint")
         return score
 
     def _finish(self, state) -> dict[str, Any] | None:
-        """Scores the selected checkpoint on the test split and writes `result.json`."""
+        """Scores the selected checkpoint on the test split and writes `result.json`, or only says which one it is."""
         step = self.settings.steps
         self.lock.check()
         self.checkpoints.retain()
         if self.settings.select == "best":
             step, state = self.restore_selected()
+        selected = result.selected(self.settings.steps, step, self.task.selection, self.validated.get(step, {}))
+        if processes.is_main():
+            rundir.write_json(self.folder.files / result.SELECTED, selected)
+        if not self.settings.test:
+            self.metrics.close(finished=True)
+            self.checkpoints.close()
+            self.folder.push()
+            self.say("not scored on test; the same command with --config.train.test=true scores it")
+            return None
         scorer = self.task.scorer(self.data, "test")
         with self.timeline.measure("eval", self.settings.steps):
             values = self.score_split(state, "test", scorer)
         if values is None:
             self.leave(self.settings.steps)
+        values |= self.privacy.spent(self.settings.steps)  # of all steps, whichever checkpoint is scored
         self.metrics.write(self.settings.steps, values)
-        self.metrics.close()
+        self.metrics.close(finished=True)
         self.checkpoints.close()
         if not processes.is_main():
             return None
@@ -381,6 +391,7 @@ class TrainingRun(Session[DataT]):
         if scorer:
             scorer.save(files / "predictions.jsonl")
             content["signatures"] = {f"test/{name}": text for name, text in scorer.signatures.items()}
+        content |= self.teacher.meta | self.privacy.meta(self.settings.steps)
         content = sealed(content | {"report": self.reported})
         rundir.write_json(files / "result.json", content)
         self.folder.push()

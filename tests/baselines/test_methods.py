@@ -15,6 +15,7 @@ from research.models.bert import Bert
 from research.tasks import segmentation
 from research.tasks.classification import ClassificationTask
 from research.tasks.segmentation import SegmentationSpec
+from research.tasks.span_extraction import SpanExtractionSpec, SpanExtractionTask
 from research.tasks.text_classification import TextClassificationSpec, TextClassificationTask
 
 RNG = np.random.default_rng(0)
@@ -49,7 +50,7 @@ def test_a_threshold_is_on_the_first_feature_alone():
     assert list(predict({"x": np.array([[1.4, 9], [1.6, 0]])})) == [0, 1]
 
 
-def test_what_is_too_much_for_a_support_vector_machine_is_said(monkeypatch):
+def test_a_support_vector_machine_is_fitted_on_a_subset_with_a_note(monkeypatch):
     monkeypatch.setattr(vectors, "MOST_EXAMPLES", 20)
     assert vectors.support_vectors(TRAIN, "x", LABELS).note.startswith("fitted on 20 of 30 training examples")
     assert vectors.logistic_regression(TRAIN, "x", LABELS).note == ""
@@ -126,6 +127,14 @@ def test_names_of_classes_are_scored_as_the_task_scores_its_own():
     scores = scoring.named(task, data, "test", ["good", "good", "bad", "good"])
     assert scores.values == {"accuracy": 0.75}
     assert [line["predicted"] for line in scores.scorer.lines()] == ["good", "good", "bad", "good"]
+
+
+def test_extracted_answers_are_scored_as_they_are_written():
+    """Without a round trip through the vocabulary, since a span of the context needs none."""
+    task = SpanExtractionTask(Bert.of(vocab_size=5), SpanExtractionSpec(), 8, 1)
+    references = [{"references": ["U.S. Army"]}, {"references": ["Bob"]}]
+    data = SimpleNamespace(reference=lambda split, index: references[index])  # there is no vocabulary
+    assert scoring.written(task, data, "test", ["U.S. Army", "Ann"]).values == {"exact_match": 50.0, "f1": 50.0}
 
 
 def test_sources_are_copied_where_targets_are_no_classes(monkeypatch):
@@ -234,7 +243,7 @@ class Canvas:
         yield {"image": images, "mask": masks, "index": np.arange(4), "weight": np.ones(4, np.float32)}
 
 
-def test_pixels_by_place_and_by_colour():
+def test_pixels_by_position_and_by_colour():
     from research.baselines.masks import Masks
 
     kind, data = Masks(None, Canvas()), Canvas()

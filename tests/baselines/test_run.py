@@ -38,7 +38,7 @@ def test_validation_chooses_and_test_is_scored_once(metric, best):
     assert kind.asked[-1][0] == "test", "after every choice"
 
 
-def test_what_train_alone_has_chosen_is_fitted_on_more():
+def test_settings_chosen_with_train_alone_are_refitted_on_train_and_validation():
     choosing, whole = Kind({1: 0.5, 2: 0.7}, {1: 0.9, 2: 0.4}), Kind({1: 1.0, 2: 0.9}, {1: 0.8, 2: 0.3})
     (measured,) = run._measured(choosing, whole, "accuracy")
     assert (measured.value, measured.validation, measured.test.values["accuracy"]) == (2, 0.7, 0.3)
@@ -46,7 +46,7 @@ def test_what_train_alone_has_chosen_is_fitted_on_more():
 
 
 def test_a_metric_that_no_baseline_gives_is_named():
-    with pytest.raises(ValueError, match="gives the metric 'bleu'; there are accuracy, wer"):
+    with pytest.raises(ValueError, match="has the metric 'bleu'; choose from accuracy, wer"):
         list(run._measured(*[Kind({1: 0}, {1: 0})] * 2, "bleu"))
 
 
@@ -95,7 +95,7 @@ def test_every_baseline_of_images_has_a_row(words, tmp_path, capsys):
 
 
 def test_rows_on_own_data_are_not_recorded(words):
-    with pytest.raises(ValueError, match=r"--record: folder:.* are not the data of configs/"):
+    with pytest.raises(ValueError, match=r"--record: folder:.* is not the data set of configs/"):
         command.main([*words, "--record"])
 
 

@@ -141,7 +141,7 @@ def test_a_step_can_be_saved_again_with_its_score(tmp_path):
     assert checkpoints.restore(build)[0] == 3
 
 
-def test_every_single_bit_changes_the_checksum():
+def test_a_flipped_bit_changes_the_checksum_of_its_array_alone():
     build = program()
     state = build.init()
     before = np.asarray(build.checksums(state))

@@ -28,6 +28,12 @@ def test_profile_is_a_field_of_the_config():
     assert parse("--config=c --workdir=w --profile=10:5")[1] == ["train.profile=10:5"]
 
 
+def test_trackers_are_added_to_tensorboard():
+    assert parse("--config=c --workdir=w --tracker=wandb --tracker=mlflow --tracker=wandb")[1] == [
+        "train.trackers=('tensorboard', 'wandb', 'mlflow')"
+    ]
+
+
 def test_predict_takes_inputs_in_their_order():
     arguments, _ = parse(f"--config={DIGITS} --workdir w --mode=predict b.png a.png")
     assert (arguments.mode, arguments.inputs) == ("predict", ["b.png", "a.png"])
@@ -43,6 +49,10 @@ def test_predict_takes_inputs_in_their_order():
         ("--config=c --workdir=w a.png", "--mode=train takes no inputs, but 'a.png' was given"),
         ("--config=c --workdir=w --mode=evaluate a.png", "--mode=evaluate takes no inputs"),
         ("--config=c --workdir=w --mode=predict", "--mode=predict needs at least one input"),
+        ("--config=c --workdir=w --tracker=wndb", "invalid choice: 'wndb'"),
+        ("--config=c --workdir=w --follow", "--follow is for evaluation, not for --mode=train"),
+        ("--workdir=w --mode=evaluate --timeout=3", "--timeout=3 must be more than 0 s, and needs --follow"),
+        ("--workdir=w --mode=evaluate --follow --timeout=0", "--timeout=0 must be more than 0 s"),
         ("--config=c --workdir=w --config.seed 3", "--config.seed has no value; write --config.seed=VALUE"),
     ],
 )
@@ -86,7 +96,7 @@ def refuse(capsys, workdir, *words):
         ),
         ((f"--config={DIGITS}", "--config.train.steps=3.5"), "error: config.train.steps=3.5 is a float; it must be a"),
         (("--config=configs/x.py",), "error: config file 'configs/x.py' does not exist; known: configs/"),
-        (("--config=README.md",), "error: config file 'README.md' is no Python file"),
+        (("--config=README.md",), "error: config file 'README.md' is not a Python file"),
         ((f"--config={DIGITS}r",), "error: unknown variant 'smoker' of"),
         ((f"--config={DIGITS}", "--mode=test"), "error: argument --mode: invalid choice"),
     ],

@@ -1,6 +1,8 @@
 """`tessera`: one command over everything, and what `show` says of a config."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,11 +52,23 @@ def test_each_command_explains_itself_by_its_own_name():
         "export",
         "check",
         "baseline",
+        "sweep",
         "report",
     ):
         out = ask(name, "--help").out
         assert out.startswith(f"usage: tessera {name} "), out
         assert "--mode" not in out
+
+
+@pytest.mark.parametrize(
+    ("mode", "takes"),
+    [("train", {"--config", "--workdir", "--profile", "--tracker"}),
+     ("evaluate", {"--config", "--workdir", "--follow", "--timeout"}),
+     ("predict", {"--config", "--workdir", "--out", "INPUT"})],
+)  # fmt: skip
+def test_help_shows_what_a_command_takes_and_nothing_else(mode, takes):
+    usage = ask(mode, "--help").out.split("\n\n")[0]
+    assert set(re.findall(r"--[a-z]+|INPUT", usage)) == takes
 
 
 def test_help_names_every_command():
@@ -68,19 +82,19 @@ def test_help_names_every_command():
     [
         (("trian",), "error: unknown command 'trian'; choose from train, evaluate, predict, show"),
         (("train", "--workdir=w"), "error: tessera train needs --config=FILE"),
-        (("evaluate", "--workdir=/nowhere/run"), "error: --workdir=/nowhere/run is no run directory"),
+        (("evaluate", "--workdir=/nowhere/run"), "error: --workdir=/nowhere/run is not a run directory"),
         (("baseline",), "error: the following arguments are required: --config"),
         (
             ("baseline", f"--config={DIGITS}:cpu", "--config.data.dir=/nowhere"),
             "error: 'digits' is not prepared; run: ",
         ),
         (("prepare", "nothing"), "error: unknown data set 'nothing'"),
-        (("show",), "error: give a config"),
+        (("show",), "error: give either a config"),
         (
             ("show", f"{DIGITS}:smoke", "--config.train.stepz=3"),
             "error: config.train.stepz is unknown; did you mean steps?",
         ),
-        (("report", "add", "/nowhere/run"), "error: /nowhere/run is no run directory"),
+        (("report", "add", "/nowhere/run"), "error: /nowhere/run is not a run directory"),
         (("plan", "--config=x.py", "--topology=v5e:2x2"), "error: config file 'x.py' does not exist"),
         (("export", "/nowhere/run", "x"), "error: /nowhere/run"),
     ],
@@ -167,3 +181,54 @@ def test_what_a_model_refuses_is_named_as_the_command_line_names_it():
 def test_show_lists_configs_and_data_sets():
     out = ask("show", "--list").out
     assert f"{DIGITS} " in out and re.search(r"\n  digits +Handwritten digits: .*Splits of", out)
+
+
+def test_a_trust_report_is_of_all_test_examples(trained, tmp_path):
+    run_copy = tmp_path / "digits"
+    shutil.copytree(trained, run_copy)
+    done = ask("report", "trust", str(run_copy), "--corruptions=contrast,fog", "--examples=20")
+    assert done.code == 0, done.err
+    found = json.loads((run_copy / "trust" / "report.json").read_text())
+    result = json.loads((run_copy / "result.json").read_text())
+    assert found["calibration"]["uncalibrated"]["accuracy"] == pytest.approx(result["metrics"]["test/accuracy"])
+    assert found["calibration"]["uncalibrated"]["nll"] == pytest.approx(result["metrics"]["test/loss"], rel=1e-4)
+    assert sum(each["examples"] for each in found["groups"]["accuracy"]["class"]["groups"]) == found["counts"]["test"]
+    assert list(found["corruptions"]["kinds"]) == ["contrast", "fog"] and found["corruptions"]["examples"] == 20
+    for words, part in (("--group=person", "no group 'person'"), ("--corruptions=rain", "unknown kind 'rain'")):
+        refused = ask("report", "trust", str(run_copy), words)
+        assert refused.code == 2 and part in refused.err
+
+
+def test_the_checkpoints_of_a_run_are_followed(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    done = ask("evaluate", f"--workdir={tmp_path / 'run'}", "--follow", "--timeout=60")
+    assert done.code == 0, done.err
+    (line,) = map(json.loads, (tmp_path / "run/follow.jsonl").read_text().splitlines())
+    logged = json.loads((tmp_path / "run/result.json").read_text())["metrics"]
+    assert line["step"] == 2 and line["metrics"]["validation/accuracy"] == logged["validation/accuracy"]
+    assert done.out.startswith("step 2: ") and "test/" not in done.out
+
+
+@pytest.mark.long
+def test_a_sweep_scores_only_its_best_trial_on_test(data_dir, tmp_path):
+    lines = [f'config = "{DIGITS}:smoke"', f'overrides = ["train.steps=2", "data.dir={data_dir}"]', "[[list]]"]
+    lines += ['"optimizer.warmup_steps" = 0', "[[list]]", '"optimizer.warmup_steps" = 1']
+    (tmp_path / "sweep.toml").write_text("\n".join(lines))
+    done = ask("sweep", str(tmp_path / "sweep.toml"), f"--workdir={tmp_path / 'sweep'}", "--processes=2")
+    assert done.code == 0, done.err
+    ranking = json.loads((tmp_path / "sweep" / "ranking.json").read_text())
+    (scored,) = (tmp_path / "sweep").glob("*/result.json")
+    assert scored.parent.name == f"{ranking['winner']:03d}_seed0"
+    assert (
+        ranking["test"][scored.parent.name]["test/accuracy"]
+        == json.loads(scored.read_text())["metrics"]["test/accuracy"]
+    )
+    values = [each["validation"]["0"] for each in ranking["trials"]]
+    assert values == sorted(values, reverse=True) and ranking["trials"][0]["trial"] == ranking["winner"]
+
+
+def test_a_sweep_over_an_unknown_field_names_the_nearest_one(tmp_path):
+    (tmp_path / "a.toml").write_text(f'config = "{DIGITS}:smoke"\n[grid]\n"optimizer.lerning_rate" = [1.0]\n')
+    done = ask("sweep", str(tmp_path / "a.toml"), f"--workdir={tmp_path / 'sweep'}")
+    assert done.code == 2 and "lerning_rate is unknown; did you mean learning_rate" in done.err
+    assert not (tmp_path / "sweep").exists()

@@ -51,7 +51,7 @@ def test_each_split_has_a_group_or_there_are_too_few():
         values = [f"{number}{letter}" for letter in "abc"]
         assert [len(part) for part in groups.hold_out(values, [1, 1])] == [1, 1, 1]
         assert [len(part) for part in groups.hold_out(values, [9, 9])] == [1, 1, 1]
-    with pytest.raises(ValueError, match="2 are too few to be divided into 3 splits"):
+    with pytest.raises(ValueError, match="2 are too few to be divided among 3 splits"):
         groups.hold_out(["a", "b"], [1, 1])
 
 
@@ -170,7 +170,7 @@ def test_all_but_test_is_fitted_on_once_all_is_chosen(table, tmp_path):
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ("writer", r"have no field 'writer' of one value; choose from author, label, text, or leave it empty"),
+        ("writer", r"have no scalar field 'writer'; choose from author, label, text, or leave it empty"),
         ("author:x(.)", r"finds no group in 300 of 300 examples of 'folder:.*', such as 'a"),
         ("text:(text)", r"makes 1 group of the 300 training examples of .*, too few to hold out test and validation"),
         ("label", r"makes 2 groups of the 300 training examples"),
@@ -189,7 +189,7 @@ def test_a_group_in_two_splits_that_the_user_made_is_refused(tmp_path):
     rows = lambda authors: "text,label,author\n" + "".join(f"text {n} {a},x,{a}\n" for n, a in enumerate(authors))
     (root / "train.csv").write_text(rows("abcdefgh" * 4))
     (root / "test.csv").write_text(rows("hij"))
-    with pytest.raises(ValueError, match=r"1 groups of 'folder:.*' stand in both train and test, such as 'h'; move"):
+    with pytest.raises(ValueError, match=r"1 groups of 'folder:.*' are in both train and test, such as 'h'; move"):
         load_table(root, tmp_path, group="author")
     (root / "test.csv").write_text(rows("kij"))
     data = load_table(root, tmp_path, group="author")

@@ -100,6 +100,30 @@ def test_random_numbers_belong_to_example_and_epoch():
     assert len(set(small.values())) == len(small) == 36, "every example draws anew in every epoch"
 
 
+class Turning:
+    """Turns, beside the draws of `draw`."""
+
+    def __call__(self, example, rng, turn):
+        return draw(example, rng) | {"turn": np.bool_(turn)}
+
+
+@pytest.mark.parametrize("batch_size", [8, 24, 31])  # whose batches span epochs, or not
+def test_turns_alternate_between_the_epochs_of_each_example(batch_size):
+    size, epochs = 24, 5
+    stream = lambda start, **options: pipeline.train_batches(
+        Numbers(size), Turning(), 7, batch_size, start, alternating=True, **options
+    )
+    batches = list(itertools.islice(stream(0), -(-size * epochs // batch_size)))
+    indices, turns = (np.concatenate([batch[name] for batch in batches])[: size * epochs] for name in ("index", "turn"))
+    table = np.zeros((epochs, size), bool)
+    table[np.arange(size * epochs) // size, indices] = turns
+    np.testing.assert_array_equal(table[1:], ~table[:-1])
+    assert 4 <= table[0].sum() <= 20
+    assert_same(batches[2:3], list(itertools.islice(stream(2), 1)))
+    plain = [{name: array for name, array in batch.items() if name != "turn"} for batch in batches]
+    assert_same(plain, take(len(batches), size, 7, batch_size))
+
+
 def test_shuffle_and_augmentation_draw_from_different_seeds():
     assert len({pipeline.derive_seed(seed, purpose) for seed in range(50) for purpose in ("shuffle", "augment")}) == 100
     assert all(0 <= pipeline.derive_seed(seed, "shuffle") < 2**32 for seed in (0, 2**32, 2**63, -1))

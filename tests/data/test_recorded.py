@@ -1,4 +1,4 @@
-"""What a run keeps of its data set: read as it was written, written anew where it changed, never used when damaged."""
+"""The description of the data set in a run directory: round trip, updates, and refusal when damaged."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The same run on 1, 2 and 4 processes, stopped in every way, ends where a run that never was ends."""
+"""The same run on 1, 2 and 4 processes, interrupted in several ways, ends like an uninterrupted run."""
 
 import json
 import os
@@ -120,7 +120,9 @@ def test_two_processes_begin_with_the_weights_of_a_checkpoint(source, tmp_path):
     workdir = finished(
         tmp_path, 2, f"train.init_from='{tmp_path / source}'", "mesh.fsdp=4", "train.steps=1",
         "optimizer.warmup_steps=0", "optimizer.learning_rate=1e-30", "optimizer.weight_decay=0.0",
+        "optimizer.freeze=('blocks', 'patches')",
     )  # fmt: skip
+    assert len(list((workdir / "checkpoints").glob("frozen-*"))) == 1  # which both have written
     report = json.loads((workdir / "init_from.json").read_text())
     assert report["fresh"] == {} and report["left_over"] == []
     tensors = CheckpointTensors(workdir / "checkpoints/1")

@@ -1,4 +1,4 @@
-"""What a pod says when it cannot begin, and what its launcher makes of the ends of its processes."""
+"""Errors at the start of a pod, and the exit codes of its launcher."""
 
 import os
 import re

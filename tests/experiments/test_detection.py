@@ -1,4 +1,4 @@
-"""A small detector learns to find coloured shapes; its mAP can be computed anew, and predict shows what it finds."""
+"""A small detector learns coloured shapes; its mAP can be recomputed from saved boxes, and predict draws boxes."""
 
 import importlib.util
 import json
@@ -99,7 +99,7 @@ def test_other_runs_begin_with_its_weights_or_those_of_its_backbone(trained, tmp
     with pytest.raises(ValueError, match=r"no family .* for a Detector"):
         exports.run(str(workdir), str(tmp_path / "exported"), config_class)
     if importlib.util.find_spec("flatbuffers"):
-        with pytest.raises(ValueError, match="a Detector cannot be exported; classifiers and models of text and"):
+        with pytest.raises(ValueError, match="a Detector cannot be exported; only classifiers and models of text and"):
             stablehlo.run(str(workdir), str(tmp_path / "exported"), config_class)
     assert not (tmp_path / "exported").exists()
 

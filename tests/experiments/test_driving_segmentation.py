@@ -1,4 +1,4 @@
-"""A small model learns coloured shapes; its score can be computed anew, and its images show what it sees."""
+"""A small model learns coloured shapes; its metrics can be recomputed from saved masks, and predict writes overlays."""
 
 import json
 
@@ -84,5 +84,5 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
 
 def test_a_vit_is_evaluated_at_the_size_it_sees(tmp_path):
     config = CONFIG.replace("camvid_unet", "camvid_vit")
-    with pytest.raises(ValueError, match=r"a ViT sees images of one size, but config.data.image_size=.* and eval_size"):
+    with pytest.raises(ValueError, match=r"fixed input size, but config.data.image_size=.* and eval_size"):
         configs.load(config, "smoke", ("data.eval_size=(96,96)", f"data.dir={tmp_path}")).build()

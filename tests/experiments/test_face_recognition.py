@@ -1,4 +1,4 @@
-"""What a model that has been trained on patterns says of pairs of images of people whom it has not seen."""
+"""A model trained on random patterns, evaluated on pairs of unseen people."""
 
 import re
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_two_images_are_compared(trained, tmp_path, capsys):
     strict = configs.load(CONFIG, "smoke", (*config.source.overrides, "task.threshold=1.0"))
     main.main(strict, workdir, "predict", files)
     assert ": two people (similarity" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"two files at least are needed, not 1"):
+    with pytest.raises(ValueError, match=r"at least two files are needed, not 1"):
         main.main(config, workdir, "predict", files[:1])
 
 

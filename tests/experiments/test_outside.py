@@ -124,7 +124,7 @@ def assert_exported(outside, run, folder):
     outside("research.interop", "export", run, str(folder), "--format=stablehlo")
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
     with np.load(folder / "weights.npz") as weights:
-        variables = stablehlo._tree(weights.files, [weights[name] for name in weights.files])
+        variables = stablehlo.tree(weights.files, [weights[name] for name in weights.files])
     model = ViT.of(10, image_size=8, patch_size=4, width=8, depth=1, mlp_dim=8, num_heads=1)
     logits = model.apply(variables, (images - np.float32(77)) / np.float32(96))
     np.testing.assert_allclose(loader.load(folder)(images), 0.5 * logits, rtol=1e-5, atol=1e-6)

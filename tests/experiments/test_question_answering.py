@@ -1,4 +1,4 @@
-"""The two kinds of models that answer questions; one that finds answers is trained, scored, asked and exported."""
+"""The two kinds of models for question answering; an extractive one is trained, evaluated, used and exported."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def test_answers_are_shown_with_their_probabilities():
     ("changes", "message"),
     [
         ({"model": {"name": "seq2seq"}}, "config.task.name='span_extraction' must be 'seq2seq' with"),
-        ({"task": {}}, "config.task.name='seq2seq' must be 'span_extraction' with model.name='bert'"),
+        ({"task": {}}, "config.task.name='seq2seq' must be 'span_extraction' or 'retrieval' with"),
         ({"data": {"sentence_length": 4}}, "config.data.sentence_length=4 must be 0 with model.name='bert'"),
     ],
 )
@@ -100,6 +100,6 @@ def test_the_exported_program_gives_the_logits_of_the_run(run, tmp_path):
     types += np.arange(shape[1]) > 9
     program = jax_export.deserialize((tmp_path / "out/model.stablehlo").read_bytes())
     found = program.call(weights, tokens, mask, types)
-    variables = stablehlo._tree(names, weights)
+    variables = stablehlo.tree(names, weights)
     assert found.shape == (*shape, 2)
     np.testing.assert_allclose(found, jax.jit(source.task.serve)(variables, tokens, mask, types), rtol=1e-4, atol=1e-5)

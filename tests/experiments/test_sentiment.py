@@ -1,4 +1,4 @@
-"""How sentiments are shown, and the two kinds of models that know them."""
+"""The output of sentiment prediction, and its two kinds of models."""
 
 import json
 import math

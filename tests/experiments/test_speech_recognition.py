@@ -1,4 +1,4 @@
-"""What a trained model hears in sound files, altered in every way that a recording may be."""
+"""Transcripts of sound files by a trained model, for many variations of the recording."""
 
 import json
 import math
@@ -73,7 +73,7 @@ def test_altered_recordings_say_the_same(trained, tmp_path):
     assert {name: each.text for name, each in zip(alterations, results, strict=True)} == dict.fromkeys(
         alterations, words(digits)
     )
-    assert all(0.5 < each.confidence <= 1 and 0 < each.seconds < 5 for each in results)
+    assert all(0.5 < each.confidence <= 1 and 0 < each.real_time_factor < 5 for each in results)
     for decoder in ("beam", "greedy"):
         assert hear(trained, [tmp_path / "plain.wav"], decoder=decoder)[0].text == words(digits)
 
@@ -83,7 +83,9 @@ def test_a_long_sound_is_recognised_in_parts(trained, tmp_path, capsys):
     digits = (5, 0, 2, 8, 6, 7, 9, 1)
     soundfile.write(tmp_path / "long.wav", dialled(digits, gap=0.2), 8000)
     assert hear(trained, [tmp_path / "long.wav"])[0].text == words(digits)
-    assert "long.wav' is 2.4 s long; data.max_seconds=1.2: it is split into" in capsys.readouterr().err
+    assert (
+        "long.wav' is 2.4 s long, longer than config.data.max_seconds=1.2: it is split into" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.long
@@ -93,7 +95,7 @@ def test_one_bad_file_among_good_ones_is_named_and_the_others_are_recognised(tra
     config, workdir, _ = trained
     with pytest.raises(ValueError, match=r"sound '.*bad.wav' cannot be decoded"):
         main.main(config, workdir, "predict", [str(tmp_path / "bad.wav")])
-    with pytest.raises(Failure, match="1 of 2 inputs could not be answered"):
+    with pytest.raises(Failure, match="1 of 2 inputs are invalid"):
         main.main(config, workdir, "predict", [str(tmp_path)], str(tmp_path / "out.jsonl"))
     said = capsys.readouterr()
     assert said.out.startswith(f"{tmp_path / 'good.wav'}: one (")

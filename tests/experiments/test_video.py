@@ -1,4 +1,4 @@
-"""A model that has learnt left from right knows the order of frames, and nothing else."""
+"""A trained classifier of motion uses the order of frames."""
 
 import re
 

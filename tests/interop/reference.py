@@ -34,7 +34,7 @@ def randomise(model, seed=0):
                 tensor.copy_(0.5 + noise.abs())
             elif "norm" in name and name.endswith("weight"):
                 tensor.copy_(1 + 0.2 * noise)
-            elif "layer_scale" in name:
+            elif "layer_scale" in name or "lambda1" in name:
                 tensor.copy_(0.5 + 0.1 * noise)
             elif tensor.ndim >= 2:
                 tensor.copy_(noise * (2.0 / fan_in) ** 0.5)
@@ -109,6 +109,55 @@ def bert(family="Bert", head=True, pooler=False, head_of="SequenceClassification
         table = model.base_model.embeddings.position_embeddings.weight
         with torch.no_grad():
             table[: config.pad_token_id + 1] = 0
+    return model
+
+
+_TOWER = {
+    "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40, "image_size": 24,
+    "patch_size": 8,
+}  # fmt: skip
+_TEXT = {
+    "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 28,
+    "max_position_embeddings": 12,
+}  # fmt: skip
+
+
+def clip(kind="Model", text=None, **options):
+    """A CLIP or, with `kind` "VisionModel" or "VisionModelWithProjection", its image tower."""
+    vision = _TOWER | {"projection_dim": 20} | options
+    if kind != "Model":
+        return randomise(getattr(transformers, f"CLIP{kind}")(transformers.CLIPVisionConfig(**vision)))
+    text = _TEXT | {"projection_dim": 20} | (text or {})
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=20)
+    model = randomise(transformers.CLIPModel(config))
+    with torch.no_grad():
+        model.logit_scale.fill_(2.5)
+    return model
+
+
+def siglip(kind="Model", text=None, **options):
+    """A SigLIP or, with `kind` "VisionModel", its image tower."""
+    vision = _TOWER | options
+    if kind != "Model":
+        return randomise(transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**vision)))
+    text = _TEXT | {"projection_size": vision["hidden_size"]} | (text or {})
+    model = randomise(transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision)))
+    with torch.no_grad():
+        model.logit_scale.fill_(2.0)
+        model.logit_bias.fill_(-3.0)
+    return model
+
+
+def dinov2(head=True, registers=0, **options):
+    """A DINOv2, with the token of masked patches, if it has one, as in an export: zero."""
+    name = "Dinov2WithRegisters" if registers else "Dinov2"
+    own = {"num_register_tokens": registers} if registers else {"use_mask_token": False}
+    sizes = {name: size for name, size in _TOWER.items() if name != "intermediate_size"}
+    config = getattr(transformers, f"{name}Config")(**(sizes | {"mlp_ratio": 2, "num_labels": 5} | own | options))
+    model = randomise(getattr(transformers, f"{name}ForImageClassification" if head else f"{name}Model")(config))
+    if registers:
+        with torch.no_grad():
+            model.base_model.embeddings.mask_token.zero_()
     return model
 
 

@@ -80,7 +80,7 @@ def run_of(model, tensors):
 @pytest.mark.parametrize(
     ("old", "new"), [((16, 24), (24, 16)), ((12, 48), (16, 24)), ((8, 24), (16, 32)), ((24, 24), (16, 36))]
 )
-def test_positions_of_one_wide_image_are_laid_over_another(old, new):
+def test_positions_of_a_wide_image_are_interpolated_to_another(old, new):
     segment = lambda sides: segmenter.Segmenter.of(
         ViT.of(0, image_size=sides[0], image_width=sides[1] * (sides[0] != sides[1]), **VIT), 3, decoder="linear"
     )

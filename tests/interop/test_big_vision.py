@@ -190,10 +190,10 @@ def test_bfloat16_is_read_and_written(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("Transformer/encoderblock_1/LayerNorm_0/bias"), "blocks/attention_norm/bias is made of"),
+        (lambda t: t.pop("Transformer/encoderblock_1/LayerNorm_0/bias"), "blocks/attention_norm/bias needs"),
         (lambda t: t.pop("embedding/kernel"), "embedding/kernel is missing"),
-        (lambda t: t.update(pos_embedding=t["pos_embedding"][:, 1:]), "are no square"),
-        (lambda t: t.update({"MAPHead_0/probe": t["head/bias"]}), "MAPHead_0/probe: a pooling"),
+        (lambda t: t.update(pos_embedding=t["pos_embedding"][:, 1:]), "not a square number"),
+        (lambda t: t.update({"MAPHead_0/probe": t["head/bias"]}), "MAPHead_0/probe: MAP pooling"),
         (lambda t: t.update({"head/bias": t["head/bias"][1:]}), "head/bias is [3] in"),
         (lambda t: t.update(other=t["head/bias"]), "first other"),
     ],

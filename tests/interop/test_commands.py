@@ -29,6 +29,11 @@ MODELS = {
     "roberta": lambda: reference.bert("Roberta", type_vocab_size=1),
     "distilbert": lambda: reference.bert("DistilBert"),
     "bert without a head": lambda: reference.bert(head=False, pooler=True),
+    "clip tower": lambda: reference.clip("VisionModel"),
+    "clip tower with projection": lambda: reference.clip("VisionModelWithProjection"),
+    "siglip tower": lambda: reference.siglip("VisionModel"),
+    "dinov2": reference.dinov2,
+    "dinov2 with registers": lambda: reference.dinov2(registers=3),
 }
 
 
@@ -88,7 +93,7 @@ def test_every_optimizer_begins_with_zeros(name):
 def test_a_model_without_a_head_gets_a_fresh_one(tmp_path):
     reference.save(reference.vit(head=False), tmp_path / "theirs")
     lines = imports.run(str(tmp_path / "theirs"), str(tmp_path / "run"), config_class)
-    assert any(line.startswith("fresh head/kernel: classifier.weight is not in the checkpoint") for line in lines)
+    assert any(line.startswith("initialised head/kernel: classifier.weight is not in the checkpoint") for line in lines)
     assert any(line == "left over: pooler.dense.bias, pooler.dense.weight" for line in lines)
     assert not np.any(variables(tmp_path / "run")["head/kernel"])  # as a ViT begins
     report = json.loads((tmp_path / "run/import.json").read_text())
@@ -132,16 +137,20 @@ KEY = "vit.encoder.layer.1.output.dense.weight"
 @pytest.mark.parametrize(
     ("change", "config", "message"),
     [
-        (lambda t: t.pop(KEY), None, f"blocks/mlp/down/kernel is made of {KEY}, which is missing in"),
+        (lambda t: t.pop(KEY), None, f"blocks/mlp/down/kernel needs {KEY}, which is missing in"),
         (lambda t: t.update({KEY: t[KEY][:, 1:]}), None, f"{KEY} is [24, 39] in "),
         (lambda t: t.update({KEY: t[KEY].astype(np.int32)}), None, f"{KEY} is int32 in "),
         (lambda t: t.update({KEY: t[KEY].astype(np.float64)}), None, f"{KEY} is float64 in "),
         (lambda t: t.update({"vit.other": t[KEY]}), None, "first vit.other"),
-        (lambda t: t.pop("classifier.bias"), None, "head/bias is made of classifier.bias, which is missing in"),
+        (lambda t: t.pop("classifier.bias"), None, "head/bias needs classifier.bias, which is missing in"),
         (lambda t: None, {"num_hidden_layers": 2}, "first vit.encoder.layer.2."),
         (lambda t: None, {"num_attention_heads": 5}, "config.model.width=24 must be a multiple of num_heads=5"),
         (lambda t: None, {"hidden_act": "silu"}, "hidden_act='silu', which is not supported"),
-        (lambda t: None, {"model_type": "gpt2"}, "model_type='gpt2'; known families: vit, resnet, convnext, t5, mt5"),
+        (
+            lambda t: None,
+            {"model_type": "gpt2"},
+            "model_type='gpt2', which is not supported; choose from vit, resnet, convnext, t5, mt5",
+        ),
         (lambda t: None, {"model_type": "t5"}, "config.json of a 't5' model lacks 'd_model'"),
     ],
 )
@@ -171,13 +180,13 @@ def break_file(folder, name):
         return "is truncated: its header of"
     if name == "garbage":
         file.write_bytes(b"\x80\x02}q\x00." * 100)
-        return "is no safetensors file"
+        return "is not a safetensors file"
     if name == "pickle":
         file.rename(folder / "pytorch_model.bin")
-        return "pytorch_model.bin could run code when read; only .safetensors, .npz and .pth with"
+        return "pytorch_model.bin could run code when read; only .safetensors, .npz, and .pth that"
     if name == "no config":
         (folder / "config.json").unlink()
-        return "config.json is missing; a .safetensors file needs the config.json"
+        return "config.json is missing; put the config.json beside the .safetensors"
     if name == "config":
         (folder / "config.json").write_text("{")
         return "config.json is not JSON"
@@ -201,13 +210,13 @@ def test_an_index_that_is_wrong_is_refused(name, tmp_path):
     assert len(shards) > 2
     if name == "absent":
         (tmp_path / "theirs" / shards[1]).unlink()
-        message = f"names {shards[1]} for "
+        message = f"lists {shards[1]} for "
     elif name == "elsewhere":
         index["weight_map"][KEY] = "../other.safetensors"
-        message = f"names '../other.safetensors' for {KEY}"
+        message = f"lists '../other.safetensors' for {KEY}"
     else:
         index["weight_map"][KEY] = next(shard for shard in shards if shard != index["weight_map"][KEY])
-        message = f"says that {KEY} is in "
+        message = f"lists {KEY} in "
     file.write_text(json.dumps(index))
     assert message in refusal("import", tmp_path / "theirs", f"--workdir={tmp_path / 'run'}")
 
@@ -217,17 +226,17 @@ def test_other_mistakes_are_one_line(tmp_path):
     theirs, run, out = tmp_path / "theirs", tmp_path / "run", tmp_path / "out"
     assert "there is no checkpoint" in refusal("import", tmp_path / "nowhere", f"--workdir={run}")
     message = refusal("import", theirs, f"--workdir={run}", "--config.model.gelu=tanh")
-    assert "--config.model.gelu='tanh', but the checkpoint says 'exact'" in message
+    assert "--config.model.gelu='tanh', but the checkpoint has 'exact'" in message
     assert "config.model.depths is unknown; did you mean depth" in refusal(
         "import", theirs, f"--workdir={run}", "--config.model.depths=3"
     )
     interop.main(["import", str(theirs), f"--workdir={run}"])
     assert "exists and is not empty" in refusal("import", theirs, f"--workdir={run}")
     assert "is a run directory already" in refusal("import", run, f"--workdir={tmp_path / 'other'}")
-    assert "has no place for a ViT" in refusal("export", run, out, "--family=resnet")
-    assert "is written to a .npz file" in refusal("export", run, out, "--family=big_vision")
+    assert "does not support a ViT" in refusal("export", run, out, "--family=resnet")
+    assert "big_vision needs a .npz file" in refusal("export", run, out, "--family=big_vision")
     assert "config.model.gelu='exact' cannot be exported" in refusal("export", run, tmp_path / "out.npz")
-    assert "is no run directory" in refusal("export", theirs, out)
+    assert "is not a run directory" in refusal("export", theirs, out)
     assert not out.exists() and not (tmp_path / "out.npz").exists()
     shutil.copytree(theirs, out)
     assert "exists; name a new folder" in refusal("export", run, out)

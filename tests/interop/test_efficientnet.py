@@ -231,9 +231,7 @@ def test_inputs_are_made_as_timm_says_or_google_trained(tmp_path):
     config, lines = data("pth")
     wanted = {"image_size": 224, "resize": 256, "stretch": False, "interpolation": "bicubic", "long_side": "floor"}
     assert config["data"] | wanted | {"mean": (127.0,) * 3, "std": (128.0,) * 3} == config["data"]
-    assert lines[0].startswith(
-        "assumed, since no config.json says input_size, interpolation, crop_pct, crop_mode, mean"
-    )
+    assert lines[0].startswith("assumed, since config.json lacks input_size, interpolation, crop_pct, crop_mode, mean")
     assert config["model"]["name"] == "efficientnet" and config["model"]["padding"] == "same"
     (tmp_path / "theirs/lite.pth").unlink()
     assert data("efficientnet_lite0")[0]["data"]["mean"] == (123.675, 116.28, 103.53)
@@ -270,16 +268,16 @@ def break_pth(path, name, tensors):
     """Writes a file that is refused; returns what is said of it."""
     if name == "code":
         torch.save({"_conv_stem.weight": Runs()}, path)
-        return "is refused by torch with weights_only"
+        return "is rejected by torch with weights_only"
     if name == "pickle":
         path.write_bytes(pickle.dumps(Runs()))
-        return "is refused by torch with weights_only"
+        return "is rejected by torch with weights_only"
     if name == "module":
         torch.save(torch.nn.Linear(2, 2), path)
-        return "is refused by torch with weights_only"
+        return "is rejected by torch with weights_only"
     if name == "truncated":
         path.write_bytes(path.read_bytes()[:-500])
-        return "is refused by torch with weights_only"
+        return "is rejected by torch with weights_only"
     if name == "nested":
         torch.save({"state_dict": tensors}, path)
         return "holds state_dict, which is dict and no tensor"
@@ -288,13 +286,13 @@ def break_pth(path, name, tensors):
         return "holds epoch, which is int and no tensor"
     if name == "tensor":
         torch.save(torch.ones(3), path)
-        return "only a state dict, of tensors by their names, is read"
+        return "only a state dict, with tensors by name, is read"
     if name == "sparse":
         torch.save({**tensors, "sparse": torch.ones(3).to_sparse()}, path)
-        return "holds sparse, which is no dense tensor"
+        return "holds sparse, which is not a dense tensor"
     if name == "number as name":
         torch.save({**tensors, 3: torch.ones(3)}, path)
-        return "holds something by the name 3"
+        return "holds an entry 3, whose name is not a string"
     raise AssertionError(name)
 
 
@@ -324,7 +322,7 @@ def test_other_dtypes_of_tensors_are_read_as_they_are(tmp_path):
 def test_without_torch_one_line_says_what_to_install(tmp_path, monkeypatch):
     path = save(tmp_path / "theirs", "pth", timm_tensors())
     monkeypatch.setattr(pytorch.importlib.util, "find_spec", lambda name: None)
-    assert "where torch is installed; install Tessera with the extra [interop]" in refusal(
+    assert "only with torch; install Tessera with the extra [interop]" in refusal(
         "import", path, f"--workdir={tmp_path / 'run'}"
     )
 
@@ -332,15 +330,15 @@ def test_without_torch_one_line_says_what_to_install(tmp_path, monkeypatch):
 def test_weights_of_other_models_are_refused(tmp_path):
     tensors = timm_tensors()
     torch.save(tensors, tmp_path / "timm.pth")
-    assert "has no config.json beside it and no _conv_stem.weight" in refusal("check", tmp_path)
+    assert "has no config.json beside it, and lacks _conv_stem.weight" in refusal("check", tmp_path)
     (tmp_path / "config.json").write_text('{"architecture": "efficientnet_b0"}')
-    assert "is of architecture='efficientnet_b0'; known families" in refusal("check", tmp_path)
+    assert "has architecture='efficientnet_b0', which is not supported; choose from" in refusal("check", tmp_path)
     (tmp_path / "config.json").write_text('{"architecture": "efficientnet_lite0"}')
     assert "transformers has no model for efficientnet_lite" in refusal("check", tmp_path)
     torch.save(tensors, tmp_path / "other.pth")
     assert "holds several checkpoints: other.pth, timm.pth" in refusal("check", tmp_path)
     torch.save({**tensors, "blocks.0.0.se.conv_reduce.weight": torch.ones(8, 32, 1, 1)}, tmp_path / "other.pth")
-    assert "of squeeze-and-excite, which is not supported" in refusal("check", tmp_path / "other.pth")
+    assert "squeeze-and-excite is not supported" in refusal("check", tmp_path / "other.pth")
     torch.save({**tensors, "blocks.2.0.conv_dw.weight": torch.ones(36, 1, 3, 3)}, tmp_path / "other.pth")
     assert "kernels of [3, 3, 3, 3, 5, 5, 3] px" in refusal("check", tmp_path / "other.pth")
     torch.save({**tensors, "blocks.6.0.conv_pwl.weight": torch.ones(8)}, tmp_path / "other.pth")

@@ -54,7 +54,7 @@ def test_images_from_an_imported_run(data, tmp_path, capsys):
     assert sorted(report["fresh"]) == ["head/bias", "head/kernel", "patches/bias", "patches/kernel"]
     assert report["resized"] == {"positions": [[1, 5, 24], [1, 17, 24]]}
     assert (tmp_path / "b/result.json").exists()
-    assert "fresh head/kernel: head/kernel is [24, 4], of other classes" in capsys.readouterr().err
+    assert "initialised head/kernel: head/kernel is [24, 4], of other classes" in capsys.readouterr().err
 
 
 @pytest.mark.long

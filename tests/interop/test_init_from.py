@@ -74,7 +74,7 @@ def test_a_run_begins_with_the_weights_and_keeps_the_report(tmp_path, capsys):
     report = json.loads((tmp_path / "run/init_from.json").read_text())
     assert sorted(report["fresh"]) == ["head/bias", "head/kernel"]
     assert report["left_over"] == ["head/bias", "head/kernel"]
-    assert "fresh head/kernel: head/kernel is [16, 7], of other classes" in capsys.readouterr().err
+    assert "initialised head/kernel: head/kernel is [16, 7], of other classes" in capsys.readouterr().err
     (tmp_path / "vit.npz").unlink()
     trainer.run("train", config_of(tmp_path / "vit.npz", **{
         "optimizer.learning_rate": 1e-30, "optimizer.weight_decay": 0.0, "train.steps": 4,
@@ -170,9 +170,9 @@ def test_what_does_not_fit_is_refused(tmp_path):
     np.savez(tmp_path / "pickle.npz", weights=np.array([{}], object))
     assert "holds pickled Python objects, which could run code" in refusal(tmp_path / "pickle.npz")
     path.write_bytes(path.read_bytes()[:500])
-    assert "is no .npz archive, or is truncated" in refusal(path)
+    assert "is not a .npz archive, or is truncated" in refusal(path)
     (tmp_path / "weights.pt").write_bytes(b"")
-    assert "is refused: reading such a file could run code" in refusal(tmp_path / "weights.pt")
+    assert "is not read: such a file could run code" in refusal(tmp_path / "weights.pt")
 
 
 class Unprepared(toy.Data):
@@ -204,7 +204,7 @@ def test_a_vocabulary_that_is_trained_is_compared_once_it_is_there(tmp_path):
             return super().prepare()
 
     found = lambda *given: initial_weights.InitialWeights(plan, words, ["embedding"])
-    with pytest.raises(ValueError, match="was trained with the vocabulary abc, these data have xyz"):
+    with pytest.raises(ValueError, match="was trained with the vocabulary abc, but these data have xyz"):
         trainer.run("train", config_of(tmp_path / "any"), toy.make_task(), Words(), tmp_path / "run", found)
     assert not (tmp_path / "run").exists()
 
@@ -230,14 +230,16 @@ def test_only_what_a_shard_needs_is_read(tmp_path):
 def test_embeddings_of_another_vocabulary_are_refused():
     checkpoint = SimpleNamespace(path="runs/other", vocabulary="abc")
     ours, named = (SimpleNamespace(digest="xyz", given=given) for given in (False, True))
-    with pytest.raises(ValueError, match=r"runs/other was trained with the vocabulary abc, these data have xyz; name"):
+    with pytest.raises(
+        ValueError, match=r"runs/other was trained with the vocabulary abc, but these data have xyz; set"
+    ):
         initial_weights._check_vocabulary(checkpoint, ours, ["embedding"])
-    with pytest.raises(ValueError, match=r"these data have xyz; name .*init_skip=\('\^embedding\$', '\^head\$',\)"):
+    with pytest.raises(ValueError, match=r"these data have xyz; set .*init_skip=\('\^embedding\$', '\^head\$',\)"):
         initial_weights._check_vocabulary(checkpoint, named, ["embedding", "head"])
     initial_weights._check_vocabulary(SimpleNamespace(path="a", vocabulary="xyz"), ours, ["embedding"])
     unknown = SimpleNamespace(path="a", vocabulary="")  # of another library
     initial_weights._check_vocabulary(unknown, named, ["embedding"])
-    with pytest.raises(ValueError, match="a was trained with a vocabulary that is not beside it; name that"):
+    with pytest.raises(ValueError, match="a was trained with a vocabulary that is not stored with it; set"):
         initial_weights._check_vocabulary(unknown, ours, ["embedding"])
 
 

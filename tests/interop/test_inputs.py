@@ -244,7 +244,7 @@ def test_a_t5_without_its_vocabulary_gets_no_other(saved_t5, tmp_path):
     vocabulary(folder, pad_id=3, eos_id=1, unk_id=0)
     assert "has pad, eos and unk at (3, 1, 0)" in refusal(folder, tmp_path / "run")
     (folder / "spiece.model").write_bytes(b"no model")
-    assert "is no sentencepiece model" in refusal(folder, tmp_path / "run")
+    assert "is not a sentencepiece model" in refusal(folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -268,7 +268,7 @@ def test_fields_of_t5_that_ours_cannot_do_are_refused(saved_t5, fields, tmp_path
 def test_nothing_at_all_beside_a_t5_leaves_a_run_that_takes_no_other_vocabulary(saved_t5, tmp_path):
     here = tmp_path / "run"
     done = run(["research.interop", "import", saved_t5, f"--workdir={here}", "--config.data.name=spelled_numbers"])
-    assert f"no spiece.model lies beside the weights; put it at {here / 'spiece.model'}" in done.out
+    assert f"no spiece.model is beside the weights; put it at {here / 'spiece.model'}" in done.out
     words = [f"--config={here}/translation/imported.py", f"--workdir={here}"]
     error = run(["experiments.translation.main", *words, "--mode=predict", "one two"]).error
     assert "spiece.model' cannot be read" in error
@@ -298,7 +298,7 @@ def test_a_sound_file_gives_the_logits_of_whisper(tmp_path):
     samples, rate = sound_files.read(sound(tmp_path / "sound.wav"))
     imports.run(str(tmp_path / "theirs/model.safetensors"), str(tmp_path / "run"), config_class)
     # The ids of no other vocabulary go with its embeddings.
-    assert checkpoints.open_checkpoint(str(tmp_path / "run"), config_class).vocabulary == "of its own"
+    assert checkpoints.open_checkpoint(str(tmp_path / "run"), config_class).vocabulary == "of Whisper"
     data = json.loads((tmp_path / "run/config.json").read_text())["data"]
     mel = audio.LogMel(speech.SpeechSpec(**data))
     frames = round(data["max_seconds"] * data["sample_rate"]) // mel.hop
@@ -324,10 +324,10 @@ def test_a_sound_file_gives_the_logits_of_whisper(tmp_path):
         ("sampling_rate", 8_000, "the bands reach up to 8,000 Hz"),
         ("hop_length", 80, "which at hop_length=80 gives 400 frames, but the weights need 200"),
         ("chunk_length", 30, "which at hop_length=160 gives 3000 frames, but the weights need 200"),
-        ("dither", 0.1, "only 0.0 is"),
-        ("do_normalize", True, "only False is"),
-        ("n_fft", "400", "must be a whole number"),
-        ("feature_extractor_type", "Wav2Vec2FeatureExtractor", "only WhisperFeatureExtractor is"),
+        ("dither", 0.1, "it must be 0.0"),
+        ("do_normalize", True, "it must be False"),
+        ("n_fft", "400", "must be an integer"),
+        ("feature_extractor_type", "Wav2Vec2FeatureExtractor", "it must be WhisperFeatureExtractor"),
     ],
 )
 def test_spectrograms_that_are_not_ours_are_refused(field, value, message, tmp_path):

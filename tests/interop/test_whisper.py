@@ -1,4 +1,4 @@
-"""Whisper: what it hears and says, against transformers; round trips; a start for models of other words."""
+"""Whisper against transformers; round trips; initialising models with another vocabulary."""
 
 import json
 
@@ -176,11 +176,15 @@ KEY = "model.encoder.layers.1.self_attn.k_proj"
 @pytest.mark.parametrize(
     ("change", "config", "message"),
     [
-        (lambda t: t.pop(f"{KEY}.weight"), {}, f"attention/key/kernel is made of {KEY}.weight, which is missing in"),
+        (lambda t: t.pop(f"{KEY}.weight"), {}, f"attention/key/kernel needs {KEY}.weight, which is missing in"),
         (lambda t: t.update({f"{KEY}.bias": np.zeros(24, np.float32)}), {}, f"first {KEY}.bias"),
         (lambda t: None, {"decoder_attention_heads": 2}, "config.json has decoder_attention_heads=2, which is not"),
-        (lambda t: None, {"encoder_attention_heads": 5, "decoder_attention_heads": 5}, "=5 do not divide"),
-        (lambda t: None, {"scale_embedding": True}, "scale_embedding=True, which is not supported; only False is"),
+        (
+            lambda t: None,
+            {"encoder_attention_heads": 5, "decoder_attention_heads": 5},
+            "must be divisible by encoder_attention_heads=5",
+        ),
+        (lambda t: None, {"scale_embedding": True}, "scale_embedding=True, which is not supported; it must be False"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(saved, change, config, message, tmp_path):
@@ -202,7 +206,7 @@ def begun(path, skip, **overrides):
 
 
 @pytest.mark.parametrize("source", ["transformers", "run"])
-def test_other_words_and_a_ctc_head_are_initialised(saved, imported, source):
+def test_another_vocabulary_and_a_ctc_head_are_initialised(saved, imported, source):
     path = saved[1] if source == "transformers" else imported
     weights = begun(path, "('^embedding$', '^ctc_head$')")
     assert weights.report()["fresh"] == {"embedding": "skipped", "ctc_head": "skipped"}
@@ -211,7 +215,7 @@ def test_other_words_and_a_ctc_head_are_initialised(saved, imported, source):
     found = weights.plan.read("decoder/learned", (slice(2, 5), slice(None)), np.float32)
     np.testing.assert_array_equal(found, before[2:5])
     place = "embed_tokens.weight" if source == "transformers" else "embedding"
-    with pytest.raises(ValueError, match=rf"{place} is \[40, 24\] in .*or name it in train.init_skip"):
+    with pytest.raises(ValueError, match=rf"{place} is \[40, 24\] in .*or add it to config.train.init_skip"):
         begun(path, "('^ctc_head$',)")
     with pytest.raises(
         ValueError, match=r"config\.model.encoder_positions='learned', but .* was made with 'sinusoidal'"

@@ -43,7 +43,7 @@ def test_a_scan_counts_as_often_as_it_runs_also_inside_another():
     assert forward_flops(nested, array(2, 4), array(5, 4, 4)) == 3 * 5 * 2 * 2 * 4 * 4
 
 
-def test_a_loop_counts_once_and_a_conditional_as_its_dearest_branch():
+def test_a_loop_counts_once_and_a_conditional_as_its_most_expensive_branch():
     def loop(x, w):
         return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ w, x)
 

@@ -54,6 +54,19 @@ def test_precision_falls_along_the_recalls():
     assert name == "a" and precision == pytest.approx([1] * 51 + [2 / 3] * 50)
 
 
+def test_boxes_are_right_if_they_match_an_object_of_their_class_once():
+    truth = reference([SMALL, LARGE, (30, 30, 50, 50)], [0, 1, 1], crowd=[0, 0, 1])
+    boxes = [SMALL, SMALL, LARGE, LARGE, (30, 30, 50, 50)]  # hit, again, hit, class b as a, on a crowd
+    images = [
+        {"reference": truth, "found": found(boxes, [0, 0, 1, 0, 1], [0.9, 0.8, 0.7, 0.6, 0.5])},
+        {"reference": reference([], []), "found": found([SMALL], [1], [0.4])},
+    ]
+    scores, right = box_scores.right_at_half(images, NAMES)
+    assert dict(zip(scores.tolist(), right.tolist(), strict=True)) == {
+        0.9: True, 0.8: False, 0.7: True, 0.6: False, 0.4: False
+    }  # fmt: skip
+
+
 def test_a_crowd_is_neither_missed_nor_wrong():
     truth = reference([SMALL, LARGE], [0, 0], crowd=[0, 1])
     inside = found([SMALL, (30, 30, 50, 50), (60, 60, 70, 70)], [0, 0, 0], [0.5, 0.9, 0.8])

@@ -73,7 +73,7 @@ def test_folds_are_judged_by_the_threshold_of_the_others():
     pairs = np.array([0.9, 0.8, 0.1, 0.5, 0.95]), np.array([1, 1, 0, 0, 1]), np.array([0, 0, 0, 1, 1])
     right, thresholds = face_scores.fold_accuracies(*pairs)
     assert thresholds[3] == thresholds[4] == pytest.approx(0.45) and right[3:].tolist() == [False, True]
-    with pytest.raises(ValueError, match=r"0 of 1 pairs show one person"):
+    with pytest.raises(ValueError, match=r"0 of 1 pairs are of the same person"):
         face_scores.fold_accuracies(np.array([0.9, 0.1]), np.array([1, 0]), np.array([0, 1]))
 
 

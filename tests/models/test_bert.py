@@ -91,7 +91,7 @@ def test_texts_that_share_a_row_have_the_logits_that_they_have_alone(pool):
         close(packed[row, text], jit(model.apply)(variables, alone, np.ones_like(alone))[0])
 
 
-def test_token_types_and_positions_show():
+def test_token_types_and_positions_change_the_logits():
     model, (tokens, segments) = Bert.of(**SMALL), texts()
     variables = randomised(model, tokens, segments)
     expected = model.apply(variables, tokens, segments)

@@ -101,7 +101,7 @@ def test_parameters_and_logits_stay_in_float32(model):
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match=r"^block=.wide. is unknown; choose from basic, bottleneck"):
         resnet.ResNet.of(5, block="wide").init(jax.random.key(0), images())
-    with pytest.raises(ValueError, match=r"^widths=.* must be as many as stage_sizes=\(1, 1\)"):
+    with pytest.raises(ValueError, match=r"^widths=.* must have as many values as stage_sizes=\(1, 1\)"):
         efficientnet.EfficientNet.of(5, stage_sizes=(1, 1))
-    with pytest.raises(ValueError, match=r"at least 63 px, not 8 x 8"):
+    with pytest.raises(ValueError, match=r"images are 8 x 8 px; AlexNet needs at least 63 px"):
         alexnet.AlexNet.of(5).init(jax.random.key(0), images())

@@ -56,6 +56,7 @@ class Llama(nn.Module):
     window: int = 0
     qk_norm: bool = False
     unroll: int = 1
+    shared: bool = False
 
     def setup(self):
         self.embedding = self.param("embedding", nn.initializers.normal(1.0), (VOCAB, WIDTH))
@@ -71,7 +72,7 @@ class Llama(nn.Module):
         # With a window, every second layer sees all.
         pattern = (("local", block(self.window)), ("global", block(0))) if self.window else (("layer", block(0)),)
         repeats = DEPTH - len(pattern) + 1
-        blocks = functools.partial(Stack, pattern, (Segment(repeats, unroll=self.unroll),))
+        blocks = functools.partial(Stack, pattern, (Segment(repeats, unroll=self.unroll),), shared=self.shared)
         self.decoder = Transformer(blocks, Positions(), RMS_NORM, DTYPES, causal=True)
 
     def __call__(self, tokens, segments, positions):
@@ -224,6 +225,8 @@ KINDS = {
     "sandwich": {"topology": Sandwich},
     "parallel": {"topology": Parallel},
     "post": {"topology": PostNorm},
+    "shared": {"shared": True},
+    "shared, unrolled": {"shared": True, "unroll": DEPTH},
 }
 
 
@@ -303,6 +306,19 @@ def test_a_frozen_segment_has_no_gradient_and_the_others_have_theirs():
     for leaf, full in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert not np.any(leaf[:2])
         close(leaf[2:], full[2:])
+
+
+def test_shared_layers_are_equal_layers_whose_gradients_are_summed():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, LENGTH, WIDTH)), jnp.float32)
+    untied = two_kinds(Segment(1, remat="full"), Segment(2))
+    shared = untied.clone(shared=True)
+    variables = shared.init(jax.random.key(0), x, Context())
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(variables)} == {1}
+    repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, 3, 0), variables)
+    value, found = value_and_grad(shared, variables, x)
+    expected, by_layer = value_and_grad(untied, repeated, x)
+    close(value, expected)
+    jax.tree.map(close, found, jax.tree.map(lambda leaf: leaf.sum(0, keepdims=True), by_layer))
 
 
 def test_layers_of_a_stack_are_drawn_one_by_one():

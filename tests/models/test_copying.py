@@ -1,4 +1,4 @@
-"""The pointer against NumPy, packed and cached; and that it learns to name what training never asked for."""
+"""The copy mechanism against NumPy, packed and cached; it copies tokens that never occur in training targets."""
 
 import functools
 
@@ -131,7 +131,7 @@ def test_nothing_is_infinite_where_the_model_is_sure():
     np.testing.assert_allclose(np.exp(found).sum(-1), 1, rtol=1e-5)
 
 
-def test_a_product_spreads_as_additions_do():
+def test_the_product_form_of_the_scatter_equals_the_additive_one():
     """The one is taken on a mesh, the other on a single CPU."""
     rng = np.random.default_rng(0)
     weights, tokens = rng.random((2, 3, 5)).astype(np.float32), rng.integers(0, 4, (2, 5))
@@ -268,8 +268,8 @@ def test_sentences_are_refused():
         seq2seq.Seq2Seq(seq2seq.Seq2SeqSpec(copy_mechanism=True), VOCAB, sentence_length=3)
 
 
-def test_t5_has_no_place_for_it():
-    with pytest.raises(ValueError, match=r"config.model.copy_mechanism=True cannot be exported: T5 has False only"):
+def test_t5_cannot_have_a_copy_mechanism():
+    with pytest.raises(ValueError, match=r"copy_mechanism=True cannot be exported: T5 supports only False"):
         t5.config(seq2seq.Seq2Seq(seq2seq.Seq2SeqSpec(copy_mechanism=True), VOCAB))
 
 

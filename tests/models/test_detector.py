@@ -1,4 +1,4 @@
-"""Overlaps and suppression against plain loops; what the detector says lies where its points are."""
+"""IoU and non-maximum suppression against plain loops; outputs belong to the locations of their cells."""
 
 import jax
 import numpy as np
@@ -61,7 +61,7 @@ def test_suppression_is_the_greedy_one_within_each_class(threshold):
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet", (45, 60)), ("vit", (24, 40))])
-def test_there_is_an_answer_for_every_point_and_a_place_for_every_parameter(name, size):
+def test_every_location_has_outputs_and_every_parameter_logical_axes(name, size):
     model, images = MODELS[name], np.zeros((2, *size, 3), np.float32)
     found, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images))
     points, levels = detector.points(*size, model.strides)
@@ -72,14 +72,14 @@ def test_there_is_an_answer_for_every_point_and_a_place_for_every_parameter(name
         assert len(axes) == leaf.ndim, sharding.path_name(path)
 
 
-def test_points_are_the_centres_of_what_their_level_sees():
+def test_locations_are_the_centres_of_their_cells():
     points, levels = detector.points(10, 16, (4, 8))
     assert [tuple(point) for point in points[levels == 1]] == [(4, 4), (12, 4), (4, 12), (12, 12)]
     assert [tuple(point) for point in points[:5]] == [(2, 2), (6, 2), (10, 2), (14, 2), (2, 6)]
     assert MODELS["resnet"].strides == (4, 8, 16, 32) and MODELS["vit"].strides == (4, 8, 16)
 
 
-def test_a_change_in_an_image_moves_the_answers_around_it():
+def test_a_change_in_an_image_changes_the_outputs_around_it():
     model, images = MODELS["resnet"], np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images)
     apply = jax.jit(model.apply)

@@ -62,7 +62,7 @@ def test_embeddings_have_length_1_and_cosines_are_those_with_the_centres(flatten
     np.testing.assert_allclose(cosines, expected, atol=1e-6)
 
 
-def test_a_vit_embeds_too():
+def test_a_vit_can_be_the_backbone():
     images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
     for flatten, width in ((False, 8), (True, 4 * 8)):
         model = make(vit.ViT.of(0, **VIT), flatten=flatten)

@@ -1,4 +1,4 @@
-"""Feature maps and decoders: sizes, what reaches what, and the same features as the classifier's."""
+"""Feature maps and decoders: sizes, receptive fields, and the same features as the classifier's."""
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def test_a_vit_without_classes_gives_its_patches_row_by_row():
     change = np.abs(model.apply(variables, bright)[0] - model.apply(variables, x)[0]).sum(-1)[0]
     assert change.shape == (2, 3) and change.argmax() == 5
     assert model.strides == (12,)
-    with pytest.raises(ValueError, match=r"image_size=24 and image_width=36, but it is given images of 24 x 24"):
+    with pytest.raises(ValueError, match=r"image_size=24 and image_width=36, but images are 24 x 24"):
         model.init(jax.random.key(0), x[:, :, :24])
     with pytest.raises(ValueError, match=r"^image_width=35 must be a multiple of patch_size=12"):
         vit.ViT.of(0, **(VIT | {"image_width": 35}))
@@ -72,7 +72,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_pixel_gets_logits_and_every_parameter_has_a_place(name):
+def test_every_pixel_has_logits_and_every_parameter_logical_axes(name):
     model, size = MODELS[name], (24, 36) if name in ("linear", "vit") else (45, 60)
     logits, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images(*size)))
     assert (logits.shape, logits.dtype) == ((2, *size, 5), jnp.float32)
@@ -93,7 +93,7 @@ def test_a_linear_decoder_enlarges_the_logits_of_patches_bilinearly():
     np.testing.assert_allclose(corner, coarse[:, :2, :2].mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_coarse_reaches_the_finest_level_of_a_pyramid():
+def test_coarse_features_reach_the_finest_pyramid_level():
     maps = tuple(jnp.asarray(np.random.default_rng(k).normal(size=(1, n, n, 3))) for k, n in enumerate((9, 5, 3)))
     fpn = pyramid.FPN(4, 2, {"dtype": "float32", "param_dtype": "float32"})
     variables = fpn.init(jax.random.key(0), maps)

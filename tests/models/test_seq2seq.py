@@ -1,6 +1,8 @@
 """The encoder-decoder's counts, packing, cached decoding and switches; test_seq2seq_torch.py has its mathematics."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +116,7 @@ def test_every_leaf_has_one_name_for_each_axis(kind):
         assert len(logical_axes(path_name(path), model.logical_axes)) == leaf.ndim, path_name(path)
 
 
-def test_large_matrices_are_split_over_fsdp_and_tensor():
+def test_logical_axes_of_large_matrices():
     names = lambda path: logical_axes(path, seq2seq.LOGICAL_AXES)
     assert names("decoder/blocks/cross_attention/key/kernel") == ("layers", "embed", "heads", "kv")
     assert names("encoder/blocks/mlp/gate/kernel") == ("layers", "embed", "mlp")
@@ -192,6 +194,28 @@ def test_cached_decoding_equals_the_whole(kind, beams):
             close(logits[row * beams : (row + 1) * beams], np.repeat(expected[None, row, position], beams, 0))
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_no_step_of_decoding_copies_a_cache(beams):
+    """Each step writes its keys and values in place, in one update for each of both arrays of the three layers."""
+    model, variables = build(unroll=3, kv_dim=5)
+    arrays, length = batch(), 7
+
+    def decode(variables):
+        encoded = model.apply(variables, *arrays[:3], method="encode")
+        cache = model.apply(variables, encoded, arrays[1], length, beams, method="init_cache")
+        step = functools.partial(model.apply, variables, method="decode_step")
+        if beams == 1:
+            return decoding.greedy(step, cache, 2, length, 3, -1)
+        return decoding.beam_search(step, cache, 2, length, 3, -1, beam_size=beams)
+
+    found = {"copy": 0, "dynamic-update-slice": 0}
+    for body in jax.jit(decode).lower(variables).compile().as_text().split("\n}\n"):
+        for sizes, opcode in re.findall(r"= f32\[([\d,]+)\]\S* (copy|dynamic-update-slice)\(", body):
+            of_a_cache = math.prod(map(int, sizes.split(","))) == 2 * 2 * 5 * length * beams
+            found[opcode] += of_a_cache and "ENTRY" not in body
+    assert found == {"copy": 0, "dynamic-update-slice": 6}
+
+
 @pytest.mark.parametrize("kind", some_of("t5"))
 def test_examples_may_be_at_different_positions(kind):
     """The second one starts two steps after the first."""
@@ -263,7 +287,7 @@ class OfFrames(seq2seq.Seq2Seq):
         return self.front_end(source, train)
 
 
-def test_a_sentence_is_the_sum_of_its_words_weighted_by_their_place():
+def test_a_sentence_is_the_sum_of_its_words_weighted_by_position():
     model = seq2seq.Seq2Seq.of(**SMALL, vocab_size=VOCAB, sentence_length=4, embedding_scale=True)
     rng = np.random.default_rng(0)
     source = rng.integers(1, VOCAB, (2, SOURCE, 4)) * (np.arange(4) < rng.integers(1, 5, (2, SOURCE, 1)))
@@ -348,7 +372,7 @@ def test_attention_in_float64_is_that_of_jax_with_bias_mask_and_scale():
     [
         ({"norm": "batch"}, "norm='batch' is unknown; choose from layer, rms"),
         ({"norm_position": "mid"}, "norm_position='mid' is unknown; choose from post, pre"),
-        ({"activation": "gelu"}, "activation='gelu' is unknown; choose from gelu_exact, gelu_tanh, relu"),
+        ({"activation": "gelu"}, "activation='gelu' is unknown; choose from gelu_exact, gelu_quick, gelu_tanh, relu"),
         ({"encoder_positions": "rotary"}, "encoder_positions='rotary' is unknown; choose from learned, relative"),
         ({"logits": "shared"}, "logits='shared' is unknown; choose from tied, tied_scaled, untied"),
         ({"remat": "some"}, "remat='some' is unknown"),

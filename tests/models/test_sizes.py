@@ -64,7 +64,7 @@ def test_every_leaf_has_one_name_for_each_axis(name):
             assert len(logical_axes(path_name(path), model.logical_axes)) == leaf.ndim, (collection, path_name(path))
 
 
-def test_large_matrices_of_a_vit_are_split_over_fsdp_and_tensor():
+def test_logical_axes_of_the_large_matrices_of_a_vit():
     names = lambda path: logical_axes(path, vit.LOGICAL_AXES)
     assert names("blocks/mlp/up/kernel") == ("layers", "embed", "mlp")
     assert names("blocks/attention/query/kernel") == ("layers", "embed", "heads", "kv")

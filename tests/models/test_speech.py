@@ -85,11 +85,11 @@ def test_features_do_not_depend_on_padding(strides):
     assert changed[3] and not changed[:2].any() and not changed[5:].any()
 
 
-def test_strides_and_frames_that_cannot_be_are_named():
+def test_invalid_strides_and_frames_are_named():
     for strides in ((), (1, 1), (2, 1), (4,), (0, 2)):
         with pytest.raises(ValueError, match=r"strides=.* must be 2 or 3 each, the first may be 1"):
             speech.RecogniserSpec(strides=strides)
-    with pytest.raises(ValueError, match="7 frames are no multiple of 4"):
+    with pytest.raises(ValueError, match="7 frames are not a multiple of 4"):
         speech.FrontEnd(speech.RecogniserSpec(width=16, strides=(2, 2))).init(jax.random.key(0), jnp.zeros((1, 7, 10)))
 
 

@@ -61,7 +61,7 @@ def test_changes_are_those_since_the_frame_before():
     np.testing.assert_array_equal(seen[:, 0], np.concatenate([images[:, 0], seen[:, 1, ..., 1:]], -1))
 
 
-def test_who_sees_changes_alone_does_not_see_what_stands_still():
+def test_frame_differences_alone_ignore_a_static_background():
     background = clips(seed=3, frames=1)
     for sees, moved in (("changes", False), ("both", True), ("frames", True)):
         model, variables = make("factorised", input_mode=sees)
@@ -71,7 +71,7 @@ def test_who_sees_changes_alone_does_not_see_what_stands_still():
 
 
 @pytest.mark.parametrize("space_time", ["joint", "factorised"])
-def test_others_do(space_time):
+def test_other_input_modes_depend_on_a_static_background(space_time):
     model, variables = make(space_time)
     apply = jax.jit(model.apply)
     assert np.abs(apply(variables, clips()) - apply(variables, clips()[:, [2, 0, 3, 1]])).max() > 1e-3
@@ -108,5 +108,5 @@ def test_bad_settings_are_refused(settings, message):
 
 
 def test_clips_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"frames=4 and image_size=4, but it is given 2 frames of 4 x 4"):
+    with pytest.raises(ValueError, match=r"frames=4 and image_size=4, but clips have 2 frames of 4 x 4"):
         jax.eval_shape(video.VideoViT.of(**TINY).init, jax.random.key(0), clips(frames=2))

@@ -131,7 +131,7 @@ def test_a_gathered_kernel_is_multiplied_as_any_other():
     )
 
 
-def test_operands_are_all_that_is_kept_of_a_layer():
+def test_remat_operands_saves_matmul_inputs_alone():
     """In bfloat16, of [8, 4, 16] tokens with an MLP of 4 times their width: 16 arrays of that size a layer, no float32.
 
     What a norm takes and gives, twice; query, key, value, the heads' answer; before and behind the activation.
@@ -275,16 +275,16 @@ def test_dtypes():
     [
         ({"patch_size": 3}, "image_size=8 must be a multiple of patch_size=3"),
         ({"num_heads": 3}, "width=16 must be a multiple of num_heads=3"),
-        ({"pool": "max"}, "^pool='max' is unknown; choose from cls, mean"),
+        ({"pool": "max"}, "^pool='max' is unknown; choose from cls, cls_mean, map, mean"),
         ({"remat": "some"}, "^remat='some' is unknown"),
         ({"norm": "batch"}, "^norm='batch' is unknown; choose from layer, rms"),
         ({"attention": "flash"}, "^attention='flash' is unknown; choose from auto, cudnn, xla"),
         ({"attention": "cudnn"}, "^attention='cudnn' needs an NVIDIA GPU, not cpu; use 'auto' or 'xla'"),
-        ({"depth": 0}, "^depth=0 must lie between 1 and 10000"),
+        ({"depth": 0}, "^depth=0 must be between 1 and 10000"),
         ({"dropout": 1.0}, "^dropout=1.0 must be at least 0 and less than 1"),
         ({"positions": "sincos", "width": 18}, "width=18 must be a multiple of 4 for positions='sincos'"),
         ({"patch_size": 4, "stem": "conv", "stem_width": 7}, "stem_width=7 must be a multiple of 2"),
-        ({"image_size": 16}, "image_size=16, but it is given images of 8 x 8"),
+        ({"image_size": 16}, "image_size=16, but images are 8 x 8"),
         ({"patch_size": 1, "stem": "conv"}, "must be 2, 4, 8, 16"),
     ],
 )

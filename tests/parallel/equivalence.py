@@ -6,10 +6,22 @@ import jax
 import numpy as np
 import optax
 
-from research.models import alexnet, bert, convnext, efficientnet, faces, resnet, seq2seq, speech, video, vit
+from research.models import (
+    alexnet,
+    bert,
+    convnext,
+    efficientnet,
+    faces,
+    resnet,
+    seq2seq,
+    speech,
+    video,
+    vit,
+    whitened_cnn,
+)
 from research.parallel import mesh as mesh_lib
 from research.parallel.sharding import path_name
-from research.tasks import classification, span_extraction
+from research.tasks import classification, retrieval, span_extraction
 from research.tasks import faces as faces_task
 from research.tasks import seq2seq as seq2seq_task
 from research.tasks import speech as speech_task
@@ -30,6 +42,18 @@ MODELS = {
     "vit_conv": functools.partial(
         vit.ViT.of, **(SMALL | {"num_heads": 3, "width": 24}), stem="conv", positions="sincos", unroll=2, remat="dots"
     ),
+    "vit_siglip": functools.partial(
+        vit.ViT.of,
+        **SMALL,
+        pool="map",
+        registers=3,
+        layer_scale=0.5,
+        first_norm=True,
+        patch_bias=False,
+        gelu="quick",
+        projection=12,
+        unit_features=True,
+    ),
     "resnet": functools.partial(resnet.ResNet.of, stage_sizes=(1, 1), block="bottleneck", width=8, stem="imagenet"),
     "convnext": functools.partial(convnext.ConvNeXt.of, stage_sizes=(1, 1), widths=(8, 16), stochastic_depth=0.3),
     "efficientnet": functools.partial(
@@ -42,6 +66,7 @@ MODELS = {
         stochastic_depth=0.3,
     ),
     "alexnet": functools.partial(alexnet.AlexNet.of, mlp_dim=32),
+    "whitened_cnn": functools.partial(whitened_cnn.WhitenedCNN.of, widths=(8, 16)),
 }
 CLIPS = {
     "vivit": functools.partial(video.VideoViT.of, **SMALL, frames=4),
@@ -82,10 +107,10 @@ SPEECH = functools.partial(
     max_target_length=13,
     ctc=True,
 )
-SPANS = functools.partial(
-    bert.Bert.of, vocab_size=32, num_classes=2, of_tokens=True, max_length=16, width=16, depth=2, num_heads=4,
-    mlp_dim=32, dropout=0.2,
-)  # fmt: skip
+BERT = functools.partial(
+    bert.Bert.of, vocab_size=32, max_length=16, width=16, depth=2, num_heads=4, mlp_dim=32, dropout=0.2
+)
+SPANS = functools.partial(BERT, num_classes=2, of_tokens=True)
 BOS, EOS, UNK = 3, 1, 2
 
 
@@ -106,6 +131,9 @@ def make_task(name, dtype, **settings):
     if name == "spans":
         spec = span_extraction.SpanExtractionSpec(max_answer_length=3, num_return=2, **settings)
         return span_extraction.SpanExtractionTask(SPANS(dtype=dtype, param_dtype=dtype), spec, 16, 3)
+    if name == "retrieval":
+        model = BERT(pool="mean", dtype=dtype, param_dtype=dtype)
+        return retrieval.RetrievalTask(model, retrieval.RetrievalSpec(temperature=0.3, **settings), 16, 16, 4)
     if name == "faces":  # whose centres are a vocabulary of people
         backbone = resnet.ResNet.of(0, dtype, dtype, stage_sizes=(1, 1), block="basic", width=8, stem="half")
         model = faces.FaceModel.of(backbone, 10, param_dtype=dtype, embed_dim=16, flatten=True, embed_dropout=0.2)
@@ -155,6 +183,9 @@ def make_batch(task):
             batch[side + name] = np.broadcast_to(rows, tokens.shape).astype(np.int32)
     if isinstance(task, speech_task.SpeechTask):
         return batch | make_sounds(rng)
+    if isinstance(task, retrieval.RetrievalTask):  # some of whose texts are equal
+        digests = {f"{side}_digest": rng.integers(0, 4, (16, 4, 2)).astype(np.int32) for side in ("source", "target")}
+        return batch | digests
     if task.model.sentence_length:
         words = np.arange(task.model.sentence_length)
         sentences = np.repeat(batch["source"][..., None], len(words), axis=-1) + words

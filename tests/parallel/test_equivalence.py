@@ -18,9 +18,11 @@ FAST = [
     ("resnet", (2, 4, 1, 1), "float64"),
     ("convnext", (2, 2, 2, 1), "float64"),
     ("efficientnet", (2, 2, 2, 1), "float64"),
+    ("whitened_cnn", (2, 4, 1, 1), "float64"),
     ("t5", (1, 2, 2, 2), "float64"),
     ("faces", (2, 2, 2, 1), "float64"),
     ("spans", (2, 2, 1, 1), "float64"),
+    ("retrieval", (2, 2, 2, 1), "float64"),
 ]
 # Each axis alone, the products of two and of three: what a mesh can do to a step.
 MESHES = [
@@ -36,18 +38,20 @@ def meshes(name):
     """The ways to lay 8 devices along the axes that mean something to a model."""
     if name in ("alexnet", "faces", "efficientnet"):
         return [(8, 1, 1, 1), (1, 2, 4, 1), (2, 2, 2, 1)]
-    if name == "spans":
+    if name in ("spans", "retrieval", "vit_siglip"):
         return FEW[-1:]
+    if name == "whitened_cnn":  # convolutions and batch norm as in a ResNet
+        return [(2, 4, 1, 1)]
     return FEW if name in SHARING else [sizes for sizes in MESHES if set(sizes[AXES.get(name, 4) :]) <= {1}]
 
 
 ALL = [
     (name, sizes, dtype)
-    for name in (*equivalence.MODELS, *equivalence.TEXTS, *equivalence.CLIPS, "speech", "faces", "spans")
+    for name in (*equivalence.MODELS, *equivalence.TEXTS, *equivalence.CLIPS, "speech", "faces", "spans", "retrieval")
     for sizes in meshes(name)
     # In an EfficientNet the bias of a batch norm before a 1x1 convolution and another batch norm has no gradient but
     # rounding, which in float32 is as large as the tolerance.
-    for dtype in (("float64",) if name == "efficientnet" else ("float32", "float64"))
+    for dtype in (("float64",) if name in ("efficientnet", "vit_siglip") else ("float32", "float64"))
 ]
 
 

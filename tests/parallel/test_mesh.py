@@ -21,7 +21,7 @@ def test_free_axis_takes_what_is_left(sizes, free, rest):
     ("sizes", "reason"),
     [
         ({"data": 3}, "takes 3 devices, but there are 8"),
-        ({"data": -1, "fsdp": 3}, "do not divide 8"),
+        ({"data": -1, "fsdp": 3}, "must divide 8"),
         ({"data": -1, "fsdp": -1}, "only one axis may be -1"),
         ({"data": 0}, "1 or more"),
     ],

@@ -63,7 +63,7 @@ def test_a_cloud_tpu_slice_is_found(hosts, environment, monkeypatch):
     [
         ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID is not set"),
         (EXPLICIT | {"JAX_PROCESS_ID": "3"}, "JAX_PROCESS_ID=3 must be at least 0 and less than JAX_NUM_PROCESSES=3"),
-        (EXPLICIT | {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES='two' must be a whole number"),
+        (EXPLICIT | {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES='two' must be an integer"),
         (EXPLICIT | {"JAX_COORDINATOR_ADDRESS": "host"}, "JAX_COORDINATOR_ADDRESS='host' must be HOST:PORT"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "several processes, but not all of JAX_COORDINATOR_ADDRESS"),
         ({"JAX_COORDINATOR_ADDRESS": "10.0.0.1:99"}, "several processes, but not all of JAX_COORDINATOR_ADDRESS"),

@@ -123,7 +123,7 @@ def test_a_large_model_of_which_fsdp_splits_too_little_is_refused_with_the_list(
 def test_a_mesh_axis_that_splits_nothing_is_refused(axis):
     mesh = make_mesh(fsdp=4, **{axis: 2})
     other = {"tensor": "sequence", "sequence": "tensor"}[axis]
-    reason = rf"mesh.{axis}=2, but nothing in this model can be split .* set config.mesh.{axis}=1"
+    reason = rf"mesh.{axis}=2, but this model has no axis that can be split .* set config.mesh.{axis}=1"
     with pytest.raises(ValueError, match=reason):
         sharding.check_used({"data", "fsdp", other}, mesh)
     sharding.check_used({axis}, mesh)

@@ -128,7 +128,7 @@ def test_an_all_reduce_that_is_scattered_moves_half():
     assert moved(call.format("%a"), call.format("%b"), before=fused) == {"reduce-scatter": 2 * 128 * 3 // 4}
 
 
-def test_of_a_conditional_the_dearest_branch_counts():
+def test_the_most_expensive_branch_of_a_conditional_counts():
     branch = """
 %{0} (q: f32[8,4]) -> f32[{1},4] {{
   %q = f32[8,4]{{1,0}} parameter(0)

@@ -1,4 +1,4 @@
-"""The command: what it prints, what it refuses, and one compile for a TPU slice that is not there."""
+"""The command: what it prints, what it refuses, and one ahead-of-time compile for a TPU slice."""
 
 import json
 import os
@@ -48,10 +48,10 @@ def test_a_slice_is_named_by_chip_and_shape(name, chips):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("v9:4x4", "unknown chip 'v9'.*known: v4:4x4x4, v5e:4x4"),
-        ("v5e", "unknown slice; known for v5e: 1x1"),
-        ("v5e:3x5", "unknown slice; known for v5e: 1x1, 2x2"),
-        ("v5p:4x4", "unknown slice; known for v5p: 2x2x1"),
+        ("v9:4x4", "unknown chip 'v9'.*choose from v4:4x4x4, v5e:4x4"),
+        ("v5e", "unknown slice; for v5e choose from 1x1"),
+        ("v5e:3x5", "unknown slice; for v5e choose from 1x1, 2x2"),
+        ("v5p:4x4", "unknown slice; for v5p choose from 2x2x1"),
         ("v5p:4x4x6", "unknown slice"),
         ("H100:16", "N from 1 to 8"),
         ("", "unknown chip ''"),
@@ -69,11 +69,11 @@ def test_full_dimensions_close_into_rings(name, rings):
     assert [slice_.is_ring(dimension) for dimension in range(len(shape))] == rings
 
 
-def test_without_libtpu_cpu_devices_stand_in(monkeypatch):
+def test_without_libtpu_cpu_devices_are_used(monkeypatch):
     monkeypatch.setattr(topology, "has_libtpu", lambda: False)
     slice_ = topology.describe("v5e:2x4")
     assert not slice_.real and list(slice_.devices) == jax.devices()
-    with pytest.raises(ValueError, match="takes 16 virtual CPU devices, but JAX has made 8"):
+    with pytest.raises(ValueError, match="needs 16 virtual CPU devices, but JAX has 8"):
         topology.describe("v5e:4x4")
 
 
@@ -135,7 +135,7 @@ def test_a_command_that_makes_no_sense_is_refused(line, message):
 def test_a_mistake_is_answered_in_one_line():
     for words, message in (
         ((f"--config={DIGITS}", "--topology=v5:4x4"), "unknown chip 'v5'"),
-        ((f"--config={DIGITS}", "--topology=v5e:2x2", "--config.mesh.fsdp=3"), "do not divide 4"),
+        ((f"--config={DIGITS}", "--topology=v5e:2x2", "--config.mesh.fsdp=3"), "must divide 4"),
         (("--config=configs/none.py", "--topology=v5e:2x2"), "does not exist"),
     ):
         done = run(*words)
@@ -187,7 +187,8 @@ def test_the_search_goes_past_meshes_that_a_model_refuses(monkeypatch):
     """With fake plans, not compiled ones: every mesh with a tensor axis is refused, as for a model without one."""
     tried = []
 
-    def refuse(config, task, slice_):
+    def refuse(config, task, slice_, teacher):
+        assert teacher == "a teacher"
         tried.append(config.mesh.sizes)
         if config.mesh.tensor > 1:
             raise ValueError("nothing to split over tensor")
@@ -200,5 +201,5 @@ def test_the_search_goes_past_meshes_that_a_model_refuses(monkeypatch):
     monkeypatch.setattr(search, "candidates", lambda *args: ranked)
     monkeypatch.setattr(search, "make_plan", refuse)
     monkeypatch.setattr(Experiment, "build", lambda self: (None, None))
-    plans = search.search(toy.make_config(), topology.describe("H100:8"), tries=2)
+    plans = search.search(toy.make_config(), topology.describe("H100:8"), tries=2, teacher="a teacher")
     assert [plan.mesh["data"] for plan in plans] == [2, 8] and len(tried) == 4

@@ -51,7 +51,7 @@ def test_what_stands_for_no_file_has_an_error(folder):
 def test_standard_input_names_files(folder, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{folder}/b.png\n\n{folder}/a.JPG\n"))
     assert names(predicting.files(["-"], SUFFIXES, "images"), folder) == ["b.png", "a.JPG"]
-    with pytest.raises(ValueError, match="standard input names no images"):
+    with pytest.raises(ValueError, match="standard input lists no images"):
         predicting.files(["-"], SUFFIXES, "images")
 
 
@@ -62,7 +62,7 @@ def test_texts_are_themselves_lines_of_files_of_folders_and_of_patterns(folder):
     assert content(str(folder / "inner")) == [str(folder / "inner")]  # which holds no texts
     (folder / "notes.txt").write_text("one\n\n")
     one, empty, four = predicting.texts([str(folder / "notes.txt"), "four"])
-    assert str(empty.error) == f"{folder}/notes.txt, line 2 is empty; fill it or remove it"
+    assert str(empty.error) == f"{folder}/notes.txt, line 2 is empty; fill or remove it"
     assert (one.content, four.content) == ("one", "four") and one.error is four.error is None
 
 

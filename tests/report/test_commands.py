@@ -71,7 +71,7 @@ def test_plots_are_kept_small_and_shown(repository):
         assert kept.size == (1000, 500) and kept.convert("RGB").getpixel((9, 9)) == (1, 100, 200), "the newest"
     assert repository.run("check").returncode == 1
     assert repository.run("tables").returncode == 0
-    assert "![curves of net_full](plots/net_full/curves.png)" in repository.readme.read_text()
+    assert "![training curves of net_full](plots/net_full/curves.png)" in repository.readme.read_text()
     assert repository.run("check").returncode == 0
 
 
@@ -90,7 +90,7 @@ def test_the_headline_table_shows_the_runs_recorded_last(repository):
     page = repository.root / "README.md"
     page.write_text("# House\n\n<!-- headline:begin toy/net:full -->\nold\n<!-- headline:end -->\nAfter.\n")
     done = repository.run("tables")
-    assert done.returncode == 2 and "headline table names toy/net:full" in done.stderr
+    assert done.returncode == 2 and "headline table lists toy/net:full" in done.stderr
     for seed, accuracy in enumerate((0.91, 0.93)):
         repository.run("add", repository.finished_run(seed=seed, accuracy=accuracy))
     assert repository.run("check").returncode == 1
@@ -162,7 +162,7 @@ def rename_metric(workdir):
             (break_nothing_but(name), name)
             for name in ("config.json", "metrics.jsonl", "timeline.jsonl", "result.json")
         ],
-        (rename_experiment, "unknown experiment 'nowhere'; known in"),
+        (rename_experiment, "unknown experiment 'nowhere'; choose from those in"),
         (cut, "result.json is not JSON"),
         (rename_metric, "'test/loss'"),
     ],
@@ -200,10 +200,26 @@ def test_show_prints_the_row(repository):
     assert "0.9125 (He et al. 2016, table 6)" in text
 
 
-def test_rows_hold_what_the_design_lists(repository):
+def test_rows_have_all_fields_of_provenance(repository):
     row = records.read_run(repository.finished_run(seed=2, overrides=["train.steps=30"]), repository.root)
     assert row["overrides"] == ["train.steps=30", "seed=2"]
     assert (row["metric"], row["value"], row["also"]) == ("test/accuracy", 0.9, ["test/loss"])
     listed = "experiment file variant config_digest commit dirty data params seed steps mesh hardware wall_s"
     listed += " metrics signature floor floor_source reference reference_source command date"
     assert set(listed.split()) <= row.keys()
+
+
+def test_two_runs_are_compared_on_the_same_examples(repository):
+    right = {0: [1, 1, 1, 0], 1: [1, 0, 1, 0]}
+    runs = []
+    for seed, each in right.items():
+        runs.append(repository.finished_run(seed, float(np.mean(each))))
+        lines = [{"index": k, "class": "a", "predicted": "ba"[hit]} for k, hit in enumerate(each)]
+        (runs[-1] / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = repository.run("compare", *runs)
+    line = said.stdout.splitlines()[1]
+    # One of four examples differs: the resampled difference is the share of draws of it.
+    assert line.split() == ["test/accuracy", "0.7500", "0.5000", "0.2500", "0.0", "to", "0.7500", "examples"]
+    (runs[1] / "predictions.jsonl").unlink()
+    said = repository.run("compare", *runs)
+    assert said.returncode == 2 and "predictions.jsonl of the same test examples" in said.stderr

@@ -186,3 +186,14 @@ def test_predictions_for_other_examples_have_no_difference():
     assert intervals.difference("test/f1", pair(ours), pair(theirs[::-1])) is None
     assert intervals.difference("test/f1", pair(ours), (1.0, theirs)) is None, "made in another way"
     assert intervals.difference("test/map50", pair(ours), pair(theirs)) is None
+
+
+def test_questions_about_one_text_are_drawn_together():
+    ranks, targets = [1, 1, 3, 20, 2, 1], ["a", "a", "b", "b", "b", "c"]
+    records = [{"rank": rank, "target": target} for rank, target in zip(ranks, targets, strict=True)]
+    groups, over, statistic = intervals._retrieval(records, "mrr")
+    assert (groups, over) == (3, "targets") and intervals.of("test/mrr", np.mean(1 / np.array(ranks)), records)
+    found = statistic(np.array([[1, 1, 1], [2, 0, 1], [0, 3, 0]]))
+    np.testing.assert_allclose(found, [np.mean(1 / np.array(ranks)), 1, (1 / 3 + 1 / 20 + 1 / 2) / 3])
+    assert intervals.of("test/recall_at_5", 5 / 6, records) is not None
+    assert intervals.of("test/recall_at_5", 4 / 6, records) is None

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from research.report import confusion, precision_recall
+from research.report import confusion, plots, precision_recall
 
 
 def write(folder, lines):
@@ -38,3 +39,42 @@ def test_pixels_of_all_images_are_summed(tmp_path):
     np.testing.assert_array_equal(counts, [[20005, 1], [3, 6]])
     write(tmp_path, lines)
     assert confusion.draw(tmp_path).stat().st_size > 5000
+
+
+def add_plot(root, name, stem, colour):
+    path = root / f"experiments/toy/plots/{name}/{stem}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (640, 480), colour).save(path)
+
+
+def test_the_plots_of_the_last_run_that_has_some_are_shown_side_by_side(tmp_path):
+    row = lambda name: {"file": f"configs/toy/{name}.py", "variant": "cpu"}
+    for name, stem in (("first", "curves"), ("second", "curves"), ("second", "confusion"), ("second", "other")):
+        add_plot(tmp_path, f"{name}_cpu", stem, "red")
+    folder = tmp_path / "experiments/toy"
+    text = plots.newest(folder, [row("first"), row("second"), row("without")])
+    assert text.splitlines() == [
+        "| training curves of `second:cpu` | confusion matrix of `second:cpu` |",
+        "| --- | --- |",
+        "| ![training curves of second_cpu](plots/second_cpu/curves.png)"
+        " | ![confusion matrix of second_cpu](plots/second_cpu/confusion.png) |",
+    ]
+    assert plots.newest(folder, [row("without")]) == ""
+    others = plots.section(folder, text)
+    assert "plots/first_cpu/curves.png" in others and "plots/second_cpu/other.png" in others
+    assert "plots/second_cpu/curves.png" not in others and others.count("![") == 2
+
+
+def test_the_montage_has_one_plot_of_each_config_in_rows_of_three(tmp_path):
+    colours = {"a": "#ff0000", "b": "#00ff00", "c": "#0000ff", "d": "#ff00ff"}
+    for name, colour in colours.items():
+        add_plot(tmp_path, f"{name}_cpu", "curves", "white")  # too small there
+        add_plot(tmp_path, f"{name}_cpu", "confusion", colour)
+    path = plots.montage(tmp_path, [f"toy/{name}:cpu" for name in "abxcd"])  # x has no plot
+    with Image.open(path) as montage:
+        image = montage.convert("RGB")
+    assert image.size == (3 * 320, 2 * 262)
+    centres = [image.getpixel((160 + 320 * (index % 3), 22 + 120 + 262 * (index // 3))) for index in range(4)]
+    assert ["#{:02x}{:02x}{:02x}".format(*pixel) for pixel in centres] == list(colours.values())
+    assert image.getpixel((900, 400)) == (255, 255, 255)
+    assert plots.montage(tmp_path, ["toy/x:cpu"]) is None

@@ -117,7 +117,7 @@ def test_a_member_of_a_union_is_chosen_by_its_tag_with_its_defaults():
     assert override(BASE, ["model.width=9", "model=conv", "model.bias=false"]).model == Conv(bias=False)
     assert override(Whole(model=Conv(bias=False)), ["model=conv"]).model == Conv()
     assert refusal("model=tree") == "model='tree' is unknown; choose from conv, dense"
-    assert refusal("model=conv", "model.width=3").startswith("model.width is unknown; known there: kernel, bias")
+    assert refusal("model=conv", "model.width=3").startswith("model.width is unknown; choose from kernel, bias")
 
 
 def test_checks_run_on_the_final_values():
@@ -132,7 +132,7 @@ def test_checks_run_on_the_final_values():
         (["loop.stepz=3"], r"loop\.stepz is unknown; did you mean steps\? \(tests/spec/test_spec\.py:\d+\)"),
         (["lop.steps=3"], r"lop is unknown; did you mean loop\?"),
         (["loop=3"], r"loop='3' is a group; set one of its fields: steps, warmup"),
-        (["loop.steps.more=3"], r"loop\.steps\.more is unknown: the field above it is no group"),
+        (["loop.steps.more=3"], r"loop\.steps\.more is unknown: the field above it is not a group"),
         (["loop.steps"], r"loop\.steps has no value; write loop\.steps=VALUE"),
         (["loop.steps=[[[["], r"loop\.steps='\[\[\[\[' is a str; it must be an int"),
         (["loop.steps=" + "(" * 5000], r"loop\.steps='\(+\.\.\. is a str"),

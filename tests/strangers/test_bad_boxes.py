@@ -46,28 +46,37 @@ BAD_COCO = {
     "bbox of true": (change("annotations", 1, bbox=[1, 2, True, 3]), "has no bbox of four numbers"),
     "bbox of a huge integer": (change("annotations", 1, bbox=[1, 2, 10**400, 3]), "has no bbox of four numbers"),
     "category_id a list": (change("annotations", 1, category_id=[1]), "annotation 2 has the category_id [1]; an"),
-    "category_id unknown": (change("annotations", 1, category_id=7), "names an image or category that is not in it"),
+    "category_id unknown": (
+        change("annotations", 1, category_id=7),
+        "refers to an image or category that is not in the file",
+    ),
     "image_id true": (change("annotations", 1, image_id=True), "annotation 2 has the image_id true; an integer"),
-    "image_id unknown": (change("annotations", 1, image_id=77), "names an image or category that is not in it"),
-    "image_id a text": (change("annotations", 1, image_id="1"), "names an image or category that is not in it"),
+    "image_id unknown": (
+        change("annotations", 1, image_id=77),
+        "refers to an image or category that is not in the file",
+    ),
+    "image_id a text": (
+        change("annotations", 1, image_id="1"),
+        "refers to an image or category that is not in the file",
+    ),
     "id broken": (change("images", 1, id=1.5), "has the id 1.5; an integer or a string is needed"),
     "id null": (change("images", 1, id=None), "has the id null; an integer or a string is needed"),
     "width a text": (change("images", 1, width="80"), 'has the width "80"; a number of px is needed'),
     "height negative": (change("images", 1, height=-60), "has the height -60; a number of px is needed"),
-    "width broken": (change("images", 1, width=80.5), "has a size of 80.5 x 60; whole px are needed"),
+    "width broken": (change("images", 1, width=80.5), "has a size of 80.5 x 60 px; integers are needed"),
     "area a text": (change("annotations", 1, area="600"), 'annotation 2 has the area "600"; a number'),
     "iscrowd a text": (change("annotations", 1, iscrowd="0"), 'annotation 2 has iscrowd "0"; it must be 0 or 1'),
-    "name a number": (change("categories", 0, name=5), "has the name 5; a text is needed"),
-    "name empty": (change("categories", 0, name=" "), 'has the name " "; a text is needed'),
+    "name a number": (change("categories", 0, name=5), "has the name 5; a string is needed"),
+    "name empty": (change("categories", 0, name=" "), 'has the name " "; a string is needed'),
     "name of half a pair": (change("categories", 0, name="\ud800"), "has a name with half of a surrogate pair"),
-    "file_name a list": (change("images", 1, file_name=["1.jpg"]), "a text is needed"),
-    "file_name with a null byte": (change("images", 1, file_name="1\0.jpg"), "a text is needed"),
+    "file_name a list": (change("images", 1, file_name=["1.jpg"]), "a string is needed"),
+    "file_name with a null byte": (change("images", 1, file_name="1\0.jpg"), "a string is needed"),
     "file_name too long": (change("images", 1, file_name="a" * 5000), "which is in none of"),
-    "file_name absent": (change("images", 1, file_name="nowhere.jpg"), "names nowhere.jpg, which is in none of"),
-    "two images of one id": (change("images", 1, id=0), "two entries of image have the id 0; give each its own"),
+    "file_name absent": (change("images", 1, file_name="nowhere.jpg"), "refers to nowhere.jpg, which is in none of"),
+    "two images of one id": (change("images", 1, id=0), "two image entries have the id 0; ids must be unique"),
     "two images of one file": (change("images", 1, file_name="0.jpg"), "there are two entries for the image"),
-    "two categories of one id": (change("categories", 1, id=1), "two entries of category have the id 1"),
-    "two annotations of one id": (twice("annotations"), "two entries of annotation have the id 1"),
+    "two categories of one id": (change("categories", 1, id=1), "two category entries have the id 1"),
+    "two annotations of one id": (twice("annotations"), "two annotation entries have the id 1"),
     "no annotations": (lambda c: c.update(annotations=[]), "holds no boxes"),
     "no images": (lambda c: c.update(images=[], annotations=[]), "holds no annotations for train"),
 }
@@ -82,8 +91,8 @@ def test_a_bad_coco_entry_is_named(tmp_path, prepare, changed, message):
 
 
 BAD_FILES = {
-    "empty": (b"", "is no COCO annotation"),
-    "cut": (json.dumps(coco()).encode()[:300], "is no COCO annotation (JSONDecodeError"),
+    "empty": (b"", "is not a COCO annotation"),
+    "cut": (json.dumps(coco()).encode()[:300], "is not a COCO annotation file (JSONDecodeError"),
     "a list": (b"[]", "must be an object with a list of images"),
     "not UTF-8": (json.dumps(coco()).replace("cat", "c\xe4t").encode("latin-1"), "invalid UTF-8"),
     "deep": (b'{"images": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "are nested too deeply"),
@@ -138,14 +147,14 @@ def test_a_name_never_leads_out_of_the_folder(tmp_path, prepare, name):
     write_image(tmp_path / "secret/0.jpg")
     content = coco()
     content["images"][0]["file_name"] = name
-    assert "names " + name in prepare(write_coco(tmp_path / "own", content)).error
+    assert "refers to " + name in prepare(write_coco(tmp_path / "own", content)).error
     content["images"][0]["file_name"] = str(tmp_path / "secret/0.jpg")
     error = prepare(write_coco(tmp_path / "absolute", content)).error
-    assert f"lies outside {tmp_path / 'absolute'}; names must be relative to that folder" in error
+    assert f"is outside {tmp_path / 'absolute'}; names must be relative to that folder" in error
     root = write_voc(tmp_path / "voc")
     (root / "ImageSets/Main").mkdir(parents=True)
     (root / "ImageSets/Main/train.txt").write_text("../../own/x\n0\n")
-    assert "names ../../own/x, but there is no" in prepare(root).error
+    assert "lists ../../own/x, but there is no" in prepare(root).error
 
 
 BOMB = b'<!DOCTYPE x [<!ENTITY a "ha">' + b"".join(
@@ -154,7 +163,7 @@ BOMB = b'<!DOCTYPE x [<!ENTITY a "ha">' + b"".join(
 BAD_XML = {
     "empty": (b"", "is not readable XML"),
     "cut": (voc_xml([("cat", BOX, "")])[:90], "is not readable XML"),
-    "another document": ("<html><body/></html>", "is no annotation of Pascal VOC: it begins with <html>"),
+    "another document": ("<html><body/></html>", "is not a Pascal VOC annotation: its root is <html>"),
     "a bomb of entities": (BOMB + b"]><annotation>&m;</annotation>", "it declares entities"),
     "a bomb in UTF-16": ((BOMB + b"]><annotation>&m;</annotation>").decode().encode("utf-16"), "declares entities"),
     "a file as entity": (
@@ -187,7 +196,7 @@ def test_a_bad_voc_file_is_named(tmp_path, prepare, text, message):
 def test_folders_that_say_two_things_are_refused(tmp_path, prepare):
     root = write_coco(tmp_path / "two")
     write_coco(root, name="annotations/instances_more.json")
-    assert "are both of train; keep one, or name them after train, val or test" in prepare(root).error
+    assert "both annotate train; keep one, or put train, val or test in their names" in prepare(root).error
     root = write_coco(write_coco(tmp_path / "leak"), name="annotations/instances_test.json")
     assert "images/0.jpg is in train and in test; keep it in one of them" in prepare(root).error
     for split in ("train", "val", "valid"):

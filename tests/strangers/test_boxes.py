@@ -167,17 +167,17 @@ def test_boxes_lie_on_their_objects_whatever_way_the_image_is_stored(tmp_path, e
     found, said = examples(tmp_path / "own")
     assert len(found) == 14 and all(each["size"] == (HEIGHT, WIDTH) for each in found.values())
     assert [name for name, each in found.items() if not lies_on_its_object(each)] == []
-    assert "14 boxes, 12 images turned upright, as their EXIF orientation says" in said
+    assert "14 boxes, 12 images turned upright by their EXIF orientation" in said
 
 
 def test_a_size_that_fits_neither_frame_is_refused(tmp_path, prepare):
     content = coco()
     content["images"][2].update(width=160, height=120)
     error = refused(prepare(write_coco(tmp_path / "own", content)))
-    assert "2.jpg is 80 x 60 px, but annotations/instances_train.json says 160 x 120" in error
+    assert "2.jpg is 80 x 60 px, but 160 x 120 px in annotations/instances_train.json" in error
     texts = [voc_xml([("cat", BOX, "")], size=(HEIGHT, WIDTH))]  # exchanged, and no EXIF says that it was turned
     error = refused(prepare(write_voc(tmp_path / "voc", texts)))
-    assert "0.jpg is 80 x 60 px, but Annotations/0.xml says 60 x 80" in error
+    assert "0.jpg is 80 x 60 px, but 60 x 80 px in Annotations/0.xml" in error
 
 
 def test_coco_with_gaps_crowds_and_images_without_boxes(tmp_path, examples):

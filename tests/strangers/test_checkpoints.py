@@ -65,7 +65,7 @@ def steps(workdir):
 
 def strict(text):
     """JSON as others read it: NaN and Infinity are none."""
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 NAN, INF = math.nan, math.inf
@@ -85,7 +85,7 @@ def test_a_score_that_is_not_finite_is_never_the_best(scores, mode, best, tmp_pa
     result = scored_run(tmp_path / "run", scores, mode)
     assert result["selected_step"] == best
     assert steps(tmp_path / "run") == sorted({best, len(scores)})
-    warned = [line for line in capfd.readouterr().err.splitlines() if "cannot be the best one" in line]
+    warned = [line for line in capfd.readouterr().err.splitlines() if "cannot be selected as the best" in line]
     assert len(warned) == sum(not math.isfinite(score) for score in scores)
 
 

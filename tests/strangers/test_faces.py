@@ -59,12 +59,18 @@ BAD_PAIRS = {
     "absent": (PAIRS.replace("a/3", "a/9"), "pair 3: there is no image 'a/9.png'; fix the entry or add the file"),
     "absolute": ("/etc/passwd,a/1.png,0\n", "pair 1: there is no image '/etc/passwd'"),
     "outside": ("../x/a/1.png,a/1.png,0\n", "pair 1: there is no image '../x/a/1.png'"),
-    "one kind": (PAIRS.splitlines()[0] + "\n", "there must be pairs of one person and of two"),
-    "an image and itself": (PAIRS + "a/1.png,a/1.png,1\n", "pair 5 is of 'a/1.png' and itself; take two images"),
-    "a contradiction": (PAIRS + "a/1.png,b/3.png,1\n", "pair 5 says that 'a/1.png' and 'b/3.png' show one person"),
-    "another": (PAIRS + "b/1.png,b/3.png,0\n", "pair 5 says that 'b/1.png' and 'b/3.png' show two people"),
-    "everybody": (PAIRS + "c/1.png,d/1.png,0\n", "leaves nobody to train on"),
-    "all but one": (PAIRS + "b/1.png,c/1.png,0\n", "leaves one person to train on, 'd'; two at least are needed"),
+    "one kind": (PAIRS.splitlines()[0] + "\n", "must have pairs of the same person and of different people"),
+    "an image and itself": (
+        PAIRS + "a/1.png,a/1.png,1\n",
+        "pair 5 is of 'a/1.png' and itself; give two different images",
+    ),
+    "a contradiction": (
+        PAIRS + "a/1.png,b/3.png,1\n",
+        "pair 5: 'a/1.png' and 'b/3.png' are labelled as the same person",
+    ),
+    "another": (PAIRS + "b/1.png,b/3.png,0\n", "pair 5: 'b/1.png' and 'b/3.png' are labelled as different people"),
+    "everybody": (PAIRS + "c/1.png,d/1.png,0\n", "has no people to train on"),
+    "all but one": (PAIRS + "b/1.png,c/1.png,0\n", "has one person to train on, 'd'; at least two are needed"),
 }
 
 
@@ -75,11 +81,11 @@ def test_bad_pairs_are_named(tmp_path, prepare, pairs, message):
 
 
 BAD_VIEW2 = {
-    "no head": ("a 1 2\na 1 b 1\n", "must begin with the numbers of folds and of pairs"),
-    "a superscript": ("2 ²\na 1 2\n", "must begin with the numbers of folds and of pairs"),
+    "no head": ("a 1 2\na 1 b 1\n", "must begin with the number of folds, and of pairs"),
+    "a superscript": ("2 ²\na 1 2\n", "must begin with the number of folds, and of pairs"),
     "a huge number": (f"1 1\na 1 {'9' * 5000}\na 1 b 1\n", "line 2: 'a 1 999"),
-    "fewer than it says": ("10 300\na 1 2\na 1 b 1\n", "holds 2 pairs; its first line says 10 folds of 300 pairs"),
-    "more than it says": ("1 1\na 1 2\na 1 b 1\na 2 3\n", "holds 3 pairs; its first line says 1 folds of 1 pairs"),
+    "fewer than it says": ("10 300\na 1 2\na 1 b 1\n", "holds 2 pairs; by its first line, 10 folds of 300 pairs"),
+    "more than it says": ("1 1\na 1 2\na 1 b 1\na 2 3\n", "holds 3 pairs; by its first line, 1 folds of 1 pairs"),
     "a name with a space": ("1 1\nJean Luc 1 2 3\nc 1 2\n", "line 2: 'Jean Luc 1 2 3' is not `name n1 n2`"),
 }
 
@@ -97,7 +103,7 @@ BAD_LABELS = {
     "a column twice": ("person,age,age\na,1,2\n", "line 1 must be"),
     "a column of ours": ("person,label\na,1\n", "line 1 must be"),
     "somebody unknown": ("person,age\nzoe,1\n", "line 2: there is no person 'zoe'; correct the entry or add the file"),
-    "somebody twice": ("person,age\na,1\n\na,2\n", "line 4: 'a' has labels already; keep one line of it"),
+    "somebody twice": ("person,age\na,1\n\na,2\n", "line 4: 'a' has labels already; keep one line for it"),
     "too few values": ("person,age\na\n", "line 2 has 1 columns, the header 2"),
     "a quote that does not end": ('person,age\n"a,1\n', "line 2: unexpected end of data"),
     "not UTF-8": (b"person,name\na,Ren\xe9\n", "invalid UTF-8"),

@@ -72,7 +72,7 @@ def test_lost_metrics_are_told_and_cost_no_result(content, newest, copy, finishe
         path.write_bytes(content)
     outcome = run([TOY, copy])
     assert outcome.code == 0, outcome.err
-    assert notes(outcome) == [f"{path}: what was logged after step {newest} and before step {STEPS} is lost"]
+    assert notes(outcome) == [f"{path}: the entries after step {newest} and before step {STEPS} are lost"]
     scores = [json.loads((workdir / "result.json").read_text())["metrics"] for workdir in (copy, finished)]
     assert scores[0] == scores[1]
 
@@ -91,7 +91,7 @@ def _array_data(checkpoint):
 
 
 @pytest.mark.parametrize("part", [_meta, _array_data])
-def test_an_evaluation_passes_over_a_damaged_checkpoint_and_moves_nothing(part, copy):
+def test_an_evaluation_skips_a_damaged_checkpoint_and_moves_nothing(part, copy):
     """Another run may be training there, or the directory may be one that this user cannot write."""
     for path in part(copy / "checkpoints" / str(STEPS)):
         path.write_bytes(path.read_bytes()[:-20])

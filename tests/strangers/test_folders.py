@@ -78,13 +78,13 @@ def test_no_copies_no_words(tmp_path, prepare):
 
 
 @pytest.mark.parametrize(("name", "said"), [
-    ("folder:", "names no folder"),
+    ("folder:", "has no path"),
     ("folder:" + "x" * 5000, "File name too long"),
     ("folder:a\0b", "null byte"),
     ("folder:~nobody_of_this_name/x", "cannot be opened"),
     ("", "unknown data set ''"),
-    ("/usr/share", "a folder or file is named folder:/usr/share"),
-    ("../x", "a folder or file is named folder:../x"),
+    ("/usr/share", "for a folder or file, write folder:/usr/share"),
+    ("../x", "for a folder or file, write folder:../x"),
 ])  # fmt: skip
 def test_names_that_are_none(prepare, name, said):
     assert said in prepare(name).error

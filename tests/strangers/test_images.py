@@ -154,7 +154,7 @@ def test_sizes_keep_the_ratio_of_their_config(config, overrides, expected):
     ("overrides", "reason"),
     [
         (["data.image_size=64", "data.resize=32"], "config.data.resize=32 px must be at least image_size=64"),
-        (["data.eval_size=24"], "config.data.eval_size=24 px must be at least image_size=28, that of training"),
+        (["data.eval_size=24"], "config.data.eval_size=24 px must be at least image_size=28, the size for training"),
         (["data.image_size=64", "data.eval_size=80"], "config.data.resize=73 px must be at least eval_size=80"),
     ],
 )
@@ -246,7 +246,7 @@ REFUSED = {
     "a class of test": ((*IN_TRAIN, "test/birds/1.png"), "the class 'birds' has images in test but none in train"),
     "deeper": (("cats/siamese/1.png",), "cats is a class folder with folders in it that hold images"),
     "one level too high": (("-cats", "-dogs", "pets/cats/1.png", "pets/dogs/1.png"), "name folder:"),
-    "one class": (("-dogs",), "holds one class, 'cats', where two at least are needed"),
+    "one class": (("-dogs",), "holds one class, 'cats'; at least two are needed"),
     "flat": (("-cats", "-dogs", "1.png"), "left out: 1 outside class folders (1.png)"),
 }
 
@@ -292,7 +292,7 @@ def bomb():
 
 
 BAD_IMAGES = {
-    "bomb": (bomb(), "has more than the 178,956,970 pixels"),
+    "bomb": (bomb(), "has more than the allowed 178,956,970 pixels"),
     "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "it is none of AVIF"),
     "truncated": (turned(paint((9, 9, 9)))[:200], "cannot be decoded"),
     "empty": (b"", "it is none of AVIF"),

@@ -72,15 +72,18 @@ def encoded(image, file_format):
 
 
 BAD_MASKS = {
-    "colours": (mask_of().convert("RGB"), "has the channels RGB, where one channel of class numbers is needed"),
-    "grey with alpha": (mask_of().convert("LA"), "has the channels LA, where one channel"),
+    "colours": (mask_of().convert("RGB"), "has the channels RGB; one channel of class indices is needed"),
+    "grey with alpha": (mask_of().convert("LA"), "has the channels LA; one channel"),
     "another size": (mask_of((40, 30)), "is 80 x 60 px, but its mask"),
     "turned, and no EXIF says so": (mask_of((HEIGHT, WIDTH)), "is 60 x 80 px"),
-    "beyond the classes": (mask_of(value=2), "holds the number 2; the 2 classes are 0 to 1, and 255 is void"),
-    "16 bits": (mask_of(value=256, dtype=np.uint16), "holds the number 256; a mask may hold 0 to 255"),
-    "negative": (encoded(mask_of(value=-1, dtype=np.int32), "TIFF"), "holds the number -1; a mask may hold 0 to 255"),
-    "fractions": (encoded(mask_of(dtype=np.float32), "TIFF"), "has the channels F, where one channel"),
-    "JPEG": (encoded(mask_of(value=255), "JPEG"), "is a JPEG, whose compression changes class numbers"),
+    "beyond the classes": (mask_of(value=2), "holds the class index 2; the 2 classes are 0 to 1, and 255 is void"),
+    "16 bits": (mask_of(value=256, dtype=np.uint16), "holds the class index 256; a mask may hold 0 to 255"),
+    "negative": (
+        encoded(mask_of(value=-1, dtype=np.int32), "TIFF"),
+        "holds the class index -1; a mask may hold 0 to 255",
+    ),
+    "fractions": (encoded(mask_of(dtype=np.float32), "TIFF"), "has the channels F; one channel"),
+    "JPEG": (encoded(mask_of(value=255), "JPEG"), "is a JPEG, whose compression changes class indices"),
     "noise": (os.urandom(200), "cannot be decoded"),
     "empty": (b"", "cannot be decoded"),
 }
@@ -99,7 +102,7 @@ def test_masks_with_a_palette_of_16_bits_or_all_void(tmp_path, prepare):
     done = prepare(write_masks(tmp_path / "own", masks))
     assert "pixels of train: wall 90.3%, thing 9.7%" in done.out, done.err  # 3 of 4 boxes of 600 px, and 1 of void
     done = prepare(write_masks(tmp_path / "void", [mask_of(box=(0, 0, WIDTH, HEIGHT), value=255)], count=1))
-    assert done.code == 0 and "none has a class, all are void" in done.out and "Warning" not in done.err
+    assert done.code == 0 and "all void, none has a class" in done.out and "Warning" not in done.err
 
 
 def folder_with(change):
@@ -123,16 +126,16 @@ def move_deeper(root):
 
 BAD_FOLDERS = {
     "no classes": (lambda root: (root / "classes.txt").unlink(), "classes.txt is missing"),
-    "one class": (lambda root: (root / "classes.txt").write_text("wall\n"), "names 1 classes; 2 to 255 are possible"),
+    "one class": (lambda root: (root / "classes.txt").write_text("wall\n"), "lists 1 classes; 2 to 255 are allowed"),
     "too many": (
         lambda root: (root / "classes.txt").write_text("".join(f"c{n}\n" for n in range(256))),
-        "names 256 classes; 2 to 255 are possible",
+        "lists 256 classes; 2 to 255 are allowed",
     ),
     "classes in Latin 1": (lambda root: (root / "classes.txt").write_bytes(b"w\xe4ll\nthing\n"), "invalid UTF-8"),
     "no mask": (lambda root: (root / "masks/2.png").unlink(), "2.jpg is an image without mask"),
     "no image": (lambda root: (root / "images/2.jpg").unlink(), "2.png is a mask without image"),
     "val and valid": (split_twice, "are both folders for validation; keep one of them"),
-    "deeper": (move_deeper, "images/more/3.jpg would be left out (1 such)"),
+    "deeper": (move_deeper, "images/more/3.jpg is in a subfolder, which is not read (1 such)"),
 }
 
 

@@ -1,4 +1,4 @@
-"""XLA computes rightly, or nothing is computed: `research/numerics.py`, from processes that start without its flag."""
+"""A known miscompilation of XLA is prevented or detected: `research/numerics.py`, in processes without its flag."""
 
 import json
 import os

@@ -111,7 +111,7 @@ def test_a_bad_file_is_named_and_the_others_are_answered(images, folder, tmp_pat
     assert [line.split(": ")[0] for line in done.out.splitlines()] == [f"{folder}/{n}.png" for n in COUNT if n != 13]
     warning, error = done.err.splitlines()
     assert warning.startswith(f"{folder}/13.png: cannot be read: it cannot be decoded")
-    assert error == "error: 1 of 10 inputs could not be answered; all others are"
+    assert error == "error: 1 of 10 inputs are invalid, see above; the others have predictions"
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["input"] for row in rows] == [f"{folder}/{n}.png" for n in COUNT]
@@ -138,7 +138,7 @@ def test_where_nothing_can_be_answered_the_code_is_2_and_no_file_is_written(imag
     error = classify(images, f"{tmp_path}/*.gif", f"--out={out}").error
     assert error == f"error: '{tmp_path}/*.gif' matches no images"
     done = classify(images, tmp_path / "a.png", tmp_path / "b.png", f"--out={out}")
-    assert done.code == 2 and done.err.splitlines()[-1] == "error: none of the 2 inputs can be answered"
+    assert done.code == 2 and done.err.splitlines()[-1] == "error: all 2 inputs are invalid, see above; fix them"
     assert done.err.splitlines()[0] == f"{tmp_path}/a.png: cannot be read: No such file or directory"
     assert not out.exists()
 
@@ -147,7 +147,7 @@ def test_where_nothing_can_be_answered_the_code_is_2_and_no_file_is_written(imag
     ("words", "message"),
     [
         (("--mode=predict", "a.png", "--out=x.txt"), "--out=x.txt must end in .csv or .jsonl"),
-        (("--mode=evaluate", "--out=x.csv"), "--mode=evaluate writes no answers"),
+        (("--mode=evaluate", "--out=x.csv"), "--mode=evaluate writes no predictions"),
     ],
 )
 def test_a_wrong_out_is_refused_before_anything_is_read(words, message):
@@ -175,7 +175,7 @@ def test_the_vocabulary_and_the_classes_of_texts_come_from_the_run(texts, tmp_pa
     assert done.code == 1
     first, second, third, fourth = (line.split("\t")[1] for line in done.out.splitlines())  # one for each text
     assert "good " in first and "bad " in first and second == third == "" and fourth
-    assert done.err.splitlines()[1] == f"{tmp_path}/films.txt, line 3: is empty; fill it or remove it"
+    assert done.err.splitlines()[1] == f"{tmp_path}/films.txt, line 3: is empty; fill or remove it"
     assert "1 of 1 given examples are longer than source_length=16 tokens" in done.err.splitlines()[0]
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert [record["input"].split()[1] for record in records] == ["good", "film", "line", "bad"]

@@ -9,7 +9,7 @@ from tests.running import run
 @pytest.mark.parametrize("root", ["none", "/dev/null"])
 def test_a_root_that_is_no_repository(tmp_path, command, root):
     error = run(["research.report", command, f"--root={tmp_path / root}"]).error
-    assert "is no repository: it holds no folder experiments" in error
+    assert "is not a repository: it has no folder experiments" in error
 
 
 @pytest.mark.parametrize("command", ["add", "show"])

@@ -132,7 +132,7 @@ def test_a_damaged_line_of_metrics_costs_that_line_alone(copy, finished):
     (copy / "metrics.jsonl").write_bytes(b"\n".join(lines) + b'\n{"step": 99, "na')
     outcome = toy(copy)
     assert outcome.code == 0, outcome.err
-    assert "metrics.jsonl: 3 lines, the first 3, are damaged and left out; all others are kept" in outcome.err
+    assert "metrics.jsonl: 3 lines, the first 3, are damaged and skipped; all others are kept" in outcome.err
     assert len(metric_lines(copy)) == len(metric_lines(finished[0])) - 3
     assert scores(copy) == scores(finished[0])
 
@@ -276,10 +276,10 @@ def test_a_damaged_description_is_refused(how, data_dir):
             ["task.select_by=bogus"],
             "select_by='bogus' is not computed while training; choose from loss",
         ),
-        (["task.select_by=bleu"], "or set config.train.score='all' to score answers while training"),
+        (["task.select_by=bleu"], "or set config.train.score=all to score predictions while training"),
         (
             ["task.select_by=bogus", "train.score=all"],
-            "select_by='bogus' is no score of task.metrics; choose from bleu",
+            "select_by='bogus' is not a score of config.task.metrics; choose from bleu",
         ),
     ],
 )
@@ -296,12 +296,12 @@ def test_what_chooses_checkpoints_is_checked_before_training(words, message, pre
 @pytest.mark.parametrize(
     ("workdir", "message"),
     [
-        ("", "--workdir is empty; name a folder"),
-        ("{tmp}/file", "is a file; name a folder"),
-        ("{tmp}/file/run", "is inside of {tmp}/file, which is a file"),
+        ("", "--workdir is empty; give a folder"),
+        ("{tmp}/file", "is a file; give a folder"),
+        ("{tmp}/file/run", "is inside {tmp}/file, which is a file"),
         ("{tmp}/" + "x" * 300, "cannot be used: File name too long"),
         ("{tmp}/" + "x/" * 3000, "cannot be used: File name too long"),
-        ("{tmp}/v\udcff", "is no UTF-8; choose another name"),
+        ("{tmp}/v\udcff", "is not UTF-8; choose another name"),
         ("/proc/none/run", "cannot be written: "),
     ],
 )

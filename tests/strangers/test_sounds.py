@@ -193,18 +193,18 @@ def test_nothing_left_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("table", "message"), [
-    ("../x.wav\tone\n", "line 1: '../x.wav' leads out of"),
-    ("0.wav\tone\nclips/../../x.wav\tone\n", "line 2: 'clips/../../x.wav' leads out of"),
-    ("..\\x.wav\tone\n", r"line 1: '..\\x.wav' leads out of"),
-    ("/etc/hostname\tone\n", "line 1: '/etc/hostname' leads out of"),
-    ("C:\\x.wav\tone\n", r"line 1: 'C:\\x.wav' leads out of"),
+    ("../x.wav\tone\n", "line 1: '../x.wav' is outside"),
+    ("0.wav\tone\nclips/../../x.wav\tone\n", "line 2: 'clips/../../x.wav' is outside"),
+    ("..\\x.wav\tone\n", r"line 1: '..\\x.wav' is outside"),
+    ("/etc/hostname\tone\n", "line 1: '/etc/hostname' is outside"),
+    ("C:\\x.wav\tone\n", r"line 1: 'C:\\x.wav' is outside"),
     ("0.wav\tone\n./0.wav\ttwo\n", "'./0.wav' has two transcripts"),
     ("0.wav\t\n", "line 1: the transcript '' of '0.wav' has no words"),
     ("0.wav\t...\n", "line 1: the transcript '...' of '0.wav' has no words"),
     ("9.wav\tone\n", "transcripts.tsv has a transcript of '9.wav', but there is no such file"),
-    ("\tone\n", "line 1 names no file"),
+    ("\tone\n", "line 1 has no file name"),
     ("path\tsentence\n", "holds only a header"),
-    ("path\tsentence\tage\n0.wav\tone\n", "line 2 has 2 columns between tabs; it must have 3"),
+    ("path\tsentence\tage\n0.wav\tone\n", "line 2 has 2 tab-separated columns; it must have 3"),
 ])  # fmt: skip
 def test_lists_that_are_wrong(tmp_path, table, message):
     (tmp_path / "x.wav").write_bytes(encoded())
@@ -296,7 +296,10 @@ def test_a_long_sound_is_refused_or_split(predict, tmp_path):
     path = tmp_path / "long.mp3"
     path.write_bytes(encoded(np.tile(np.append(tone(0.5), np.zeros(4000, np.float32)), 93), format="MP3"))
     line = refused(run([*predict, path]))
-    assert "long.mp3' is 69.8 s long; data.max_seconds=1.2; cut it, or set config.data.long_sounds=split" in line
+    assert (
+        "long.mp3' is 69.8 s long, longer than config.data.max_seconds=1.2; shorten it, or set config.data.long_sounds"
+        in line
+    )
     outcome = run([*predict, "--config.data.long_sounds=split", path])
-    assert "long.mp3' is 69.8 s long; data.max_seconds=1.2: it is split into" in outcome.err
+    assert "long.mp3' is 69.8 s long, longer than config.data.max_seconds=1.2: it is split into" in outcome.err
     assert "checkpoint" in refused(outcome)

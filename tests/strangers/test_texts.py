@@ -120,7 +120,7 @@ def test_languages_name_the_fields_of_parallel_files(tmp_path):
     files = {"train.en": "".join(f"{a}\n" for a, _ in PAIRS), "train.de": "".join(f"{b}\n" for _, b in PAIRS)}
     assert "fields de, en" in prepare(tmp_path, files).out
     assert pairs(tmp_path, "{en}", "{de}") == sorted(PAIRS)
-    with pytest.raises(ValueError, match=r"names the unknown field 'source'; .* has de, en"):
+    with pytest.raises(ValueError, match=r"has the unknown field 'source'; choose from those of .*: de, en"):
         pairs(tmp_path)
 
 
@@ -173,13 +173,13 @@ def test_numbers_and_braces_are_texts(tmp_path):
         ({"train.tsv": TSV.replace("kleines", "größeres").encode("latin-1")}, r"train.tsv, line 1: invalid UTF-8"),
         ({"train.tsv": TSV.encode("utf-16-le")}, "train.tsv, line 1 holds a NUL character"),
         ({"train.tsv": TSV + "a\0b\tc\n"}, "train.tsv, line 31 holds a NUL character"),
-        ({"train.csv": "hello,hallo\ndog,Hund\n"}, "line 1: 'hello,hallo' may name the columns or be an example"),
-        ({"train.tsv": "Hi.\tHallo.\tCC-BY (1)\n" * 9}, "line 1 does not name its 3 columns"),
-        ({"train.csv": 'source,target\n"a,b\nc,d\n'}, "line 2 has a quote that does not end"),
+        ({"train.csv": "hello,hallo\ndog,Hund\n"}, "line 1: 'hello,hallo' may be a header or an example"),
+        ({"train.tsv": "Hi.\tHallo.\tCC-BY (1)\n" * 9}, "line 1 is not a header for its 3 columns"),
+        ({"train.csv": 'source,target\n"a,b\nc,d\n'}, "line 2 has a quoted cell without a closing quote"),
         ({"train.json": "{" * 100_000}, "train.json"),
         ({"train.json": '{"data": []}'}, "is a JSON dict without examples"),
-        ({"train.json": '{"data": [{"paragraphs": [{"qas": 3}]}]}'}, "item 1 is no article of SQuAD"),
-        ({"train.json": "[1, 2]"}, "item 1 is a JSON int, not an object"),
+        ({"train.json": '{"data": [{"paragraphs": [{"qas": 3}]}]}'}, "item 1 is not a SQuAD article"),
+        ({"train.json": "[1, 2]"}, "item 1 is a JSON int; it must be an object"),
         ({"train.en": "a\nb\n", "train.de": "a\n"}, "train.de has 1 lines, "),
         ({"val.tsv": TSV, "valid.tsv": TSV}, "are both the validation split; keep one"),
         ({"dev.csv": TSV}, "has no train file, only dev.csv"),
@@ -248,8 +248,8 @@ def test_questions_of_the_catalogue_without_answer(tmp_path):
     ("train.json", "{}", "holds no text"),
     ("train.jsonl", "{}\n{}\n", "holds no text"),
     ("train.json", '{"data": [{"title": "t", "paragraphs": []}]}', "holds no examples"),
-    ("train.tsv", "".join(f"the house {n} is red\tdas Haus {n} ist rot\tz\n" for n in range(9)), "does not name its 3"),
-    ("train.tsv", "".join(f"cat\tword{n}\tnoun\n" for n in "abcde"), "does not name its 3"),
+    ("train.tsv", "".join(f"the house {n} is red\tdas Haus {n} ist rot\tz\n" for n in range(9)), "is not a header"),
+    ("train.tsv", "".join(f"cat\tword{n}\tnoun\n" for n in "abcde"), "is not a header for its 3"),
 ])  # fmt: skip
 def test_files_without_examples_or_names_of_columns(tmp_path, name, content, said):
     assert said in prepare(tmp_path, {name: content}).error

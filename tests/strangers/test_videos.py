@@ -145,8 +145,8 @@ def bad_videos(root):
         "cannot be decoded  ": root / "list.mp4",
         "cannot be decoded   ": root / "cut.mp4",
         "cannot be decoded: No such file": root / "absent.mp4",
-        "has 1 frames; 4 are needed": write(root / "one.mp4", flat(RED, 1)),
-        "has 3 frames; 4 are needed": write(root / "three.mp4", flat(RED, 3)),
+        "has 1 frames; at least 4 are needed": write(root / "one.mp4", flat(RED, 1)),
+        "has 3 frames; at least 4 are needed": write(root / "three.mp4", flat(RED, 3)),
         "holds no video, only sound": sound_only(root / "sound.mp4"),
         "has pixels 40 times as wide as high": write(root / "flat.mp4", flat(RED, 5), aspect="40/1"),
     }
@@ -218,7 +218,7 @@ def test_counts_of_what_was_read_and_what_not(tmp_path):
     outcome = prepare(root)
     assert outcome.code == 0 and "train 13" in outcome.out
     assert "1 used as far as they can be decoded: red/cut.avi is truncated: it holds 4." in outcome.out
-    shutil.copy(bad_videos(tmp_path / "bad")["has 3 frames; 4 are needed"], root / "red/three.mp4")
+    shutil.copy(bad_videos(tmp_path / "bad")["has 3 frames; at least 4 are needed"], root / "red/three.mp4")
     sound_only(root / "blue/sound.mp4")
     assert "blue/sound.mp4' holds no video" in refused(prepare(root)) and "skip_undecodable" in refused(prepare(root))
     outcome = prepare(root, "--skip_undecodable")
@@ -232,7 +232,7 @@ def test_prediction_names_a_file_that_it_cannot_use(tmp_path):
     arguments += [f"--config.data.name=folder:{folder(tmp_path / 'own')}", f"--config.data.dir={tmp_path / 'data'}"]
     arguments += [f"--workdir={tmp_path / 'run'}"]
     bad = bad_videos(tmp_path / "bad")
-    for message in ("cannot be decoded", "has 3 frames; 4 are needed", "holds no video, only sound"):
+    for message in ("cannot be decoded", "has 3 frames; at least 4 are needed", "holds no video, only sound"):
         line = refused(run([*arguments, bad[message]]))
         assert message in line and str(bad[message]) in line
     outcome = run([*arguments, cut_off(tmp_path / "cut.avi")])

@@ -72,6 +72,27 @@ def test_evaluation_and_prediction():
     np.testing.assert_allclose(task.predict(variables, batch)["probabilities"], np.exp(log_probabilities), rtol=1e-4)
 
 
+@pytest.mark.parametrize("tta", ["flip", "flip_shift"])
+def test_with_tta_logits_are_the_average_of_separate_predictions(tta):
+    plain, task, batch = make(), make(tta=tta), make_batch()
+    variables = plain.init(jax.random.key(0))
+    padded = np.pad(batch["image"], ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    views = {"flip": [(1, 1.0)], "flip_shift": [(1, 0.5), (0, 0.25), (2, 0.25)]}[tta]  # first px, weight
+    expected = 0
+    for first, weight in views:
+        view = padded[:, first : first + 4, first : first + 4]
+        for each in (view, view[:, :, ::-1]):
+            expected = expected + weight / 2 * plain.logits(variables, batch | {"image": each})
+    np.testing.assert_allclose(task.logits(variables, batch), expected, rtol=1e-5, atol=1e-6)
+    probabilities = jax.nn.softmax(expected)
+    np.testing.assert_allclose(task.predict(variables, batch)["probabilities"], probabilities, rtol=1e-5)
+    correct = (expected.argmax(-1) == batch["label"])[:4].sum()
+    assert task.evaluate(variables, batch)["accuracy"][0] == correct
+    # Training does not average.
+    losses = [each.loss(variables, batch, each.totals(batch), jax.random.key(1))[0] for each in (plain, task)]
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("settings", [{"mixup": 0.5}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 1.0}])
 def test_mixing_moves_pixels_and_targets_by_the_same_share(settings):
     # Images that are constant: the share of the neighbour can be read off the mean pixel.

@@ -1,4 +1,4 @@
-"""FCOS's targets against plain loops, its losses against closed formulas; what is found goes through suppression."""
+"""FCOS's targets against plain loops, its losses against closed formulas; predictions pass non-maximum suppression."""
 
 import jax
 import jax.numpy as jnp
@@ -144,7 +144,7 @@ def test_losses_of_parts_add_up_and_padding_counts_nowhere(variables):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_what_is_found_is_decoded_and_doubles_go():
+def test_predictions_are_decoded_and_duplicates_suppressed():
     task, batch = make(score_threshold=0.3, nms_iou=0.5, max_detections=5), make_batch(2)
     classes, centre = np.full((len(POINTS), 2), -9.0), np.full(len(POINTS), 9.0)
     distances = np.ones((len(POINTS), 4))

@@ -1,4 +1,4 @@
-"""The loss against closed formulas, people who were not trained on, and scores that can be made again."""
+"""The loss against closed formulas, unseen people, and metrics recomputed from saved predictions."""
 
 import json
 import math
@@ -99,14 +99,14 @@ def test_an_embedding_is_that_of_an_image_and_its_mirror_image():
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"margin": "sphereface"}, r"^margin='sphereface' is unknown; choose from arcface, cosface, none"),
-    ({"margin_size": 4.0}, r"^margin_size=4.0 must lie between 0 and 3.142 for 'arcface'"),
-    ({"margin": "none"}, r"^margin_size=0.5 must lie between 0 and 0 for 'none'"),
+    ({"margin_size": 4.0}, r"^margin_size=4.0 must be between 0 and 3.142 for 'arcface'"),
+    ({"margin": "none"}, r"^margin_size=0.5 must be between 0 and 0 for 'none'"),
     ({"metrics": ("recognition",)}, r"^metrics=\('recognition',\) is unknown; choose from identification, verif"),
     ({"scale": 0.0}, r"^scale=0.0 must be greater than 0"),
-    ({"select_by": "aucc"}, r"^select_by='aucc' is no score of task.metrics; choose from accuracy, loss, ident"),
-    ({"select_by": "auc", "metrics": ("identification",)}, r"^select_by='auc' is no score of task.metrics"),
-    ({"select_by": "far"}, r"^select_by='far' is no score of task.metrics"),
-    ({"select_by": "auc_light_dim"}, r"^select_by='auc_light_dim' is no score of task.metrics"),
+    ({"select_by": "aucc"}, r"^select_by='aucc' is not a score of config.task.metrics; choose from accuracy, loss"),
+    ({"select_by": "auc", "metrics": ("identification",)}, r"^select_by='auc' is not a score of config.task.metrics"),
+    ({"select_by": "far"}, r"^select_by='far' is not a score of config.task.metrics"),
+    ({"select_by": "auc_light_dim"}, r"^select_by='auc_light_dim' is not a score of config.task.metrics"),
 ])  # fmt: skip
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
@@ -191,11 +191,11 @@ def test_a_group_or_an_image_that_the_data_lack_is_named():
         make(groups=("age",)).scorer(People(), "test")
     scorer = make(metrics=("verification",)).scorer(People(), "test")
     scorer.add({"embedding": np.ones((19, 8)), "index": np.arange(19)})
-    with pytest.raises(ValueError, match=r"'people': a pair names '19', which is not in test"):
+    with pytest.raises(ValueError, match=r"'people': a pair has the image '19', which is not in test"):
         scorer.result()
 
 
-def test_who_has_no_image_in_the_gallery_cannot_be_identified():
+def test_people_without_a_gallery_image_cannot_be_identified():
     class Strangers(People):
         def reference(self, split, index):
             stranger = {"person": "stranger"} if index in (3, 5) else {}
@@ -209,11 +209,11 @@ def test_who_has_no_image_in_the_gallery_cannot_be_identified():
         def known(self, split):
             return set()
 
-    with pytest.raises(ValueError, match=r"nobody in the test split of 'people' has images in the splits before it"):
+    with pytest.raises(ValueError, match=r"no person in the test split of 'people' has images in earlier splits"):
         make(metrics=("identification",)).scorer(Nobody(), "test")
 
 
-def test_pairs_are_looked_for_before_anything_is_scored():
+def test_missing_pairs_are_refused_before_scoring():
     class Few(People):
         def pairs(self, split):
             raise ValueError(f"the {split} split gives no pairs")

@@ -1,5 +1,7 @@
 """Losses against closed formulas in NumPy, the scores against scikit-learn; padding and void count nowhere."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from flax import linen as nn
 from sklearn.metrics import jaccard_score
 
+from research.metrics import calibration
+from research.report import reliability
 from research.tasks import region_losses, segmentation
 
 NAMES = ("sky", "car", "tree")
@@ -136,19 +140,42 @@ def test_scores_are_those_of_one_confusion_matrix(variables):
     np.testing.assert_array_equal(task.predict(variables, batch)["mask"][:4], guess)
 
 
+def test_the_saved_calibration_is_that_of_all_labelled_pixels(variables, tmp_path):
+    class Masks:
+        class_names = NAMES
+        reference = staticmethod(lambda split, index: {"name": "", "mask": batch["mask"][index][:5, :4]})
+
+    batch = make_batch()
+    outputs = jax.device_get(jax.jit(make().predict)(variables, batch)) | {
+        key: batch[key] for key in ("index", "weight")
+    }
+    scorer = segmentation.SegmentationScorer(Masks, "test")
+    scorer.add(outputs)
+    scorer.save(tmp_path / "predictions.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    found, what = reliability.bins(lines)
+    truth, shares = batch["mask"][:4, :, :4], np.exp(log_softmax(variables, batch))[:4, :, :4]
+    right = (truth == shares.argmax(-1))[truth < 3]
+    confidence = np.round(shares.max(-1) * 255)[truth < 3] / 255
+    expected = calibration.equal_width(confidence, right)
+    assert what == "class" and len(found) == calibration.BINS
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
 def test_a_class_that_nowhere_occurs_has_no_score():
     scores = segmentation.scores(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), NAMES)
     assert scores == {"miou": (0.75 + 0.8) / 2, "pixel_accuracy": 7 / 8, "iou_sky": 0.75, "iou_car": 0.8}
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match=r"class_weights has 2 entries; \(\) or one for each of the 3 classes"):
+    with pytest.raises(ValueError, match=r"class_weights has 2 values; give \(\) or one for each of the 3 classes"):
         make(class_weights=(1.0, 2.0))
     with pytest.raises(ValueError, match=r"region='shape' is unknown; choose from dice, lovasz, none"):
         make(region="shape")
 
 
-def test_standardised_images_do_not_depend_on_how_they_were_lit(variables):
+def test_per_image_standardization_removes_affine_intensity_changes(variables):
     batch, task = make_batch(), make(per_image_standardization=True)
     batch["image"] //= 4
     logits = jax.jit(task._logits)
@@ -163,7 +190,7 @@ def test_standardised_images_do_not_depend_on_how_they_were_lit(variables):
     np.testing.assert_array_equal(logits(variables, batch | {"image": grey}), np.zeros_like(dim))
 
 
-def test_averaged_over_mirror_images_a_mask_turns_with_its_image():
+def test_with_flip_tta_the_mask_of_a_flipped_image_is_flipped():
     class Leaning(nn.Module):
         """Logits that differ from left to right, so that an image and its mirror image get other masks."""
 

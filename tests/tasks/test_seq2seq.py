@@ -260,8 +260,8 @@ def test_answers_do_not_depend_on_padding(settings):
         ({"num_return": 2, "decoder": "greedy"}, r"num_return=2 must be .* at most 1 with decoder='greedy'"),
         ({"label_smoothing": 1.0}, r"label_smoothing=1.0 must be at least 0 and less than 1"),
         ({"z_loss": -1.0}, r"z_loss=-1.0 must be at least 0"),
-        ({"max_decode_length": 0}, r"max_decode_length=0 must lie between 1 and"),
-        ({"decoder": "sample", "temperature": -1.0}, r"temperature=-1.0 must lie between 0 and"),
+        ({"max_decode_length": 0}, r"max_decode_length=0 must be between 1 and"),
+        ({"decoder": "sample", "temperature": -1.0}, r"temperature=-1.0 must be between 0 and"),
         ({"decoder": "sample", "top_p": 0.0}, r"top_p=0.0 must be greater than 0 and at most 1"),
     ],
 )

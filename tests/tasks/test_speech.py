@@ -65,7 +65,7 @@ def test_the_ctc_loss_is_that_of_pytorch():
     assert found[3] == 0  # padding
 
 
-def test_a_sound_that_is_too_short_for_its_tokens_costs_nothing():
+def test_a_sound_that_is_too_short_for_its_tokens_has_no_ctc_loss():
     logits = jnp.zeros((2, POSITIONS, VOCAB))
     # Three positions are enough for two different tokens and a blank between equal ones, but not for three with a
     # blank.
@@ -92,8 +92,8 @@ def test_the_loss_is_shared_between_decoder_and_encoder():
 
 
 @pytest.mark.parametrize("decoder", ["greedy", "ctc"])
-def test_it_learns_what_it_hears_and_says_so(decoder):
-    """Four sounds, by heart: both ways of decoding give the words back."""
+def test_an_overfitted_model_transcribes_its_sounds_with_ctc_and_decoder(decoder):
+    """Overfits four sounds: both ways of decoding return their transcripts."""
     task = make(ctc_weight=0.5, decoder=decoder)
     batch = make_batch(((4, 5, 5), (6,), (7, 8), (9, 4)), (8, 4, 6, 6), padding=1)
     totals, variables = task.totals(batch), jit(task.init)(jax.random.key(0))
@@ -119,7 +119,7 @@ def test_it_learns_what_it_hears_and_says_so(decoder):
     np.testing.assert_array_equal(jit(task.predict)(variables, longer, jax.random.key(0))["tokens"], outputs["tokens"])
 
 
-def test_settings_that_cannot_be_are_named():
+def test_invalid_settings_are_named():
     with pytest.raises(ValueError, match=r"ctc_weight=1\.5"):
         make(ctc_weight=1.5)
     with pytest.raises(ValueError, match="decoder='ctc' needs"):

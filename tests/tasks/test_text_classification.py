@@ -86,5 +86,5 @@ def test_without_classes_there_are_features_and_no_training():
     batch = rows((0,), (1,))
     assert task.predict(variables, batch)["embedding"].shape == (2, SMALL["width"])
     assert task.scorer(None, "test") is None
-    with pytest.raises(ValueError, match=r"config\.task\.classes=\(\) names no class"):
+    with pytest.raises(ValueError, match=r"config\.task\.classes=\(\) is empty"):
         task.loss(variables, batch, task.totals(batch), jax.random.key(0))

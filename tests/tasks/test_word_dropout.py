@@ -22,7 +22,7 @@ class Unread(nn.Module):
         return jnp.zeros((*target_in.shape, VOCAB)).at[..., 0].set(hidden)
 
 
-def test_word_dropout_hides_its_share_of_the_source_in_training_alone():
+def test_word_dropout_masks_its_share_of_the_source_in_training_alone():
     batch, task = packed(400), make(Unread(), word_dropout=0.25)
     totals, variables = task.totals(batch), task.init(jax.random.key(0))
     losses = np.array([task.loss(variables, batch, totals, jax.random.key(seed))[0] for seed in (1, 1, 2)])
@@ -44,7 +44,7 @@ class Copied(Unread):
         return jnp.zeros((*target_in.shape, VOCAB)).at[..., 0].set(hidden)
 
 
-def test_what_is_hidden_can_still_be_copied():
+def test_masked_tokens_can_still_be_copied():
     batch, task = packed(40), make(Copied(), word_dropout=0.25)
     loss, _ = task.loss({"params": {"gain": 1.0}}, batch, task.totals(batch), jax.random.key(1))
     np.testing.assert_allclose(loss, np.log(VOCAB), rtol=1e-5)

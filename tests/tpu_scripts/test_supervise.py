@@ -1,4 +1,4 @@
-"""The supervisor: recreates what was preempted, goes on, stops where going on is useless, always offers deletion."""
+"""The supervisor: restarts after preemption and failures, stops where a retry is useless, always offers deletion."""
 
 import signal
 import subprocess
@@ -83,7 +83,7 @@ def test_another_command_on_the_workers_is_a_mistake_too(cloud):
     assert done.returncode == 2 and "w-0 is running sleep 9" in done.stderr
 
 
-def test_other_failures_are_forgiven_a_few_times(cloud):
+def test_other_failures_are_retried_a_few_times(cloud):
     cloud.answers(ssh_status=[DONE, workers("exited 0", "exited 9")])
     done = supervise(cloud, TPU_RETRIES="2")
     assert done.returncode == 9 and DELETE_LINE in done.stderr
@@ -93,7 +93,7 @@ def test_other_failures_are_forgiven_a_few_times(cloud):
 def test_the_pauses_after_failures_grow(cloud):
     cloud.answers(ssh_status=[DONE, workers("dead")])
     stderr = supervise(cloud, TPU_RETRIES="3", TPU_BACKOFF_S="1", PATH=without_sleeping(cloud)).stderr
-    assert [f"goes on in {pause} s" in stderr for pause in (1, 2, 4)] == [True] * 3
+    assert [f"retrying in {pause} s" in stderr for pause in (1, 2, 4)] == [True] * 3
 
 
 def without_sleeping(cloud):
@@ -180,7 +180,7 @@ def test_interrupted_it_offers_deletion_and_leaves_the_command_alone(cloud, sent
     process.send_signal(sent)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == code
-    assert "goes on" in stderr and stderr.count(OFFER) == 1
+    assert "keeps running" in stderr and stderr.count(OFFER) == 1
     assert cloud.verbs == ["ssh start"]
 
 

@@ -102,7 +102,7 @@ def test_every_field_is_an_argument_of_optax_with_its_default():
         ({"learning_rate": -1.0}, "learning_rate=-1.0 must be at least 0"),
         ({"b1": 2.0}, "b1=2.0 must be at least 0 and less than 1"),
         ({"warmup_steps": -3}, "warmup_steps=-3 must be at least 0"),
-        ({"final_fraction": -1.0}, "final_fraction=-1.0 must lie between 0 and 1"),
+        ({"final_fraction": -1.0}, "final_fraction=-1.0 must be between 0 and 1"),
         ({"clip_norm": -1.0}, "clip_norm=-1.0 must be at least 0"),
         ({"mu_dtype": "float99"}, "mu_dtype='float99' is unknown; choose from bfloat16"),
         ({"decay": ("(",)}, "decay=('(',) must be a regular expression, each of them"),

@@ -126,7 +126,7 @@ def test_any_mesh_takes_the_same_step(sizes):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), states[0], states[1])
 
 
-def test_the_program_lowers_without_devices():
+def test_the_step_lowers_from_abstract_arguments_and_donates_its_state():
     program = build(devices=8)
     abstract = toy.make_task().example(16)
     text = program.train_step.lower(program.state, abstract).as_text()

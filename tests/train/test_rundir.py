@@ -116,7 +116,7 @@ def test_answers_to_files_of_one_name_would_be_one(tmp_path):
         "a/1.jpg": tmp_path / "predict/1",
         "b/2.png": tmp_path / "predict/2",
     }
-    with pytest.raises(ValueError, match=r"two inputs are called 1, so their outputs would have one name"):
+    with pytest.raises(ValueError, match=r"two inputs have the name 1, so one output would overwrite"):
         rundir.prediction_paths(rundir.RunDirectory(tmp_path), ["a/1.jpg", "b/2.png", "b/1.jpg"])
 
 

@@ -22,7 +22,7 @@ def finished(tmp_path_factory):
     return workdir, trainer.run("train", toy.make_config(), toy.make_task(), toy.Data(), workdir)
 
 
-def test_a_run_leaves_what_the_design_lists(finished):
+def test_a_finished_run_has_all_its_files(finished):
     workdir, result = finished
     assert json.loads((workdir / "result.json").read_text()) == json.loads(json.dumps(result))
     names = {entry["name"] for entry in rundir.read_metrics(workdir / "metrics.jsonl")}
@@ -104,7 +104,7 @@ def test_a_workdir_of_another_config_is_refused_and_left_alone(finished):
 def test_other_data_is_refused(tmp_path):
     config = toy.make_config(**{"train.steps": 4})
     trainer.run("train", config, toy.make_task(), toy.Data(), tmp_path / "run")
-    with pytest.raises(ValueError, match="trained on other data: fingerprint toy, now changed"):
+    with pytest.raises(ValueError, match="trained on other data: fingerprint toy, not changed"):
         trainer.run("train", config, toy.make_task(), toy.Data(fingerprint="changed"), tmp_path / "run")
     batch = next(toy.Data().eval_batches("test", 8))
     for data in (toy.Data(fingerprint="changed"), toy.Data(is_prepared=False, fingerprint="nobody asks")):
@@ -180,17 +180,17 @@ def test_predictions_are_scored_on_the_host_at_the_end_or_at_every_evaluation(tm
 
 
 def test_settings_are_checked(tmp_path):
-    with pytest.raises(ValueError, match=r"train.log_every=0 must lie between 1 and"):
+    with pytest.raises(ValueError, match=r"train.log_every=0 must be between 1 and"):
         trainer.run("train", toy.make_config(**{"train.log_every": 0}), toy.make_task(), toy.Data(), tmp_path / "run")
     with pytest.raises(ValueError, match=r"train.select='first' is unknown; choose from best, last"):
         trainer.run(
             "train", toy.make_config(**{"train.select": "first"}), toy.make_task(), toy.Data(), tmp_path / "run"
         )
-    with pytest.raises(ValueError, match="holds no checkpoint; train it first"):
+    with pytest.raises(ValueError, match="has no checkpoint; train it first"):
         trainer.run("evaluate", toy.make_config(), toy.make_task(), toy.Data(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file is a file; name a folder"):
+    with pytest.raises(ValueError, match="file is a file; give a folder"):
         trainer.run("train", toy.make_config(), toy.make_task(), toy.Data(), tmp_path / "file")
 
 

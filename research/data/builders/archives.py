@@ -18,9 +18,9 @@ def check(path: Path) -> None:
         raise ValueError(f"{path} does not exist")
     with damage_named(path):
         if path.suffix == ".zip":
-            zipfile.ZipFile(path).close()  # its table of contents comes last
+            zipfile.ZipFile(path).close()  # its directory is at the end
         elif path.suffix == ".tar":
-            # A tar file truncated between two members lacks nothing but its end mark.
+            # A tar file that is truncated between two members lacks only its end mark.
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - TAR_END))
                 if file.read() != bytes(TAR_END):
@@ -37,7 +37,7 @@ def tar_members(file: Path | IO[bytes], name: str) -> Iterator[tuple[str, IO[byt
         for member in archive:
             if member.isfile() and (content := archive.extractfile(member)):
                 yield member.name, content
-        # tarfile takes a damaged header and a truncated file for the end of the archive.
+        # tarfile treats a damaged header and a truncated file as the end of the archive.
         archive.fileobj.seek(archive.offset)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"neither header nor end mark at byte {archive.offset}")
@@ -45,7 +45,7 @@ def tar_members(file: Path | IO[bytes], name: str) -> Iterator[tuple[str, IO[byt
 
 @contextlib.contextmanager
 def damage_named(path: Path | str) -> Iterator[None]:
-    """Turns the errors of archive readers into a ValueError of one line that names the file."""
+    """Context manager that turns errors of archive readers into a one-line ValueError that names the file."""
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:

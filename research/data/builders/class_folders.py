@@ -1,7 +1,6 @@
 """Finds the files in class folders: `ROOT/class/file` or `ROOT/{train,validation,test}/class/file`.
 
-The class of a file is the name of its folder. Files that are left out are counted by reason, and an ambiguous layout is
-refused.
+The class of a file is the name of its folder. Skipped files are counted by reason; an ambiguous layout is an error.
 """
 
 import collections
@@ -21,9 +20,9 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-# Suffixes of image formats that cannot be read; a class that has only these is an error.
+# Suffixes of unsupported image formats; a class that has only these is an error.
 UNREAD = {".heic", ".heif", ".jxl", ".eps", ".psd", ".svg", ".tga", ".ico", ".raw", ".dng", ".cr2", ".nef", ".arw"}
-# The layouts of `folder:PATH`, for the message when it is none of them.
+# The layouts of `folder:PATH`, for messages.
 KINDS = (
     "class/image.jpg, class/clip.mp4, images/NAME.jpg with masks/NAME.png and classes.txt, images with COCO's .json or "
     "VOC's .xml, person/image.jpg with pairs.csv or labels.csv, sounds with transcripts.tsv, or texts in train.tsv, "
@@ -70,14 +69,14 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
         suffixes: the suffixes of the files that are read, in lower case.
         what: the kind of the files, for messages, such as "images".
         expected: the layout without splits, such as "class/image.jpg".
-        beside: names of other files in `root` that are used.
+        beside: names of other files in `root` that are used, which are not counted as left out.
 
     Raises:
         ValueError: for a split without files, two folders of one split, folders of splits beside those of classes,
             files in folders within class folders, and names that are not UTF-8.
     """
     if not root.is_dir():
-        raise ValueError(f"data set 'folder:{root}': {root} is not a folder")
+        raise ValueError(f"data set 'folder:{root}': {root} is not a folder; give the path of an existing one")
     left_out = collections.defaultdict(list)
     files, folders = _scan(root, suffixes, left_out)
     left_out = {
@@ -90,13 +89,13 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
         raise ValueError(f"{root} holds no usable files, only {seen or 'nothing'}; it can hold {KINDS}")
     by_folder = _split_folders(root, files, folders, what, expected)
     splits, loose = {}, []
-    for place, split in by_folder.items():
-        depth = len(place.parts)
-        here = [file for file in files if file.parts[:depth] == place.parts]
+    for split_folder, split in by_folder.items():
+        depth = len(split_folder.parts)
+        here = [file for file in files if file.parts[:depth] == split_folder.parts]
         loose += [file for file in here if len(file.parts) == depth + 1]
         _check_depth(root, [file for file in here if len(file.parts) > depth + 2], depth, what)
         splits[split] = [file for file in here if len(file.parts) == depth + 2]
-        empty = {each for each in folders if len(each.parts) == depth + 1 and each.parts[:depth] == place.parts}
+        empty = {each for each in folders if len(each.parts) == depth + 1 and each.parts[:depth] == split_folder.parts}
         empty -= {file.parent for file in splits[split]}
         _check_unread(root, empty, left_out, what)
         left_out.setdefault(EMPTY, []).extend(sorted(empty))
@@ -112,7 +111,7 @@ def find(root: Path, suffixes: Container[str], what: str, expected: str, beside:
 
 
 def check_classes(root: Path, found: FoundFiles, what: str) -> None:
-    """Raises ValueError for a single class, for a class that is missing in train, and for another layout."""
+    """Raises ValueError for a single class, a class that is missing in train, or names that are not of classes."""
     classes = found.classes("train")
     _check_parts(root, classes)
     for split in found.splits:
@@ -124,7 +123,7 @@ def check_classes(root: Path, found: FoundFiles, what: str) -> None:
     if len(classes) < 2:
         left = f" ({described(found.left_out)})" if found.left_out else ""
         raise ValueError(
-            f"{root} holds one class, {min(classes)!r}, where two at least are needed; each of its folders is one{left}"
+            f"{root} holds one class, {min(classes)!r}; at least two are needed, each in its own folder{left}"
         )
 
 
@@ -183,7 +182,7 @@ def _scan(root: Path, suffixes: Container[str], left_out: dict[str, list[Path]])
 def _walk(root: Path) -> Iterator[tuple[Path, os.DirEntry, bool, bool]]:
     """Yields every entry below `root`: relative path, entry, whether it is hidden, whether it is reached by a link.
 
-    Links are followed, but not in a circle.
+    Symbolic links are followed, but not in cycles.
     """
     waiting: list[tuple[Path, bool, bool, tuple[str, ...]]] = [(Path(), False, False, (os.path.realpath(root),))]
     while waiting:
@@ -232,7 +231,7 @@ def _split_folders(
     if others := sorted(holding - {folder.name for folder in named}):
         raise ValueError(
             f"{root} holds the split {named[0].name} beside {others[0]}, which holds {what} too; expected "
-            f"train/{expected}, or {expected} with no class called like a split"
+            f"train/{expected}, or {expected} without a class that has the name of a split"
         )
     if "train" not in by_folder:
         raise ValueError(f"{root} holds {named[0].name}, but no train {what}; expected train/{expected}")

@@ -1,4 +1,4 @@
-"""What all data sets of a user's own folder share: the folders of splits, their files, and a digest of them."""
+"""Shared by all `folder:PATH` data sets: the folders of splits, their files, and a digest of them."""
 
 import hashlib
 from collections.abc import Container, Mapping, Sequence
@@ -8,7 +8,10 @@ from research.data.builders import class_folders
 
 
 def digest(root: Path, splits: Mapping[str, Sequence[Path]], beside: Sequence[str] = ()) -> str:
-    """16 hex digits over the path of a folder and the names, sizes and times of its files and of those `beside`."""
+    """A digest of the path of a folder and of the names, sizes and times of its files and of those `beside`.
+
+    Returns 16 hex digits.
+    """
     result = hashlib.sha256(str(root).encode())
     others = {"beside": [name for name in beside if (root / name).is_file()]} if beside else {}
     for split, files in {**splits, **others}.items():
@@ -25,7 +28,7 @@ def files(path: Path, suffixes: Container[str]) -> list[Path]:
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Split -> its folder, of those that exist. Raises ValueError for a split with two, such as `val` and `valid`."""
+    """Split -> its folder, if any. Raises ValueError for a split with two folders, such as `val` and `valid`."""
     found = {}
     for folder in sorted(root.glob("*/")):
         split = class_folders.SPLIT_NAMES.get(folder.name.lower())

@@ -1,4 +1,4 @@
-"""Lines, columns and JSON objects of text files, gzipped or not; errors name the file and the line."""
+"""Reads lines, columns and JSON objects from text files, gzipped or not; errors name the file and the line."""
 
 import codecs
 import gzip
@@ -25,7 +25,7 @@ def lines(path: Path) -> list[str]:
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file, unpacked where its name ends in .gz."""
+    """The bytes of a file, decompressed if its name ends in .gz."""
     with damage_named(path):
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
@@ -36,7 +36,7 @@ def text(path: Path) -> str:
 
 
 def unicode_text(content: bytes, name: Path | str) -> str:
-    """Decodes UTF-8, or UTF-16 or UTF-32 with a byte order mark; `name` stands for the file in messages.
+    """Decodes UTF-8, or UTF-16 or UTF-32 with a byte order mark; `name` is used in messages.
 
     Line ends become line feeds. Raises ValueError for other encodings and for NUL characters.
     """
@@ -68,7 +68,7 @@ def split_lines(content: bytes, name: Path | str) -> list[str]:
     found = any_lines(content, name)
     for number, line in enumerate(found, start=1):
         if not line.strip():
-            raise ValueError(f"{name}, line {number} is empty; fill it or remove it")
+            raise ValueError(f"{name}, line {number} is empty; fill or remove it")
     return found
 
 
@@ -93,7 +93,8 @@ def parallel(paths: Sequence[Path]) -> list[tuple[str, ...]]:
     for path, column in zip(paths, columns, strict=True):
         if len(column) != len(first):
             raise ValueError(
-                f"{paths[0]} has {len(first):,} lines, {path} has {len(column):,}; each line must have its translation"
+                f"{paths[0]} has {len(first):,} lines, {path} has {len(column):,}; both need the same number of lines, "
+                "each with its translation"
             )
     return list(zip(*columns, strict=True))
 
@@ -103,10 +104,10 @@ def tsv(path: Path, columns: int) -> list[list[str]]:
     rows = [line.split("\t") for line in lines(path)]
     for number, row in enumerate(rows, start=1):
         if len(row) != columns:
-            raise ValueError(f"{path}, line {number} has {len(row)} columns between tabs; it must have {columns}")
+            raise ValueError(f"{path}, line {number} has {len(row)} tab-separated columns; it must have {columns}")
         if not all(cell.strip() for cell in row):
             empty = [bool(cell.strip()) for cell in row].index(False)
-            raise ValueError(f"{path}, line {number}: column {empty + 1} is empty")
+            raise ValueError(f"{path}, line {number}: column {empty + 1} is empty; fill it or remove the line")
     return rows
 
 
@@ -115,7 +116,7 @@ def jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines(path), start=1):
         value = parse_json(line, f"{path}, line {number}")
         if not isinstance(value, dict):
-            raise ValueError(f"{path}, line {number} is a JSON {type(value).__name__}, not an object")
+            raise ValueError(f"{path}, line {number} is a JSON {type(value).__name__}; it must be an object")
         yield number, value
 
 

@@ -1,1 +1,1 @@
-"""Video clips: decoding and labelled clips."""
+"""Video: decoding, and data sets of labelled clips."""

@@ -45,12 +45,12 @@ class TrainClipTransform:
         """As in evaluation, with the random choices drawn from `rng`."""
         stored, seed = example["frames"], int(rng.integers(2**63))
         chosen = sample_frames(len(stored), self.frames, rng.random())
-        # Every frame gets a generator in the same state, so all are augmented alike.
-        seen = [
+        # Every frame gets a generator in the same state, so that all are augmented alike.
+        frames = [
             self.frame({"image": stored[index], "label": example["label"]}, np.random.default_rng(seed))
             for index in chosen
         ]
-        return _clip(seen)
+        return _clip(frames)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +70,14 @@ class ClipDataset(classification.LabelledDataset):
         return "frames"
 
     def reference(self, split: str, index: int) -> dict[str, str]:
-        """`clip`, the name of an example, and its `class`."""
+        """The name of an example (`clip`) and its `class`."""
         example = self.prepared.source(split)[index]
         return {"clip": example["clip"].decode(), "class": self.class_names[int(example["label"])]}
 
     def read(self, path: str) -> np.ndarray:
         """The video file at `path`, transformed as for evaluation: uint8 [frames, height, width, channels].
 
-        Warns of a truncated file. Raises ValueError for a file that is no video, see video_files.read.
+        Logs a warning for a truncated file. Raises ValueError for a file that is not a video, see video_files.read.
         """
         from research.data.clips import files as video_files
         from research.data.clips.builders import clip_folder
@@ -89,28 +89,33 @@ class ClipDataset(classification.LabelledDataset):
 
 
 def sample_frames(stored: int, count: int, phase: float = 0.5) -> np.ndarray:
-    """Indices of `count` of `stored` frames, one per equal segment; `phase` from 0 to 1 is the position within it."""
+    """Indices of `count` frames of `stored`, one per equal segment, at `phase` (0 to 1) within each segment (TSN)."""
     return np.minimum(((np.arange(count) + phase) * stored / count).astype(int), stored - 1)
 
 
 def load(spec: ClipSpec, order: str = ORDERS[0], known: recorded.Recorded | None = None) -> ClipDataset:
-    """The data set that `spec` describes, see classification.load; evaluation has the frames in `order`."""
+    """The data set that `spec` describes, see classification.load; `order` is the order of frames in evaluation."""
     if order not in ORDERS:
         raise ValueError(f"order={order!r} is unknown; choose from {', '.join(ORDERS)}")
     builder = known or sources.open_builder(spec.name, spec.dir)
     features = builder.info.features
     if not {"frames", "label"} <= features.keys():
         raise ValueError(
-            f"config.data.name={spec.name!r} has the features {', '.join(features)}; frames and a label are needed"
+            f"config.data.name={spec.name!r} has the features {', '.join(features)}; the features frames and label "
+            "are needed"
         )
     stored, *shape = features["frames"].shape
     frames = spec.frames or stored
     if frames > stored:
-        raise ValueError(f"config.data.frames={frames}, but {spec.name!r} holds {stored} of each clip")
+        raise ValueError(
+            f"config.data.frames={frames}, but {spec.name!r} stores {stored} of each clip; use at most that"
+        )
     train, evaluate = classification.make_transforms(spec, shape, "image", "label")
     channels = evaluate.channels
     return ClipDataset(
-        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group),
+        prepared=sources.Prepared(
+            builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group, half=spec.half
+        ),
         train_transform=TrainClipTransform(train, frames),
         eval_transform=EvalClipTransform(evaluate, frames, order),
         workers=spec.workers,

@@ -1,4 +1,4 @@
-"""Video files of any container and codec that FFmpeg reads, as a few upright frames evenly spaced in time, by PyAV."""
+"""Decodes video files (any container and codec of FFmpeg, by PyAV) to a few upright frames, evenly spaced in time."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -11,15 +11,15 @@ from research.data.clips import matroska
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 MIN_FRAMES = 4  # of a clip
-MAX_PIXEL_ASPECT = 10  # of the pixel aspect ratio, or of its inverse
+MAX_PIXEL_ASPECT = 10  # limit of the pixel aspect ratio and of its inverse
 _MAX_KEPT = 512  # frames in memory at a time
-_COMPLETE = 0.95  # the share of its announced length from which a file counts as whole
-_EXACT = 1e-6  # s, by which rounding may move a timestamp
-_UNNAMED_RATE = 25.0  # frames a second, where neither timestamps nor a rate are given
+_COMPLETE = 0.95  # share of the duration in the header from which a file counts as complete
+_EXACT = 1e-6  # s, tolerance for rounded timestamps
+_UNNAMED_RATE = 25.0  # frames per second, if the file gives neither timestamps nor a rate
 
 
 class Video(NamedTuple):
-    """JPEGs evenly spaced in time, and a warning about a damaged file ("": none)."""
+    """Frames as JPEG, evenly spaced in time, and a warning about a damaged file ("": none)."""
 
     frames: list[bytes]
     warning: str
@@ -28,13 +28,12 @@ class Video(NamedTuple):
 def read(path: str | Path, count: int, side: int) -> Video:
     """Decodes `count` frames of a file: rotated by its display matrix, with square pixels.
 
-    The frames are those on screen at `count` evenly spaced times from the first frame to the last, at any (also
-    variable) frame rate; frames of a clip that has fewer are repeated. Their shorter side has `side` px at most. A file
-    that is truncated, or damaged after its first frames, is used as far as it can be decoded, with a warning.
+    The frames are those displayed at `count` evenly spaced times from the first frame to the last, also at a variable
+    frame rate; if the clip has fewer, frames are repeated. Their shorter side has at most `side` px. A file that is
+    truncated, or damaged after its first frames, is used as far as it can be decoded, with a warning.
 
     Raises:
-        ValueError: In one line with the file: it cannot be decoded, holds no video, or has fewer than MIN_FRAMES
-            frames.
+        ValueError: The file cannot be decoded, holds no video, or has fewer than MIN_FRAMES frames.
     """
     import av
     from av.error import FFmpegError
@@ -60,7 +59,7 @@ def read(path: str | Path, count: int, side: int) -> Video:
             try:
                 for time, frame in _timed(container.decode(stream), usual):
                     found.add(time, frame)
-                # Of an AVI file without its end FFmpeg estimates the duration, but the number of frames is announced.
+                # FFmpeg estimates the duration of a truncated AVI file, but its header has the number of frames.
                 promised = max(float((stream.duration or 0) * stream.time_base), stream.frames * usual)
                 if found.seen and found.seconds < _COMPLETE * promised:
                     warning = f"is truncated: it holds {found.seconds:.1f} of {promised:.1f} s"
@@ -73,7 +72,7 @@ def read(path: str | Path, count: int, side: int) -> Video:
     except (FFmpegError, OSError) as error:
         raise wrong(f"cannot be decoded: {_reason(error)}") from None
     if found.seen < MIN_FRAMES:
-        raise wrong(f"has {found.seen} frames; {MIN_FRAMES} are needed at least")
+        raise wrong(f"has {found.seen} frames; at least {MIN_FRAMES} are needed")
     return Video([_encode(frame) for frame in found.sample(count)], warning)
 
 
@@ -106,17 +105,17 @@ def _upright(image, matrix: Any):
 
 
 class _Subsampled:
-    """The frames of a video in bounded memory: of a long one, those on screen at the points of an even time grid."""
+    """Collects the frames of a video in bounded memory; of a long one, those displayed at points of a time grid."""
 
     def __init__(self, shape: _Shape, usual: float):
         self.seen = 0
-        self._shape, self._usual = shape, usual  # `usual` is how long a frame without a duration is on screen
+        self._shape, self._usual = shape, usual  # `usual`: duration in s of a frame without one
         self._kept: list[tuple[float, Any]] = []
-        self._pending: tuple[float, Any] | None = None  # an image only if it is on screen at a grid point
+        self._pending: tuple[float, Any] | None = None  # converted to an image only if displayed at a grid point
         self._start, self._step = 0.0, 0.0  # s; step 0: every frame is kept
 
     def add(self, time: float, frame: Any) -> None:
-        """Takes the next frame."""
+        """Adds the next frame."""
         if not self.seen:
             self._start = time
         elif self._pending and self._index(time) != self._index(self._pending[0]):
@@ -128,7 +127,7 @@ class _Subsampled:
         self.seen += 1
 
     def _index(self, time):
-        """The first grid point at or after `time`; of the frames with the same one, the last is on screen there."""
+        """The first grid point at or after `time`; of the frames with the same one, the last is displayed there."""
         return np.ceil((time - self._start) / self._step) if self._step else time
 
     @property
@@ -144,7 +143,7 @@ class _Subsampled:
         return last + (float((frame.duration or 0) * (frame.time_base or 0)) or self._usual) - self._start
 
     def sample(self, count: int) -> Sequence[Any]:
-        """`count` images, each the one on screen at its time."""
+        """`count` images, displayed at evenly spaced times."""
         last, frame = self._last
         kept = [*self._kept, (last, self._shape(frame))]
         # Up to the last frame, or into it if it is long.
@@ -158,7 +157,7 @@ class _Subsampled:
 
 
 def _timed(frames: Iterator[Any], usual: float) -> Iterator[tuple[float, Any]]:
-    """Frames with increasing times in seconds; a missing or decreasing timestamp is replaced by `usual` later."""
+    """Frames with increasing times in s; for a missing or decreasing timestamp, the previous one plus `usual`."""
     last = -usual
     for frame in frames:
         time = frame.time
@@ -167,7 +166,7 @@ def _timed(frames: Iterator[Any], usual: float) -> Iterator[tuple[float, Any]]:
 
 
 def _video_stream(container: Any):
-    """The first video stream that is no attached cover image; None if there is none."""
+    """The first video stream that is not an attached cover image; None if there is none."""
     from av.stream import Disposition
 
     for stream in container.streams.video:

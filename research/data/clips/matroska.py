@@ -1,5 +1,4 @@
-"""Detects truncated Matroska and WebM files by size: the duration in their header is of the longest track, not of the
-video.
+"""Detects truncated Matroska and WebM files by size, since the duration in their header is that of the longest track.
 
 The layout is that of RFC 8794 (EBML) and RFC 9559 (Matroska): an EBML header, then a segment that holds all the rest.
 """

@@ -1,1 +1,1 @@
-"""Images: decoding, augmentation, and data sets of classes, boxes, masks and faces."""
+"""Images: decoding, augmentation, and data sets for classification, detection, segmentation and faces."""

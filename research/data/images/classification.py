@@ -23,7 +23,7 @@ class LabelledDataset(ClassedDataset):
 
     @property
     def encoded_key(self) -> str:
-        """The field of an example with the encoded images."""
+        """The field of an example that holds the encoded image or images."""
         raise NotImplementedError
 
     def source(self, split: str) -> Sequence[Mapping[str, Any]]:
@@ -57,6 +57,11 @@ class ImageDataset(LabelledDataset):
         """See LabelledDataset."""
         return self.eval_transform.image_key
 
+    @property
+    def alternating(self) -> bool:
+        """See PreparedDataset; of horizontal flips."""
+        return self.train_transform.alternating_flip
+
     def reference(self, split: str, index: int) -> dict[str, Any]:
         """The `index`, the `path` if it is stored, and the `class` of an example, for predictions files."""
         example = self.prepared.source(split)[index]
@@ -64,7 +69,10 @@ class ImageDataset(LabelledDataset):
         return {"index": index, **path, "class": self.class_names[int(example[self.eval_transform.label_key])]}
 
     def read(self, path: str) -> Any:
-        """The image file at `path` as an evaluation input: uint8 [height, width, channels]. Raises ValueError."""
+        """The image file at `path`, transformed as for evaluation: uint8 [height, width, channels].
+
+        Raises ValueError if it cannot be read.
+        """
         from research.data.images import files as image_files
         from research.data.images import transforms
 
@@ -89,7 +97,9 @@ def load(spec: StillImageSpec, known: recorded.Recorded | None = None) -> ImageD
     shape, names = builder.info.features[image_key].shape, builder.info.features[label_key].names
     train, evaluate = make_transforms(spec, shape, image_key, label_key)
     return ImageDataset(
-        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group),
+        prepared=sources.Prepared(
+            builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group, half=spec.half
+        ),
         train_transform=train,
         eval_transform=evaluate,
         workers=spec.workers,
@@ -132,7 +142,8 @@ def _labelled_image(builder, name):
     images, labels = of_type(tfds.features.Image), of_type(tfds.features.ClassLabel)
     if len(images) != 1 or len(labels) != 1:
         raise ValueError(
-            f"config.data.name={name!r} has the features {', '.join(features)}; one image and one class are needed"
+            f"config.data.name={name!r} has the features {', '.join(features)}; one image and one class label are "
+            "needed"
         )
     return images[0], labels[0]
 
@@ -142,7 +153,7 @@ def _size(spec: AugmentedImageSpec, shape: Sequence[int | None]) -> int:
         return spec.image_size
     height, width = shape[:2]
     if height is None or height != width:
-        raise ValueError(f"config.data.image_size is needed: the images of {spec.name!r} are not squares of one size")
+        raise ValueError(f"config.data.image_size must be set: the images of {spec.name!r} are not squares of one size")
     return height
 
 
@@ -160,6 +171,6 @@ def _check(spec: AugmentedImageSpec, size: int) -> None:
         raise ValueError(f"config.data.resize={resize} px must be at least eval_size={eval_size}")
     if eval_size < size:
         raise ValueError(
-            f"config.data.eval_size={eval_size} px must be at least image_size={size}, that of training; 0 makes them "
-            "equal"
+            f"config.data.eval_size={eval_size} px must be at least image_size={size}, the size for training; 0 makes "
+            "them equal"
         )

@@ -28,19 +28,19 @@ class DetectionDataSpec(MarkedImageSpec, tag="boxes"):
     )
     max_boxes: int = field(
         default=100, check=checks.between(1, 100_000),
-        doc="per image; of more, as a mosaic may have, the largest are kept",
+        doc="boxes per image; if there are more, as in a mosaic, the largest are kept",
     )  # fmt: skip
     bad_boxes: str = field(
         default="clip", check=checks.one_of("clip", "drop", "refuse"),
-        doc="boxes that reach outside their image are clipped (clip) or removed (drop); empty and inverted ones are "
-        "always removed; refuse makes any of them an error",
+        doc="boxes that extend outside their image are clipped (clip) or removed (drop); empty and inverted ones are "
+        "always removed; with refuse, any of them is an error",
     )  # fmt: skip
     vertical_flip: bool = field(default=False, renamed="upside_down", doc="random vertical flip while training")
     mosaic: float = field(default=0.0, check=SHARE, doc="probability of a mosaic of four images while training")
-    min_visible: float = field(default=0.3, check=SHARE, doc="least visible share of a box that is kept while training")
+    min_visible: float = field(default=0.3, check=SHARE, doc="smallest visible share of a box kept while training")
 
     def validate(self) -> None:
-        """Raises FieldError for a canvas of no size too."""
+        """Raises FieldError for an invalid canvas size, among others."""
         super().validate()
         if min(self.image_size) < 1:
             raise invalid(self, "image_size", "must be a height and a width in px")
@@ -53,7 +53,7 @@ class EvalBoxTransform:
     size: views.Size
     max_boxes: int
     fill: tuple[int, ...]
-    clip: bool  # boxes that reach outside; else they are removed
+    clip: bool  # whether boxes that extend outside are clipped; else they are removed
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`image` uint8 [height, width, 3], `boxes` [max_boxes, 4], `labels` and `box_weight` [max_boxes].
@@ -91,7 +91,7 @@ class TrainBoxTransform(EvalBoxTransform):
         color_jitter: Color jitter: brightness, contrast and saturation by factors uniform in 1 +-.
         mosaic: The probability of a mosaic with three other examples (Bochkovskiy et al., 2020).
         min_visible: Boxes with a smaller share on the canvas are removed; others are clipped.
-        others: The examples that mosaics are made with.
+        others: The examples from which the other images of mosaics are drawn.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -102,7 +102,7 @@ class TrainBoxTransform(EvalBoxTransform):
     min_visible: float = 0.3
     others: Sequence[Mapping[str, Any]] | None = None
 
-    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training needs a generator too
         self, example: Mapping[str, Any], rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """As in evaluation, with the random choices drawn from `rng`."""
@@ -115,15 +115,15 @@ class TrainBoxTransform(EvalBoxTransform):
         return self._arrays(image, boxes, labels)
 
     def _drawn(self, example, canvas: views.Size, rng) -> tuple[Image.Image, np.ndarray, np.ndarray]:
-        """A random view of an image on a canvas, with its visible boxes and their labels."""
+        """A randomly scaled, cropped and flipped image on a canvas, with its visible boxes and their labels."""
         image = transforms.decode(example["image"], CHANNELS)
         size = views.size_of(image)
         base = min(self.size[0] / size[0], self.size[1] / size[1])
         view = views.drawn(size, canvas, self.scale, self.flip, rng, self.vertical_flip, base)
         boxes, labels = self._boxes_on_canvas(view, image, example)
-        seen = boxes.clip(0, [canvas[1], canvas[0]] * 2)
-        kept = (_areas(seen) >= self.min_visible * _areas(boxes)) & (_areas(seen) > 0)
-        return view.image(image, self.fill), seen[kept], labels[kept]
+        visible = boxes.clip(0, [canvas[1], canvas[0]] * 2)
+        kept = (_areas(visible) >= self.min_visible * _areas(boxes)) & (_areas(visible) > 0)
+        return view.image(image, self.fill), visible[kept], labels[kept]
 
     def _mosaic(self, example, rng) -> tuple[Image.Image, np.ndarray, np.ndarray]:
         """A mosaic: four images that meet at a random point."""
@@ -135,9 +135,9 @@ class TrainBoxTransform(EvalBoxTransform):
         for number, part in enumerate(examples):
             top, bottom = ((0, middle[0]), (middle[0], height))[number // 2]
             left, right = ((0, middle[1]), (middle[1], width))[number % 2]
-            image, seen, classes = self._drawn(part, (bottom - top, right - left), rng)
+            image, visible, classes = self._drawn(part, (bottom - top, right - left), rng)
             whole.paste(image, (left, top))
-            boxes.append(seen + np.array([left, top] * 2))
+            boxes.append(visible + np.array([left, top] * 2))
             labels.append(classes)
         return whole, np.concatenate(boxes), np.concatenate(labels)
 
@@ -151,7 +151,7 @@ class DetectionDataset(dataset.ClassedDataset):
     labels      int32 [batch, max_boxes]
     box_weight  float32 [batch, max_boxes]: 1, or 0 for padding
 
-    With `refuse`, bad boxes are an error.
+    With `refuse`, bad boxes (empty, inverted or partly outside the image) are an error.
     """
 
     train_transform: TrainBoxTransform
@@ -178,12 +178,17 @@ class DetectionDataset(dataset.ClassedDataset):
         """Height, width and channels of the canvas."""
         return (*self.train_transform.size, CHANNELS)
 
+    @property
+    def mixes_examples(self) -> str:
+        """See PreparedDataset."""
+        return f"config.data.mosaic={self.train_transform.mosaic}" if self.train_transform.mosaic else ""
+
     def transform_over(self, source: Sequence[Any]) -> TrainBoxTransform:
-        """With the examples of which mosaics are made: they are a function of (seed, example, epoch), too."""
+        """The training transform with the examples for mosaics, which are a function of (seed, example, epoch), too."""
         return dataclasses.replace(self.train_transform, others=source if self.train_transform.mosaic else None)
 
     def reference(self, split: str, index: int) -> "BoxReference":
-        """The ground truth of an example: `name`, `size`; of its valid boxes `boxes`, `labels`, `crowd`, `areas`."""
+        """The ground truth of an example: `name`, `size`; and `boxes`, `labels`, `crowd`, `areas` of valid boxes."""
         example = self.source(split)[index]
         size = views.size_of(transforms.decode(example["image"], CHANNELS))
         boxes, kept = clean(example["boxes"], size, self.eval_transform.clip)
@@ -196,14 +201,14 @@ class DetectionDataset(dataset.ClassedDataset):
 
     def examples(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
         """A batch of unlabelled images, for prediction."""
-        nothing = {"boxes": np.zeros((0, 4), np.float32), "labels": [], "crowd": []}
-        arrays = [self.eval_transform({"image": np.asarray(image), **nothing}) for image in images]
+        no_boxes = {"boxes": np.zeros((0, 4), np.float32), "labels": [], "crowd": []}
+        arrays = [self.eval_transform({"image": np.asarray(image), **no_boxes}) for image in images]
         batch = {name: np.stack([each[name] for each in arrays]) for name in arrays[0]}
         count = len(images)
         return {**batch, "index": np.full(count, -1, np.int32), "weight": np.zeros(count, np.float32)}
 
     def in_image(self, boxes: np.ndarray, size: views.Size) -> np.ndarray:
-        """Boxes [count, 4] on the canvas of evaluation as px of an image of `size`, clipped to it."""
+        """Maps boxes [count, 4] from the evaluation canvas to px of an image of `size`, clipped to it."""
         view = views.fitted(size, self.eval_transform.size)
         return view.back(boxes, size).clip(0, [size[1], size[0]] * 2)
 
@@ -224,7 +229,7 @@ def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> Det
         known: As in classification.load.
 
     Raises:
-        ValueError: An unknown name or, if the data are prepared, any error of `check_content`.
+        ValueError: Unknown name, or data that `check_content` rejects if they are prepared.
     """
     builder = known or sources.open_builder(spec.name, spec.dir)
     from research.data.images.builders import boxes  # TFDS is slow to import
@@ -232,7 +237,7 @@ def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> Det
     if not known and not isinstance(builder, boxes.BoxBuilder):
         raise ValueError(
             f"config.data.name={spec.name!r} has no boxes; choose bccd_voc, boxed_shapes, coco2017 or folder:PATH "
-            "with images and annotations as Pascal VOC or COCO have them"
+            "with images and annotations in the layout of Pascal VOC or COCO"
         )
     mean, std = (dataset.per_channel(getattr(spec, key), CHANNELS, key) for key in ("mean", "std"))
     shared = {
@@ -242,7 +247,9 @@ def load(spec: DetectionDataSpec, known: recorded.Recorded | None = None) -> Det
         "clip": spec.bad_boxes == "clip",
     }
     data = DetectionDataset(
-        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group),
+        prepared=sources.Prepared(
+            builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group, half=spec.half
+        ),
         train_transform=TrainBoxTransform(**shared, **{key: getattr(spec, key) for key in _AUGMENTATION}),
         eval_transform=EvalBoxTransform(**shared),
         workers=spec.workers,

@@ -22,10 +22,10 @@ NO_COLUMNS = ("image", "label", "path")
 
 @dataclasses.dataclass(frozen=True)
 class FaceDataset(classification.ImageDataset):
-    """As classification.ImageDataset; `num_classes` counts the people trained on, `class_names` has unseen ones too.
+    """A classification.ImageDataset of people: `num_classes` counts those in train, `class_names` includes unseen ones.
 
-    With `gallery`, evaluation batches also hold the gallery of the split, the known images with which it is compared.
-    They follow the images of the split, with continued indices and weight 0, so that they are not scored.
+    With `gallery`, evaluation batches also hold the gallery of the split, the enrolled images with which it is
+    compared. They follow the images of the split, with continued indices and weight 0, so that they are not scored.
     """
 
     gallery: bool
@@ -49,7 +49,7 @@ class FaceDataset(classification.ImageDataset):
         return hashlib.sha256(f"{content} {json.dumps(stored)}".encode()).hexdigest()[:16] if stored else content
 
     def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
-        """As in PreparedDataset; images of the gallery follow with weight 0: they are embedded, and not scored."""
+        """As in PreparedDataset, followed by the gallery with weight 0: embedded, but not scored."""
         if not self.gallery:
             yield from super().eval_batches(split, batch_size, rows)
             return
@@ -72,9 +72,9 @@ class FaceDataset(classification.ImageDataset):
         return people(True) & people(False)
 
     def pairs(self, split: str) -> list[pairs.ImagePair]:
-        """The pairs of a split: those that are stored or, without any, random ones.
+        """The stored pairs of a split or, if there are none, random ones.
 
-        If there is a gallery, the second image of a random pair is from there. Raises ValueError if none can be drawn.
+        With a gallery, the second image of a random pair is from it. Raises ValueError if no pairs can be drawn.
         """
         if stored := self._metadata.get("pairs", {}).get(split):
             return [pairs.ImagePair(*pair) for pair in stored]

@@ -16,7 +16,7 @@ from PIL import Image
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TIFF", "WEBP")
 ORIENTATION = 0x0112  # the EXIF tag
-# The transposition that makes stored pixels upright, for each value of the tag but 1, which is upright.
+# The transposition that makes stored pixels upright, for each value of the tag except 1 (upright).
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,25 +56,25 @@ def decode(encoded: bytes, channels: int) -> Image.Image:
     image = _to_eight_bits(image)
     with _reasons():
         if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")  # without a warning, and with the same colours
+            image = image.convert("RGBA")  # avoids a warning; colours are unchanged
         image.info.pop("transparency", None)
         return image.convert(mode)
 
 
 def decode_mask(encoded: bytes) -> np.ndarray:
-    """The class numbers uint8 [height, width] of an encoded mask: grey levels, or palette indices.
+    """The class indices uint8 [height, width] of an encoded mask: grey levels, or palette indices.
 
-    Raises ValueError as `decode` does, also for several channels, and for numbers beyond 8 bits.
+    Raises ValueError as `decode` does, also for several channels, and for values beyond 8 bits.
     """
     image = _load(encoded)
     if image.mode not in MASK_MODES:
-        raise ValueError(f"has the channels {image.mode}, where one channel of class numbers is needed")
+        raise ValueError(f"has the channels {image.mode}; one channel of class indices is needed")
     if image.format in ("JPEG", "MPO"):
-        raise ValueError("is a JPEG, whose compression changes class numbers; store masks as PNG")
+        raise ValueError("is a JPEG, whose compression changes class indices; store masks as PNG")
     numbers = np.asarray(image)
     for number in (numbers.max(), numbers.min()):
         if not 0 <= number <= 255:
-            raise ValueError(f"holds the number {number}; a mask may hold 0 to 255")
+            raise ValueError(f"holds the class index {number}; a mask may hold 0 to 255")
     return numbers.astype(np.uint8)
 
 
@@ -128,8 +128,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(ORIENTATION)  # of XMP, too
-    except Exception:  # noqa: BLE001  Pillow's parsers raise nearly anything on broken EXIF, which says nothing then
+        value = image.getexif().get(ORIENTATION)  # also from XMP
+    except Exception:  # noqa: BLE001  Pillow's parsers raise nearly anything on broken EXIF, which is then ignored
         return 1
     return value if value in UPRIGHT else 1
 
@@ -139,7 +139,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
         return image
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         bits = "floating-point numbers" if image.mode == "F" else "32-bit numbers"
-        raise ValueError(f"holds {bits}, whose range is not known; store it with 8 or 16 bits per channel")
+        raise ValueError(f"holds {bits}, whose range is unknown; store it with 8 or 16 bits per channel")
     levels = np.asarray(image).astype(np.uint32)
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
@@ -156,12 +156,12 @@ def _silence_warnings() -> None:
 
 @contextlib.contextmanager
 def _reasons() -> Iterator[None]:
-    """Turns Pillow's errors into a ValueError of one line."""
+    """Context manager that turns Pillow's errors into a one-line ValueError."""
     try:
         yield
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ValueError(f"has more than the {limit:,} pixels that an image may have; make it smaller") from None
+        raise ValueError(f"has more than the allowed {limit:,} pixels; resize it") from None
     except Image.UnidentifiedImageError:
         raise ValueError(f"cannot be decoded (it is none of {', '.join(FORMATS)})") from None
     except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly anything on broken bytes

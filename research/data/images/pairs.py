@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 FOLDS = 10
-DRAWN = 1000  # pairs of one person and of two, at most
+DRAWN = 1000  # most pairs of the same person, and most of different people
 DRAW_SEED = 0
 _NUMBER = re.compile("[0-9]{1,9}")
 
@@ -31,7 +31,7 @@ class ImagePair(NamedTuple):
 def read_csv(text: str, name: str) -> list[ImagePair]:
     """Parses a pairs.csv. Raises ValueError, with `name` and the line, for an invalid line.
 
-    Without a column of folds, the k-th pair of one person and the k-th of two belong to fold k modulo FOLDS.
+    Without a column `fold`, the k-th pair of the same person and the k-th of different people are in fold k % FOLDS.
     """
     rows = [(line, list(map(str.strip, cells))) for line, cells in csv_rows(text, name) if any(map(str.strip, cells))]
     if rows and list(map(str.lower, rows[0][1][:3])) == ["path1", "path2", "same"]:
@@ -48,7 +48,7 @@ def read_csv(text: str, name: str) -> list[ImagePair]:
 
 
 def csv_rows(text: str, name: str) -> list[tuple[int, list[str]]]:
-    """The nonempty rows of comma-separated values, with their line numbers. Raises ValueError for invalid ones."""
+    """The nonempty rows of a CSV text, with their line numbers. Raises ValueError for invalid ones."""
     reader = csv.reader(text.splitlines(), strict=True)
     try:
         return [(reader.line_num, cells) for cells in reader if cells]
@@ -60,37 +60,40 @@ def read_view2(text: str, name: str) -> list[ImagePair]:
     """Parses a pairs.txt.
 
     Raises:
-        ValueError: With `name`: an invalid line, or another number of pairs than the first line announces.
+        ValueError: An invalid line, or a number of pairs other than that of the first line; the message has `name`.
     """
     lines = enumerate(map(str.split, text.splitlines()), start=1)
     (_, head), *rows = [(line, cells) for line, cells in lines if cells] or [(1, [])]
     if len(head) not in (1, 2) or not all(map(_NUMBER.fullmatch, head)) or int(head[-1]) < 1:
-        raise ValueError(f"{name} must begin with the numbers of folds and of pairs a fold and kind, such as `10 300`")
+        raise ValueError(
+            f"{name} must begin with the number of folds, and of pairs of each kind (same person or different people) "
+            "in a fold, such as `10 300`"
+        )
     folds, count = int(head[0]) if len(head) == 2 else 1, int(head[-1])
     pairs = []
     for position, (line, cells) in enumerate(rows):
         same = len(cells) == 3
         people, numbers = ([cells[0]] * 2, cells[1:]) if same else (cells[::2], cells[1::2])
         if len(cells) not in (3, 4) or not all(map(_NUMBER.fullmatch, numbers)):
-            said = " ".join(cells)[:200]
-            raise ValueError(f"{name}, line {line}: {said!r} is not `name n1 n2` or `name1 n1 name2 n2`")
+            given = " ".join(cells)[:200]
+            raise ValueError(f"{name}, line {line}: {given!r} is not `name n1 n2` or `name1 n1 name2 n2`")
         first, second = (
             f"{person}/{person}_{int(number):04}.jpg" for person, number in zip(people, numbers, strict=True)
         )
         pairs.append(ImagePair(first, second, int(same), position // (2 * count)))
     if len(pairs) != 2 * folds * count:
         raise ValueError(
-            f"{name} holds {len(pairs)} pairs; its first line says {folds} folds of {count} pairs of one person and "
-            f"{count} of two, so {2 * folds * count}"
+            f"{name} holds {len(pairs)} pairs; by its first line, {folds} folds of {count} pairs of the same person "
+            f"and {count} of different people, it must hold {2 * folds * count}"
         )
     return pairs
 
 
 def check(pairs: Sequence[ImagePair], present: Collection[str], name: str) -> None:
-    """Checks that the images of all pairs are `present`, and that every fold has others to choose a threshold on.
+    """Checks that all images are `present`, and that a threshold for each fold can be chosen on the other folds.
 
     Raises:
-        ValueError: With the file `name` and the entry.
+        ValueError: An entry is invalid; the message has the file `name` and the entry.
     """
     if not pairs:
         raise ValueError(f"{name} holds no pairs")
@@ -101,19 +104,20 @@ def check(pairs: Sequence[ImagePair], present: Collection[str], name: str) -> No
                     f"{name}, pair {number}: there is no image {path[:200]!r}; fix the entry or add the file"
                 )
         if pair.first == pair.second:
-            raise ValueError(f"{name}, pair {number} is of {pair.first!r} and itself; take two images")
+            raise ValueError(f"{name}, pair {number} is of {pair.first!r} and itself; give two different images")
     for fold in sorted({pair.fold for pair in pairs}):
         if {pair.same for pair in pairs if pair.fold != fold} != {0, 1}:
             raise ValueError(
-                f"{name}: beside fold {fold} there must be pairs of one person and of two, to choose a threshold by"
+                f"{name}: folds other than {fold} must have pairs of the same person and of different people, on which "
+                "its threshold is chosen"
             )
 
 
 def draw(images: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]] = ()) -> list[ImagePair]:
-    """Draws pairs of (path, person) images with a fixed seed: at most DRAWN of one person and DRAWN of two.
+    """Draws pairs of (path, person) images with a fixed seed: at most DRAWN each of the same and of different people.
 
-    With a `gallery`, the second image of each pair comes from there. Raises ValueError if there are fewer than two
-    pairs of either kind.
+    With a `gallery`, the second image of each pair is from it. Raises ValueError if there are fewer than two pairs of
+    either kind.
     """
     rng, images = random.Random(DRAW_SEED), sorted(images)
     others = sorted(gallery) or images
@@ -123,15 +127,15 @@ def draw(images: Sequence[tuple[str, str]], gallery: Sequence[tuple[str, str]] =
     wanted = lambda first, second: first != second if gallery else first < second
     same = [(path, other) for path, person in images for other in of_person[person] if wanted(path, other)]
     same = rng.sample(same, min(DRAWN, len(same)))
-    different = {}  # in place of a set, which has no order
+    different = {}  # not a set, which has no order
     for _ in range(20 * DRAWN):  # enough to find nearly all pairs of a small set
         (first, person), (second, other) = rng.choice(images), rng.choice(others)
         if person != other and len(different) < DRAWN:
             different[(first, second) if gallery else tuple(sorted((first, second)))] = None
-    if min(len(same), len(different)) < 2:  # a threshold is chosen on some and used on others
+    if min(len(same), len(different)) < 2:  # a threshold is chosen on some folds and applied to another
         raise ValueError(
-            f"{len(images)} images give {len(same)} pairs of one person and {len(different)} of two; verification "
-            "needs both: hold out more images of each person, or name pairs in pairs.csv"
+            f"{len(images)} images give {len(same)} pairs of the same person and {len(different)} of different people; "
+            "at least 2 of each are needed: hold out more images of each person, or list pairs in pairs.csv"
         )
     return [
         ImagePair(first, second, kind, position % FOLDS)

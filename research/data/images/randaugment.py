@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2020, arXiv:1909.13719): random operations of one magnitude."""
+"""RandAugment (Cubuk et al. 2020, arXiv:1909.13719): random operations with a common magnitude."""
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -17,10 +17,10 @@ _ENHANCE = {
 
 
 def apply(image: Image.Image, layers: int, magnitude: float, rng: np.random.Generator) -> Image.Image:
-    """`layers` of the paper's 14 operations, drawn with replacement, at `magnitude`.
+    """Applies `layers` of the paper's 14 operations, drawn with replacement, with `magnitude`.
 
-    On the paper's scale 10 is the far end of AutoAugment's range for each operation; larger values go beyond it.
-    Operations that have a direction take either with equal chance.
+    On the paper's scale, 10 is the end of AutoAugment's range of each operation; larger values go beyond it. The
+    direction of operations that have one is random.
     """
     for operation in rng.choice(len(OPERATIONS), layers):
         image = operate(image, OPERATIONS[operation], magnitude / 10, sign=rng.choice((-1, 1)))
@@ -28,7 +28,7 @@ def apply(image: Image.Image, layers: int, magnitude: float, rng: np.random.Gene
 
 
 def operate(image: Image.Image, operation: str, strength: float, sign: int) -> Image.Image:
-    """One operation; `strength` 1 is the far end of AutoAugment's range (Cubuk et al. 2019, table 6)."""
+    """Applies one operation; `strength` 1 is the end of AutoAugment's range (Cubuk et al. 2019, table 6)."""
     signed = strength * sign
     match operation:
         case "identity":

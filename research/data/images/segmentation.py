@@ -44,7 +44,7 @@ class SegmentationDataSpec(MarkedImageSpec, tag="masks"):
 class EvalMaskTransform:
     """The unscaled image in the upper left corner of a canvas of `size` (height, width in px); the padding is void.
 
-    Numbers of a mask from `classes` on become void.
+    Class indices of a mask that are not below `classes` become void.
     """
 
     size: views.Size
@@ -58,7 +58,7 @@ class EvalMaskTransform:
         if size[0] > self.size[0] or size[1] > self.size[1]:
             raise ValueError(
                 f"{example['name'].decode()} is {size[0]} px high and {size[1]} px wide, "
-                f"more than config.data.eval_size={self.size}"
+                f"more than config.data.eval_size={self.size}; raise it"
             )
         return self._arrays(views.corner(size, self.size), image, mask)
 
@@ -84,7 +84,7 @@ class TrainMaskTransform(EvalMaskTransform):
     flip: bool = False
     color_jitter: float = 0.0
 
-    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training needs a generator too
         self, example: Mapping[str, Any], rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """As in evaluation, with the random choices drawn from `rng`."""
@@ -110,12 +110,12 @@ class SegmentationDataset(dataset.ClassedDataset):
     colours: tuple[str, ...]  # "#rrggbb", or "" if the data set defines none
 
     def check_content(self) -> None:
-        """Raises ValueError if the largest image, where known, does not fit the canvas of evaluation."""
+        """Raises ValueError if the largest image, if known, does not fit the evaluation canvas."""
         canvas, largest = self.eval_transform.size, _largest(self.prepared.builder)
         if largest and any(side < most for side, most in zip(canvas, largest, strict=True)):
             raise ValueError(
-                f"config.data.eval_size={canvas} is less than the largest image of {self.name!r}: "
-                f"{largest[0]} px high, {largest[1]} px wide"
+                f"config.data.eval_size={canvas} is smaller than the largest image of {self.name!r}, "
+                f"{largest[0]} px high and {largest[1]} px wide; raise it"
             )
 
     @property
@@ -129,7 +129,7 @@ class SegmentationDataset(dataset.ClassedDataset):
         return {"name": example["name"].decode(), "mask": image_files.decode_mask(example["mask"])}
 
     def view(self, image: Image.Image) -> views.View:
-        """The view of any image on the canvas of evaluation: unscaled, or reduced to fit."""
+        """The view of any image on the evaluation canvas: unscaled, or downscaled to fit."""
         size, canvas = views.size_of(image), self.eval_transform.size
         fits = size[0] <= canvas[0] and size[1] <= canvas[1]
         return views.corner(size, canvas) if fits else views.fitted(size, canvas)
@@ -147,7 +147,7 @@ class SegmentationDataset(dataset.ClassedDataset):
         }
 
     def in_image(self, mask: np.ndarray, image: Image.Image) -> np.ndarray:
-        """A predicted mask [height, width] of the canvas, cropped and resized to `image`."""
+        """A mask [height, width] predicted on the canvas, cropped and resized to the size of `image`."""
         height, width = self.view(image).resized
         shown = Image.fromarray(mask[:height, :width].astype(np.uint8))
         return np.asarray(shown.resize(image.size, Image.Resampling.NEAREST))
@@ -163,7 +163,7 @@ def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> 
         known: As in classification.load.
 
     Raises:
-        ValueError: An unknown name or, if the sizes of the images are known, sizes that do not fit them.
+        ValueError: Unknown name or, if the image sizes are known, canvas sizes that do not fit them.
     """
     builder = known or sources.open_builder(spec.name, spec.dir)
     from research.data.images.builders import mask_folder, masks  # TFDS is slow to import
@@ -180,7 +180,9 @@ def load(spec: SegmentationDataSpec, known: recorded.Recorded | None = None) -> 
     shared = {"classes": len(builder.class_names), "fill": tuple(round(value) for value in mean)}
     augmentation = {"scale": spec.scale, "flip": spec.flip, "color_jitter": spec.color_jitter}
     data = SegmentationDataset(
-        prepared=sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group),
+        prepared=sources.Prepared(
+            builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group, half=spec.half
+        ),
         train_transform=TrainMaskTransform(_size(spec, "image_size", largest), **shared, **augmentation),
         eval_transform=EvalMaskTransform(_size(spec, "eval_size", largest), **shared),
         workers=spec.workers,
@@ -204,5 +206,7 @@ def _largest(builder) -> views.Size | None:
 def _size(spec: SegmentationDataSpec, key: str, largest: views.Size | None) -> views.Size:
     size = getattr(spec, key)
     if not any(size) and largest is None:
-        raise ValueError(f"config.data.{key} is needed: {spec.name!r} is not prepared, so its sizes are unknown")
+        raise ValueError(
+            f"config.data.{key} must be set: {spec.name!r} is not prepared, so its image sizes are unknown"
+        )
     return size if any(size) or largest is None else largest

@@ -1,14 +1,15 @@
-"""The fields that the specs of images and clips share."""
+"""Specs of image and clip data sets."""
 
 from research.data.spec import DataSpec
 from research.spec import Role, checks, field, invalid
 
 CROPS = ("none", "pad", "random", "inception")  # see transforms.TrainImageTransform
+PAD_MODES = ("zeros", "reflect")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 LONG_SIDES = ("round", "floor")
 ILLUMINATIONS = ("none", "equalized", "tan_triggs")  # see transforms.ILLUMINATIONS
 
-SIDE = checks.between(0, 16_384)  # px; beyond, sizes of activations overflow int64, which ends XLA without an error
+SIDE = checks.between(0, 16_384)  # px; with more, activation sizes overflow int64, and XLA ends without an error
 SHARE = checks.between(0, 1)
 
 
@@ -17,11 +18,11 @@ class NormalisedImageSpec(DataSpec):
 
     mean: tuple[float, ...] = field(
         default=(127.5,), check=checks.not_empty() & checks.each(checks.between(-10_000, 10_000)),
-        doc="subtracted in the compiled step: per channel, or one for all, in units of 0..255",
+        doc="mean per channel, or one for all, in units of 0..255; subtracted in the compiled step",
     )  # fmt: skip
     std: tuple[float, ...] = field(
         default=(127.5,), check=checks.not_empty() & checks.each(checks.above(0)),
-        doc="divided by in the compiled step, as mean",
+        doc="standard deviation, as mean; the compiled step divides by it",
     )  # fmt: skip
 
 
@@ -30,7 +31,7 @@ class MarkedImageSpec(NormalisedImageSpec):
 
     scale: tuple[float, float] = field(
         default=(1.0, 1.0), check=checks.each(checks.between(0, 100)),
-        doc="scale jitter while training: a factor that is log-uniform between these two",
+        doc="scale jitter while training: range of the log-uniform factor",
     )  # fmt: skip
     flip: bool = field(default=False, doc="random horizontal flip while training")
     color_jitter: float = field(
@@ -39,33 +40,36 @@ class MarkedImageSpec(NormalisedImageSpec):
     )  # fmt: skip
 
     def validate(self) -> None:
-        """Raises FieldError for an empty range of scales."""
+        """Raises FieldError for an invalid range of scales."""
         if not 0 < self.scale[0] <= self.scale[1]:
             raise invalid(self, "scale", "must be two factors above 0, the smaller one first")
 
 
 class AugmentedImageSpec(NormalisedImageSpec):
-    """Images of one size, resized, and augmented while training."""
+    """Square images, resized, and augmented while training."""
 
-    image_size: int = field(default=0, check=SIDE, doc="px of a side; 0: that of the data set, if it has one size")
+    image_size: int = field(default=0, check=SIDE, doc="height and width in px; 0: as in the data set, if fixed there")
     resize: int = field(default=0, check=SIDE, doc="px of the shorter side before the crop; 0: image_size")
     stretch: bool = field(
         default=False, renamed="squeeze", doc="resize both sides to `resize`; else the aspect ratio is kept"
     )
-    interpolation: str = field(default="bilinear", check=checks.one_of(*INTERPOLATIONS), doc="of resizing")
+    interpolation: str = field(default="bilinear", check=checks.one_of(*INTERPOLATIONS), doc="for resizing")
     long_side: str = field(
         default="round", check=checks.one_of(*LONG_SIDES),
-        doc="whole px of the longer side; floor is that of torchvision and transformers",
+        doc="rounding of the longer side to px; torchvision and transformers use floor",
     )  # fmt: skip
     illumination: str = field(
         default="none", check=checks.one_of(*ILLUMINATIONS), renamed="lighting",
         formerly={"none": "as it is", "equalized": "equalised", "tan_triggs": "local"},
-        doc="illumination normalisation: none, equalized (its histogram), or tan_triggs (Tan and Triggs, 2010)",
+        doc="illumination normalisation: none, equalized (histogram) or tan_triggs (Tan and Triggs, 2010)",
     )  # fmt: skip
     crop: str = field(
         default="none", check=checks.one_of(*CROPS), doc="random crop while training, see TrainImageTransform"
     )
-    pad: int = field(default=4, check=SIDE, doc="px of zeros on each side before crop=pad")
+    pad: int = field(default=4, check=SIDE, doc="px added on each side before crop=pad")
+    pad_mode: str = field(
+        default="zeros", absent="zeros", check=checks.one_of(*PAD_MODES), doc="what crop=pad adds: zeros or reflections"
+    )
     flip: bool = field(default=False, doc="random horizontal flip")
     rotate: float = field(default=0.0, check=checks.between(0, 180), doc="random rotation in degrees, uniform in +-")
     shift: float = field(default=0.0, check=SIDE, doc="random translation in px, uniform in +-")
@@ -83,26 +87,35 @@ class AugmentedImageSpec(NormalisedImageSpec):
 class StillImageSpec(AugmentedImageSpec):
     """Single images, as opposed to clips."""
 
-    randaugment_layers: int = field(default=0, check=checks.between(0, 100), doc="operations per image of RandAugment")
-    randaugment_magnitude: float = field(default=10.0, check=checks.between(0, 100), doc="of RandAugment's operations")
+    randaugment_layers: int = field(default=0, check=checks.between(0, 100), doc="RandAugment: operations per image")
+    randaugment_magnitude: float = field(default=10.0, check=checks.between(0, 100), doc="RandAugment: magnitude")
 
 
 class ImageSpec(StillImageSpec, tag="images"):
-    """Images with one class each."""
+    """Images with one class each, for classification."""
 
     eval_size: int = field(
-        default=0, check=SIDE, doc="image size of evaluation in px, if larger than that of training; 0: image_size"
+        default=0, check=SIDE, doc="image size in px for evaluation, at least that for training; 0: image_size"
     )
+    alternating_flip: bool = field(
+        default=False, absent=False,
+        doc="flip an image in every second epoch: in exactly those after the ones without a flip (Jordan, 2024)",
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        """Raises FieldError if there is no flip that could alternate."""
+        if self.alternating_flip and not self.flip:
+            raise invalid(self, "alternating_flip", "needs config.data.flip=true")
 
 
 class FaceDataSpec(StillImageSpec, tag="faces"):
-    """Images of people. Training and evaluation have one image size, since flattened feature maps fix it."""
+    """Images of people. Training and evaluation use the same image size, since models flatten their feature maps."""
 
 
 class ClipSpec(AugmentedImageSpec, tag="clips"):
-    """Labelled clips of one image size; all frames of a clip get the same augmentation."""
+    """Labelled clips; all frames of a clip get the same augmentation."""
 
     frames: int = field(
         default=0, check=checks.between(0, 10_000),
-        doc="frames per clip, evenly spaced; 0: all that are stored",
+        doc="frames per clip, evenly spaced; 0: all stored frames",
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Image transforms on the host: decoding, crops, flips, affine maps, brightness, erasing, with Pillow.
 
-Everything works on `PIL.Image` and ends in uint8 [height, width, channels]; normalising, mixup and cutmix belong to
-the compiled step. Random choices come from the generator that is passed in and from nothing else.
+They work on `PIL.Image` and return uint8 [height, width, channels]; normalisation, mixup and cutmix are part of the
+compiled step. All random choices use the generator that is passed in.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ ERASED_SHARES, ERASED_RATIOS = (0.02, 0.33), (0.3, 1 / 0.3)  # of the area of an
 
 @dataclasses.dataclass(frozen=True)
 class EvalImageTransform:
-    """Decode, resize the shorter side to `resize` px, take the central `size` x `size` crop.
+    """Decodes an image, resizes the shorter side to `resize` px, takes the central `size` x `size` crop.
 
     Attributes:
         size: px of the crop.
@@ -34,8 +34,8 @@ class EvalImageTransform:
         image_key: The field of an example with the encoded image.
         label_key: The field of an example with the label.
         stretch: Resize both sides to `resize` px (stretch) instead of keeping the aspect ratio.
-        interpolation: Of resizing, one of INTERPOLATIONS.
-        long_side: Rounding of the longer side, one of LONG_SIDES; "floor" is that of torchvision and transformers.
+        interpolation: For resizing, one of INTERPOLATIONS.
+        long_side: Rounding of the longer side, one of LONG_SIDES; torchvision and transformers use "floor".
         illumination: Illumination normalisation before resizing, one of ILLUMINATIONS.
     """
 
@@ -69,27 +69,31 @@ class EvalImageTransform:
 
 @dataclasses.dataclass(frozen=True)
 class TrainImageTransform(EvalImageTransform):
-    """Decode, random crop, affine map, flip, RandAugment, brightness and contrast, random erasing, each if enabled.
+    """Decodes an image; then crop, affine map, flip, RandAugment, brightness and contrast, random erasing, if enabled.
 
     Attributes:
-        crop: "none": as in evaluation; "pad": as in evaluation, then zero-pad by `pad` px and crop at random (He et al.
+        crop: "none": as in evaluation; "pad": as in evaluation, then pad by `pad` px and crop at random (He et al.
             2016); "random": resize the shorter side to `resize` px and crop at random (Krizhevsky et al. 2012);
             "inception": 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015).
-        pad: px of zeros on each side, of crop="pad".
+        pad: px added on each side, for crop="pad".
+        pad_mode: What is added: "zeros", or "reflect" for reflections about the outermost px.
         flip: Horizontal flip with probability 1/2.
-        rotate: Degrees, uniform in +-.
-        shift: px, uniform in +-.
-        scale: Uniform in 1 +-.
+        alternating_flip: The flip is not random, but the `turn` of the call.
+        rotate: Rotation in degrees, uniform in +-`rotate`.
+        shift: Translation in px, uniform in +-`shift`.
+        scale: Scaling factor, uniform in 1 +- `scale`.
         randaugment_layers: See randaugment.py.
         randaugment_magnitude: See randaugment.py.
-        brightness: A factor, uniform in 1 +-.
-        contrast: A factor about the mean of the image, uniform in 1 +-.
+        brightness: Brightness factor, uniform in 1 +- `brightness`.
+        contrast: Contrast factor about the mean of the image, uniform in 1 +- `contrast`.
         random_erasing: Probability that a rectangle of 2 to 33 % of the area becomes noise (Zhong et al. 2020).
     """
 
     crop: str = "none"
     pad: int = 4
+    pad_mode: str = "zeros"
     flip: bool = False
+    alternating_flip: bool = False
     rotate: float = 0.0
     shift: float = 0.0
     scale: float = 0.0
@@ -99,14 +103,14 @@ class TrainImageTransform(EvalImageTransform):
     contrast: float = 0.0
     random_erasing: float = 0.0
 
-    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training draws, too
-        self, example: Mapping[str, Any], rng: np.random.Generator
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  training needs a generator too
+        self, example: Mapping[str, Any], rng: np.random.Generator, turn: bool = False
     ) -> dict[str, np.ndarray]:
-        """As in evaluation, with the random choices drawn from `rng`."""
+        """As in evaluation, with the random choices drawn from `rng`; `turn` decides an alternating flip."""
         image = self._crop(decode(example[self.image_key], self.channels), rng)
         if self.rotate or self.shift or self.scale:
             image = random_affine(image, self.rotate, self.shift, self.scale, rng)
-        if self.flip and rng.random() < 0.5:
+        if self.flip and (turn if self.alternating_flip else rng.random() < 0.5):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.randaugment_layers:
             from research.data.images import randaugment
@@ -127,11 +131,11 @@ class TrainImageTransform(EvalImageTransform):
         if self.crop == "random":
             return random_crop(self._resized(self._normalise_illumination(image)), self.size, rng)
         image = self.frame(image)
-        return random_crop(image, self.size, rng, self.pad) if self.crop == "pad" else image
+        return random_crop(image, self.size, rng, self.pad, self.pad_mode) if self.crop == "pad" else image
 
 
 class Decoded(Sequence[Mapping[str, Any]]):
-    """The examples of `source` with decoded images, each cached in memory at its first use."""
+    """The examples of `source` with decoded images, cached in memory when first used."""
 
     def __init__(self, source: Sequence[Mapping[str, Any]], image_key: str, channels: int):
         self._source, self._image_key, self._channels = source, image_key, channels
@@ -156,9 +160,9 @@ class Decoded(Sequence[Mapping[str, Any]]):
 
 
 def decode(encoded: bytes | np.ndarray, channels: int) -> Image.Image:
-    """The image in `encoded` with 1 (grey) or 3 (RGB) channels, upright and fully read, see image_files.decode.
+    """Decodes an image to 1 (grey) or 3 (RGB) channels, upright, see image_files.decode.
 
-    An array is a decoded image from the cache of `Decoded`.
+    An array is an image that `Decoded` has cached, already decoded.
     """
     return Image.fromarray(encoded) if isinstance(encoded, np.ndarray) else image_files.decode(encoded, channels)
 
@@ -176,7 +180,7 @@ def resize_shorter(
     resampling: Image.Resampling = Image.Resampling.BILINEAR,
     long_side: Callable[[int, int, int], int] = LONG_SIDES["round"],
 ) -> Image.Image:
-    """`image` with its shorter side `size` px long and its aspect ratio kept; see LONG_SIDES."""
+    """Resizes the shorter side of `image` to `size` px, keeping the aspect ratio; see LONG_SIDES."""
     width, height = image.size
     if min(width, height) == size:
         return image
@@ -193,11 +197,16 @@ def central_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def random_crop(image: Image.Image, size: int, rng: np.random.Generator, pad: int = 0) -> Image.Image:
-    """A random `size` x `size` px crop of the image, which is zero-padded by `pad` px."""
+def random_crop(
+    image: Image.Image, size: int, rng: np.random.Generator, pad: int = 0, pad_mode: str = "zeros"
+) -> Image.Image:
+    """A random `size` x `size` px crop of the image, padded by `pad` px of zeros, or of its reflection ("reflect")."""
     width, height = image.size
     left = _uniform(-pad, width - size + pad, rng)
     top = _uniform(-pad, height - size + pad, rng)
+    if pad and pad_mode == "reflect":
+        rows, columns = _reflected(top, size, height), _reflected(left, size, width)
+        return Image.fromarray(np.asarray(image)[rows[:, None], columns])
     return image.crop((left, top, left + size, top + size))  # Pillow reads zeros outside the image
 
 
@@ -206,7 +215,7 @@ def inception_crop(
 ) -> Image.Image:
     """A random crop of 8 to 100 % of the area and aspect ratio 3/4 to 4/3 (log-uniform), resized to `size` x `size`.
 
-    After ten draws that do not fit into the image: the central crop of evaluation.
+    If ten draws do not fit into the image, the central crop of evaluation.
     """
     width, height = image.size
     for _ in range(10):
@@ -223,7 +232,7 @@ def inception_crop(
 def random_affine(
     image: Image.Image, rotate: float, shift: float, scale: float, rng: np.random.Generator
 ) -> Image.Image:
-    """Rotates by up to `rotate` degrees, moves by up to `shift` px, scales by 1 +- `scale`, all about the centre."""
+    """Rotates by up to `rotate` degrees and scales by 1 +- `scale` about the centre, translates by up to `shift` px."""
     angle = math.radians(rng.uniform(-rotate, rotate))
     dx, dy = rng.uniform(-shift, shift, 2)
     factor = rng.uniform(1 - scale, 1 + scale)
@@ -235,7 +244,7 @@ def random_affine(
 
 
 def jitter_brightness(image: Image.Image, brightness: float, contrast: float, rng: np.random.Generator) -> Image.Image:
-    """Multiplies by a factor in 1 +- `brightness`, and differences from the mean by one in 1 +- `contrast`."""
+    """Scales pixels by a factor in 1 +- `brightness`, and differences from their mean by one in 1 +- `contrast`."""
     gain, stretch = rng.uniform(1 - brightness, 1 + brightness), rng.uniform(1 - contrast, 1 + contrast)
     mean = np.asarray(image).mean()
     levels = np.clip(np.round(gain * (mean + stretch * (np.arange(256) - mean))), 0, 255).astype(np.uint8)
@@ -272,7 +281,7 @@ ILLUMINATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 def random_erase(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random erasing: `pixels` [height, width, channels] with a rectangle of noise.
 
-    After ten draws that do not fit into the image: `pixels` unchanged.
+    If ten draws do not fit into the image, `pixels` unchanged.
     """
     height, width, channels = pixels.shape
     for _ in range(10):
@@ -291,6 +300,12 @@ def to_array(image: Image.Image) -> np.ndarray:
     """uint8 [height, width, channels]."""
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _reflected(start: int, count: int, length: int) -> np.ndarray:
+    """The indices of `count` px from `start` on, of `length` px that are reflected about the first and the last."""
+    indices = np.abs(np.arange(start, start + count)) % max(2 * length - 2, 1)
+    return np.minimum(indices, 2 * length - 2 - indices)
 
 
 def _uniform(low: int, high: int, rng: np.random.Generator) -> int:

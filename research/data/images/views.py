@@ -75,7 +75,7 @@ def size_of(image: Image.Image) -> Size:
 
 
 def corner(size: Size, canvas: Size) -> View:
-    """The view of an unscaled image of `size` in the upper left corner of the canvas."""
+    """The view that puts an unscaled image of `size` into the upper left corner of the canvas."""
     return View(canvas, size)
 
 

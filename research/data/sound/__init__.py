@@ -1,1 +1,1 @@
-"""Sound: decoding, log-mel spectrograms, augmentation, and transcribed utterances."""
+"""Audio: decoding, log-mel spectrograms, augmentation, and data sets of transcribed utterances."""

@@ -1,7 +1,7 @@
-"""Sound on the host: log-mel spectrograms, and augmentation of sounds and spectrograms.
+"""Audio on the host: log-mel spectrograms, and augmentation of audio and spectrograms.
 
-Samples are float32 in -1..1, lengths are in samples or frames, frequencies in Hz. Random choices come from the
-generator that is passed in and from nothing else.
+Samples are float32 in -1..1, lengths are in samples or frames, frequencies in Hz. All random choices use the generator
+that is passed in.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ PAD_MODES: dict[str, Literal["constant", "reflect"]] = {
     "silence": "constant",
     "reflect": "reflect",
 }  # -> mode of np.pad
-MIN_POWER = 1e-10  # of a mel band: smaller values are raised to it
+MIN_POWER = 1e-10  # lower clip of the power of a mel band, before the logarithm
 
 
 class MelSpec(Spec):
@@ -43,10 +43,12 @@ class MelSpec(Spec):
     highest_hz: float = field(
         default=0.0, check=checks.between(0, 1e6), doc="upper limit of the last band, in Hz; 0: half the sample rate"
     )
-    pre_emphasis: float = field(default=0.0, check=checks.from_up_to(0, 1), doc="c of x[t] - c x[t - 1]; 0: off")
+    pre_emphasis: float = field(
+        default=0.0, check=checks.from_up_to(0, 1), doc="pre-emphasis coefficient c of x[t] - c x[t - 1]; 0: off"
+    )
     range_db: float = field(
         default=80.0, check=checks.above(0) & checks.at_most(1000),
-        doc="dynamic range in dB: values further below the maximum are raised to it; 0: off",
+        doc="dynamic range in dB: values are clipped to at most this much below the maximum; 0: off",
     )  # fmt: skip
     normalise: str = field(
         default="utterance", check=checks.one_of(*NORMALISATIONS),
@@ -68,13 +70,13 @@ class MelSpec(Spec):
         """Raises FieldError for bands above half of the sample rate."""
         super().validate()
         if not self.lowest_hz < self.highest <= self.sample_rate / 2:
-            limits = f"above lowest_hz={self.lowest_hz} and at most at half of sample_rate={self.sample_rate}"
-            raise invalid(self, "highest_hz", f"must lie {limits}")
+            limits = f"above lowest_hz={self.lowest_hz} and at most half of sample_rate={self.sample_rate}"
+            raise invalid(self, "highest_hz", f"must be {limits}")
 
 
 @dataclasses.dataclass(frozen=True)
 class LogMel:
-    """Turns samples [samples] into the base-10 logarithm of the power in mel bands: float32 [frames, mels].
+    """Computes log-mel spectrograms: samples [samples] -> log10 of the power in mel bands, float32 [frames, mels].
 
     Raises ValueError for settings that leave a band empty.
     """
@@ -84,8 +86,8 @@ class LogMel:
     def __post_init__(self):
         if not self.filters.any(axis=0).all():
             raise ValueError(
-                f"config.data.mels={self.spec.mels} is too many for windows of {self.window} samples: some bands are "
-                "empty; have fewer, or raise data.window_ms"
+                f"config.data.mels={self.spec.mels} is too many for windows of {self.window} samples: some bands "
+                "contain no frequency; set fewer, or raise config.data.window_ms"
             )
 
     @property
@@ -95,12 +97,12 @@ class LogMel:
 
     @property
     def window(self) -> int:
-        """The samples of a window."""
+        """The length of a window in samples."""
         return round(self.spec.window_ms * self.rate / 1000)
 
     @property
     def hop(self) -> int:
-        """The samples between two frames."""
+        """The hop between frames in samples."""
         return round(self.spec.hop_ms * self.rate / 1000)
 
     @functools.cached_property
@@ -108,12 +110,16 @@ class LogMel:
         """The weight of each DFT frequency in each band, float32 [frequencies, mels]."""
         return mel_filters(self.rate, self.window, self.spec.mels, self.spec.lowest_hz, self.spec.highest)
 
+    def warped(self, factor: float) -> np.ndarray:
+        """`filters` with limits divided by `factor`, see `warp_frequencies`."""
+        return mel_filters(self.rate, self.window, self.spec.mels, self.spec.lowest_hz, self.spec.highest, 1 / factor)
+
     def frames(self, samples: int) -> int:
         """The number of frames of `samples` samples."""
         return -(-samples // self.hop)
 
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """The features of a sound of at least one sample; see the class."""
+    def __call__(self, samples: np.ndarray, warp: float = 1.0) -> np.ndarray:
+        """The features of a sound of at least one sample, of a vocal tract shorter by the factor `warp` if not 1."""
         samples = np.asarray(samples, np.float32)
         if self.spec.pre_emphasis:
             samples = np.append(samples[:1], samples[1:] - np.float32(self.spec.pre_emphasis) * samples[:-1])
@@ -122,9 +128,9 @@ class LogMel:
         padded = np.pad(samples, (half, after), mode=PAD_MODES[self.spec.pad_mode])
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop][:count]
         spectra = np.fft.rfft(windows * hann(self.window), axis=1)
-        power = (spectra.real**2 + spectra.imag**2) @ self.filters
+        power = (spectra.real**2 + spectra.imag**2) @ (self.filters if warp == 1 else self.warped(warp))
         if self.spec.normalise in ("utterance", "level"):
-            power /= power.max() or 1  # so that the dynamic range of a quiet sound is not cut at MIN_POWER
+            power /= power.max() or 1  # so that MIN_POWER does not limit the dynamic range of quiet sounds
         features = np.log10(np.maximum(power, MIN_POWER))
         if self.spec.range_db:
             features = np.maximum(features, features.max() - self.spec.range_db / 10)
@@ -144,13 +150,29 @@ def hann(length: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
 
 
-def mel_filters(rate: int, window: int, mels: int, lowest_hz: float, highest_hz: float) -> np.ndarray:
-    """Triangles [window // 2 + 1 frequencies, mels] of height 2 / width, as in Slaney's Auditory Toolbox (1998)."""
+def mel_filters(
+    rate: int, window: int, mels: int, lowest_hz: float, highest_hz: float, warp: float = 1.0
+) -> np.ndarray:
+    """Triangles [window // 2 + 1 frequencies, mels] of height 2 / width, as in Slaney's Auditory Toolbox (1998).
+
+    With `warp`, the limits of the triangles are warped, see `warp_frequencies`.
+    """
     edges = _mel_to_hz(np.linspace(_hz_to_mel(lowest_hz), _hz_to_mel(highest_hz), mels + 2))
+    edges = edges if warp == 1 else warp_frequencies(edges, warp, highest_hz)
     frequencies = np.arange(window // 2 + 1)[:, None] * (rate / window)
     below, centre, above = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (frequencies - below) / (centre - below), (above - frequencies) / (above - centre)
     return (np.maximum(0, np.minimum(rising, falling)) * 2 / (above - below)).astype(np.float32)
+
+
+def warp_frequencies(hz: np.ndarray, factor: float, highest_hz: float) -> np.ndarray:
+    """Frequencies times `factor`, except near `highest_hz`, which stays: piecewise linear.
+
+    Vocal tract length perturbation (Jaitly and Hinton, 2013), whose boundary is 4.8 of 8 kHz.
+    """
+    boundary = 0.6 * highest_hz * min(factor, 1)
+    slope = (highest_hz - boundary) / (highest_hz - boundary / factor)
+    return np.where(hz <= boundary / factor, hz * factor, highest_hz - slope * (highest_hz - hz))
 
 
 # Slaney's scale: 200 / 3 Hz a mel up to 1 kHz, then 27 mels for each factor of 6.4.
@@ -185,6 +207,11 @@ class AugmentSpec(Spec):
         default=0.0, check=checks.between(0, 0.5),
         doc="speed perturbation, which changes the pitch too: factor uniform in 1 +- speed (Ko et al., 2015)",
     )  # fmt: skip
+    vocal_tract: float = field(
+        default=0.0, check=checks.between(0, 0.5), absent=0.0,
+        doc="vocal tract length perturbation: frequencies times a factor uniform in 1 +- vocal_tract (Jaitly and "
+        "Hinton, 2013)",
+    )  # fmt: skip
     noise: float = field(default=0.0, check=checks.between(0, 1), doc="probability that noise is added")
     noise_db: tuple[float, ...] = field(
         default=(5.0, 40.0), check=checks.each(checks.between(-1000, 1000)),
@@ -198,7 +225,7 @@ class AugmentSpec(Spec):
     time_width: int = field(default=0, check=_FRAMES, doc="widest time mask in frames, T of SpecAugment; capped at 1/5")
 
     def validate(self) -> None:
-        """Raises FieldError for ratios that form no range."""
+        """Raises FieldError for an invalid range of noise_db."""
         super().validate()
         if len(self.noise_db) != 2 or self.noise_db[0] > self.noise_db[1]:
             raise invalid(self, "noise_db", "must be a lower and an upper limit, in dB")
@@ -219,6 +246,10 @@ class Augment:
             low, high = self.spec.noise_db
             samples = add_noise(samples, rng.uniform(low, high), rng, colour=rng.uniform(0, 1.5))
         return samples
+
+    def warp(self, rng: np.random.Generator) -> float:
+        """The random factor of all frequencies, for `LogMel`; 1 without vocal tract length perturbation."""
+        return rng.uniform(1 - self.spec.vocal_tract, 1 + self.spec.vocal_tract) if self.spec.vocal_tract else 1.0
 
     def spectrogram(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """`features` [frames, mels] with frequency and time masks, which are filled with the mean."""
@@ -268,9 +299,9 @@ def add_noise(samples: np.ndarray, snr_db: float, rng: np.random.Generator, colo
 
 
 def pieces(samples: np.ndarray, longest: int, hop: int) -> Sequence[np.ndarray]:
-    """Splits `samples` into as few parts of at most `longest` as possible, of similar length, at the quietest points.
+    """Splits `samples` at quiet points into as few parts of at most `longest` samples as possible, of similar length.
 
-    The quietest point is the one with the least energy in `hop` samples.
+    A quiet point is one with the least energy in `hop` samples.
     """
     parts = []
     for left in range(-(-len(samples) // longest), 1, -1):

@@ -1,4 +1,4 @@
-"""Decodes sound files of any format that libsndfile or PyAV reads to one channel, with checks for damage."""
+"""Decodes sound files of the formats of libsndfile and PyAV to one channel, with checks for damage."""
 
 import io
 from pathlib import Path
@@ -9,13 +9,13 @@ import numpy as np
 from research.data.sound import headers as sound_headers
 from research.data.sound import streams as sound_streams
 
-RATES = (1_000, 768_000)  # Hz: lower rates hold no speech, higher ones do not occur
-MIN_SECONDS = 0.05  # no word is shorter
+RATES = (1_000, 768_000)  # Hz: lower rates cannot represent speech, higher ones do not occur
+MIN_SECONDS = 0.05  # words are longer
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".m4a", ".aac")
 SUFFIXES += (".amr", ".wma")
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".3gp")  # containers that may hold sound
-_PART = 1 << 20  # samples that are decoded at a time
-_CANCELLED = 0.1  # of the power that the mean of unrelated channels has
+_PART = 1 << 20  # samples decoded at a time
+_CANCELLED = 0.1  # see `downmix`
 
 
 class Sound(NamedTuple):
@@ -26,7 +26,7 @@ class Sound(NamedTuple):
 
 
 def read(path: Path | str) -> Sound:
-    """The sound in a file, see `decode`. Raises ValueError, in one line, also if it is too short."""
+    """The sound in a file, see `decode`. Raises ValueError also if it is shorter than MIN_SECONDS."""
     sound = decode(_content(path), str(path))
     if problem := short(sound):
         raise ValueError(f"sound {str(path)!r} {problem}")
@@ -39,7 +39,7 @@ def read_any_length(path: Path | str) -> Sound:
 
 
 def short(sound: Sound) -> str:
-    """The problem of a sound shorter than MIN_SECONDS, as the end of a sentence; "" if it is not."""
+    """If a sound is shorter than MIN_SECONDS, the problem as the end of a sentence, else ""."""
     if len(sound.samples) >= MIN_SECONDS * sound.rate:
         return ""
     duration = 1000 * len(sound.samples) / sound.rate
@@ -49,16 +49,16 @@ def short(sound: Sound) -> str:
 def decode(content: bytes, name: str) -> Sound:
     """Decodes a sound file to one channel, see `downmix`.
 
-    A WAV file that was written to a pipe, whose header has no size, is read to its end. If floating-point samples
-    exceed 1, the sound is scaled down.
+    A WAV file whose header has no size, as written to a pipe, is read to its end. If floating-point samples exceed 1,
+    the sound is scaled down.
 
     Args:
         content: The bytes of the file.
         name: The name of the file, for messages.
 
     Raises:
-        ValueError: In one line with the name: the file is empty, truncated, silent or no sound; its samples are not
-            finite, or its rate is out of range.
+        ValueError: The file is empty, truncated, silent or not a sound; its samples are not finite, or its rate is out
+            of range. The message has the name.
     """
     wrong = lambda what: ValueError(f"sound {name!r} {what}")
     if not content:
@@ -66,7 +66,7 @@ def decode(content: bytes, name: str) -> Sound:
     content = sound_headers.with_sizes(content)
     data = sound_headers.data(content)
     if data and data.declared is not None and data.declared > data.found:
-        raise wrong(f"is truncated: it holds {data.found:,} of the {data.declared:,} bytes that its header promises")
+        raise wrong(f"is truncated: it holds {data.found:,} of the {data.declared:,} bytes given in its header")
     if lost := sound_headers.lost_pages(content):
         raise wrong(f"is damaged: {lost} of its pages are missing")
     try:
@@ -75,7 +75,7 @@ def decode(content: bytes, name: str) -> Sound:
     except ValueError as error:
         raise wrong(str(error)) from None
     if not RATES[0] <= rate <= RATES[1]:
-        raise wrong(f"has the rate {rate:,} Hz; it must lie between {RATES[0]:,} and {RATES[1]:,}")
+        raise wrong(f"has the rate {rate:,} Hz; it must be between {RATES[0]:,} and {RATES[1]:,} Hz")
     if not len(samples):
         raise wrong("is empty: it has no samples")
     if not np.isfinite(samples).all():
@@ -83,7 +83,7 @@ def decode(content: bytes, name: str) -> Sound:
     samples = downmix(samples)
     samples /= max(np.float32(1), np.abs(samples).max())
     if not np.ptp(to_int16(samples)):
-        raise wrong("is silent: all its samples are the same, at 16 bits")
+        raise wrong("is silent: all its samples are equal at 16 bits")
     return Sound(samples, rate)
 
 
@@ -129,7 +129,7 @@ def _by_libsndfile(content: bytes) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate, promised = file.samplerate, file.frames
             parts: list[np.ndarray] = [np.zeros((0, file.channels), np.float32)]
-            # In parts: a damaged header may announce more samples than fit into memory.
+            # In parts, since a damaged header may give more samples than fit into memory.
             while len(part := file.read(_PART, dtype="float32", always_2d=True)):
                 parts.append(part)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:

@@ -6,11 +6,11 @@ libsndfile reads the rest of a truncated file without an error.
 import struct
 from typing import NamedTuple
 
-_UNKNOWN = 0x7FFF0000  # sizes from here on mean unknown, in files that were written to a pipe
+_UNKNOWN = 0x7FFF0000  # larger sizes mean unknown, in files written to a pipe
 
 
 class Data(NamedTuple):
-    """The offset of the samples, their bytes by the header (None: unknown), and the bytes that are present."""
+    """The offset of the samples, their number of bytes by the header (None: unknown), and the bytes present."""
 
     begin: int
     declared: int | None
@@ -18,7 +18,7 @@ class Data(NamedTuple):
 
 
 def data(content: bytes) -> Data | None:
-    """The samples of a WAV, RF64, AIFF or AU file, or those in the last page of an Ogg file; None for any other."""
+    """Locates the samples of a WAV, RF64, AIFF or AU file, or of the last page of an Ogg file; None for other files."""
     kind, form = content[:4], content[8:12]
     if kind in (b"RIFF", b"RF64") and form == b"WAVE":
         return _chunks(content, "<", b"data", 0)
@@ -49,7 +49,7 @@ def lost_pages(content: bytes) -> int:
 
 
 def with_sizes(content: bytes) -> bytes:
-    """`content`; in a WAV file whose header has size 0 or unknown, the true sizes are filled in."""
+    """`content` with the true sizes filled in if it is a WAV file whose header has size 0 or unknown."""
     found = data(content)
     if content[:4] != b"RIFF" or found is None or found.declared is not None or not 0 < found.found < _UNKNOWN:
         return content
@@ -78,7 +78,7 @@ def _chunks(content: bytes, order: str, wanted: bytes, offset: int) -> Data:
 def _unknown(content: bytes, size: int, begin: int) -> bool:
     if size >= _UNKNOWN:
         return size > len(content) - begin
-    # A recorder that was killed leaves size 0; the size of the whole file is then wrong too.
+    # A killed recorder leaves size 0; the size of the whole file is then wrong too.
     (whole,) = struct.unpack_from("<I", content, 4)
     return content[:4] == b"RIFF" and size == 0 and len(content) > begin and whole + 8 < len(content)
 

@@ -27,11 +27,11 @@ def draw(
     Args:
         rng: The source of the random choices.
         choices: The indices to draw from, with replacement.
-        most: The largest number of sounds; it is uniform from 1 on.
+        most: The number of sounds is uniform from 1 to this.
         pause_ms: The range of the pauses.
         lengths_ms: The length of each sound.
-        longest_ms: The longest result; sounds at the end are dropped, but for the first one.
-        long: Take the larger of two random numbers of sounds, so that rows are fuller.
+        longest_ms: The maximum length of the result; sounds at the end are dropped to fit, except the first sound.
+        long: Take the maximum of two random numbers of sounds, so that rows contain less padding.
     """
     count = int(rng.integers(1, most + 1, size=2 if long else 1).max())
     parts = np.asarray(choices)[rng.integers(0, len(choices), size=count)]

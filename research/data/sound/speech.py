@@ -1,4 +1,4 @@
-"""`load(spec)`: sounds as log-mel spectrograms and their transcripts as token ids, in batches."""
+"""`load(spec)`: batches of log-mel spectrograms, and of transcripts as token ids."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ class SpeechSpec(audio.MelSpec, audio.AugmentSpec, tokens.TokensSpec, tag="speec
         default=1000, check=tokens.VOCAB_SIZE, doc="size of the vocabulary and rows of the embedding"
     )
     vocab_coverage: float = field(
-        default=1.0, check=tokens.VOCAB_COVERAGE, doc="share of the characters that get a token of their own"
+        default=1.0, check=tokens.VOCAB_COVERAGE, doc="share of the characters covered by the vocabulary"
     )
     byte_fallback: bool = field(default=False, doc="encode other characters as bytes (256 tokens) instead of unk")
     max_seconds: float = field(
@@ -54,7 +54,8 @@ class SpeechSpec(audio.MelSpec, audio.AugmentSpec, tokens.TokensSpec, tag="speec
     )  # fmt: skip
     long_sounds: str = field(
         default="refuse", role=Role.INFERENCE, check=checks.one_of("refuse", "split"),
-        doc="of longer sounds; split: predict splits them and training leaves them out, with a warning",
+        doc="handling of longer sounds; refuse: an error; split: predict splits them, and training skips them, with a "
+        "warning",
     )  # fmt: skip
     padding: str = field(
         default="masked", check=checks.one_of("masked", "silence"),
@@ -75,7 +76,7 @@ class SpeechSpec(audio.MelSpec, audio.AugmentSpec, tokens.TokensSpec, tag="speec
 
 @dataclasses.dataclass(frozen=True)
 class Transcripts(tokens.Tokens):
-    """As tokens.Tokens, for transcripts; the lengths and speakers of the sounds are stored beside the tokens."""
+    """tokens.Tokens of transcripts; the lengths and speakers of the sounds are stored too."""
 
     def fields(self, split: str, index: int) -> dict[str, Any]:
         """The raw fields of an example without its samples."""
@@ -94,7 +95,7 @@ class Transcripts(tokens.Tokens):
         return json.loads((self.folder / f"{split}.sounds.json").read_text())
 
     def _text_bytes(self) -> int:
-        # Records are mostly sound, so the size of the text is estimated: a hundred letters a sentence.
+        # Records are mostly audio, so the size of the text is estimated as 100 characters per example.
         return 100 * self.counts["train"]
 
     def _tokenise(self, split, vocabulary, folder):
@@ -111,7 +112,7 @@ class Transcripts(tokens.Tokens):
 class Speech(token_data.TokenDataset):
     """Sounds and their transcripts. A batch holds, beside `index` and `weight`:
 
-    source                              float32 [batch, frames, mels], 0 after the sound
+    source                              float32 [batch, frames, mels], zero-padded
     source_segments, source_positions   int32 [batch, frames / downsampling]: 1 and 0, 1, ... within the sound, else 0
                                         (with `padding` "silence", the sound fills the row)
     target, target_segments, target_positions   int32 [batch, target length]: tokens, ending in EOS, as in text.Text
@@ -130,12 +131,12 @@ class Speech(token_data.TokenDataset):
 
     @property
     def frames(self) -> int:
-        """The frames of the longest example."""
+        """The number of frames of an evaluation row, enough for `max_seconds`."""
         return self.eval_transform.frames
 
     @property
     def counts(self) -> dict[str, int]:
-        """Examples in train, validation and test. Raises ValueError if one is too long, or if nothing is prepared."""
+        """Number of examples by split. Raises ValueError if one is too long, or if the data are not prepared."""
         self._kept  # noqa: B018  Raises.
         return self.prepared.counts
 
@@ -150,7 +151,7 @@ class Speech(token_data.TokenDataset):
 
     @cached_property
     def _kept(self) -> np.ndarray:
-        """The indices of the training examples that fit. Raises ValueError if one of another split is too long."""
+        """The indices of the training examples that are not too long. Raises ValueError if one of another split is."""
         for split in sources.SPLITS:
             frames, lengths = self._lengths[split].T
             limit = self.eval_transform.target_length
@@ -163,22 +164,24 @@ class Speech(token_data.TokenDataset):
             if not long.any():
                 continue
             seconds = self.prepared.seconds(split).max()
-            what = f"{self.name}: {long.sum():,} of {len(long):,} {split} sounds are longer than data.{field}"
+            what = f"{self.name}: {long.sum():,} of {len(long):,} {split} sounds are longer than config.data.{field}"
             if split != "train" or self.spec.long_sounds == "refuse":
                 raise ValueError(f"{what}, the longest {seconds:.1f} s; raise config.data.{field}")
-            progress.say(f"{what} and are left out, the longest {seconds:.1f} s")
+            progress.say(f"{what} and are skipped, the longest {seconds:.1f} s")
         return np.flatnonzero(self._lengths["train"][:, 0] <= self._train_frames)
 
     @property
     def _train_frames(self):
         return self.train_transform.frames
 
+    @property
+    def mixes_examples(self) -> str:
+        """See PreparedDataset."""
+        return f"config.data.join={self.spec.join}" if self.spec.join != 1 else ""
+
     def source(self, split: str) -> Sequence[tuple[np.ndarray, np.ndarray]]:
         """The samples, at the rate of the config, and the token ids of each example of a split."""
-        examples = self.prepared.examples(split, (10**9, 10**9), keep_end=False)
-        utterances = Utterances(
-            self.prepared.raw.source(split), examples, self.eval_transform.mel.rate, self.spec.cache
-        )
+        utterances = self.utterances(split)
         if split != "train":
             return utterances
         kept = self._kept
@@ -191,8 +194,14 @@ class Speech(token_data.TokenDataset):
         limits = self.train_transform.longest, self.train_transform.target_length
         return Joined(utterances, groups, *lengths, *settings, *limits)
 
+    def utterances(self, split: str) -> Utterances:
+        """As `source`, of all stored sounds, without joining."""
+        examples = self.prepared.examples(split, (10**9, 10**9), keep_end=False)
+        rate, cache = self.eval_transform.mel.rate, self.spec.cache
+        return Utterances(self.prepared.raw.source(split), examples, rate, cache)
+
     def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
-        """Rows `rows` (None: all) of batches that hold each example of a split once, sorted into buckets by length.
+        """Yields rows `rows` (None: all) of batches that hold each example of a split once, in buckets by length.
 
         Padding has weight 0 and index -1.
         """
@@ -210,17 +219,18 @@ class Speech(token_data.TokenDataset):
         return {**fields, "references": self.prepared.template.accepted(fields)}
 
     def pieces(self, sound: sound_files.Sound, name: str) -> Sequence[np.ndarray]:
-        """The samples of a sound at the rate of the config; several parts, with a warning, if it is too long.
+        """The samples of a sound at the rate of the config; split into several parts, with a warning, if too long.
 
-        Raises ValueError for one that is too long unless `long_sounds` is "split".
+        Raises ValueError for a sound that is too long unless `long_sounds` is "split".
         """
         mel = self.eval_transform.mel
         samples = audio.resample(sound.samples, sound.rate, mel.rate)
         if len(samples) <= self.longest:
             return [samples]
-        line = f"sound {name!r} is {len(samples) / mel.rate:.1f} s long; data.max_seconds={self.longest / mel.rate:g}"
+        longest = f"config.data.max_seconds={self.longest / mel.rate:g}"
+        line = f"sound {name!r} is {len(samples) / mel.rate:.1f} s long, longer than {longest}"
         if self.spec.long_sounds == "refuse":
-            raise ValueError(f"{line}; cut it, or set config.data.long_sounds=split")
+            raise ValueError(f"{line}; shorten it, or set config.data.long_sounds=split")
         parts = audio.pieces(samples, self.longest, mel.hop)
         progress.say(f"{line}: it is split into {len(parts)} parts")
         return parts
@@ -245,16 +255,19 @@ def load(spec: SpeechSpec, downsampling: int = 1, known: recorded.Recorded | Non
         known: As in classification.load.
 
     Raises:
-        ValueError: An unknown name or template field, or a bad setting.
+        ValueError: Unknown name or template field, or invalid setting.
     """
     mel = audio.LogMel(spec)
     builder = known or sources.open_builder(spec.name, spec.dir)
     if "audio" not in builder.info.features:
-        raise ValueError(f"config.data.name={spec.name!r} holds no sounds, only {', '.join(builder.info.features)}")
+        raise ValueError(
+            f"config.data.name={spec.name!r} has the features {', '.join(builder.info.features)}; the feature audio is "
+            "needed"
+        )
     template = templates.Template(spec.target, spec.target, templates.REFERENCES)
     template.check(spec.name, builder.info.features)
     settings = vocabulary_lib.Settings(spec.vocab_size, spec.vocab_type, spec.vocab_coverage, spec.byte_fallback)
-    raw = sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group)
+    raw = sources.Prepared(builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group, half=spec.half)
     longest = round(spec.max_seconds * mel.rate)
     longest_train = round((spec.train_seconds or spec.max_seconds) * mel.rate)
     transform = UtterancesToArrays(mel, 0, spec.target_length, downsampling, silence=spec.padding == "silence")
@@ -272,7 +285,7 @@ def load(spec: SpeechSpec, downsampling: int = 1, known: recorded.Recorded | Non
 
 
 def encoder_lengths(spec: SpeechSpec, downsampling: int) -> tuple[int, int]:
-    """The encoder positions of a training row, and of the longest sound; the data need not be prepared."""
+    """The number of encoder positions of a training row and of the longest sound; the data need not be prepared."""
     mel = audio.LogMel(spec)
     frames = (mel.frames(round(each * mel.rate)) for each in (spec.train_seconds or spec.max_seconds, spec.max_seconds))
     train, longest = (-(-each // downsampling) for each in frames)

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-# The first bytes of a file -> FFmpeg's demuxer. FFmpeg must not guess it: some demuxers open other files.
+# The first bytes of a file -> FFmpeg's demuxer. FFmpeg must not detect it, since some demuxers open other files.
 _READERS = {
     rb".{4}(ftyp|moov|mdat|wide|free|skip)": "mp4",
     rb"\x1aE\xdf\xa3": "matroska",
@@ -14,12 +14,12 @@ _READERS = {
     rb"#!AMR": "amr",
     rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "asf",
 }
-_SLACK = 4096, 0.05  # samples and seconds that encoders and containers add at the ends
-_LENIENT = 2  # packets that may be damaged, such as tags between those of the sound
+_SLACK = 4096, 0.05  # tolerance in samples and s for padding by encoders and containers
+_LENIENT = 2  # invalid packets that are tolerated, such as tags in the stream
 
 
 def reader(content: bytes) -> str:
-    """The name of FFmpeg's demuxer for a file; "" if it is none of _READERS."""
+    """The name of FFmpeg's demuxer for a file; "" if none of _READERS matches."""
     return next((name for start, name in _READERS.items() if re.match(start, content[:12], re.DOTALL)), "")
 
 

@@ -1,4 +1,4 @@
-"""Pairs of samples and token ids: of a prepared split, of a subset, or joined; and their conversion to arrays."""
+"""Utterances, pairs of samples and token ids: of a prepared split, a subset or joined; conversion to arrays."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ class Joined(Sequence[Utterance]):
         return self._count
 
     def plan(self, index: int) -> joining.JoinPlan:
-        """Which utterances are joined, and the pauses around them."""
+        """The utterances of example `index`, and the pauses around them."""
         rng = np.random.default_rng([self._seed, index])
         group = self._groups[int(rng.integers(len(self._groups)))]
         longest_ms = self._longest_ms - 1  # for rounding
@@ -92,14 +92,14 @@ class Joined(Sequence[Utterance]):
     def __getitem__(self, index: int) -> Utterance:  # pyright: ignore[reportIncompatibleMethodOverride]  no slices
         plan = self.plan(index)
         sounds, ids = zip(*(self._utterances[part] for part in plan.parts), strict=True)
-        # The tokens of words that follow each other are those of each: none crosses a space.
+        # No token crosses a space, so the tokens of concatenated transcripts are the concatenated tokens.
         joined = np.concatenate([*(part[:-1] for part in ids), ids[-1][-1:]])
         return joining.join(sounds, plan.pauses_ms, self._utterances.rate), joined
 
 
 @dataclasses.dataclass(frozen=True)
 class UtterancesToArrays:
-    """Turns an utterance into the arrays of speech.Speech.
+    """Converts an utterance to the arrays of speech.Speech.
 
     Attributes:
         mel: The spectrogram.
@@ -125,13 +125,14 @@ class UtterancesToArrays:
         return dataclasses.replace(self, frames=frames, target_length=target_length or self.target_length)
 
     def __call__(self, utterance: Utterance, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        """The arrays; augmentation is drawn from `rng`."""
+        """The arrays of an utterance, with random augmentation from `rng`."""
         samples, ids = utterance
+        warp = 1.0
         if self.augment and rng is not None:
-            samples = self.augment.sound(samples, rng, self.longest)
+            samples, warp = self.augment.sound(samples, rng, self.longest), self.augment.warp(rng)
         if self.silence:
             samples = np.pad(samples, (0, max(0, self.frames * self.mel.hop - len(samples))))
-        features = self.mel(samples)[: self.frames]
+        features = self.mel(samples, warp)[: self.frames]
         if self.augment and rng is not None:
             features = self.augment.spectrogram(features, rng)
         source = np.zeros((self.frames, self.mel.spec.mels), np.float32)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,14 +25,14 @@ class TextSpec(tokens.TokensSpec, tag="text"):
 
     source: str = field(
         default="", check=templates.FORMAT,
-        doc="model input: a format string over the fields of the data set; empty: that of its template",
+        doc="model input: a format string over the fields of the data set; empty: the default for the data set",
     )  # fmt: skip
     target: str = field(default="", check=templates.FORMAT, doc="model output: as source")
     vocab_size: int = field(
         default=8000, check=tokens.VOCAB_SIZE, doc="size of the vocabulary and rows of the embedding"
     )
     vocab_coverage: float = field(
-        default=0.9995, check=tokens.VOCAB_COVERAGE, doc="share of the characters that get a token of their own"
+        default=0.9995, check=tokens.VOCAB_COVERAGE, doc="share of the characters covered by the vocabulary"
     )
     byte_fallback: bool = field(default=True, doc="encode other characters as bytes (256 tokens) instead of unk")
     split_cjk: bool = field(default=True, doc="make each Chinese or Japanese character a token")
@@ -40,33 +40,33 @@ class TextSpec(tokens.TokensSpec, tag="text"):
     fold_case: bool = field(default=False, doc="normalise text by NFKC and lower-case it")
     source_length: int = field(
         default=128, check=checks.at_least(2) & checks.at_most(tokens.MOST_TOKENS),
-        doc="tokens of a row, with EOS; with sentence_length: sentences",
+        doc="source tokens of a row, with EOS; with sentence_length: sentences",
     )  # fmt: skip
     sentence_length: int = field(
         default=0, check=checks.at_least(0) & checks.at_most(tokens.MOST_TOKENS),
-        doc="encode the source by sentences of this many tokens, one position each; 0: by tokens",
+        doc="one encoder position per sentence of at most this many tokens; 0: one per token",
     )  # fmt: skip
     truncate: bool = field(
         default=False, role=Role.INFERENCE, doc="truncate longer examples instead of raising an error"
     )
     truncate_source: str = field(
         default="end", role=Role.INFERENCE, check=checks.one_of("start", "end"),
-        doc="the side on which sources are truncated",
+        doc="the end of sources that is truncated",
     )  # fmt: skip
     pack: bool = field(default=True, doc="pack several short training examples into one row")
 
 
 @dataclasses.dataclass(frozen=True)
 class Text(token_data.TokenDataset):
-    """Pairs of texts. A batch holds, beside `index` and `weight`, int32 [batch, length]
+    """Pairs of texts. A batch holds, beside `index` and `weight`, int32 [batch, length]:
 
     source, target                      token ids, each example ending in EOS; 0: padding. With `sentence_length` (see
                                         sentences.py), `source` is [batch, sentences, sentence_length]
     source_segments, target_segments    1, 2, ... for the examples of the row; 0: padding
-    source_positions, target_positions  position inside the example
+    source_positions, target_positions  position within the example
 
-    In training `index` counts rows, in evaluation it is the position of the example in its split. Where the targets are
-    classes, each is one token, its class, and `target_segments` says which example of the row it belongs to.
+    In training `index` counts rows, in evaluation it is the index of the example in its split. If the targets are
+    classes, each is a single id, its class, and `target_segments` gives its example in the row.
     """
 
     train_transform: packing.PackedToArrays
@@ -75,11 +75,11 @@ class Text(token_data.TokenDataset):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes that the targets are; none where they are texts."""
+        """The classes; empty if the targets are texts."""
         return self.prepared.classes
 
     def record(self, folder: Path) -> None:
-        """As in PreparedDataset, with the vocabulary and, if there are few distinct targets, these as classes."""
+        """As in PreparedDataset, with the vocabulary and, if there are few, the distinct targets."""
         try:
             targets = self.distinct_targets()
         except ValueError:
@@ -89,7 +89,7 @@ class Text(token_data.TokenDataset):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Examples in train, validation and test, before packing.
+        """Number of examples by split, before packing.
 
         Raises ValueError if the data are not prepared, or if an example is too long.
         """
@@ -102,7 +102,7 @@ class Text(token_data.TokenDataset):
 
     @cached_property
     def _lengths(self) -> dict[str, np.ndarray]:
-        """Split -> the numbers of tokens of each example, [examples, 2], truncated. Reports truncation, or raises."""
+        """Split -> the numbers of tokens of each example [examples, 2], truncated; truncation is logged or an error."""
         lengths = {split: self.prepared.lengths(split, self._splitter) for split in sources.SPLITS}
         for side, limit in enumerate(self._limits):
             for split in sources.SPLITS:
@@ -117,14 +117,19 @@ class Text(token_data.TokenDataset):
         line = f"{self.name}: {long:,} of {len(lengths):,} {split} examples are longer than {field}={limit} {unit}"
         if not self.spec.truncate:
             longest = f"the longest has {lengths.max():,}"
-            # The length is that of the trained model; only what has no model yet may raise it.
+            # For prediction the length is fixed by the trained model.
             longer = "shorten them" if split == "given" else f"raise config.data.{field}"
             raise ValueError(f"{line}, {longest}; {longer} or set config.data.truncate=True")
         progress.say(f"{line} and are truncated")
 
+    @property
+    def mixes_examples(self) -> str:
+        """See PreparedDataset."""
+        return "config.data.pack=True" if self.spec.pack else ""
+
     @cached_property
     def rows(self) -> list[np.ndarray]:
-        """The indices of the training examples of each row; reports the share of padding."""
+        """The indices of the training examples of each row; logs the share of padding."""
         lengths = self._lengths["train"]
         rows = packing.first_fit(lengths, self._limits) if self.spec.pack else list(np.arange(len(lengths))[:, None])
         share = packing.padding_share(lengths, len(rows), self._limits)
@@ -148,9 +153,9 @@ class Text(token_data.TokenDataset):
         return sentences.Splitter(self.vocabulary.ids_ending_in(sentences.ENDS), self.spec.sentence_length)
 
     def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
-        """Rows `rows` (None: all) of batches that hold each example of a split once, one per row, by length.
+        """Yields rows `rows` (None: all) of batches that hold each example of a split once, one per row, by length.
 
-        The shape of a batch is that of its bucket, see packing.buckets. It reveals the length of the targets, so a
+        The shape of a batch is that of its bucket, see packing.buckets. It depends on the length of the targets, so a
         decoder must not take its length limit from it. Padding has weight 0 and index -1.
         """
         examples = self._examples(split)
@@ -166,7 +171,7 @@ class Text(token_data.TokenDataset):
         return self.prepared.reference(split, index)
 
     def distinct_targets(self, most: int = 100) -> list[tuple[int, ...]]:
-        """The token ids of the distinct targets of train, such as classes. Raises ValueError if more than `most`."""
+        """The token ids of the distinct targets of train. Raises ValueError if there are more than `most`."""
         too_many = f"{self.name} has more than {most} distinct targets, too many for classes"
         if isinstance(builder := self.prepared.raw.builder, recorded.Recorded):
             if builder.targets is None:
@@ -217,16 +222,18 @@ class Text(token_data.TokenDataset):
 
 
 def given_fields(template: templates.Template, text: str) -> dict[str, str]:
-    """The fields of the source of `template`, which a text holds between tabs, or is.
+    """Splits a text at tabs into the fields of the source of `template`; with one field, it is the whole text.
 
-    Raises ValueError for a wrong number of fields, and for one that is empty.
+    Raises ValueError for a wrong number of fields, and for an empty one.
     """
     names = template.source_fields
     parts = text.rstrip("\n").split("\t") if len(names) > 1 else [text]
     if len(parts) != len(names):
-        raise ValueError(f"{text!r} has {len(parts)} of the fields {', '.join(names)}; put tabs between them")
+        raise ValueError(f"{text!r} has {len(parts)} fields; give {', '.join(names)}, separated by tabs")
     if not all(part.strip() for part in parts):
-        raise ValueError(f"{text!r}: the {names[[bool(part.strip()) for part in parts].index(False)]} is empty")
+        raise ValueError(
+            f"{text!r}: the {names[[bool(part.strip()) for part in parts].index(False)]} is empty; fill it"
+        )
     return dict(zip(names, parts, strict=True))
 
 
@@ -236,10 +243,10 @@ def load(spec: TextSpec, known: recorded.Recorded | None = None, classes: tuple[
     Args:
         spec: The config of the data.
         known: As in classification.load.
-        classes: The targets, where they are classes; else none.
+        classes: The targets if they are classes; else empty.
 
     Raises:
-        ValueError: An unknown name, template field or special token, or a bad setting.
+        ValueError: Unknown name, template field or special token, or invalid setting.
     """
     prepared = open_tokens(spec, known, tokens.Tokens, classes)
     to_arrays = packing.PackedToArrays(spec.source_length, spec.target_length)
@@ -249,10 +256,10 @@ def load(spec: TextSpec, known: recorded.Recorded | None = None, classes: tuple[
 def open_tokens(
     spec: TextSpec,
     known: recorded.Recorded | None,
-    kind: type[TokensT],
+    kind: Callable[..., TokensT],
     classes: tuple[str, ...] = (),
 ) -> TokensT:
-    """The tokens of a data set as `load` opens them."""
+    """Opens the tokens of a data set for `load`."""
     if not known and spec.name.startswith(sources.FOLDER):
         text_folder.check(spec.name.removeprefix(sources.FOLDER))
     builder = known or sources.open_builder(spec.name, spec.dir)
@@ -268,9 +275,15 @@ def open_tokens(
         fold_case=spec.fold_case,
     )
     raw = sources.Prepared(
-        builder, spec.name, spec.validation_fraction, spec.fit_on, group=spec.group, without=template.unlabelled
+        builder,
+        spec.name,
+        spec.validation_fraction,
+        spec.fit_on,
+        group=spec.group,
+        without=template.unlabelled,
+        half=spec.half,
     )
     prepared = kind(raw, template, settings, known.vocabulary if known else spec.vocabulary, classes)
     if prepared.vocabulary_file:
-        prepared.vocabulary  # noqa: B018  Raises where the file does not fit.
+        prepared.vocabulary  # noqa: B018  Raises if the file does not fit.
     return prepared

@@ -22,8 +22,8 @@ def first_fit(lengths: np.ndarray, limits: tuple[int, int]) -> list[np.ndarray]:
     fullest row is closed and a new one opened. 1M examples take about 4 s.
 
     Args:
-        lengths: [examples, 2], of source and target, within `limits`.
-        limits: The lengths of a row.
+        lengths: [examples, 2], lengths of source and target, at most `limits`.
+        limits: The source and the target length of a row.
 
     Returns:
         The ascending indices of the examples of each row, in the order in which rows were opened.
@@ -53,10 +53,10 @@ def padding_share(lengths: np.ndarray, rows: int, limits: tuple[int, int]) -> fl
 
 
 def buckets(lengths: np.ndarray, limits: tuple[int, int], count: int) -> list[tuple[tuple[int, int], np.ndarray]]:
-    """Up to `count` buckets, short first: ((source length, target length), indices of its examples).
+    """Up to `count` length buckets, short first: ((source length, target length), indices of its examples).
 
     The shapes are `limits`, their halves, quarters, ..., each rounded up to a multiple of 8 tokens. An example is in
-    the smallest shape that holds it; a shape that no example needs is left out.
+    the bucket of the smallest shape that holds it; empty buckets are omitted.
     """
     shapes = [limits]
     while len(shapes) < count:
@@ -76,7 +76,7 @@ class Packed(Sequence[list[ItemT]]):
 
     def __init__(self, examples: Sequence[ItemT], rows: Sequence[np.ndarray] | np.ndarray):
         self._examples = examples
-        # Flat, because a list of a million arrays is slow to hand to a worker process.
+        # Flat, since a list of a million arrays is slow to send to a worker process.
         self._order = np.concatenate(rows)
         self._ends = np.cumsum([len(row) for row in rows])
 
@@ -90,7 +90,7 @@ class Packed(Sequence[list[ItemT]]):
 
 @dataclasses.dataclass(frozen=True)
 class PackedToArrays:
-    """Turns the examples of a row into `source`, `source_segments` and `source_positions`, and the same of `target`."""
+    """Converts the examples of a row to `source`, `source_segments`, `source_positions`, and the same for `target`."""
 
     source_length: int
     target_length: int

@@ -1,7 +1,7 @@
-"""Texts as sequences of sentences: each encoder position is then a sentence instead of a token.
+"""Texts as sequences of sentences: each encoder position is a sentence instead of a token.
 
 For stories of short sentences, as in Sukhbaatar et al., "End-To-End Memory Networks", 2015: there are a tenth as many
-positions, and attention selects whole statements.
+positions, and attention is over whole sentences.
 """
 
 import dataclasses

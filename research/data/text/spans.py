@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,24 +13,35 @@ from typing import Any
 import numpy as np
 
 from research.data import pipeline, recorded, sources
-from research.data.text import dataset, packing, token_data, tokens, windows
+from research.data.text import dataset, nearest_span, packing, token_data, tokens, windows
 from research.data.text.vocabulary import Vocabulary
 from research.measure import progress
 from research.spec.contracts import Batches
 
-_TARGET = "<u4"  # positions in contexts may be beyond 2 bytes, whatever the vocabulary
-_LEAST = 8  # tokens of a row for a question and the special ones, beside a window
+_TARGET = "<u4"  # positions in contexts may exceed 2 bytes
+_LEAST = 8  # tokens of a row that must be left for the question and special tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class SpanTokens(tokens.Tokens):
-    """As Tokens, with the spans of answers as targets, see windows.Windows."""
+    """tokens.Tokens with the spans of answers as targets, see windows.Windows.
+
+    Attributes:
+        min_f1: The minimum token F1 of a span that replaces an answer that is not in its context, see
+            nearest_span.nearest; 0: no such spans.
+    """
+
+    min_f1: float = 0.0
 
     layout = f"{tokens.LAYOUT}, spans 1"
 
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        return super()._content | ({"min_f1": self.min_f1} if self.min_f1 else {})
+
     def _tokenise(self, split: str, vocabulary: Vocabulary, folder: Path) -> None:
         lengths: tuple[list[int], list[int]] = ([], [])
-        without = unknown = 0
+        without = unknown = near = 0
         indices = iter(progress.over(range(self.counts[split]), f"{self.name} {split} to tokens", "examples"))
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context((folder / f"{split}.{side}.ids").open("wb")) for side in tokens.SIDES]
@@ -40,6 +52,9 @@ class SpanTokens(tokens.Tokens):
                 for each, pair, question, context in zip(fields, pairs, questions, contexts, strict=True):
                     answer = self.template.texts(each)[1]
                     found = windows.locate(answer, pair[1], context.offsets, _begin(each, answer))
+                    if found[0] == windows.UNKNOWN:
+                        found = self._nearest(answer, pair[1], context.offsets)
+                        near += found[0] != windows.UNKNOWN
                     without += found[0] == windows.NONE
                     unknown += found[0] == windows.UNKNOWN
                     sides = [*question.ids, *context.ids], windows.target(len(question.ids), found)
@@ -48,15 +63,23 @@ class SpanTokens(tokens.Tokens):
                         file.write(np.array(ids, dtype).tobytes())
                         length.append(len(ids))
         self._write_ends(split, folder, lengths)
-        self._report(split, without, unknown)
+        self._report(split, without, near, unknown)
 
-    def _report(self, split: str, without: int, unknown: int) -> None:
-        """Says how many answers there are not. Raises ValueError where there is none to learn from."""
+    def _nearest(self, answer: str, context: str, offsets: np.ndarray) -> tuple[int, int]:
+        """The first and last token of the span most similar to an answer that is not in its context, see `min_f1`."""
+        span = nearest_span.nearest(answer, context, self.min_f1) if self.min_f1 else None
+        return windows.holding(span, offsets) if span else (windows.UNKNOWN, windows.UNKNOWN)
+
+    def _report(self, split: str, without: int, near: int, unknown: int) -> None:
+        """Logs the number of questions without an answer. Raises ValueError if no training question has one."""
         count, where = self.counts[split], f"{self.name}: {{:,}} of {self.counts[split]:,} {split} questions"
         if without:
             progress.say(f"{where.format(without)} have no answer")
+        if near:
+            then = f"their targets are the spans with the highest token F1, at least {self.min_f1:g}"
+            progress.say(f"{where.format(near)} have answers worded differently from their context; {then}")
         if unknown:
-            then = "are left out of training" if split == "train" else "count, and cannot be answered in full"
+            then = "are skipped in training" if split == "train" else "are scored, but cannot be predicted exactly"
             progress.say(f"{where.format(unknown)} have answers that are not in their context; they {then}")
         if split == "train" and without + unknown == count:
             target = self.template.target
@@ -64,7 +87,7 @@ class SpanTokens(tokens.Tokens):
 
 
 def _begin(fields: Mapping[str, Any], answer: str) -> int | None:
-    """Where an answer begins in the context, as SQuAD says it of the first of several."""
+    """The offset of an answer in its context (SQuAD's `answer_start` of the first answer); None if unknown."""
     answers = fields.get("answers")
     if not isinstance(answers, Mapping) or not len(answers.get("answer_start", ())):
         return None
@@ -73,17 +96,17 @@ def _begin(fields: Mapping[str, Any], answer: str) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Spans(token_data.TokenDataset):
-    """Questions with windows of their contexts. A batch holds, beside `weight` and int32 `index` and `shift` [batch],
+    """Questions with windows of their contexts. A batch holds, beside `weight` and int32 `index` and `shift` [batch]:
 
     source, source_segments, source_positions   int32 [batch, length]: tokens, as in dataset.Text; each window of a
                                                 row is a segment
-    source_types, source_context                int32 [batch, length], as of windows.Window
+    source_types, source_context                int32 [batch, length]: as in windows.Window
     answer                                      int32 [batch, windows, 2]: the positions in its window of the first and
                                                 last token of the answer; 0, 0: it has none; -1, -1: unknown
 
-    In training `index` counts rows. In evaluation a row is one window, and `index` is the position of its question in
-    the split: all windows of a question have the same. `shift` turns positions in the first window of a row
-    into those in its context.
+    In training `index` counts rows. In evaluation a row is one window, and `index` is that of its question in the
+    split, the same for all windows of a question. Added to a position in the first window of a row, `shift` gives the
+    position in its context.
     """
 
     prepared: SpanTokens  # pyright: ignore[reportIncompatibleVariableOverride]  as of the base class
@@ -96,7 +119,7 @@ class Spans(token_data.TokenDataset):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Questions in train, validation and test. Raises ValueError where one is too long."""
+        """Number of questions by split. Raises ValueError if one is too long."""
         self._windows  # noqa: B018  Raises.
         return self.prepared.counts
 
@@ -116,7 +139,7 @@ class Spans(token_data.TokenDataset):
         return found
 
     def _check(self, found: windows.Windows, split: str) -> None:
-        """Reports questions that are truncated, or raises ValueError."""
+        """Logs the number of truncated questions; raises ValueError unless `truncate` is set."""
         long = int((self.layout.kept(found.questions, found.contexts) < found.questions).sum())
         if not long:
             return
@@ -129,9 +152,14 @@ class Spans(token_data.TokenDataset):
             raise ValueError(f"{line}; {longer}, lower config.task.doc_stride or set config.data.truncate=True")
         progress.say(f"{line} and are truncated")
 
+    @property
+    def mixes_examples(self) -> str:
+        """See PreparedDataset."""
+        return "config.data.pack=True" if self.spec.pack else ""
+
     @cached_property
     def rows(self) -> list[np.ndarray]:
-        """The indices of the training windows of each row; reports the share of padding."""
+        """The indices of the training windows of each row; logs the share of padding."""
         found = self._windows["train"]
         lengths = np.stack([found.lengths, np.ones(len(found), int)], axis=1)
         limits = self.spec.source_length, self.spec.target_length
@@ -147,7 +175,7 @@ class Spans(token_data.TokenDataset):
         return packing.Packed(found, self.rows if split == "train" else np.arange(len(found))[:, None])
 
     def eval_batches(self, split: str, batch_size: int, rows: slice | Sequence[int] | None = None) -> Batches:
-        """Rows `rows` (None: all) of batches that hold each window of a split once, one per row, by length.
+        """Yields rows `rows` (None: all) of batches that hold each window of a split once, one per row, by length.
 
         The shape of a batch is that of its bucket, see packing.buckets. Padding has weight 0 and index -1.
         """
@@ -169,11 +197,11 @@ class Spans(token_data.TokenDataset):
         return [self.prepared.template.pair(self.prepared.fields(split, index))[1] for index in indices]
 
     def given_contexts(self, texts: Sequence[str]) -> list[str]:
-        """The contexts of the texts that `encode` is given."""
+        """The contexts in texts as passed to `encode`."""
         return [self._pair(text)[1] for text in texts]
 
     def cut(self, contexts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> list[list[str]]:
-        """The texts of spans of tokens (first, last) of each context; empty for a negative one."""
+        """The texts of token spans (first, last) of each context; empty for a negative span."""
         located = self.vocabulary.encode_with_offsets(contexts)
         return [
             [context[offsets[first, 0] : offsets[last, 1]].strip() if first >= 0 else "" for first, last in of_one]
@@ -181,7 +209,7 @@ class Spans(token_data.TokenDataset):
         ]
 
     def encode(self, texts: Sequence[str]) -> pipeline.Batch:
-        """A batch of all windows of questions without answers, for `predict`: weight 1, index that of the text.
+        """A batch of all windows of questions without answers, for `predict`: weight 1, `index` of the text.
 
         Args:
             texts: Each holds the fields of the source template, separated by tabs (question, tab, context).
@@ -218,14 +246,16 @@ class Spans(token_data.TokenDataset):
         return self.prepared.template.pair(dataset.given_fields(self.prepared.template, text))
 
 
-def load(spec: dataset.TextSpec, stride: int, known: recorded.Recorded | None = None) -> Spans:
-    """As dataset.load, of questions whose answers are parts of their contexts, in windows `stride` tokens apart.
+def load(spec: dataset.TextSpec, stride: int, known: recorded.Recorded | None = None, min_f1: float = 0.0) -> Spans:
+    """As dataset.load, for questions whose answers are spans of their contexts, in windows `stride` tokens apart.
 
-    Raises ValueError for what dataset.load refuses, for a source that is no pair, for a vocabulary that knows no pairs,
-    and for a stride that leaves no room for questions.
+    With `min_f1`, answers may be worded differently from their context, see SpanTokens.
+
+    Raises ValueError as dataset.load does, for a source that is not a pair, for a vocabulary without special tokens for
+    pairs, and for a stride that leaves no room for questions.
     """
     spec = dataclasses.replace(spec, source=spec.source.replace("\\t", "\t"))  # as it may be written in a command
-    prepared = dataset.open_tokens(spec, known, SpanTokens)
+    prepared = dataset.open_tokens(spec, known, functools.partial(SpanTokens, min_f1=min_f1))
     prepared.template.check_pair()
     if prepared.vocabulary_file:
         prepared.vocabulary.pair_tokens  # noqa: B018  Raises.

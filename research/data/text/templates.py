@@ -1,4 +1,4 @@
-"""Turns the fields of an example into the source and target texts of the model, that is, its prompt.
+"""Converts the fields of an example to the source and target texts of the model (the prompt).
 
 A template is a format string over the fields of the data set, such as "question: {question} context: {context}".
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from research.spec import checks
 
-REFERENCES = "references"  # the field with the accepted texts in our builders, the target first
+REFERENCES = "references"  # in our builders, the field with the accepted texts, the target first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Template:
     """The texts of a data set.
 
     Attributes:
-        source: A format string over the fields; an item of an empty list becomes an empty text.
-        target: Likewise; so the target of a question without answer is empty.
-        references: The field with the accepted targets, a sequence of strings; "": the target alone.
+        source: A format string over the fields; an item of an empty list becomes "".
+        target: Likewise, so that the target of a question without answer is "".
+        references: The field with the accepted targets, a sequence of strings; "": only the target.
         unlabelled: Splits without targets, which are not used.
     """
 
@@ -43,8 +43,10 @@ class Template:
             named = _fields(template, key)
             unknown = [field for field in named if field not in fields]
             if unknown or not named:
-                what = f"names the unknown field {unknown[0]!r}" if unknown else "names no field"
-                raise ValueError(f"config.data.{key}={template!r} {what}; {name!r} has {', '.join(fields)}")
+                what = f"has the unknown field {unknown[0]!r}" if unknown else "has no field"
+                raise ValueError(
+                    f"config.data.{key}={template!r} {what}; choose from those of {name!r}: {', '.join(fields)}"
+                )
 
     def fits(self, fields: Mapping[str, Any]) -> bool:
         """Whether the data set has all fields of the template."""
@@ -61,15 +63,17 @@ class Template:
         """Raises ValueError unless `source` is a question and its context, with a tab between."""
         if self.source.count("\t") != 1 or not all(_fields(part, "source") for part in self.source.split("\t")):
             raise ValueError(
-                f"config.data.source={self.source!r} must be a question, a tab and the context that its answer is part "
-                "of, such as '{question}\\t{context}'"
+                f"config.data.source={self.source!r} must be the question, a tab and the context that contains the "
+                "answer, such as '{question}\\t{context}'"
             )
 
     def pair(self, fields: Mapping[str, Any]) -> tuple[str, str]:
-        """Question and context of an example, see `check_pair`. Raises ValueError where one of them is empty."""
+        """Question and context of an example, see `check_pair`. Raises ValueError if one of them is empty."""
         question, context = (_fill(part, fields, "source") for part in self.source.split("\t"))
         if not (question.strip() and context.strip()):
-            raise ValueError(f"the {'context' if question.strip() else 'question'} of {self.source!r} is empty")
+            raise ValueError(
+                f"the {'context' if question.strip() else 'question'} of {self.source!r} is empty; fill it"
+            )
         return question, context
 
     def accepted(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -127,7 +131,7 @@ def _fields(template: str, key: str) -> tuple[str, ...]:
     try:
         named = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
-        raise ValueError(f"config.data.{key}={template!r} is no format string: {error}") from None
+        raise ValueError(f"config.data.{key}={template!r} is not a format string: {error}") from None
     return tuple(dict.fromkeys(field.split("[")[0].split(".")[0] for field in named))
 
 
@@ -143,7 +147,7 @@ FORMAT = checks.Check(_parses, "must be a format string, such as 'question: {que
 
 
 def plain(value: Any, feature: Any) -> Any:
-    """Converts a TFDS value to plain Python: strings for bytes, names for class numbers."""
+    """Converts a TFDS value to plain Python: strings for bytes, names for class indices."""
     if isinstance(value, Mapping):
         inner = getattr(feature, "feature", feature)  # a sequence of dicts is read as a dict of sequences
         return {key: plain(item, inner[key]) for key, item in value.items()}

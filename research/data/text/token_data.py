@@ -11,7 +11,7 @@ from research.spec.contracts import DatasetInfo
 
 @dataclasses.dataclass(frozen=True)
 class TokenDataset(dataset.PreparedDataset):
-    """As dataset.PreparedDataset, of examples whose targets are tokens."""
+    """A dataset.PreparedDataset of examples whose targets are tokens."""
 
     prepared: tokens.Tokens  # pyright: ignore[reportIncompatibleVariableOverride]  it replaces sources.Prepared
 
@@ -41,7 +41,7 @@ class TokenDataset(dataset.PreparedDataset):
 
 
 def make_tokens(data: TokenDataset) -> str:
-    """Trains the vocabulary and tokenises a data set, unless that is done; returns a summary for the user."""
+    """Trains the vocabulary and tokenises a data set, unless already done; returns a summary for the user."""
     prepared = data.prepared
     prepared.prepare()
     vocabulary, folder = prepared.vocabulary, prepared.folder

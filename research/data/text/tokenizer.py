@@ -1,7 +1,7 @@
-"""Vocabularies of published models: `tokenizer.json` of the library tokenizers, with BPE, WordPiece or Unigram.
+"""Vocabularies of published models: `tokenizer.json` of the Hugging Face tokenizers library (BPE, WordPiece, Unigram).
 
-Text is normalised as the file says, and by nothing else. The tokens that the file puts before a text are part of what
-is encoded; the one that it puts behind a text, such as [SEP] or </s>, is EOS.
+Text is normalised only as the file defines. Special tokens that it adds before a text are part of the encoded text; the
+one that it adds after a text, such as [SEP] or </s>, is EOS.
 """
 
 import json
@@ -15,19 +15,19 @@ import numpy as np
 from research import files
 from research.data.text.vocabulary import Located, Vocabulary, trimmed
 
-TOKENIZER, SENTENCEPIECE = "tokenizer.json", "spiece.model"  # as they are called in the folders of published models
+TOKENIZER, SENTENCEPIECE = "tokenizer.json", "spiece.model"  # file names in the folders of published models
 _MOST_BYTES = 100_000_000
 
 
 class TokenizerVocabulary(Vocabulary):
-    """As Vocabulary, of a `tokenizer.json`. Ids that `pad`, `eos`, `unk` and `bos` stand for are those of the file."""
+    """A Vocabulary from a `tokenizer.json`, which defines `eos`, `unk` and `bos`; `pad` is 0."""
 
     def __init__(self, path: Callable[[], Path], size: int):
-        """The vocabulary in the file `path()`, which is asked for when the file is needed and not before."""
+        """The vocabulary in the file `path()`, which is called when the file is first needed."""
         self._path, self.size, self.given = path, size, True
 
     def check(self, file: str, special_tokens: Sequence[str]) -> None:
-        """Raises ValueError for a file that is no tokenizer, or none that goes with models here."""
+        """Raises ValueError for a file that is not a tokenizer, or one that the models here cannot use."""
         first = self._processor.id_to_token(self.pad)
         if first not in self._special:
             raise ValueError(
@@ -36,12 +36,12 @@ class TokenizerVocabulary(Vocabulary):
             )
         if self._around[1] is None:
             raise ValueError(
-                f"config.data.vocabulary={file!r} puts no token behind a text, such as [SEP] or </s>; one is needed"
+                f"config.data.vocabulary={file!r} adds no token after a text, such as [SEP] or </s>; one is needed"
             )
         if self.pieces > self.size:
             raise ValueError(
                 f"config.data.vocab_size={self.size} is less than the {self.pieces} tokens of {file!r}; set it to the "
-                "rows that the embeddings of the model have"
+                "number of rows of the model's embedding"
             )
         for token in special_tokens:
             self.id_of(token)
@@ -53,14 +53,15 @@ class TokenizerVocabulary(Vocabulary):
         where = str(self._path())
         if len(self.serialized) > _MOST_BYTES:
             raise ValueError(
-                f"vocabulary {where!r} has {len(self.serialized):,} bytes, which is too long; copy it again"
+                f"vocabulary {where!r} has {len(self.serialized):,} bytes; at most {_MOST_BYTES:,} are allowed; copy "
+                "it again"
             )
         try:
             processor = tokenizers.Tokenizer.from_str(self.serialized.decode())
-        except Exception as error:  # noqa: BLE001  The library raises nothing narrower, nor a decoder of UTF-8.
+        except Exception as error:  # noqa: BLE001  The library raises plain Exception.
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"vocabulary {where!r} is no tokenizer.json ({reason}); copy it again") from None
-        processor.no_padding()  # a file may hold the settings of who saved it
+            raise ValueError(f"vocabulary {where!r} is not a tokenizer.json ({reason}); copy it again") from None
+        processor.no_padding()  # a file may contain padding and truncation settings
         processor.no_truncation()
         return processor
 
@@ -71,30 +72,30 @@ class TokenizerVocabulary(Vocabulary):
 
     @cached_property
     def _around(self) -> tuple[int | None, int | None]:
-        """The first id before every text and the last one behind it; None where there is none."""
+        """The ids of the first special token before every text and of the last one after it; None if there is none."""
         encoded = self._processor.encode("a")
         is_added = encoded.special_tokens_mask or [0]
         return encoded.ids[0] if is_added[0] else None, encoded.ids[-1] if is_added[-1] else None
 
     @property
-    def eos(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]  what a file says, others have fixed
-        """What is behind a text, which `check` has seen."""
+    def eos(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]  read from the file, fixed in the base
+        """The id of the token after every text, such as [SEP]; `check` ensures that there is one."""
         return self._around[1] or self.pad
 
     @property
     def bos(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The id of the token before every text, such as CLS; `pad` if there is none."""
+        """The id of the token before every text, such as [CLS]; `pad` if there is none."""
         return self._around[0] or self.pad
 
     @cached_property
     def unk(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What stands for a character that no token has; EOS in a vocabulary that knows all of them."""
+        """The id of unknown characters; EOS in a vocabulary that covers all characters."""
         model = json.loads(self.serialized)["model"]
         index = model.get("unk_id", self._processor.token_to_id(model.get("unk_token") or ""))
         return self.eos if index is None else index
 
-    @property
-    def pieces(self) -> int:
+    @cached_property
+    def pieces(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]  computed once: decode needs it often
         """One more than the highest id."""
         return max(self._processor.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
@@ -111,7 +112,7 @@ class TokenizerVocabulary(Vocabulary):
         return tuple(sorted(index for token, index in vocabulary.items() if token[-1:] in characters))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without EOS alone."""
+        """The ids of `text` with special tokens except EOS."""
         return self._processor.encode(text).ids[:-1]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
@@ -129,7 +130,7 @@ class TokenizerVocabulary(Vocabulary):
 
     @property
     def pair_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """As in Vocabulary, of what the file says of pairs; also refused where nothing is between or behind them."""
+        """As in Vocabulary, from the file's post-processor; none of the three may be empty."""
         encoded = self._processor.encode("a", "a")
         ids = np.array(encoded.ids)
         part = np.array([-1 if number is None else number for number in encoded.sequence_ids])
@@ -137,11 +138,11 @@ class TokenizerVocabulary(Vocabulary):
         around = ids[: first[0]], ids[first[-1] + 1 : second[0]], ids[second[-1] + 1 :]
         if not all(map(len, around)):
             raise ValueError(
-                f"vocabulary {str(self._path())!r} lacks special tokens before, between or behind the texts of a pair, "
+                f"vocabulary {str(self._path())!r} lacks special tokens before, between or after the texts of a pair, "
                 "such as [CLS] question [SEP] context [SEP]; add them to its post_processor"
             )
-        before, between, behind = (tuple(each.tolist()) for each in around)
-        return before, between, behind
+        before, between, after = (tuple(each.tolist()) for each in around)
+        return before, between, after
 
     def decode(self, ids: Iterable[int]) -> str:
         """As in Vocabulary."""
@@ -155,9 +156,9 @@ class TokenizerVocabulary(Vocabulary):
 
 
 def open_vocabulary(file: str, size: int, special_tokens: Sequence[str] = ()) -> Vocabulary:
-    """The vocabulary in a file, a folder or `package:NAME`: of sentencepiece, or a tokenizer.json.
+    """The vocabulary in a file, a folder or `package:NAME`: a sentencepiece model, or a tokenizer.json.
 
-    Raises ValueError where there is none, and where it does not fit, see `Vocabulary.of_file`.
+    Raises ValueError if there is none, or if it does not fit, see `Vocabulary.of_file`.
     """
     path = located(file)
     if not is_tokenizer(path):
@@ -168,18 +169,18 @@ def open_vocabulary(file: str, size: int, special_tokens: Sequence[str] = ()) ->
 
 
 def located(file: str) -> Path:
-    """The file of a vocabulary that may be named by its folder, or by the package that is installed with it."""
+    """The path of a vocabulary file, given the file, its folder, or `package:NAME` of an installed package."""
     path = files.located(file)
     if not path.is_dir():
         return path
     found = next((path / name for name in (TOKENIZER, SENTENCEPIECE) if (path / name).is_file()), None)
     if found is None:
-        raise ValueError(f"config.data.vocabulary={file!r} holds neither {TOKENIZER} nor {SENTENCEPIECE}")
+        raise ValueError(f"config.data.vocabulary={file!r} holds neither {TOKENIZER} nor {SENTENCEPIECE}; name a file")
     return found
 
 
 def is_tokenizer(path: Path) -> bool:
-    """Whether a file is JSON and so no model of sentencepiece, whatever it is called."""
+    """Whether a file is JSON, and therefore not a sentencepiece model, regardless of its name."""
     try:
         with path.open("rb") as file:
             return file.read(64).lstrip()[:1] == b"{"

@@ -29,8 +29,8 @@ from research.measure import progress
 from research.spec import Role, checks, field
 
 SIDES = ("source", "target")
-CHUNK = 4096  # examples that are tokenised at a time
-TRAINING_BYTES = 100_000_000  # evenly spaced texts of train, on which the vocabulary is trained
+CHUNK = 4096  # examples tokenised at a time
+TRAINING_BYTES = 100_000_000  # of texts to train the vocabulary on, evenly spaced in train
 LAYOUT = "3"  # the version of the file format, part of the folder's name
 
 
@@ -38,10 +38,10 @@ MOST_TOKENS = 10_000_000
 
 
 class TokensSpec(DataSpec):
-    """The fields that the specs of data sets with token targets share."""
+    """The fields shared by the specs of data sets with token targets."""
 
     vocabulary: str = field(
-        default="", doc="a sentencepiece .model, a tokenizer.json, their folder or package:NAME; empty: one is trained"
+        default="", doc="a sentencepiece .model or tokenizer.json, their folder or package:NAME; empty: train one"
     )
     vocab_type: str = field(
         default="unigram", check=checks.one_of(*vocabulary_lib.TYPES), doc="algorithm of a trained vocabulary"
@@ -51,25 +51,25 @@ class TokensSpec(DataSpec):
     )
     eval_buckets: int = field(
         default=3, role=Role.RUNTIME, check=checks.at_least(1) & checks.at_most(100),
-        doc="length buckets of evaluation batches: the lengths of a row, their halves, ...",
+        doc="number of length buckets of evaluation batches: full row length, half, quarter, ...",
     )  # fmt: skip
 
 
-# The limits of the size of a vocabulary, and of the share of characters with a token of their own.
+# Limits of vocabulary size and character coverage.
 VOCAB_SIZE = checks.at_least(5) & checks.at_most(MOST_TOKENS)
 VOCAB_COVERAGE = checks.between(0.9, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """As sources.Prepared, for texts: `prepare` also tokenises them.
+    """The counterpart of sources.Prepared for texts: `prepare` also tokenises them.
 
     Attributes:
         raw: The prepared texts.
-        template: Their sources and targets.
-        settings: Of a vocabulary that is trained on the training split.
+        template: How source and target are made of the fields.
+        settings: Settings of a vocabulary that is trained on the training split.
         vocabulary_file: The vocabulary to use instead, as in TokensSpec.vocabulary; "": none.
-        classes: The targets, where they are classes: the tokens of a target are then its index among them.
+        classes: The targets if they are classes: a target is then stored as its index in `classes`.
     """
 
     raw: sources.Prepared
@@ -97,20 +97,20 @@ class Tokens:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over the texts (see sources.Prepared) and the template; and the vocabulary's digest."""
+        """A hash (16 hex digits) of the texts (see sources.Prepared) and the template; and the vocabulary's digest."""
         content = f"{self.raw.fingerprint} {self.template.source!r} {self.template.target!r}"
         return f"{hashlib.sha256(content.encode()).hexdigest()[:16]} vocabulary {self.vocabulary.digest}"
 
     @cached_property
     def vocabulary(self) -> vocabulary_lib.Vocabulary:
-        """The given or the trained vocabulary; the latter is read at its first use."""
+        """The given or the trained vocabulary; the latter is read when first used."""
         if self.vocabulary_file:
             settings = self.settings
             return tokenizer.open_vocabulary(self.vocabulary_file, settings.size, settings.special_tokens)
         return vocabulary_lib.Vocabulary(lambda: self.folder / "vocabulary.model", self.settings.size)
 
     def prepare(self) -> None:
-        """Prepares the texts, see prepare.ensure, trains the vocabulary and tokenises, unless that is done.
+        """Prepares the texts, see prepare.ensure, trains the vocabulary and tokenises, unless already done.
 
         Raises ValueError if the data set is not prepared, and for an example that does not fit the template.
         """
@@ -118,7 +118,7 @@ class Tokens:
         folder = self._folder_path
         if not folder.is_dir():
             with prepare.locked(folder.parent):
-                if not folder.is_dir():  # by another process, meanwhile
+                if not folder.is_dir():  # another process may have written it meanwhile
                     self._write(folder)
 
     @cached_property
@@ -126,7 +126,7 @@ class Tokens:
         """The folder of the token ids. Raises ValueError if it does not exist, see `prepare`."""
         folder = self._folder_path
         if not folder.is_dir():
-            raise ValueError(f"{self.name!r} is not tokenised; train, or run: {self.raw.prepare_command}")
+            raise ValueError(f"{self.name!r} is not tokenised; start a training, or run: {self.raw.prepare_command}")
         integrity.verify(folder, self.raw.prepare_command, needed=True)
         return folder
 
@@ -143,7 +143,7 @@ class Tokens:
 
     @cached_property
     def _folder_path(self) -> Path:
-        """The path of the folder of the token ids, which may not exist."""
+        """The path of the folder of the token ids, which need not exist."""
         digest = hashlib.sha256(json.dumps(self._content, sort_keys=True).encode()).hexdigest()[:8]
         kind = f"{self.settings.type}-{self.settings.size}"
         if self.vocabulary_file:
@@ -189,7 +189,8 @@ class Tokens:
             source, target = self.template.texts(self.fields(split, index))
             if not source.strip():
                 raise ValueError(
-                    f"{self.name}: the source {self.template.source!r} of example {index} of {split} is empty"
+                    f"{self.name}: the source {self.template.source!r} of example {index} of {split} is empty; fill it "
+                    "or remove the example"
                 )
             yield source, target
 
@@ -242,31 +243,31 @@ class Tokens:
             self._report_empty(split, lengths[1])
 
     def _write_ends(self, split: str, folder: Path, lengths: Sequence[Sequence[int]]) -> None:
-        """Where each example ends, given the numbers of tokens of the sides."""
+        """Writes the end offset of each example, given the numbers of tokens of the sides."""
         for side, length in zip(SIDES, lengths, strict=True):
             np.save(folder / f"{split}.{side}.ends.npy", np.cumsum(length))
 
     def _numbers(self, targets: Sequence[str], split: str) -> list[list[int]]:
-        """The place of each target among the classes. Raises ValueError for one that is none of them."""
+        """The index of each target in `classes`. Raises ValueError for an unknown one."""
         if unknown := next((target for target in targets if target not in self.classes), None):
             raise ValueError(
-                f"{self.name}: the {split} target {unknown!r} is none of config.task.classes={self.classes!r}"
+                f"{self.name}: the {split} target {unknown!r} is not in config.task.classes={self.classes!r}; add it"
             )
         return [[self.classes.index(target)] for target in targets]
 
     def _report_empty(self, split: str, lengths: Sequence[int]) -> None:
-        """Reports the number of empty targets, as of unanswerable questions. Raises ValueError if all are empty."""
+        """Logs the number of empty targets, such as those of unanswerable questions. Raises ValueError if all are."""
         empty = sum(length == 1 for length in lengths)
         if not empty:
             return
         line = f"{self.name}: {empty:,} of {len(lengths):,} {split} targets {self.template.target!r} are empty"
         if empty == len(lengths):
-            raise ValueError(f"{line}; there is nothing to learn")
+            raise ValueError(f"{line}; at least one must not be, check config.data.target")
         progress.say(line)
 
 
 class Examples(Sequence[packing.Example]):
-    """Source and target ids of each example, from memory-mapped files. Every process opens them for itself."""
+    """Source and target ids of each example, from memory-mapped files, which every process opens for itself."""
 
     def __init__(
         self,
@@ -310,7 +311,7 @@ class Examples(Sequence[packing.Example]):
 def cut(ids: np.ndarray, limit: int, keep_end: bool = False) -> np.ndarray:
     """Truncates token ids, or sentences of them, to `limit`.
 
-    The last one, which is or holds EOS, is always kept; of the others, the first ones or, with `keep_end`, the last.
+    The last item, with EOS, is always kept; of the others, the first ones are kept or, with `keep_end`, the last.
     """
     if len(ids) <= limit:
         return ids

@@ -19,12 +19,12 @@ from research.measure import progress
 
 TYPES = ("unigram", "bpe", "char")
 BOUNDARY = "\x1f"  # no token crosses it; `normalise` removes it from texts, since it is white space
-# The time of training is quadratic in the letters of a word, and of a repetitive line: minutes for a megabyte. For
-# training, words are therefore split after LONGEST_WORD letters, lines of more than LONGEST_LINE at spaces, and letters
-# of a word beyond LONGEST_TRAINED are not used. Encoding has no such limits.
+# Training time is quadratic in the length of a word, and of a repetitive line: minutes for a megabyte. For training,
+# words are therefore split after LONGEST_WORD characters, lines longer than LONGEST_LINE at spaces, and characters of a
+# word beyond LONGEST_TRAINED are not used. Encoding has no such limits.
 LONGEST_WORD, LONGEST_TRAINED, LONGEST_LINE = 1000, 20_000, 20_000
 _SENTENCE = re.compile(rf"\S.{{0,{LONGEST_WORD - 1}}}(?!\S)")
-_LONG = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")  # BOUNDARY is a space to it
+_LONG = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")  # \S does not match BOUNDARY
 _BLANK = re.compile(r"[^\S\n]")
 _SPACES, _LINE_END = re.compile(r"[^\S\n]+"), re.compile(r"\s*\n\s*")
 # Kana and the blocks of Chinese characters.
@@ -36,9 +36,9 @@ class Settings:
     """The settings of a trained vocabulary.
 
     Attributes:
-        size: The most tokens, with special tokens, line end and bytes; a small text gives fewer.
+        size: Maximum number of tokens, including special tokens, line end and bytes; a small text gives fewer.
         type: "unigram" (Kudo 2018), "bpe" (Sennrich et al. 2016) or "char".
-        coverage: The share of the text's characters that get a token of their own.
+        coverage: The share of the text's characters that are covered by the vocabulary.
         byte_fallback: Encode other characters as bytes (256 tokens) instead of `unk`.
         split_cjk: Make each Chinese or Japanese character a token.
         special_tokens: Strings that are always one token, such as "<question>".
@@ -59,16 +59,16 @@ class Settings:
         if self.size < 5:
             raise ValueError(f"config.data.vocab_size={self.size} must be at least 5")
         if not 0.9 <= self.coverage <= 1:
-            raise ValueError(f"config.data.vocab_coverage={self.coverage} must lie between 0.9 and 1")
+            raise ValueError(f"config.data.vocab_coverage={self.coverage} must be between 0.9 and 1")
 
     def described(self) -> dict[str, Any]:
-        """The settings by name, for the name of the prepared folder; `fold_case`, the newest, only if it is set."""
+        """The settings by name, for the digest of the prepared folder; `fold_case`, added later, only if it is set."""
         fields = dataclasses.asdict(self)
         return fields if self.fold_case else {name: value for name, value in fields.items() if name != "fold_case"}
 
 
 class Located(NamedTuple):
-    """Token ids, and int64 [tokens, 2] the first character of each and the one behind its last, see `trimmed`."""
+    """Token ids, and their character offsets, int64 [tokens, 2] (begin, end), see `trimmed`."""
 
     ids: list[int]
     offsets: np.ndarray
@@ -83,13 +83,13 @@ class Vocabulary:
         eos: The id of the end of a sequence.
         unk: The id of unknown characters.
         bos: The id of the start of a sequence; `pad` in a vocabulary without one, such as T5's.
-        given: Whether it is a file that the config names; otherwise it is trained on the data.
+        given: Whether it is a file named by the config; otherwise it is trained on the data.
     """
 
     pad, eos, unk = 0, 1, 2
 
     def __init__(self, path: Callable[[], Path], size: int, bos: int = 3):
-        """The vocabulary in the file `path()`, which is called at the first use of the file."""
+        """The vocabulary in the file `path()`, which is called when the file is first needed."""
         self._path, self.size, self.bos = path, size, bos
         self.given = False
 
@@ -110,7 +110,9 @@ class Vocabulary:
                 f"{(cls.pad, cls.eos, cls.unk)} (-1: it has none)"
             )
         if vocabulary.pieces > size:
-            raise ValueError(f"config.data.vocab_size={size} is less than the {vocabulary.pieces} tokens of {file!r}")
+            raise ValueError(
+                f"config.data.vocab_size={size} is less than the {vocabulary.pieces} tokens of {file!r}; raise it"
+            )
         for token in special_tokens:
             vocabulary.id_of(token)
         vocabulary.bos = processor.bos_id() if processor.bos_id() >= 0 else cls.pad
@@ -132,11 +134,13 @@ class Vocabulary:
         try:
             return sentencepiece.SentencePieceProcessor(model_proto=self.serialized)
         except RuntimeError:
-            raise ValueError(f"vocabulary {str(self._path())!r} is no sentencepiece model") from None
+            raise ValueError(
+                f"vocabulary {str(self._path())!r} is not a sentencepiece model; name another file"
+            ) from None
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits over the file."""
+        """A hash of the file, 16 hex digits."""
         return hashlib.sha256(self.serialized).hexdigest()[:16]
 
     @property
@@ -165,7 +169,7 @@ class Vocabulary:
         return self._processor.encode([normalise(text) for text in texts], num_threads=-1)
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[Located]:
-        """The tokens of all texts, without special ones, and the characters that each of them stands for."""
+        """The tokens of all texts, without special tokens, and their character offsets."""
         from sentencepiece import sentencepiece_pb2
 
         plain = [_BLANK.sub(" ", text) for text in texts]  # of the same length
@@ -179,9 +183,9 @@ class Vocabulary:
 
     @property
     def pair_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """The special tokens before, between and behind the texts of a pair: [CLS] question [SEP] context [SEP].
+        """The special tokens before, between and after the texts of a pair: [CLS] question [SEP] context [SEP].
 
-        Raises ValueError for a vocabulary with none before them.
+        Raises ValueError for a vocabulary without a token before a text.
         """
         if self.bos == self.pad:
             raise ValueError(
@@ -206,10 +210,10 @@ def normalise(text: str) -> str:
 
 
 def trimmed(text: str, offsets: np.ndarray) -> np.ndarray:
-    """The bounds [tokens, 2] of tokens without the white space at their ends.
+    """The character offsets [tokens, 2] of tokens without the white space at their ends.
 
-    A token of white space alone, or of the first bytes of a character, has those of the next that has others, or of the
-    last: so any tokens of a text have characters, unless the whole text has none.
+    A token without characters of its own (white space, or the first bytes of a character) gets the offsets of the next
+    token that has some, or of the last such token. So all tokens have characters, unless the text is white space.
     """
     found = offsets.copy()
     for token, (begin, end) in enumerate(offsets.tolist()):
@@ -222,13 +226,13 @@ def trimmed(text: str, offsets: np.ndarray) -> np.ndarray:
 
 
 def _of_characters(text: str, offsets: np.ndarray) -> np.ndarray:
-    """Bounds in bytes of UTF-8 as bounds in characters."""
+    """Converts offsets in UTF-8 bytes to offsets in characters."""
     sizes = [len(letter.encode()) for letter in text]
     return np.searchsorted(np.cumsum([0, *sizes]), offsets)
 
 
 def train(texts: Iterable[str], settings: Settings) -> bytes:
-    """A sentencepiece model of `texts`, the same bytes for the same texts in the same order.
+    """Trains a sentencepiece model on `texts`: identical bytes for the same texts in the same order.
 
     Raises ValueError if `settings.size` is too small for the characters of the texts.
     """
@@ -245,7 +249,7 @@ def train(texts: Iterable[str], settings: Settings) -> bytes:
             hard_vocab_limit=False,
             character_coverage=settings.coverage,
             byte_fallback=settings.byte_fallback,
-            # A line end is a token, so that summaries keep their lines.
+            # A line end is a token, so that summaries keep their line breaks.
             user_defined_symbols=["\n", *settings.special_tokens],
             pad_id=Vocabulary.pad,
             eos_id=Vocabulary.eos,
@@ -263,10 +267,10 @@ def train(texts: Iterable[str], settings: Settings) -> bytes:
     except RuntimeError as error:
         needed = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
         if not needed:
-            raise ValueError(f"no vocabulary can be trained on this text: {' '.join(str(error).split())}") from None
+            raise ValueError(f"training a vocabulary on this text failed: {' '.join(str(error).split())}") from None
         raise ValueError(
-            f"config.data.vocab_size={settings.size} is too small: the characters of the text alone take "
-            f"{needed[1]} tokens; raise it, or lower data.vocab_coverage={settings.coverage}"
+            f"config.data.vocab_size={settings.size} is too small: the characters of the text alone need "
+            f"{needed[1]} tokens; raise it, or lower config.data.vocab_coverage={settings.coverage}"
         ) from None
     return serialized.getvalue()
 
@@ -286,6 +290,6 @@ def _sentences(texts: Iterable[str], bounded: bool) -> Iterator[str]:
 
 
 def _in_parts(word: re.Match) -> str:
-    """The first LONGEST_TRAINED letters of a long word, split into words of at most LONGEST_WORD."""
+    """The first LONGEST_TRAINED characters of a long word, split into words of at most LONGEST_WORD."""
     kept = word[0][:LONGEST_TRAINED]
     return " ".join(kept[start : start + LONGEST_WORD] for start in range(0, len(kept), LONGEST_WORD))

@@ -1,7 +1,7 @@
-"""Questions and contexts as rows of tokens: where an answer is, windows over long contexts, and their arrays.
+"""Questions and contexts as rows of tokens: location of answers, sliding windows over long contexts, and their arrays.
 
-A row is [CLS] question [SEP] window [SEP]. The windows of a context begin `stride` tokens apart, as those of Devlin et
-al., "BERT", 2019, run_squad.py. A token that several of them hold counts in the one where it has most context.
+A row is [CLS] question [SEP] window [SEP]. The windows of a context begin `stride` tokens apart, as in run_squad.py of
+Devlin et al., "BERT", 2019. A token in several windows is predicted in the one where it has most context.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 
 from research.data.text import packing
 
-# In the place of the first and last token of an answer: the question has none, or it is not in the context.
+# Instead of the first and last token of an answer: there is no answer; it is not in the context.
 NONE, UNKNOWN = -1, -2
 
 
@@ -21,10 +21,10 @@ class Window(NamedTuple):
     """A question with a part of its context.
 
     tokens    int32 [length]
-    types     int32 [length]: 0 up to the context, then 1
-    context   int32 [length]: 0 outside of the context; 2 for tokens of which no other window has more context, else 1
+    types     int32 [length]: 0 before the context, then 1
+    context   int32 [length]: 0 outside of the context; 2 for tokens that have most context in this window, else 1
     answer    the positions of the first and last token of the answer; 0, 0: not in this window; -1, -1: unknown
-    shift     what turns a position into a position in the context
+    shift     added to a position in the row, it gives the position in the context
     """
 
     tokens: np.ndarray
@@ -35,33 +35,33 @@ class Window(NamedTuple):
 
 
 def locate(answer: str, context: str, offsets: np.ndarray, begin: int | None = None) -> tuple[int, int]:
-    """The first and the last of the tokens at `offsets` [tokens, 2] of `context` that hold an answer.
+    """Locates an answer in a context: the indices of its first and last token.
 
     Args:
-        answer: Any white space in it stands for any in the context; other letters may differ in case alone.
+        answer: The text to find; differences in white space and case are ignored.
         context: The text.
-        offsets: The bounds of its tokens, in characters.
-        begin: Where the answer begins, if that is known. Else its first occurrence counts, of those that begin and end
-            with a token if there are such, of those in the same case before others.
+        offsets: The offsets [tokens, 2] of the tokens of the context, in characters.
+        begin: The offset of the answer, if known. Otherwise the first occurrence is used, preferably one at token
+            boundaries, then one with the same case.
 
     Returns:
-        NONE, NONE for an empty answer, UNKNOWN, UNKNOWN for one that does not occur.
+        The indices; (NONE, NONE) for an empty answer, (UNKNOWN, UNKNOWN) for one that does not occur.
     """
     words = answer.split()
     if not words:
         return NONE, NONE
     if begin is not None and context[begin : begin + len(answer)] == answer:
-        found = [_holding((begin, begin + len(answer)), offsets)]
+        found = [holding((begin, begin + len(answer)), offsets)]
     else:
         pattern = r"\s+".join(map(re.escape, words))
         matches = [match.span() for flag in (re.NOFLAG, re.IGNORECASE) for match in re.finditer(pattern, context, flag)]
-        exact = [span for span in matches if _bounds(_holding(span, offsets), offsets) == span]
-        found = [_holding(span, offsets) for span in (*exact, *matches)]
+        exact = [span for span in matches if _bounds(holding(span, offsets), offsets) == span]
+        found = [holding(span, offsets) for span in (*exact, *matches)]
     return next(((first, last) for first, last in found if first <= last), (UNKNOWN, UNKNOWN))
 
 
-def _holding(span: tuple[int, int], offsets: np.ndarray) -> tuple[int, int]:
-    """The first token that ends behind the begin of a span of characters, and the last that begins before its end."""
+def holding(span: tuple[int, int], offsets: np.ndarray) -> tuple[int, int]:
+    """The first token that ends after the start of a span of characters, and the last that starts before its end."""
     first = np.searchsorted(offsets[:, 1], span[0], side="right")
     return int(first), int(np.searchsorted(offsets[:, 0], span[1])) - 1
 
@@ -73,45 +73,45 @@ def _bounds(held: tuple[int, int], offsets: np.ndarray) -> tuple[int, int] | Non
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How questions and contexts become rows.
+    """How questions and contexts are arranged in rows.
 
-    before, between, behind  the special tokens around the two
-    length                   of a row
+    before, between, after   the special tokens around question and context
+    length                   tokens of a row
     stride                   tokens from the begin of a window to that of the next; a window holds at least as many
-    keep_end                 whether the end of a question that is too long is kept, not its begin
+    keep_end                 whether the end of a question that is too long is kept instead of its begin
     """
 
     before: tuple[int, ...]
     between: tuple[int, ...]
-    behind: tuple[int, ...]
+    after: tuple[int, ...]
     length: int
     stride: int
     keep_end: bool = False
 
     @property
     def special(self) -> int:
-        """The special tokens of a row."""
-        return len(self.before) + len(self.between) + len(self.behind)
+        """The number of special tokens of a row."""
+        return len(self.before) + len(self.between) + len(self.after)
 
     def kept(self, questions: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-        """The numbers of tokens that are left of questions, given the numbers of tokens of both."""
+        """The lengths of questions after truncation, given the lengths of questions and contexts in tokens."""
         room = self.length - self.special - questions
         short = np.where(contexts <= room, 0, np.maximum(self.stride - room, 0))
         return questions - short
 
     def counts(self, questions: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-        """The numbers of windows."""
+        """The numbers of windows, given the lengths of questions and contexts in tokens."""
         room = self.length - self.special - self.kept(questions, contexts)
         return 1 + -(-np.maximum(contexts - room, 0) // self.stride)
 
     def window(self, question: np.ndarray, context: np.ndarray, answer: tuple[int, int], number: int) -> Window:
-        """Window `number` of the tokens of a question and its context, in which the answer is as `locate` says."""
+        """Window `number` of a question and its context, given their tokens and the result of `locate`."""
         kept = int(self.kept(np.array(len(question)), np.array(len(context))))
         question = question[len(question) - kept :] if self.keep_end else question[:kept]
         head = np.array([*self.before, *question, *self.between], np.int32)
         room, begin = self.length - self.special - kept, number * self.stride
         part = context[begin : begin + room]
-        row = np.concatenate([head, part, np.array(self.behind, np.int32)]).astype(np.int32)
+        row = np.concatenate([head, part, np.array(self.after, np.int32)]).astype(np.int32)
         positions = np.arange(len(row)) - len(head)
         inside = (positions >= 0) & (positions < len(part))
         mask = np.zeros(len(row), np.int32)
@@ -126,10 +126,10 @@ class Layout:
 
 
 def most_context(length: int, room: int, stride: int, number: int) -> np.ndarray:
-    """Of which tokens of window `number` no other window has more context, of `length` tokens: bool [tokens].
+    """Mask of the tokens of window `number` that have most context in it, bool [tokens]; `length` is the context's.
 
-    The context of a token is the smaller number of tokens to a side, and a hundredth of the window's; of equal ones the
-    first window counts (Devlin et al., `_check_is_max_context`).
+    The score of a token in a window is the number of tokens to its left or right, whichever is smaller, plus 0.01 times
+    the length of the window; ties go to the first window (`_check_is_max_context` in run_squad.py).
     """
     begin = number * stride
     tokens_here = np.arange(begin, min(begin + room, length))
@@ -150,8 +150,8 @@ def most_context(length: int, room: int, stride: int, number: int) -> np.ndarray
 class Windows(Sequence[Window]):
     """The windows of all examples or, with `only_known`, of those whose answer is known.
 
-    An example is its source, the tokens of question and context, and its target: the number of the former and, where
-    the answer is known, one more than the first and the last token of it in the context (see `target`).
+    The source of an example is the tokens of question and context, its target the length of the question and, if known,
+    the span of the answer (see `target`).
     """
 
     def __init__(self, examples: Sequence[packing.Example], layout: Layout, only_known: bool = False):
@@ -165,7 +165,7 @@ class Windows(Sequence[Window]):
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [windows]: their tokens."""
+        """The number of tokens of each window, int64 [windows]."""
         kept = self.layout.kept(self.questions, self.contexts)[self.example]
         room = self.layout.length - self.layout.special - kept
         rest = self.contexts[self.example] - self._number * self.layout.stride
@@ -181,19 +181,22 @@ class Windows(Sequence[Window]):
 
 
 def target(question: int, answer: tuple[int, int]) -> list[int]:
-    """How the number of tokens of a question and the answer that `locate` found are stored, without negative ones."""
-    return [question, *(() if answer[0] == UNKNOWN else (place + 1 for place in answer))]
+    """The stored target, without negative numbers: the length of the question and, if known, the answer plus 1.
+
+    `answer` is a result of `locate`.
+    """
+    return [question, *(() if answer[0] == UNKNOWN else (index + 1 for index in answer))]
 
 
 def _numbers(target: np.ndarray) -> tuple[int, int, int]:
-    """The tokens of the question, and the first and last token of the answer."""
+    """The inverse of `target`: the length of the question, and the first and last token of the answer."""
     question, *answer = target.tolist()
     return (question, answer[0] - 1, answer[1] - 1) if answer else (question, UNKNOWN, UNKNOWN)
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowsToArrays:
-    """Turns windows that share a row into int32 arrays, see spans.Spans; `most` windows at most."""
+    """Converts the windows of a row, at most `most`, to int32 arrays, see spans.Spans."""
 
     length: int
     most: int

@@ -1,7 +1,7 @@
-"""BERT, RoBERTa and DistilBERT as transformers saves them: a classifier of texts, one that finds answers, or no head.
+"""BERT, RoBERTa and DistilBERT of transformers: sequence classification, question answering, or no head.
 
-MiniLM is a BERT to transformers. What sentence-transformers writes is a folder of one of these, with files that say how
-the features of a text are pooled.
+In transformers MiniLM is a BERT. A folder of sentence-transformers holds one of these models, and files that define the
+pooling of text features.
 """
 
 import functools
@@ -25,8 +25,8 @@ from research.interop.layouts import FLAT, FROM_HEADS, LINEAR, SAME, Layout, Row
 from research.interop.safetensors import TensorSpec
 from research.models.bert import Bert
 
-_SPANS = "qa_outputs"  # the head of begin and end of an answer, in all of the family
-_PADDING = 1  # RoBERTa's id of it: the positions up to and with that row are nobody's
+_SPANS = "qa_outputs"  # the head for begin and end of an answer, in all three models
+_PADDING = 1  # RoBERTa's padding id; rows of its position embedding up to this one are unused
 
 
 def _with_unused_rows(ours: np.ndarray) -> np.ndarray:
@@ -54,7 +54,7 @@ def _embeddings(theirs: str, where: Layout = SAME) -> list[Row]:
 
 
 def _blocks(theirs: str, names: Mapping[str, str]) -> list[Row]:
-    """Of the layers at `theirs`; `names` are theirs by ours."""
+    """The rows of the layers below the prefix `theirs`; `names` maps our module names to theirs."""
     there = {ours: f"{theirs}.layer.{{layer}}.{name}" for ours, name in names.items()}
     ours, rows = "encoder/blocks", []
     for part in ("query", "key", "value"):
@@ -90,7 +90,7 @@ def bert_table(model: Bert) -> list[Row]:
 
 
 def roberta_table(model: Bert) -> list[Row]:
-    """See `Family`: a classifier has a layer of its own in the place of the pooler."""
+    """See `Family`; a classifier has its own dense layer instead of the pooler."""
     return [
         *_embeddings("roberta.embeddings", AFTER_PADDING),
         *_blocks("roberta.encoder", _BERT),
@@ -123,7 +123,7 @@ _NEVER = dict.fromkeys(("is_decoder", "add_cross_attention", "sinusoidal_pos_emb
 def _common(
     config: Mapping[str, Any], specs: Mapping[str, TensorSpec], named: Mapping[str, str], prefix: str, unused: int = 0
 ) -> dict[str, Any]:
-    """What all of the family have; `unused` are positions at which nothing stands."""
+    """The fields common to the three models; `unused` is the number of unused rows of the position embedding."""
     require_theirs(config, position_embedding_type=("absolute", None), **_NEVER)
 
     def rows(table: str, theirs: str) -> int:
@@ -140,11 +140,11 @@ def _common(
 def _pooling(
     config: Mapping[str, Any], specs: Mapping[str, TensorSpec], head: str, pooler: str, kind: str
 ) -> dict[str, Any]:
-    """With a head, the pooling that is before it; without one, that of the pooler, or the mean where there is none."""
+    """The pooling before the head; without a head, that of the pooler or, without a pooler, the mean."""
     if f"{_SPANS}.weight" in specs:
         rows = specs[f"{_SPANS}.weight"].shape[:1]
         if rows != (2,):
-            raise ValueError(f"{_SPANS}.weight has {rows} rows, which is not supported; 2, of begin and end, are")
+            raise ValueError(f"{_SPANS}.weight has {rows} rows, which is not supported; it must have 2, begin and end")
         return {"pool": "mean", "num_classes": 2, "of_tokens": True}
     if head in specs:
         return {"pool": kind, "num_classes": num_classes(config, specs, head), "of_tokens": False}
@@ -184,7 +184,7 @@ def distilbert_fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]
 
 
 def _config(model: Bert, kind: str, name: str, named: Mapping[str, str], pool: str, unused: int = 0) -> dict[str, Any]:
-    """What the configs of all of the family have."""
+    """The part of config.json common to the three models."""
     head, classes = "ForQuestionAnswering", {}
     if not model.of_tokens:
         head, classes = "ForSequenceClassification" if model.num_classes else "Model", labels(model.num_classes)
@@ -192,7 +192,10 @@ def _config(model: Bert, kind: str, name: str, named: Mapping[str, str], pool: s
             require(model, f"a classifier of {name} in transformers", pool=(pool,))
         require(model, f"{name} in transformers", pool=("mean", "cls", pool))
     elif model.num_classes != 2:
-        raise ValueError(f"logits of {model.num_classes} classes a token cannot be exported: transformers has 2 here")
+        raise ValueError(
+            f"a token classifier with {model.num_classes} classes cannot be exported: transformers supports 2, for "
+            "answer spans"
+        )
     return {
         "architectures": [f"{name}{head}"],
         "model_type": kind,
@@ -205,7 +208,7 @@ def _config(model: Bert, kind: str, name: str, named: Mapping[str, str], pool: s
 
 def _bert_like(model: Bert, kind: str, name: str, unused: int = 0) -> dict[str, Any]:
     if not model.spec.token_types:
-        raise ValueError(f"config.model.token_types=0 cannot be exported: {name} in transformers has at least 1")
+        raise ValueError(f"config.model.token_types=0 cannot be exported: {name} in transformers needs at least 1")
     return {
         **_config(model, kind, name, _FIELDS, "cls_tanh", unused),
         "hidden_act": "gelu",
@@ -231,7 +234,7 @@ def distilbert_config(model: Bert) -> dict[str, Any]:
 
 
 def _names(prefix: str, head: str) -> Callable[[Iterable[str]], dict[str, str]]:
-    """As `with_prefix`; norms of checkpoints that were converted from TensorFlow have a gamma and a beta."""
+    """As `with_prefix`; in checkpoints converted from TensorFlow, layer norms have a gamma and a beta."""
     whole, old = with_prefix(f"{prefix}.", head), {".gamma": ".weight", ".beta": ".bias"}
 
     def names(found: Iterable[str]) -> dict[str, str]:

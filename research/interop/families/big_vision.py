@@ -1,4 +1,4 @@
-"""ViT as big_vision saves it: an .npz of parameters, whose names and shapes also say what the model is."""
+"""ViT of big_vision: an .npz of parameters, whose names and shapes determine the fields of the model."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from research.interop.families import vit
 from research.interop.family import Family, Read, require
 from research.interop.layouts import Layout, Row
 from research.interop.safetensors import TensorSpec
@@ -16,11 +17,11 @@ _ATTENTION = f"{_BLOCK}/MultiHeadDotProductAttention_0"
 
 
 def _with_cls(theirs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Positions [1, length, width], after a row of zeros where ours are those of the class token too."""
+    """Position embeddings [1, length, width], with a row of zeros prepended if ours include the class token."""
     return np.concatenate([np.zeros_like(theirs[:, :1]), theirs], 1) if theirs.shape[1] == shape[1] - 1 else theirs
 
 
-# Its class token has no position; `fold` has added ours to the token.
+# big_vision's class token has no position embedding; on export, `fold` adds ours to the token.
 _WITHOUT_CLS = Layout(_with_cls, lambda ours: ours[:, 1:])
 
 
@@ -62,18 +63,16 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
                            ("embedding/kernel", 4))
     )  # fmt: skip
     if other := next((name for name in specs if re.match("MAPHead_|pre_logits/", name)), None):
-        raise ValueError(
-            f"{other}: a pooling or representation layer of its own is not supported; only cls and gap are"
-        )
+        raise ValueError(f"{other}: MAP pooling and a representation layer are not supported; pool must be cls or gap")
     layers = {found[1] for found in map(re.compile(r".*/encoderblock_([0-9]{1,4})/").match, specs) if found}
     depth = 1 + max(map(int, layers))
     positions = "learned" if "pos_embedding" in specs else "sincos"
-    size = 224  # which nothing says where positions are computed
+    size = 224  # unknown if positions are computed (sincos)
     if positions == "learned":
         length = _shape(specs, "pos_embedding", 3)[1]
         side = round(length**0.5)
         if side**2 != length:
-            raise ValueError(f"pos_embedding has {length} positions, which are no square; only square images are known")
+            raise ValueError(f"pos_embedding has {length} positions, not a square number; images must be square")
         size = side * patches[0]
     return {
         "num_classes": _shape(specs, "head/kernel", 2)[1] if "head/kernel" in specs else 1000,
@@ -92,7 +91,7 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
 
 def _shape(specs: Mapping[str, TensorSpec], name: str, rank: int) -> tuple[int, ...]:
     if name not in specs:
-        raise ValueError(f"{name} is missing; a ViT of big_vision has one for each layer or model")
+        raise ValueError(f"{name} is missing; give an .npz of a ViT of big_vision, which has one")
     if len(specs[name].shape) != rank:
         raise ValueError(f"{name} has the shape {list(specs[name].shape)}; {rank} axes are needed")
     if 0 in specs[name].shape:
@@ -101,21 +100,19 @@ def _shape(specs: Mapping[str, TensorSpec], name: str, rank: int) -> tuple[int, 
 
 
 def config(model: ViT) -> dict[str, Any]:
-    """See `Family`: nothing, but a check."""
-    require(
-        model, "ViT in big_vision", stem=("patch",), qkv_bias=(True,), key_bias=(True,), qk_norm=(False,),
-        norm=("layer",), parallel=(False,), gelu=("tanh",), layer_norm_epsilon=(1e-6,),
-    )  # fmt: skip
+    """See `Family`: an empty config; raises ValueError for a model that big_vision does not support."""
+    own = {"positions": ("learned", "sincos"), "pool": ("cls", "mean"), "qkv_bias": (True,), "gelu": ("tanh",)}
+    require(model, "ViT in big_vision", **(vit.PLAIN | own), layer_norm_epsilon=(1e-6,))
     return {}
 
 
 def names(found: Iterable[str]) -> dict[str, str]:
-    """See `Family`: whole training states hold the parameters below `params/`."""
+    """See `Family`; complete training states hold the parameters below `params/`."""
     return {name.removeprefix("params/"): name for name in found}
 
 
 def fold(read: Read, paths: Collection[str]) -> Read:
-    """See `Family`: the position of the class token becomes a part of the token."""
+    """See `Family`; adds the position embedding of the class token to the token."""
     if not {"cls", "positions"} <= set(paths):
         return read
     return lambda path: read("cls") + read("positions")[:, :1] if path == "cls" else read(path)

@@ -1,4 +1,4 @@
-"""ConvNeXt as transformers saves it: `ConvNextForImageClassification` and, without a head, `ConvNextModel`."""
+"""ConvNeXt of transformers: `ConvNextForImageClassification` and, without a head, `ConvNextModel`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -67,7 +67,7 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
     depths, widths = sizes(config, "depths"), sizes(config, "hidden_sizes")
     require_theirs(config, num_stages=(len(depths),))
     if len(widths) != len(depths):
-        raise ValueError(f"config.json has {len(depths)} depths and {len(widths)} hidden_sizes; as many are needed")
+        raise ValueError(f"config.json has {len(depths)} depths and {len(widths)} hidden_sizes; these must be equal")
     return {
         "num_classes": num_classes(config, specs, "classifier.weight"),
         "stage_sizes": depths,

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite as timm saves it (`efficientnet_lite0`, `tf_efficientnet_lite0`, ...), and EfficientNet-PyTorch.
+"""EfficientNet-Lite of timm (`efficientnet_lite0`, `tf_efficientnet_lite0`, ...) and of EfficientNet-PyTorch.
 
 The weights that Google published were trained with TensorFlow: strided convolutions are padded after the image, and
 the epsilon of batch norm is 1e-3. timm calls their copies `tf_efficientnet_lite`; what it trained itself is padded on
@@ -19,10 +19,10 @@ ARCHITECTURE = re.compile(r"(tf_)?efficientnet_(lite[0-4])")
 OF_PYTORCH = "_conv_stem.weight"  # a tensor of EfficientNet-PyTorch
 _TENSORFLOW, _TIMM = {"padding": "same", "epsilon": 1e-3}, {"padding": "symmetric", "epsilon": 1e-5}
 _DEFAULT = EfficientNetSpec()
-# Ours, the convolution and the batch norm of a block, beside timm's; the first stage has no `expand`.
+# Our module of a block -> timm's convolution and batch norm; blocks of the first stage have no `expand`.
 _FIRST = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
 _LATER = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}
-# Those of EfficientNet-PyTorch, in the same order.
+# timm's module of a block -> that of EfficientNet-PyTorch.
 _PYTORCH = {
     "expand": ("_expand_conv", "_bn0"),
     "depthwise": ("_depthwise_conv", "_bn1"),
@@ -58,7 +58,7 @@ def table(model: EfficientNet) -> list[Row]:
 
 
 def names(found: Mapping[str, TensorSpec]) -> dict[str, str]:
-    """See `Family`: EfficientNet-PyTorch counts its blocks through; a stage ends where their width changes."""
+    """See `Family`; EfficientNet-PyTorch numbers blocks across stages, and a stage ends where their width changes."""
     if OF_PYTORCH not in found:
         return {name: name for name in found}
     modules = dict(_PYTORCH_ENDS)
@@ -80,22 +80,22 @@ def names(found: Mapping[str, TensorSpec]) -> dict[str, str]:
 
 
 def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
-    """See `Family`; without a config, of EfficientNet-PyTorch."""
+    """See `Family`; an empty config is that of EfficientNet-PyTorch."""
     require_theirs(config, global_pool=("avg", None))
     if other := next((name for name in specs if re.search(r"\.se\.|\._se_", name)), None):
-        raise ValueError(f"{other} is of squeeze-and-excite, which is not supported; only EfficientNet-Lite is")
+        raise ValueError(f"{other}: squeeze-and-excite is not supported; use an EfficientNet-Lite, which has none")
     stage_sizes, widths, kernel_sizes = [], [], []
     while (depthwise := specs.get(f"blocks.{len(widths)}.0.conv_dw.weight")) is not None:
         stage = f"blocks.{len(widths)}"
         last = specs.get(f"{stage}.0.{'conv_pwl' if widths else 'conv_pw'}.weight")
         if last is None or len(last.shape) != 4 or len(depthwise.shape) != 4:
-            raise ValueError(f"{stage}.0 lacks its convolutions, or one has not 4 axes")
+            raise ValueError(f"{stage}.0 lacks its convolutions, or one does not have 4 axes; copy the file again")
         stage_sizes.append(next(n for n in range(1, len(specs) + 1) if f"{stage}.{n}.conv_dw.weight" not in specs))
         widths.append(last.shape[0])
         kernel_sizes.append(depthwise.shape[-1])
     if tuple(kernel_sizes) != _DEFAULT.kernel_sizes:
         raise ValueError(
-            f"there are stages with kernels of {kernel_sizes} px, but an EfficientNet-Lite has "
+            f"the stages have kernels of {kernel_sizes} px, which is not supported; those of an EfficientNet-Lite are "
             f"{list(_DEFAULT.kernel_sizes)}"
         )
     architecture = str(config.get("architecture", ""))
@@ -117,7 +117,7 @@ def config(model: EfficientNet) -> dict[str, Any]:
     name = next((name for name, each in sizes.items() if each == (spec.stage_sizes, spec.widths)), None)
     if name is None:
         require(model, kind, stage_sizes=[each[0] for each in sizes.values()])
-        raise ValueError(f"config.model.widths={spec.widths} cannot be exported: {kind} has no such size")
+        raise ValueError(f"config.model.widths={spec.widths} cannot be exported: {kind} has no model of that size")
     is_timm = spec.padding == _TIMM["padding"]
     require(model, f"{kind} with padding={spec.padding!r}", epsilon=((_TIMM if is_timm else _TENSORFLOW)["epsilon"],))
     return {

@@ -1,4 +1,4 @@
-"""ResNet v1.5 as transformers saves it: `ResNetForImageClassification` and, without a head, `ResNetModel`."""
+"""ResNet v1.5 of transformers: `ResNetForImageClassification` and, without a head, `ResNetModel`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ _CONVOLUTIONS = {"basic": 2, "bottleneck": 3}  # of a block
 
 
 def _unit(conv: str, norm: str, theirs: str) -> Iterator[Row]:
-    """A convolution and its batch norm, which they keep together."""
+    """The rows of a convolution and its batch norm, which are one module in transformers."""
     yield Row(f"{conv}/kernel", f"{theirs}.convolution.weight", CONV)
     yield Row(f"{norm}/scale", f"{theirs}.normalization.weight")
     yield Row(f"{norm}/bias", f"{theirs}.normalization.bias")

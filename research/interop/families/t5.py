@@ -1,4 +1,4 @@
-"""T5, T5 v1.1 and mT5 as transformers saves them: `T5ForConditionalGeneration`, `MT5ForConditionalGeneration`."""
+"""T5, T5 v1.1 and mT5 of transformers: `T5ForConditionalGeneration`, `MT5ForConditionalGeneration`."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ def _attention(ours: str, theirs: str) -> list[Row]:
 
 
 def _mlp(ours: str, theirs: str, gated: bool) -> list[Row]:
-    """Their first layer is the one that the activation is for."""
+    """The rows of an MLP; in a gated one, the activation follows their first layer."""
     up = {"gate": "wi_0", "up": "wi_1"} if gated else {"up": "wi"}
     rows = [Row(f"{ours}/{name}/kernel", f"{theirs}.{layer}.weight", LINEAR) for name, layer in up.items()]
     return [*rows, Row(f"{ours}/down/kernel", f"{theirs}.wo.weight", LINEAR)]
@@ -47,7 +47,7 @@ def table(model: Seq2Seq) -> list[Row]:
     ]
 
 
-# Theirs -> ours: whether the MLP is gated, and its activation. Their "gated-gelu" has always meant the tanh one.
+# Their `feed_forward_proj` -> whether our MLP is gated, and its activation. "gated-gelu" means the tanh approximation.
 _MLPS = {
     "gated-gelu": (True, "gelu_tanh"), "gated-gelu_new": (True, "gelu_tanh"), "gated-relu": (True, "relu"),
     "relu": (False, "relu"), "gelu_new": (False, "gelu_tanh"), "gelu": (False, "gelu_exact"),
@@ -64,7 +64,7 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
     )  # fmt: skip
     projection = config.get("feed_forward_proj", "relu")
     gated, activation = _MLPS[projection]
-    # Files may say again what the projection says; transformers then takes these.
+    # Fields that may repeat what `feed_forward_proj` defines; if present, transformers uses them.
     name = "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
     require_theirs(config, is_gated_act=(gated,), dense_act_fn=(name,))
     buckets = size(config, "relative_attention_num_buckets", 32, least=4)
@@ -72,7 +72,7 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
     if distance <= buckets // 2:
         raise ValueError(
             f"config.json has relative_attention_max_distance={distance}, which is not supported; with "
-            f"relative_attention_num_buckets={buckets} more than {buckets // 2} is"
+            f"relative_attention_num_buckets={buckets} it must be more than {buckets // 2}"
         )
     vocab_size = size(config, "vocab_size")
     rows = specs["shared.weight"].shape if "shared.weight" in specs else ()
@@ -94,13 +94,13 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
 
 
 def _logits(config: Mapping[str, Any], has_head: bool) -> str:
-    """T5 1.0 ties its logits to the embeddings and scales them; T5 v1.1 and mT5 do neither.
+    """How logits are computed: T5 1.0 ties them to the embeddings and scales them; T5 v1.1 and mT5 do neither.
 
-    A file of tied weights may hold a copy of them as a head. transformers 5 writes `tie_word_embeddings` for all
-    models; `scale_decoder_outputs` then tells them apart.
+    A file with tied weights may hold a copy of them as a head. transformers 5 writes `tie_word_embeddings` for all
+    models, which are then distinguished by `scale_decoder_outputs`.
     """
     tied = flag(config, "tie_word_embeddings", True)
-    # mT5 has no such field, whatever a file says.
+    # mT5 ignores this field.
     if config["model_type"] == "t5" and flag(config, "scale_decoder_outputs", tied):
         return "tied_scaled"
     return "untied" if has_head or not tied else "tied"
@@ -112,14 +112,15 @@ def config(model: Seq2Seq, model_type: str = "t5") -> dict[str, Any]:
     require(
         model, "T5", norm=("rms",), norm_position=("pre",), bias=(False,), attention_scale=(False,),
         encoder_positions=("relative",), decoder_positions=("relative",), embedding_scale=(False,),
-        copy_mechanism=(False,),
-        sentence_length=(0,),
+        copy_mechanism=(False,), share_layers=(False,), sentence_length=(0,),
     )  # fmt: skip
     if model_type == "mt5":
         require(model, "mT5", logits=("untied", "tied"))
     mlp = (spec.gated, spec.activation)
     if mlp not in _MLPS.values():
-        raise ValueError(f"config.model.activation={spec.activation!r} with gated={spec.gated} is nothing T5 has")
+        raise ValueError(
+            f"config.model.activation={spec.activation!r} with gated={spec.gated} cannot be exported: T5 has none"
+        )
     return {
         "architectures": [f"{model_type.upper()}ForConditionalGeneration"],
         "model_type": model_type,
@@ -141,7 +142,7 @@ def config(model: Seq2Seq, model_type: str = "t5") -> dict[str, Any]:
 
 
 def names(found: Iterable[str]) -> dict[str, str]:
-    """See `Family`: the embeddings may be there under the names of those who share them only."""
+    """See `Family`; the shared embeddings may be stored only under the names of the encoder's or decoder's."""
     found = dict.fromkeys(found)
     shared = next((f"{name}.weight" for name in ("shared", "encoder.embed_tokens") if f"{name}.weight" in found), None)
     return {name: name for name in found} | ({"shared.weight": shared} if shared else {})

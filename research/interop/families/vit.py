@@ -1,4 +1,4 @@
-"""ViT as transformers saves it: `ViTForImageClassification` and, without a head, `ViTModel`."""
+"""ViT of transformers: `ViTForImageClassification` and, without a head, `ViTModel`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -47,7 +47,13 @@ TABLE = [
     Row("head/bias", "classifier.bias"),
 ]
 
-GELU = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # theirs -> ours
+GELU = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "quick_gelu": "quick"}  # theirs -> ours
+# The fields of a ViT without the options of later work, for `require`.
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "positions": ("learned",), "stem": ("patch",), "key_bias": (True,), "qk_norm": (False,), "norm": ("layer",),
+    "parallel": (False,), "patch_bias": (True,), "first_norm": (False,), "registers": (0,), "layer_scale": (0.0,),
+    "projection": (0,), "unit_features": (False,),
+}  # fmt: skip
 
 
 def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
@@ -59,8 +65,8 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
     needed = (image_size // patch_size) ** 2 + 1
     if rows and rows[0] != needed:
         raise ValueError(
-            f"config.json has image_size={image_size} and patch_size={patch_size}, which are {needed} positions with "
-            f"that of the class token; {_POSITIONS} has {rows[0]}"
+            f"config.json has image_size={image_size} and patch_size={patch_size}, which need {needed} positions with "
+            f"the class token; {_POSITIONS} has {rows[0]}"
         )
     return {
         "num_classes": num_classes(config, specs, "classifier.weight"),
@@ -79,10 +85,7 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
 
 def config(model: ViT) -> dict[str, Any]:
     """See `Family`."""
-    require(
-        model, "ViT in transformers", pool=("cls",), positions=("learned",), stem=("patch",), key_bias=(True,),
-        qk_norm=(False,), norm=("layer",), parallel=(False,),
-    )  # fmt: skip
+    require(model, "ViT in transformers", pool=("cls",), **PLAIN)
     return {
         "architectures": ["ViTForImageClassification"],
         "model_type": "vit",

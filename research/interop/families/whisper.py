@@ -1,4 +1,4 @@
-"""Whisper as transformers saves it: `WhisperForConditionalGeneration` and, without its name, `WhisperModel`."""
+"""Whisper of transformers: `WhisperForConditionalGeneration`, and `WhisperModel`, without the prefix of names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,11 +15,11 @@ from research.models.speech import Recogniser
 _ENCODER, _DECODER = "model.encoder.layers.{layer}", "model.decoder.layers.{layer}"
 _SINUSOIDS = "model.encoder.embed_positions.weight"
 _STRIDES = (1, 2)
-_ROUNDING = 5e-3  # of sinusoids that were computed elsewhere, and kept in bfloat16
+_ROUNDING = 5e-3  # tolerance for sinusoids that were stored in bfloat16
 
 
 def _attention(ours: str, theirs: str) -> list[Row]:
-    """Keys have no bias."""
+    """The rows of an attention, whose keys have no bias."""
     rows = []
     for name in ("query", "key", "value"):
         there = f"{theirs}.{name[0]}_proj"
@@ -54,7 +54,7 @@ def table(model: Recogniser) -> list[Row]:
         Row("front_end/conv1/bias", "model.encoder.conv1.bias"),
         Row("front_end/conv2/kernel", "model.encoder.conv2.weight", CONV1D),
         Row("front_end/conv2/bias", "model.encoder.conv2.bias"),
-        Row("encoder/learned", _SINUSOIDS),  # where they are none
+        Row("encoder/learned", _SINUSOIDS),  # if they are not sinusoids
         *_attention("encoder/blocks/attention", f"{_ENCODER}.self_attn"),
         *_norm("encoder/blocks/attention_norm", f"{_ENCODER}.self_attn_layer_norm"),
         *_mlp("encoder/blocks/mlp", _ENCODER),
@@ -85,7 +85,7 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
         num_hidden_layers=(depth,), num_attention_heads=(heads,), is_encoder_decoder=(True,),
     )  # fmt: skip
     if width % heads:
-        raise ValueError(f"config.json has d_model={width}, which its encoder_attention_heads={heads} do not divide")
+        raise ValueError(f"config.json has d_model={width}, which must be divisible by encoder_attention_heads={heads}")
     conv = specs.get("model.encoder.conv1.weight")
     if conv and len(conv.shape) == 3:
         require_theirs(config, num_mel_bins=(conv.shape[1],))
@@ -115,7 +115,7 @@ def fields(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[s
 
 
 def settle(fields: Mapping[str, Any], tensors: TensorSource) -> dict[str, Any]:
-    """See `Family`: whether the positions of the encoder are sinusoids still, which nothing but their values says."""
+    """See `Family`; whether the encoder's positions are sinusoids or were trained, which only their values show."""
     shape = (fields["max_source_length"], fields["width"])
     if _SINUSOIDS not in tensors.specs:
         return {}
@@ -127,7 +127,7 @@ def settle(fields: Mapping[str, Any], tensors: TensorSource) -> dict[str, Any]:
 
 
 def computed(model: Recogniser) -> dict[str, np.ndarray]:
-    """See `Family`: the sinusoids, which their files hold."""
+    """See `Family`; the sinusoids, which transformers stores."""
     if model.spec.encoder_positions != "sinusoidal":
         return {}
     return {_SINUSOIDS: _sinusoids(model.max_source_length, model.spec.width)}
@@ -143,7 +143,7 @@ def config(model: Recogniser) -> dict[str, Any]:
     require(
         model, "Whisper", norm=("layer",), norm_epsilon=(1e-5,), norm_position=("pre",), gated=(False,), bias=(True,),
         key_bias=(False,), attention_scale=(True,), encoder_positions=("sinusoidal", "learned"),
-        decoder_positions=("learned",), embedding_scale=(False,), logits=("tied",),
+        decoder_positions=("learned",), embedding_scale=(False,), logits=("tied",), share_layers=(False,),
         kv_dim=(spec.width // spec.num_heads,), activation=_ACTIVATIONS.values(),
     )  # fmt: skip
     if spec.strides != _STRIDES:

@@ -53,7 +53,7 @@ def test_a_long_video_is_subsampled_while_decoding(tmp_path, monkeypatch):
 def test_what_is_no_video_is_named(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     write_video(tmp_path / "short.mp4", 2)
-    cases = {"bad.mp4": "cannot be decoded", "none.mp4": "cannot be decoded", "short.mp4": "has 2 frames; 4 are needed"}
+    cases = {"bad.mp4": "cannot be decoded", "none.mp4": "cannot be decoded", "short.mp4": "has 2 frames; at least 4"}
     for file, message in cases.items():
         with pytest.raises(ValueError, match=f"video '{tmp_path}/{file}' {message}"):
             video_files.read(tmp_path / file, 8, 16)
@@ -172,7 +172,7 @@ def test_ucf101_holds_whole_groups_out(tmp_path):
         prepare.prepare("ucf101_avi/split1", str(root), str(tmp_path / "data"))
     file = root / "ucfTrainTestlist/trainlist03.txt"
     file.write_text("Archery/v_Archery_g01_c01.avi 3\nArchery/v_Archery.avi 3\n")
-    with pytest.raises(ValueError, match=r"trainlist03.txt, line 2: 'Archery/v_Archery.avi 3' is no <class>"):
+    with pytest.raises(ValueError, match=r"trainlist03.txt, line 2: 'Archery/v_Archery.avi 3' is not <class>"):
         prepare.prepare("ucf101_avi/split3", str(root), str(tmp_path / "data"))
 
 
@@ -218,7 +218,7 @@ def test_clips_of_one_scene_are_one_group(tmp_path):
     assert found == [("src42", "train"), ("src42", "train"), ("src41", "test")]
 
 
-def test_dealing_whole_groups_keeps_parts_and_classes_even():
+def test_splits_of_whole_groups_are_balanced_in_size_and_class():
     rng = np.random.default_rng(0)
     rows = [
         {"source_group": f"g{rng.integers(45)}", "class": ("fight", "noFight")[number % 2]} for number in range(300)
@@ -231,8 +231,8 @@ def test_dealing_whole_groups_keeps_parts_and_classes_even():
 
 
 @pytest.mark.parametrize(("bad", "message"), [
-    ("short", r"noFight/c003 has 15 frames, not 16; fix it, or prepare with --skip_undecodable"),
-    ("missing", r"holds no frames of 'fight/nowhere', which clips.csv names"),
+    ("short", r"noFight/c003 has 15 frames; 16 are needed; fix it, or prepare with --skip_undecodable"),
+    ("missing", r"holds no frames of 'fight/nowhere', which clips.csv lists"),
 ])  # fmt: skip
 def test_bad_clips_are_named(tmp_path, bad, message):
     root = write_fights(tmp_path / "fights", groups=4, bad=bad)

@@ -62,6 +62,25 @@ def test_augmentation_differs_between_epochs_and_is_off_in_evaluation(data_dir):
         np.testing.assert_array_equal(left["image"], right["image"])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_two_consecutive_epochs_hold_an_image_and_its_mirror_image(data_dir, workers):
+    settings = {"name": "digits", "dir": data_dir, "flip": True, "alternating_flip": True, "workers": workers}
+    stream = classification.load(ImageSpec(**settings)).train_batches(seed=4, batch_size=1293)
+    epochs = [next(stream) for _ in range(3)]
+    stream.close()
+    first, second, third = (epoch["image"][np.argsort(epoch["index"])] for epoch in epochs)
+    np.testing.assert_array_equal(second, first[:, :, ::-1])
+    np.testing.assert_array_equal(third, first)
+    plain = next(classification.load(ImageSpec(name="digits", dir=data_dir)).train_batches(seed=4, batch_size=1293))
+    kept = (first == plain["image"][np.argsort(plain["index"])]).all((1, 2, 3))
+    assert 0.45 < kept.mean() < 0.55
+
+
+def test_a_flip_that_is_off_cannot_alternate():
+    with pytest.raises(ValueError, match=r"alternating_flip.*config\.data\.flip=true"):
+        ImageSpec(name="digits", alternating_flip=True)
+
+
 def test_worker_processes_change_nothing(data_dir):
     settings = {"name": "digits", "dir": data_dir, "rotate": 10.0, "crop": "pad", "pad": 1, "randaugment_layers": 2}
     here, there = (
@@ -136,8 +155,8 @@ def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
         ({"name": "nonsense"}, r"unknown data set 'nonsense'; choose from .*cifar10_jpeg, .*digits"),
         ({"name": ""}, "unknown data set ''"),
         ({"name": "coco"}, "coco.*tensorflow"),
-        ({"name": "ag_news_subset"}, "one image and one class are needed"),
-        ({"name": "imagenet2012"}, "image_size is needed"),
+        ({"name": "ag_news_subset"}, "one image and one class label are needed"),
+        ({"name": "imagenet2012"}, "image_size must be set"),
         ({"name": "folder:/absent"}, "/absent is not a folder"),
         (
             {"name": "digits", "illumination": "dim"},
@@ -146,8 +165,8 @@ def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
         ({"name": "digits", "crop": "centre"}, "crop='centre' is unknown; choose from inception, none, pad, random"),
         ({"name": "digits", "resize": 4}, "resize=4 px must be at least image_size=8"),
         ({"name": "digits", "eval_size": 9}, "resize=8 px must be at least eval_size=9"),
-        ({"name": "digits", "image_size": -8}, "image_size=-8 must lie between 0 and"),
-        ({"name": "digits", "workers": -1}, "workers=-1 must lie between 0 and 1024"),
+        ({"name": "digits", "image_size": -8}, "image_size=-8 must be between 0 and"),
+        ({"name": "digits", "workers": -1}, "workers=-1 must be between 0 and 1024"),
         ({"name": "digits", "validation_fraction": 0.9}, "validation_fraction=0.9"),
         ({"name": "digits", "mean": (1.0, 2.0, 3.0)}, "mean=.*3 values; the images have 1"),
     ],
@@ -178,6 +197,6 @@ def test_missing_splits_are_held_out_of_train(available, expected):
 
 
 @pytest.mark.parametrize("available", [{"test": 5}, {"train": 2}, {"train": 1, "test": 5}])
-def test_splits_that_cannot_be(available):
+def test_invalid_splits_are_refused(available):
     with pytest.raises(ValueError, match="train"):
         splits.expressions(available, 0.1)

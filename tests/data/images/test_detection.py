@@ -79,7 +79,7 @@ def test_lists_of_image_sets_are_the_splits(tmp_path, load):
         (root / f"ImageSets/Main/{split}.txt").write_text("".join(f"{number}\n" for number in numbers))
     assert load(root).counts == {"train": 6, "validation": 2, "test": 2}
     (root / "ImageSets/Main/val.txt").write_text("6\n77\n")
-    with pytest.raises(ValueError, match=r"val.txt names 77, but there is no .*Annotations/77.xml"):
+    with pytest.raises(ValueError, match=r"val.txt lists 77, but there is no .*Annotations/77.xml"):
         load(root)
 
 
@@ -108,7 +108,7 @@ def test_an_image_of_another_size_than_annotated_is_named(tmp_path, load):
         number: xml.replace("</annotation>", f"<size><width>{w}</width><height>{h}</height></size></annotation>")
         for number, (w, h) in sizes.items()
     }
-    with pytest.raises(ValueError, match=r"4.jpg is 30 x 20 px, but Annotations/4.xml says 20 x 30, so its boxes"):
+    with pytest.raises(ValueError, match=r"4.jpg is 30 x 20 px, but 20 x 30 px in Annotations/4.xml, so its boxes"):
         load(write_voc(tmp_path / "own", replaced=texts))
     del texts[4]
     assert sum(load(write_voc(tmp_path / "good", replaced=texts)).counts.values()) == 10
@@ -191,13 +191,13 @@ def test_an_annotation_without_its_image_is_named(tmp_path, load):
         load(root)
     coco = write_coco(tmp_path / "coco")
     (coco / "val2017/000000000001.jpg").unlink()
-    with pytest.raises(ValueError, match=r"instances_val2017.json names 000000000001.jpg, which is in none of"):
+    with pytest.raises(ValueError, match=r"instances_val2017.json refers to 000000000001.jpg, which is in none of"):
         load(coco)
 
 
 def test_coco_entries_of_nothing_are_named(tmp_path, load):
     lost = {"id": 5, "image_id": 99, "category_id": 7, "bbox": [0, 0, 1, 1]}
-    with pytest.raises(ValueError, match=r"instances_val2017.json: annotation 5 names an image or category"):
+    with pytest.raises(ValueError, match=r"instances_val2017.json: annotation 5 refers to an image or category"):
         load(write_coco(tmp_path / "coco", {"val2017": [lost]}))
     short = {"id": 6, "image_id": 10, "category_id": 7, "bbox": [0, 0, 1]}
     with pytest.raises(ValueError, match=r"instances_train2017.json: annotation 6 has no bbox of four numbers"):
@@ -246,7 +246,7 @@ def test_bad_boxes_are_counted_and_then_cut_left_out_or_refused(tmp_path, load):
     root = write_voc(tmp_path / "own", replaced={3: voc([*boxes, ("cat", 1, 1, 5, 5, 0)])})
     message = prepare.prepare(f"folder:{root}", data_dir=str(tmp_path / "data"))
     assert "3 empty or inverted: Annotations/3.xml [40, 1, 50, 9]; Annotations/3.xml [5, 5, 5, 9]" in message
-    assert "1 reaching outside: Annotations/3.xml [20, 10, 36, 20]" in message
+    assert "1 extending outside: Annotations/3.xml [20, 10, 36, 20]" in message
     for how, expected in (("clip", [[20, 10, 30, 20], [1, 1, 5, 5]]), ("drop", [[1, 1, 5, 5]])):
         reference = by_name(load(root, bad_boxes=how))["JPEGImages/3.jpg"]
         np.testing.assert_array_equal(reference["boxes"], expected)
@@ -261,7 +261,7 @@ def test_bad_settings_are_refused(tmp_path, load):
         ({"max_boxes": 1}, r"config.data.max_boxes=1 is less than the 2 boxes of an image of"),
         ({"image_size": (0, 0)}, r"image_size=\(0, 0\) must be a height and a width"),
         ({"bad_boxes": "fix"}, r"bad_boxes='fix' is unknown; choose from clip, drop, refuse"),
-        ({"mosaic": 2.0}, r"mosaic=2.0 must lie between 0 and 1"),
+        ({"mosaic": 2.0}, r"mosaic=2.0 must be between 0 and 1"),
     ):
         with pytest.raises(ValueError, match=message):
             load(root, **setting)
@@ -331,7 +331,7 @@ def test_moved_boxes_are_around_what_was_moved(mosaic):
     assert total > (150 if mosaic else 40)
 
 
-def test_a_box_of_which_too_little_is_left_goes():
+def test_a_box_with_too_little_area_left_is_dropped():
     example = drawn(0) | {"boxes": np.array([[0, 0, 90, 60]], np.float32), "labels": [1], "crowd": [0]}
     shares = []
     for least in (0.0, 0.5):

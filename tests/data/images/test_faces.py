@@ -67,7 +67,7 @@ def test_orl_identification_has_five_images_for_test(tmp_path):
     assert first.endswith("/5.pgm") and second[:-5] == first[:-5] and second[-5] in "1234"
 
 
-def test_orl_verification_never_trains_on_those_in_pairs(tmp_path):
+def test_people_in_the_pairs_of_orl_are_not_in_train(tmp_path):
     data = prepared("orl_faces/verification", write_orl(tmp_path / "orl"), tmp_path)
     assert data.counts == {"train": 240, "validation": 60, "test": 100} and data.num_classes == 24
     people = lambda split: {path.split("/")[1] for path in paths(data, split)}
@@ -109,7 +109,7 @@ def test_missing_people_are_named(tmp_path):
         prepared("orl_faces/identification", write_orl(tmp_path / "orl", people=38), tmp_path)
 
 
-def test_yale_b_knows_its_lights(tmp_path):
+def test_yale_b_has_labels_of_illumination(tmp_path):
     folder = tmp_path / "yale"
     folder.mkdir()
     name = "CroppedYale/{0}/{0}_P00{1}.jpg".format
@@ -176,7 +176,9 @@ def test_lfw_beside_a_folder_to_train_on(tmp_path):
     assert data.num_classes == 2 and data.counts["test"] == 9
     assert data.pairs("test")[1] == pairs.ImagePair("y/y_0001.jpg", "z/z_0002.jpg", 0, 0)
     (root / "pairs.txt").write_text("2 1\nx 1 3\ny 1 a 2\nx 1 2\ny 1 z 1\n")
-    with pytest.raises(ValueError, match=r"'a' is in a pair and in train; pairs must be of unseen people"):
+    with pytest.raises(
+        ValueError, match=r"'a' is in a pair and in train; pairs must be of people who are in test only"
+    ):
         load_folder(root, tmp_path)
 
 
@@ -187,8 +189,8 @@ EVERYBODY += "c/c_0001.jpg,c/c_0002.jpg,1\nc/c_0001.jpg,d/d_0001.jpg,0\n"
 @pytest.mark.parametrize(("file", "text", "message"), [
     ("pairs.csv", "a/a_0001.jpg,a/a_0009.jpg,1\n", r"pairs.csv, pair 1: there is no image 'a/a_0009.jpg'"),
     ("pairs.txt", "1 1\na 1 2\na 1 e 2\n", r"pairs.txt, pair 2: there is no image 'e/e_0002.jpg'"),
-    ("pairs.csv", EVERYBODY, r"people leaves nobody to train on"),
-    ("pairs.csv", EVERYBODY[:56], r"pairs.csv: beside fold 0 there must be pairs of one person and of two"),
+    ("pairs.csv", EVERYBODY, r"people has no people to train on"),
+    ("pairs.csv", EVERYBODY[:56], r"pairs.csv: folds other than 0 must have pairs of the same person and of different"),
     ("pairs.csv", "\xff", r"pairs.csv, line 1: '\xff' is not path1,path2,same"),
     ("labels.csv", "person,age\na,7\nx,8\n", r"labels.csv, line 3: there is no person 'x'"),
     ("labels.csv", "image,age\na/1.jpg,8\n", r"labels.csv, line 2: there is no image 'a/1.jpg'"),

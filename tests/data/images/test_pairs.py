@@ -28,7 +28,7 @@ def test_view_2_of_lfw():
     assert [pair.fold for pair in read] == [0] * 4 + [1] * 4 and [pair.same for pair in read] == [1, 1, 0, 0] * 2
     with pytest.raises(ValueError, match=r"pairs.txt, line 3: 'A x 2' is not `name n1 n2`"):
         pairs.read_view2("1 300\nA 1 2\nA x 2\n", "pairs.txt")
-    with pytest.raises(ValueError, match=r"pairs.txt must begin with the numbers of folds"):
+    with pytest.raises(ValueError, match=r"pairs.txt must begin with the number of folds"):
         pairs.read_view2("A 1 2\n", "pairs.txt")
 
 
@@ -63,5 +63,5 @@ def test_no_more_are_drawn_than_said_and_none_where_there_are_none(monkeypatch):
     drawn = pairs.draw(images)
     assert [sum(pair.same == kind for pair in drawn) for kind in (0, 1)] == [20, 20]
     assert {pair.fold for pair in drawn} == set(range(10))
-    with pytest.raises(ValueError, match=r"2 images give 0 pairs of one person and 1 of two"):
+    with pytest.raises(ValueError, match=r"2 images give 0 pairs of the same person and 1 of different people"):
         pairs.draw([("a", "a"), ("b", "b")])

@@ -60,6 +60,15 @@ def test_padded_crop_is_a_window_of_the_framed_image(sample, rng):
     assert len(set(drawn)) == 81, "every position occurs"
 
 
+def test_reflecting_crop_is_a_window_of_the_reflected_image(rng):
+    pixels = rng.integers(0, 256, (7, 6, 3)).astype(np.uint8)
+    padded = np.pad(pixels, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    windows = [padded[y : y + 6, x : x + 6].tobytes() for y in range(6) for x in range(5)]
+    crop = lambda: transforms.random_crop(Image.fromarray(pixels), 6, rng, pad=2, pad_mode="reflect")
+    drawn = [windows.index(np.asarray(crop()).tobytes()) for _ in range(600)]
+    assert set(drawn) == set(range(30))
+
+
 def test_random_crop_stays_inside(sample, rng):
     tops = {transforms.random_crop(sample, 20, rng).getpixel((0, 0)) for _ in range(3000)}
     assert tops == {sample.getpixel((x, y)) for x in range(21) for y in range(11)}
@@ -168,13 +177,13 @@ def test_randaugment_is_a_function_of_the_generator(sample):
     assert randaugment.apply(sample, 0, 9, np.random.default_rng(0)) is sample
 
 
-def test_squeezed_images_keep_their_edges(sample):
+def test_stretched_images_keep_their_edges(sample):
     example = {"image": encode(sample), "label": 3}
     seen = transforms.EvalImageTransform(size=20, resize=20, channels=3, stretch=True)(example)["image"]
     np.testing.assert_array_equal(seen, np.asarray(sample.resize((20, 20), Image.Resampling.BILINEAR)))
 
 
-def test_equalised_images_do_not_depend_on_how_they_were_lit(rng):
+def test_histogram_equalisation_removes_affine_intensity_changes(rng):
     pixels = rng.permutation(np.arange(4096) // 64).reshape(64, 64).astype(np.uint8)
     settings = {"size": 64, "resize": 64, "channels": 1, "illumination": "equalized"}
     bright, dim = (
@@ -199,7 +208,7 @@ def blur(pixels, sigma):
     return pixels
 
 
-def test_local_contrast_is_that_of_tan_and_triggs(rng):
+def test_tan_triggs_equals_an_independent_implementation(rng):
     pixels = rng.integers(0, 256, (24, 20)).astype(np.uint8)
     powers = (pixels + 1.0) ** 0.2
     contrast = blur(powers, 1) - blur(powers, 2)
@@ -209,7 +218,7 @@ def test_local_contrast_is_that_of_tan_and_triggs(rng):
     np.testing.assert_allclose(np.asarray(transforms.local_contrast(Image.fromarray(pixels))), expected, atol=0.6)
 
 
-def test_local_contrast_leaves_slow_light_alone(sample):
+def test_tan_triggs_removes_smooth_illumination(sample):
     grey = np.asarray(sample.convert("L").resize((64, 64), Image.Resampling.BICUBIC), float)
     light = np.linspace(0.3, 1.0, 64)[:, None] * np.linspace(1.0, 0.5, 64)
     lit, unlit = (
@@ -221,14 +230,14 @@ def test_local_contrast_leaves_slow_light_alone(sample):
     assert np.corrcoef(lit[inner].ravel(), unlit[inner].ravel())[0, 1] > 0.97
 
 
-def test_local_contrast_works_on_each_channel_and_finds_none_in_one_colour(sample):
+def test_tan_triggs_acts_per_channel_and_is_zero_for_a_constant_image(sample):
     apart = [np.asarray(transforms.local_contrast(band)) for band in sample.split()]
     np.testing.assert_array_equal(np.asarray(transforms.local_contrast(sample)), np.stack(apart, -1))
     flat = np.asarray(transforms.local_contrast(Image.new("L", (9, 7), 40)))
     assert flat.shape == (7, 9) and (np.abs(flat - 127.5) < 1).all()
 
 
-def test_light_changes_gain_and_spread_within_the_limits(sample, rng):
+def test_color_jitter_stays_within_its_limits(sample, rng):
     pixels = np.asarray(sample, float)
     seen = [np.asarray(transforms.jitter_brightness(sample, 0.2, 0.0, rng), float) for _ in range(50)]
     gains = [(each.sum() / pixels.sum()) for each in seen if each.max() < 255]

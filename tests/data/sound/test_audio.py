@@ -76,7 +76,7 @@ def test_normalisations():
         ({"highest_hz": 5000.0}, "highest_hz"), ({"hop_ms": 0.0}, "hop_ms"), ({"rate": 10}, "sample_rate"),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_are_named(settings, field):
+def test_invalid_settings_are_named(settings, field):
     with pytest.raises(ValueError, match=f"{field}="):
         make(**({"rate": 8000, "mels": 40} | settings))
 
@@ -93,6 +93,30 @@ def test_speed_moves_a_tone_and_the_length():
     assert min(slowed) < 14000 and max(slowed) == 17000  # as long as there is room
 
 
+@pytest.mark.parametrize("factor", [0.85, 1.15])
+def test_a_warped_spectrogram_of_a_tone_is_that_of_a_warped_tone(factor):
+    mel, time = make(8000, mels=40, normalise="none"), np.arange(8000) / 8000
+    tone = lambda hz: np.sin(2 * np.pi * hz * time).astype(np.float32)
+    for hz in (300.0, 900.0, 1800.0):
+        warped = mel(tone(hz), factor)[10:-10].mean(0)
+        assert abs(int(warped.argmax()) - int(mel(tone(hz * factor))[10:-10].mean(0).argmax())) <= 1
+    np.testing.assert_array_equal(mel(tone(300), 1.0), mel(tone(300)))
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
+def test_warped_frequencies_are_continuous_and_keep_the_highest(factor):
+    hz = np.linspace(0, 4000, 100_001)
+    warped = audio.warp_frequencies(hz, factor, 4000)
+    assert warped[0] == 0 and warped[-1] == pytest.approx(4000)
+    steps = np.diff(warped) / np.diff(hz)
+    assert steps.min() > 0 and steps.max() < 2.5  # monotonic, no jump
+    low = hz <= 0.6 * 4000 * min(factor, 1) / factor
+    np.testing.assert_allclose(warped[low], hz[low] * factor)
+    augment = audio.Augment(audio.AugmentSpec(vocal_tract=0.2))
+    drawn = [augment.warp(np.random.default_rng(seed)) for seed in range(200)]
+    assert 0.8 <= min(drawn) < 0.82 and 1.18 < max(drawn) <= 1.2
+
+
 @pytest.mark.parametrize("colour", [0.0, 1.0])
 def test_noise_has_the_power_and_the_colour_that_is_asked_for(colour):
     sound = np.concatenate([np.zeros(8000), voice(40_000), np.zeros(17_000)]).astype(np.float32)
@@ -105,7 +129,7 @@ def test_noise_has_the_power_and_the_colour_that_is_asked_for(colour):
     assert not audio.add_noise(np.zeros(10, np.float32), 0.0, np.random.default_rng(1)).any()
 
 
-def test_masks_cover_stretches_of_bands_and_frames():
+def test_masks_cover_consecutive_bands_and_frames():
     augment = audio.Augment(audio.AugmentSpec(frequency_masks=1, frequency_width=9, time_masks=1, time_width=30))
     rng, features = np.random.default_rng(0), np.random.default_rng(1).normal(size=(200, 40)).astype(np.float32)
     widths = []

@@ -140,7 +140,7 @@ def test_a_changed_list_is_noticed(tmp_path, monkeypatch):
     [
         (None, "lacks 1 of 3,000 recordings, such as 3_lucas_7.wav"),
         (encoded(take(3, "lucas", 7))[:-40], "recordings/3_lucas_7.wav' is truncated"),
-        (encoded(take(3, "lucas", 7), 16_000), "3_lucas_7.wav has the rate 16000 Hz; all of FSDD is at 8000"),
+        (encoded(take(3, "lucas", 7), 16_000), "3_lucas_7.wav has the rate 16000 Hz; FSDD has 8000"),
     ],
 )
 def test_bad_recordings_are_named(tmp_path, content, message):
@@ -151,7 +151,7 @@ def test_bad_recordings_are_named(tmp_path, content, message):
 def test_an_unknown_form_is_named():
     with pytest.raises(ValueError, match="unknown data set 'fsdd/alone'; choose from fsdd/isolated, fsdd/strings"):
         sources.open_builder("fsdd/alone")
-    with pytest.raises(ValueError, match="unknown data set 'digits/x'; 'digits' has only one form"):
+    with pytest.raises(ValueError, match="unknown data set 'digits/x'; 'digits' has no configurations"):
         sources.open_builder("digits/x")
 
 
@@ -198,7 +198,7 @@ def test_librispeech_in_its_own_layout(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / "19-0-0001.flac").unlink(), "line 2 is about 19-0-0001, but there is no 19-0-0001.flac"),
+        (lambda root: (root / "19-0-0001.flac").unlink(), "line 2 lists 19-0-0001, but there is no 19-0-0001.flac"),
         (lambda root: (root / "19-0-9.flac").write_bytes(b"x"), "19-0-9.flac has no transcript in 19-0.trans.txt"),
         (lambda root: (root / "19-0.trans.txt").write_text("19-0-0000\n"), "line 1 has no text"),
         (lambda root: (root / "19-0.trans.txt").unlink(), "holds no SPEAKER/CHAPTER/*.trans.txt; unpack dev-clean"),

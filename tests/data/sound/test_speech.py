@@ -43,7 +43,7 @@ def test_a_batch_has_the_arrays_that_are_promised(load):
     assert kinds == sides | {"index": ("int32", (4,)), "weight": ("float32", (4,))}
 
 
-def test_a_row_holds_its_sound_and_what_is_said(load):
+def test_a_row_holds_its_sound_and_transcript(load):
     data = load()
     records, source = data.prepared.raw.source("train"), data.source("train")
     for batch in [next(data.train_batches(0, 40))]:
@@ -135,12 +135,12 @@ def test_other_rates_are_resampled(load):
 
 def test_sounds_that_are_too_long_are_refused_or_left_out(load, capsys):
     with pytest.raises(
-        ValueError, match=r"dial_tones: \d+ of 400 train sounds are longer than data.train_seconds, the"
+        ValueError, match=r"dial_tones: \d+ of 400 train sounds are longer than config.data.train_seconds, the"
     ):
         load(max_seconds=0.4).counts  # noqa: B018
     with pytest.raises(ValueError, match=r"validation sounds are longer"):
         load(max_seconds=0.4, long_sounds="split").counts  # noqa: B018
-    assert "train sounds are longer than data.train_seconds and are left out" in capsys.readouterr().err
+    assert "train sounds are longer than config.data.train_seconds and are skipped" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"transcripts are longer than target_length=3 tokens, the longest has 5"):
         load(target_length=3).counts  # noqa: B018
 
@@ -158,7 +158,9 @@ def test_training_rows_may_be_shorter_than_what_is_evaluated(load):
 def test_a_long_sound_to_predict_is_split_or_refused(load, capsys):
     tones = np.concatenate([np.append(dial_tones.tone(digit % 10, 90), np.zeros(320)) for digit in range(30)])
     sound = sound_files.Sound(tones.astype(np.float32), 8000)
-    with pytest.raises(ValueError, match=r"sound 'a.wav' is 3.9 s long; data.max_seconds=1.2; cut it, or set"):
+    with pytest.raises(
+        ValueError, match=r"sound 'a.wav' is 3.9 s long, longer than config.data.max_seconds=1.2; shorten it, or set"
+    ):
         load().pieces(sound, "a.wav")
     data = load(long_sounds="split")
     parts = data.pieces(sound, "a.wav")
@@ -174,9 +176,9 @@ def test_unknown_settings_are_named(load):
     for key, value in {"long_sounds": "cut", "pause_ms": (3.0, 2.0), "join": 0, "max_seconds": 0.0, "mels": 0}.items():
         with pytest.raises(ValueError, match=f"^{key}="):
             load(**{key: value})
-    with pytest.raises(ValueError, match="names the unknown field 'words'"):
+    with pytest.raises(ValueError, match="has the unknown field 'words'"):
         load(target="{words}")
-    with pytest.raises(ValueError, match="holds no sounds, only words, digits, parity"):
+    with pytest.raises(ValueError, match="has the features words, digits, parity; the feature audio"):
         load(name="spelled_numbers")
 
 
@@ -224,7 +226,7 @@ def test_a_folder_is_a_data_set(tmp_path):
         (lambda root: (root / "transcripts.tsv").unlink(), "holds sounds but neither train.tsv nor transcripts.tsv"),
         (lambda root: (root / "train.tsv").write_text("0.wav\tzero\n"), "are both the train split"),
         (lambda root: (root / "test.tsv").write_text("0.wav\tzero\n"), "'0.wav' has two transcripts"),
-        (lambda root: (root / "test.tsv").write_text("0.wav\n"), "line 1 has 1 columns between tabs; it must have 2"),
+        (lambda root: (root / "test.tsv").write_text("0.wav\n"), "line 1 has 1 tab-separated columns; it must have 2"),
         (lambda root: soundfile.write(root / "2.wav", np.zeros(99), 8000), r"sound '.*own/2.wav' is silent"),
     ],
 )

@@ -66,8 +66,8 @@ def test_multi30k_keeps_the_lines_together(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("a\nb\nc\n", r"{0}/val.en.gz has 4 lines, {0}/val.de.gz has 3; each line must have its translation"),
-        ("a\n \nc\nd\n", "{0}/val.de.gz, line 2 is empty; fill it or remove it"),
+        ("a\nb\nc\n", r"{0}/val.en.gz has 4 lines, {0}/val.de.gz has 3; both need the same number of lines"),
+        ("a\n \nc\nd\n", "{0}/val.de.gz, line 2 is empty; fill or remove it"),
         (b"a\nb\nc\xff\nd\n", "{0}/val.de.gz, line 3: invalid UTF-8 (invalid start byte at byte 1)"),
     ],
 )
@@ -99,7 +99,7 @@ def test_tatoeba(tmp_path):
     found = prepared("tatoeba_zh_en", folder, tmp_path)
     assert {"en": "Hi.", "zh": "嗨。", "attribution": "by dev"} in found["validation"]
     write(folder, "dev.tsv.gz", "Hi.\t嗨。\tby dev\nRun.\t跑!\n")
-    message = f"{folder}/dev.tsv.gz, line 2 has 2 columns between tabs; it must have 3"
+    message = f"{folder}/dev.tsv.gz, line 2 has 2 tab-separated columns; it must have 3"
     assert message in attempt("tatoeba_zh_en", folder, tmp_path / "other")
 
 
@@ -176,7 +176,7 @@ def test_qamr_decodes_answers_and_groups_questions(tmp_path):
 @pytest.mark.parametrize("row", ["s99\t0\t7\t0\t4\tWho?\t0\t8:4\t9:0", "s1\t0\t7\t0\t4\tWho?\t0 99\t8:4\t9:0"])
 def test_qamr_words_that_are_not_there(tmp_path, row):
     message = attempt("qamr", write_qamr(tmp_path / "a", [row]), tmp_path)
-    assert "filtered.test.tsv.gz, line 1: wiki-sentences.tsv.gz has no sentence" in message
+    assert "filtered.test.tsv.gz, line 1: wiki-sentences.tsv.gz lacks the sentence" in message
 
 
 def write_babi(folder, replaced=None):
@@ -293,7 +293,7 @@ def test_jsonl_with_fields_of_its_own(tmp_path, suffix):
         write(tmp_path / "a", f"{split}.jsonl{suffix}", line * 5)
     (tmp_path / "a/notes.md").write_text("not a text of the data set")
     with pytest.raises(
-        ValueError, match=r"names the unknown field 'source'; 'folder:.*' has answer, context, question"
+        ValueError, match=r"has the unknown field 'source'; choose from those of 'folder:.*': answer, context, question"
     ):
         load_folder(tmp_path / "a", tmp_path)
     prompt = {"source": "{question} | {context}", "target": "{answer}"}
@@ -320,7 +320,7 @@ def test_parallel_files_and_files_that_changed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("train.tsv", "a\tb\na b\n", r"train\.tsv, line 2 has 1 columns between tabs; it must have 2"),
+        ("train.tsv", "a\tb\na b\n", r"train\.tsv, line 2 has 1 tab-separated columns; it must have 2"),
         (
             "train.tsv",
             "a\tb\n\t b\n\tc\n",
@@ -328,7 +328,7 @@ def test_parallel_files_and_files_that_changed(tmp_path):
         ),
         ("train.tsv", b"a\tb\n\xe9\tc\n", r"train\.tsv, line 2: invalid UTF-8"),
         ("train.tsv", "", r"train\.tsv, line 1 is empty"),
-        ("train.jsonl", '{"a": "b"}\n{"b": "c"}\n', r"train\.jsonl, line 2 has the keys b, not a"),
+        ("train.jsonl", '{"a": "b"}\n{"b": "c"}\n', r"train\.jsonl, line 2 has the keys b; they must be a"),
         ("train.jsonl", '{"a": ["b"]}\n{"a": "b"}\n', r"line 2: 'a' is 'b'; it must be a list of strings"),
         ("train.jsonl", '{"a": "b"}\n{"a": ["b"]}\n', r"line 2: 'a' is \['b'\]; it must be a string"),
         ("train.jsonl", '{"a": " "}\n{"a": null}\n', r"2 of 2 examples lack a text; .*line 1: with an empty a"),

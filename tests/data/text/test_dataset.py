@@ -194,7 +194,7 @@ def test_what_is_not_prepared_is_known_as_far_as_planning_needs(tmp_path):
             ask()
 
 
-def test_too_long_is_refused_or_cut_and_said(load, capsys):
+def test_long_texts_are_refused_or_truncated_with_a_message(load, capsys):
     longest = load().prepared.lengths("train")[:, 0].max()
     with pytest.raises(
         ValueError,
@@ -235,7 +235,7 @@ def test_encoding_a_source(load):
         two.encode(["a cat\ta dog"])["source"][0, :3], two.vocabulary.encode("a cat | a dog")[:3]
     )
     for wrong, message in (
-        (lambda: two.encode(["a cat"]), "'a cat' has 1 of the fields source, target; put tabs between them"),
+        (lambda: two.encode(["a cat"]), "'a cat' has 1 fields; give source, target, separated by tabs"),
         (lambda: two.encode(["a cat\t "]), "the target is empty"),
         (lambda: data.encode(["  "]), "the source is empty"),
         (lambda: data.encode(["a cat " * 99, "a cat"]), "1 of 2 given examples are longer than source_length=48"),
@@ -250,9 +250,9 @@ def test_encoding_a_source(load):
     [
         (
             {"source": "{context}"},
-            r"source='{context}' names the unknown field 'context'; 'folder:.*' has source, target",
+            r"source='{context}' has the unknown field 'context'; choose from those of 'folder:.*': source, target",
         ),
-        ({"target": "positive"}, "target='positive' names no field"),
+        ({"target": "positive"}, "target='positive' has no field"),
         ({"target": "{target"}, "target='{target' must be a format string, such as 'question: {question}'"),
         ({"vocab_size": 3}, "vocab_size=3 must be at least 5"),
         ({"vocab_type": "morfessor"}, "vocab_type='morfessor' is unknown"),
@@ -262,8 +262,11 @@ def test_encoding_a_source(load):
         ({"truncate_source": "middle"}, "truncate_source='middle' is unknown; choose from end, start"),
         ({"vocabulary": "/absent.model"}, "'/absent.model' cannot be read"),
         ({"name": "nonsense"}, "unknown data set 'nonsense'"),
-        ({"name": "digits"}, "source='{source}' names the unknown field 'source'; 'digits' has image, label"),
-        ({"validation_fraction": 0.9}, "validation_fraction=0.9 must lie between"),
+        (
+            {"name": "digits"},
+            "source='{source}' has the unknown field 'source'; choose from those of 'digits': image, label",
+        ),
+        ({"validation_fraction": 0.9}, "validation_fraction=0.9 must be between"),
     ],
 )
 def test_a_bad_setting_is_one_line(load, settings, message):

@@ -65,7 +65,7 @@ def sentences_of(data, batch):
 EXPECTED = [["A cat sat.", "Who sat?"], ["Mary went home.", "John slept?", "Yes.", "Who slept?"]]
 
 
-def test_a_place_of_a_source_is_a_sentence_packed_or_not(load):
+def test_an_encoder_position_is_a_sentence_packed_or_not(load):
     data = load()
     batch = next(data.train_batches(0, 1))
     assert batch["source"].shape == (1, 6, 24)
@@ -78,7 +78,7 @@ def test_a_place_of_a_source_is_a_sentence_packed_or_not(load):
     assert answered["source"].shape == (2, 6, 24)
 
 
-def test_of_a_long_story_the_last_sentences_stay(load, capsys):
+def test_a_long_story_keeps_its_last_sentences(load, capsys):
     data = load(source_length=2, truncate=True, truncate_source="start")
     (batch,) = data.eval_batches("test", 2)
     assert "1 of 2 test examples are longer than source_length=2 sentences and are truncated" in capsys.readouterr().err

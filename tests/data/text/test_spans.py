@@ -102,12 +102,36 @@ def test_what_is_prepared_says_which_answers_are_missing(place, capsys, tmp_path
     data = spans.load(dataset.TextSpec(**fixed, source=SOURCE, target="{answer}", source_length=32), 8)
     data.prepare()
     said = capsys.readouterr().err
-    assert "4 of 44 train questions have answers that are not in their context; they are left out of training" in said
-    assert "2 of 22 test questions have answers that are not in their context; they count" in said
+    assert "4 of 44 train questions have answers that are not in their context; they are skipped in training" in said
+    assert "2 of 22 test questions have answers that are not in their context; they are scored" in said
     assert "8 of 44 train questions have no answer" in said
     assert data.counts == {"train": 44, "validation": 11, "test": 22}
     plain = dataset.load(dataset.TextSpec(**fixed, source=SOURCE, target="{answer}", source_length=200))
     assert plain.prepared._folder_path != data.prepared._folder_path
+
+
+def test_answers_that_are_no_spans_are_replaced_by_the_nearest_span(place, capsys, tmp_path):
+    """The answer `cat zebra` is not in any context; `cat` has an F1 of 2/3 with it."""
+    fixed = {"name": f"folder:{place}/squad", "dir": str(tmp_path), "vocabulary": str(place), "vocab_size": 300}
+    fixed |= {"source": SOURCE, "target": "{answer} zebra", "source_length": 32, "target_length": 4}
+    data = spans.load(dataset.TextSpec(**fixed), 8, min_f1=0.6)
+    data.prepare()
+    said = capsys.readouterr().err
+    near = sum(number % 5 != 4 and number % 11 != 10 for number in range(44))
+    assert f"{near} of 44 train questions have answers worded differently from their context" in said
+    assert f"{44 - near} of 44 train questions have answers that are not in their context; they are skipped" in said
+    found = data._windows["train"]
+    for index in range(len(found)):
+        first, last = found[index].answer
+        if first > 0:
+            words = data.reference("train", int(found.example[index]))["answer"]
+            assert data.vocabulary.decode(found[index].tokens[first : last + 1]) == words
+    assert set(found.example) == {
+        index for index in range(44) if data.reference("train", index)["answer"] in ("cat", "dog")
+    }
+    assert data.reference("train", 0)["target"].endswith(" zebra")  # what is scored
+    others = [spans.load(dataset.TextSpec(**fixed), 8, min_f1=least).prepared._folder_path for least in (0, 0.5, 0.6)]
+    assert len(set(others)) == 3 and others[2] == data.prepared._folder_path
 
 
 def test_answers_are_cut_from_the_context_as_it_is_written(load):
@@ -127,7 +151,7 @@ def test_given_questions_become_windows(load):
     assert batch["index"].tolist() == [0] * count + [1] and count > 2 and batch["weight"].all()
     assert batch["source"].shape == (count + 1, 32) and (batch["answer"] == -1).all()
     assert data.problem("What?\tA bird.") is None
-    for text, message in (("no tab", "has 1 of the fields question, context"), ("What?\t ", "the context is empty")):
+    for text, message in (("no tab", "has 1 fields; give question, context"), ("What?\t ", "the context is empty")):
         assert message in str(data.problem(text))
     asked = "what " * 30
     assert "leave less than config.task.doc_stride=8 of source_length=32" in str(data.problem(f"{asked}\t{long}"))
@@ -139,8 +163,8 @@ def test_given_questions_become_windows(load):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "{question} {context}"}, "must be a question, a tab and the context"),
-        ({"source": "{question}\t{context}\t{title}"}, "must be a question, a tab and the context"),
+        ({"source": "{question} {context}"}, "must be the question, a tab and the context"),
+        ({"source": "{question}\t{context}\t{title}"}, "must be the question, a tab and the context"),
         ({"stride": 25}, "config.task.doc_stride=25 leaves no room for questions in config.data.source_length=32"),
         ({"target": "never {answer}"}, "no train target 'never {answer}' is in its context; there is nothing to learn"),
     ],

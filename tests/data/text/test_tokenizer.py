@@ -123,10 +123,10 @@ def test_a_tokenizer_without_what_ours_need_is_refused(tmp_path):
     theirs = made("wordpiece")
     theirs.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 2)])
     theirs.save(str(tmp_path / "tokenizer.json"))
-    assert "puts no token behind a text" in refusal(tmp_path / "tokenizer.json")
+    assert "adds no token after a text" in refusal(tmp_path / "tokenizer.json")
     theirs.post_processor = None
     theirs.save(str(tmp_path / "tokenizer.json"))
-    assert "puts no token behind a text" in refusal(tmp_path / "tokenizer.json")
+    assert "adds no token after a text" in refusal(tmp_path / "tokenizer.json")
     content = json.loads(write(tmp_path).read_text())
     content["added_tokens"] = [each for each in content["added_tokens"] if each["id"]]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
@@ -144,7 +144,7 @@ def test_damaged_and_hostile_files_are_refused_in_one_line(tmp_path):
     ]  # fmt: skip
     for damaged in hostile:
         path.write_bytes(damaged)
-        assert "is no tokenizer.json" in refusal(path)
+        assert "is not a tokenizer.json" in refusal(path)
 
 
 # ---- Data that are prepared with it.
@@ -200,7 +200,7 @@ def test_rows_hold_texts_and_their_classes(spec):
 
 
 def test_a_target_that_is_no_class_is_refused_in_one_line(spec):
-    with pytest.raises(ValueError, match=r"the train target 'cat' is none of config\.task\.classes=\('none', 'dog'\)"):
+    with pytest.raises(ValueError, match=r"the train target 'cat' is not in config\.task\.classes=\('none', 'dog'\)"):
         text.load(spec, classes=("none", "dog")).prepare()
 
 

@@ -112,10 +112,10 @@ def test_special_tokens_are_one_id_and_others_are_unknown(tmp_path):
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"size": 270}, r"vocab_size=270 is too small: the characters of the text alone take 2\d\d tokens"),
+        ({"size": 270}, r"vocab_size=270 is too small: the characters of the text alone need 2\d\d tokens"),
         ({"type": "words"}, "vocab_type='words' is unknown; choose from unigram, bpe, char"),
         ({"size": 4}, "vocab_size=4 must be at least 5"),
-        ({"coverage": 2.0}, "vocab_coverage=2.0 must lie between"),
+        ({"coverage": 2.0}, "vocab_coverage=2.0 must be between"),
     ],
 )
 def test_a_bad_setting_is_one_line(settings_, message):
@@ -125,7 +125,7 @@ def test_a_bad_setting_is_one_line(settings_, message):
 
 
 def test_no_text_is_one_line():
-    with pytest.raises(ValueError, match="no vocabulary can be trained on this text") as caught:
+    with pytest.raises(ValueError, match="training a vocabulary on this text failed") as caught:
         vocabulary.train([], Settings())
     assert "\n" not in str(caught.value)
 
@@ -156,7 +156,7 @@ def test_a_given_vocabulary_that_cannot_be_used_is_one_line(tmp_path):
     (tmp_path / "text.model").write_text("no model")
     for file, message in (
         (other, r"has pad, eos and unk at \(-1, 2, 0\); they must be at \(0, 1, 2\)"),
-        (str(tmp_path / "text.model"), r"text\.model' is no sentencepiece model"),
+        (str(tmp_path / "text.model"), r"text\.model' is not a sentencepiece model"),
         (str(tmp_path / "absent.model"), r"absent\.model' cannot be read: No such file"),
     ):
         with pytest.raises(ValueError, match=message) as caught:

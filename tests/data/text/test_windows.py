@@ -91,7 +91,7 @@ def test_a_tokenizer_without_pairs_is_refused_in_one_line(tmp_path):
         single="[CLS] $A [SEP]", pair="$A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     theirs.save(str(path))
-    with pytest.raises(ValueError, match="lacks special tokens before, between or behind the texts of a pair"):
+    with pytest.raises(ValueError, match="lacks special tokens before, between or after the texts of a pair"):
         tokenizer.open_vocabulary(str(path), 400).pair_tokens  # noqa: B018
 
 

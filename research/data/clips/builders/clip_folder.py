@@ -19,7 +19,7 @@ FRAMES, SIDE = 32, 144  # px, of the shorter side
 class ClipFolder(ClipBuilder, skip_registration=True):
     """The videos in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
 
-    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 ignored rotation, the shape of pixels, and timestamps
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 ignored rotation, pixel aspect ratio and timestamps
 
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], **kwargs):
         self._root, self._splits = root, splits
@@ -49,7 +49,7 @@ class ClipFolder(ClipBuilder, skip_registration=True):
 
 
 def read_videos(root: Path, paths: Sequence[Path]) -> Iterator[Clip | Undecodable]:
-    """The videos `root`/class/clip, each with FRAMES frames."""
+    """Reads the videos `root`/class/clip, each as FRAMES frames."""
     for path in paths:
         try:
             video = video_files.read(root / path, FRAMES, SIDE)

@@ -12,7 +12,7 @@ from research.measure import progress
 
 
 class Clip(NamedTuple):
-    """A clip as encoded images in order. TFDS orders clips by the hash of `name`, which also stands in messages."""
+    """A clip as encoded images in order. TFDS orders clips by the hash of `name`, which messages use too."""
 
     name: str
     frames: Sequence[bytes]
@@ -66,12 +66,12 @@ class ClipBuilder(OwnBuilder, skip_registration=True):
         """The problem of a clip; empty if there is none."""
         wanted = self.info.features["frames"].shape[0]
         if len(clip.frames) != wanted:
-            return f"has {len(clip.frames)} frames, not {wanted}"
+            return f"has {len(clip.frames)} frames; {wanted} are needed"
         for number, frame in enumerate(clip.frames):
             try:
                 transforms.decode(frame, 3)
             except ValueError as error:
-                return f"has a frame, {number}, that {error}"
+                return f"has frame {number}, which {error}"
         return ""
 
 

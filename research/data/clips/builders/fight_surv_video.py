@@ -27,10 +27,10 @@ COLUMNS = ("clip", "class", "split", "source_group")
 
 
 class FightSurvVideo(ClipBuilder, skip_registration=True):
-    """Fights and other clips; those of one source video, or of one scene, are always in one split.
+    """Fights and other clips; clips of one source video or scene are always in the same split.
 
-    fight_surv_video/fixed       211 / 31 / 58, as clips.csv says, but for SAME_SCENE
-    fight_surv_video/fold<0-4>   a fifth of all clips is test, each once, a tenth validation
+    fight_surv_video/fixed       211 / 31 / 58, the splits of clips.csv, except for SAME_SCENE
+    fight_surv_video/fold<0-4>   5-fold cross-validation: a fifth of the clips is test, a tenth validation
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.
@@ -58,7 +58,7 @@ class FightSurvVideo(ClipBuilder, skip_registration=True):
 
 
 def read_table(file: Path) -> list[dict[str, str]]:
-    """The rows of clips.csv. Raises ValueError, with the line, for one that lacks a column or has an unknown value."""
+    """The rows of clips.csv. Raises ValueError, with the line number, for a missing column or an unknown value."""
     try:
         rows = list(csv.DictReader(text_files.text(file).splitlines()))
     except csv.Error as error:
@@ -99,5 +99,5 @@ def _read(archive: Path, rows: Sequence[Mapping[str, str]]) -> Iterator[Clip]:
                 frames[name.rpartition("/")[0]].append(name)
         for row in rows:
             if row["clip"] not in frames:
-                raise ValueError(f"{archive} holds no frames of {row['clip']!r}, which clips.csv names")
+                raise ValueError(f"{archive} holds no frames of {row['clip']!r}, which clips.csv lists; fetch it again")
             yield Clip(row["clip"], [members.read(name) for name in frames[row["clip"]]], row["class"])

@@ -23,8 +23,8 @@ SEED = 0
 class MovingDigits(ClipBuilder, skip_registration=True):
     """Splits of 2,000 / 200 / 400 clips of a digit that moves in a straight line; splits share no scans.
 
-    moving_digits/motion   four directions at two speeds: left_slow, left_fast, ...
-    moving_digits/sense    left or right, at either speed: a clip and its reversal
+    moving_digits/motion   eight classes, four directions at two speeds: left_slow, left_fast, ...
+    moving_digits/sense    two classes, left and right, at either speed: one is the other played backwards
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.

@@ -16,7 +16,7 @@ from research.data.clips.builders.clips import ClipBuilder
 
 VIDEOS, LISTS = "UCF-101", "ucfTrainTestlist"
 HELD_OUT = 2  # groups of each training list, for validation
-# The catalogue's, whose builder needs TensorFlow and FFmpeg's program.
+# From the TFDS catalogue, whose own builder needs TensorFlow and the program ffmpeg.
 CLASSES = tuple((Path(tfds.__file__).parent / "video/ucf101_labels.txt").read_text("utf-8").split())
 
 
@@ -26,7 +26,7 @@ class Ucf101Avi(ClipBuilder, skip_registration=True):
     Validation is the two last groups of each training list, since clips of one group show the same scene.
     """
 
-    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 chose frames by their numbers
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 chose frames by index, not by time
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f"split{number}") for number in (1, 2, 3)]  # noqa: RUF012
     archives = tuple(f"{LISTS}/{part}list0{number}.txt" for part in ("train", "test") for number in (1, 2, 3))
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"the folders {VIDEOS}/<class> and {LISTS}, as the archives of UCF101 unpack"
@@ -49,13 +49,13 @@ class Ucf101Avi(ClipBuilder, skip_registration=True):
 
 
 def read_list(file: Path) -> list[Path]:
-    """`class/clip.avi` of each line. Raises ValueError, with the line, for anything else."""
+    """The path `class/clip.avi` in each line. Raises ValueError, with the line number, for anything else."""
     paths = []
     for line, text in enumerate(text_files.text(file).splitlines(), start=1):
         if text.strip():
             path = Path(text.split()[0])
             if path.parent.name not in CLASSES or not _GROUP.search(path.name):
-                raise ValueError(f"{file}, line {line}: {text!r} is no <class>/v_<class>_g<number>_c<number>.avi")
+                raise ValueError(f"{file}, line {line}: {text!r} is not <class>/v_<class>_g<number>_c<number>.avi")
             paths.append(path)
     return paths
 

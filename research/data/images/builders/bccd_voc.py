@@ -34,6 +34,6 @@ def _images(archive: Path, part: str) -> Iterator[Boxed]:
             image, annotation = f"BCCD/JPEGImages/{name}.jpg", f"BCCD/Annotations/{name}.xml"
             for member in (image, annotation):
                 if member not in known:
-                    raise ValueError(f"{archive} names {name} in {part}.txt, but has no {member}; fetch it again")
+                    raise ValueError(f"{archive} lists {name} in {part}.txt, but has no {member}; fetch it again")
             _, objects, size = voc.parse(members.read(annotation), f"{archive}/{annotation}")
             yield Boxed(archive, image, members.read(image), objects, annotation, size)

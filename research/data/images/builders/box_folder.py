@@ -7,8 +7,8 @@ COCO   PATH/annotations/*.json, one with train, one with val or test as a word o
        PATH/images or in folders of these named like the split (train2017); or a .json beside the images or the folder
        of images, in PATH/{train,val,test} or in PATH itself (the result.json of Label Studio)
 
-The classes are those that occur, sorted by name, for COCO by id. Missing splits are held out of train. File names must
-not lead out of PATH.
+The classes are those that occur, sorted by name (VOC) or id (COCO). Missing splits are held out of train. File names
+must not point outside PATH.
 """
 
 import os
@@ -45,7 +45,7 @@ Found = dict[str, list[Annotated]]
 class BoxFolder(BoxBuilder, skip_registration=True):
     """The images below `root`, prepared under a digest of its path and of the names, sizes and times of its files."""
 
-    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 ignored the EXIF orientation
 
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Annotated]], class_names: Sequence[str], **kwargs):
         self._root, self._splits, self.class_names = root, splits, tuple(class_names)
@@ -70,7 +70,7 @@ class BoxFolder(BoxBuilder, skip_registration=True):
 
 
 def holds_boxes(path: str) -> bool:
-    """Whether the folder `path` looks like one of images and boxes."""
+    """Whether the folder `path` has the layout of images with boxes."""
     root = Path(path).expanduser()
     return bool(_voc_folder(root) or _coco_files(root)) or any(map(_xml_files, _voc_folders(root).values()))
 
@@ -104,7 +104,7 @@ def _check_once(splits: Found) -> None:
 
 
 def read(root: Path, images: Sequence[Annotated]) -> Iterator[Boxed]:
-    """The bytes of each image."""
+    """Yields each image with its bytes."""
     for each in images:
         member, annotation = (str(file.relative_to(root)) for file in (each.image, each.annotation))
         yield Boxed(root, member, each.image.read_bytes(), each.objects, annotation, each.size)
@@ -123,7 +123,7 @@ def _image_files(path: Path) -> list[Path]:
 
 
 def _inside(root: Path, path: Path) -> Path | None:
-    """`path` without `..`; None if it leads out of `root`."""
+    """`path` without `..`; None if it points outside `root`."""
     path = Path(os.path.normpath(path))
     return path if path.is_relative_to(root) else None
 
@@ -131,7 +131,7 @@ def _inside(root: Path, path: Path) -> Path | None:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # for one, a name that is too long
+    except OSError:  # such as a name that is too long
         return False
 
 
@@ -185,13 +185,13 @@ def _voc_lists(path: Path) -> dict[str, Path]:
 
 
 def _listed(root: Path, annotations: Path, file: Path) -> list[Path]:
-    """The annotations that the lines of a list name; in lists of one class, a number follows the name."""
+    """The annotation files of a Pascal VOC image set; class-specific sets have a number (1, -1) after the name."""
     found = []
     for line in filter(None, map(str.strip, text_files.text(file).splitlines())):
         whole, first = (annotations / f"{name}.xml" for name in (line, line.split()[0]))
         path = whole if _is_file(whole) else first
         if _inside(root, path) is None or not _is_file(path):
-            raise ValueError(f"{file} names {line[:100]}, but there is no {path}")
+            raise ValueError(f"{file} lists {line[:100]}, but there is no {path}; add the file or remove the line")
         found.append(path)
     return found
 
@@ -221,7 +221,7 @@ def _annotated(file: Path, by_stem: Mapping[str, Sequence[Path]]) -> Annotated:
 
 
 def _coco_files(root: Path) -> dict[str, Path]:
-    """Split -> its file of annotations. Raises ValueError where a split has two."""
+    """Split -> its annotation file. Raises ValueError if a split has two."""
     apart = folder_files.files(root / "annotations", {".json"})
     # COCO's own folder also holds files of key points and captions.
     apart = [each for each in apart if each.name.startswith("instances")] or apart
@@ -231,7 +231,7 @@ def _coco_files(root: Path) -> dict[str, Path]:
     for split, file in named:
         if split in files:
             raise ValueError(
-                f"{files[split]} and {file} are both of {split}; keep one, or name them after train, val or test"
+                f"{files[split]} and {file} both annotate {split}; keep one, or put train, val or test in their names"
             )
         files[split] = file
     return files
@@ -284,5 +284,7 @@ def _coco_image(name: str, folders: Sequence[Path], root: Path, file: Path) -> P
             if path is not None and _is_file(path):
                 return path
     if not inside:
-        raise ValueError(f"{file} names {name[:200]}, which lies outside {root}; names must be relative to that folder")
-    raise ValueError(f"{file} names {name[:200]}, which is in none of {', '.join(map(str, folders))}")
+        raise ValueError(
+            f"{file} refers to {name[:200]}, which is outside {root}; names must be relative to that folder"
+        )
+    raise ValueError(f"{file} refers to {name[:200]}, which is in none of {', '.join(map(str, folders))}")

@@ -1,8 +1,8 @@
 """Base class of the builders of images with boxes: the encoded bytes are stored, and each image is checked once.
 
-Boxes are left, top, right and bottom in px of the upright image: the corners of VOC unchanged, those of COCO as (x, y,
+Boxes are left, top, right and bottom in px of the upright image: VOC's corners unchanged, COCO's bbox as (x, y,
 x + width, y + height). If an image has an EXIF orientation, the size in its annotation tells whether boxes refer to the
-upright or to the stored image; without a size, to the upright one. Boxes that are empty, inverted or reach outside
+upright or to the stored image; without a size, to the upright one. Boxes that are empty, inverted or extend outside
 their image are stored too, and counted; the config decides what to do with them (see detection.py).
 """
 
@@ -19,8 +19,8 @@ from research.data.images import transforms
 from research.data.images.builders.labelled import ImageBuilder
 from research.data.images.views import Size, size_of
 
-NAMED = 5  # bad boxes that a summary names
-MAX_COORDINATE = 1e9  # px, of a box in an annotation
+NAMED = 5  # bad boxes listed in a summary
+MAX_COORDINATE = 1e9  # px, largest coordinate accepted in an annotation
 
 
 class Object(NamedTuple):
@@ -33,7 +33,7 @@ class Object(NamedTuple):
 
 
 class Boxed(NamedTuple):
-    """The bytes of an image and its objects. TFDS orders images by the hash of `member`, which is their name."""
+    """The bytes of an image and its objects. TFDS orders images by the hash of `member`, the name of the image."""
 
     archive: Path | str
     member: str
@@ -97,10 +97,10 @@ class BoxBuilder(ImageBuilder, skip_registration=True):
         except ValueError as error:
             return str(error)
         if image.size not in (None, size) and not (_is_turned(image) and image.size == size[::-1]):
-            (height, width), (said_height, said_width) = size, image.size
+            (height, width), (annotated_height, annotated_width) = size, image.size
             return (
-                f"is {width} x {height} px, but {image.annotation} says {said_width} x {said_height}, so its boxes "
-                "would lie elsewhere"
+                f"is {width} x {height} px, but {annotated_width} x {annotated_height} px in {image.annotation}, so "
+                "its boxes would be misplaced"
             )
         for each in image.objects:
             if each.name not in self.class_names:
@@ -130,16 +130,16 @@ class BoxBuilder(ImageBuilder, skip_registration=True):
     def summary(self) -> str:
         """The number of boxes, the bad ones, and the images that were rotated."""
         metadata = self.info.metadata
-        kinds = {"empty or inverted": metadata["bad"]["empty"], "reaching outside": metadata["bad"]["outside"]}
+        kinds = {"empty or inverted": metadata["bad"]["empty"], "extending outside": metadata["bad"]["outside"]}
         parts = [f"{len(entries)} {what}: {_some(entries)}" for what, entries in kinds.items() if entries]
-        said = [f"{metadata['boxes']} boxes" + (f", of them {'; '.join(parts)}" if parts else "")]
+        summary = [f"{metadata['boxes']} boxes" + (f", of them {'; '.join(parts)}" if parts else "")]
         counts = {
             "crowds": "crowd or difficult",
             "negatives": "images without boxes",
-            "turned": "images turned upright, as their EXIF orientation says",
+            "turned": "images turned upright by their EXIF orientation",
         }
-        said += [f"{metadata[key]} {what}" for key, what in counts.items() if metadata[key]]
-        return ", ".join(said)
+        summary += [f"{metadata[key]} {what}" for key, what in counts.items() if metadata[key]]
+        return ", ".join(summary)
 
 
 def _some(entries: Sequence[str]) -> str:
@@ -148,7 +148,7 @@ def _some(entries: Sequence[str]) -> str:
 
 
 def bad(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Which boxes [count, 4] of an image of `size` are empty or inverted, and which others reach outside."""
+    """Two masks [count] over the boxes [count, 4] of an image of `size`: empty or inverted; others, partly outside."""
     boxes = boxes.reshape(-1, 4)
     limits = np.array([size[1], size[0]] * 2)
     clipped = boxes.clip(0, limits)

@@ -1,7 +1,7 @@
 """CamVid with the 11 classes of SegNet, 240 x 180 px (Brostow et al. 2009; Badrinarayanan et al. 2017).
 
-Reads camvid_240x180.zip: images `SPLIT/NAME.jpg`, masks `SPLITannot/NAME.png`, and `SPLIT.txt` with a pair of them on
-every line, for the splits train, val and test.
+Reads camvid_240x180.zip: images `SPLIT/NAME.jpg`, masks `SPLITannot/NAME.png`, and `SPLIT.txt` with an image and its
+mask on each line, for the splits train, val and test.
 """
 
 import zipfile
@@ -25,9 +25,9 @@ CLASSES = {  # with the colours of SegNet
 class Camvid(MaskBuilder, skip_registration=True):
     """Splits of 367 / 101 / 233; test is that of SegNet.
 
-    SegNet's validation split is a part of drive 0016E5, of which other images are in train. Here a whole drive is
-    validation, 0006R0 (101 images), and train is the rest of SegNet's train and validation splits, so that validation
-    says something of a drive that was never seen.
+    SegNet's validation split is a part of drive 0016E5, of which other images are in train. Here validation is a whole
+    drive, 0006R0 (101 images), and train the rest of SegNet's train and validation splits, so that validation measures
+    generalisation to an unseen drive.
     """
 
     VERSION = tfds.core.Version("2.0.0")  # 1.0.0 had SegNet's validation split
@@ -49,7 +49,7 @@ class Camvid(MaskBuilder, skip_registration=True):
 
 
 def _pairs(archive: Path, parts: Sequence[str], wanted: Callable[[str], bool]) -> Iterator[MaskedImage]:
-    """The images of these lists of the archive whose name is `wanted`."""
+    """The images in the lists `parts` of the archive for whose name `wanted` is true, with their masks."""
     with damage_named(archive), zipfile.ZipFile(archive) as members:
         known = set(members.namelist())
         for part in parts:
@@ -58,7 +58,7 @@ def _pairs(archive: Path, parts: Sequence[str], wanted: Callable[[str], bool]) -
                 for name in (image, mask):
                     if name not in known:
                         raise ValueError(
-                            f"{archive}/{part}.txt names {name}, which is not in the archive; fetch it again"
+                            f"{archive}/{part}.txt lists {name}, which is not in the archive; fetch it again"
                         )
                 if wanted(image):
                     yield MaskedImage(archive, image, members.read(image), members.read(mask), f"{archive}/{mask}")

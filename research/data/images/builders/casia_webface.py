@@ -1,5 +1,5 @@
 """CASIA-WebFace (D. Yi et al., "Learning Face Representation from Scratch", 2014) to train on, and LFW (G. B. Huang et
-al., "Labeled Faces in the Wild", 2007) with the pairs of its View 2 to test; both aligned and cropped in one way.
+al., "Labeled Faces in the Wild", 2007) with the pairs of its View 2 to test; both aligned and cropped alike.
 
     CASIA-WebFace/<person>/<image>.jpg     10,575 people
     lfw/<name>/<name>_000n.jpg
@@ -16,13 +16,13 @@ from research.data.images.builders.labelled import EncodedImage
 
 TRAIN, TEST, PAIRS = "CASIA-WebFace", "lfw", "pairs.txt"
 PEOPLE = 10_575
-EVERY = 10  # person is held out of
+EVERY = 10  # of every tenth person, images are held out
 
 
 class CasiaWebface(faces.FaceBuilder, skip_registration=True):
     """Train, validation (the last two images of every tenth person) and test, which is LFW.
 
-    All of LFW has one label, of people who are not known; its pairs alone say who is who.
+    All images of LFW have the same label, since only its pairs are used for scores.
     """
 
     archives = (PAIRS,)

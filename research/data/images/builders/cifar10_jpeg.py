@@ -1,7 +1,7 @@
 """CIFAR-10 (A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009) as JPEG files.
 
-Reads train.zip and test.zip, which hold train/<class>/NNNN.jpg and test/<class>/NNNN.jpg. The images went through
-JPEG, so accuracies come close to those on the official binaries without being the same.
+Reads train.zip and test.zip, which hold train/<class>/NNNN.jpg and test/<class>/NNNN.jpg. The images are compressed as
+JPEG, so accuracies are close, but not equal, to those on the official binaries.
 """
 
 import zipfile

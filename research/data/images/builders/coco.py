@@ -18,15 +18,15 @@ Id = int | str
 
 
 class CocoImage(NamedTuple):
-    """An image as a file of annotations describes it."""
+    """An image as described by an annotation file."""
 
     file_name: str
-    size: Size | None  # height and width; None where they are not given or 0
+    size: Size | None  # height and width; None if they are missing or 0
     objects: Sequence[Object]
 
 
 class CocoFile(NamedTuple):
-    """The images of a file of annotations, and its categories by their ids."""
+    """The images of an annotation file, and its categories by id."""
 
     images: Sequence[CocoImage]
     categories: Mapping[Id, str]
@@ -45,11 +45,11 @@ def looks_like_coco(file: Path) -> bool:
 
 
 def read(file: Path) -> CocoFile:
-    """Reads a file of annotations. Raises ValueError, which names the file and the entry, for anything unexpected."""
+    """Reads an annotation file. Raises ValueError, which names the file and the entry, for anything unexpected."""
     content = _json(file)
     for part in PARTS:
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
-            raise ValueError(f"{file} is no COCO annotation: it must be an object with a list of {part}")
+            raise ValueError(f"{file} is not a COCO annotation file: it must be an object with a list of {part}")
     categories = {
         each.id("id"): each.text("name").strip() for each in _entries(content["categories"], file, "category")
     }
@@ -61,7 +61,7 @@ def read(file: Path) -> CocoFile:
     for each in _entries(content["annotations"], file, "annotation"):
         image, category = each.id("image_id"), each.id("category_id")
         if image not in images or category not in categories:
-            raise each.refused("names an image or category that is not in it")
+            raise each.error("refers to an image or category that is not in the file")
         objects[image].append(_object(each, categories[category]))
     return CocoFile([CocoImage(name, size, objects[number]) for number, (name, size) in images.items()], categories)
 
@@ -73,16 +73,16 @@ def _json(file: Path) -> Any:
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error})") from None
     except MemoryError:
-        reason = "it is larger than the memory"
+        reason = "it does not fit into memory"
     except RecursionError:
         reason = "its lists or objects are nested too deeply"
     except json.JSONDecodeError as error:
         reason = f"{type(error).__name__}: {error}"
     except ValueError as error:
         if "integer string conversion" not in str(error):
-            raise  # of text_files: invalid UTF-8
+            raise  # raised by text_files for invalid UTF-8
         reason = "it holds an integer of thousands of digits"
-    raise ValueError(f"{file} is no COCO annotation ({reason})")
+    raise ValueError(f"{file} is not a COCO annotation file ({reason})")
 
 
 class _Entry(NamedTuple):
@@ -92,8 +92,8 @@ class _Entry(NamedTuple):
     kind: str
     file: Path
 
-    def refused(self, why: str) -> ValueError:
-        """The error that names this entry."""
+    def error(self, why: str) -> ValueError:
+        """A ValueError that names this entry."""
         number = self.values.get("id")
         known = self.kind == "annotation" and isinstance(number, int | str)  # other entries are short enough to show
         return ValueError(f"{self.file}: {f'annotation {number}' if known else f'the {self.kind} {self.shown}'} {why}")
@@ -104,7 +104,7 @@ class _Entry(NamedTuple):
 
     def given(self, key: str) -> Any:
         if key not in self.values:
-            raise self.refused(f"has no {key}")
+            raise self.error(f"has no {key}")
         return self.values[key]
 
     def id(self, key: str) -> Id:
@@ -112,29 +112,29 @@ class _Entry(NamedTuple):
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # pandas writes integer columns with gaps as floats
         if not isinstance(value, int | str) or isinstance(value, bool):
-            raise self.refused(f"has the {key} {_shown(value)}; an integer or a string is needed")
+            raise self.error(f"has the {key} {_shown(value)}; an integer or a string is needed")
         return value
 
     def text(self, key: str) -> str:
         value = self.given(key)
         if not isinstance(value, str) or not value.strip() or "\0" in value:
-            raise self.refused(f"has the {key} {_shown(value)}; a text is needed")
+            raise self.error(f"has the {key} {_shown(value)}; a string is needed")
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise self.refused(f"has a {key} with half of a surrogate pair") from None
+            raise self.error(f"has a {key} with half of a surrogate pair") from None
         return value
 
     def number(self, key: str) -> float:
         """A number of at least 0; 0 if it is missing."""
         value = self.values.get(key)
         if value is not None and (not _is_number(value) or value < 0):
-            raise self.refused(f"has the {key} {_shown(value)}; a number of px is needed")
+            raise self.error(f"has the {key} {_shown(value)}; a number of px is needed")
         return float(value or 0)
 
 
 def _entries(entries: Sequence[Any], file: Path, kind: str) -> Iterator[_Entry]:
-    """The entries of a list. Raises ValueError for one that is no object, and for a repeated id."""
+    """The entries of a list. Raises ValueError for one that is not an object, and for a repeated id."""
     seen = set()
     for position, values in enumerate(entries, start=1):
         if not isinstance(values, dict):
@@ -143,7 +143,7 @@ def _entries(entries: Sequence[Any], file: Path, kind: str) -> Iterator[_Entry]:
         if kind != "annotation" or values.get("id") is not None:  # nothing refers to annotations
             number = entry.id("id")
             if number in seen:
-                raise ValueError(f"{file}: two entries of {kind} have the id {number!r}; give each its own")
+                raise ValueError(f"{file}: two {kind} entries have the id {number!r}; ids must be unique")
             seen.add(number)
         yield entry
 
@@ -151,16 +151,16 @@ def _entries(entries: Sequence[Any], file: Path, kind: str) -> Iterator[_Entry]:
 def _size(entry: _Entry) -> Size | None:
     height, width = entry.number("height"), entry.number("width")
     if height % 1 or width % 1:
-        raise entry.refused(f"has a size of {width:g} x {height:g}; whole px are needed")
+        raise entry.error(f"has a size of {width:g} x {height:g} px; integers are needed")
     return (int(height), int(width)) if height and width else None
 
 
 def _object(entry: _Entry, name: str) -> Object:
     bbox, crowd = entry.given("bbox"), entry.values.get("iscrowd")
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-        raise entry.refused(f"has no bbox of four numbers, but {_shown(bbox)}")
+        raise entry.error(f"has no bbox of four numbers, but {_shown(bbox)}")
     if crowd not in (None, 0, 1):  # true and false are equal to 1 and 0
-        raise entry.refused(f"has iscrowd {_shown(crowd)}; it must be 0 or 1")
+        raise entry.error(f"has iscrowd {_shown(crowd)}; it must be 0 or 1")
     x, y, width, height = map(float, bbox)
     return Object((x, y, x + width, y + height), name, crowd=bool(crowd), area=entry.number("area"))
 

@@ -1,4 +1,4 @@
-"""COCO 2017 (Lin et al., 2014): 80 classes of objects in photographs. The catalogue's own builder needs TensorFlow.
+"""COCO 2017 (Lin et al., 2014): 80 classes of objects. The builder of the TFDS catalogue needs TensorFlow.
 
 Reads the folder in which train2017.zip, val2017.zip and annotations_trainval2017.zip of cocodataset.org were unpacked.
 """

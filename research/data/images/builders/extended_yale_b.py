@@ -18,13 +18,13 @@ LIGHTS = {"frontal": 25.5, "side": 51.5, "extreme": 180.0}
 
 
 class ExtendedYaleB(faces.ZippedFaces, skip_registration=True):
-    """38, or 22 and 6 people for training and validation. `light`: frontal, side or extreme.
+    """38 people for identification; 22 / 6 / 10 for verification. `light` is frontal, side or extreme.
 
-    extended_yale_b/identification   of every person: half of the images are test, three eighths train, an eighth
-    validation
-    extended_yale_b/verification     of yaleB01 to yaleB29 every fifth person is validation, from yaleB01; yaleB30 to
-    yaleB39 are test
-    extended_yale_b/verification_fold<1-4>   the same, from the second to the fifth person
+    extended_yale_b/identification           of each person's images, half are test, three eighths train, an eighth
+                                             validation
+    extended_yale_b/verification             yaleB30 to yaleB39 are test; of the others, every fifth person, from the
+                                             first, is validation
+    extended_yale_b/verification_fold<1-4>   the same with every fifth person from the second to the fifth
     """
 
     archives = ("CroppedYale_84x96.zip", "pairs_heldout_identities.csv")

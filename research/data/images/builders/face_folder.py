@@ -1,8 +1,8 @@
 """A user's own images of people, with pairs or with labels that group the scores.
 
     PATH/person/image.jpg      or PATH/{train,validation,test}/person/image.jpg
-    PATH/pairs.csv               path1,path2,same[,fold], or pairs.txt as that of LFW; see data/pairs.py
-    PATH/labels.csv              a header `image,COLUMN,...` or `person,COLUMN,...`, and a line for each
+    PATH/pairs.csv               path1,path2,same[,fold], or pairs.txt as that of LFW; see images/pairs.py
+    PATH/labels.csv              a header `image,COLUMN,...` or `person,COLUMN,...`, then a line for each
 
 Images are named by their path below PATH, or below PATH/test. Without folders of splits, all people in pairs are test.
 """
@@ -26,7 +26,7 @@ LABELS = "labels.csv"
 class FaceFolder(FaceBuilder, skip_registration=True):
     """The images in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
 
-    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 ignored the EXIF orientation
     left_out: Mapping[str, Sequence[Path]]  # reason -> files, which the summary of `prepare` counts
 
     def __init__(self, root: Path, splits: Mapping[str, Sequence[Path]], pairs, labels, **kwargs):
@@ -49,8 +49,8 @@ class FaceFolder(FaceBuilder, skip_registration=True):
         people = sorted({path.parent.name for path in splits["train"]})
         if len(people) < 2:
             raise ValueError(
-                f"{root} leaves one person to train on, {people[0]!r}; two at least are needed, each in a folder with "
-                "all of their images, PATH/person/image.jpg or PATH/train/person/image.jpg"
+                f"{root} has one person to train on, {people[0]!r}; at least two are needed, each with all of their "
+                "images in one folder, PATH/person/image.jpg or PATH/train/person/image.jpg"
             )
         labels = _read_labels(root / LABELS, names)
         digest = folder_files.digest(root, splits, [*PAIR_FILES, LABELS])
@@ -74,8 +74,8 @@ class FaceFolder(FaceBuilder, skip_registration=True):
         """The number of people and pairs."""
         known = {path.parent.name for path in self._splits["train"]}
         others = {path.parent.name for paths in self._splits.values() for path in paths} - known
-        said = f"{len(known)} people to train on, {len(others)} others"
-        return said + (f", {len(self._pairs)} pairs" if self._pairs else "")
+        people = f"{len(known)} people to train on, {len(others)} others"
+        return people + (f", {len(self._pairs)} pairs" if self._pairs else "")
 
     def _read(self, paths: Sequence[Path]) -> Iterator[EncodedImage]:
         blank = dict.fromkeys((key for key in self.info.features if key not in ("image", "label", "path")), "")
@@ -110,10 +110,10 @@ def _read_pairs(root: Path, names: Mapping[str, Path]) -> list[pairs_lib.ImagePa
     for number, pair in enumerate(pairs, start=1):
         people = [names[name].parent.name for name in pair[:2]]
         if pair.same != (people[0] == people[1]):
-            said = "one person" if pair.same else "two people"
+            label = "the same person" if pair.same else "different people"
             raise ValueError(
-                f"{files[0]}, pair {number} says that {pair.first!r} and {pair.second!r} show {said}, which their "
-                "folders contradict; correct the entry or move the image"
+                f"{files[0]}, pair {number}: {pair.first!r} and {pair.second!r} are labelled as {label}, "
+                "which their folders contradict; correct the entry or move the image"
             )
     return pairs
 
@@ -132,13 +132,15 @@ def _set_apart(root: Path, splits: Mapping[str, Sequence[Path]], people: set[str
         for split, images in splits.items():
             both = people & {path.parent.name for path in images}
             if split != "test" and both:
-                raise ValueError(f"{root}: {min(both)!r} is in a pair and in {split}; pairs must be of unseen people")
+                raise ValueError(
+                    f"{root}: {min(both)!r} is in a pair and in {split}; pairs must be of people who are in test only"
+                )
         return dict(splits)
     train = [path for path in splits["train"] if path.parent.name not in people]
     if not train:
         raise ValueError(
-            f"{root} leaves nobody to train on, since everybody is in a pair; move these people into "
-            f"{root / 'test'} and put others into {root / 'train'}"
+            f"{root} has no people to train on, since all are in pairs; move these people into {root / 'test'} and "
+            f"put others into {root / 'train'}"
         )
     return {**splits, "train": train, "test": [path for path in splits["train"] if path.parent.name in people]}
 
@@ -164,6 +166,6 @@ def _read_labels(file: Path, names: Mapping[str, Path]) -> dict[str, dict[str, s
                 f"{file}, line {line}: there is no {header[0]} {key[:200]!r}; correct the entry or add the file"
             )
         if key in labels:
-            raise ValueError(f"{file}, line {line}: {key!r} has labels already; keep one line of it")
+            raise ValueError(f"{file}, line {line}: {key!r} has labels already; keep one line for it")
         labels[key] = dict(zip(header[1:], map(str.strip, row[1:]), strict=True))
     return labels

@@ -19,10 +19,10 @@ TEXT = tfds.features.Text()
 
 
 class FaceBuilder(ImageBuilder, skip_registration=True):
-    """A builder of labelled images with their `path`, and a text for each of `columns`, which group the scores.
+    """A builder of labelled images with their `path`, and a text for each of `columns`, by which scores are grouped.
 
-    The metadata of the prepared set hold `known`, the number of people in train (the first classes), `held_out`, that
-    of people in validation alone (the next classes), and `pairs`: split -> pairs (see images/pairs.py) of its images.
+    The metadata of the prepared set hold `known`, the number of people in train (the first classes), `held_out`, the
+    number of people in validation only (the next classes), and `pairs`: split -> pairs of its images (images/pairs.py).
     """
 
     columns: Sequence[str] = ()
@@ -35,7 +35,7 @@ class FaceBuilder(ImageBuilder, skip_registration=True):
         columns: Sequence[str] = (),
         held_out: Collection[str] = (),
     ) -> tfds.core.DatasetInfo:
-        """The TFDS metadata of images of `shape`: of people in train (`known`), validation (`held_out`), and others."""
+        """The TFDS metadata for images of `shape` of people in train (`known`), validation (`held_out`) and others."""
         return self.image_info(
             self.__doc__,
             shape,
@@ -50,11 +50,11 @@ class FaceBuilder(ImageBuilder, skip_registration=True):
 
 
 class ZippedFaces(FaceBuilder, skip_registration=True):
-    """Images of people in a zip archive, and a file of pairs of people who are held out.
+    """Images of people in a zip archive, and a file of pairs of held-out people.
 
-    identification           all people are in train, and identified in their other images
-    verification             people in pairs are the test split; of the others, every fifth is validation: nobody is in
-                             two splits, so that validation says how well people are told apart who were never seen
+    identification           all people are in train; validation and test are other images of them
+    verification             people in pairs are test; of the others, every fifth is validation. No person is in two
+                             splits, so validation measures verification of unseen people
     verification_fold<1-4>   the same with other people in validation
 
     A subclass defines the names of the archive's members, and the splits of images in `identification`.
@@ -72,7 +72,7 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
     member: ClassVar[re.Pattern]  # with the group `person`
 
     def split(self, position: int) -> str:
-        """The split, in `identification`, of the image at `position` of a person's sorted images."""
+        """The split in `identification` of the image at index `position` of a person's sorted images."""
         raise NotImplementedError
 
     def values(self, member: str) -> Mapping[str, str]:
@@ -116,7 +116,7 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
         return "validation" if person in self.held_out() else "train"
 
     def _members(self, archive: Path) -> dict[str, list[str]]:
-        """Person -> their images, sorted. Raises ValueError if someone has none."""
+        """Person -> their images, sorted. Raises ValueError if a person has none."""
         found = {person: [] for person in self.people}
         with damage_named(archive), zipfile.ZipFile(archive) as members:
             for name in members.namelist():
@@ -124,8 +124,8 @@ class ZippedFaces(FaceBuilder, skip_registration=True):
                     found.setdefault(match["person"], []).append(name)
         if missing := [person for person in self.people if not found[person]]:
             raise ValueError(f"{archive} lacks the images of {', '.join(missing)}; fetch it again")
-        if strangers := found.keys() - set(self.people):
-            raise ValueError(f"{archive} holds images of unknown people, {', '.join(sorted(strangers))}")
+        if unknown := found.keys() - set(self.people):
+            raise ValueError(f"{archive} holds images of unknown people, {', '.join(sorted(unknown))}; fetch it again")
         return {person: sorted(names, key=self.order) for person, names in found.items()}
 
     def _read(self, archive: Path, part: Sequence[tuple[str, str]]) -> Iterator[EncodedImage]:

@@ -17,10 +17,10 @@ from research.data.images.builders.labelled import EncodedImage, ImageBuilder
 class Folder(ImageBuilder, skip_registration=True):
     """The images below `root`, prepared under a digest of its path and of the names, sizes and times of its files.
 
-    A folder that has changed is therefore another data set, which is prepared at its next use.
+    A changed folder is therefore a new data set, which is prepared when it is next used.
     """
 
-    VERSION = tfds.core.Version("2.0.0")  # since images are read upright and keep their path
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 ignored the EXIF orientation and stored no path
 
     def __init__(self, root: Path, found: FoundFiles, **kwargs):
         self._root, self._splits = root, found.splits

@@ -1,4 +1,4 @@
-"""ILSVRC 2012 (Russakovsky et al. 2015) from its original archives. The catalogue's own builder needs TensorFlow.
+"""ILSVRC 2012 (Russakovsky et al. 2015) from its original archives. The builder of the TFDS catalogue needs TensorFlow.
 
     ILSVRC2012_img_train.tar         one tar archive per class, nXXXXXXXX.tar, of nXXXXXXXX_N.JPEG
     ILSVRC2012_img_val.tar           ILSVRC2012_val_NNNNNNNN.JPEG
@@ -20,7 +20,7 @@ HELD_OUT_OF = 100  # every hundredth image of a class, beginning with the first,
 
 
 class Imagenet2012(ImageBuilder, skip_registration=True):
-    """Train and validation share the official training images, 99 to 1; test is the official validation."""
+    """Train and validation are 99% and 1% of the official training images; test is the official validation split."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{TRAIN}, {TEST} and {DEVKIT} of image-net.org"
     archives = (TRAIN, TEST, DEVKIT)

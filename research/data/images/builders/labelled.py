@@ -14,7 +14,7 @@ from research.data.images import transforms
 from research.data.images.builders.copies import Copies
 from research.measure import progress
 
-CHUNK = 256  # images that are checked in parallel
+CHUNK = 256  # images checked in parallel
 
 
 class EncodedImage(NamedTuple):
@@ -96,7 +96,7 @@ class ImageBuilder(OwnBuilder, skip_registration=True):
 
 
 def undecodable(decode: Callable[[], Any]) -> str | None:
-    """The reason why `decode` fails, as the end of a sentence; None if it succeeds."""
+    """The reason why `decode` fails, as the end of a sentence that begins with the name; None if it succeeds."""
     try:
         decode()
     except ValueError as error:

@@ -43,7 +43,7 @@ class MaskPair(NamedTuple):
 class MaskFolder(MaskBuilder, skip_registration=True):
     """The pairs below `root`, prepared under a digest of its path and of the names, sizes and times of its files."""
 
-    VERSION = tfds.core.Version("2.0.0")  # since images are read upright
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 ignored the EXIF orientation
 
     def __init__(self, root: Path, splits: Mapping[str, Sequence[MaskPair]], classes: Mapping[str, str], **kwargs):
         self._root, self._splits = root, splits
@@ -82,12 +82,12 @@ class CityscapesFine(MaskBuilder, skip_registration=True):
     def _split_generators(self, dl_manager):
         root = Path(dl_manager.manual_dir)
         if not holds_cityscapes(root):
-            raise ValueError(f"{root} holds no leftImg8bit/train and gtFine/train; --manual_dir must name their folder")
+            raise ValueError(f"{root} lacks leftImg8bit/train and gtFine/train; --manual_dir must be their folder")
         return {split: self._generate_examples(split, read(root, pairs)) for split, pairs in find(root)[0].items()}
 
 
 def holds_masks(path: str) -> bool:
-    """Whether the folder `path` looks like one of images and masks."""
+    """Whether the folder `path` has the layout of images with masks."""
     root = Path(path).expanduser()
     return holds_cityscapes(root) or any(
         (path / "images").is_dir() and (path / "masks").is_dir()
@@ -112,7 +112,7 @@ def find(root: Path) -> tuple[dict[str, list[MaskPair]], dict[str, str]]:
 
 
 def read(root: Path, pairs: Sequence[MaskPair]) -> Iterator[MaskedImage]:
-    """The bytes of each pair."""
+    """Yields each pair with its bytes."""
     for pair in pairs:
         mask = (root / pair.mask).read_bytes()
         mask = _train_ids(mask) if pair.mapped else mask
@@ -126,10 +126,12 @@ def _pairs(root: Path, path: Path) -> list[MaskPair]:
         found = folder_files.files(path / part, suffixes)
         deeper = [file for below in (path / part).glob("[!.]*/") for file in folder_files.files(below, suffixes)]
         if deeper:
-            raise ValueError(f"{deeper[0]} would be left out ({len(deeper)} such); move it into {path / part} itself")
+            raise ValueError(
+                f"{deeper[0]} is in a subfolder, which is not read ({len(deeper)} such); move it into {path / part}"
+            )
         files[part] = {file.stem: file.relative_to(root) for file in found}
         if len(files[part]) < len(found):
-            raise ValueError(f"{path / part} holds several files of one name with different suffixes")
+            raise ValueError(f"{path / part} holds files that differ only in their suffixes; keep one of each name")
     for part, other in (("images", "masks"), ("masks", "images")):
         alone = sorted(files[part].keys() - files[other].keys())
         if alone:
@@ -171,8 +173,10 @@ def _classes(file: Path) -> dict[str, str]:
     for number, line in enumerate(text_files.text(file).splitlines(), start=1):
         name, _, colour = (part.strip() for part in line.partition("\t"))
         if not name or name in classes or (colour and not re.fullmatch("#[0-9a-fA-F]{6}", colour)):
-            raise ValueError(f"{file} line {number} is {line!r}; a new name is needed, optionally a tab and #rrggbb")
+            raise ValueError(
+                f"{file}, line {number} is {line!r}; it must be a unique class name, optionally with a tab and #rrggbb"
+            )
         classes[name] = colour
     if not 2 <= len(classes) <= VOID:
-        raise ValueError(f"{file} names {len(classes)} classes; 2 to {VOID} are possible, since {VOID} is void")
+        raise ValueError(f"{file} lists {len(classes)} classes; 2 to {VOID} are allowed, since {VOID} is void")
     return classes

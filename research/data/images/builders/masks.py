@@ -1,8 +1,8 @@
 """Base class of the builders of images with masks: the encoded bytes are stored, and each pair is checked once.
 
-A mask is an image of one channel, of the size of its image: a class number per pixel, or the builder's `void`. If an
-image has an EXIF orientation, the size of its mask tells whether it refers to the upright or to the stored image; if
-the sizes are ambiguous, to the upright one. Upright masks are stored.
+A mask is an image of one channel with the size of its image: a class index per pixel, or the builder's `void`. If an
+image has an EXIF orientation, the size of its mask tells whether the mask refers to the upright or to the stored image;
+if both fit, to the upright one. Upright masks are stored.
 """
 
 import io
@@ -22,7 +22,7 @@ from research.data.images.views import VOID, Size, size_of
 
 
 class MaskedImage(NamedTuple):
-    """The bytes of an image and of its mask. TFDS orders images by the hash of `member`, which is their name."""
+    """The bytes of an image and of its mask. TFDS orders images by the hash of `member`, the name of the image."""
 
     archive: Path | str
     member: str
@@ -39,7 +39,7 @@ class MaskedImage(NamedTuple):
 class MaskBuilder(ImageBuilder, skip_registration=True):
     """A TFDS builder of (image, mask, name) examples.
 
-    `class_names` belong to the numbers 0, 1, ...; `colours` for drawings are "#rrggbb" or empty.
+    `class_names` are those of the indices 0, 1, ...; `colours` for plots are "#rrggbb" or empty.
     """
 
     class_names: Sequence[str] = ()
@@ -95,7 +95,7 @@ class MaskBuilder(ImageBuilder, skip_registration=True):
         wrong = [value for value in np.flatnonzero(counts) if value >= known and value != self.void]
         if wrong:
             return (
-                f"has the mask {image.mask_path}, which holds the number {wrong[0]}; the {known} classes are 0 to "
+                f"has the mask {image.mask_path}, which holds the class index {wrong[0]}; the {known} classes are 0 to "
                 f"{known - 1}, and {self.void} is void"
             )
         self._count(size, counts[:known])
@@ -109,10 +109,10 @@ class MaskBuilder(ImageBuilder, skip_registration=True):
                 metadata["pixels"] = [int(a + b) for a, b in zip(metadata["pixels"], counts, strict=True)]
 
     def summary(self) -> str:
-        """The share of each class among the pixels, for the choice of class weights."""
+        """The share of each class among the pixels of train, for the choice of class weights."""
         pixels = np.array(self.info.metadata["pixels"])
         if not pixels.any():
-            return "pixels of train: none has a class, all are void"
+            return "pixels of train: all void, none has a class"
         shares = (f"{name} {share:.1%}" for name, share in zip(self.class_names, pixels / pixels.sum(), strict=True))
         return f"pixels of train: {', '.join(shares)}"
 

@@ -12,11 +12,12 @@ from research.data.images.builders import faces
 
 
 class OrlFaces(faces.ZippedFaces, skip_registration=True):
-    """40, or 24 and 6 people for training and validation.
+    """40 people for identification; 24 / 6 / 10 for verification.
 
-    orl_faces/identification           160 / 40 / 200: images 1 to 4, 5, and 6 to 10 of each person
-    orl_faces/verification             240 / 60 / 100: of s1 to s30 every fifth is validation, from s1; s31 to s40: test
-    orl_faces/verification_fold<1-4>   the same, from s2 to s5
+    orl_faces/identification           160 / 40 / 200 images: 1 to 4, 5, and 6 to 10 of each person
+    orl_faces/verification             240 / 60 / 100 images: s31 to s40 are test; of the others, every fifth person,
+                                       from s1, is validation
+    orl_faces/verification_fold<1-4>   the same with every fifth person from s2 to s5
     """
 
     archives = ("orl_faces.zip", "pairs_heldout_identities.csv")

@@ -1,4 +1,4 @@
-"""Random patterns as people: synthetic data for face recognition, without a download."""
+"""Random patterns instead of faces: synthetic data for face recognition, without a download."""
 
 import io
 from collections.abc import Iterator
@@ -71,6 +71,6 @@ def draw(person: int, number: int) -> tuple[np.ndarray, str]:
     rng = np.random.default_rng([SEED, person, number + 1])
     top, left = rng.integers(0, 2 * SHIFT + 1, 2)
     bright = rng.random() < 0.5
-    seen = pattern[top : top + SIDE, left : left + SIDE] * rng.uniform(*((0.8, 1) if bright else (0.4, 0.6)))
-    seen = 255 * seen + rng.normal(0, 12, (SIDE, SIDE))
-    return np.clip(seen, 0, 255).astype(np.uint8), "bright" if bright else "dim"
+    crop = pattern[top : top + SIDE, left : left + SIDE] * rng.uniform(*((0.8, 1) if bright else (0.4, 0.6)))
+    crop = 255 * crop + rng.normal(0, 12, (SIDE, SIDE))
+    return np.clip(crop, 0, 255).astype(np.uint8), "bright" if bright else "dim"

@@ -50,7 +50,7 @@ class BoxedShapes(BoxBuilder, skip_registration=True):
 
 
 def draw(rng: np.random.Generator) -> Scene:
-    """A scene of 1 to 3 shapes, the later ones in front; the box of an occluded shape covers all of it."""
+    """A scene of 1 to 3 shapes, later ones in front; the box of an occluded shape includes its hidden part."""
     mask = Image.new("L", (WIDTH, HEIGHT))
     boxes, labels = [], []
     for _ in range(rng.integers(*COUNT)):

@@ -16,7 +16,7 @@ DIFFICULT = {
 
 
 class VocFile(NamedTuple):
-    """The content of an annotation."""
+    """The content of an annotation file."""
 
     file_name: str  # "" if there is none
     objects: list[Object]
@@ -24,23 +24,23 @@ class VocFile(NamedTuple):
 
 
 def parse(xml: bytes, path: str) -> VocFile:
-    """Parses an annotation. Raises ValueError, which names `path` and the entry, for anything unexpected."""
+    """Parses an annotation file. Raises ValueError, which names `path` and the entry, for anything unexpected."""
     root = _root(xml, path)
     if root.tag != "annotation":
-        raise ValueError(f"{path} is no annotation of Pascal VOC: it begins with <{root.tag[:50]}>")
+        raise ValueError(f"{path} is not a Pascal VOC annotation: its root is <{root.tag[:50]}>, not <annotation>")
     objects = [_object(each, f"{path}: object {number}") for number, each in enumerate(root.iter("object"), start=1)]
     return VocFile(root.findtext("filename", "").strip(), objects, _size(root, path))
 
 
 def _root(xml: bytes, path: str) -> ElementTree.Element:
     if len(xml) > MAX_BYTES:
-        raise ValueError(f"{path} has {len(xml):,} bytes; no annotation has more than {MAX_BYTES:,}")
+        raise ValueError(f"{path} has {len(xml):,} bytes; an annotation may have at most {MAX_BYTES:,}")
     # Annotations need no entities, and a few of them can expand to gigabytes. Null bytes come from UTF-16.
     if b"<!ENTITY" in xml.replace(b"\0", b""):
         raise ValueError(f"{path} is not readable XML (it declares entities, which are not expanded)")
     try:
         root = ElementTree.fromstring(xml)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two are of unusual encodings
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two for unusual encodings
         raise ValueError(f"{path} is not readable XML ({error})") from None
     for each in root.iter():
         each.tag = each.tag.rpartition("}")[2]  # without its namespace

@@ -13,7 +13,7 @@ from research.data.sound.builders import sounds
 from research.data.sound.builders.fsdd import WORDS
 
 SIZES = {"train": 400, "validation": 40, "test": 40}
-SPEAKERS = {"quick": 60, "slow": 90}  # ms to a digit
+SPEAKERS = {"quick": 60, "slow": 90}  # ms per digit
 DIGITS, PAUSE_MS = 4, (20, 60)
 RATE = 8000  # Hz
 SPLIT_SEED = 0

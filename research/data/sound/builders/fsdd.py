@@ -40,7 +40,7 @@ Take = tuple[int, str, int]  # digit, speaker, number
 
 
 class String(NamedTuple):
-    """One speaker's takes (digit, number), the pauses around them, and the added noise, whose seed is its index."""
+    """One speaker's takes (digit, number), the pauses around them, and the added noise, seeded by the string index."""
 
     speaker: str
     takes: tuple[tuple[int, int], ...]
@@ -53,9 +53,9 @@ class Fsdd(sounds.SoundBuilder, skip_registration=True):
     """Recordings, or strings of 1 to 8 of them.
 
     fsdd/isolated           splits of 2,400 / 300 / 300: takes 10 to 49, 5 to 9, and the official test takes 0 to 4
-    fsdd/strings            the same training takes, alone; 200 / 300 strings of validation and of test takes
-    fsdd/without_<speaker>  2,000 / 500 / 500: all takes of four speakers, of the next in SPEAKERS (after the last the
-                            first), and of the named one
+    fsdd/strings            the same training takes, isolated; 200 / 300 strings of validation and of test takes
+    fsdd/without_<speaker>  2,000 / 500 / 500: test is all takes of the named speaker, validation those of the next in
+                            SPEAKERS (cyclically), train those of the other four
     """
 
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it from the class.
@@ -93,12 +93,14 @@ def read_recordings(archive: Path) -> dict[Take, np.ndarray]:
                 continue
             sound = sound_files.decode(members.read(member), f"{archive}/{member}")
             if sound.rate != RATE:
-                raise ValueError(f"{archive}/{member} has the rate {sound.rate} Hz; all of FSDD is at {RATE}")
+                raise ValueError(f"{archive}/{member} has the rate {sound.rate} Hz; FSDD has {RATE}; fetch it again")
             found[int(named[1]), named[2], int(named[3])] = sound.samples
     wanted = [(digit, speaker, take) for digit in range(10) for speaker in SPEAKERS for take in range(TAKES)]
     if missing := [take for take in wanted if take not in found]:
         first = "{}_{}_{}.wav".format(*missing[0])
-        raise ValueError(f"{archive} lacks {len(missing):,} of {len(wanted):,} recordings, such as {first}")
+        raise ValueError(
+            f"{archive} lacks {len(missing):,} of {len(wanted):,} recordings, such as {first}; fetch it again"
+        )
     return found
 
 

@@ -1,5 +1,5 @@
 """LibriSpeech: about 1,000 hours of read English books at 16 kHz. V. Panayotov et al., "Librispeech: an ASR corpus
-based on public domain audio books", ICASSP 2015. CC BY 4.0. The catalogue's own builder needs TensorFlow.
+based on public domain audio books", ICASSP 2015. CC BY 4.0. The builder of the TFDS catalogue needs TensorFlow.
 
     LibriSpeech/<part>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt     lines of UTTERANCE TEXT IN CAPITALS
     LibriSpeech/<part>/<speaker>/<chapter>/<UTTERANCE>.flac
@@ -56,7 +56,7 @@ def _chapter(transcript: Path) -> Iterator[dict]:
         if not text.strip():
             raise ValueError(f"{transcript}, line {number} has no text; it must be UTTERANCE TEXT")
         if name not in left:
-            raise ValueError(f"{transcript}, line {number} is about {name}, but there is no {name}.flac beside it")
+            raise ValueError(f"{transcript}, line {number} lists {name}, but there is no {name}.flac beside it")
         left.remove(name)
         sound = sound_files.read(transcript.with_name(f"{name}.flac"))
         yield sounds.example(sound, text.strip().lower(), name.split("-")[0])

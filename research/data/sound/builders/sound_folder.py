@@ -18,7 +18,7 @@ from research.data.sound import files as sound_files
 from research.data.sound.builders import sound_lists, sounds
 from research.data.text.builders.texts import TEXT
 
-_NAMED = 3  # files of each kind that the summary names
+_NAMED = 3  # files of each kind that the summary lists
 
 
 class Listed(NamedTuple):
@@ -31,7 +31,7 @@ class Listed(NamedTuple):
 class SoundFolder(sounds.SoundBuilder, skip_registration=True):
     """The sounds in a folder, prepared under a digest of its path and of its files' names, sizes and times."""
 
-    VERSION = tfds.core.Version("1.2.0")  # 1.1.0 kept no paths, 1.0.0 averaged channels that cancel each other
+    VERSION = tfds.core.Version("1.2.0")  # 1.1.0 stored no paths, 1.0.0 averaged channels that cancel each other
     fields: ClassVar = {**sounds.SoundBuilder.fields, "path": TEXT}
     skip_undecodable = False  # set by `prepare`
 
@@ -44,13 +44,13 @@ class SoundFolder(sounds.SoundBuilder, skip_registration=True):
     def of(cls, path: str, data_dir: Path) -> "SoundFolder":
         """The builder of the folder `path`.
 
-        Raises ValueError for lists that cannot be read, that name a file twice, or one outside of `path`.
+        Raises ValueError for lists that cannot be read, that list a file twice, or a file outside `path`.
         """
         root = Path(path).expanduser().resolve()
         lists = sound_lists.find(root)
         if "train" not in lists:
             raise ValueError(
-                f"{root} holds sounds but neither train.tsv nor transcripts.tsv; see the README for their format"
+                f"{root} holds sounds but neither train.tsv nor transcripts.tsv; see docs/data.md for their format"
             )
         files = sound_lists.Files(root)
         listed = {

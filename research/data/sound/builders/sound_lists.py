@@ -49,9 +49,9 @@ def find(root: Path) -> dict[str, Path]:
 
 
 def read(file: Path) -> list[ListedSound]:
-    """The rows of a list: file, transcript and optionally speaker, or the columns that its header names.
+    """The rows of a list: file, transcript and optionally speaker, or the columns given by its header.
 
-    Raises ValueError for a line with another number of columns than the first, and for one without a file.
+    Raises ValueError for a line whose number of columns differs from the first line, and for one without a file.
     """
     cells = [line.split("\t") for line in text_files.lines(file)]
     columns, header = _columns(cells[0])
@@ -59,15 +59,15 @@ def read(file: Path) -> list[ListedSound]:
     for number, row in enumerate(cells, start=1):
         if len(row) != (len(cells[0]) if header else len(columns)):
             wanted = len(cells[0]) if header else len(columns)
-            raise ValueError(f"{file}, line {number} has {len(row)} columns between tabs; it must have {wanted}")
+            raise ValueError(f"{file}, line {number} has {len(row)} tab-separated columns; it must have {wanted}")
         if header and number == 1:
             continue
         found = {name: row[column].strip() for name, column in columns.items()}
         if not found["name"]:
-            raise ValueError(f"{file}, line {number} names no file")
+            raise ValueError(f"{file}, line {number} has no file name; fill it or remove the line")
         rows.append(ListedSound(f"{file}, line {number}", **found))
     if not rows:
-        raise ValueError(f"{file} holds only a header")
+        raise ValueError(f"{file} holds only a header; add a line for each sound")
     return rows
 
 
@@ -102,14 +102,14 @@ class Files:
     def find(self, row: ListedSound) -> str | None:
         """The path below `root` of the file of a row; None if there is none.
 
-        Names may have the separators of Windows, composed or decomposed accents, and lack the folder of Common Voice.
-        Raises ValueError for a name that leads out of `root`.
+        Names may have Windows separators, composed or decomposed accents, and lack the folder of Common Voice.
+        Raises ValueError for a name that points outside `root`.
         """
         if row.name in self.paths:
             return row.name
         name = row.name.replace("\\", "/")
         if name.startswith("/") or re.match("[A-Za-z]:/", name) or ".." in name.split("/"):
-            raise ValueError(f"{row.location}: {row.name!r} leads out of {self._root}; use paths below it")
+            raise ValueError(f"{row.location}: {row.name!r} is outside {self._root}; use paths below it")
         for candidate in (str(PurePosixPath(name)), str(PurePosixPath(CLIPS, name))):
             if found := self._composed.get(_composed(candidate)):
                 return found

@@ -19,16 +19,15 @@ FILES = {"train": "train.jsonl.gz", "validation": "dev.jsonl.gz", "test": "test.
 class AeslcJsonl(TextBuilder, skip_registration=True):
     """Splits of 14,417 / 1,749 / 1,906; test is as published.
 
-    A mail whose body stands in a later split, too (letters and digits compared), is left out of the earlier one: 211 of
-    the 1,960 mails of dev stand in test, and 19 of train in either.
-    The first of the `references` is the original `subject`, which published scores use; validation and test
-    have three more, written by annotators.
+    A mail whose body is also in a later split (comparing letters and digits) is removed from the earlier one: 211 of
+    the 1,960 mails of dev are in test, and 19 of train in dev or test. The first of the `references` is the original
+    `subject`, which published scores use; validation and test have three more, written by annotators.
     """
 
     VERSION = tfds.core.Version("2.0.0")  # 1.0.0 had mails in two splits
     archives = tuple(FILES.values())
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "{train,dev,test}.jsonl.gz of objects with id, body, subject and, but for train, ann0 to ann2"
+        "{train,dev,test}.jsonl.gz of objects with id, body, subject and, except in train, ann0 to ann2"
     )
     fields: ClassVar = {"id": TEXT, "body": TEXT, "subject": TEXT, templates.REFERENCES: TEXTS}
 
@@ -43,7 +42,7 @@ class AeslcJsonl(TextBuilder, skip_registration=True):
 
 
 def _body(mail):
-    """The body of a mail as it is compared: letters and digits alone."""
+    """The letters and digits of the body of a mail, for comparison."""
     return re.sub(r"\W+", " ", mail["body"].casefold()).strip()
 
 

@@ -54,15 +54,15 @@ class Babi(TextBuilder, skip_registration=True):
 
 def _questions(lines: list[str], name: str) -> Iterator[tuple[int, dict[str, str]]]:
     """The number of the story, from 1, and the question with the sentences before it."""
-    story, told = 0, []
+    story, facts = 0, []
     for number, line in enumerate(lines, start=1):
         position, _, text = line.partition(" ")
         if position == "1":
-            story, told = story + 1, []
+            story, facts = story + 1, []
         question, *answer = text.split("\t")
         if not position.isdigit() or not question.strip() or len(answer) not in (0, 2) or not story:
             raise ValueError(f"{name}, line {number} is neither `ID text` nor `ID question<TAB>answer<TAB>facts`")
         if answer:
-            yield story, {"question": question.strip(), "context": " ".join(told), "answer": answer[0].strip()}
+            yield story, {"question": question.strip(), "context": " ".join(facts), "answer": answer[0].strip()}
         else:
-            told.append(question.strip())
+            facts.append(question.strip())

@@ -1,5 +1,6 @@
 """CNN/DailyMail: news stories and their highlights, K. M. Hermann et al. 2015, as A. See et al. 2017 ("Get To The
-Point") use it: not anonymised, with their splits. The catalogue's own builder needs TensorFlow. No licence is stated.
+Point") use it: not anonymised, with their splits. The builder of the TFDS catalogue needs TensorFlow. No licence is
+stated.
 
     cnn_stories.tgz         cnn/stories/<sha1 of the URL>.story, or this folder unpacked
     dailymail_stories.tgz   dailymail/stories/<sha1 of the URL>.story, likewise
@@ -22,8 +23,8 @@ SENTENCE_ENDS = (".", "!", "?", "'", "`", '"', "\u2019", "\u201d", ")")
 class CnnDailymail(TextBuilder, skip_registration=True):
     """Splits of 287,113 / 13,368 / 11,490: stories without text or highlights are left out, as in the catalogue.
 
-    The `highlights` have a line each. Text as in version 3 of the catalogue: cased, and with a full stop at the end of
-    each line that had none.
+    `highlights` has one highlight per line. Text as in version 3 of the catalogue: cased, with a full stop added to
+    lines that lack one.
     """
 
     archives = tuple(URLS.values())
@@ -34,7 +35,7 @@ class CnnDailymail(TextBuilder, skip_registration=True):
     fields = dict.fromkeys(("article", "highlights", "publisher", "id"), TEXT)
 
     def examples(self, folder: Path):
-        """See TextBuilder. Raises ValueError where a story is missing."""
+        """See TextBuilder. Raises ValueError if a story is missing."""
         return {split: _stories(folder, folder / urls) for split, urls in URLS.items()}
 
 
@@ -69,7 +70,7 @@ def _members(folder: Path, publisher: str) -> Iterator[tuple[str, bytes]]:
 
 
 def parse(story: str) -> tuple[str, str]:
-    """The article, on one line, and its highlights, one a line: what follows each line `@highlight`."""
+    """The article on one line, and its highlights, one per line: the texts that follow `@highlight`."""
     article, highlights = [], []
     part = article
     for line in filter(None, map(str.strip, story.split("\n"))):

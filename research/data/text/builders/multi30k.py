@@ -23,7 +23,7 @@ class Multi30k(TextBuilder, skip_registration=True):
     fields = dict.fromkeys(LANGUAGES, TEXT)
 
     def examples(self, folder: Path):
-        """See TextBuilder. Raises ValueError where the languages differ in their number of lines."""
+        """See TextBuilder. Raises ValueError if the languages differ in their number of lines."""
         return {
             split: [
                 dict(zip(LANGUAGES, row, strict=True))

@@ -1,10 +1,9 @@
 """QAMR: questions about single sentences, answered with words of the sentence. J. Michael et al., "Crowdsourcing
 Question-Answer Meaning Representations", NAACL 2018. MIT licence.
 
-The official train part is not used: this is the small data set made of the official dev part (train and validation)
-and the official test part (test). Its sentences come from a few articles, none of which is in both parts, so validation
-has articles of its own, too. Sentences and answers stay split into words; brackets and quotation marks are written as
-such.
+The official train part is not used: this small data set consists of the official dev part (train and validation) and
+the official test part (test). These parts share no article; validation is held out by article, too. Sentences and
+answers stay tokenised into words, with Penn Treebank brackets and quotation marks converted to plain ones.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from research.data.text.builders.texts import TEXT, TEXTS, TextBuilder
 
 SENTENCES, DEV, TEST = "wiki-sentences.tsv.gz", "filtered.dev.tsv.gz", "filtered.test.tsv.gz"
 COLUMNS = 9  # sentence id, target words, worker, number, target word, question, answer, two validators' answers
-HELD_OUT = 0.1  # of the dev questions, those of whole articles, for validation
+HELD_OUT = 0.1  # fraction of the dev questions for validation, whole articles at a time
 PENN_TREEBANK = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"} | {
     "``": '"',
     "''": '"',
@@ -28,10 +27,10 @@ PENN_TREEBANK = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-"
 
 
 class Qamr(TextBuilder, skip_registration=True):
-    """Splits of 16,989 / 1,763 / 16,905. In train each row of the official file is an example.
+    """Splits of 16,989 / 1,763 / 16,905. In train, each row of the official file is an example.
 
-    In validation and test the rows of one sentence with one question (but for case and white space) are one example,
-    whose `references` are the answers of all who asked it, first, and of the two validators of each.
+    In validation and test, rows with the same sentence and question (ignoring case and white space) are one example,
+    whose `references` are the answers of the annotators who wrote the question, then those of two validators each.
     """
 
     VERSION = tfds.core.Version("2.0.0")  # 1.0.0 held out sentences, not articles
@@ -46,7 +45,7 @@ class Qamr(TextBuilder, skip_registration=True):
     }
 
     def examples(self, folder: Path):
-        """See TextBuilder. Raises ValueError for an unknown sentence and a word that it has not."""
+        """See TextBuilder. Raises ValueError for an unknown sentence or an index beyond its words."""
         sentences = {key: _words(text) for key, text in text_files.tsv(folder / SENTENCES, 2)}
         dev, test = (_questions(folder / file, sentences) for file in (DEV, TEST))
         validation, train = _by_article(dev)
@@ -58,7 +57,7 @@ def _words(sentence: str) -> list[str]:
 
 
 def article(sentence_id: str) -> str:
-    """The article of a sentence: `Wiki1k:wikipedia:16016` of `Wiki1k:wikipedia:16016:90:8`, in its paragraph 90."""
+    """The article of a sentence id: `Wiki1k:wikipedia:16016` for `Wiki1k:wikipedia:16016:90:8`."""
     return sentence_id.rsplit(":", 2)[0]
 
 
@@ -78,7 +77,9 @@ def _questions(path, sentences):
             answers = [" ".join(words[int(index)] for index in span.split(" ")) for span in spans]
         except (KeyError, ValueError, IndexError):
             where = f"{path}, line {number}"
-            raise ValueError(f"{where}: {SENTENCES} has no sentence {sentence!r} with these words") from None
+            raise ValueError(
+                f"{where}: {SENTENCES} lacks the sentence {sentence!r} or its words; download both again"
+            ) from None
         example = {"question": question.strip(), "context": " ".join(words), "answer": answers[0]}
         examples.append({**example, templates.REFERENCES: list(dict.fromkeys(answers)), "sentence_id": sentence})
     return examples

@@ -1,7 +1,7 @@
 """Sentences in Chinese (simplified and traditional) and English of the Tatoeba project, tatoeba.org, as prepared by
-manythings.org/anki (cmn.txt). CC BY 2.0 France; every line names its contributors, in the field `attribution`.
+manythings.org/anki (cmn.txt). CC BY 2.0 France; the field `attribution` of every line lists its contributors.
 
-The files are split so that no sentence of either language is in two of them.
+No sentence of either language is in two splits.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
 """A user's own texts: PATH/{train,validation,test}.KIND, one such file of any name, or parallel files.
 
-    tsv csv txt     columns between tabs, commas or semicolons, whichever the file holds: source and target, or those
-                    that its first line names, see text_tables.py
-    jsonl json      objects of the same keys, one a line or in an array, or SQuAD's articles, see text_json.py;
+    tsv csv txt     columns separated by tabs, commas or semicolons: source and target, or the columns given in a
+                    header, see text_tables.py
+    jsonl json      objects with the same keys, one per line or in an array, or SQuAD's articles, see text_json.py;
                     `references` lists more accepted targets
-    source target   PATH/train.source and PATH/train.target, a text a line
+    source target   PATH/train.source and PATH/train.target, one text per line
     en de ...       PATH/train.en and PATH/train.de, likewise; the fields have the names of the languages
 
 `val`, `valid` and `dev` are `validation`; files may be gzipped (.gz). A single file is the train split.
@@ -34,8 +34,8 @@ SPLIT_FILES = {
 }
 TABLES, JSONS = ("tsv", "csv", "txt", "tab"), ("jsonl", "json", "ndjson")
 FORMS = "train.tsv or .csv (a source and a target on a line), .jsonl or .json, or train.en and train.de"
-MAY_BE_EMPTY = ("target", "answer")  # where "" says that there is no answer
-# Codes as Moses, OPUS and FLORES name files by: de, pt_BR, deu, deu_Latn. Some endings of two letters are none.
+MAY_BE_EMPTY = ("target", "answer")  # "" means that there is no answer
+# Language codes in file names of Moses, OPUS and FLORES: de, pt_BR, deu, deu_Latn; some suffixes are excluded.
 _LANGUAGE = re.compile(
     "(?!(gz|xz|md|py|sh|js|ts|rs|cc|so)$)[a-z]{2}([_-][A-Za-z]{2,4})?|[a-z]{3}_[A-Z][a-z]{3}|"
     "eng|deu|ger|fra|fre|spa|ita|por|nld|dut|pol|ces|cze|rus|ukr|tur|ara|hin|zho|chi|jpn|kor|vie|tha"
@@ -53,7 +53,7 @@ class Split(NamedTuple):
 class TextFolder(TextBuilder, skip_registration=True):
     """The texts in a folder or file, prepared under a digest of its path and of its files' names, sizes and times.
 
-    Files that have changed are therefore another data set, which is prepared at its next use.
+    Changed files are therefore a new data set, which is prepared when it is next used.
     """
 
     VERSION = tfds.core.Version("1.1.0")  # 1.0.0 read headers as examples
@@ -62,7 +62,7 @@ class TextFolder(TextBuilder, skip_registration=True):
         self._files, self._splits = files, {}
         self._config_name = kwargs["config"].name
         stored = self._stored_fields(kwargs["data_dir"])
-        # Of this folder, not of the class.
+        # An attribute of this folder, not of the class.
         self.fields = stored or _fields(self._read("train").examples)  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(**kwargs)
 
@@ -119,7 +119,7 @@ class TextFolder(TextBuilder, skip_registration=True):
 
 
 def holds_texts(path: str) -> bool:
-    """Whether the folder or file `path` holds files of texts."""
+    """Whether the folder `path` holds text files in one of the layouts above, or `path` is a file."""
     return bool(_find(Path(path).expanduser()))
 
 
@@ -205,8 +205,8 @@ def _parallel(parts: Sequence[Path], content: Sequence[str]) -> list[tuple[str, 
     for path, column in zip(parts, columns, strict=True):
         if len(column) != len(columns[0]):
             raise ValueError(
-                f"{parts[0]} has {len(columns[0]):,} lines, {path} has {len(column):,}; each line must have its "
-                "translation"
+                f"{parts[0]} has {len(columns[0]):,} lines, {path} has {len(column):,}; both need the same number of "
+                "lines, each with its translation"
             )
     names = [_suffix(part) for part in parts]
     return [
@@ -216,7 +216,7 @@ def _parallel(parts: Sequence[Path], content: Sequence[str]) -> list[tuple[str, 
 
 
 def _chosen(rows: Sequence[tuple[str, dict]], blank: int, may_be_empty: Sequence[str], path: Path) -> Split:
-    """The rows without missing or empty texts, and the number of others. Raises ValueError if these are over half."""
+    """The rows without missing or empty texts, and counts of the others. Raises ValueError if these are over half."""
     skipped = collections.Counter({"blank lines": blank})
     examples, first = [], ""
     for where, row in rows:
@@ -234,7 +234,7 @@ def _chosen(rows: Sequence[tuple[str, dict]], blank: int, may_be_empty: Sequence
         if not row:
             raise ValueError(f"{where} holds no text")
     if not examples:
-        raise ValueError(f"{path} holds no examples, only headers or blank lines")
+        raise ValueError(f"{path} holds no examples, only headers or blank lines; add some")
     return Split([_same_keys(row, examples[0][1], where) for where, row in examples], dict(skipped))
 
 
@@ -246,7 +246,7 @@ def _lack(key: str, value: Any, may_be_empty: Sequence[str]) -> str:
 
 def _same_keys(row: dict, first: Mapping[str, Any], where: str) -> dict:
     if row.keys() != first.keys():
-        raise ValueError(f"{where} has the keys {', '.join(row)}, not {', '.join(first)}")
+        raise ValueError(f"{where} has the keys {', '.join(row)}; they must be {', '.join(first)}")
     for key, value in row.items():
         if type(value) is not type(first[key]):
             kind = (

@@ -16,7 +16,7 @@ def records(content: str, path: Path) -> tuple[list[tuple[str, Record]], int]:
     """The objects in a JSON file with their locations, for messages; and the number of blank lines.
 
     The file holds objects, one per line; or an array of them; or `{"data": [...]}` with them or SQuAD's articles.
-    Raises ValueError, in one line, for anything else.
+    Raises ValueError for anything else.
     """
     start = content.lstrip()[:1]
     if start == "[" or (start == "{" and not _is_lines(content)):
@@ -29,7 +29,7 @@ def records(content: str, path: Path) -> tuple[list[tuple[str, Record]], int]:
         where = f"{path}, line {number}"
         value = text_files.parse_json(line, where)
         if not isinstance(value, dict):
-            raise ValueError(f"{where} is a JSON {type(value).__name__}, not an object")
+            raise ValueError(f"{where} is a JSON {type(value).__name__}; it must be an object")
         found.append((where, value))
     if not found:
         raise ValueError(f"{path}, line 1 is empty; it must hold JSON objects")
@@ -37,7 +37,7 @@ def records(content: str, path: Path) -> tuple[list[tuple[str, Record]], int]:
 
 
 def _is_lines(content: str) -> bool:
-    """Whether the first nonblank line is a JSON value of its own, and not a SQuAD file on one line."""
+    """Whether the first nonblank line is a complete JSON value, and not a SQuAD file on one line."""
     line = next(line for line in content.split("\n") if line.strip())
     try:
         value = json.loads(line)
@@ -50,13 +50,13 @@ def _whole(value: Any, path: Path) -> list[tuple[str, Record]]:
     items = value.get("data") if isinstance(value, dict) else value
     if not isinstance(items, list) or not items:
         raise ValueError(
-            f"{path} is a JSON {type(value).__name__} without examples; it must hold an array of objects, an object a "
-            'line, or {"data": [...]} as SQuAD has it'
+            f"{path} is a JSON {type(value).__name__} without examples; it must hold an array of objects, one object "
+            'per line, or {"data": [...]} as in SQuAD'
         )
     named = [(f"{path}, item {number}", item) for number, item in enumerate(items, start=1)]
     for where, item in named:
         if not isinstance(item, dict):
-            raise ValueError(f"{where} is a JSON {type(item).__name__}, not an object")
+            raise ValueError(f"{where} is a JSON {type(item).__name__}; it must be an object")
     if "paragraphs" not in items[0]:
         return named
     return [(where, question) for where, article in named for question in _questions(article, where)]
@@ -72,21 +72,21 @@ def _questions(article: Mapping[str, Any], where: str) -> Iterator[Record]:
                     "title": article.get("title", ""),
                     "context": paragraph["context"],
                     "question": qa["question"],
-                    # v2.0 has no answers, but plausible ones, where a question is impossible.
+                    # In v2.0, impossible questions have `plausible_answers` instead, which are not used.
                     "answers": {"text": [answer["text"] for answer in qa.get("answers", [])]},
                 }
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{where} is no article of SQuAD ({type(error).__name__}: {error}); it needs paragraphs of "
-            "context and qas, each with question and answers"
+            f"{where} is not a SQuAD article ({type(error).__name__}: {error}); it needs paragraphs with "
+            "context and qas, each of these with question and answers"
         ) from None
 
 
 def texts(record: Record) -> dict[str, Value | dict[str, list[str]]]:
-    """The values of an object as texts; nested objects are left out, except for answers.
+    """The values of an object as texts; nested objects other than answers are skipped.
 
-    Numbers and booleans are texts in JSON notation, null and NaN are None. `answers` (a list of texts, or of objects
-    with a `text`, or an object with a list `text`) also gives `answer`, the first of them or "", and `references`, all
+    Numbers and booleans are converted to JSON, null and NaN to None. From `answers` (a list of texts, a list of objects
+    with a `text`, or an object with a list `text`) are derived `answer`, the first of them or "", and `references`, all
     of them, unless the object has these keys.
     """
     found: dict[str, Any] = {}

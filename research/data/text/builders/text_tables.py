@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-SIDES = ("source", "target")  # the columns of a table of two without a header
-DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
-_SNIFFED = 20  # lines or rows that are looked at for the detection
-# Words that occur in headers; two-letter ones are languages.
+SIDES = ("source", "target")  # the columns of a two-column table without a header
+DELIMITERS = {"\t": "tab", ",": "comma", ";": "semicolon"}
+_SNIFFED = 20  # lines or rows used for the detection
+# Words that occur in headers; two-letter ones are language codes.
 _HEADINGS = frozenset(
     re.findall(
         r"\w+",
@@ -40,12 +40,12 @@ def parse(content: str, path: Path) -> Table:
     """Parses the content of the file `path`.
 
     Columns are separated by tabs, commas or semicolons. Two columns are SIDES unless there is a header; more columns
-    need a header. Quotes follow RFC 4180; between tabs, quotes are text unless every quoted cell needs them, or all
-    cells of its column have them.
+    need a header. Quotes follow RFC 4180; with tabs, quotes are text unless every quoted cell needs them, or all cells
+    of its column have them.
 
     Raises:
-        ValueError: In one line: rows with different numbers of columns, an unclosed quote, or a first line that may be
-            a header or an example.
+        ValueError: Rows with different numbers of columns, an unclosed quote, or a first line that is ambiguous, a
+            header or an example.
     """
     delimiter = _delimiter(content, path)
     rows = list(_cells(content, delimiter))
@@ -57,7 +57,7 @@ def parse(content: str, path: Path) -> Table:
     found = [(number, [cell.text for cell in cells]) for number, cells in rows]
     full = [(number, cells) for number, cells in found if any(cell.strip() for cell in cells)]
     if not full:
-        raise ValueError(f"{path}, line 1 is empty; a table of texts has a source and a target on every line")
+        raise ValueError(f"{path}, line 1 is empty; a table of texts needs a source and a target on every line")
     width = max(2, *(len(_trimmed(cells)) for _, cells in full[:_SNIFFED]))
     even = []
     for number, cells in full:
@@ -65,11 +65,12 @@ def parse(content: str, path: Path) -> Table:
         if len(cells) != width:
             wanted = f"{width} like the first lines" if width > 2 else "2"
             raise ValueError(
-                f"{path}, line {number} has {len(cells)} columns between {DELIMITERS[delimiter]}; it must have {wanted}"
+                f"{path}, line {number} has {len(cells)} {DELIMITERS[delimiter]}-separated columns; it must have "
+                f"{wanted}"
             )
         even.append((number, cells))
     names = _header(even, delimiter, path)
-    blank = len(found) - len(full) - (not any(found[-1][1]))  # the end of the file is no line
+    blank = len(found) - len(full) - (not any(found[-1][1]))  # the end of the file does not count as a line
     return Table(names or SIDES, even[1:] if names else even, blank)
 
 
@@ -94,7 +95,7 @@ def _is_csv(path: Path) -> bool:
 
 
 def _cells(content: str, delimiter: str) -> Iterator[tuple[int, list[_Cell]]]:
-    """The cells of each row, with the number of its first line; quoted cells may hold line ends."""
+    """The cells of each row, with the number of its first line; quoted cells may contain line breaks."""
     # Possessive quantifiers keep the time linear.
     end = f"(?=[{delimiter}\n]|\\Z)"
     cell = re.compile(f'"((?:[^"]++|"")*+)"{end}|([^{delimiter}\n]*+)')
@@ -117,7 +118,7 @@ def _cells(content: str, delimiter: str) -> Iterator[tuple[int, list[_Cell]]]:
 
 
 def _is_quoting(rows: Sequence[tuple[int, list[_Cell]]]) -> bool:
-    """Whether quotes around cells between tabs are delimiters, and not part of the text."""
+    """Whether quotes around tab-separated cells are delimiters, not part of the text."""
     columns: dict[int, list[_Cell]] = {}
     for _, cells in rows[1:] or rows:  # headers are seldom quoted
         for number, cell in enumerate(cells):
@@ -138,12 +139,12 @@ def _check_quotes(rows: Sequence[tuple[int, list[_Cell]]], path: Path) -> None:
     for number, cells in rows:
         if any(cell.text.startswith('"') for cell in cells if not cell.quoted):
             raise ValueError(
-                f"{path}, line {number} has a quote that does not end with its cell; write quotes in text twice"
+                f"{path}, line {number} has a quoted cell without a closing quote; double the quotes within text"
             )
 
 
 def _is_example(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row is an example and no header: it has a sentence, or a value that recurs in its column."""
+    """Whether the first row is an example, not a header: it has a sentence, or a value that recurs in its column."""
     return any(len(cell.split()) > 4 for cell in first) or any(
         cell == cells[column].strip() for column, cell in enumerate(first) for cells in body
     )
@@ -158,7 +159,7 @@ def _trimmed(cells: list[str]) -> list[str]:
 
 
 def _header(rows: Sequence[tuple[int, list[str]]], delimiter: str, path: Path) -> tuple[str, ...] | None:
-    """The names in the first row; None if it is an example. Raises ValueError if it may be either."""
+    """The names in the first row; None if it is an example. Raises ValueError if it is ambiguous."""
     number, first = rows[0]
     names = [cell.strip() for cell in first]
     names[0] = names[0] or "index"  # pandas leaves the name of the index empty
@@ -167,7 +168,7 @@ def _header(rows: Sequence[tuple[int, list[str]]], delimiter: str, path: Path) -
     if len(names) > 2:
         if not named or _is_example(names, [cells for _, cells in rows[1:]]):
             raise ValueError(
-                f"{path}, line {number} does not name its {len(names)} columns; put a line above, such as "
+                f"{path}, line {number} is not a header for its {len(names)} columns; put a line above, such as "
                 f"{delimiter.join(('source', 'target', 'id'))!r}"
             )
         return lower
@@ -181,6 +182,6 @@ def _header(rows: Sequence[tuple[int, list[str]]], delimiter: str, path: Path) -
     if any(2 * sum(" " in cells[column].strip() for cells in body) > len(body) for column in range(2)):
         return lower  # single words above sentences
     raise ValueError(
-        f"{path}, line {number}: {delimiter.join(first)!r} may name the columns or be an example; put the line "
-        f"'source{delimiter}target' above or in its place"
+        f"{path}, line {number}: {delimiter.join(first)!r} may be a header or an example; put the header "
+        f"'source{delimiter}target' above it or in its place"
     )

@@ -14,7 +14,7 @@ TEXTS = tfds.features.Sequence(TEXT)
 
 
 class TextBuilder(OwnBuilder, skip_registration=True):
-    """A TFDS builder of examples of text that are prepared without TensorFlow.
+    """A TFDS builder of text examples that are prepared without TensorFlow.
 
     A subclass defines the `fields` of its examples, the files that must be in `manual_dir` (`archives`, and
     MANUAL_DOWNLOAD_INSTRUCTIONS for the user), and the examples of each split.

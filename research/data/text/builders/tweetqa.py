@@ -1,4 +1,4 @@
-"""TweetQA: questions about tweets, answered freely. W. Xiong et al., "TWEETQA: A Social Media Focused Question
+"""TweetQA: questions about tweets with free-form answers. W. Xiong et al., "TWEETQA: A Social Media Focused Question
 Answering Dataset", ACL 2019. CC BY-SA 4.0 by the TFDS catalogue; the repository states no licence.
 """
 
@@ -12,14 +12,14 @@ from research.data.text import templates
 from research.data.text.builders.texts import TEXT, TEXTS, TextBuilder
 
 FILES = ("train.json.gz", "dev.json.gz")
-HELD_OUT_OF = 10  # a tenth of the training tweets, chosen by their digest, is for validation
+HELD_OUT_OF = 10  # a tenth of the training tweets, chosen by hash, is for validation
 
 
 class Tweetqa(TextBuilder, skip_registration=True):
-    """Test is the official dev part (1,086), because the official test part has no answers; each has two `references`.
+    """Splits of 9,568 / 1,120 / 1,086.
 
-    Validation is taken out of the official train part by tweet, and the 4 questions on tweets that dev has as well are
-    left out: 9,568 / 1,120 / 1,086.
+    Test is the official dev part, since the official test part has no answers; each question has two `references`.
+    Validation is held out of the official train part by tweet, from which 4 questions on tweets of dev are removed.
     """
 
     archives = FILES
