@@ -1,7 +1,7 @@
 """Scores predicted texts of a split against their references."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,8 +54,17 @@ def check_gives(metrics: Sequence[str], name: str, means: Collection[str]) -> No
 class TextScorer:
     """Collects the best prediction for each example of a split, as text, and scores it against the references."""
 
-    def __init__(self, metrics: tuple[str, ...], data: TextDataset, split: str):
-        """Raises ValueError for a metric that needs a field the examples lack."""
+    def __init__(
+        self,
+        metrics: tuple[str, ...],
+        data: TextDataset,
+        split: str,
+        probability: Callable[[HostOutputs], np.ndarray] | None = None,
+    ):
+        """`probability` gives those of the best texts [batch] from the outputs of a task's `predict`.
+
+        Raises ValueError for a metric that needs a field the examples lack.
+        """
         self._metrics, self._data, self._split = metrics, data, split
         for metric in metrics:
             field = text_scores.NEEDED.get(metric)
@@ -65,13 +74,17 @@ class TextScorer:
                     "config.task.metrics"
                 )
         self._answers: dict[int, str] = {}
+        self._probability, self._probabilities = probability, dict[int, float]()
         self.signatures: dict[str, str] = {}  # {name of a score: how it was computed}, once there is a result
 
     def add(self, outputs: HostOutputs) -> None:
         """Adds the outputs of a task's `predict` for a batch, with its `index` and `weight`."""
-        for index, weight, tokens in zip(outputs["index"], outputs["weight"], outputs["tokens"], strict=True):
-            if weight > 0:
-                self._answers[int(index)] = self._data.vocabulary.decode(tokens[0])
+        real = np.flatnonzero(outputs["weight"] > 0)
+        for row in real:
+            self._answers[int(outputs["index"][row])] = self._data.vocabulary.decode(outputs["tokens"][row][0])
+        if self._probability:
+            found = self._probability(outputs)
+            self._probabilities |= {int(outputs["index"][row]): float(f"{found[row]:.6g}") for row in real}
 
     def add_texts(self, texts: Mapping[int, str]) -> None:
         """Adds predictions {index: text} that are already decoded."""
@@ -88,7 +101,10 @@ class TextScorer:
         return found
 
     def save(self, path: Path) -> None:
-        """Writes a line `{"index", "prediction", "references"}` per example, from which scores can be recomputed."""
+        """Writes a line per example, from which scores can be recomputed.
+
+        {"index", "prediction", "references"}, and "probability" of the text where the task gives one.
+        """
         with path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self._entries())
 
@@ -98,5 +114,6 @@ class TextScorer:
         for index, answer in sorted(self._answers.items()):
             example = self._data.reference(self._split, index)
             fields = {field: example[field] for field in text_scores.FIELDS if field in example}
-            entries.append({"index": index, "prediction": answer, **fields})
+            known = {"probability": self._probabilities[index]} if index in self._probabilities else {}
+            entries.append({"index": index, "prediction": answer, **known, **fields})
         return entries

@@ -17,15 +17,19 @@ class Ranked(NamedTuple):
     similarity         float [queries]: the similarity of the correct candidate
     nearest            int64 [queries]: the index of the most similar candidate, the first of ties
     nearest_similarity float [queries]: its similarity
+    probability        float [queries]: its softmax probability among all candidates; NaN without a temperature
     """
 
     rank: np.ndarray
     similarity: np.ndarray
     nearest: np.ndarray
     nearest_similarity: np.ndarray
+    probability: np.ndarray
 
 
-def rank(rows: Iterable[Float[np.ndarray, "_ candidates"]], own: Int[np.ndarray, " queries"]) -> Ranked:
+def rank(
+    rows: Iterable[Float[np.ndarray, "_ candidates"]], own: Int[np.ndarray, " queries"], temperature: float = np.nan
+) -> Ranked:
     """Ranks all candidates for each query by descending similarity.
 
     Ties and NaN count against the correct candidate, so that constant similarities give the worst rank.
@@ -33,6 +37,7 @@ def rank(rows: Iterable[Float[np.ndarray, "_ candidates"]], own: Int[np.ndarray,
     Args:
         rows: Chunks of similarities, in the order of the queries.
         own: The index of the correct candidate of each query.
+        temperature: Of the softmax over the similarities with all candidates.
     """
     found, begin = [], 0
     for part in rows:
@@ -41,7 +46,8 @@ def rank(rows: Iterable[Float[np.ndarray, "_ candidates"]], own: Int[np.ndarray,
         similarity = np.take_along_axis(part, index[:, None], axis=1)
         nearest = part.argmax(axis=1)
         best = np.take_along_axis(part, nearest[:, None], axis=1)[:, 0]
-        found.append(((~(part < similarity)).sum(axis=1), similarity[:, 0], nearest, best))
+        probability = 1 / np.exp((part - best[:, None]) / temperature).sum(axis=1)
+        found.append(((~(part < similarity)).sum(axis=1), similarity[:, 0], nearest, best, probability))
     return Ranked(*map(np.concatenate, zip(*found, strict=True)))
 
 

@@ -35,9 +35,10 @@ def bins(lines: list[dict[str, Any]]) -> tuple[list[calibration.Bin], str] | Non
 def confidences(lines: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, str] | None:
     """The probability of each prediction, whether it is right, and what is predicted; None without probabilities.
 
-    A prediction is a class; an answer, which is right if it equals a reference; a box, which is right if it is matched
-    to an object with an IoU of .5 (the reliability of detectors, Küppers et al. 2020); or whether a pair is of one
-    person, with the probability of a logistic regression on the similarities of the other folds (Platt scaling).
+    A prediction is a class; a text, with the probability of all its tokens, which is right if it equals a reference;
+    the nearest candidate; a box, which is right if it is matched to an object with an IoU of .5 (the reliability of
+    detectors, Küppers et al. 2020); or whether a pair is of one person, with the probability of a logistic regression
+    on the similarities of the other folds (Platt scaling).
     """
     if not lines:
         return None
@@ -48,7 +49,10 @@ def confidences(lines: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, st
         return np.array(confidence), np.array(right), "class"
     if "probability" in first and "references" in first:
         right = [intervals.value("exact_match", [line]) == _EXACT for line in lines]
-        return np.array([line["probability"] for line in lines]), np.array(right), "answer"
+        return np.array([line["probability"] for line in lines]), np.array(right), "text"
+    if "probability" in first and "rank" in first:
+        right = [line["rank"] == 1 for line in lines]
+        return np.array([line["probability"] for line in lines]), np.array(right), "candidate"
     if "objects" in first and "scores" in first:
         return *box_scores.right_at_half(*box_scores.from_lines(lines)), "box"
     if "similarity" in first and "same" in first:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.models.layers import at_least_float32
-from research.spec.contracts import Batch, Outputs, Variables
+from research.spec.contracts import Batch, HostOutputs, Outputs, Variables
 from research.tasks import seq2seq
 
 
@@ -54,3 +54,7 @@ class ClassWords(seq2seq.Seq2SeqTask):
         )
         order = jnp.argsort(scores, axis=1, descending=True)
         return {"tokens": jnp.asarray(words)[order], "scores": jnp.take_along_axis(scores, order, axis=1)}
+
+    def _probability(self, outputs: HostOutputs) -> np.ndarray:
+        """The probability [batch] of the most likely class."""
+        return np.exp(np.float64(outputs["scores"][:, 0]))

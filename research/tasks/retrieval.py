@@ -144,7 +144,7 @@ class RetrievalTask:
 
     def scorer(self, data: "PairDataset", split: str) -> "RetrievalScorer":
         """The scorer of the embeddings of a split of `data`, which runs on the host."""
-        return RetrievalScorer(data, split)
+        return RetrievalScorer(data, split, self.spec.temperature)
 
     def _embed(self, variables: Variables, batch: Batch, side: str, **options: Any) -> jax.Array:
         """Unit-length embeddings [batch, pairs, width] of the texts of one side."""
@@ -190,8 +190,9 @@ class PairDataset(contracts.Dataset, Protocol):
 class RetrievalScorer:
     """Collects the embeddings of a split and ranks its candidates for each example."""
 
-    def __init__(self, data: PairDataset, split: str):
-        self._data, self._split = data, split
+    def __init__(self, data: PairDataset, split: str, temperature: float = np.nan):
+        """`temperature` is that of the softmax over candidates which gives the nearest one a probability."""
+        self._data, self._split, self._temperature = data, split, temperature
         self._embeddings: dict[int, np.ndarray] = {}
         self._own: np.ndarray | None = None
         self._ranked: retrieval_scores.Ranked | None = None
@@ -215,7 +216,7 @@ class RetrievalScorer:
     def rank(self, similarities: Iterable[np.ndarray]) -> dict[str, float]:
         """As `result`, from chunks of similarities [examples, candidates] in the order of the examples."""
         self._own = self._data.own(self._split)
-        self._ranked = retrieval_scores.rank(similarities, self._own)
+        self._ranked = retrieval_scores.rank(similarities, self._own, self._temperature)
         found = retrieval_scores.scores(self._ranked.rank)
         how = f"among the {self._own.max() + 1:,} distinct targets of the split; ties rank the correct target last"
         self.signatures = dict.fromkeys(found, how)
@@ -224,18 +225,20 @@ class RetrievalScorer:
     def save(self, path: Path) -> None:
         """Writes one line of JSON per example, from which all metrics can be recomputed.
 
-        {"index", "source", "target", "rank", "similarity", "nearest", "nearest_similarity"}
+        {"index", "source", "target", "rank", "similarity", "nearest", "nearest_similarity", "probability"}; the last
+        is that of the nearest candidate, and is left out without a temperature.
         """
         assert self._ranked is not None  # `result` is called first
         firsts = self._data.firsts(self._split).tolist()
         texts = [str(self._data.reference(self._split, index)["target"]) for index in firsts]
         with path.open("w", encoding="utf-8") as file:
             for index, found in enumerate(zip(*self._ranked, strict=True)):
-                rank, similarity, nearest, best = found
+                rank, similarity, nearest, best, probability = found
                 example = self._data.reference(self._split, index)
                 entry = {"index": index, "source": example["source"], "target": example["target"], "rank": int(rank)}
                 entry |= {"similarity": round(float(similarity), 6), "nearest": texts[int(nearest)]}
                 entry |= {"nearest_similarity": round(float(best), 6)}
+                entry |= {} if np.isnan(probability) else {"probability": round(float(probability), 6)}
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 

@@ -17,7 +17,7 @@ from research.models.layers import at_least_float32
 from research.models.shapes import AnyArray
 from research.parallel.sharding import Table
 from research.spec import Role, Spec, checks, field, invalid
-from research.spec.contracts import Batch, LossAux, Outputs, Sums, Totals, Variables
+from research.spec.contracts import Batch, HostOutputs, LossAux, Outputs, Sums, Totals, Variables
 
 DECODERS = ("beam", "greedy", "sample")
 _SIDES = ("source", "target")
@@ -223,7 +223,14 @@ class EncoderDecoderTask:
 
     def scorer(self, data: answers.TextDataset, split: str) -> answers.TextScorer | None:
         """Scores the predicted texts of a split of `data` on the host; None without metrics."""
-        return answers.TextScorer(self.spec.metrics, data, split) if self.spec.metrics else None
+        return answers.TextScorer(self.spec.metrics, data, split, self._probability) if self.spec.metrics else None
+
+    def _probability(self, outputs: HostOutputs) -> np.ndarray:
+        """The probability [batch] of the best text of each row, from the scores of `predict`."""
+        scores, tokens = np.float64(outputs["scores"][:, 0]), outputs["tokens"][:, 0]
+        if self.spec.decoder == "beam":
+            scores = scores * decoding.normaliser(np.count_nonzero(tokens, axis=1), self.spec.length_penalty)
+        return np.exp(np.minimum(scores, 0))
 
     def _search(
         self, step, cache, count: int, rng: jax.Array

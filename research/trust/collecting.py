@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.measure import progress
-from research.models import decoding
 from research.report import intervals, records
 
 Batch = Mapping[str, np.ndarray]
@@ -49,15 +48,13 @@ def collect(task: Any, data: Any, split: str, predict: Any, given: Iterable[Batc
         raise ValueError("a trust report needs predictions that can be scored; set config.task.metrics or task.classes")
     for outputs in before:
         scorer.add(outputs)
-    probabilities, confidence, embeddings = {}, {}, []
+    probabilities, embeddings = {}, []
     for batch in given:
         outputs = predict(batch)
         outputs = {name: value[np.asarray(outputs["index"]) >= 0] for name, value in outputs.items()}
         scorer.add(outputs)
         if "probabilities" in outputs:
             probabilities |= dict(zip(map(int, outputs["index"]), outputs["probabilities"], strict=True))
-        if "tokens" in outputs:
-            confidence |= dict(zip(map(int, outputs["index"]), _confidence(task, outputs), strict=True))
         if "embedding" in outputs:
             embeddings.append({name: outputs[name] for name in ("index", "weight", "embedding")})
     names = scorer.result()
@@ -70,16 +67,8 @@ def collect(task: Any, data: Any, split: str, predict: Any, given: Iterable[Batc
     if not metrics:
         known = ", ".join(intervals.METRICS)
         raise ValueError(f"a trust report needs one of the scores {known}; this run has {', '.join(names) or 'none'}")
-    confidence |= {line["index"]: line["probability"] for line in lines if "probability" in line}  # of spans
+    confidence = {line["index"]: line["probability"] for line in lines if "probability" in line}  # of texts
     return Collected(lines, metrics, probabilities, confidence, embeddings)
-
-
-def _confidence(task: Any, outputs: Mapping[str, np.ndarray]) -> list[float]:
-    """The probability of the best text of each example, from the score of the search."""
-    scores, tokens = outputs["scores"][:, 0].astype(np.float64), outputs["tokens"][:, 0]
-    if task.spec.decoder == "beam":
-        scores = scores * decoding.normaliser(np.count_nonzero(tokens, axis=1), task.spec.length_penalty)
-    return np.exp(np.minimum(scores, 0)).tolist()
 
 
 def _metrics(names: Collection[str], lines: list[dict[str, Any]]) -> tuple[str, ...]:

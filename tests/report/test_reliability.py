@@ -19,11 +19,17 @@ def test_classes_are_right_if_they_are_the_label():
     np.testing.assert_array_equal(right, [True, False])
 
 
-def test_answers_are_right_if_they_equal_a_reference():
+def test_texts_are_right_if_they_equal_a_reference():
     answers = [("the cat", 0.9), ("dog", 0.4)]
     lines = [{"prediction": text, "references": ["Cat", "mouse"], "probability": share} for text, share in answers]
     confidence, right, what = reliability.confidences(lines)
-    assert (confidence.tolist(), right.tolist(), what) == ([0.9, 0.4], [True, False], "answer")
+    assert (confidence.tolist(), right.tolist(), what) == ([0.9, 0.4], [True, False], "text")
+
+
+def test_candidates_are_right_if_they_are_nearest():
+    lines = [{"rank": rank, "nearest": "a", "probability": share} for rank, share in ((1, 0.8), (3, 0.3))]
+    confidence, right, what = reliability.confidences(lines)
+    assert (confidence.tolist(), right.tolist(), what) == ([0.8, 0.3], [True, False], "candidate")
 
 
 def test_boxes_are_right_if_they_match_an_object():

@@ -40,3 +40,4 @@ def test_probabilities_are_those_of_the_classes_and_add_up_to_one():
         np.testing.assert_allclose(np.exp(outputs["scores"][row]), shares[row][order], rtol=1e-4)
         found = [tuple(ids[ids > 0].tolist()) for ids in np.asarray(outputs["tokens"][row])]
         assert found == [CLASSES[number] for number in order]
+    np.testing.assert_allclose(words._probability(jax.device_get(outputs)), shares.max(1), rtol=1e-4)

@@ -120,7 +120,7 @@ class Asked:
 
 
 def test_scores_are_over_all_candidates_and_can_be_made_again_from_the_file(tmp_path):
-    scorer = RetrievalScorer(Asked(), "test")
+    scorer = RetrievalScorer(Asked(), "test", temperature=0.5)
     vectors = np.array([[1, 0], [0.6, 0.8], [0, 1], [0, 1], [1, 0], [0, 1], [5, 5]], np.float32)
     order, weight = [5, 0, 1, 6, 4, 3, 2], [1, 1, 1, 0, 1, 1, 1]  # the row without weight is padding
     for part in (slice(0, 3), slice(3, None)):
@@ -134,7 +134,7 @@ def test_scores_are_over_all_candidates_and_can_be_made_again_from_the_file(tmp_
     assert [line["rank"] for line in lines] == [1, 1, 2, 1]
     assert lines[2] == {
         "index": 2, "source": "question 2", "target": "text 0", "rank": 2, "similarity": 0.0, "nearest": "text 1",
-        "nearest_similarity": 1.0,
+        "nearest_similarity": 1.0, "probability": pytest.approx(1 / (1 + np.exp(-2)), abs=1e-6),
     }  # fmt: skip
 
 

@@ -321,7 +321,8 @@ def outputs_of(data, index, weight):
         tokens[row, 1, 0] = EOS
         if i % 2:
             tokens[row, 0, 0] += 1
-    return {"tokens": tokens, "index": np.array(index), "weight": np.array(weight, np.float32)}
+    scores = np.full((len(index), 2), np.log(0.5), np.float32)
+    return {"tokens": tokens, "scores": scores, "index": np.array(index), "weight": np.array(weight, np.float32)}
 
 
 def test_perplexity_is_exact_over_a_split_in_batches_of_any_size():
@@ -361,6 +362,22 @@ def test_the_scorer_compares_the_best_answers_with_the_references(tmp_path):
     for metric in task.spec.metrics:
         again |= text_scores.METRICS[metric]([entry["prediction"] for entry in entries], entries)[0]
     assert again == result
+
+
+@pytest.mark.parametrize("settings", [{"decoder": "greedy"}, {"decoder": "beam", "length_penalty": 0.6}])
+def test_the_probability_of_a_text_is_that_of_its_tokens(settings, tmp_path):
+    task = make(max_decode_length=7, metrics=("accuracy",), **settings)
+    pairs = make_pairs(4)
+    outputs = dict(jit(task.predict)(fresh(), make_batch([[pair] for pair in pairs]), jax.random.key(0)))
+    outputs |= {"index": np.arange(4), "weight": np.ones(4)}
+    scorer = task.scorer(Data(pairs), "test")
+    scorer.add(jax.tree.map(np.asarray, outputs))
+    scorer.save(tmp_path / "predictions.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text("utf-8").splitlines()]
+    for line, (source, _), tokens in zip(lines, pairs, np.asarray(outputs["tokens"][:, 0]), strict=True):
+        length = [*tokens, EOS].index(EOS) + 1  # an untrained model may say padding before it
+        loss, _ = task.evaluate(fresh(), make_batch([[(source, tokens[:length])]]))["loss"]
+        assert line["probability"] == pytest.approx(np.exp(-loss), rel=1e-4)
 
 
 def test_a_task_without_metrics_scores_nothing_on_the_host():
