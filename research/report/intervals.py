@@ -4,6 +4,9 @@ Examples are resampled with replacement; grouped examples, such as all images of
 measures the uncertainty from the choice of test examples, the spread over seeds that from randomness in training. The
 difference of a run and a baseline is computed on the same resamples (paired), so that examples which are hard for both
 do not widen its interval.
+
+If all examples are right, or all wrong, all resamples are equal; the interval is then that of Clopper and Pearson
+(1934).
 """
 
 import math
@@ -49,15 +52,27 @@ class Difference(NamedTuple):
 
 
 class Drawable(NamedTuple):
-    """A resampling problem: the number of `groups`, their unit (`over`), and the scores of resamples."""
+    """A resampling problem: the number of `groups`, their unit (`over`), and the scores of resamples.
+
+    `best` is the largest value of a mean over examples from 0 on, None for other scores.
+    """
 
     groups: int
     over: str
     statistic: Statistic
+    best: float | None = None
 
     def draws(self) -> np.ndarray:
         """The counts of each group in each resample, [RESAMPLES, groups]."""
         return np.random.default_rng(SEED).multinomial(self.groups, np.full(self.groups, 1 / self.groups), RESAMPLES)
+
+    def bounds(self) -> tuple[float, float]:
+        """The LEVEL interval of the score of all examples."""
+        scores, whole = self.statistic(self.draws()), _whole(self)
+        if self.best is not None and whole in (0.0, self.best):
+            certain = self.best * ((1 - LEVEL) / 2) ** (1 / self.groups)
+            return (certain, self.best) if whole else (0.0, self.best - certain)
+        return _bounds(scores)
 
 
 def of(metric: str, value: float, records: Records) -> Interval | None:
@@ -69,7 +84,7 @@ def of(metric: str, value: float, records: Records) -> Interval | None:
     found = _drawable(metric, value, records)
     if found is None:
         return None
-    return Interval(*_bounds(found.statistic(found.draws())), found.over)
+    return Interval(*found.bounds(), found.over)
 
 
 def difference(metric: str, run: tuple[float, Records], baseline: tuple[float, Records]) -> Difference | None:
@@ -96,7 +111,7 @@ def value(metric: str, records: Records) -> float | None:
 def measured(metric: str, records: Records) -> Measured | None:
     """As `value`, with its interval."""
     found = _problem(metric, records)
-    return None if found is None else Measured(_whole(found), *_bounds(found.statistic(found.draws())))
+    return None if found is None else Measured(_whole(found), *found.bounds())
 
 
 def mean_over(values: Sequence[float], units: Sequence[Any]) -> Measured:
@@ -157,8 +172,8 @@ def _ratio(numerators: np.ndarray, denominators: np.ndarray, scale: float = 1.0)
 
 
 def _mean(values: Sequence[float], scale: float = 1.0) -> Drawable:
-    """For a score that is a mean over examples."""
-    return Drawable(len(values), "examples", _ratio(np.array(values, float), np.ones(len(values)), scale))
+    """For a score that is a mean over examples of values from 0 to 1, times `scale`."""
+    return Drawable(len(values), "examples", _ratio(np.array(values, float), np.ones(len(values)), scale), scale)
 
 
 def _accuracy(records: Records, name: str) -> Drawable | None:

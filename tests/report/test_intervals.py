@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from research.metrics import text_scores
@@ -23,6 +24,14 @@ def test_of_an_accuracy_it_is_that_of_a_binomial():
     )
     assert intervals.of("test/accuracy", share + 0.01, records) is None, "another metric of the same name"
     assert intervals.of("test/bleu", share, records) is None and intervals.of("test/accuracy", share, []) is None
+
+
+@pytest.mark.parametrize(("metric", "best"), [("accuracy", 1.0), ("exact_match", 100.0)])
+def test_of_none_or_all_right_it_is_that_of_clopper_and_pearson(metric, best):
+    for right, wanted in ((40, stats.binomtest(40, 40).proportion_ci()), (0, stats.binomtest(0, 40).proportion_ci())):
+        records = [{"prediction": "yes", "references": ["yes" if each < right else "no"]} for each in range(40)]
+        low, high, _ = intervals.of(f"test/{metric}", best * right / 40, records)
+        assert (low, high) == pytest.approx((best * wanted.low, best * wanted.high))
 
 
 def test_of_word_errors_it_is_over_sentences():
@@ -49,7 +58,7 @@ def test_people_are_drawn_with_all_of_their_pairs():
         records.append({**paths, "same": same, "similarity": round(float(rng.normal(same, 1)), 1)})
     same, similarity = ([each[key] for each in records] for key in ("same", "similarity"))
     value = roc_auc_score(same, similarity)
-    groups, over, statistic = intervals._auc(records, "auc")
+    groups, over, statistic, _ = intervals._auc(records, "auc")
     assert (groups, over) == (8, "people") and intervals.of("test/auc", value, records) is not None
     counts = rng.multinomial(8, np.full(8, 1 / 8), 5)
     for row, found in zip(counts, statistic(counts), strict=True):
@@ -191,7 +200,7 @@ def test_predictions_for_other_examples_have_no_difference():
 def test_questions_about_one_text_are_drawn_together():
     ranks, targets = [1, 1, 3, 20, 2, 1], ["a", "a", "b", "b", "b", "c"]
     records = [{"rank": rank, "target": target} for rank, target in zip(ranks, targets, strict=True)]
-    groups, over, statistic = intervals._retrieval(records, "mrr")
+    groups, over, statistic, _ = intervals._retrieval(records, "mrr")
     assert (groups, over) == (3, "targets") and intervals.of("test/mrr", np.mean(1 / np.array(ranks)), records)
     found = statistic(np.array([[1, 1, 1], [2, 0, 1], [0, 3, 0]]))
     np.testing.assert_allclose(found, [np.mean(1 / np.array(ranks)), 1, (1 / 3 + 1 / 20 + 1 / 2) / 3])
