@@ -1,5 +1,6 @@
 """Measured baselines in tables: the strongest one of each config, and the runs below it."""
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,8 @@ from research.metrics import metric as metric_lib
 from research.report import formats
 
 DIFFERENCES = (
-    "Run - floor: the paired difference, with its 95 % bootstrap interval over the examples that both predict."
+    "Run - floor: the paired difference, with its 95 % bootstrap interval over the examples that both predict; "
+    "half intervals of different data sets are added in quadrature."
 )
 BELOW = " · **below its floor**"
 LEGEND = "Floor: the strongest baseline that was measured on the same data, see below; *stated*: by the config alone."
@@ -45,24 +47,30 @@ def strongest(runs: Sequence[Row], rows: Sequence[Row]) -> Strongest | None:
     If the runs are on several data sets, such as folds, it must have been measured on all of them. Baselines
     measured on data with the same fingerprint are preferred.
     """
-    same = [row for row in _newest_last(rows) if all(row[key] == runs[0][key] for key in ("file", "variant", "metric"))]
-    return _best(runs, same, _fingerprint, exact=True) or _best(runs, same, _name_and_counts, exact=False)
-
-
-def _best(runs: Sequence[Row], rows: Sequence[Row], key: Callable[[Row], str], exact: bool) -> Strongest | None:
-    values: dict[str, dict[str, float]] = {}
-    for row in rows:
-        values.setdefault(row["baseline"], {})[key(row)] = row["value"]
-    data = [key(run) for run in runs]
-    means = {
-        name: statistics.fmean(of_data[each] for each in data)
-        for name, of_data in values.items()
-        if set(data) <= of_data.keys()
-    }
+    means, exact = measured(runs, rows)
     if not means:
         return None
     name = (max if _more_is_better(runs[0]["metric"]) else min)(means, key=means.__getitem__)
     return Strongest(name, means[name], exact)
+
+
+def measured(runs: Sequence[Row], rows: Sequence[Row]) -> tuple[dict[str, float], bool]:
+    """The mean values of the baselines `rows` over the data of `runs`, and whether the fingerprints are equal."""
+    same = [row for row in _newest_last(rows) if all(row[key] == runs[0][key] for key in ("file", "variant", "metric"))]
+    found = _means(runs, same, _fingerprint)
+    return (found, True) if found else (_means(runs, same, _name_and_counts), False)
+
+
+def _means(runs: Sequence[Row], rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, float]:
+    values: dict[str, dict[str, float]] = {}
+    for row in rows:
+        values.setdefault(row["baseline"], {})[key(row)] = row["value"]
+    data = [key(run) for run in runs]
+    return {
+        name: statistics.fmean(of_data[each] for each in data)
+        for name, of_data in values.items()
+        if set(data) <= of_data.keys()
+    }
 
 
 def _fingerprint(row: Row) -> str:
@@ -93,16 +101,27 @@ def cell(run: Row, best: Strongest | None) -> str:
 def differences(runs: Sequence[Row], best: Strongest | None) -> str:
     """The difference to the baseline, ` · run - floor +0.0120 [0.0031, 0.0214]`; for several runs, their mean.
 
-    For several runs it also has the number of intervals that exclude 0.
+    For runs on several data sets, whose test examples are others, the half intervals are added in quadrature. For
+    several seeds on the same examples, which are not independent, the number of intervals that exclude 0 is given.
     """
-    found = [run["difference"] for run in runs if run.get("difference")]
-    if best is None or len(found) < len(runs) or any(each["baseline"] != best.name for each in found):
+    found = [_difference(run, best.name) for run in runs] if best else []
+    if not found or not all(found):
         return ""
     if len(runs) == 1:
-        return f" · run - floor {formats.difference(runs[0])}"
+        return f" · run - floor {formats.difference({'difference': found[0]})}"
+    mean = statistics.fmean(each["value"] for each in found)
+    if len({_fingerprint(run) for run in runs}) == len(runs):
+        half = lambda side: math.hypot(*(each[side] - each["value"] for each in found)) / len(found)
+        bounds = {"low": mean - half("low"), "high": mean + half("high"), "over": found[0]["over"]}
+        return f" · run - floor {formats.difference({'difference': {'value': mean, **bounds}})}"
     apart = sum(each["low"] > 0 or each["high"] < 0 for each in found)
-    mean = formats.signed(statistics.fmean(each["value"] for each in found))
-    return f" · run - floor {mean}, 0 outside the interval in {apart} of {len(runs)}"
+    return f" · run - floor {formats.signed(mean)}, 0 outside the interval in {apart} of {len(runs)}"
+
+
+def _difference(run: Row, name: str) -> dict[str, Any]:
+    """The recorded difference of a run to the baseline `name`; empty without one."""
+    own = run.get("difference") or {}
+    return run.get("differences", {}).get(name) or (own if own.get("baseline") == name else {})
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

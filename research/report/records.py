@@ -104,19 +104,22 @@ def _with_intervals(row: dict[str, Any], workdir: Path, root: Path) -> dict[str,
     """The row with its `interval`, `[low, high, over]`, and its `difference` to the strongest baseline.
 
     Both are None if they cannot be computed from predictions, see intervals.py; the predictions of a baseline are those
-    saved by `tessera baseline`.
+    saved by `tessera baseline`. `differences` are those to all baselines, by name.
     """
     metric, value = row["metric"], row["value"]
     predictions = _predictions(workdir / "predictions.jsonl")
     if not predictions or not isinstance(value, float):
         return row
     found = intervals.of(metric, value, predictions)
-    best, difference = baselines.strongest([row], _baselines(row, root)), None
-    if found and best:
-        path = root / baselines.PREDICTIONS / baselines.predictions_path(row, best.name)
-        paired = intervals.difference(metric, (value, predictions), (best.value, _predictions(path)))
-        difference = {"baseline": best.name, **paired._asdict()} if paired else None
-    return row | {"interval": list(found) if found else None, "difference": difference}
+    measured = _baselines(row, root)
+    best, differences = baselines.strongest([row], measured), {}
+    for name, other in baselines.measured([row], measured)[0].items() if found else ():
+        path = root / baselines.PREDICTIONS / baselines.predictions_path(row, name)
+        paired = intervals.difference(metric, (value, predictions), (other, _predictions(path)))
+        if paired:
+            differences[name] = paired._asdict()
+    own = {"baseline": best.name, **differences[best.name]} if best and best.name in differences else None
+    return row | {"interval": list(found) if found else None, "difference": own, "differences": differences}
 
 
 def _predictions(path: Path) -> list[dict[str, Any]]:

@@ -170,3 +170,13 @@ def test_of_several_runs_the_intervals_without_0_are_counted():
     assert baselines.differences(seeds, best) == " · run - floor +1.500, 0 outside the interval in 1 of 2"
     assert baselines.differences([*seeds, run(9.0)], best) == "", "one was not compared"
     assert baselines.differences(seeds, baselines.Strongest("other", 11.0)) == ""
+
+
+def test_half_intervals_of_different_data_sets_are_added_in_quadrature():
+    found = [{"value": 2.0, "low": -1.0, "high": 3.0}, {"value": 4.0, "low": 0.0, "high": 6.0}]
+    folds = [
+        run(12.0, data={"fingerprint": str(fold)}, differences={"copy": each | {"over": "examples"}})
+        for fold, each in enumerate(found)
+    ]
+    shown = baselines.differences(folds, baselines.Strongest("copy", 10.0))
+    assert shown == f" · run - floor +3.000 [+{3 - 5 / 2:.4f}, +{3 + 5**0.5 / 2:.3f}]"
