@@ -37,7 +37,7 @@ def rank(
     Args:
         rows: Chunks of similarities, in the order of the queries.
         own: The index of the correct candidate of each query.
-        temperature: Of the softmax over the similarities with all candidates.
+        temperature: Of the softmax that gives probabilities; NaN for similarities without one, as of baselines.
     """
     found, begin = [], 0
     for part in rows:

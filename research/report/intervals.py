@@ -68,11 +68,11 @@ class Drawable(NamedTuple):
 
     def bounds(self) -> tuple[float, float]:
         """The LEVEL interval of the score of all examples."""
-        scores, whole = self.statistic(self.draws()), _whole(self)
+        whole = _whole(self)
         if self.best is not None and whole in (0.0, self.best):
             certain = self.best * ((1 - LEVEL) / 2) ** (1 / self.groups)
             return (certain, self.best) if whole else (0.0, self.best - certain)
-        return _bounds(scores)
+        return _bounds(self.statistic(self.draws()))
 
 
 def of(metric: str, value: float, records: Records) -> Interval | None:
