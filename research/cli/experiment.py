@@ -167,11 +167,11 @@ def _close(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         )
         return
     # Imported late, so that plotting does not delay the first step.
-    from research.report import curves, records, reliability
+    from research.report import curves, plots, records
 
     folder = rundir.RunDirectory(arguments.workdir)
     curves.draw(folder.files)
-    reliability.draw(folder.files)
+    plots.draw(folder.files)
     print(records.summary(folder.files))
     folder.push()
     workdir = folder.root if "://" in arguments.workdir else Path(arguments.workdir)

@@ -5,11 +5,12 @@ most plots are shown on the page of its experiment, and one plot of each headlin
 README.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report import records, reliability
+from research.report import errors, records, reliability
 
 _COLOURS = 48  # size of the palette
 _WIDTH = 1000  # px at most
@@ -18,11 +19,18 @@ TITLES = {
     "confusion": "confusion matrix",
     "precision_recall": "precision and recall",
     "roc": "ROC curve",
+    "errors": "errors",
     "calibration": "calibration",
 }
-_ONE = ("confusion", "precision_recall", "roc", "calibration")  # for the montage, in the order of preference
+_ONE = ("confusion", "precision_recall", "roc", "errors", "calibration")  # for the montage, in the order of preference
 MONTAGE = Path("experiments/montage.png")
 _COLUMNS, _TILE, _CAPTION = 3, (320, 240), 22  # columns, px, px
+
+
+def draw(workdir: str | os.PathLike) -> None:
+    """Draws the figures of every run with predictions: its calibration, and the errors of texts and of retrieval."""
+    reliability.draw(workdir)
+    errors.draw(workdir)
 
 
 def keep(workdir: Path, row: Mapping[str, Any], root: Path) -> list[Path]:
@@ -32,7 +40,7 @@ def keep(workdir: Path, row: Mapping[str, Any], root: Path) -> list[Path]:
     folder = records.results_path(row["experiment"], root).with_name("plots")
     folder /= folder_name(row)
     kept = []
-    reliability.draw(workdir)  # runs of earlier commits have none
+    draw(workdir)  # runs of earlier commits have none
     for plot in sorted(Path(workdir).glob("*.png")):
         folder.mkdir(parents=True, exist_ok=True)
         with Image.open(plot) as image:

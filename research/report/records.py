@@ -199,7 +199,7 @@ def read_source(workdir: Path) -> dict[str, Any]:
     return config["source"]
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: "AnyPath") -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError if it is not one, or if its checksum is wrong."""
     try:
         content = json.loads(path.read_bytes())

@@ -11,7 +11,6 @@ from research.report.intervals import Measured
 
 LEAST = 10  # minimum number of examples of the worst group
 MOST = 100  # maximum number of groups of a field; fields with more, such as paths, are skipped
-QUARTERS = 4
 _Z = NormalDist().inv_cdf(0.975)
 _NO_GROUPS = (
     *("index", "predicted", "probabilities", "prediction", "path", "name", "path1", "path2", "mask", "right"),
@@ -91,18 +90,6 @@ def fields(records: Records) -> list[str]:
 def worst(groups: Sequence[Group]) -> Group | None:
     """The worst group, of those with at least LEAST examples; None without one."""
     return next((group for group in groups if group.examples >= LEAST), None)
-
-
-def quarters(lengths: Sequence[float]) -> list[str]:
-    """The quartile of each example by length, as a range of whole numbers such as `1-7`."""
-    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, QUARTERS + 1)).astype(int))
-    if len(edges) < 3:
-        return [str(int(length)) for length in lengths]
-    number = np.clip(np.searchsorted(edges, lengths, side="right") - 1, 0, len(edges) - 2)
-    last = len(edges) - 2
-    digits = len(str(edges[-1]))
-    name = lambda k: f"{edges[k]:0{digits}d}-{edges[k + 1] - (k < last):0{digits}d}"
-    return [name(int(each)) for each in number]
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from research.metrics import box_scores, face_scores, metric, scripts
+from research.metrics.lengths import quarters
 from research.report import intervals
 from research.trust import groups
 from research.trust.collecting import Collected
@@ -91,7 +92,7 @@ def _add(rows: list[dict[str, Any]], field: str, values: Sequence[str]) -> None:
 
 
 def _add_quarters(rows: list[dict[str, Any]], field: str, lengths: Sequence[float]) -> None:
-    _add(rows, field, groups.quarters(lengths))
+    _add(rows, field, quarters(lengths))
 
 
 def _objects(rows: Sequence[Mapping[str, Any]]) -> Scored:

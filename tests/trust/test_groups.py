@@ -34,13 +34,3 @@ def test_the_worst_group_has_enough_examples():
     }
     with pytest.raises(ValueError, match="--group='path:x' must be FIELD"):
         groups.of_field(records, "path:x")
-
-
-def test_lengths_are_divided_into_quarters():
-    lengths = list(range(1, 101))
-    names = groups.quarters(lengths)
-    assert [names.count(name) for name in sorted(set(names))] == pytest.approx([25] * 4, abs=1)
-    for length, name in zip(lengths, names, strict=True):
-        low, high = map(int, name.split("-"))
-        assert low <= length <= high
-    assert groups.quarters([3, 3, 3]) == ["3", "3", "3"]
