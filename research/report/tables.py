@@ -12,7 +12,7 @@ from research.report import baselines, formats, plots, records, tried, trusted
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 STALE = " · **stale**"
-_STALE_TITLE = "Stale rows: the config has changed since the run"
+_EARLIER_TITLE = "Earlier rows: the config has changed since the run (stale), or a newer one has replaced it"
 ON_TEST = " · **settings chosen on test**"
 LOST = " (not in the history)"
 
@@ -73,10 +73,11 @@ def render(rows: Sequence[Row], marks: Marks = Marks()) -> str:  # noqa: B008  i
     measured = [row for row in rows if "suite" in row]
     simple = [row for row in rows if "baseline" in row]
     suites = _newest(measured, lambda row: (row["suite"], row["config"], row["hardware"]))
-    tables: dict[tuple, list[list[Row]]] = {}
-    for runs in grouped([row for row in rows if "suite" not in row and "baseline" not in row]):
+    tables: dict[tuple, list[tuple[list[Row], bool]]] = {}
+    groups = grouped([row for row in rows if "suite" not in row and "baseline" not in row])
+    for runs, is_old in zip(groups, superseded(groups), strict=True):
         also = dict.fromkeys(name for run in runs for name in run["also"])
-        tables.setdefault((runs[0]["metric"], *also), []).append(runs)
+        tables.setdefault((runs[0]["metric"], *also), []).append((runs, is_old))
     parts = [_metric_table(names, groups, simple, marks) for names, groups in tables.items()]
     parts += [_baseline_table(simple)] if simple else []
     return "\n\n".join(parts + ([_suite_table(suites, marks)] if suites else []))
@@ -104,19 +105,38 @@ def _newest(rows: Sequence[Row], key: Callable[[Row], tuple]) -> list[Row]:
     return [row for row in rows if last[key(row)] is row]
 
 
-def _metric_table(names: tuple[str, ...], groups: Sequence[Sequence[Row]], simple: Sequence[Row], marks: Marks) -> str:
+def _metric_table(
+    names: tuple[str, ...], groups: Sequence[tuple[Sequence[Row], bool]], simple: Sequence[Row], marks: Marks
+) -> str:
+    """The table of some groups of runs, those that are stale or, as given, superseded below it."""
     header = ["config", *(name.replace("/", " ") for name in names)]
     header += ["floor", "reference", "params", "steps", "mesh", "hardware", "time", "commit"]
     lines = {True: [], False: []}
-    for runs in groups:
+    for runs, is_old in groups:
         cells = _metric_cells(names, runs, baselines.strongest(runs, simple), marks)
-        lines[cells[0].endswith(STALE)].append(cells)
-    details = _collapsed("Commands, seeds and data of these rows", "\n\n".join(map(_details, groups)))
+        lines[is_old or cells[0].endswith(STALE)].append(cells)
+    details = _collapsed("Commands, seeds and data of these rows", "\n\n".join(_details(runs) for runs, _ in groups))
     parts = [table(header, lines[False])] if lines[False] else []
-    paired = any("difference" in run and run["difference"] for runs in groups for run in runs)
+    paired = any("difference" in run and run["difference"] for runs, _ in groups for run in runs)
     parts += [f"{_LEGEND} {baselines.LEGEND}" + (f" {baselines.DIFFERENCES}" if paired else "")]
-    parts += [_collapsed(_STALE_TITLE, table(header, lines[True]))] if lines[True] else []
+    parts += [_collapsed(_EARLIER_TITLE, table(header, lines[True]))] if lines[True] else []
     return "\n\n".join([*parts, details])
+
+
+def superseded(groups: Sequence[Sequence[Row]]) -> list[bool]:
+    """Whether each of `groups`, newest first within a config, has a newer one before it.
+
+    That is one of the same config file, variant and overrides, on the same accelerator or also on a CPU: with other
+    settings, other content of the data or another number of cores.
+    """
+    seen: set[tuple] = set()
+    found = []
+    for runs in groups:
+        chip = "" if "core" in runs[0]["hardware"] else runs[0]["hardware"]
+        key = runs[0]["file"], runs[0]["variant"], chip, *shared_overrides(runs)
+        found.append(key in seen)
+        seen.add(key)
+    return found
 
 
 def _metric_cells(
