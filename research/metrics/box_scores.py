@@ -92,7 +92,7 @@ class CocoScorer:
 def as_json(found: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, list]:
     """Boxes as (left, top, right, bottom) in px, their scores if present, and their class names."""
     boxes = [[round(float(side), 2) for side in box] for box in found["boxes"]]
-    scores = {"scores": [round(float(score), 5) for score in found["scores"]]} if "scores" in found else {}
+    scores = {"scores": [float(f"{score:.6g}") for score in found["scores"]]} if "scores" in found else {}
     return {"boxes": boxes, **scores, "labels": [class_names[label] for label in found["labels"]]}
 
 

@@ -130,3 +130,9 @@ def test_a_split_in_which_nothing_is_to_be_found_is_refused(objects):
 
     with pytest.raises(ValueError, match=r"no image of the test split of 'cells' has an object"):
         box_scores.CocoScorer(Empty(), "test")
+
+
+def test_small_scores_are_saved_with_their_order():
+    scores = np.float32([1.25e-7, 1.2e-7, 0.5])
+    found = {"boxes": np.zeros((3, 4)), "scores": scores, "labels": np.zeros(3, int)}
+    np.testing.assert_allclose(box_scores.as_json(found, ("cell",))["scores"], scores, rtol=1e-6)
