@@ -42,10 +42,11 @@ def main(words: Sequence[str]) -> None:
     sweep = settings.read(arguments.file)
     metric, mode = check(sweep)
     root = arguments.workdir
+    rundir.check_workdir(root, write=not arguments.list)
     if arguments.list:
+        runs.check_folder(root, sweep)
         print(_ranking(Runner(sweep, root, metric, mode, TRAIN), sweep, metric, mode)[0])
         return
-    rundir.check_workdir(root, write=True)
     with rundir.writing(root):
         root.mkdir(parents=True, exist_ok=True)
     _open(root, sweep)
@@ -59,11 +60,19 @@ def main(words: Sequence[str]) -> None:
 def check(sweep: settings.Sweep) -> tuple[str, str]:
     """The metric by which settings are chosen, and "max" or "min". Raises ValueError if a trial's config is invalid.
 
-    The config of every trial is loaded before the first one is trained.
+    The config of every trial is loaded before the first one is trained. Trials must differ in what a result
+    depends on.
     """
     source = config_lib.Source.parse(sweep.config)
-    for trial in range(len(sweep.trials)):
-        config_lib.load(source.file, source.variant, sweep.overrides(trial, sweep.seeds[0]))
+    load = lambda trial, seed: config_lib.load(source.file, source.variant, sweep.overrides(trial, seed))
+    for seed in sweep.seeds[1:]:
+        load(0, seed)
+    equal: dict[str, int] = {}
+    for trial, settings_of in enumerate(sweep.trials):
+        first = equal.setdefault(load(trial, sweep.seeds[0]).source.digest, trial)
+        if first != trial:
+            both = " and ".join(" ".join(each) or "the unchanged config" for each in (sweep.trials[first], settings_of))
+            raise ValueError(f"trials {first:03d} and {trial:03d} give the same result: {both}; remove one")
     if sweep.metric is not None:
         return sweep.metric, metric_lib.mode(sweep.metric.removeprefix("validation/"))
     config = config_lib.load(source.file, source.variant, sweep.overrides(0, sweep.seeds[0]))

@@ -89,8 +89,13 @@ def _nested(options: tuple[type[Spec], ...], value: Spec | None, edits: Sequence
     for edit in edits:
         if edit.path:
             below.append(edit)
+        elif below:
+            lost = ".".join(below[0].path)
+            raise FieldError(
+                (), f"={edit.text} begins with its defaults, so {lost} before it would be lost; put it first"
+            )
         else:
-            cls, values, below = _choose(options, edit.text), {}, []
+            cls, values = _choose(options, edit.text), {}
     return _edited(cls, values, below)
 
 

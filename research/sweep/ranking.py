@@ -1,5 +1,6 @@
 """Ranks the trials of a sweep by their validation metric, averaged over seeds."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,9 @@ class Ranked(NamedTuple):
 
     trial: int
     values: dict[int, float]
-    status: str  # "failed" if a run failed, else "finished" if all are, "stopped" if one was stopped early, or "open"
+    # "failed" if a run failed or its metric is not finite, else "finished" if all are, "stopped" if one was stopped
+    # early, or "open"
+    status: str
 
     @property
     def mean(self) -> float | None:
@@ -30,7 +33,7 @@ def rank(sweep: Sweep, states: Mapping[Run, State], failed: Mapping[Run, str], m
         values = {run.seed: state.value for run, state in own.items() if state.value is not None}
         statuses = [state.status for state in own.values()]
         status = "finished"
-        if any(run in failed for run in own):
+        if any(run in failed or is_lost(state) for run, state in own.items()):
             status = "failed"
         elif set(statuses) != {"finished"}:
             status = "stopped" if "stopped" in statuses else "open"
@@ -38,6 +41,11 @@ def rank(sweep: Sweep, states: Mapping[Run, State], failed: Mapping[Run, str], m
     order = ("finished", "stopped", "open", "failed")
     sign = -1 if mode == "max" else 1
     return sorted(found, key=lambda each: (order.index(each.status), each.mean is None, sign * (each.mean or 0.0)))
+
+
+def is_lost(state: State) -> bool:
+    """Whether a run has finished, but with a metric that is not finite (stored as null)."""
+    return state.status == "finished" and (state.value is None or not math.isfinite(state.value))
 
 
 def winner(ranked: Sequence[Ranked]) -> int | None:

@@ -154,9 +154,9 @@ class Runner:
         state, seconds = self.state(run), time.monotonic() - self._begun[run]
         if code == 0:
             if not test:
-                self._say(f"{run.folder.name} finished after {seconds:.0f} s: {self._metric} {state.value:.4f}")
+                self._say(f"{run.folder.name} finished after {seconds:.0f} s: {self._metric} {_shown(state.value)}")
         elif state.status == "stopped":
-            self._say(f"{run.folder.name} stopped after {seconds:.0f} s: {self._metric} {state.value:.4f} at best")
+            self._say(f"{run.folder.name} stopped after {seconds:.0f} s: {self._metric} {_shown(state.value)} at best")
         elif code == 2 and (_is_locked(run) or (not test and state.status == "finished")):
             return True  # a process of a sweep that was killed had begun it, but not locked it yet
         elif code == 2:
@@ -204,6 +204,10 @@ class Runner:
                 claim.release()
             self._claims.clear()
             signal.signal(signal.SIGTERM, before)
+
+
+def _shown(value: float | None) -> str:
+    return "is not finite" if value is None else f"{value:.4f}"
 
 
 def _is_locked(run: Run) -> bool:

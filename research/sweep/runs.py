@@ -91,13 +91,20 @@ def is_scored(run: Run) -> bool:
 
 
 def open_folder(root: Path, sweep: Sweep) -> None:
-    """Writes the sweep to its folder, new or existing.
+    """Writes the sweep to its folder, new or existing. Raises ValueError for the folder of another sweep."""
+    check_folder(root, sweep)
+    rundir.write_json(root / PLAN, _as_json(sweep))
 
-    Trials may be appended and seeds added to an existing sweep. Raises ValueError for the folder of another sweep.
+
+def check_folder(root: Path, sweep: Sweep) -> None:
+    """Raises ValueError if a folder belongs to another sweep, or to none.
+
+    To an existing sweep, trials may be appended and seeds added; without early stopping, another metric may be chosen.
     """
-    before, now = _json(root / PLAN), json.loads(json.dumps(dataclasses.asdict(sweep)))
+    before, now = _json(root / PLAN), _as_json(sweep)
     if before is not None:
-        changed = [key for key in now if key not in ("trials", "seeds") and before.get(key) != now[key]]
+        free = ["trials", "seeds"] + (["metric"] if not sweep.stop.median and not sweep.stop.patience else [])
+        changed = [key for key in now if key not in free and before.get(key) != now[key]]
         if before["trials"] != now["trials"][: len(before["trials"])]:
             changed.append("trials")
         if not set(before["seeds"]) <= set(now["seeds"]):
@@ -113,7 +120,10 @@ def open_folder(root: Path, sweep: Sweep) -> None:
             raise ValueError(
                 f"--workdir={root} is not a sweep folder: it has {sorted(known)[0]}; choose another folder"
             )
-    rundir.write_json(root / PLAN, now)
+
+
+def _as_json(sweep: Sweep) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(sweep)))
 
 
 def last_line(log: Path) -> str:

@@ -41,6 +41,7 @@ KINDS = ("grid", "list", "random")
 _KEYS = ("config", "overrides", "seeds", "metric", *KINDS, "stop")
 _DRAWN = ("log", "uniform", "integers", "choice")
 MOST = 10_000  # maximum number of runs
+_REDRAWN = 1000  # draws that may equal earlier ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ def parse(content: Mapping[str, Any]) -> Sweep:
         raise ValueError(f"give one of the tables grid, list and random, not {' and '.join(kinds) or 'none'}")
     trials = {"grid": _grid, "list": _list, "random": _random}[kinds[0]](content[kinds[0]])
     seeds = content.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or len(set(seeds)) < len(seeds) or not all(map(_is_int, seeds)):
+    if not isinstance(seeds, list) or not seeds or not all(map(_is_int, seeds)) or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={seeds!r} must be a list of different integers, e.g. [0, 1, 2]")
     if len(trials) * len(seeds) > MOST:
         raise ValueError(f"{len(trials)} settings with {len(seeds)} seeds are more than {MOST} runs; leave some out")
@@ -110,11 +111,15 @@ def parse(content: Mapping[str, Any]) -> Sweep:
         raise ValueError("config is missing; give one, e.g. 'configs/image_classification/digits_vit.py:cpu'")
     if not isinstance(common, list) or not all(isinstance(each, str) and "=" in each for each in common):
         raise ValueError(f"overrides={common!r} must be a list of strings FIELD=VALUE")
+    for each in common:
+        _check_free(each.partition("=")[0])
     return Sweep(config, trials, tuple(common), tuple(seeds), metric, _stop(content.get("stop", {})))
 
 
-def _grid(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+def _grid(fields: Any) -> tuple[tuple[str, ...], ...]:
     """All combinations, in which the last field changes fastest."""
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"grid={fields!r} must be a table [grid] of fields, each with a list of values")
     for name, values in fields.items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"[grid] {name}={values!r} must be a list of values")
@@ -125,13 +130,15 @@ def _grid(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
 
 
 def _list(entries: Any) -> tuple[tuple[str, ...], ...]:
-    if not isinstance(entries, list) or not entries:
+    if not isinstance(entries, list) or not entries or not all(isinstance(each, Mapping) for each in entries):
         raise ValueError("[[list]] must be tables, each with the fields of a trial")
     return _different((tuple(_override(name, value) for name, value in each.items()) for each in entries), "list")
 
 
-def _random(table: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """`samples` draws of all fields; the first ones stay the same if more are drawn later."""
+def _random(table: Any) -> tuple[tuple[str, ...], ...]:
+    """`samples` different draws of all fields; the first ones stay the same if more are drawn later."""
+    if not isinstance(table, Mapping):
+        raise ValueError(f"random={table!r} must be a table [random] with samples and fields")
     fields = {name: table[name] for name in table if name not in ("samples", "seed")}
     samples: Any = table.get("samples")
     seed: Any = table.get("seed", 0)
@@ -140,8 +147,13 @@ def _random(table: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     if not fields:
         raise ValueError("[random] has no field; add one, e.g. 'optimizer.learning_rate'")
     rng = np.random.default_rng(seed)
-    return tuple(
-        tuple(_override(name, _draw(name, spec, rng)) for name, spec in fields.items()) for _ in range(samples)
+    found: dict[tuple[str, ...], None] = {}
+    for _ in range(samples + _REDRAWN):
+        found.setdefault(tuple(_override(name, _draw(name, spec, rng)) for name, spec in fields.items()))
+        if len(found) == samples:
+            return tuple(found)
+    raise ValueError(
+        f"[random] found only {len(found)} different settings, not {samples}; use [grid], or fewer samples"
     )
 
 
@@ -150,23 +162,33 @@ def _draw(name: str, spec: Any, rng: np.random.Generator) -> Any:
     values: Any = spec[kind] if kind else None
     if kind == "choice" and isinstance(values, list) and values:
         return values[int(rng.integers(len(values)))]
-    numbers = isinstance(values, list) and len(values) == 2 and all(isinstance(each, int | float) for each in values)
+    allowed = int if kind == "integers" else int | float
+    numbers = isinstance(values, list) and len(values) == 2 and all(isinstance(each, allowed) for each in values)
+    numbers = numbers and all(map(math.isfinite, values))
     if kind not in _DRAWN or not numbers or not values[0] < values[1] or (kind == "log" and values[0] <= 0):
         raise ValueError(
             f"[random] {name}={spec!r} must be {{log = [low, high]}} with low > 0, {{uniform = [low, high]}}, "
-            "{integers = [low, high]} or {choice = [...]}"
+            "{integers = [low, high]} or {choice = [...]}, with finite numbers"
         )
     low, high = values
     if kind == "integers":
-        return int(rng.integers(int(low), int(high), endpoint=True))
+        return int(rng.integers(low, high, endpoint=True))
     drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if kind == "log" else rng.uniform(low, high)
-    return float(f"{drawn:.4g}")  # rounded, so that the override has the exact value
+    rounded = float(f"{drawn:.4g}")  # easier to read
+    return rounded if low <= rounded <= high else drawn
 
 
 def _override(name: str, value: Any) -> str:
+    _check_free(name)
+    return f"{name}={tuple(value)!r}" if isinstance(value, list) else f"{name}={value}"
+
+
+def _check_free(name: str) -> None:
+    """Raises ValueError for a field that the sweep itself sets."""
     if name == "seed":
         raise ValueError("seed is not a setting to compare; use seeds = [...]")
-    return f"{name}={tuple(value)!r}" if isinstance(value, list) else f"{name}={value}"
+    if name == "train.test":
+        raise ValueError("train.test is set by the sweep, which scores only the best trial on test; remove it")
 
 
 def _different(trials: Any, kind: str) -> tuple[tuple[str, ...], ...]:
@@ -177,7 +199,9 @@ def _different(trials: Any, kind: str) -> tuple[tuple[str, ...], ...]:
     return found
 
 
-def _stop(table: Mapping[str, Any]) -> Stop:
+def _stop(table: Any) -> Stop:
+    if not isinstance(table, Mapping):
+        raise ValueError(f"stop={table!r} must be a table [stop] with median, patience and after")
     names = [each.name for each in dataclasses.fields(Stop)]
     for key in table:
         _known(key, names)

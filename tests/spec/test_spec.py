@@ -114,10 +114,12 @@ def test_optional_numbers():
 
 
 def test_a_member_of_a_union_is_chosen_by_its_tag_with_its_defaults():
-    assert override(BASE, ["model.width=9", "model=conv", "model.bias=false"]).model == Conv(bias=False)
+    assert override(BASE, ["model=conv", "model.bias=false"]).model == Conv(bias=False)
     assert override(Whole(model=Conv(bias=False)), ["model=conv"]).model == Conv()
     assert refusal("model=tree") == "model='tree' is unknown; choose from conv, dense"
     assert refusal("model=conv", "model.width=3").startswith("model.width is unknown; choose from kernel, bias")
+    lost = "model=conv begins with its defaults, so width before it would be lost; put it first"
+    assert refusal("model.width=9", "model=conv") == lost
 
 
 def test_checks_run_on_the_final_values():

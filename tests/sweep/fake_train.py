@@ -39,8 +39,10 @@ def main():
             print("something is wrong")
             sys.exit(int(options["fail"]))
         with metrics.open("a") as file:
-            file.write(json.dumps({"step": step, "name": "validation/accuracy", "value": goal * step / STEPS}) + "\n")
-    content = {"steps": STEPS, "step": STEPS, "metrics": {"validation/accuracy": goal}}
+            value = goal * step / STEPS if goal == goal else None
+            file.write(json.dumps({"step": step, "name": "validation/accuracy", "value": value}) + "\n")
+    kept = goal if goal == goal else None  # as a trainer writes NaN
+    content = {"steps": STEPS, "step": STEPS, "metrics": {"validation/accuracy": kept}}
     (folder / "selected.json").write_text(json.dumps(sealed(content)))
     if options["train.test"] == "true":
         (folder / "result.json").write_text(json.dumps(sealed({"metrics": {"test/accuracy": goal - 0.1}})))

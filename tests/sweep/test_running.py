@@ -146,6 +146,34 @@ def test_a_sweep_that_is_killed_again_and_again_does_every_step_once(tmp_path):
     assert [path.parent.name for path in root.glob("*/result.json")] == ["001_seed0"]
 
 
+def test_a_trial_whose_metric_is_not_finite_never_wins(tmp_path):
+    sweep = Sweep("c.py", (("value=0.3",), ("value=nan",)), seeds=(0, 1))
+    state = lambda run: runs.State("finished", None if (run.trial, run.seed) == (1, 0) else run.trial + 0.5, 6, [])
+    order = ranking.rank(sweep, {run: state(run) for run in runs.all_of(sweep, tmp_path)}, {}, "max")
+    assert [(each.trial, each.status) for each in order] == [(0, "finished"), (1, "failed")]
+    assert ranking.winner(order) == 0 and ranking.winner(order[1:]) is None
+
+
+def test_a_run_whose_metric_is_not_finite_does_not_end_the_sweep(tmp_path):
+    said = []
+    sweep = Sweep("c.py", (("value=nan",), ("value=0.5",)))
+    made = runner(tmp_path, sweep, said)
+    made.train()
+    assert any("000_seed0 finished" in line and "is not finite" in line for line in said)
+    assert ranking.winner(ranked(made, sweep)) == 1
+
+
+def test_another_metric_may_be_chosen_unless_runs_were_stopped_by_it(tmp_path):
+    named = lambda metric, stop=Stop(): Sweep("c.py", SWEEP.trials, metric=metric, stop=stop)  # noqa: B008
+    (tmp_path / "free").mkdir()
+    (tmp_path / "stopped").mkdir()
+    runs.open_folder(tmp_path / "free", named("validation/wer"))
+    runs.open_folder(tmp_path / "free", named(None))
+    runs.open_folder(tmp_path / "stopped", named("validation/wer", Stop(patience=2)))
+    with pytest.raises(ValueError, match="another sweep: metric differ"):
+        runs.open_folder(tmp_path / "stopped", named(None, Stop(patience=2)))
+
+
 def test_a_folder_belongs_to_one_sweep_that_may_grow(tmp_path):
     runs.open_folder(tmp_path, SWEEP)
     runs.open_folder(tmp_path, Sweep("c.py", (*SWEEP.trials, ("value=1",)), seeds=(0, 1, 2)))
