@@ -25,6 +25,8 @@ def main(words: Sequence[str]) -> None:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise ValueError(f"--{name}={value} must be {least} or more")
+    if arguments.explain > explaining.MOST:
+        raise ValueError(f"--explain={arguments.explain} must be at most {explaining.MOST}, each a row of the figure")
     words_of_run = [f"--workdir={arguments.run}", *(f"{command.OVERRIDE}{override}" for override in overrides)]
     config = experiment.load(*experiment.parse(words_of_run, "evaluate"))
     task, data = config.build()
@@ -47,7 +49,10 @@ def main(words: Sequence[str]) -> None:
     about = {"step": predictor.step, "config_digest": config.source.digest}
     content = {**about, "shown": options.shown, "public": showing.is_public(data.name), **found}
     image = showing.images(data) if options.shown and "image" in task.example(1) else showing.no_image
-    written = page.write(content, folder.files / page.FOLDER, f"{Path(arguments.run).name}: trust report", image)
+    title = f"{Path(arguments.run).name}: trust report"
+    if not (folder.files / "result.json").exists():
+        title += f" of an unfinished run, step {predictor.step} of {config.train.steps}"
+    written = page.write(content, folder.files / page.FOLDER, title, image)
     files.write_atomically(written.with_name("report.json"), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     folder.push()
     print(written.read_text("utf-8").split("\n## Mistakes")[0])
@@ -62,7 +67,7 @@ def _parser() -> command.Parser:
         "calibration, with a temperature fitted on validation.",
         epilog="Fields of the config that a trained run may change can be overridden: --config.data.dir=DIR",
     )
-    parser.add_argument("run", metavar="RUN", help="the run directory of a finished run")
+    parser.add_argument("run", metavar="RUN", help="the run directory, of a finished run or of one with a checkpoint")
     parser.add_argument(
         "--group",
         action="append",

@@ -55,8 +55,8 @@ def figure(names: Sequence[str], counts: Int[np.ndarray, "classes classes"], tit
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="class")
     ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=90, fontsize=8)
-    axes.set_yticks(ticks, names, fontsize=8)
+    axes.set_xticks(ticks, names, rotation=90, fontsize=8, parse_math=False)  # names may have dollar signs
+    axes.set_yticks(ticks, names, fontsize=8, parse_math=False)
     for row, column in np.ndindex(counts.shape) if len(names) <= _MAX_ANNOTATED else ():
         colour = "white" if shares[row, column] > 0.5 else "#333333"
         text = str(counts[row, column]) if counts.max() < _MAX_COUNT else f"{shares[row, column]:.0%}"

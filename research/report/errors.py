@@ -48,10 +48,9 @@ def grouped(lines: Lines, metric: str) -> tuple[str, dict[str, intervals.Measure
     Groups are tasks, speakers or, without these, quartiles of the number of words in the first reference (letters, in
     scripts without spaces). Empty if `metric` cannot be computed from predictions.
     """
-    distinct = lambda field: len({line.get(field) for line in lines})
-    field = next(
-        (each for each in _FIELDS if each in lines[0] and 1 < distinct(each) <= _MOST), "words of the reference"
-    )
+    distinct = lambda field: len({line[field] for line in lines})
+    given = [field for field in _FIELDS if all(field in line for line in lines)]
+    field = next((field for field in given if 1 < distinct(field) <= _MOST), "words of the reference")
     if field in _FIELDS:
         names = [str(line[field]) for line in lines]
     else:
@@ -83,28 +82,37 @@ def _of_texts(lines: Lines, metric: str) -> Any:
 
     field, scores = grouped(lines, metric)
     relative = relative_lengths(lines)
-    drawn = Figure(figsize=(9.6, max(3.6, 1.2 + 0.2 * len(scores))), dpi=120, layout="constrained")
-    left, right = drawn.subplots(1, 2)
     name = metric.rpartition("/")[2]
-    positions = np.arange(len(scores))[::-1]
-    values, low, high = (np.array([getattr(each, key) for each in scores.values()]) for key in ("value", "low", "high"))
-    errors = np.maximum([values - low, high - values], 0)
-    left.errorbar(values, positions, xerr=errors, fmt="o", color=_BLUE, capsize=3, label="group, 95 % interval")
-    if (whole := intervals.value(metric, lines)) is not None:
-        left.axvline(whole, color=_GREY, linewidth=1, linestyle="--", label=f"all, {formats.number(whole)}")
-    left.set_yticks(positions, list(scores), fontsize=8)
-    left.set(xlabel=f"test {name}", ylabel=field)
-    left.set_xlim(left=0)
-    left.margins(y=0.15)
+    height = max(3.6, 1.2 + 0.2 * len(scores))
+    drawn = Figure(figsize=(9.6 if scores else 4.8, height), dpi=120, layout="constrained")
+    *panels, right = drawn.subplots(1, 2 if scores else 1, squeeze=False)[0]
+    for left in panels:
+        _draw_groups(left, scores, name, field, intervals.value(metric, lines))
     right.hist(np.minimum(relative, _LONGEST), np.linspace(0, _LONGEST, _BINS + 1), color=_BLUE, alpha=0.8)
     median = formats.number(float(np.median(relative))) if len(relative) else "-"
     right.axvline(1, color=_ORANGE, linewidth=1.4, label=f"as long as the reference; median {median}")
     right.set(
         xlabel=f"words of prediction / nearest reference, {_LONGEST:.0f} and more as {_LONGEST:.0f}", ylabel="examples"
     )
-    for axes, title in ((left, f"{name} by {field}"), (right, "length of predictions")):
-        figures.tidy(axes, title)
+    figures.tidy(right, "length of predictions")
     return drawn
+
+
+def _draw_groups(
+    axes: Any, scores: Mapping[str, intervals.Measured], name: str, field: str, whole: float | None
+) -> None:
+    """The score of each group and its interval, and that of all examples as a line."""
+    positions = np.arange(len(scores))[::-1]
+    values, low, high = (np.array([getattr(each, key) for each in scores.values()]) for key in ("value", "low", "high"))
+    errors = np.maximum([values - low, high - values], 0)
+    axes.errorbar(values, positions, xerr=errors, fmt="o", color=_BLUE, capsize=3, label="group, 95 % interval")
+    if whole is not None:
+        axes.axvline(whole, color=_GREY, linewidth=1, linestyle="--", label=f"all, {formats.number(whole)}")
+    axes.set_yticks(positions, list(scores), fontsize=8, parse_math=False)  # speakers may have dollar signs
+    axes.set(xlabel=f"test {name}", ylabel=field)
+    axes.set_xlim(left=0)
+    axes.margins(y=0.15)
+    figures.tidy(axes, f"{name} by {field}")
 
 
 def _of_ranks(lines: Lines) -> Any:

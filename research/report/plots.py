@@ -6,6 +6,7 @@ README.
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,15 @@ _COLUMNS, _TILE, _CAPTION = 3, (320, 240), 22  # columns, px, px
 
 
 def draw(workdir: str | os.PathLike) -> None:
-    """Draws the figures of every run with predictions: its calibration, and the errors of texts and of retrieval."""
-    reliability.draw(workdir)
-    errors.draw(workdir)
+    """Draws the figures of every run with predictions: its calibration, and the errors of texts and of retrieval.
+
+    What cannot be drawn is said on stderr: a figure must not hide the result of a run that has ended well.
+    """
+    for name, draw_one in (("calibration", reliability.draw), ("errors", errors.draw)):
+        try:
+            draw_one(workdir)
+        except Exception as error:  # noqa: BLE001  whatever is in the predictions
+            print(f"warning: the figure of {name} was not drawn: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def keep(workdir: Path, row: Mapping[str, Any], root: Path) -> list[Path]:

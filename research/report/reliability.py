@@ -24,7 +24,8 @@ def bins(lines: list[dict[str, Any]]) -> tuple[list[calibration.Bin], str] | Non
     """The examples by the probability of their prediction, and what is predicted; None without probabilities."""
     if lines and "calibration" in lines[0]:  # of the pixels of an image
         images = [[calibration.Bin(*each) for each in line["calibration"]] for line in lines]
-        return calibration.pooled(images), "class"
+        pooled = calibration.pooled(images)
+        return (pooled, "class") if any(each.examples for each in pooled) else None
     found = confidences(lines)
     if found is None or not len(found[0]):
         return None
@@ -63,10 +64,13 @@ def confidences(lines: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, st
 def _of_pairs(lines: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.linear_model import LogisticRegression  # slow to import
 
+    """The probabilities, by regressions on the other folds, and whether they are right; empty for a single fold."""
     folds, same = (np.array([line[key] for line in lines]) for key in ("fold", "same"))
     similarity = np.array([[line["similarity"]] for line in lines])
     shares = np.zeros(len(lines))
     for fold in np.unique(folds):
+        if len(np.unique(same[folds != fold])) < 2:  # nothing to learn from
+            return np.zeros(0), np.zeros(0, bool)
         fitted = LogisticRegression(C=np.inf).fit(similarity[folds != fold], same[folds != fold])
         shares[folds == fold] = fitted.predict_proba(similarity[folds == fold])[:, 1]
     return np.maximum(shares, 1 - shares), (shares > 0.5) == (same == 1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from research.trust import copies, looking
 
-EXAMPLES = 8
+EXAMPLES, MOST = 8, 64
 
 
 def examples(task: Any, data: Any, variables: Any, count: int, rows: int) -> list[dict[str, Any]]:

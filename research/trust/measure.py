@@ -171,7 +171,8 @@ def _groups(scored: Sequence[scoring.Scored], fields: Sequence[str]) -> dict[str
 def _group(scored: scoring.Scored, field: str) -> dict[str, Any]:
     own = groups.of_field(scored.records, field, scored.measure, scored.mode)
     worst = groups.worst(own)
-    return {"groups": [each._asdict() for each in own], "worst": worst.name if worst else None}
+    interval = "Wilson" if scored.measure is groups.accuracy else "bootstrap"
+    return {"groups": [each._asdict() for each in own], "worst": worst.name if worst else None, "interval": interval}
 
 
 def _mistakes(data: Any, test: Collected) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from research.metrics import calibration
 from research.report import figures, formats, reliability
-from research.trust import corruptions, drawing, looking, sounds, texts
+from research.trust import corruptions, drawing, groups, looking, sounds, texts
 from research.trust.showing import ImageOf, no_image
 
 _SHOWN = 8  # groups of a field from each end
@@ -83,11 +83,22 @@ def _group(metric: str, field: str, content: Mapping[str, Any]) -> Section:
     for each in shown:
         value, low, high = (formats.number(each[key], 4) for key in ("value", "low", "high"))
         table.append([each["name"], f"{each['examples']:,}", value, f"{low} to {high}"])
-    text = f"Worst: {content['worst']}." if content["worst"] else "No group has enough examples to be compared."
+    text = _worst(rows, content["worst"])
     if len(shown) < len(rows):
         text += f" The {_SHOWN} worst and the {_SHOWN} best of {len(rows)} groups are shown."
-    how = "Wilson" if metric in ("accuracy", "identification", "pair_accuracy") else "bootstrap"
-    return Section(f"{metric} by {field}".replace("_", " "), f"{text} On test, with {how} intervals.", table)
+    how = f"{text} On test, with {content['interval']} intervals."
+    return Section(f"{metric} by {field}".replace("_", " "), how, table)
+
+
+def _worst(rows: Sequence[Mapping[str, Any]], worst: str | None) -> str:
+    """A sentence on the worst of the groups that are large enough to be compared."""
+    if worst is None:
+        return f"No group has the {groups.LEAST} examples that are needed to compare it."
+    large = [each for each in rows if each["examples"] >= groups.LEAST]
+    value = next(each["value"] for each in large if each["name"] == worst)
+    ties = sum(each["value"] == value for each in large) - 1
+    among = f" of the groups with {groups.LEAST} or more examples" if len(large) < len(rows) else ""
+    return f"Worst{among}: {worst}" + (f", and {ties} with the same score." if ties else ".")
 
 
 def _corruptions(content: Mapping[str, Any]) -> Section:

@@ -92,3 +92,24 @@ def test_without_texts_nothing_is_drawn(tmp_path):
     assert errors.draw(tmp_path) is None
     write(tmp_path, [{"class": "a", "predicted": "b"}])
     assert errors.draw(tmp_path) is None
+
+
+def test_names_with_dollar_signs_are_drawn_as_they_are(tmp_path):
+    speakers = ["$\\foo$", "a $ b $ c"]
+    write(tmp_path, [text("one", "one", speaker=each) for each in speakers], "test/wer")
+    assert errors.draw(tmp_path).stat().st_size > 5000
+    write(tmp_path, [text(each, each) for each in speakers * 5])
+    assert errors.draw(tmp_path) == tmp_path / "confusion.png"
+
+
+def test_a_metric_that_predictions_do_not_give_leaves_the_lengths(tmp_path):
+    lines = [text("a b", f"c {number}") for number in range(9)]
+    assert errors.grouped(lines, "test/loss") == ("words of the reference", {})
+    write(tmp_path, lines, "test/loss")
+    assert errors.draw(tmp_path).stat().st_size > 5000
+
+
+def test_a_figure_that_cannot_be_drawn_does_not_hide_the_result(tmp_path, capsys):
+    write(tmp_path, [text("a", probability=0.5), text("b", probability=0.5)])
+    plots.draw(tmp_path)
+    assert "warning: the figure of errors was not drawn" in capsys.readouterr().err

@@ -55,6 +55,16 @@ def test_pairs_get_the_probability_that_a_line_through_the_other_folds_gives():
     assert agrees.mean() > 0.95, "but for pairs between the fitted threshold and 0"
 
 
+@pytest.mark.parametrize("fold", [0, 1])
+def test_pairs_of_one_fold_or_one_kind_have_no_probability(fold):
+    lines = [{"same": each, "fold": fold * each, "similarity": 0.1} for each in (0, 1, 0, 1)]
+    assert not len(reliability.confidences(lines)[0])
+
+
+def test_images_of_void_pixels_only_are_not_drawn():
+    assert reliability.bins([{"calibration": [[0, 0.0, 0.0]]}]) is None
+
+
 @pytest.mark.parametrize("lines", [[], [{"prediction": "ja", "references": ["yes"]}], [{"mask": "0.png"}]])
 def test_without_probabilities_nothing_is_drawn(tmp_path, lines):
     (tmp_path / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

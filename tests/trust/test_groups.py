@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from research.trust import groups
+from research.trust import groups, sections
 
 
 def test_intervals_are_those_of_wilson():
@@ -34,3 +34,17 @@ def test_the_worst_group_has_enough_examples():
     }
     with pytest.raises(ValueError, match="--group='path:x' must be FIELD"):
         groups.of_field(records, "path:x")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"a": (12, 0.2), "b": (30, 0.5)}, "Worst: a."),
+        ({"c": (3, 0.0), "a": (12, 0.2), "b": (30, 0.5)}, "Worst of the groups with 10 or more examples: a."),
+        ({"a": (12, 0.2), "b": (30, 0.2), "d": (30, 0.9)}, "Worst: a, and 1 with the same score."),
+    ],
+)
+def test_the_worst_group_is_named_among_those_that_are_compared(values, expected):
+    rows = [{"name": name, "examples": count, "value": value} for name, (count, value) in values.items()]
+    assert sections._worst(rows, "a") == expected
+    assert "No group has the 10 examples" in sections._worst(rows, None)

@@ -1,5 +1,7 @@
 """Reports of all kinds of tasks, whose groups are computed again by brute force."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,9 @@ def test_a_sound_is_scored_by_speaker_and_under_noise(untrained, tmp_path):
         assert (each["value"], each["examples"]) == (pytest.approx(expected), len(own))
         assert each["low"] <= each["value"] <= each["high"]
     worst = max(found["groups"]["wer"]["speaker"]["groups"], key=lambda each: each["value"])
-    assert found["groups"]["wer"]["speaker"]["worst"] == worst["name"] and f"Worst: {worst['name']}." in text
+    assert found["groups"]["wer"]["speaker"]["worst"] == worst["name"] and re.search(
+        f"Worst[^:]*: {worst['name']}[.,]", text
+    )
     content = found["corruptions"]
     assert content["examples"] == 20 and list(content["kinds"]) == list(kinds)
     assert content["mean_error"] == pytest.approx(np.mean([*content["kinds"].values()]) / 100)
