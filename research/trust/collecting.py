@@ -32,7 +32,8 @@ class Collected(NamedTuple):
 
 def batches(data: Any, split: str, rows: int) -> Iterator[Batch]:
     """The batches of a split, with progress."""
-    total = -(-data.counts[split] // rows)
+    packed = hasattr(data, "vocabulary")  # texts are sorted by length into batches whose number is not known before
+    total = None if packed else -(-data.counts[split] // rows)
     return iter(progress.over(data.eval_batches(split, rows), f"predicting {split}", "batches", total=total))
 
 

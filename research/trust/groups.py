@@ -78,13 +78,22 @@ def _by_rule(values: Sequence[str], rule: str) -> list[str]:
 
 
 def fields(records: Records) -> list[str]:
-    """The fields whose values divide the examples into 2 to MOST groups, of two examples or more on average."""
+    """The fields whose values divide the examples into 2 to MOST groups, of two examples or more on average.
+
+    Of fields that divide them alike, only the first.
+    """
     if not records:
         return []
     names = [name for name in records[0] if name not in _NO_GROUPS and isinstance(records[0][name], str | int | tuple)]
     most = min(MOST, len(records) // 2)
     distinct = lambda name: {each for record in records for each in _names(record.get(name))}
-    return [name for name in names if 1 < len(distinct(name)) <= most]
+    divided: dict[tuple[Any, ...], str] = {}
+    for name in names:
+        if 1 < len(distinct(name)) <= most:
+            numbers: dict[Any, int] = {}  # of the values, by first occurrence
+            values = (record.get(name) for record in records)
+            divided.setdefault(tuple(numbers.setdefault(value, len(numbers)) for value in values), name)
+    return list(divided.values())
 
 
 def worst(groups: Sequence[Group]) -> Group | None:

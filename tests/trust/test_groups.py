@@ -26,6 +26,7 @@ def test_the_worst_group_has_enough_examples():
     worst = groups.worst(found)
     assert worst is not None and worst.name == "b"
     assert groups.fields(records) == ["class", "speaker"]
+    assert groups.fields([record | {"label": record["class"].upper()} for record in records]) == ["class", "speaker"]
     with pytest.raises(ValueError, match="no group 'person'; choose from class, speaker"):
         groups.of_field(records, "person")
     by_number = groups.of_field(records, "path:^([0-9])")
