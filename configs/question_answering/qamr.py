@@ -7,9 +7,9 @@
 `full`: three encoder and two decoder layers of width 128, since larger models overfit, a dropout of 0.3 and, since the
 sentences are so few, a lower-cased vocabulary of only 2k; 10 epochs. The model has a copy mechanism
 (research/models/copying.py), since test sentences have other words. `cpu`: the same model with a dropout of 0.2 for
-2,000 steps; learning rate and dropout were chosen on validation (configs/sweeps/qamr.toml). `smoke`: number words to digits, seconds on a CPU. The official training set is
-not used: train and validation are the official dev set, test is the official test set; they share no article (see the
-builder).
+2,000 steps; learning rate and dropout were chosen on validation (configs/sweeps/qamr.toml). `smoke`: number words to
+digits, seconds on a CPU. The official training set is not used: train and validation are the official dev set, test is
+the official test set; they share no article (see the builder).
 Reference: none is published for so little training data.
 """
 
