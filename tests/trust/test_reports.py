@@ -127,7 +127,7 @@ def test_a_text_classifier_is_calibrated_and_corrupted(untrained, tmp_path):
     run = untrained("sentiment/sst2_minilm", "data.eval_buckets=1")
     found, text = report(run, tmp_path, kinds=None)
     assert {"ece", "adaptive_ece", "brier", "nll"} <= found["calibration"]["uncalibrated"].keys()
-    assert found["groups"]["accuracy"].keys() == {"parity", "target", scoring.LENGTH}
+    assert found["groups"]["accuracy"].keys() == {"parity", scoring.LENGTH}, "the target divides as the parity does"
     assert list(found["corruptions"]["kinds"]) == ["typos", "word_drops"] and "temperature" in text
     given = corrupted.of(run.task, run.data, 20, ROWS)
     lines = collected(run).lines
