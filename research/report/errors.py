@@ -17,7 +17,7 @@ from research.train.rundir import AnyPath
 _BLUE, _ORANGE, _GREY = "#3b6fb6", "#e07b39", "#999999"
 _LONGEST = 3.0  # larger relative lengths are drawn here
 _BINS = 30
-_MOST = 40  # groups
+_MOST, _LEAST = 40, 0.01  # groups, and the share of the examples that one must have
 _TOP = 10  # rank whose recall is written beside that of rank 1
 _FIELDS = ("task", "speaker")
 Lines = Sequence[Mapping[str, Any]]
@@ -46,7 +46,8 @@ def grouped(lines: Lines, metric: str) -> tuple[str, dict[str, intervals.Measure
     """The field by which texts are grouped, and the score `metric` of each group.
 
     Groups are tasks, speakers or, without these, quartiles of the number of words in the first reference (letters, in
-    scripts without spaces). Empty if `metric` cannot be computed from predictions.
+    scripts without spaces); those with less than 1 % of the examples are left out. Empty if `metric` cannot be computed
+    from predictions.
     """
     distinct = lambda field: len({line[field] for line in lines})
     given = [field for field in _FIELDS if all(field in line for line in lines)]
@@ -58,7 +59,8 @@ def grouped(lines: Lines, metric: str) -> tuple[str, dict[str, intervals.Measure
     members: dict[str, list] = {}
     for name, line in zip(names, lines, strict=True):
         members.setdefault(name, []).append(line)
-    scores = {name: intervals.measured(metric, members[name]) for name in sorted(members)}
+    large = [name for name in sorted(members) if len(members[name]) >= _LEAST * len(lines)]
+    scores = {name: intervals.measured(metric, members[name]) for name in large}
     return field, {name: score for name, score in scores.items() if score is not None}
 
 

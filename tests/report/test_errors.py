@@ -37,6 +37,11 @@ def test_texts_without_tasks_are_grouped_by_words():
         assert score.value == pytest.approx((inside % 2).mean())
 
 
+def test_tiny_groups_are_left_out():
+    lines = [text("a", "a", speaker=name) for name in ["ann"] * 150 + ["bob"] * 50 + ["one"]]
+    assert list(errors.grouped(lines, "test/accuracy")[1]) == ["ann", "bob"]
+
+
 def test_word_error_rates_are_grouped_by_speaker():
     lines = [text("one two", "one two", speaker="ann"), text("one", "one two", speaker="bob")]
     assert {name: score.value for name, score in errors.grouped(lines, "test/wer")[1].items()} == {"ann": 0, "bob": 50}
