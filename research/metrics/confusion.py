@@ -16,14 +16,18 @@ _MAX_COUNT = 10_000  # larger counts are written as shares of their class
 def matrix(lines: Sequence[Mapping[str, Any]]) -> tuple[list[str], np.ndarray]:
     """The names of the classes, and the counts of each (row) predicted as each (column).
 
-    A line has a `class` and its `predicted` class; or the matrix `confusion` of the pixels of an image and its
-    `classes`; or a `prediction` and `references` that are names of classes: one for each example, few, and often
-    repeated. Texts that are none of them are OTHER. Without classes both are empty.
+    A line has a `class` (or `target`) and its `predicted` class; or the matrix `confusion` of the pixels of an image
+    and its `classes`; or a `prediction` and `references` that are names of classes: one for each example, few, and
+    often repeated. Texts that are none of them are OTHER. Without classes both are empty.
     """
     images = [line for line in lines if "confusion" in line]
     if images:
         return images[0]["classes"], np.sum([line["confusion"] for line in images], axis=0)
-    pairs = _texts(lines) or [(line["class"], line["predicted"]) for line in lines if "predicted" in line]
+    pairs = _texts(lines) or [
+        (line["class"] if "class" in line else line["target"], line["predicted"])
+        for line in lines
+        if "predicted" in line
+    ]
     names = sorted({name for pair in pairs for name in pair}, key=lambda name: (name == OTHER, name))
     counts = np.zeros((len(names), len(names)), int)
     for true, predicted in pairs:

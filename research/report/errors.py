@@ -26,14 +26,14 @@ Lines = Sequence[Mapping[str, Any]]
 def draw(workdir: str | os.PathLike) -> AnyPath | None:
     """Draws `errors.png` of a run; returns its path, or None if its predictions are neither texts nor ranks.
 
-    Texts that are the names of classes have a confusion matrix instead, which is drawn as `confusion.png`.
+    Classifiers of texts, also those that generate the name of a class, get a confusion matrix, `confusion.png`, instead.
     """
     path, lines = figures.predictions(workdir)
     if not lines:
         return None
     if "rank" in lines[0]:
         return figures.save(_of_ranks(lines), path.with_name("errors.png"))
-    if not {"prediction", "references"} <= lines[0].keys():
+    if not any(keys <= lines[0].keys() for keys in ({"prediction", "references"}, {"predicted", "target"})):
         return None
     names, counts = confusion.matrix(lines)
     if names:

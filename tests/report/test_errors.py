@@ -81,6 +81,12 @@ def test_texts_that_are_names_of_classes_have_a_confusion_matrix(tmp_path):
     assert not (tmp_path / "errors.png").exists()
 
 
+def test_a_classifier_of_texts_has_a_confusion_matrix(tmp_path):
+    write(tmp_path, [{"target": "good", "predicted": "bad"}, {"target": "bad", "predicted": "bad"}])
+    assert errors.draw(tmp_path) == tmp_path / "confusion.png"
+    np.testing.assert_array_equal(confusion.matrix([{"target": "good", "predicted": "bad"}])[1], [[0, 0], [1, 0]])
+
+
 @pytest.mark.parametrize(
     "lines",
     [

@@ -1,11 +1,14 @@
 """Sweep files: what is tried, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from research.cli import sweep
 from research.sweep import runs, settings
 
+SWEEPS = Path(__file__).parents[2] / "configs/sweeps"
 CONFIG = {"config": "configs/image_classification/digits_vit.py:smoke"}
 
 
@@ -106,6 +109,12 @@ def test_rounded_draws_stay_in_their_range():
 def test_settings_that_would_waste_runs_are_refused_before_the_first(content, words):
     with pytest.raises(ValueError, match=words):
         sweep.check(parse(**content))
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_sweep_of_the_repository_can_be_run(path):
+    metric, mode = sweep.check(settings.read(path))
+    assert metric.startswith("validation/") and mode in ("min", "max")
 
 
 def test_a_list_of_trials_checks_the_folder_too(tmp_path):
