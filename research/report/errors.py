@@ -26,7 +26,7 @@ Lines = Sequence[Mapping[str, Any]]
 def draw(workdir: str | os.PathLike) -> AnyPath | None:
     """Draws `errors.png` of a run; returns its path, or None if its predictions are neither texts nor ranks.
 
-    Classifiers of texts, also those that generate the name of a class, get a confusion matrix, `confusion.png`, instead.
+    Classifiers of texts, also those that generate the name of a class, get a confusion matrix (`confusion.png`).
     """
     path, lines = figures.predictions(workdir)
     if not lines:
