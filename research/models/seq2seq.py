@@ -18,7 +18,7 @@ from research.models.shapes import AnyArray
 from research.models.specs import from_fields
 from research.models.transformer import Cache
 from research.parallel.sharding import Table, constrain
-from research.spec import FieldError, Spec, field
+from research.spec import FieldError, Spec, checks, field
 
 
 def _t5(width: int, depth: int, mlp_dim: int, num_heads: int) -> dict[str, Any]:
@@ -58,6 +58,11 @@ class Seq2SeqSpec(EncoderDecoderSpec, tag="seq2seq"):
     copy_mechanism: bool = field(
         default=False, renamed="copying", doc="copy tokens of the source by a pointer; see copying.py"
     )
+    word_weights_std: float = field(
+        default=0.0, absent=0.0, check=checks.between(0, 10),
+        doc="standard deviation, around 1, of the initial weights of a sentence's word positions; at 0 a sentence "
+        "begins as a bag of words; only with data.sentence_length",
+    )  # fmt: skip
 
     @property
     def has_pointer(self) -> bool:
@@ -105,7 +110,8 @@ class Seq2Seq(nn.Module):
         self.embedding = self.param("embedding", nn.initializers.normal(std), shape, self.param_dtype)
         if self.sentence_length:
             shape = (self.sentence_length, self.spec.width)
-            self.word_weights = self.param("word_weights", nn.initializers.ones, shape, self.param_dtype)
+            init = lambda *args: 1 + nn.initializers.normal(self.spec.word_weights_std)(*args)
+            self.word_weights = self.param("word_weights", init, shape, self.param_dtype)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.encoder = encoder_decoder.encoder(self.spec, dtypes, self.max_source_length)
         self.decoder = encoder_decoder.decoder(self.spec, dtypes, self.max_target_length)

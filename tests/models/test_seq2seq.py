@@ -295,6 +295,10 @@ def test_a_sentence_is_the_sum_of_its_words_weighted_by_position():
     params = jit(model.init)(jax.random.key(0), *arrays)["params"]
     assert logical_axes("word_weights", model.logical_axes) == (None, "embed")
     assert params["head"].shape == (16, VOCAB)
+    assert (params["word_weights"] == 1).all()
+    other = seq2seq.Seq2Seq.of(**SMALL, vocab_size=VOCAB, sentence_length=4, word_weights_std=0.5)
+    weights = jit(other.init)(jax.random.key(0), *arrays)["params"]["word_weights"]
+    assert abs(weights.mean() - 1) < 0.2 and 0.3 < weights.std() < 0.7  # 64 weights
     params["word_weights"] = rng.normal(size=(4, 16)).astype(np.float32)
     embedded = np.zeros((2, SOURCE, 16), np.float32)
     for place in np.ndindex(2, SOURCE, 4):
