@@ -110,7 +110,8 @@ class Seq2Seq(nn.Module):
         self.embedding = self.param("embedding", nn.initializers.normal(std), shape, self.param_dtype)
         if self.sentence_length:
             shape = (self.sentence_length, self.spec.width)
-            init = lambda *args: 1 + nn.initializers.normal(self.spec.word_weights_std)(*args)
+            std = self.spec.word_weights_std if isinstance(self.spec, Seq2SeqSpec) else 0.0
+            init = lambda *args: 1 + nn.initializers.normal(std)(*args)
             self.word_weights = self.param("word_weights", init, shape, self.param_dtype)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.encoder = encoder_decoder.encoder(self.spec, dtypes, self.max_source_length)
