@@ -344,9 +344,14 @@ def set_beside_data(file):
 
 @pytest.mark.parametrize("file", [file for file in FILES if not is_text(file)], ids=lambda value: Path(value).stem)
 def test_every_model_task_and_precision_key_that_it_sets_is_used(file):
-    names = set_beside_data(file)
-    assert len([name for name in names if name.startswith("model.")]) >= 2
-    assert unused(config_lib.load(file, "smoke"), names) == []
+    """By one variant at least: a width of a convolutional stem stands idle where a variant has none."""
+    left = set_beside_data(file)
+    assert len([name for name in left if name.startswith("model.")]) >= 2
+    for variant in reversed(variants(file)):  # smoke first; most keys need no other
+        left = unused(config_lib.load(file, variant), left)
+        if not left:
+            return
+    pytest.fail(f"no variant uses {left}")
 
 
 @pytest.mark.parametrize("experiment_name", sorted({experiment(file) for file in FILES if is_text(file)}))
