@@ -6,8 +6,7 @@
 
 Each encoder position is a sentence: the sum of its word embeddings weighted by word position, as in the memory networks
 below and in Dehghani et al., "Universal Transformers", 2019; there are nine times as many tokens. `full`: whole stories
-and 100k steps, for one GPU. `cpu`: the last 64 sentences of a story and 8k steps, 80 epochs, within an hour on one CPU
-core.
+and 100k steps, for one GPU. `cpu`: the last 64 sentences of a story and 8k steps, 80 epochs, an hour on one CPU core.
 Both: six encoder layers with the same parameters, as in Universal Transformers, and one decoder layer of width 128,
 relative positions in 128 buckets, which tell the order of neighbours up to 32 sentences away, the question after the
 story; chosen on validation (configs/sweeps/babi.toml).

@@ -44,7 +44,10 @@ def _trials(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fact(row: Mapping[str, Any]) -> str:
-    """`settings: the best of 6 on validation/accuracy (0.98 ± 0.01; the next one 0.97)`; "" without a sweep."""
+    """`settings: 6 compared on validation/accuracy (best 0.98 ± 0.01; the next one 0.97)`; "" without a sweep.
+
+    A row may have another setting than the best one, which its page then explains.
+    """
     tried = row.get("tried")
     if not tried:
         return ""
@@ -52,7 +55,7 @@ def fact(row: Mapping[str, Any]) -> str:
         formats.mean_sd(list(each["validation"].values())) for each in tried["trials"] if each["validation"]
     ]
     following = f"; the next one {others[0]}" if others else ""
-    return f"settings: the best of {tried['count']} on {tried['metric']} ({best}{following})"
+    return f"settings: {tried['count']} compared on {tried['metric']} (best {best}{following})"
 
 
 def lines(row: Mapping[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ def test_the_row_of_a_winner_lists_what_was_tried(repository):
     assert elsewhere["tried"] == row["tried"] and elsewhere["seed"] == 1
     with pytest.raises(ValueError, match=r"--sweep=.*ranking\.json.*tessera sweep"):
         records.read_run(other, repository.root, sweep=winner)
-    assert "the best of 3 on validation/accuracy (0.8500 ± 0.0707; the next one 0.6500 ± 0.0707)" in records.summary(
+    assert "3 compared on validation/accuracy (best 0.8500 ± 0.0707; the next one 0.6500 ± 0.0707)" in records.summary(
         winner, repository.root
     )
     text = tables.render([row])
