@@ -19,6 +19,7 @@ import numpy as np
 from research.metrics import box_scores, resampled_boxes, retrieval_scores, text_scores
 
 RESAMPLES, SEED = 2000, 0
+TOLERANCE = 1e-4  # relative; between a recorded score and that of the predictions
 _ROUNDED_BOXES = 1e-3  # boxes are saved in 1/100 px, and some overlap objects by just a threshold of the IoU
 LEVEL = 0.95
 Records = Sequence[Mapping[str, Any]]
@@ -147,7 +148,7 @@ def _drawable(metric: str, value: float, records: Records) -> Drawable | None:
     found = _problem(metric, records)
     if found is None:
         return None
-    tolerance = _ROUNDED_BOXES if "boxes" in records[0] else 1e-4
+    tolerance = _ROUNDED_BOXES if "boxes" in records[0] else TOLERANCE
     return found if math.isclose(_whole(found), value, rel_tol=tolerance, abs_tol=1e-6) else None
 
 

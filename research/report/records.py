@@ -9,6 +9,7 @@ where a measurement is `{"name", "value", "unit", "goal"}`; the experiment `perf
 
 import functools
 import json
+import math
 import os
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -69,7 +70,7 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT, sweep: Path | None =
         "also": names[1:],
         **({key: report[key] for key in _COMPARED} if not is_other_data(source, report) else dict.fromkeys(_COMPARED)),
     }
-    if found := tried.of_sweep(sweep) if sweep else tried.of_run(workdir):
+    if found := tried.of_sweep(sweep, read_json(workdir / "config.json")) if sweep else tried.of_run(workdir):
         row["tried"] = found
     path = workdir / trusted.REPORT
     if path.is_file() and (found := read_json(path)).get("config_digest") == row["config_digest"]:
@@ -302,6 +303,12 @@ def _difference(row: Mapping[str, Any], root: Path) -> str:
         return "it cannot be computed from the predictions of the run"
     if not path.exists():
         return f"no predictions of its floor; run: tessera baseline --config={row['file']}:{row['variant']}"
+    value = intervals.value(row["metric"], _predictions(path))
+    if value is not None and not math.isclose(value, best.value, rel_tol=intervals.TOLERANCE):
+        return (
+            f"the predictions of its floor give {formats.number(value)}, its row {formats.number(best.value)}; run: "
+            f"tessera baseline --config={row['file']}:{row['variant']} --record"
+        )
     return f"{path} holds no predictions of these examples; measure the baselines again"
 
 

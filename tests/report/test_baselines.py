@@ -157,7 +157,10 @@ def test_a_run_is_compared_with_the_predictions_of_its_floor(repository):
     text = tables.updated(repository.readme, tables.Marks())
     assert f"{value:.4f} (a, b) · run - floor {shown} |" in text and baselines.DIFFERENCES in text
 
-    path.write_text(predictions(theirs[:-1]))
+    path.write_text(predictions(~theirs))
+    message = f"the predictions of its floor give {1 - value:.4f}, its row {value:.4f}; run: tessera baseline"
+    assert message in records.summary(workdir, repository.root)
+    path.write_text(predictions([*theirs, *theirs]))
     assert "holds no predictions of these examples" in records.summary(workdir, repository.root)
 
 

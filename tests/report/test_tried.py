@@ -22,16 +22,51 @@ def test_the_row_of_a_winner_lists_what_was_tried(repository):
     assert [each["settings"] for each in row["tried"]["trials"]] == [["a=2"], [], ["a=1"]]
     assert row["tried"]["trials"][0]["validation"] == {"0": 0.9, "1": 0.8}
     assert "tried" not in records.read_run(other, repository.root), "it is not the winner's"
-    elsewhere = records.read_run(other, repository.root, sweep=winner.parent)
-    assert elsewhere["tried"] == row["tried"] and elsewhere["seed"] == 1
     with pytest.raises(ValueError, match=r"--sweep=.*ranking\.json.*tessera sweep"):
         records.read_run(other, repository.root, sweep=winner)
     assert "3 compared on validation/accuracy (best 0.8500 ± 0.0707; the next one 0.6500 ± 0.0707)" in records.summary(
         winner, repository.root
     )
     text = tables.render([row])
-    assert "| `a=2` | 0.8500 ± 0.0707 | 2 |  |" in text and "| `a=1` | - | 0 | failed |" in text
+    assert "| `a=2` | 0.8500 ± 0.0707 | 2 | this row |" in text and "| `a=1` | - | 0 | failed |" in text
     assert "| `unchanged config` | 0.6500 ± 0.0707 | 2 |  |" in text
+
+
+def ranking(*settings, status="finished"):
+    trials = [
+        {"trial": n, "settings": each, "validation": {"0": 0.9 - n / 10}, "status": status}
+        for n, each in enumerate(settings)
+    ]
+    return json.dumps(RANKING | {"trials": trials, "winner": 0, "test": {}})
+
+
+def test_a_run_with_the_settings_of_a_trial_says_which_one(repository):
+    run = repository.finished_run(0, overrides=("data.fold=2", "train.steps=50"))
+    folder = repository.root / "runs/sweep"
+    folder.mkdir()
+    path = folder / tried.RANKING
+    path.write_text(ranking(["data.fold=1"], ["train.steps=3"], ["data.fold=2", "data.name=toy", "train.steps=3"]))
+    row = records.read_run(run, repository.root, sweep=folder)
+    assert row["tried"]["taken"] == 2, "the steps may differ; the third says more than the second"
+    assert "(best 0.9000; the next one 0.8000; those of this row 0.7000)" in tried.fact(row)
+    assert [line.endswith("| 1 | this row |") for line in tried.lines(row)[2:]] == [False, False, True]
+    older = {"tried": {key: value for key, value in row["tried"].items() if key != "taken"}}
+    assert "(best 0.9000; the next one 0.8000)" in tried.fact(older) and "this row" not in "".join(tried.lines(older))
+
+    path.write_text(ranking(["data.fold=1"], ["data.fold=2", "data.name=other"]))
+    with pytest.raises(ValueError, match=r"not those of a finished trial .*: data.fold=1; data.fold=2 data.name=other"):
+        records.read_run(run, repository.root, sweep=folder)
+    path.write_text(ranking(["data.fold=2"], status="stopped"))
+    with pytest.raises(ValueError, match="not those of a finished trial"):
+        records.read_run(run, repository.root, sweep=folder)
+
+
+def test_values_of_settings_are_compared_as_the_config_has_them():
+    values = {"optimizer.name": "adamw", "model.widths": [8, 8], "task.tta": "flip", "data.crop": None, "lr": 0.002}
+    assert tried._has(values, ["optimizer=adamw", "model.widths=(8, 8)", "task.tta=flip", "data.crop=None", "lr=2e-3"])
+    assert tried._has(values, ["model.newer=1", "lr=2e-3"]), "a field that was added after the run"
+    for wrong in ("optimizer=sgd", "model.widths=(8, 16)", "task.tta=", "data.crop=0", "lr=0.02"):
+        assert not tried._has(values, [wrong])
 
 
 def test_a_long_sweep_is_cut_and_a_damaged_ranking_is_left_out(repository, monkeypatch):
