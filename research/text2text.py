@@ -85,9 +85,7 @@ def main(
     """
     task, data = config.build(predicting.known(mode, workdir))
     if mode != "predict":
-        return trainer.run(
-            mode, config, task, data, workdir, experiments.load_weights, load_teacher=experiments.load_teacher
-        )
+        return trainer.run(mode, config, task, data, workdir, experiments.load_weights, experiments.load_teacher)
     data.prepare_vocabulary()
     named = [each._replace(error=each.error or data.problem(each.content)) for each in predicting.texts(inputs)]
     with predicting.Asking(config, answering(task, data), data, workdir, out) as asking:

@@ -21,7 +21,7 @@ from research.data.images import files as image_files
 from research.data.images import views
 from research.metrics import box_scores
 from research.parallel import processes
-from research.report import drawing, precision_recall
+from research.report import drawing
 from research.tasks import detection
 from research.train import rundir, trainer
 
@@ -33,7 +33,7 @@ def main(
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(mode, config, task, data, workdir, experiments.load_weights, precision_recall.draw)
+    return trainer.run(mode, config, task, data, workdir, experiments.load_weights)
 
 
 def show_predictions(

@@ -19,7 +19,7 @@ from research.cli import experiment, experiments
 from research.data.images import files as image_files
 from research.data.images import segmentation as scenes
 from research.parallel import processes
-from research.report import confusion, drawing
+from research.report import drawing
 from research.tasks import segmentation
 from research.train import rundir, trainer
 
@@ -31,7 +31,7 @@ def main(
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(mode, config, task, data, workdir, experiments.load_weights, confusion.draw)
+    return trainer.run(mode, config, task, data, workdir, experiments.load_weights)
 
 
 def show_predictions(

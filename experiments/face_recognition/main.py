@@ -18,7 +18,6 @@ from research import predicting
 from research.cli import experiment, experiments
 from research.data.images import faces as faces_data
 from research.data.images import files as image_files
-from research.report import roc
 from research.tasks import classification, faces
 from research.train import trainer
 
@@ -30,8 +29,7 @@ def main(
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_comparisons(config, task, data, workdir, inputs, out)
-    plot = roc.draw if "verification" in task.spec.metrics else None
-    return trainer.run(mode, config, task, data, workdir, experiments.load_weights, plot)
+    return trainer.run(mode, config, task, data, workdir, experiments.load_weights)
 
 
 def show_comparisons(

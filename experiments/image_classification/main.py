@@ -18,7 +18,6 @@ from research import predicting
 from research.cli import experiment, experiments
 from research.data import dataset
 from research.data.images import files as image_files
-from research.report import confusion
 from research.tasks import classification
 from research.train import trainer
 
@@ -30,9 +29,7 @@ def main(
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(
-        mode, config, task, data, workdir, experiments.load_weights, confusion.draw, experiments.load_teacher
-    )
+    return trainer.run(mode, config, task, data, workdir, experiments.load_weights, experiments.load_teacher)
 
 
 def show_predictions(

@@ -18,7 +18,6 @@ from research import predicting
 from research.cli import experiment, experiments
 from research.data.clips import dataset as clips
 from research.data.clips import files as video_files
-from research.report import confusion
 from research.tasks import classification, video
 from research.train import trainer
 
@@ -28,9 +27,7 @@ def main(config: Video, workdir: str, mode: str, inputs: Sequence[str] = (), out
     task, data = config.build(predicting.known(mode, workdir))
     if mode == "predict":
         return show_predictions(config, task, data, workdir, inputs, out)
-    return trainer.run(
-        mode, config, task, data, workdir, experiments.load_weights, confusion.draw, experiments.load_teacher
-    )
+    return trainer.run(mode, config, task, data, workdir, experiments.load_weights, experiments.load_teacher)
 
 
 def show_predictions(

@@ -26,18 +26,15 @@ Lines = Sequence[Mapping[str, Any]]
 def draw(workdir: str | os.PathLike) -> AnyPath | None:
     """Draws `errors.png` of a run; returns its path, or None if its predictions are neither texts nor ranks.
 
-    Classifiers of texts, also those that generate the name of a class, get a confusion matrix (`confusion.png`).
+    Texts that are names of classes have a confusion matrix instead, see confusion.py.
     """
     path, lines = figures.predictions(workdir)
     if not lines:
         return None
     if "rank" in lines[0]:
         return figures.save(_of_ranks(lines), path.with_name("errors.png"))
-    if not any(keys <= lines[0].keys() for keys in ({"prediction", "references"}, {"predicted", "target"})):
+    if not {"prediction", "references"} <= lines[0].keys() or confusion.matrix(lines)[0]:
         return None
-    names, counts = confusion.matrix(lines)
-    if names:
-        return figures.save(confusion.figure(names, counts, "test split"), path.with_name("confusion.png"))
     metric = records.read_json(path.with_name("result.json"))["report"]["metric"]
     return figures.save(_of_texts(lines, metric), path.with_name("errors.png"))
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report import errors, records, reliability
+from research.report import confusion, errors, precision_recall, records, reliability, roc
 
 _COLOURS = 48  # size of the palette
 _WIDTH = 1000  # px at most
@@ -23,21 +23,29 @@ TITLES = {
     "errors": "errors",
     "calibration": "calibration",
 }
-_ONE = ("confusion", "precision_recall", "roc", "errors", "calibration")  # for the montage, in the order of preference
+_DRAWN = {  # each returns None if the predictions of a run do not have what it needs
+    "confusion": confusion.draw,
+    "precision_recall": precision_recall.draw,
+    "roc": roc.draw,
+    "errors": errors.draw,
+    "calibration": reliability.draw,
+}
+_ONE = tuple(_DRAWN)  # for the montage, in the order of preference
 MONTAGE = Path("experiments/montage.png")
 _COLUMNS, _TILE, _CAPTION = 3, (320, 240), 22  # columns, px, px
 
 
 def draw(workdir: str | os.PathLike) -> None:
-    """Draws the figures of every run with predictions: its calibration, and the errors of texts and of retrieval.
+    """Draws the figures that the predictions of a run allow, those of _DRAWN.
 
     What cannot be drawn is said on stderr: a figure must not hide the result of a run that has ended well.
     """
-    for name, draw_one in (("calibration", reliability.draw), ("errors", errors.draw)):
+    for stem, draw_one in _DRAWN.items():
         try:
             draw_one(workdir)
         except Exception as error:  # noqa: BLE001  whatever is in the predictions
-            print(f"warning: the figure of {name} was not drawn: {type(error).__name__}: {error}", file=sys.stderr)
+            reason = f"{type(error).__name__}: {error}"
+            print(f"warning: the figure of {TITLES[stem]} was not drawn: {reason}", file=sys.stderr)
 
 
 def keep(workdir: Path, row: Mapping[str, Any], root: Path) -> list[Path]:

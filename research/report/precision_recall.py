@@ -9,16 +9,13 @@ from research.report import figures, formats
 from research.train.rundir import AnyPath
 
 
-def draw(workdir: str | os.PathLike) -> AnyPath:
-    """Draws `precision_recall.png` of a run whose predictions hold boxes and objects; returns its path.
-
-    Raises ValueError if they hold none.
-    """
+def draw(workdir: str | os.PathLike) -> AnyPath | None:
+    """Draws `precision_recall.png` of a run; returns its path, or None if its predictions hold no boxes and objects."""
     from matplotlib.figure import Figure  # slow to import
 
     path, lines = figures.predictions(workdir)
     if not any("objects" in line for line in lines):
-        raise ValueError(f"{path} holds no objects; finish a run of this experiment")
+        return None
     figure = Figure(figsize=(5.4, 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     for name, precision in box_scores.precision_at_half(*box_scores.from_lines(lines)).items():

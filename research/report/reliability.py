@@ -62,9 +62,9 @@ def confidences(lines: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, st
 
 
 def _of_pairs(lines: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """The probabilities, by regressions on the other folds, and whether they are right; empty for a single fold."""
     from sklearn.linear_model import LogisticRegression  # slow to import
 
-    """The probabilities, by regressions on the other folds, and whether they are right; empty for a single fold."""
     folds, same = (np.array([line[key] for line in lines]) for key in ("fold", "same"))
     similarity = np.array([[line["similarity"]] for line in lines])
     shares = np.zeros(len(lines))

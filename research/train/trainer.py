@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ def run(
     data: DataT,
     workdir: str,
     load_weights: LoadWeights | None = None,
-    plot: Callable[[str], object] | None = None,
     load_teacher: LoadTeacher | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the end, or evaluates a trained run.
@@ -52,7 +50,7 @@ def run(
     same step and exit with code 75.
 
     `load_weights` reads the weights that `config.train.init_from` names, `load_teacher` the run that
-    `config.distill.teacher` names; `plot` draws further plots of the run directory.
+    `config.distill.teacher` names.
 
     Returns the content of `result.json` on process 0; None on others, and with `config.train.test=false`. Raises
     ValueError for user errors, before anything is compiled or written.
@@ -68,8 +66,6 @@ def run(
         raise
     finally:
         training.release()
-    if plot and content is not None:
-        plot(workdir)
     return content
 
 

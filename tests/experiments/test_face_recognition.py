@@ -11,7 +11,7 @@ from experiments.face_recognition import main
 from research import config as configs
 from research.data import prepare
 from research.data.images.builders import random_patterns
-from research.report import figures, roc
+from research.report import figures
 from tests.experiments.conftest import ROOT
 
 CONFIG = str(ROOT / "configs/face_recognition/orl_verification.py")
@@ -94,8 +94,3 @@ def test_a_run_without_a_threshold_says_how_to_give_one(tmp_path, monkeypatch):
     files = [write(tmp_path / f"{number}.png", 1, number) for number in (3, 4)]
     with pytest.raises(ValueError, match=r"checkpoint 7 .* no threshold of validation pairs; .*task.threshold=0.5"):
         main.main(config, str(tmp_path), "predict", files)
-
-
-def test_no_curve_is_drawn_of_a_run_without_pairs(tmp_path):
-    with pytest.raises(ValueError, match=r"predictions.jsonl holds no pairs"):
-        roc.draw(tmp_path)

@@ -13,14 +13,39 @@ def write(folder, lines):
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+BOXES = {"boxes": [[1, 1, 9, 9]], "labels": ["cat"]}
+PAIRS = [{"same": same, "similarity": 0.5 * same + fold / 9, "fold": fold} for same in (0, 1) for fold in range(3)]
+
+
+@pytest.mark.parametrize(
+    "expected, lines",
+    [
+        (["confusion"], [{"class": "a", "predicted": "b"}]),
+        (["calibration", "confusion"], [{"class": "a", "predicted": "b", "probabilities": {"a": 0.4, "b": 0.6}}]),
+        (["confusion"], [{"classes": ["a", "b"], "confusion": [[1, 0], [0, 1]]}]),
+        (
+            ["calibration", "precision_recall"],
+            [BOXES | {"scores": [0.9], "objects": BOXES | {"crowd": [0], "areas": [64]}}],
+        ),
+        (["calibration", "roc"], PAIRS),
+        ([], [{"person": "ann", "found": "bob"}]),
+        ([], []),
+    ],
+)
+def test_the_predictions_decide_what_is_drawn(tmp_path, capsys, expected, lines):
+    write(tmp_path, lines)
+    plots.draw(tmp_path)
+    assert sorted(path.stem for path in tmp_path.glob("*.png")) == expected
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_precision_and_recall_of_each_class(tmp_path):
     box, other = [10, 10, 20, 20], [40, 40, 60, 60]
     objects = {"boxes": [box, other], "labels": ["cat", "dog"], "crowd": [0, 0], "areas": [100, 400]}
     write(tmp_path, [{"boxes": [box, other], "labels": ["cat", "cat"], "scores": [0.9, 0.8], "objects": objects}])
     assert precision_recall.draw(tmp_path) == tmp_path / "precision_recall.png"
     assert (tmp_path / "precision_recall.png").stat().st_size > 5000
-    with pytest.raises(ValueError, match=r"predictions.jsonl holds no objects"):
-        precision_recall.draw(tmp_path / "nowhere")
+    assert precision_recall.draw(tmp_path / "nowhere") is None
 
 
 def test_nothing_found_is_drawn_too(tmp_path):
