@@ -57,13 +57,12 @@ def _line(root: Path, name: str, stale: Callable[[tables.Row], bool]) -> list[st
     runs = max(groups, key=lambda runs: max(rows.index(run) for run in runs))  # recorded last
     first, best = runs[0], baselines.strongest(runs, simple)
     value = formats.mean_sd([run["value"] for run in runs])
-    count = f" ({len(runs)} {tables.repeats(runs)})" if len(runs) > 1 else ""
     return [
         f"[{experiment.replace('_', ' ')}](experiments/{experiment}/README.md)",
         f"[`{label}`]({first['file']})" + (tables.STALE if stale(first) else ""),
         first["data"]["name"],
         first["metric"].replace("/", " "),
-        value + count + tables.choice(runs) + (baselines.BELOW if baselines.is_below(runs, best) else ""),
+        value + tables.spread(runs) + tables.choice(runs) + (baselines.BELOW if baselines.is_below(runs, best) else ""),
         baselines.cell(first, best),
         formats.sourced(first["reference"], first["reference_source"]),
     ]

@@ -139,16 +139,17 @@ def superseded(groups: Sequence[Sequence[Row]]) -> list[bool]:
     return found
 
 
+def spread(runs: Sequence[Row]) -> str:
+    """What follows the mean of the main metric: ` (3 seeds)`, or the interval of a single run; "" if it has none."""
+    return f" ({len(runs)} {repeats(runs)})" if len(runs) > 1 else formats.interval(runs[0])
+
+
 def _metric_cells(
     names: tuple[str, ...], runs: Sequence[Row], best: baselines.Strongest | None, marks: Marks
 ) -> list[str]:
     first = runs[0]
     values = [_mean(name, runs) for name in names]
-    if len(runs) > 1:
-        values[0] += f" ({len(runs)} {repeats(runs)})"
-    else:
-        values[0] += formats.interval(first)
-    values[0] += choice(runs)
+    values[0] += spread(runs) + choice(runs)
     values[0] += baselines.BELOW if baselines.is_below(runs, best) else ""
     overrides = "".join(f" `{override}`" for override in shared_overrides(runs))
     name = f"[`{label(first)}`](../../{first['file']}){overrides}"

@@ -114,13 +114,13 @@ def test_baselines_are_no_rows_of_models_and_are_listed_with_their_settings():
 def test_the_headline_shows_the_measured_floor(tmp_path):
     folder = tmp_path / "experiments/toy"
     folder.mkdir(parents=True)
-    rows = [run(9.0) | {"value": 9.0}, measured("copy", 10.0)]
+    rows = [run(9.0) | {"value": 9.0, "interval": [8.5, 9.5, "examples"]}, measured("copy", 10.0)]
     (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     readme = tmp_path / "README.md"
     name = tables.label(ROW)
     readme.write_text(f"<!-- headline:begin toy/{name} -->\n<!-- headline:end -->\n")
     text = headline.updated(readme, lambda row: False)
-    assert f"| 9.000{baselines.BELOW} | 10.00 (copy) |" in text
+    assert f"| 9.000 [8.500, 9.500]{baselines.BELOW} | 10.00 (copy) |" in text
 
 
 def predictions(right):
