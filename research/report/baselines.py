@@ -118,6 +118,25 @@ def differences(runs: Sequence[Row], best: Strongest | None) -> str:
     return f" · run - floor {formats.signed(mean)}, 0 outside the interval in {apart} of {len(runs)}"
 
 
+def by_data_set(runs: Sequence[Row], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the runs and of their strongest baseline by data set; no lines if all are on the same."""
+    best = strongest(runs, rows)
+    names = [run["data"]["name"] for run in runs]
+    if best is None or len(set(names)) < len(runs) or len(runs) < 2:
+        return [], []
+    values = {name: measured([run], rows)[0][best.name] for name, run in zip(names, runs, strict=True)}
+    lines = [
+        [
+            name,
+            formats.number(run["value"]) + formats.interval(run),
+            formats.number(values[name]),
+            formats.difference({"difference": _difference(run, best.name)}) or "-",
+        ]
+        for name, run in sorted(zip(names, runs, strict=True), key=lambda each: each[0])
+    ]
+    return ["data", short(runs[0]["metric"]), best.name, "run - floor"], lines
+
+
 def _difference(run: Row, name: str) -> dict[str, Any]:
     """The recorded difference of a run to the baseline `name`; empty without one."""
     own = run.get("difference") or {}

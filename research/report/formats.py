@@ -53,6 +53,7 @@ def difference(row: Mapping[str, Any]) -> str:
 
 def signed(value: float) -> str:
     """A number with its sign, such as `+0.0120`."""
+    value = 0.0 if abs(value) < 1e-6 else value  # equal scores may differ by rounding, as float32 and as float64
     return ("+" if value > 0 else "") + number(value)
 
 

@@ -115,12 +115,12 @@ def _metric_table(
     for runs, is_old in groups:
         cells = _metric_cells(names, runs, baselines.strongest(runs, simple), marks)
         lines[is_old or cells[0].endswith(STALE)].append(cells)
-    details = _collapsed("Commands, seeds and data of these rows", "\n\n".join(_details(runs) for runs, _ in groups))
+    details = "\n\n".join(_details(runs, simple) for runs, _ in groups)
     parts = [table(header, lines[False])] if lines[False] else []
     paired = any("difference" in run and run["difference"] for runs, _ in groups for run in runs)
     parts += [f"{_LEGEND} {baselines.LEGEND}" + (f" {baselines.DIFFERENCES}" if paired else "")]
     parts += [_collapsed(_EARLIER_TITLE, table(header, lines[True]))] if lines[True] else []
-    return "\n\n".join([*parts, details])
+    return "\n\n".join([*parts, _collapsed("Commands, seeds and data of these rows", details)])
 
 
 def superseded(groups: Sequence[Sequence[Row]]) -> list[bool]:
@@ -173,8 +173,8 @@ def _mean(name: str, runs: Sequence[Row]) -> str:
     return formats.mean_sd(found) + (f" ({len(found)} of {len(runs)})" if len(found) < len(runs) else "")
 
 
-def _details(runs: Sequence[Row]) -> str:
-    """Details below the table: seeds, date, digest, data, the metric's signature and the commands."""
+def _details(runs: Sequence[Row], simple: Sequence[Row]) -> str:
+    """Details below the table: seeds, date, digest, data, the metric's signature, folds and the commands."""
     first = runs[0]
     dates = sorted({run["date"][:10] for run in runs})
     facts = [
@@ -192,7 +192,9 @@ def _details(runs: Sequence[Row]) -> str:
     if first["signature"]:
         facts.append(f"{first['metric']} as `{first['signature']}`")
     facts += [text for run in runs if (text := trusted.fact(run))]
-    parts = [" · ".join(facts), "\n".join(tried.lines(first)), _commands(runs)]
+    header, lines = baselines.by_data_set(runs, simple)
+    folds = table(header, lines) if lines else ""
+    parts = [" · ".join(facts), folds, "\n".join(tried.lines(first)), _commands(runs)]
     return "\n\n".join(filter(None, parts))
 
 

@@ -175,6 +175,27 @@ def test_of_several_runs_the_intervals_without_0_are_counted():
     assert baselines.differences(seeds, baselines.Strongest("other", 11.0)) == ""
 
 
+def test_runs_on_several_data_sets_are_compared_on_each():
+    difference = {"value": -5.0, "low": -8.0, "high": -2.0, "over": "examples"}
+    folds = [ROW["data"] | {"name": f"toy/fold{k}", "fingerprint": str(k)} for k in (1, 0)]
+    runs = [run(value, data=data, over="data.name") for value, data in zip((70.0, 50.0), folds, strict=True)]
+    more = {"interval": None, "differences": {}}
+    runs = [more | each | {"value": each["metrics"]["test/bleu"]} for each in runs]
+    runs[0] |= {"config_digest": "other"}
+    runs[1] |= {"interval": [48.0, 52.0, "examples"], "differences": {"steady": difference}}
+    rows = [measured("steady", 55.0, data=data) for data in folds]
+    header, lines = baselines.by_data_set(runs, rows)
+    assert header == ["data", "bleu", "steady", "run - floor"]
+    assert lines == [
+        ["toy/fold0", "50.00 [48.00, 52.00]", "55.00", "-5.000 [-8.000, -2.000]"],
+        ["toy/fold1", "70.00", "55.00", "-"],
+    ]
+    assert "| toy/fold0 | 50.00 [48.00, 52.00] | 55.00 |" in tables.render([*runs, *rows])
+    assert baselines.by_data_set(runs, []) == baselines.by_data_set(runs[:1], rows) == ([], [])
+    seeds = [runs[0], runs[0] | {"seed": 1}]
+    assert baselines.by_data_set(seeds, rows) == ([], [])
+
+
 def test_half_intervals_of_different_data_sets_are_added_in_quadrature():
     found = [{"value": 2.0, "low": -1.0, "high": 3.0}, {"value": 4.0, "low": 0.0, "high": 6.0}]
     folds = [

@@ -37,3 +37,7 @@ def test_durations_are_right_to_the_units_they_show(seconds):
 )
 def test_meshes(sizes, text):
     assert formats.mesh(sizes) == text
+
+
+def test_signs_of_differences():
+    assert [formats.signed(value) for value in (0.2504, -0.5, 1e-8, -1e-8)] == ["+0.2504", "-0.5000", "0.0", "0.0"]
