@@ -8,7 +8,7 @@ import functools
 import math
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from research import config as config_lib
@@ -77,12 +77,18 @@ def measure(config: Any, metric: str, load_weights: LoadWeights | None = None) -
     if kind is None:
         known = ", ".join(sorted(spec.tag for spec in KINDS))
         raise ValueError(f"config.data is of the kind {config.data.tag!r}, which has no baselines; known: {known}")
+    data, choosing = _of(kind, config)
+    whole = choosing
+    if config.data.fit_on != "train":
+        _, choosing = _of(kind, dataclasses.replace(config, data=dataclasses.replace(config.data, fit_on="train")))
+    return data, _measured(choosing, whole, metric)
+
+
+def _of(kind: Callable[..., Kind], config: Any) -> tuple[Any, Kind]:
+    """The data set of a config, prepared, and its baselines."""
     task, data = config.build()
     data.prepare()
-    choosing = whole = kind(task, data)
-    if config.data.fit_on != "train":
-        choosing = kind(*dataclasses.replace(config, data=dataclasses.replace(config.data, fit_on="train")).build())
-    return data, _measured(choosing, whole, metric)
+    return data, kind(task, data)
 
 
 def _measured(choosing: Kind, whole: Kind, metric: str) -> Iterator[Measured]:

@@ -227,10 +227,14 @@ def read_lines(path: "AnyPath") -> list[dict[str, Any]]:
 def record(row: Mapping[str, Any], root: Path = ROOT) -> bool:
     """Adds a row to its experiment's results.jsonl; returns True if it replaced a row with the same config and seed.
 
+    What a sweep has tried is taken over from an earlier row with the same settings, unless the row says it itself.
     Raises ValueError if there is no such experiment.
     """
     path = results_path(row["experiment"], root)
     rows = read_lines(path) if path.exists() else []
+    known = [other["tried"] for other in rows if "tried" in other and other["group"] == row.get("group")]
+    if known and "tried" not in row:
+        row = {**row, "tried": known[-1]}
     others = [other for other in rows if _identity(other) != _identity(row)]
     lines = [json.dumps(other, ensure_ascii=False) + "\n" for other in (*others, row)]
     files.write_atomically(path, "".join(lines))

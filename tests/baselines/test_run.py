@@ -10,6 +10,7 @@ from research import config as configs
 from research.baselines import run
 from research.baselines.base import Baseline, Scores
 from research.cli import baseline as command
+from research.data import prepare
 from research.report import baselines
 
 DIGITS = "configs/image_classification/digits_vit.py"
@@ -107,6 +108,14 @@ def test_every_kind_of_data_has_baselines():
     for file in files:
         config = configs.load(f"configs/{file}.py", "cpu")
         assert type(config.data) in run.KINDS
+
+
+def test_texts_are_tokenised_for_both_choices_of_training_splits(tmp_path):
+    prepare.prepare("spelled_numbers", data_dir=str(tmp_path))
+    words = [f"data.dir={tmp_path}", "data.fit_on=train+validation", "train.select=last"]
+    config = configs.load("configs/question_answering/babi.py", "smoke", words)
+    _, found = run.measure(config, "accuracy")
+    assert next(found).baseline.name == "most frequent target"
 
 
 def test_a_data_set_that_is_not_prepared_is_refused(tmp_path):

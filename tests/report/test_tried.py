@@ -61,6 +61,19 @@ def test_a_run_with_the_settings_of_a_trial_says_which_one(repository):
         records.read_run(run, repository.root, sweep=folder)
 
 
+def test_a_run_made_again_keeps_what_was_tried(repository):
+    winner = repository.finished_run(0)
+    (winner.parent / tried.RANKING).write_text(json.dumps(RANKING))
+    first = records.read_run(winner, repository.root)
+    records.record(first, repository.root)
+    (winner.parent / tried.RANKING).unlink()
+    other = repository.finished_run(0, overrides=("data.fold=2",))
+    for workdir in (winner, repository.finished_run(1), other):
+        records.record(records.read_run(workdir, repository.root), repository.root)
+    rows = records.read_lines(repository.results)
+    assert [row["tried"]["count"] if "tried" in row else 0 for row in rows] == [3, 3, 0], "the other has other settings"
+
+
 def test_values_of_settings_are_compared_as_the_config_has_them():
     values = {"optimizer.name": "adamw", "model.widths": [8, 8], "task.tta": "flip", "data.crop": None, "lr": 0.002}
     assert tried._has(values, ["optimizer=adamw", "model.widths=(8, 8)", "task.tta=flip", "data.crop=None", "lr=2e-3"])
