@@ -232,7 +232,8 @@ def record(row: Mapping[str, Any], root: Path = ROOT) -> bool:
     """
     path = results_path(row["experiment"], root)
     rows = read_lines(path) if path.exists() else []
-    known = [other["tried"] for other in rows if "tried" in other and other["group"] == row.get("group")]
+    runs = [other for other in rows if "group" in other]  # neither baselines nor suites
+    known = [other["tried"] for other in runs if "tried" in other and other["group"] == row.get("group")]
     if known and "tried" not in row:
         row = {**row, "tried": known[-1]}
     others = [other for other in rows if _identity(other) != _identity(row)]

@@ -66,11 +66,13 @@ def test_a_run_made_again_keeps_what_was_tried(repository):
     (winner.parent / tried.RANKING).write_text(json.dumps(RANKING))
     first = records.read_run(winner, repository.root)
     records.record(first, repository.root)
+    baseline = {key: first[key] for key in ("experiment", "file", "variant")} | {"baseline": "copy", "tried": [1, 2]}
+    records.record(baseline, repository.root)
     (winner.parent / tried.RANKING).unlink()
     other = repository.finished_run(0, overrides=("data.fold=2",))
     for workdir in (winner, repository.finished_run(1), other):
         records.record(records.read_run(workdir, repository.root), repository.root)
-    rows = records.read_lines(repository.results)
+    rows = [row for row in records.read_lines(repository.results) if "baseline" not in row]
     assert [row["tried"]["count"] if "tried" in row else 0 for row in rows] == [3, 3, 0], "the other has other settings"
 
 
