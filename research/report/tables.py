@@ -84,12 +84,16 @@ def render(rows: Sequence[Row], marks: Marks = Marks()) -> str:  # noqa: B008  i
 
 
 def grouped(rows: Sequence[Row]) -> list[list[Row]]:
-    """Groups of runs that differ only in their seed; sorted by config, newest first within a config."""
+    """Groups of runs that differ only in their seed; sorted by config, newest first within a config.
+
+    Of the same day, those that were recorded later are newer.
+    """
     groups: dict[tuple, list[Row]] = {}
-    for row in _newest(rows, lambda row: (*_group_key(row), row["seed"], row["config_digest"])):
-        groups.setdefault(_group_key(row), []).append(row)
-    newest_first = sorted(groups.values(), key=lambda runs: max(run["date"] for run in runs), reverse=True)
-    return sorted(newest_first, key=lambda runs: (runs[0]["file"], runs[0]["variant"]))
+    by_date = sorted(rows, key=lambda row: row["date"])
+    for row in _newest(by_date, lambda row: (*_group_key(row), row["seed"], row["config_digest"])):
+        key = _group_key(row)
+        groups[key] = [*groups.pop(key, ()), row]  # so that the group with the newest row is the last
+    return sorted(reversed(groups.values()), key=lambda runs: (runs[0]["file"], runs[0]["variant"]))
 
 
 def _group_key(row: Row) -> tuple:

@@ -122,6 +122,8 @@ def test_rows_that_newer_ones_have_replaced_are_folded_away():
     assert "a, 1 core |" in folded and "gpu |" not in folded and "depth=2` |" not in folded
     other_metrics = tables.render([old | {"also": ["test/chrf"], "metrics": {**ROW["metrics"], "test/chrf": 1.0}}, new])
     assert [line[-1] for line in cells(other_metrics)] == ["`new`"], "also in another table"
+    same_day = [ROW | {"hardware": "a, 2 cores", "commit": "old"}, ROW | {"hardware": "a, 1 core", "commit": "new"}]
+    assert [line[-1] for line in cells(tables.render(same_day))] == ["`new`"], "the one that was recorded later"
 
 
 def test_a_commit_that_is_not_in_the_history_is_marked(tmp_path):
