@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from research.report import confusion, errors, precision_recall, records, reliability, roc
+from research.train.rundir import AnyPath
 
 _COLOURS = 48  # size of the palette
 _WIDTH = 1000  # px at most
@@ -35,17 +36,19 @@ MONTAGE = Path("experiments/montage.png")
 _COLUMNS, _TILE, _CAPTION = 3, (320, 240), 22  # columns, px, px
 
 
-def draw(workdir: str | os.PathLike) -> None:
-    """Draws the figures that the predictions of a run allow, those of _DRAWN.
+def draw(workdir: str | os.PathLike) -> list[AnyPath]:
+    """Draws the figures that the predictions of a run allow, those of _DRAWN; returns their paths.
 
     What cannot be drawn is said on stderr: a figure must not hide the result of a run that has ended well.
     """
+    drawn = []
     for stem, draw_one in _DRAWN.items():
         try:
-            draw_one(workdir)
+            drawn += filter(None, [draw_one(workdir)])
         except Exception as error:  # noqa: BLE001  whatever is in the predictions
             reason = f"{type(error).__name__}: {error}"
             print(f"warning: the figure of {TITLES[stem]} was not drawn: {reason}", file=sys.stderr)
+    return drawn
 
 
 def keep(workdir: Path, row: Mapping[str, Any], root: Path) -> list[Path]:

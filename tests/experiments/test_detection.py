@@ -15,6 +15,7 @@ from research.data import prepare
 from research.data.images.builders import shapes
 from research.interop import checkpoints, exports, loading, stablehlo
 from research.models import resnet
+from research.report import plots
 from tests.experiments.conftest import ROOT
 
 CONFIG = str(ROOT / "configs/detection/bccd_fcos.py")
@@ -70,6 +71,7 @@ def test_it_learns_and_its_score_is_that_of_its_saved_boxes(trained):
             entries = zip(line["scores"], line["labels"], line["boxes"], strict=True)
             found += [(score, line["index"], box) for score, said, box in entries if said == name]
         assert metrics[f"test/ap50_{name}"] == pytest.approx(average_precision(truth, found), abs=0.01)
+    plots.draw(workdir)
     assert (workdir / "precision_recall.png").stat().st_size > 5000
     each = [metrics[f"test/ap50_{name}"] for name in data.class_names]
     assert metrics["test/map50"] == pytest.approx(np.mean(each), abs=1e-6)

@@ -10,7 +10,7 @@ from experiments.driving_segmentation import main
 from research import config as configs
 from research.data import prepare
 from research.data.images import files as image_files
-from research.report import confusion
+from research.report import confusion, plots
 from tests.experiments.conftest import ROOT
 
 CONFIG = str(ROOT / "configs/driving_segmentation/camvid_unet.py")
@@ -49,6 +49,7 @@ def test_it_learns_and_its_score_is_that_of_its_saved_masks(trained):
     pixels = np.array([[((truth == row) & (guess == column)).sum() for column in range(4)] for row in range(4)])
     assert confusion.matrix(lines)[0] == list(names)
     np.testing.assert_array_equal(confusion.matrix(lines)[1], pixels)
+    plots.draw(workdir)
     assert (workdir / "confusion.png").stat().st_size > 5000
     np.testing.assert_allclose(metrics["test/miou"], np.mean([metrics[f"test/iou_{name}"] for name in names]))
 

@@ -11,7 +11,7 @@ from experiments.face_recognition import main
 from research import config as configs
 from research.data import prepare
 from research.data.images.builders import random_patterns
-from research.report import figures
+from research.report import figures, plots
 from tests.experiments.conftest import ROOT
 
 CONFIG = str(ROOT / "configs/face_recognition/orl_verification.py")
@@ -45,6 +45,7 @@ def test_people_who_were_never_seen_are_told_apart(trained):
     assert scores["test/auc"] > 0.8 and scores["test/eer"] < 0.3 and scores["test/pair_accuracy"] > 0.7
     assert "test/accuracy" not in scores and "test/loss" not in scores  # nobody in the test split has a centre
     assert {"test/auc_light_dim", "test/far_light_bright"} <= scores.keys()
+    plots.draw(ROOT / workdir)
     assert (ROOT / workdir / "roc.png").stat().st_size > 10_000
     lines = figures.predictions(ROOT / workdir)[1]
     assert {line["same"] for line in lines} == {0, 1} and len(lines) > 900

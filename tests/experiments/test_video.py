@@ -13,6 +13,7 @@ from research.cli.experiments import config_class
 from research.data import prepare
 from research.data.clips.builders import moving_digits
 from research.interop import checkpoints, exports, loader, loading, stablehlo
+from research.report import plots
 from research.train import trainer
 from tests.experiments.conftest import ROOT
 
@@ -90,4 +91,5 @@ def test_a_video_file_is_understood(trained, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [re.search(r"\.avi: (\w+) ", line)[1] for line in lines] == ["left", "right"]
     assert "right" in (ROOT / workdir / "predictions.jsonl").read_text()
+    plots.draw(ROOT / workdir)
     assert (ROOT / workdir / "confusion.png").stat().st_size > 5000

@@ -34,7 +34,7 @@ PAIRS = [{"same": same, "similarity": 0.5 * same + fold / 9, "fold": fold} for s
 )
 def test_the_predictions_decide_what_is_drawn(tmp_path, capsys, expected, lines):
     write(tmp_path, lines)
-    plots.draw(tmp_path)
+    assert sorted(path.stem for path in plots.draw(tmp_path)) == expected
     assert sorted(path.stem for path in tmp_path.glob("*.png")) == expected
     assert "warning" not in capsys.readouterr().err
 
