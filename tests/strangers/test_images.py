@@ -119,10 +119,11 @@ def test_own_data_have_no_foreign_floor_and_no_row(framed, tmp_path):
     for part in ("configs/image_classification", "experiments/image_classification"):
         shutil.copytree(ROOT / part, tmp_path / part)
     recorded = tmp_path / "experiments/image_classification/results.jsonl"
-    before = recorded.read_bytes()
+    content = lambda: {path: path.read_bytes() for path in (recorded, *sorted(tmp_path.rglob("plots/*/*.png")))}
+    before = content()
     words = ["research.report", "add", workdir, "--root", tmp_path]
     assert "--own_data records it" in run(words).error
-    assert recorded.read_bytes() == before and not list(tmp_path.rglob("plots/cifar10_resnet_cpu/confusion.png"))
+    assert content() == before, "neither the rows nor the plots of other runs"
     assert run([*words, "--own_data"]).code == 0
     row = json.loads(recorded.read_text().splitlines()[-1])
     assert row["floor"] is None and row["reference"] is None
