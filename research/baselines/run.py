@@ -77,14 +77,16 @@ def measure(config: Any, metric: str, load_weights: LoadWeights | None = None) -
     if kind is None:
         known = ", ".join(sorted(spec.tag for spec in KINDS))
         raise ValueError(f"config.data is of the kind {config.data.tag!r}, which has no baselines; known: {known}")
-    data, choosing = _of(kind, config)
+    data, choosing = _prepared(kind, config)
     whole = choosing
     if config.data.fit_on != "train":
-        _, choosing = _of(kind, dataclasses.replace(config, data=dataclasses.replace(config.data, fit_on="train")))
+        _, choosing = _prepared(
+            kind, dataclasses.replace(config, data=dataclasses.replace(config.data, fit_on="train"))
+        )
     return data, _measured(choosing, whole, metric)
 
 
-def _of(kind: Callable[..., Kind], config: Any) -> tuple[Any, Kind]:
+def _prepared(kind: Callable[..., Kind], config: Any) -> tuple[Any, Kind]:
     """The data set of a config, prepared, and its baselines."""
     task, data = config.build()
     data.prepare()

@@ -56,21 +56,23 @@ def strongest(runs: Sequence[Row], rows: Sequence[Row]) -> Strongest | None:
 
 def measured(runs: Sequence[Row], rows: Sequence[Row]) -> tuple[dict[str, float], bool]:
     """The mean values of the baselines `rows` over the data of `runs`, and whether the fingerprints are equal."""
+    values, exact = _values(runs, rows)
+    return {name: statistics.fmean(of_runs) for name, of_runs in values.items()}, exact
+
+
+def _values(runs: Sequence[Row], rows: Sequence[Row]) -> tuple[dict[str, list[float]], bool]:
+    """As `measured`, with the value on the data of each run instead of their mean."""
     same = [row for row in _newest_last(rows) if all(row[key] == runs[0][key] for key in ("file", "variant", "metric"))]
-    found = _means(runs, same, _fingerprint)
-    return (found, True) if found else (_means(runs, same, _name_and_counts), False)
+    found = _of_data(runs, same, _fingerprint)
+    return (found, True) if found else (_of_data(runs, same, _name_and_counts), False)
 
 
-def _means(runs: Sequence[Row], rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, float]:
+def _of_data(runs: Sequence[Row], rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[float]]:
     values: dict[str, dict[str, float]] = {}
     for row in rows:
         values.setdefault(row["baseline"], {})[key(row)] = row["value"]
     data = [key(run) for run in runs]
-    return {
-        name: statistics.fmean(of_data[each] for each in data)
-        for name, of_data in values.items()
-        if set(data) <= of_data.keys()
-    }
+    return {name: [of_data[each] for each in data] for name, of_data in values.items() if set(data) <= of_data.keys()}
 
 
 def _fingerprint(row: Row) -> str:
@@ -121,20 +123,18 @@ def differences(runs: Sequence[Row], best: Strongest | None) -> str:
 def by_data_set(runs: Sequence[Row], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the runs and of their strongest baseline by data set; no lines if all are on the same."""
     best = strongest(runs, rows)
-    names = [run["data"]["name"] for run in runs]
-    if best is None or len(set(names)) < len(runs) or len(runs) < 2:
+    if best is None or len({run["data"]["name"] for run in runs}) < len(runs) or len(runs) < 2:
         return [], []
-    values = {name: measured([run], rows)[0][best.name] for name, run in zip(names, runs, strict=True)}
     lines = [
         [
-            name,
+            run["data"]["name"],
             formats.number(run["value"]) + formats.interval(run),
-            formats.number(values[name]),
+            formats.number(value),
             formats.difference({"difference": _difference(run, best.name)}) or "-",
         ]
-        for name, run in sorted(zip(names, runs, strict=True), key=lambda each: each[0])
+        for run, value in zip(runs, _values(runs, rows)[0][best.name], strict=True)
     ]
-    return ["data", short(runs[0]["metric"]), best.name, "run - floor"], lines
+    return ["data", short(runs[0]["metric"]), best.name, "run - floor"], sorted(lines)
 
 
 def _difference(run: Row, name: str) -> dict[str, Any]:

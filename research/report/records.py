@@ -70,7 +70,9 @@ def read_run(workdir: str | os.PathLike, root: Path = ROOT, sweep: Path | None =
         "also": names[1:],
         **({key: report[key] for key in _COMPARED} if not is_other_data(source, report) else dict.fromkeys(_COMPARED)),
     }
-    if found := tried.of_sweep(sweep, read_json(workdir / "config.json")) if sweep else tried.of_run(workdir):
+    if sweep:
+        row["tried"] = tried.of_sweep(sweep, read_json(workdir / "config.json"), _config_file(source, root))
+    elif found := tried.of_run(workdir):
         row["tried"] = found
     path = workdir / trusted.REPORT
     if path.is_file() and (found := read_json(path)).get("config_digest") == row["config_digest"]:
@@ -234,7 +236,7 @@ def record(row: Mapping[str, Any], root: Path = ROOT) -> bool:
     rows = read_lines(path) if path.exists() else []
     runs = [other for other in rows if "group" in other]  # neither baselines nor suites
     known = [other["tried"] for other in runs if "tried" in other and other["group"] == row.get("group")]
-    if known and "tried" not in row:
+    if known and row["group"] and "tried" not in row:
         row = {**row, "tried": known[-1]}
     others = [other for other in rows if _identity(other) != _identity(row)]
     lines = [json.dumps(other, ensure_ascii=False) + "\n" for other in (*others, row)]

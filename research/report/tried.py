@@ -1,6 +1,5 @@
 """What a sweep has tried before the run of a row, as recorded in the row: settings and their validation metric."""
 
-import ast
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from research.train import rundir
 
 RANKING = "ranking.json"  # in the folder of a sweep, see sweep/ranking.py
 MOST = 50  # trials that are recorded, best first
-_LENGTH = ("train.steps", "optimizer.warmup_steps")  # the runs of a sweep may be shorter than the run of the row
 
 
 def of_run(workdir: Path) -> dict[str, Any] | None:
@@ -29,22 +27,22 @@ def of_run(workdir: Path) -> dict[str, Any] | None:
     return _trials(content, 0) if Path(workdir).absolute().name in content.get("test", {}) else None
 
 
-def of_sweep(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def of_sweep(folder: Path, config: Mapping[str, Any], file: str) -> dict[str, Any]:
     """The trials of the sweep in `folder`, see `of_run`, for a run elsewhere whose settings were chosen by it.
 
-    `config` is the content of the run's config.json. Its number of steps and of warmup steps may differ from those of
-    the trials. Raises ValueError if the folder has no ranking, or if no trial has the settings of the run.
+    `config` is the content of the run's config.json, `file` its config file. The length of training may differ from
+    that of the trials. Raises ValueError if the folder has no ranking, or if no trial has the settings of the run.
     """
     path = Path(folder) / RANKING
     try:
         content = rundir.read_json(path)
     except OSError:
         raise ValueError(f"--sweep={folder} has no {RANKING}; give the --workdir of a finished tessera sweep") from None
-    values = config_lib.flat(config)
+    cls = config_lib.load_file(file).EXPERIMENT
     same = [
         (len(trial["settings"]), -index)
         for index, trial in enumerate(content["trials"])
-        if trial["status"] == "finished" and _has(values, trial["settings"])
+        if trial["status"] == "finished" and _has(cls, config, trial["settings"])
     ]
     if not same:
         raise ValueError(
@@ -54,20 +52,13 @@ def of_sweep(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     return _trials(content, -max(same)[1])  # of two trials that it agrees with, that which says more
 
 
-def _has(values: Mapping[str, Any], settings: Sequence[str]) -> bool:
-    """Whether a config, `{"train.steps": 100, ...}`, has `settings`, such as `optimizer=sgd`, but for _LENGTH.
-
-    Fields that it lacks, since they were added to the code after the run, are not compared.
-    """
-    for key, _, text in (each.partition("=") for each in settings):
-        try:
-            value = ast.literal_eval(text)
-        except (SyntaxError, ValueError):
-            value = text
-        value = list(value) if isinstance(value, tuple) else value
-        if key not in _LENGTH and values.get(key, values.get(f"{key}.name", value)) != value:
-            return False
-    return True
+def _has(cls: type[config_lib.Config], config: Mapping[str, Any], settings: Sequence[str]) -> bool:
+    """Whether `settings`, such as `optimizer=sgd`, change nothing of a config that a resumed run may not change."""
+    try:
+        changed = config_lib.of_run(cls, config, settings)
+    except ValueError:  # a field that no longer exists
+        return False
+    return not config_lib.differences(config, changed)[1]
 
 
 def _trials(content: Mapping[str, Any], taken: int) -> dict[str, Any]:

@@ -192,6 +192,10 @@ def test_runs_on_several_data_sets_are_compared_on_each():
     ]
     assert "| toy/fold0 | 50.00 [48.00, 52.00] | 55.00 |" in tables.render([*runs, *rows])
     assert baselines.by_data_set(runs, []) == baselines.by_data_set(runs[:1], rows) == ([], [])
+    once = measured("other", 1.0, data=folds[0] | {"fingerprint": "beef"})
+    other = [measured("steady", 55.0, data=data | {"fingerprint": "beef"}) for data in folds] + [once]
+    exact = measured("other", 1.0, data=folds[0])
+    assert baselines.by_data_set(runs, [*other, exact])[1] == lines, "also if one has an exact baseline alone"
     seeds = [runs[0], runs[0] | {"seed": 1}]
     assert baselines.by_data_set(seeds, rows) == ([], [])
 

@@ -76,12 +76,31 @@ def test_a_run_made_again_keeps_what_was_tried(repository):
     assert [row["tried"]["count"] if "tried" in row else 0 for row in rows] == [3, 3, 0], "the other has other settings"
 
 
-def test_values_of_settings_are_compared_as_the_config_has_them():
-    values = {"optimizer.name": "adamw", "model.widths": [8, 8], "task.tta": "flip", "data.crop": None, "lr": 0.002}
-    assert tried._has(values, ["optimizer=adamw", "model.widths=(8, 8)", "task.tta=flip", "data.crop=None", "lr=2e-3"])
-    assert tried._has(values, ["model.newer=1", "lr=2e-3"]), "a field that was added after the run"
-    for wrong in ("optimizer=sgd", "model.widths=(8, 16)", "task.tta=", "data.crop=0", "lr=0.02"):
-        assert not tried._has(values, [wrong])
+def test_settings_are_compared_as_values_of_the_fields(repository):
+    workdir = repository.finished_run(0, overrides=("data.fold=2",))
+    folder = repository.root / "runs/sweep"
+    folder.mkdir()
+
+    def found(*settings):
+        (folder / tried.RANKING).write_text(ranking(list(settings)))
+        try:
+            return records.read_run(workdir, repository.root, sweep=folder)["tried"]["taken"] == 0
+        except ValueError:
+            return False
+
+    assert found() and found("data.fold=2") and found("data.name=toy", "train.log_every=7")
+    assert not found("data.fold=3") and not found("data.former=1")
+
+
+def test_a_field_that_was_added_after_the_run_has_its_former_value(repository):
+    workdir = repository.finished_run(0)
+    content = json.loads((workdir / "config.json").read_text())
+    del content["data"]["fold"]
+    (workdir / "config.json").write_text(json.dumps(content))
+    folder = repository.root / "runs/sweep"
+    folder.mkdir()
+    (folder / tried.RANKING).write_text(ranking(["data.fold=1"], ["data.fold=0"]))
+    assert records.read_run(workdir, repository.root, sweep=folder)["tried"]["taken"] == 1
 
 
 def test_a_long_sweep_is_cut_and_a_damaged_ranking_is_left_out(repository, monkeypatch):
